@@ -1,0 +1,273 @@
+// Package mirror keeps, in the local cluster, a Service and an Endpoints object
+// for every Service that a remote cluster exports. It knows names and
+// ownership, what a mirror should look like, how that differs from what is
+// live, and it makes the only writes of the program. It does not know how a
+// remote is reached (package remote) or what a gateway is (package gateway).
+//
+// names.go, desired.go, diff.go and problem.go are pure. Everything else only
+// decides when to look at a key again, and carries out what they say.
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+
+	"service-mirror.io/service-mirror/remote"
+)
+
+// Options are the operator's decisions.
+type Options struct {
+	Policy
+	CreateNamespaces bool // make a missing namespace instead of waiting for it
+	Workers          int  // keys looked at in parallel
+}
+
+// Remote is what the controller sees of a remote cluster.
+type Remote interface {
+	Name() string
+	// View is what is known of it; false where nothing may be concluded.
+	View() (remote.View, bool)
+}
+
+// Controller mirrors the exported Services of remote clusters.
+type Controller struct {
+	options Options
+	client  kubernetes.Interface
+	local   *local
+	remotes []Remote // sorted by name
+	queue   *queue
+	reports reports
+	logger  klog.Logger
+
+	families atomic.Pointer[[]corev1.IPFamily] // of mirrors, learned from any of them
+	lost     sync.Map                          // cache.ObjectName to address, of mirrors deleted by others
+	contest  contest
+}
+
+// How a remote's cache is indexed.
+const (
+	byMirror    = "mirror"    // exported Services, by the key of the mirror that they make
+	byNamespace = "namespace" // exported Services, by their namespace
+)
+
+// New makes a controller that writes with client. Its remotes are added before
+// it runs.
+func New(client kubernetes.Interface, meta metadata.Interface, options Options, logger klog.Logger) *Controller {
+	c := &Controller{options: options, client: client, queue: newQueue(), logger: logger}
+	c.reports.logger = logger
+	c.contest.limiter = workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](time.Second, 5*time.Minute)
+	c.local = newLocal(client, meta, c.reports.local)
+	c.handleLocal()
+	return c
+}
+
+// Add adds a remote cluster; no two may have one name.
+func (c *Controller) Add(r Remote) {
+	c.remotes = append(c.remotes, r)
+	slices.SortFunc(c.remotes, func(a, b Remote) int { return strings.Compare(a.Name(), b.Name()) })
+}
+
+// Hooks is what a remote of this name must be given.
+func (c *Controller) Hooks(cluster string) remote.Hooks {
+	return remote.Hooks{
+		Indexers: Indexers(cluster),
+		Trim:     c.options.TrimExported,
+		Changed: func(cluster string, exported cache.ObjectName) {
+			c.queue.add(cluster, KeyOf(cluster, exported))
+		},
+		Resync: c.resync,
+		Accept: c.accept,
+	}
+}
+
+// Indexers are the indexes over a remote's exported Services.
+func Indexers(cluster string) cache.TypedIndexers[*corev1.Service] {
+	return cache.TypedIndexers[*corev1.Service]{
+		byMirror: func(svc *corev1.Service) ([]string, error) {
+			return []string{KeyOf(cluster, cache.MetaObjectToName(svc)).String()}, nil
+		},
+		byNamespace: func(svc *corev1.Service) ([]string, error) { return []string{svc.Namespace}, nil },
+	}
+}
+
+// Run mirrors until the context ends. A write under way is then finished.
+func (c *Controller) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	c.local.run(ctx, &wg)
+	if !c.local.synced(ctx) {
+		return
+	}
+	c.logger.Info("Local caches are filled", "services", len(c.local.services.GetIndexer().ListKeys()))
+	c.countOrphans()
+	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	for range c.options.Workers {
+		wg.Go(func() {
+			for ctx.Err() == nil && c.work(working) {
+			}
+		})
+	}
+	<-ctx.Done()
+	c.queue.ShutDown()
+	time.AfterFunc(5*time.Second, cancel)
+	wg.Wait()
+}
+
+// countOrphans says what is left of remotes that the flags no longer name.
+func (c *Controller) countOrphans() {
+	for _, cluster := range c.local.services.GetIndexer().ListIndexFuncValues(byCluster) {
+		if c.remote(cluster) == nil {
+			keys, _ := c.local.services.GetIndexer().IndexKeys(byCluster, cluster)
+			c.logger.Info("Mirrors of a remote that the flags do not name stay as they are", "cluster", cluster, "mirrors", len(keys))
+		}
+	}
+}
+
+func (c *Controller) remote(name string) Remote {
+	for _, r := range c.remotes {
+		if r.Name() == name {
+			return r
+		}
+	}
+	return nil
+}
+
+// handleLocal turns what happens in the local cluster into keys.
+func (c *Controller) handleLocal() {
+	remote.Register(c.local.services, cache.TypedResourceEventHandlerFuncs[*corev1.Service]{
+		AddFunc: func(svc *corev1.Service) { c.localChanged(svc) },
+		UpdateFunc: func(before, svc *corev1.Service) {
+			if _, was := Owner(before); was || len(clusterOf(svc)) > 0 {
+				c.localChanged(svc)
+			}
+		},
+		DeleteFunc: func(deleted cache.DeletedObject[*corev1.Service]) {
+			if svc := deleted.OptionalObj; svc != nil {
+				if cluster, ours := Owner(svc); ours {
+					c.lost.Store(cache.MetaObjectToName(svc), addressOf(cluster, svc))
+				}
+			}
+			c.queue.Add(deleted.GetObjectName())
+		},
+	})
+	remote.Register(c.local.endpoints, cache.TypedResourceEventHandlerFuncs[*corev1.Endpoints]{
+		AddFunc:    func(endpoints *corev1.Endpoints) { c.localChanged(endpoints) },
+		UpdateFunc: func(_, endpoints *corev1.Endpoints) { c.localChanged(endpoints) },
+		DeleteFunc: func(endpoints cache.DeletedObject[*corev1.Endpoints]) { c.queue.Add(endpoints.GetObjectName()) },
+	})
+	remote.Register(c.local.namespaces, cache.TypedResourceEventHandlerFuncs[*metav1.PartialObjectMetadata]{
+		AddFunc: func(ns *metav1.PartialObjectMetadata) { c.namespaceChanged(ns.Name) },
+		UpdateFunc: func(before, ns *metav1.PartialObjectMetadata) {
+			if before.UID != ns.UID || (before.DeletionTimestamp == nil) != (ns.DeletionTimestamp == nil) {
+				c.namespaceChanged(ns.Name)
+			}
+		},
+		DeleteFunc: func(ns cache.DeletedObject[*metav1.PartialObjectMetadata]) { c.namespaceChanged(ns.GetName()) },
+	})
+	leftover := func(slice *metav1.PartialObjectMetadata) {
+		c.queue.add(slice.Labels[ClusterLabel], serviceOf(slice))
+	}
+	remote.Register(c.local.leftovers, cache.TypedResourceEventHandlerFuncs[*metav1.PartialObjectMetadata]{
+		AddFunc:    leftover,
+		UpdateFunc: func(_, slice *metav1.PartialObjectMetadata) { leftover(slice) },
+	})
+}
+
+// localChanged enqueues the key of a local object if it concerns us: the object
+// is ours, or it has a name that an exported Service wants.
+func (c *Controller) localChanged(obj metav1.Object) {
+	key := cache.MetaObjectToName(obj)
+	if cluster, ours := Owner(obj); ours {
+		c.queue.add(cluster, key)
+		return
+	}
+	if sources, refusals := c.sources(key); len(sources)+len(refusals) > 0 {
+		c.queue.Add(key)
+	}
+}
+
+func (c *Controller) namespaceChanged(namespace string) {
+	for _, r := range c.remotes {
+		view, ok := r.View()
+		if !ok {
+			continue // all of its keys are enqueued when it syncs
+		}
+		exported, _ := view.Services.ByTypedIndex(byNamespace, namespace)
+		for _, svc := range exported {
+			c.queue.add(r.Name(), KeyOf(r.Name(), cache.MetaObjectToName(svc)))
+		}
+	}
+}
+
+// resync enqueues all keys of a remote: those that it exports, and those that
+// stand in its name.
+func (c *Controller) resync(cluster string) {
+	if r := c.remote(cluster); r != nil {
+		if view, ok := r.View(); ok {
+			for _, key := range view.Services.ListIndexFuncValues(byMirror) {
+				c.enqueueKey(cluster, key)
+			}
+		}
+	}
+	for _, indexer := range []cache.Indexer{c.local.services.GetIndexer(), c.local.endpoints.GetIndexer()} {
+		keys, _ := indexer.IndexKeys(byCluster, cluster)
+		for _, key := range keys {
+			c.enqueueKey(cluster, key)
+		}
+	}
+}
+
+func (c *Controller) enqueueKey(cluster, key string) {
+	if name, err := cache.ParseObjectName(key); err == nil {
+		c.queue.add(cluster, name)
+	}
+}
+
+// accept tells whether a cluster is the one whose mirrors stand here under the
+// name of a remote (its UID is on them), or is named by the flags.
+func (c *Controller) accept(ctx context.Context, spec remote.Spec, uid types.UID) error {
+	if !c.local.synced(ctx) {
+		return ctx.Err()
+	}
+	if uid != "" && uid == c.local.uid() {
+		return errors.New("its kubeconfig leads to the local cluster itself: nothing is mirrored from it")
+	}
+	if spec.UID != "" {
+		if uid != spec.UID {
+			return fmt.Errorf("its kubeconfig leads to the cluster with UID %s, but the flags expect uid=%s: nothing is done for it", uid, spec.UID)
+		}
+		return nil
+	}
+	mirrors, _ := c.local.services.GetTypedIndexer().ByTypedIndex(byCluster, spec.Name)
+	var other string
+	for _, mirror := range mirrors {
+		switch known := mirror.Annotations[ClusterUIDAnnotation]; known {
+		case string(uid):
+			return nil
+		case "":
+		default:
+			other = known
+		}
+	}
+	if other != "" {
+		return fmt.Errorf("its kubeconfig leads to the cluster with UID %s, but its mirrors are of the one with UID %s: "+
+			"nothing is done for it; if the other cluster is meant, add uid=%s to --remote %s", uid, other, uid, spec.Name)
+	}
+	return nil
+}

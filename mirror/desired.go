@@ -1,0 +1,247 @@
+package mirror
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+)
+
+// Policy is what the operator decides for all remotes alike.
+type Policy struct {
+	CopyLabels      []string // label keys taken over from the exported Service
+	CopyAnnotations []string // annotation keys likewise
+	IncludeSystem   bool     // mirror kube-system's Services too
+}
+
+// ValidateKeys refuses keys that must never be taken from a remote: our own, by
+// which we know what is ours, and Kubernetes', which steer the local cluster.
+func ValidateKeys(keys []string) error {
+	var refused []error
+	for _, key := range keys {
+		if problems := validation.IsQualifiedName(key); len(problems) > 0 {
+			refused = append(refused, fmt.Errorf("%q is no key of a label or annotation: %s", key, problems[0]))
+			continue
+		}
+		prefix, _, prefixed := strings.Cut(key, "/")
+		if prefixed && (within(prefix, "service-mirror.io") || within(prefix, "kubernetes.io") || within(prefix, "k8s.io")) {
+			refused = append(refused, fmt.Errorf("%s is not taken from a remote: it means something here to this program or to Kubernetes", key))
+		}
+	}
+	return errors.Join(refused...)
+}
+
+func within(domain, parent string) bool {
+	return domain == parent || strings.HasSuffix(domain, "."+parent)
+}
+
+// Source is an exported Service together with what is known of its cluster.
+type Source struct {
+	Cluster string
+	UID     types.UID // of the cluster; empty: not known
+	Service *corev1.Service
+	Gateway *gateway.Gateway // nil: not known, endpoints stay as they are
+}
+
+// Refuse gives the reason for which an exported Service is not mirrored,
+// nil where it is.
+func (p Policy) Refuse(src Source) *Problem {
+	svc := src.Service
+	refuse := func(reason Reason, why string) *Problem {
+		return &Problem{Reason: reason, Cluster: src.Cluster, Source: src.name(), Message: why}
+	}
+	if _, mirror := svc.Labels[ClusterLabel]; mirror {
+		return refuse(IsMirror, "it is itself a mirror of another cluster's Service")
+	}
+	if svc.Namespace == metav1.NamespaceDefault && svc.Name == "kubernetes" {
+		return refuse(SystemService, "it is the remote's own API server")
+	}
+	if svc.Namespace == metav1.NamespaceSystem && !p.IncludeSystem {
+		return refuse(SystemService, "kube-system is left out without --include-system")
+	}
+	if svc.Spec.Type == corev1.ServiceTypeExternalName {
+		return refuse(ExternalName, "it is of type ExternalName and has nothing behind the gateway")
+	}
+	if svc.Spec.ClusterIP == corev1.ClusterIPNone {
+		return refuse(Headless, "it is headless: its pods cannot be told apart through a gateway")
+	}
+	if !slices.ContainsFunc(svc.Spec.Ports, func(port corev1.ServicePort) bool {
+		return cmp.Or(port.Protocol, corev1.ProtocolTCP) == corev1.ProtocolTCP
+	}) {
+		return refuse(NoTCPPort, "it has no TCP port")
+	}
+	if _, err := Name(src.Cluster, svc.Name); err != nil {
+		return refuse(InvalidName, err.Error())
+	}
+	return nil
+}
+
+// Desired is the mirror as it should be: a copy of what is live with our fields
+// set, so that what others may set stays. families are the IP families that the
+// local cluster gives to mirrors, where that is known before the mirror is. The
+// error lists the ports that the gateway does not serve; the objects are right
+// all the same.
+func (p Policy) Desired(src Source, live Objects, families []corev1.IPFamily) (Objects, error) {
+	var want Objects
+	if live.Service != nil {
+		want.Service = live.Service.DeepCopy()
+		families = live.Service.Spec.IPFamilies
+	} else {
+		want.Service = &corev1.Service{ObjectMeta: src.meta()}
+	}
+	if live.Endpoints != nil {
+		want.Endpoints = live.Endpoints.DeepCopy()
+	} else {
+		want.Endpoints = &corev1.Endpoints{ObjectMeta: src.meta()}
+	}
+	p.setMeta(src, want.Service)
+	setSpec(src.Service, &want.Service.Spec)
+	delete(want.Service.Labels, serviceProxyName)
+
+	setOwner(src, want.Endpoints)
+	delete(want.Endpoints.Labels, discoveryv1.LabelSkipMirror)
+	delete(want.Endpoints.Annotations, leaderElection)
+	if src.Gateway == nil {
+		return want, nil
+	}
+	subsets, err := gateway.Gateway{
+		Addresses: inFamilies(src.Gateway.Addresses, families),
+		Ports:     src.Gateway.Ports,
+		Port:      src.Gateway.Port,
+	}.Subsets(src.Service.Spec.Ports)
+	if !sameSubsets(want.Endpoints.Subsets, subsets) {
+		want.Endpoints.Subsets = subsets
+	}
+	return want, err
+}
+
+// What would stop the traffic to a mirror, whoever sets it: kube-proxy leaves a
+// Service with the first label alone, and the EndpointSlice mirroring controller
+// Endpoints with LabelSkipMirror or with the second, an annotation.
+const (
+	serviceProxyName = "service.kubernetes.io/service-proxy-name"
+	leaderElection   = "control-plane.alpha.kubernetes.io/leader"
+)
+
+func (s Source) name() cache.ObjectName {
+	return cache.MetaObjectToName(s.Service)
+}
+
+func (s Source) meta() metav1.ObjectMeta {
+	key := KeyOf(s.Cluster, s.name())
+	return metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}
+}
+
+func setOwner(src Source, obj metav1.Object) {
+	labels := obj.GetLabels()
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels[ManagedByLabel] = ManagedBy
+	labels[ClusterLabel] = src.Cluster
+	obj.SetLabels(labels)
+}
+
+// setMeta sets the labels and annotations that are ours on a mirror Service.
+func (p Policy) setMeta(src Source, svc *corev1.Service) {
+	svc.Labels = overlay(svc.Labels, src.Service.Labels, p.CopyLabels)
+	svc.Annotations = overlay(svc.Annotations, src.Service.Annotations, p.CopyAnnotations)
+	setOwner(src, svc)
+	svc.Annotations[RemoteServiceAnnotation] = src.name().String()
+	if src.UID != "" {
+		svc.Annotations[ClusterUIDAnnotation] = string(src.UID)
+	}
+}
+
+// overlay takes the given keys from one map into another, absence included.
+func overlay(to, from map[string]string, keys []string) map[string]string {
+	if to == nil {
+		to = map[string]string{}
+	}
+	for _, key := range keys {
+		if value, ok := from[key]; ok {
+			to[key] = value
+		} else {
+			delete(to, key)
+		}
+	}
+	return to
+}
+
+func setSpec(exported *corev1.Service, spec *corev1.ServiceSpec) {
+	spec.Type = corev1.ServiceTypeClusterIP
+	spec.Selector = nil
+	policy := corev1.IPFamilyPolicyPreferDualStack
+	spec.IPFamilyPolicy = &policy
+	spec.SessionAffinity = cmp.Or(exported.Spec.SessionAffinity, corev1.ServiceAffinityNone)
+	if exported.Spec.SessionAffinityConfig != nil || spec.SessionAffinity == corev1.ServiceAffinityNone {
+		spec.SessionAffinityConfig = exported.Spec.SessionAffinityConfig.DeepCopy()
+	} // else the API server's default time-out
+	if ports := mirrorPorts(exported.Spec.Ports); !sameSet(spec.Ports, ports, same) {
+		spec.Ports = ports
+	}
+}
+
+// mirrorPorts are the remote's ports without what means something only there.
+// The target is written as the API server would default it.
+func mirrorPorts(exported []corev1.ServicePort) []corev1.ServicePort {
+	var ports []corev1.ServicePort
+	for _, port := range exported {
+		ports = append(ports, corev1.ServicePort{
+			Name:        port.Name,
+			Protocol:    cmp.Or(port.Protocol, corev1.ProtocolTCP),
+			Port:        port.Port,
+			AppProtocol: port.AppProtocol,
+			TargetPort:  intstr.FromInt32(port.Port),
+		})
+	}
+	return ports
+}
+
+func inFamilies(addrs []netip.Addr, families []corev1.IPFamily) []netip.Addr {
+	if len(families) == 0 {
+		return addrs
+	}
+	var out []netip.Addr
+	for _, addr := range addrs {
+		family := corev1.IPv6Protocol
+		if addr.Is4() {
+			family = corev1.IPv4Protocol
+		}
+		if slices.Contains(families, family) {
+			out = append(out, addr)
+		}
+	}
+	return out
+}
+
+// sameSubsets compares what subsets say, not how they are ordered.
+func sameSubsets(a, b []corev1.EndpointSubset) bool {
+	return sameSet(a, b, func(x, y corev1.EndpointSubset) bool {
+		return sameSet(x.Addresses, y.Addresses, same) &&
+			sameSet(x.NotReadyAddresses, y.NotReadyAddresses, same) &&
+			sameSet(x.Ports, y.Ports, same)
+	})
+}
+
+func same[T any](a, b T) bool { return equality.Semantic.DeepEqual(a, b) }
+
+// sameSet tells whether two lists without duplicates hold the same elements.
+func sameSet[T any](a, b []T, equal func(T, T) bool) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(x T) bool {
+		return !slices.ContainsFunc(b, func(y T) bool { return equal(x, y) })
+	})
+}

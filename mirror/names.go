@@ -1,0 +1,59 @@
+package mirror
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/tools/cache"
+)
+
+// What a mirror carries, so that it is known as ours and for what it is.
+const (
+	ManagedByLabel = "app.kubernetes.io/managed-by"
+	ManagedBy      = "service-mirror"
+	// ClusterLabel names the remote cluster, as the --remote flag does.
+	ClusterLabel = "service-mirror.io/cluster"
+	// RemoteServiceAnnotation is the exported Service: namespace/name.
+	RemoteServiceAnnotation = "service-mirror.io/remote-service"
+	// ClusterUIDAnnotation is the UID of the remote's kube-system namespace.
+	ClusterUIDAnnotation = "service-mirror.io/cluster-uid"
+)
+
+// Name is the name of the mirror of a remote cluster's Service. Names are made,
+// never parsed: "api-eu" of "paris" and "api" of "eu-paris" make the same one.
+// A name that no Service can have (RFC 1123 label, 63 characters) is an error.
+func Name(cluster, exported string) (string, error) {
+	name := exported + "-" + cluster
+	if len(name) > validation.DNS1123LabelMaxLength {
+		return name, fmt.Errorf("its name %s would have %d characters, %d more than a Service name may have",
+			name, len(name), len(name)-validation.DNS1123LabelMaxLength)
+	}
+	if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
+		return name, fmt.Errorf("its name %.70q could not be a Service name: %s", name, problems[0])
+	}
+	return name, nil
+}
+
+// KeyOf is the key under which everything about a mirror is done: its namespace
+// and name in the local cluster. It exists even where Name is an error, so that
+// the refusal is reported under it.
+func KeyOf(cluster string, exported cache.ObjectName) cache.ObjectName {
+	name, _ := Name(cluster, exported.Name)
+	return cache.NewObjectName(exported.Namespace, name)
+}
+
+// Owner is the remote cluster for which an object was made by us; false where
+// the object is a stranger's.
+func Owner(obj metav1.Object) (cluster string, ours bool) {
+	labels := obj.GetLabels()
+	cluster = labels[ClusterLabel]
+	return cluster, cluster != "" && labels[ManagedByLabel] == ManagedBy
+}
+
+// Objects are the two objects of a mirror; nil is absent.
+type Objects struct {
+	Service   *corev1.Service
+	Endpoints *corev1.Endpoints
+}

@@ -1,0 +1,103 @@
+package mirror
+
+import (
+	"sync"
+	"time"
+
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+)
+
+// How long a key waits after a failure: doubled from the first to the last.
+const (
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 30 * time.Second
+)
+
+// queue holds the keys that must be looked at, in an order that is fair among
+// remotes: a storm from one does not hold up a change in another.
+type queue struct {
+	workqueue.TypedRateLimitingInterface[cache.ObjectName]
+	lanes *lanes
+}
+
+func newQueue() *queue {
+	lanes := &lanes{
+		cluster: map[cache.ObjectName]string{},
+		waiting: map[string]workqueue.Queue[cache.ObjectName]{},
+	}
+	return &queue{
+		TypedRateLimitingInterface: workqueue.NewTypedRateLimitingQueueWithConfig(
+			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](firstRetry, lastRetry),
+			workqueue.TypedRateLimitingQueueConfig[cache.ObjectName]{
+				DelayingQueue: workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[cache.ObjectName]{
+					Queue: workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[cache.ObjectName]{Queue: lanes}),
+				}),
+			}),
+		lanes: lanes,
+	}
+}
+
+// add enqueues a key on behalf of a remote cluster.
+func (q *queue) add(cluster string, key cache.ObjectName) {
+	q.lanes.assign(cluster, key)
+	q.Add(key)
+}
+
+// lanes is the order of the queue: a lane for each remote, taken in turn. A key
+// goes into the lane of the remote that last asked for it; where that is not
+// known, as when it is retried, into a lane of its own kind.
+type lanes struct {
+	mu      sync.Mutex // assign is called outside of the queue's own lock
+	cluster map[cache.ObjectName]string
+
+	waiting map[string]workqueue.Queue[cache.ObjectName]
+	turns   []string // the lanes that are not empty, next first
+	length  int
+}
+
+func (l *lanes) assign(cluster string, key cache.ObjectName) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cluster[key] = cluster
+}
+
+// Touch has nothing to do: a waiting key keeps its place.
+func (l *lanes) Touch(cache.ObjectName) {}
+
+func (l *lanes) Push(key cache.ObjectName) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	cluster := l.cluster[key]
+	lane, ok := l.waiting[cluster]
+	if !ok {
+		lane = workqueue.DefaultQueue[cache.ObjectName]()
+		l.waiting[cluster] = lane
+		l.turns = append(l.turns, cluster)
+	}
+	lane.Push(key)
+	l.length++
+}
+
+func (l *lanes) Len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.length
+}
+
+func (l *lanes) Pop() cache.ObjectName {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	cluster := l.turns[0]
+	l.turns = l.turns[1:]
+	lane := l.waiting[cluster]
+	key := lane.Pop()
+	if lane.Len() > 0 {
+		l.turns = append(l.turns, cluster)
+	} else {
+		delete(l.waiting, cluster)
+	}
+	delete(l.cluster, key)
+	l.length--
+	return key
+}

@@ -1,0 +1,222 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+)
+
+// connection is one reading of a remote's kubeconfig: a client and its two
+// informers. A changed kubeconfig makes a new one.
+type connection struct {
+	remote   *Remote
+	client   kubernetes.Interface
+	services cache.TypedSharedIndexInformer[*corev1.Service]
+	gateways cache.TypedSharedIndexInformer[*corev1.Service] // of one object; nil where none is read
+
+	settled func()        // closes ready
+	ready   chan struct{} // it is known what this connection is worth: synced, or refused
+
+	gateway atomic.Pointer[resolved]
+
+	dials       atomic.Int64 // network connections made so far
+	identifying sync.Mutex   // held while the cluster is asked who it is
+	verified    int64        // dials when it last answered; -1: never; under identifying
+
+	mu      sync.Mutex
+	uid     types.UID
+	refused bool
+}
+
+// resolved is the gateway as far as it is known.
+type resolved struct {
+	gateway *gateway.Gateway
+	problem error
+}
+
+func newConnection(r *Remote) *connection {
+	c := &connection{remote: r, ready: make(chan struct{}), verified: -1}
+	c.settled = sync.OnceFunc(func() { close(c.ready) })
+	return c
+}
+
+// open makes the informers over a client.
+func (c *connection) open(client kubernetes.Interface) {
+	c.client = client
+	spec := c.remote.spec
+	c.services = c.inform("watch of exported Services", metav1.NamespaceAll, c.remote.hooks.Trim, func(options *metav1.ListOptions) {
+		options.LabelSelector = c.remote.selector
+	})
+	must(c.services.AddTypedIndexers(c.remote.hooks.Indexers))
+	changed := func(name cache.ObjectName) { c.remote.hooks.Changed(spec.Name, name) }
+	Register(c.services, cache.TypedResourceEventHandlerFuncs[*corev1.Service]{
+		AddFunc:    func(svc *corev1.Service) { changed(cache.MetaObjectToName(svc)) },
+		UpdateFunc: func(_, svc *corev1.Service) { changed(cache.MetaObjectToName(svc)) },
+		DeleteFunc: func(svc cache.DeletedObject[*corev1.Service]) { changed(svc.GetObjectName()) },
+	})
+	if !spec.Gateway.ReadsService() {
+		return
+	}
+	name := spec.Gateway.Service
+	c.gateways = c.inform("watch of the gateway Service", name.Namespace, gateway.Trim, func(options *metav1.ListOptions) {
+		options.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name.Name).String()
+	})
+	Register(c.gateways, cache.TypedResourceEventHandlerFuncs[*corev1.Service]{
+		AddFunc:    func(*corev1.Service) { c.resolve() },
+		UpdateFunc: func(_, _ *corev1.Service) { c.resolve() },
+		DeleteFunc: func(cache.DeletedObject[*corev1.Service]) { c.resolve() },
+	})
+}
+
+// inform makes an informer of Services that holds them trimmed.
+func (c *connection) inform(part, namespace string, trim func(*corev1.Service) *corev1.Service, narrow func(*metav1.ListOptions)) cache.TypedSharedIndexInformer[*corev1.Service] {
+	services := c.client.CoreV1().Services(namespace)
+	lw := &ListWatch{
+		ListFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			narrow(&options)
+			return services.List(ctx, options)
+		},
+		WatchFunc: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			narrow(&options)
+			return services.Watch(ctx, options)
+		},
+		Before: c.identify,
+		Report: func(err error) { c.report(part, err) },
+		Client: c.client,
+	}
+	return NewInformer(lw, &corev1.Service{}, trim)
+}
+
+// run runs the informers until the context ends.
+func (c *connection) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { c.services.RunWithContext(ctx) })
+	if c.gateways == nil {
+		c.resolve()
+	} else {
+		wg.Go(func() { c.gateways.RunWithContext(ctx) })
+		wg.Go(func() {
+			if cache.WaitFor(ctx, "", c.gateways.HasSyncedChecker()) {
+				c.resolve()
+			}
+		})
+	}
+	if cache.WaitFor(ctx, "", c.services.HasSyncedChecker()) {
+		c.settled()
+		c.remote.hooks.Resync(c.remote.spec.Name)
+	}
+}
+
+// resolve reads the gateway from its cache and, if it is another than before,
+// has all mirrors of this remote looked at.
+func (c *connection) resolve() {
+	var now resolved
+	if c.gateways == nil {
+		now.gateway, now.problem = c.remote.spec.Gateway.Resolve(nil)
+	} else {
+		if !c.gateways.HasSynced() {
+			return // absence means nothing yet
+		}
+		config := c.remote.spec.Gateway
+		now.gateway, now.problem = config.Resolve(Get(c.gateways.GetTypedIndexer(), config.Service))
+	}
+	before := c.gateway.Swap(&now)
+	c.report("gateway", now.problem)
+	if before == nil || !before.gateway.Equal(now.gateway) {
+		c.remote.hooks.Resync(c.remote.spec.Name)
+	}
+}
+
+// identify makes sure, before a request on a new network connection, that the
+// cluster at its other end is the right one: were it an empty cluster, its
+// empty list would delete every mirror. The check that it returns fails where
+// the request went out on a connection that is newer still.
+func (c *connection) identify(ctx context.Context) (func() error, error) {
+	c.identifying.Lock()
+	defer c.identifying.Unlock()
+	if c.verified != c.dials.Load() {
+		if err := c.ask(ctx); err != nil {
+			return nil, err
+		}
+	}
+	verified := c.verified
+	return func() error {
+		if verified != c.dials.Load() {
+			return errors.New("the network connection was replaced meanwhile")
+		}
+		return nil
+	}, nil
+}
+
+func (c *connection) ask(ctx context.Context) error {
+	requestCtx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	var uid types.UID
+	system, err := c.client.CoreV1().Namespaces().Get(requestCtx, metav1.NamespaceSystem, metav1.GetOptions{})
+	verified := c.dials.Load()
+	switch {
+	case err == nil:
+		uid = system.UID
+		if err := c.remote.hooks.Accept(ctx, c.remote.spec, uid); err != nil {
+			c.know("", true)
+			c.settled()
+			return err
+		}
+		c.report("identity", nil)
+	case apierrors.IsForbidden(err):
+		c.report("identity", fmt.Errorf("another cluster behind this kubeconfig would not be noticed: %w", err))
+	default:
+		return err
+	}
+	c.verified = verified
+	if c.know(uid, false) && c.services.HasSynced() {
+		c.remote.hooks.Resync(c.remote.spec.Name)
+	}
+	return nil
+}
+
+// know records who the cluster is, and whether that is another than before.
+func (c *connection) know(uid types.UID, refused bool) (changed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	changed = c.uid != uid || c.refused != refused
+	c.uid, c.refused = uid, refused
+	return changed
+}
+
+// report passes on how a part of the connection fares, unless a newer
+// connection is to be judged instead.
+func (c *connection) report(part string, err error) {
+	if c.remote.newest.Load() == c {
+		c.remote.state.report(part, err)
+	}
+}
+
+// view is what this connection knows; false until it may be relied on.
+func (c *connection) view() (View, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refused || !c.services.HasSynced() {
+		return View{}, false
+	}
+	view := View{Services: c.services.GetTypedIndexer(), UID: c.uid}
+	if known := c.gateway.Load(); known != nil {
+		view.Gateway = known.gateway
+	}
+	return view, true
+}

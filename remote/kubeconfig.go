@@ -1,0 +1,66 @@
+package remote
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"slices"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// kubeconfig is a file that is read again when it changes: its own bytes or
+// those of a certificate, key or token file that it names. Content counts, not
+// times or inodes: a mounted Secret changes by swapping a symlink.
+type kubeconfig struct {
+	path, context string
+	files         []string // path and what it names
+	digest        []byte   // of the files, when they were last read with success
+}
+
+// reload gives the client configuration if it is new, else nil.
+func (k *kubeconfig) reload() (*rest.Config, error) {
+	if k.files == nil {
+		k.files = []string{k.path}
+	}
+	digest, err := digest(k.files)
+	if err != nil {
+		return nil, err
+	}
+	if bytes.Equal(digest, k.digest) {
+		return nil, nil
+	}
+	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+		&clientcmd.ClientConfigLoadingRules{ExplicitPath: k.path},
+		&clientcmd.ConfigOverrides{CurrentContext: k.context}).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig %s: %w", k.path, err)
+	}
+	files := []string{k.path}
+	for _, file := range []string{cfg.CAFile, cfg.CertFile, cfg.KeyFile, cfg.BearerTokenFile} {
+		if file != "" {
+			files = append(files, file)
+		}
+	}
+	if !slices.Equal(files, k.files) {
+		k.files = files
+		return k.reload() // a digest must be older than what was read
+	}
+	k.digest = digest
+	return cfg, nil
+}
+
+func digest(files []string) ([]byte, error) {
+	hash := sha256.New()
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("kubeconfig: %w", err)
+		}
+		fmt.Fprintf(hash, "%d\n", len(content))
+		hash.Write(content)
+	}
+	return hash.Sum(nil), nil
+}

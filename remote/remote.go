@@ -1,0 +1,141 @@
+// Package remote knows one remote cluster: from its kubeconfig, read again when
+// it changes, to a cache of its exported Services and of its gateway Service,
+// and how it fares. It reads and never writes; what is made of the Services is
+// not its business.
+//
+// A remote that is down, slow, forbidden or not the cluster that it was keeps
+// trying, costs the others nothing, and what was known of it stays known.
+package remote
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"service-mirror.io/service-mirror/gateway"
+)
+
+// reloadPeriod is how often the files of a kubeconfig are compared. A mounted
+// Secret takes up to a minute by itself.
+const reloadPeriod = 2 * time.Second
+
+// Hooks is what a remote needs of the one who mirrors it.
+type Hooks struct {
+	// Indexers are kept over the exported Services.
+	Indexers cache.TypedIndexers[*corev1.Service]
+	// Trim cuts an exported Service down to what is held of it.
+	Trim func(*corev1.Service) *corev1.Service
+	// Changed is called for each exported Service that comes, changes or goes.
+	Changed func(cluster string, exported cache.ObjectName)
+	// Resync is called when all of a cluster's mirrors must be looked at: its
+	// cache is filled, its gateway or its UID has changed.
+	Resync func(cluster string)
+	// Accept tells whether the cluster of this UID is the one that the remote's
+	// mirrors are of.
+	Accept func(ctx context.Context, spec Spec, uid types.UID) error
+}
+
+// View is what is known of a remote cluster.
+type View struct {
+	Services cache.TypedIndexer[*corev1.Service]
+	Gateway  *gateway.Gateway // nil: not known yet
+	UID      types.UID        // empty: may not be read
+}
+
+// Remote is one remote cluster.
+type Remote struct {
+	spec     Spec
+	selector string
+	options  ClientOptions
+	hooks    Hooks
+	state    state
+	// newClient is replaced in tests.
+	newClient func(*rest.Config) (kubernetes.Interface, error)
+
+	current atomic.Pointer[connection] // what View reads; nil until one is ready
+	newest  atomic.Pointer[connection] // current, or the one that will replace it
+}
+
+// New makes a remote; selector chooses its exported Services.
+func New(spec Spec, selector string, options ClientOptions, hooks Hooks) *Remote {
+	return &Remote{
+		spec: spec, selector: selector, options: options, hooks: hooks,
+		newClient: func(cfg *rest.Config) (kubernetes.Interface, error) { return kubernetes.NewForConfig(cfg) },
+	}
+}
+
+// Name is the name that the flags give to the cluster.
+func (r *Remote) Name() string { return r.spec.Name }
+
+// View is what is known now; false where nothing may be concluded from it, as
+// before the first complete list.
+func (r *Remote) View() (View, bool) {
+	if c := r.current.Load(); c != nil {
+		return c.view()
+	}
+	return View{}, false
+}
+
+// Run connects and stays connected until the context ends.
+func (r *Remote) Run(ctx context.Context) {
+	r.state.logger = klog.LoggerWithValues(klog.FromContext(ctx), "cluster", r.spec.Name)
+	ctx = klog.NewContext(ctx, r.state.logger)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	file := kubeconfig{path: r.spec.Kubeconfig, context: r.spec.Context}
+	ticker := time.NewTicker(reloadPeriod)
+	defer ticker.Stop()
+	stopCurrent, stopNext := func() {}, func() {}
+	for {
+		if next := r.connect(&file); next != nil {
+			stopNext() // never became ready
+			connectionCtx, cancel := context.WithCancel(ctx)
+			stopNext = cancel
+			r.newest.Store(next)
+			wg.Go(func() { next.run(connectionCtx) })
+		}
+		var ready chan struct{}
+		newest := r.newest.Load()
+		if newest != nil && newest != r.current.Load() {
+			ready = newest.ready
+		}
+		select {
+		case <-ctx.Done():
+			stopCurrent()
+			stopNext()
+			return
+		case <-ready:
+			// Until now the old connection served; no mirror notices the change.
+			r.current.Store(newest)
+			stopCurrent()
+			stopCurrent, stopNext = stopNext, func() {}
+			r.hooks.Resync(r.spec.Name)
+		case <-ticker.C:
+		}
+	}
+}
+
+// connect makes a connection of a kubeconfig that is new, else nil.
+func (r *Remote) connect(file *kubeconfig) *connection {
+	cfg, err := file.reload()
+	if err != nil || cfg == nil {
+		r.state.report("kubeconfig", err)
+		return nil
+	}
+	c := newConnection(r)
+	client, err := r.newClient(r.options.Tune(cfg, r.spec.Name, func() { c.dials.Add(1) }))
+	r.state.report("kubeconfig", err)
+	if err != nil {
+		return nil
+	}
+	c.open(client)
+	return c
+}
