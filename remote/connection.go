@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -28,9 +29,10 @@ type connection struct {
 	services cache.TypedSharedIndexInformer[*corev1.Service]
 	gateways cache.TypedSharedIndexInformer[*corev1.Service] // of one object; nil where none is read
 
+	ready   chan struct{} // closed when it is known what this connection is worth: synced, or refused
 	settled func()        // closes ready
-	ready   chan struct{} // it is known what this connection is worth: synced, or refused
 
+	synced  atomic.Bool // the cache of exported Services may be relied on
 	gateway atomic.Pointer[resolved]
 
 	dials       atomic.Int64 // network connections made so far
@@ -101,25 +103,37 @@ func (c *connection) inform(part, namespace string, trim func(*corev1.Service) *
 	return NewInformer(lw, &corev1.Service{}, trim)
 }
 
+// gatewayGrace is how long a new connection waits for its gateway once it knows
+// the exported Services: most often both come at once, and mirrors need not be
+// written twice. A gateway that may not be read holds nothing up for longer.
+const gatewayGrace = 2 * time.Second
+
 // run runs the informers until the context ends.
 func (c *connection) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { c.services.RunWithContext(ctx) })
-	if c.gateways == nil {
+	gatewayKnown := make(chan struct{})
+	wg.Go(func() {
+		defer close(gatewayKnown)
+		if c.gateways != nil && !cache.WaitFor(ctx, "", c.gateways.HasSyncedChecker()) {
+			return
+		}
 		c.resolve()
-	} else {
+	})
+	if c.gateways != nil {
 		wg.Go(func() { c.gateways.RunWithContext(ctx) })
-		wg.Go(func() {
-			if cache.WaitFor(ctx, "", c.gateways.HasSyncedChecker()) {
-				c.resolve()
-			}
-		})
 	}
-	if cache.WaitFor(ctx, "", c.services.HasSyncedChecker()) {
-		c.settled()
-		c.remote.hooks.Resync(c.remote.spec.Name)
+	if !cache.WaitFor(ctx, "", c.services.HasSyncedChecker()) {
+		return
 	}
+	select {
+	case <-gatewayKnown:
+	case <-time.After(gatewayGrace):
+	}
+	c.synced.Store(true)
+	c.settled()
+	c.remote.hooks.Resync(c.remote.spec.Name)
 }
 
 // resolve reads the gateway from its cache and, if it is another than before,
@@ -184,7 +198,7 @@ func (c *connection) ask(ctx context.Context) error {
 		return err
 	}
 	c.verified = verified
-	if c.know(uid, false) && c.services.HasSynced() {
+	if c.know(uid, false) && c.synced.Load() {
 		c.remote.hooks.Resync(c.remote.spec.Name)
 	}
 	return nil
@@ -211,7 +225,7 @@ func (c *connection) report(part string, err error) {
 func (c *connection) view() (View, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.refused || !c.services.HasSynced() {
+	if c.refused || !c.synced.Load() {
 		return View{}, false
 	}
 	view := View{Services: c.services.GetTypedIndexer(), UID: c.uid}
