@@ -74,7 +74,7 @@ func mirrorAll(ctx context.Context, cfg *config) error {
 	if err != nil {
 		return fmt.Errorf("local cluster: %w", err)
 	}
-	local = cfg.client.Tune(local, "", nil)
+	local = cfg.client.Tune(local, "", &remote.Network{})
 	client, err := kubernetes.NewForConfig(local)
 	if err != nil {
 		return fmt.Errorf("local cluster: %w", err)

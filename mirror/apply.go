@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -18,6 +19,9 @@ import (
 
 // endpointSliceController manages the slices of Services with a selector.
 const endpointSliceController = "endpointslice-controller.k8s.io"
+
+// errNotYetFree tells that a deleted mirror's ClusterIP has not been released.
+var errNotYetFree = errors.New("the ClusterIP that it had is not yet free")
 
 // job is one mirror and what is to be written to it.
 type job struct {
@@ -81,6 +85,9 @@ func (c *Controller) writeService(ctx context.Context, found *verdict, j job) er
 		want := j.changes.Create.Service
 		got, err = services.Create(ctx, want, metav1.CreateOptions{})
 		if had := want.Spec.ClusterIP; had != "" && apierrors.IsInvalid(err) {
+			if c.justFreed(j.key) {
+				return errNotYetFree
+			}
 			want = want.DeepCopy()
 			want.Spec.ClusterIP, want.Spec.ClusterIPs, want.Spec.IPFamilies = "", nil, nil
 			if got, err = services.Create(ctx, want, metav1.CreateOptions{}); err == nil {
@@ -217,6 +224,10 @@ func (c *Controller) judge(ctx context.Context, found *verdict, j job, err error
 		return
 	case ctx.Err() != nil:
 		return // we are ending
+	case errors.Is(err, errNotYetFree), apierrors.IsAlreadyExists(err) && c.justFreed(j.key):
+		klog.FromContext(ctx).V(2).Info("The name is not yet free, looking again", "err", err)
+		found.retry = soon
+		return
 	case apierrors.IsConflict(err):
 		// The cache is behind: the newer object is on its way.
 		klog.FromContext(ctx).V(2).Info("Changed meanwhile, looking again", "err", err)

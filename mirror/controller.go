@@ -55,7 +55,7 @@ type Controller struct {
 	logger  klog.Logger
 
 	families atomic.Pointer[[]corev1.IPFamily] // of mirrors, learned from any of them
-	lost     sync.Map                          // cache.ObjectName to address, of mirrors deleted by others
+	lost     sync.Map                          // cache.ObjectName to departed: Services that went from under a key
 	contest  contest
 }
 
@@ -158,12 +158,11 @@ func (c *Controller) handleLocal() {
 			}
 		},
 		DeleteFunc: func(deleted cache.DeletedObject[*corev1.Service]) {
-			if svc := deleted.OptionalObj; svc != nil {
-				if cluster, ours := Owner(svc); ours {
-					c.lost.Store(cache.MetaObjectToName(svc), addressOf(cluster, svc))
-				}
+			key := deleted.GetObjectName()
+			if svc := deleted.OptionalObj; svc != nil && c.concerns(svc) {
+				c.lost.Store(key, leaving(svc))
 			}
-			c.queue.Add(deleted.GetObjectName())
+			c.queue.Add(key)
 		},
 	})
 	remote.Register(c.local.endpoints, cache.TypedResourceEventHandlerFuncs[*corev1.Endpoints]{
@@ -189,17 +188,21 @@ func (c *Controller) handleLocal() {
 	})
 }
 
-// localChanged enqueues the key of a local object if it concerns us: the object
-// is ours, or it has a name that an exported Service wants.
 func (c *Controller) localChanged(obj metav1.Object) {
-	key := cache.MetaObjectToName(obj)
-	if cluster, ours := Owner(obj); ours {
-		c.queue.add(cluster, key)
-		return
+	if c.concerns(obj) {
+		cluster, _ := Owner(obj)
+		c.queue.add(cluster, cache.MetaObjectToName(obj))
 	}
-	if sources, refusals := c.sources(key); len(sources)+len(refusals) > 0 {
-		c.queue.Add(key)
+}
+
+// concerns tells whether a local object is ours, or has a name that an exported
+// Service wants.
+func (c *Controller) concerns(obj metav1.Object) bool {
+	if _, ours := Owner(obj); ours {
+		return true
 	}
+	sources, refusals := c.sources(cache.MetaObjectToName(obj))
+	return len(sources)+len(refusals) > 0
 }
 
 func (c *Controller) namespaceChanged(namespace string) {
@@ -240,7 +243,10 @@ func (c *Controller) enqueueKey(cluster, key string) {
 }
 
 // accept tells whether a cluster is the one whose mirrors stand here under the
-// name of a remote (its UID is on them), or is named by the flags.
+// name of a remote (its UID is on them), or is named by the flags. Where its UID
+// may not be read, it is taken for the right one unless mirrors say that it was
+// readable: such a change is most often another cluster, and its list of exports
+// would delete them.
 func (c *Controller) accept(ctx context.Context, spec remote.Spec, uid types.UID) error {
 	if !c.local.synced(ctx) {
 		return ctx.Err()
@@ -249,7 +255,7 @@ func (c *Controller) accept(ctx context.Context, spec remote.Spec, uid types.UID
 		return errors.New("its kubeconfig leads to the local cluster itself: nothing is mirrored from it")
 	}
 	if spec.UID != "" {
-		if uid != spec.UID {
+		if uid != "" && uid != spec.UID {
 			return fmt.Errorf("its kubeconfig leads to the cluster with UID %s, but the flags expect uid=%s: nothing is done for it", uid, spec.UID)
 		}
 		return nil
@@ -257,17 +263,22 @@ func (c *Controller) accept(ctx context.Context, spec remote.Spec, uid types.UID
 	mirrors, _ := c.local.services.GetTypedIndexer().ByTypedIndex(byCluster, spec.Name)
 	var other string
 	for _, mirror := range mirrors {
-		switch known := mirror.Annotations[ClusterUIDAnnotation]; known {
-		case string(uid):
+		switch known := mirror.Annotations[ClusterUIDAnnotation]; {
+		case known == "":
+		case known == string(uid):
 			return nil
-		case "":
 		default:
 			other = known
 		}
 	}
-	if other != "" {
+	switch {
+	case other == "":
+		return nil
+	case uid == "":
+		return fmt.Errorf("its kubeconfig may lead to another cluster than the one with UID %s, which its mirrors are of: nothing is done for it; "+
+			"allow it to get namespace kube-system, or vouch for it with uid=%s in --remote %s", other, other, spec.Name)
+	default:
 		return fmt.Errorf("its kubeconfig leads to the cluster with UID %s, but its mirrors are of the one with UID %s: "+
 			"nothing is done for it; if the other cluster is meant, add uid=%s to --remote %s", uid, other, uid, spec.Name)
 	}
-	return nil
 }

@@ -200,25 +200,38 @@ func (c *Controller) desired(source Source, live Objects) (Objects, error) {
 	return c.options.Desired(source, live, families)
 }
 
-// address is what clients may have open connections to.
-type address struct {
-	cluster    string // the remote whose mirror had it
+// departed is a Service that was deleted from under a key that is still wanted.
+type departed struct {
+	cluster    string // the remote whose mirror it was; empty: a stranger's
 	clusterIPs []string
 	families   []corev1.IPFamily
+	at         time.Time
 }
 
-func addressOf(cluster string, svc *corev1.Service) address {
-	return address{cluster: cluster, clusterIPs: svc.Spec.ClusterIPs, families: svc.Spec.IPFamilies}
+// freeing is how long the API server may take to let go of what a deleted
+// Service had: its ClusterIP, and the Endpoints that the endpoints controller
+// deletes after it.
+const freeing = 3 * time.Second
+
+func leaving(svc *corev1.Service) departed {
+	cluster, _ := Owner(svc)
+	return departed{cluster: cluster, clusterIPs: svc.Spec.ClusterIPs, families: svc.Spec.IPFamilies, at: time.Now()}
+}
+
+// justFreed tells whether a Service went from under the key a moment ago.
+func (c *Controller) justFreed(key cache.ObjectName) bool {
+	value, ok := c.lost.Load(key)
+	return ok && time.Since(value.(departed).at) < freeing
 }
 
 // keepAddress asks for the ClusterIPs that a mirror had before someone else
-// deleted it.
+// deleted it: clients may have open connections to them.
 func (c *Controller) keepAddress(key cache.ObjectName, cluster string, svc *corev1.Service) {
 	value, ok := c.lost.Load(key)
 	if !ok {
 		return
 	}
-	if had := value.(address); had.cluster == cluster && len(had.clusterIPs) > 0 {
+	if had := value.(departed); had.cluster == cluster && len(had.clusterIPs) > 0 {
 		svc.Spec.ClusterIP, svc.Spec.ClusterIPs, svc.Spec.IPFamilies = had.clusterIPs[0], had.clusterIPs, had.families
 	}
 }

@@ -2,10 +2,13 @@ package remote
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -26,8 +29,8 @@ type ClientOptions struct {
 // Tune sets up a client configuration the way all our clients are: protobuf on
 // the wire, no limit on the client's side (API Priority and Fairness is the
 // server's own), a short time to dial, and warnings that do not flood the log.
-// dialled, where set, is called for each new connection.
-func (o ClientOptions) Tune(cfg *rest.Config, cluster string, dialled func()) *rest.Config {
+// network makes the connections.
+func (o ClientOptions) Tune(cfg *rest.Config, cluster string, network *Network) *rest.Config {
 	cfg = rest.CopyConfig(cfg)
 	cfg.ContentType = runtime.ContentTypeProtobuf
 	cfg.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
@@ -39,14 +42,7 @@ func (o ClientOptions) Tune(cfg *rest.Config, cluster string, dialled func()) *r
 	if cfg.QPS == 0 {
 		cfg.QPS = -1
 	}
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}
-	cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dialer.DialContext(ctx, network, address)
-		if err == nil && dialled != nil {
-			dialled()
-		}
-		return conn, err
-	}
+	cfg.Dial = network.dial
 	if cfg.Proxy == nil {
 		// The default, said aloud: a transport with a proxy function is not kept
 		// in client-go's process-wide cache, where a reloaded one would stay.
@@ -54,6 +50,53 @@ func (o ClientOptions) Tune(cfg *rest.Config, cluster string, dialled func()) *r
 	}
 	cfg.WarningHandlerWithContext = &warnings{}
 	return cfg
+}
+
+// Network makes the network connections of one client. It counts them, so that a
+// new one is noticed, and can close them: an idle HTTP/2 connection would
+// outlive the client that it was made for.
+type Network struct {
+	dials atomic.Int64
+	mu    sync.Mutex
+	open  map[net.Conn]struct{}
+}
+
+func (n *Network) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	n.dials.Add(1)
+	counted := &countedConn{Conn: conn, network: n}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.open == nil {
+		n.open = map[net.Conn]struct{}{}
+	}
+	n.open[counted] = struct{}{}
+	return counted, nil
+}
+
+// close closes what is open.
+func (n *Network) close() {
+	n.mu.Lock()
+	open := slices.Collect(maps.Keys(n.open))
+	n.mu.Unlock()
+	for _, conn := range open {
+		conn.Close()
+	}
+}
+
+type countedConn struct {
+	net.Conn
+	network *Network
+}
+
+func (c *countedConn) Close() error {
+	c.network.mu.Lock()
+	delete(c.network.open, c)
+	c.network.mu.Unlock()
+	return c.Conn.Close()
 }
 
 // warnings logs each warning of an API server once.

@@ -35,9 +35,9 @@ type connection struct {
 	synced  atomic.Bool // the cache of exported Services may be relied on
 	gateway atomic.Pointer[resolved]
 
-	dials       atomic.Int64 // network connections made so far
-	identifying sync.Mutex   // held while the cluster is asked who it is
-	verified    int64        // dials when it last answered; -1: never; under identifying
+	network     Network
+	identifying sync.Mutex // held while the cluster is asked who it is
+	verified    int64      // network.dials when it last answered; -1: never; under identifying
 
 	mu      sync.Mutex
 	uid     types.UID
@@ -111,6 +111,7 @@ const gatewayGrace = 2 * time.Second
 // run runs the informers until the context ends.
 func (c *connection) run(ctx context.Context) {
 	var wg sync.WaitGroup
+	defer c.network.close()
 	defer wg.Wait()
 	wg.Go(func() { c.services.RunWithContext(ctx) })
 	gatewayKnown := make(chan struct{})
@@ -163,14 +164,14 @@ func (c *connection) resolve() {
 func (c *connection) identify(ctx context.Context) (func() error, error) {
 	c.identifying.Lock()
 	defer c.identifying.Unlock()
-	if c.verified != c.dials.Load() {
+	if c.verified != c.network.dials.Load() {
 		if err := c.ask(ctx); err != nil {
 			return nil, err
 		}
 	}
 	verified := c.verified
 	return func() error {
-		if verified != c.dials.Load() {
+		if verified != c.network.dials.Load() {
 			return errors.New("the network connection was replaced meanwhile")
 		}
 		return nil
@@ -182,19 +183,19 @@ func (c *connection) ask(ctx context.Context) error {
 	defer cancel()
 	var uid types.UID
 	system, err := c.client.CoreV1().Namespaces().Get(requestCtx, metav1.NamespaceSystem, metav1.GetOptions{})
-	verified := c.dials.Load()
+	verified := c.network.dials.Load()
 	switch {
 	case err == nil:
 		uid = system.UID
-		if err := c.remote.hooks.Accept(ctx, c.remote.spec, uid); err != nil {
-			c.know("", true)
-			c.settled()
-			return err
-		}
 		c.report("identity", nil)
 	case apierrors.IsForbidden(err):
 		c.report("identity", fmt.Errorf("another cluster behind this kubeconfig would not be noticed: %w", err))
 	default:
+		return err
+	}
+	if err := c.remote.hooks.Accept(ctx, c.remote.spec, uid); err != nil {
+		c.know("", true)
+		c.settled()
 		return err
 	}
 	c.verified = verified

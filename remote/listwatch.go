@@ -94,7 +94,7 @@ func (lw *ListWatch) WatchWithContext(ctx context.Context, options metav1.ListOp
 			cancel(nil)
 			return err
 		}
-		open = newSteadyWatch(w, func() { cancel(nil) }, lw.Report)
+		open = newSteadyWatch(ctx, w, func() { cancel(nil) }, lw.Report)
 		return nil
 	})
 	if err != nil {
@@ -166,11 +166,11 @@ type steadyWatch struct {
 // sooner a failure.
 const shortest = time.Second
 
-func newSteadyWatch(inner watch.Interface, cancel func(), report func(error)) *steadyWatch {
+func newSteadyWatch(ctx context.Context, inner watch.Interface, cancel func(), report func(error)) *steadyWatch {
 	stop := make(chan struct{})
 	w := &steadyWatch{inner: inner, result: make(chan watch.Event), stop: stop}
 	w.cancel = sync.OnceFunc(func() { close(stop); cancel() })
-	go w.run(time.NewTimer(shortest), report)
+	go w.run(ctx, time.NewTimer(shortest), report)
 	return w
 }
 
@@ -181,14 +181,16 @@ func (w *steadyWatch) Stop() {
 	w.inner.Stop()
 }
 
-func (w *steadyWatch) run(lived *time.Timer, report func(error)) {
+func (w *steadyWatch) run(ctx context.Context, lived *time.Timer, report func(error)) {
 	defer close(w.result)
 	defer w.inner.Stop()
 	defer lived.Stop()
 	for event := range w.inner.ResultChan() {
 		if event.Type == watch.Error {
 			if err := apierrors.FromObject(event.Object); !tooOld(err) {
-				report(fmt.Errorf("watch ended: %w", err))
+				if ctx.Err() == nil {
+					report(fmt.Errorf("watch ended: %w", err))
+				}
 				break
 			}
 		}

@@ -38,8 +38,8 @@ type Hooks struct {
 	// Resync is called when all of a cluster's mirrors must be looked at: its
 	// cache is filled, its gateway or its UID has changed.
 	Resync func(cluster string)
-	// Accept tells whether the cluster of this UID is the one that the remote's
-	// mirrors are of.
+	// Accept tells whether the cluster of this UID (empty: it may not be read) is
+	// the one that the remote's mirrors are of.
 	Accept func(ctx context.Context, spec Spec, uid types.UID) error
 }
 
@@ -131,7 +131,7 @@ func (r *Remote) connect(file *kubeconfig) *connection {
 		return nil
 	}
 	c := newConnection(r)
-	client, err := r.newClient(r.options.Tune(cfg, r.spec.Name, func() { c.dials.Add(1) }))
+	client, err := r.newClient(r.options.Tune(cfg, r.spec.Name, &c.network))
 	r.state.report("kubeconfig", err)
 	if err != nil {
 		return nil

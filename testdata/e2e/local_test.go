@@ -1,0 +1,213 @@
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestLocalDrift(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	r.gateway("203.0.113.1")
+	r.export("bar")
+	e.daemon([]*remote{r})
+	right := r.mirrored("bar", "203.0.113.1")
+	e.soon("the mirror", right)
+	name := r.mirror("bar")
+	clusterIP := e.service(name).Spec.ClusterIP
+	editEndpoints := func(change func(*corev1.Endpoints)) {
+		t.Helper()
+		endpoints := e.endpoints(name)
+		change(endpoints)
+		_, err := london.CoreV1().Endpoints(e.id).Update(e.ctx, endpoints, metav1.UpdateOptions{})
+		e.must(err)
+	}
+	for what, drift := range map[string]func(){
+		"the Service deleted":   func() { e.remove(london, name) },
+		"the Endpoints deleted": func() { e.must(london.CoreV1().Endpoints(e.id).Delete(e.ctx, name, metav1.DeleteOptions{})) },
+		"a port edited":         func() { e.change(london, name, func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 8888 }) },
+		"a selector added": func() {
+			e.change(london, name, func(svc *corev1.Service) { svc.Spec.Selector = map[string]string{"app": "none"} })
+		},
+		"the type changed": func() {
+			e.change(london, name, func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeNodePort })
+		},
+		"an address edited": func() {
+			editEndpoints(func(endpoints *corev1.Endpoints) { endpoints.Subsets[0].Addresses[0].IP = "192.0.2.1" })
+		},
+		"an address added": func() {
+			editEndpoints(func(endpoints *corev1.Endpoints) {
+				endpoints.Subsets[0].Addresses = append(endpoints.Subsets[0].Addresses, corev1.EndpointAddress{IP: "192.0.2.1"})
+			})
+		},
+	} {
+		drift()
+		time.Sleep(20 * time.Millisecond) // the check could pass before the edit is there
+		e.soon(what, right)
+	}
+	if now := e.service(name).Spec.ClusterIP; now != clusterIP {
+		t.Errorf("the ClusterIP was %s and is %s", clusterIP, now)
+	}
+
+	// What would stop the traffic goes; what is not ours stays.
+	e.change(london, name, func(svc *corev1.Service) {
+		svc.Labels["service.kubernetes.io/service-proxy-name"] = "other"
+		svc.Labels["team"] = "theirs"
+		svc.Annotations["service-mirror.io/remote-service"] = "somewhere/else"
+		svc.Annotations["note"] = "theirs"
+	})
+	editEndpoints(func(endpoints *corev1.Endpoints) { endpoints.Labels[discoveryv1.LabelSkipMirror] = "true" })
+	e.soon("labels and annotations", func() error {
+		svc, endpoints := e.service(name), e.endpoints(name)
+		_, proxyName := svc.Labels["service.kubernetes.io/service-proxy-name"]
+		_, skip := endpoints.Labels[discoveryv1.LabelSkipMirror]
+		if proxyName || skip || svc.Labels["team"] != "theirs" || svc.Annotations["note"] != "theirs" ||
+			svc.Annotations["service-mirror.io/remote-service"] != e.id+"/bar" {
+			return fmt.Errorf("labels %v, annotations %v, Endpoints' labels %v", svc.Labels, svc.Annotations, endpoints.Labels)
+		}
+		return nil
+	})
+}
+
+func TestSelectorWithPodsBehindIt(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	r.gateway("203.0.113.1")
+	r.export("bar")
+	d := e.daemon([]*remote{r})
+	right := r.mirrored("bar", "203.0.113.1")
+	e.soon("the mirror", right)
+	name := r.mirror("bar")
+	e.readyPod("web", "10.1.2.3")
+
+	slicesHave := func(addresses ...string) func() error {
+		return func() error {
+			list, err := london.DiscoveryV1().EndpointSlices(e.id).List(e.ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + name})
+			if err != nil {
+				return err
+			}
+			var got []string
+			for _, slice := range list.Items {
+				for _, endpoint := range slice.Endpoints {
+					got = append(got, endpoint.Addresses...)
+				}
+			}
+			slices.Sort(got)
+			if !slices.Equal(got, addresses) {
+				return fmt.Errorf("the EndpointSlices lead to %v, want %v", got, addresses)
+			}
+			return nil
+		}
+	}
+	e.soon("the gateway in the slices", slicesHave("203.0.113.1"))
+	for range 3 {
+		d.signal(syscall.SIGSTOP) // so that the controllers see the selector
+		e.change(london, name, func(svc *corev1.Service) { svc.Spec.Selector = map[string]string{"app": "web"} })
+		e.soon("the local pod in the slices", slicesHave("10.1.2.3"))
+		d.signal(syscall.SIGCONT)
+		e.soon("no selector", right)
+		e.soon("the gateway and nothing else in the slices", slicesHave("203.0.113.1"))
+	}
+	e.stays("the gateway alone", right, slicesHave("203.0.113.1"))
+}
+
+// readyPod makes a pod that looks ready on a node that exists.
+func (e *env) readyPod(app, ip string) {
+	e.Helper()
+	_, err := london.CoreV1().Nodes().Create(e.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: e.id}}, metav1.CreateOptions{})
+	e.must(err)
+	e.soon("the namespace's ServiceAccount", func() error {
+		_, err := london.CoreV1().ServiceAccounts(e.id).Get(e.ctx, "default", metav1.GetOptions{})
+		return err
+	})
+	zero := int64(0)
+	pods := london.CoreV1().Pods(e.id)
+	pod, err := pods.Create(e.ctx, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: app, Labels: map[string]string{"app": app}},
+		Spec: corev1.PodSpec{
+			NodeName: e.id, TerminationGracePeriodSeconds: &zero,
+			Containers: []corev1.Container{{Name: "c", Image: "none"}},
+		},
+	}, metav1.CreateOptions{})
+	e.must(err)
+	pod.Status = corev1.PodStatus{
+		Phase: corev1.PodRunning, PodIP: ip, PodIPs: []corev1.PodIP{{IP: ip}},
+		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
+	}
+	_, err = pods.UpdateStatus(e.ctx, pod, metav1.UpdateOptions{})
+	e.must(err)
+}
+
+func TestNamespaceComesAndGoes(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	r.gateway("203.0.113.1")
+	other := e.id + "-other"
+	e.makeNamespace(paris, other)
+	bar := r.exported("bar", func(svc *corev1.Service) { svc.Namespace = other })
+	_, err := paris.CoreV1().Services(other).Create(e.ctx, bar, metav1.CreateOptions{})
+	e.must(err)
+	d := e.daemon([]*remote{r})
+	mirror := func() error {
+		endpoints, err := london.CoreV1().Endpoints(other).Get(e.ctx, r.mirror("bar"), metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if addresses, _ := contents(endpoints); !slices.Equal(addresses, []string{"203.0.113.1"}) {
+			return fmt.Errorf("the mirror leads to %v", addresses)
+		}
+		_, err = london.CoreV1().Services(other).Get(e.ctx, r.mirror("bar"), metav1.GetOptions{})
+		return err
+	}
+	namespaceIs := func(there bool) func() error {
+		return func() error {
+			if _, err := london.CoreV1().Namespaces().Get(e.ctx, other, metav1.GetOptions{}); (err == nil) != there {
+				return fmt.Errorf("namespace there: %v (%v)", err == nil, err)
+			}
+			return nil
+		}
+	}
+	e.logs(d, "NamespaceMissing", "bar")
+	since := london.mark(t)
+	e.stays("no namespace", namespaceIs(false))
+	e.noWrites(since)
+	e.must(e.create(london, other))
+	e.soon("the mirror", mirror)
+
+	since = london.mark(t)
+	e.must(london.CoreV1().Namespaces().Delete(e.ctx, other, metav1.DeleteOptions{}))
+	e.eventually(30*time.Second, "the namespace gone", namespaceIs(false))
+	e.stays("no namespace", namespaceIs(false))
+	if writes := london.writes(t, e.id, since); len(writes) > 4 {
+		t.Errorf("not quiet while the namespace goes: %v", writes)
+	}
+	e.must(e.create(london, other))
+	e.soon("the mirror again", mirror)
+
+	d.stop()
+	e.must(london.CoreV1().Namespaces().Delete(e.ctx, other, metav1.DeleteOptions{}))
+	e.daemon([]*remote{r}, "--create-namespaces")
+	e.eventually(30*time.Second, "the mirror in a namespace made for it", func() error {
+		ns, err := london.CoreV1().Namespaces().Get(e.ctx, other, metav1.GetOptions{})
+		if err == nil && ns.DeletionTimestamp != nil {
+			err = fmt.Errorf("the old namespace is still there")
+		}
+		if err != nil {
+			return err
+		}
+		return mirror()
+	})
+	e.Cleanup(func() {
+		if err := london.CoreV1().Namespaces().Delete(e.ctx, other, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			t.Log(err)
+		}
+	})
+}

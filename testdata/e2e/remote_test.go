@@ -1,0 +1,332 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// unbind takes the permissions of a remote's ServiceAccount, and has the next
+// request notice it.
+func (r *remote) unbind() {
+	r.env.Helper()
+	r.env.must(r.RbacV1().ClusterRoleBindings().Delete(r.env.ctx, r.env.id, metav1.DeleteOptions{}))
+	time.Sleep(time.Second) // until the authorizer knows
+	r.proxy.cutConnections()
+}
+
+func TestRestartInAnOutage(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	r.gateway("203.0.113.1")
+	var all []func() error
+	for i := range 50 {
+		name := fmt.Sprintf("bar%d", i)
+		r.export(name)
+		all = append(all, r.mirrored(name, "203.0.113.1"))
+	}
+	d := e.daemon([]*remote{r})
+	e.soon("all mirrors", all...)
+	before := e.identities()
+	since := london.mark(t)
+
+	d.stop()
+	r.proxy.cut()
+	d = e.daemon([]*remote{r})
+	e.stays("with connections refused", all...)
+	d.stop()
+	r.proxy.heal()
+
+	r.unbind()
+	d = e.daemon([]*remote{r})
+	e.logs(d, "forbidden")
+	e.stays("with 403", all...)
+	e.bind(r.cluster)
+	e.logs(d, "well again", "watch of exported Services")
+	d.stop()
+
+	r.proxy.stall()
+	d = e.daemon([]*remote{r})
+	for range 4 { // a minute
+		e.stays("with no answer", all...)
+	}
+	r.proxy.heal()
+	e.eventually(time.Minute, "the remote is back", func() error {
+		r.export("probe")
+		return nil
+	})
+	e.eventually(time.Minute, "a change arrives", r.mirrored("probe", "203.0.113.1"))
+	e.remove(paris, "probe")
+	e.soon("a change arrives", r.gone("probe"))
+	e.soon("all mirrors", all...)
+	e.sameIdentities(before)
+	for _, w := range london.writes(t, e.id, since) {
+		if w.ObjectRef.Name != r.mirror("probe") {
+			t.Errorf("written without need: %v", w)
+		}
+	}
+}
+
+func TestDeletesMissedWhileDown(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	r.gateway("203.0.113.1")
+	for i := range 10 {
+		r.export(fmt.Sprintf("bar%d", i))
+	}
+	d := e.daemon([]*remote{r})
+	for i := range 10 {
+		e.soon("the mirrors", r.mirrored(fmt.Sprintf("bar%d", i), "203.0.113.1"))
+	}
+	d.kill()
+	e.stranger(r.mirror("theirs"))
+	theirs := snapshot(e.service(r.mirror("theirs")))
+	for i := range 5 {
+		e.remove(paris, fmt.Sprintf("bar%d", i))
+	}
+	e.change(paris, "bar5", e.unlabel)
+	e.daemon([]*remote{r})
+	for i := range 6 {
+		e.soon("what is no longer exported", r.gone(fmt.Sprintf("bar%d", i)))
+	}
+	for i := 6; i < 10; i++ {
+		e.must(r.mirrored(fmt.Sprintf("bar%d", i), "203.0.113.1")())
+	}
+	if now := snapshot(e.service(r.mirror("theirs"))); now != theirs {
+		t.Errorf("a stranger's Service was %s and is %s", theirs, now)
+	}
+}
+
+func TestOneBadRemote(t *testing.T) {
+	e := newEnv(t)
+	good, hole := e.remote(paris), e.remote(berlin)
+	good.gateway("203.0.113.1")
+	good.export("bar")
+	hole.proxy.stall()
+	missing := e.remoteNamed(paris, "missing-"+e.id)
+	kept := missing.kubeconfig + ".kept"
+	e.must(os.Rename(missing.kubeconfig, kept))
+	d := e.daemon([]*remote{good, hole, missing})
+	e.soon("the good remote's mirror", good.mirrored("bar", "203.0.113.1"))
+	e.logs(d, missing.name, "kubeconfig", "no such file")
+	e.eventually(20*time.Second, "the cause of the other", func() error {
+		if d.logged(hole.name, "not well") == 0 {
+			return fmt.Errorf("nothing in the log")
+		}
+		return nil
+	})
+	e.must(os.WriteFile(missing.kubeconfig, []byte("not: a: kubeconfig"), 0o600))
+	e.must(os.Rename(kept, missing.kubeconfig))
+	e.soon("the other one's, once its file is there", missing.mirrored("bar", "203.0.113.1"))
+}
+
+func TestConnectionLostForMinutes(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	r.gateway("203.0.113.1")
+	r.export("changed")
+	r.export("deleted")
+	r.export("kept")
+	d := e.daemon([]*remote{r})
+	mirrors := []func() error{r.mirrored("deleted", "203.0.113.1"), r.mirrored("kept", "203.0.113.1")}
+	e.soon("the mirrors", mirrors...)
+	e.soon("the mirrors", r.mirrored("changed", "203.0.113.1"))
+	for _, outage := range []struct {
+		begin func()
+		end   func()
+	}{
+		{r.proxy.cut, func() {}},
+		{r.proxy.stall, r.proxy.cutConnections},
+	} {
+		outage.begin()
+		e.change(paris, "changed", func(svc *corev1.Service) { svc.Spec.Ports[0].Port++ })
+		e.remove(paris, "deleted")
+		r.export("added")
+		before := e.identities()
+		for range 6 { // a minute and a half
+			e.stays("what was before", func() error {
+				e.sameIdentities(before)
+				return nil
+			})
+		}
+		outage.end()
+		r.proxy.heal()
+		// The first try after the end comes within 3 s.
+		e.eventually(soon+3*time.Second, "the change", r.mirrored("changed", "203.0.113.1"))
+		e.soon("the rest", r.mirrored("added", "203.0.113.1"), r.mirrored("kept", "203.0.113.1"), r.gone("deleted"))
+		e.remove(paris, "added")
+		r.export("deleted")
+		e.soon("as before", append(mirrors, r.gone("added"))...)
+	}
+	if n := d.logged("not well", "connection refused"); n > 2 {
+		t.Errorf("one outage is logged %d times", n)
+	}
+}
+
+func TestForbiddenAndBack(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	r.gateway("203.0.113.1")
+	r.export("bar")
+	d := e.daemon([]*remote{r})
+	e.soon("the mirror", r.mirrored("bar", "203.0.113.1"))
+	r.unbind()
+	e.logs(d, "not well", "forbidden")
+	since := london.mark(t)
+	e.change(paris, "bar", e.unlabel)
+	e.stays("what was", func() error {
+		if len(e.identities()) != 1 {
+			return fmt.Errorf("Services %v", e.identities())
+		}
+		return nil
+	})
+	e.noWrites(since)
+	e.bind(paris)
+	e.eventually(soon+3*time.Second, "the change that was missed", r.gone("bar"))
+}
+
+func TestCredentialsRotate(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	r.gateway("203.0.113.1")
+	r.export("bar")
+	// As a Secret is mounted: the file is a link into a directory that is a link.
+	dir := t.TempDir()
+	e.must(os.Mkdir(filepath.Join(dir, "1"), 0o700))
+	e.must(os.Rename(r.kubeconfig, filepath.Join(dir, "1", "kubeconfig")))
+	e.must(os.Symlink("1", filepath.Join(dir, "data")))
+	r.kubeconfig = filepath.Join(dir, "kubeconfig")
+	e.must(os.Symlink("data/kubeconfig", r.kubeconfig))
+	e.daemon([]*remote{r})
+	e.soon("the mirror", r.mirrored("bar", "203.0.113.1"))
+	since := london.mark(t)
+
+	mounted := r.kubeconfig
+	r.kubeconfig = filepath.Join(dir, "2", "kubeconfig")
+	e.must(os.Mkdir(filepath.Dir(r.kubeconfig), 0o700))
+	old := r.proxy
+	r.token, r.proxy = e.token(paris, "token2"), newProxy(t, paris) // a new server and CA too
+	r.writeKubeconfig()
+	r.kubeconfig = mounted
+	e.must(os.Symlink("2", filepath.Join(dir, "new")))
+	e.must(os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, "data")))
+	e.eventually(soon, "the old connection closed", func() error {
+		if n := old.open(); n > 0 {
+			return fmt.Errorf("%d connections", n)
+		}
+		return nil
+	})
+	e.must(paris.CoreV1().Secrets(e.id).Delete(e.ctx, "token", metav1.DeleteOptions{}))
+	old.cut()
+	e.stays("the mirror", r.mirrored("bar", "203.0.113.1"))
+	e.noWrites(since)
+	e.change(paris, "bar", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })
+	e.soon("the next change", r.mirrored("bar", "203.0.113.1"))
+}
+
+func TestWrongClusterBehindAKubeconfig(t *testing.T) {
+	e := newEnv(t)
+	toParis, toBerlin := e.remote(paris), e.remote(berlin)
+	toParis.gateway("203.0.113.1")
+	toBerlin.gateway("203.0.113.2")
+	toParis.export("bar")
+	toParis.export("baz")
+	d := e.daemon([]*remote{toParis})
+	right := []func() error{toParis.mirrored("bar", "203.0.113.1"), toParis.mirrored("baz", "203.0.113.1")}
+	e.soon("the mirrors", right...)
+	before := e.identities()
+	since := london.mark(t)
+	uid := func(c *cluster) types.UID {
+		system, err := c.CoreV1().Namespaces().Get(e.ctx, "kube-system", metav1.GetOptions{})
+		e.must(err)
+		return system.UID
+	}
+	replace := func(path string) { // a kubeconfig's file, in one step
+		t.Helper()
+		content, err := os.ReadFile(path)
+		e.must(err)
+		e.must(os.WriteFile(toParis.kubeconfig+".new", content, 0o600))
+		e.must(os.Rename(toParis.kubeconfig+".new", toParis.kubeconfig))
+	}
+	kept := toParis.kubeconfig + ".kept"
+	e.must(os.Link(toParis.kubeconfig, kept))
+
+	replace(toBerlin.kubeconfig) // an empty cluster: it exports nothing to this test
+	e.logs(d, "not well", string(uid(berlin)), string(uid(paris)))
+	e.stays("the mirrors", right...)
+	toBerlin.export("bar", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })
+	e.stays("the mirrors", right...)
+	replace(filepath.Join(london.dir, "kubeconfig"))
+	e.logs(d, "not well", "the local cluster itself")
+	e.stays("the mirrors", right...)
+	d.stop()
+	d = e.daemon([]*remote{toParis}) // that has seen nothing else
+	e.logs(d, "not well", "the local cluster itself")
+	replace(toBerlin.kubeconfig)
+	e.logs(d, "not well", string(uid(berlin)))
+	e.stays("the mirrors", right...)
+	e.sameIdentities(before)
+	e.noWrites(since)
+	replace(kept)
+	e.change(paris, "baz", e.unlabel)
+	e.soon("paris again", toParis.mirrored("bar", "203.0.113.1"), toParis.gone("baz"))
+	replace(e.kubeconfig) // that may not read who the cluster is
+	e.logs(d, "not well", "may lead to another cluster")
+	e.stays("the mirror", toParis.mirrored("bar", "203.0.113.1"))
+	d.stop()
+	replace(kept)
+
+	// The network leads elsewhere under an open connection.
+	d = e.daemon([]*remote{toParis})
+	e.soon("the mirror", toParis.mirrored("bar", "203.0.113.1"))
+	toParis.proxy.redirect(berlin, toBerlin.token)
+	toParis.proxy.cutConnections()
+	e.logs(d, "not well", string(uid(berlin)))
+	e.stays("the mirror", toParis.mirrored("bar", "203.0.113.1"))
+	d.stop()
+
+	// The operator says that berlin is meant.
+	asParis := *toBerlin
+	asParis.name = toParis.name
+	runDaemon(t, "--kubeconfig", e.kubeconfig, "--export-selector", exportLabel+"="+e.id,
+		"--remote", asParis.flag()+",uid="+string(uid(berlin)))
+	e.soon("berlin's Service under the name", asParis.mirrored("bar", "203.0.113.2"))
+	if got := e.service(asParis.mirror("bar")).Annotations["service-mirror.io/cluster-uid"]; got != string(uid(berlin)) {
+		t.Errorf("the mirror's cluster UID is %s", got)
+	}
+}
+
+func TestServerRestartsWithItsHistoryGone(t *testing.T) {
+	e := newEnv(t)
+	dir := filepath.Join(t.TempDir(), "rome")
+	rome, err := startCluster("rome", dir)
+	e.must(err)
+	defer func() { rome.stop() }()
+	r := e.remote(rome)
+	r.gateway("203.0.113.1")
+	r.export("changed")
+	r.export("deleted")
+	e.daemon([]*remote{r})
+	e.soon("the mirrors", r.mirrored("changed", "203.0.113.1"), r.mirrored("deleted", "203.0.113.1"))
+	r.proxy.cut()
+	e.change(rome, "changed", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })
+	e.remove(rome, "deleted")
+	r.export("added")
+	rome.stop()
+	again, err := startCluster("rome", dir)
+	e.must(err)
+	rome = again
+	r.cluster = again
+	for range 200 { // beyond what the new server's watch cache remembers
+		e.change(rome, "changed", func(svc *corev1.Service) { svc.Spec.Ports[0].Port++ })
+	}
+	r.proxy.heal()
+	e.eventually(soon+3*time.Second, "the change", r.mirrored("changed", "203.0.113.1"))
+	e.soon("the rest", r.mirrored("added", "203.0.113.1"), r.gone("deleted"))
+}
