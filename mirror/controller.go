@@ -131,7 +131,7 @@ func (c *Controller) Run(ctx context.Context) {
 
 // countOrphans says what is left of remotes that the flags no longer name.
 func (c *Controller) countOrphans() {
-	for _, cluster := range c.local.services.GetIndexer().ListIndexFuncValues(byCluster) {
+	for _, cluster := range slices.Sorted(slices.Values(c.local.services.GetIndexer().ListIndexFuncValues(byCluster))) {
 		if c.remote(cluster) == nil {
 			keys, _ := c.local.services.GetIndexer().IndexKeys(byCluster, cluster)
 			c.logger.Info("Mirrors of a remote that the flags do not name stay as they are", "cluster", cluster, "mirrors", len(keys))

@@ -172,7 +172,7 @@ func (c *connection) identify(ctx context.Context) (func() error, error) {
 	verified := c.verified
 	return func() error {
 		if verified != c.network.dials.Load() {
-			return errors.New("the network connection was replaced meanwhile")
+			return errReplaced
 		}
 		return nil
 	}, nil
@@ -221,6 +221,9 @@ func (c *connection) report(part string, err error) {
 		c.remote.state.report(part, err)
 	}
 }
+
+// errReplaced is no failure of the remote: whoever answered is asked again.
+var errReplaced = errors.New("the network connection was replaced meanwhile")
 
 // view is what this connection knows; false until it may be relied on.
 func (c *connection) view() (View, bool) {

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -115,7 +116,9 @@ func (lw *ListWatch) retry(ctx context.Context, request func() error) error {
 			lw.Report(nil)
 			return err
 		}
-		lw.Report(err)
+		if !errors.Is(err, errReplaced) {
+			lw.Report(err)
+		}
 		delay := backoff.Step()
 		if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
 			delay = max(delay, time.Duration(seconds)*time.Second)

@@ -23,9 +23,10 @@ import (
 
 const (
 	exportLabel = "service-mirror.io/exported"
-	// soon is how long a change may take to arrive, and a stays how long what
-	// must not change is watched.
-	soon  = 5 * time.Second
+	// soon is how long a change may take to arrive: 5 s, and as much again because
+	// all tests share two cores with three clusters and the race detector. stays
+	// is how long what must not change is watched.
+	soon  = 10 * time.Second
 	stays = 15 * time.Second
 )
 
@@ -44,6 +45,11 @@ var ids atomic.Int32
 // newEnv makes a test parallel and gives it credentials for london.
 func newEnv(t *testing.T) *env {
 	t.Parallel()
+	return newLoneEnv(t)
+}
+
+// newLoneEnv is for a test that would starve others.
+func newLoneEnv(t *testing.T) *env {
 	e := &env{T: t, id: fmt.Sprintf("t%d", ids.Add(1)), ctx: t.Context()}
 	e.makeNamespace(london, e.id)
 	e.kubeconfig = filepath.Join(t.TempDir(), "london.kubeconfig")

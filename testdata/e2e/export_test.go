@@ -151,7 +151,7 @@ func TestUnexportRacesWithOtherChanges(t *testing.T) {
 }
 
 func TestTwoThousandServices(t *testing.T) {
-	e := newEnv(t)
+	e := newLoneEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
 	const n = 2000
@@ -160,37 +160,44 @@ func TestTwoThousandServices(t *testing.T) {
 	}
 	since := london.mark(t)
 	d := e.daemon([]*remote{r})
-	all := func(items int, err error) error {
-		if err == nil && items != n {
-			err = fmt.Errorf("%d of %d", items, n)
-		}
-		return err
-	}
-	selector := metav1.ListOptions{LabelSelector: "service-mirror.io/cluster=" + r.name}
-	e.eventually(5*time.Minute, "all Services mirrored", func() error {
-		list, err := london.CoreV1().Services(e.id).List(e.ctx, selector)
-		return all(len(list.Items), err)
-	})
-	e.eventually(time.Minute, "all Endpoints mirrored", func() error {
-		list, err := london.CoreV1().Endpoints(e.id).List(e.ctx, selector)
-		for _, endpoints := range list.Items {
-			if addresses, _ := contents(&endpoints); len(addresses) != 1 {
-				return fmt.Errorf("%s leads to %v", endpoints.Name, addresses)
+	mirrors := func(want int) func() error {
+		return func() error {
+			selector := metav1.ListOptions{LabelSelector: "service-mirror.io/cluster=" + r.name}
+			services, err := london.CoreV1().Services(e.id).List(e.ctx, selector)
+			if err != nil {
+				return err
 			}
+			endpoints, err := london.CoreV1().Endpoints(e.id).List(e.ctx, selector)
+			if err != nil {
+				return err
+			}
+			if len(services.Items) != want || len(endpoints.Items) != want {
+				return fmt.Errorf("%d Services and %d Endpoints, want %d", len(services.Items), len(endpoints.Items), want)
+			}
+			for _, item := range endpoints.Items {
+				if addresses, _ := contents(&item); len(addresses) != 1 {
+					return fmt.Errorf("%s leads to %v", item.Name, addresses)
+				}
+			}
+			return nil
 		}
-		return all(len(list.Items), err)
-	})
-	posts := map[string]int{}
-	for _, r := range london.writes(t, e.id, since) {
-		posts[r.Verb+" "+r.ObjectRef.Resource+" "+fmt.Sprint(r.ResponseStatus.Code)]++
 	}
-	if posts["create services 201"] != n || posts["create endpoints 201"] != n || len(posts) != 2 {
-		t.Errorf("writes %v, want %d creates of each and nothing else", posts, n)
+	e.eventually(5*time.Minute, "all mirrors", mirrors(n))
+	writes := map[string]int{}
+	for _, w := range london.writes(t, e.id, since) {
+		writes[fmt.Sprintf("%s %s: %d", w.Verb, w.ObjectRef.Resource, w.ResponseStatus.Code)]++
+	}
+	if len(writes) != 2 || writes["create services: 201"] != n || writes["create endpoints: 201"] != n {
+		t.Errorf("writes %v, want %d creates of each and nothing else", writes, n)
 	}
 
 	d.stop()
 	since = london.mark(t)
-	e.daemon([]*remote{r}, "-v=1")
-	e.stays("after a restart", r.mirrored("bar1999", "203.0.113.1"))
+	e.daemon([]*remote{r})
+	e.stays("all mirrors", r.mirrored("bar1999", "203.0.113.1"))
 	e.noWrites(since)
+	for i := range n {
+		e.remove(paris, fmt.Sprintf("bar%d", i))
+	}
+	e.eventually(5*time.Minute, "no mirrors", mirrors(0))
 }

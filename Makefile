@@ -1,0 +1,45 @@
+# Everything is built into .build; nothing is installed but what a test needs.
+#
+#   make demo          see it work: two real clusters, one exported Service
+#   make demo KEEP=1   the same, and leave the clusters up to play with
+#   make test          everything: unit, race, fuzz seeds, end to end
+#   make unit          the unit tests alone
+
+BUILD := $(CURDIR)/.build
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# Tests that wait overlap; more at once than this only slow one another down.
+PARALLEL ?= 6
+
+.PHONY: build demo test unit vet cluster e2e tools clean
+
+build:
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BUILD)/service-mirror .
+
+demo: build cluster
+	BUILD=$(BUILD) KEEP=$(KEEP) testdata/demo.sh
+
+test: vet unit e2e
+
+vet:
+	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
+	go vet ./...
+	cd testdata/e2e && go vet ./...
+	cd testdata/cluster && go vet ./e2e
+
+unit: tools
+	go test -race -count=1 ./...
+
+e2e: tools cluster
+	go build -race -buildvcs=false -o $(BUILD)/service-mirror-race .
+	cd testdata/cluster && CLUSTER_BIN=$(BUILD)/cluster go test -count=1 ./e2e
+	cd testdata/e2e && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -parallel $(PARALLEL) -timeout 40m ./...
+
+cluster:
+	testdata/cluster/build.sh $(BUILD)/cluster
+
+# The race detector needs a C compiler.
+tools:
+	@command -v gcc >/dev/null || { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends gcc libc6-dev; }
+
+clean:
+	rm -rf $(BUILD)
