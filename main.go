@@ -51,7 +51,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	cfg, err := parse(args)
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
-		fmt.Fprint(stdout, usage+cfg.flags.FlagUsagesWrapped(100))
+		fmt.Fprint(stdout, usage, cfg.describe())
 		return 0
 	case err != nil:
 		for _, line := range strings.Split(err.Error(), "\n") {
@@ -106,6 +106,33 @@ exports it keeps a Service NAME-REMOTE in the same namespace.
 
 `
 
+// describe is the help on every flag: the name and the kind of its value on one
+// line, what it does below.
+func (cfg *config) describe() string {
+	var text strings.Builder
+	cfg.flags.VisitAll(func(f *pflag.Flag) {
+		kind, help := pflag.UnquoteUsage(f)
+		name := "--" + f.Name
+		if f.Shorthand != "" {
+			name = "-" + f.Shorthand + ", " + name
+		}
+		if f.DefValue != "" && f.DefValue != "[]" && f.DefValue != "false" {
+			help += fmt.Sprintf(" (default %s)", f.DefValue)
+		}
+		fmt.Fprintf(&text, "  %s\n", strings.TrimSpace(name+" "+kind))
+		line := "     "
+		for word := range strings.FieldsSeq(help) {
+			if len(line)+1+len(word) > 80 {
+				fmt.Fprintln(&text, line)
+				line = "     "
+			}
+			line += " " + word
+		}
+		fmt.Fprintln(&text, line)
+	})
+	return text.String()
+}
+
 // config is what the flags say.
 type config struct {
 	flags                   *pflag.FlagSet
@@ -122,9 +149,10 @@ func parse(args []string) (*config, error) {
 	cfg.flags.Usage = func() {}
 	f := cfg.flags
 	f.SortFlags = false
-	remotes := f.StringArray("remote", nil, "a remote cluster, as `NAME=KUBECONFIG[,context=C][,gateway=NS/NAME][,gateway-port=P][,address=IP][,uid=UID]`; "+
-		"repeat it for each. NAME is a DNS label and ends its mirrors' names. address takes the place of the gateway's own addresses and may be repeated; "+
-		"uid names the cluster to expect, by the UID of its kube-system namespace")
+	remotes := f.StringArray("remote", nil, "a remote cluster, as `NAME=KUBECONFIG[,KEY=VALUE]…`; repeat it for each. NAME is a DNS label and ends its mirrors' names. "+
+		"The keys: context=NAME in the kubeconfig; gateway=NS/NAME and gateway-port=NAME|NUMBER in place of the flags of those names; "+
+		"address=IP, repeatable, in place of the addresses that the gateway Service has; "+
+		"uid=UID of the cluster to expect, which is that of its kube-system namespace")
 	f.StringVar(&cfg.kubeconfig, "kubeconfig", "", "kubeconfig `PATH` of the local cluster (default: in a pod its own ServiceAccount, else as kubectl does)")
 	f.StringVar(&cfg.kubecontext, "context", "", "context `NAME` for the local cluster (default: the kubeconfig's current one)")
 	gatewayName := f.String("gateway", "", "gateway Service `NS/NAME` of the remotes that name none")
@@ -134,9 +162,9 @@ func parse(args []string) (*config, error) {
 	f.StringSliceVar(&cfg.options.CopyAnnotations, "copy-annotations", nil, "annotation `KEY,…` likewise")
 	f.BoolVar(&cfg.options.IncludeSystem, "include-system", false, "mirror exported Services of kube-system too")
 	f.BoolVar(&cfg.options.CreateNamespaces, "create-namespaces", false, "make a namespace that an exported Service needs, instead of waiting for it")
-	f.IntVar(&cfg.options.Workers, "workers", 32, "mirrors worked on in parallel, 1 to 1000 (`N`)")
-	f.Float32Var(&cfg.client.QPS, "kube-api-qps", 0, "requests per second to each API server (`N`; 0: no limit on this side)")
-	f.IntVar(&cfg.client.Burst, "kube-api-burst", 0, "requests above --kube-api-qps at once (`N`; 0: as many as --kube-api-qps)")
+	f.IntVar(&cfg.options.Workers, "workers", 32, "`NUMBER` of mirrors worked on in parallel, 1 to 1000")
+	f.Float32Var(&cfg.client.QPS, "kube-api-qps", 0, "`NUMBER` of requests a second to each API server; 0 is no limit on this side: API Priority and Fairness is the server's own")
+	f.IntVar(&cfg.client.Burst, "kube-api-burst", 0, "`NUMBER` of requests at once above --kube-api-qps; 0 is as many as that")
 	logging := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(logging)
 	f.AddGoFlagSet(logging)
