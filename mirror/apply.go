@@ -29,6 +29,9 @@ type job struct {
 	source  *Source // nil: the mirror goes
 	live    Objects
 	changes Changes
+	desired Objects // what the changes lead to
+	// families are those that desired was made with.
+	families []corev1.IPFamily
 }
 
 // apply carries out the changes to one mirror. The order keeps clear of
@@ -109,7 +112,7 @@ func (c *Controller) writeService(ctx context.Context, found *verdict, j job) er
 	}
 	got = trimLocal(got)
 	c.local.ownServices.add(got)
-	again, _ := c.desired(*j.source, Objects{Service: got, Endpoints: j.live.Endpoints})
+	again, _ := c.options.Desired(*j.source, Objects{Service: got, Endpoints: j.live.Endpoints}, j.families)
 	c.compare(found, j, Diff(Objects{Service: got}, Objects{Service: again.Service}).Update.Service != nil)
 	return nil
 }
@@ -133,7 +136,7 @@ func (c *Controller) writeEndpoints(ctx context.Context, found *verdict, j job) 
 	}
 	got = trimEndpoints(got)
 	c.local.ownEndpoints.add(got)
-	again, _ := c.desired(*j.source, Objects{Service: j.live.Service, Endpoints: got})
+	again, _ := c.options.Desired(*j.source, Objects{Service: j.live.Service, Endpoints: got}, j.families)
 	c.compare(found, j, Diff(Objects{Endpoints: got}, Objects{Endpoints: again.Endpoints}).Update.Endpoints != nil)
 	return nil
 }
@@ -155,6 +158,7 @@ func (c *Controller) delete(ctx context.Context, gone Objects) error {
 		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("delete Service: %w", err)
 		}
+		c.local.ownServices.delete(svc)
 		klog.FromContext(ctx).Info("Deleted mirror")
 	}
 	if endpoints := gone.Endpoints; endpoints != nil {
@@ -162,6 +166,7 @@ func (c *Controller) delete(ctx context.Context, gone Objects) error {
 		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("delete Endpoints: %w", err)
 		}
+		c.local.ownEndpoints.delete(endpoints)
 	}
 	return nil
 }
@@ -234,7 +239,10 @@ func (c *Controller) judge(ctx context.Context, found *verdict, j job, err error
 		found.retry = soon
 		return
 	case apierrors.IsAlreadyExists(err):
-		problem.Reason, problem.Message = Conflict, "an object of that name stands there that is not ours: "+err.Error()
+		problem.Reason, problem.Message = Conflict, serviceTaken
+		if kindOf(err) == "endpoints" {
+			problem.Message = endpointsTaken
+		}
 		found.retry = later
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		problem.Reason, problem.Message = NamespaceTerminating, "namespace "+j.key.Namespace+" is being deleted"
@@ -244,6 +252,8 @@ func (c *Controller) judge(ctx context.Context, found *verdict, j job, err error
 		found.retry = soon
 	case rejected(err):
 		problem.Reason, problem.Message = Rejected, "the local API server refuses it: "+err.Error()
+		c.rejected.add(j.key, j.desired, problem)
+		found.retry = rarely
 	default:
 		problem.Reason, problem.Message = WriteFailed, err.Error()
 		found.retry = soon
@@ -251,10 +261,52 @@ func (c *Controller) judge(ctx context.Context, found *verdict, j job, err error
 	found.add(problem)
 }
 
+// kindOf is the resource that an API error is about.
+func kindOf(err error) string {
+	var status apierrors.APIStatus
+	if errors.As(err, &status) && status.Status().Details != nil {
+		return status.Status().Details.Kind
+	}
+	return ""
+}
+
 // rejected tells a refusal that will stay one for as long as we ask the same.
 func rejected(err error) bool {
 	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err)
 }
+
+// rejections are what the API server has refused. To ask again on every event
+// would be a loop, for the Endpoints that come and go with each try are events.
+type rejections struct {
+	byKey sync.Map // cache.ObjectName to rejection
+}
+
+type rejection struct {
+	desired Objects
+	problem Problem
+	until   time.Time
+}
+
+func (r *rejections) add(key cache.ObjectName, desired Objects, problem Problem) {
+	r.byKey.Store(key, rejection{desired, problem, time.Now().Add(rejectedPeriod)})
+}
+
+// standing is the refusal of just these objects, nil where it is worth a try.
+func (r *rejections) standing(key cache.ObjectName, desired Objects) *Problem {
+	value, ok := r.byKey.Load(key)
+	if !ok {
+		return nil
+	}
+	refused := value.(rejection)
+	if time.Now().Before(refused.until) && Diff(refused.desired, desired).Empty() {
+		return &refused.problem
+	}
+	r.byKey.Delete(key)
+	return nil
+}
+
+// forget drops the refusal of a mirror that is not wanted any more.
+func (r *rejections) forget(key cache.ObjectName) { r.byKey.Delete(key) }
 
 func addresses(endpoints *corev1.Endpoints) []string {
 	var ips []string

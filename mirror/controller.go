@@ -57,6 +57,7 @@ type Controller struct {
 	families atomic.Pointer[[]corev1.IPFamily] // of mirrors, learned from any of them
 	lost     sync.Map                          // cache.ObjectName to departed: Services that went from under a key
 	contest  contest
+	rejected rejections
 }
 
 // How a remote's cache is indexed.

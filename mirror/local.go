@@ -144,25 +144,38 @@ type written[T interface {
 	metav1.Object
 }] struct {
 	informer cache.TypedSharedIndexInformer[T]
-	objects  sync.Map // cache.ObjectName to T
+	objects  sync.Map // cache.ObjectName to T: made or changed
+	deleted  sync.Map // cache.ObjectName to types.UID
 }
 
 func (w *written[T]) add(obj T) {
 	w.objects.Store(cache.MetaObjectToName(obj), obj)
 }
 
+func (w *written[T]) delete(obj T) {
+	w.deleted.Store(cache.MetaObjectToName(obj), obj.GetUID())
+	w.objects.Delete(cache.MetaObjectToName(obj))
+}
+
+// latest is what stands under a key now; the zero T if nothing does.
 func (w *written[T]) latest(key cache.ObjectName) T {
-	own, ok := w.objects.Load(key)
-	if !ok {
-		return remote.Get(w.informer.GetTypedIndexer(), key)
-	}
-	obj := own.(T)
-	// resourceVersions of one resource can be compared (KEP-5504). From here on
-	// the cache knows better, an absence included.
-	seen := w.informer.GetIndexer().LastStoreSyncResourceVersion()
-	if order, err := resourceversion.CompareResourceVersion(seen, obj.GetResourceVersion()); err != nil || order >= 0 {
+	var none T
+	if own, ok := w.objects.Load(key); ok {
+		obj := own.(T)
+		// resourceVersions of one resource can be compared (KEP-5504). From the
+		// one that we wrote on the cache knows better, an absence included.
+		seen := w.informer.GetIndexer().LastStoreSyncResourceVersion()
+		if order, err := resourceversion.CompareResourceVersion(seen, obj.GetResourceVersion()); err == nil && order < 0 {
+			return obj
+		}
 		w.objects.CompareAndDelete(key, own)
-		return remote.Get(w.informer.GetTypedIndexer(), key)
+	}
+	obj := remote.Get(w.informer.GetTypedIndexer(), key)
+	if uid, ok := w.deleted.Load(key); ok {
+		if obj != none && obj.GetUID() == uid && obj.GetDeletionTimestamp() == nil {
+			return none
+		}
+		w.deleted.CompareAndDelete(key, uid)
 	}
 	return obj
 }

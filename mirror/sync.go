@@ -24,11 +24,16 @@ const (
 	settled retry = iota // only a change brings the key back
 	soon                 // with back-off
 	later                // a change would not be seen: every strangerPeriod
+	rarely               // nor that: every rejectedPeriod
 )
 
 // strangerPeriod is how often a name is tried that a stranger's lone Endpoints
 // hold: those are in no cache.
 const strangerPeriod = 30 * time.Second
+
+// rejectedPeriod is how often the API server is asked again for what it has
+// refused: the reason may be a policy of the local cluster.
+const rejectedPeriod = 5 * time.Minute
 
 func (v *verdict) add(p Problem) { v.problems = append(v.problems, p) }
 
@@ -56,10 +61,18 @@ func (c *Controller) work(ctx context.Context) bool {
 		return true
 	case later:
 		c.queue.AddAfter(key, strangerPeriod)
+	case rarely:
+		c.queue.AddAfter(key, rejectedPeriod)
 	}
 	c.queue.Forget(key)
 	return true
 }
+
+// The two ways in which a stranger has a mirror's name.
+const (
+	serviceTaken   = "a Service of that name stands there that is not ours"
+	endpointsTaken = "Endpoints of that name stand there that are not ours"
+)
 
 // sync makes one mirror right, whatever has happened before.
 func (c *Controller) sync(ctx context.Context, key cache.ObjectName) verdict {
@@ -73,7 +86,7 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) verdict {
 		if _, ours := Owner(live.Service); !ours {
 			// A stranger's, or a mirror whose labels someone took off: the pair of
 			// it, Endpoints included, is theirs.
-			c.conflicts(&found, sources, "a Service of that name stands there that is not ours")
+			c.conflicts(&found, sources, serviceTaken)
 			c.lost.Delete(key)
 			return found
 		}
@@ -84,7 +97,7 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) verdict {
 	}
 	if live.Endpoints != nil {
 		if _, ours := Owner(live.Endpoints); !ours {
-			c.conflicts(&found, sources, "Endpoints of that name stand there that are not ours")
+			c.conflicts(&found, sources, endpointsTaken)
 			found.retry = later
 			return found
 		}
@@ -97,7 +110,8 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) verdict {
 		return found
 	}
 	if source == nil {
-		c.lost.Delete(key)
+		c.forget(key)
+		c.rejected.forget(key)
 		c.apply(ctx, &found, job{key: key, live: live, changes: Diff(live, Objects{})})
 		return found
 	}
@@ -109,14 +123,22 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) verdict {
 		}
 		return found
 	}
-	desired, err := c.desired(*source, live)
+	var families []corev1.IPFamily
+	if known := c.families.Load(); known != nil {
+		families = *known
+	}
+	desired, err := c.options.Desired(*source, live, families)
 	if err != nil {
 		found.add(Problem{Reason: PortNotServed, Cluster: source.Cluster, Source: source.name(), Message: err.Error()})
 	}
 	if live.Service == nil {
 		c.keepAddress(key, source.Cluster, desired.Service)
 	}
-	c.apply(ctx, &found, job{key: key, source: source, live: live, changes: Diff(live, desired)})
+	if rejection := c.rejected.standing(key, desired); rejection != nil {
+		found.add(*rejection)
+		return found
+	}
+	c.apply(ctx, &found, job{key: key, source: source, live: live, changes: Diff(live, desired), desired: desired, families: families})
 	c.removeLeftovers(ctx, &found, key, live.Service)
 	return found
 }
@@ -192,14 +214,6 @@ func deleting(live Objects) bool {
 		live.Endpoints != nil && live.Endpoints.DeletionTimestamp != nil
 }
 
-func (c *Controller) desired(source Source, live Objects) (Objects, error) {
-	var families []corev1.IPFamily
-	if known := c.families.Load(); known != nil {
-		families = *known
-	}
-	return c.options.Desired(source, live, families)
-}
-
 // departed is a Service that was deleted from under a key that is still wanted.
 type departed struct {
 	cluster    string // the remote whose mirror it was; empty: a stranger's
@@ -216,6 +230,19 @@ const freeing = 3 * time.Second
 func leaving(svc *corev1.Service) departed {
 	cluster, _ := Owner(svc)
 	return departed{cluster: cluster, clusterIPs: svc.Spec.ClusterIPs, families: svc.Spec.IPFamilies, at: time.Now()}
+}
+
+// forget drops what was remembered of a departed Service, unless its remote is
+// not known well enough to say that it is not wanted any more.
+func (c *Controller) forget(key cache.ObjectName) {
+	if value, ok := c.lost.Load(key); ok {
+		if r := c.remote(value.(departed).cluster); r != nil {
+			if _, known := r.View(); !known {
+				return
+			}
+		}
+		c.lost.Delete(key)
+	}
 }
 
 // justFreed tells whether a Service went from under the key a moment ago.
