@@ -3,7 +3,9 @@ package e2e
 import (
 	"bytes"
 	"errors"
+	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,10 +20,13 @@ type daemon struct {
 	log *lockedBuffer
 }
 
-// runDaemon starts the daemon, built with the race detector.
+// runDaemon starts the daemon, built with the race detector. Arguments like
+// NAME=VALUE before the first flag are its environment.
 func runDaemon(t *testing.T, args ...string) *daemon {
 	t.Helper()
-	d := &daemon{t: t, log: &lockedBuffer{}, cmd: exec.Command(binary("service-mirror-race"), args...)}
+	flags := slices.IndexFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "-") })
+	d := &daemon{t: t, log: &lockedBuffer{}, cmd: exec.Command(binary("service-mirror-race"), args[flags:]...)}
+	d.cmd.Env = append(os.Environ(), args[:flags]...)
 	d.cmd.Stderr, d.cmd.Stdout = d.log, d.log
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)

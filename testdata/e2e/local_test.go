@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -40,6 +41,15 @@ func TestLocalDrift(t *testing.T) {
 		"the type changed": func() {
 			e.change(london, name, func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeNodePort })
 		},
+		"the type changed to LoadBalancer": func() {
+			e.change(london, name, func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeLoadBalancer })
+		},
+		"the family policy changed": func() {
+			e.change(london, name, func(svc *corev1.Service) {
+				single := corev1.IPFamilyPolicySingleStack
+				svc.Spec.IPFamilyPolicy = &single
+			})
+		},
 		"an address edited": func() {
 			editEndpoints(func(endpoints *corev1.Endpoints) { endpoints.Subsets[0].Addresses[0].IP = "192.0.2.1" })
 		},
@@ -56,6 +66,11 @@ func TestLocalDrift(t *testing.T) {
 	if now := e.service(name).Spec.ClusterIP; now != clusterIP {
 		t.Errorf("the ClusterIP was %s and is %s", clusterIP, now)
 	}
+
+	e.change(london, name, func(svc *corev1.Service) {
+		svc.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "example.com"}
+	})
+	e.soon("the type changed to ExternalName", right)
 
 	// What would stop the traffic goes; what is not ours stays.
 	e.change(london, name, func(svc *corev1.Service) {
@@ -144,6 +159,65 @@ func (e *env) readyPod(app, ip string) {
 	}
 	_, err = pods.UpdateStatus(e.ctx, pod, metav1.UpdateOptions{})
 	e.must(err)
+}
+
+// A policy of the local cluster refuses a mirror, as one for names or labels may.
+func TestPolicyRefusesAMirror(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	r.gateway("203.0.113.1")
+	policies, bindings := london.AdmissionregistrationV1().ValidatingAdmissionPolicies(), london.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
+	name := metav1.ObjectMeta{Name: e.id}
+	_, err := policies.Create(e.ctx, &admissionv1.ValidatingAdmissionPolicy{
+		ObjectMeta: name,
+		Spec: admissionv1.ValidatingAdmissionPolicySpec{
+			MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{
+				RuleWithOperations: admissionv1.RuleWithOperations{
+					Operations: []admissionv1.OperationType{admissionv1.Create},
+					Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"services"}},
+				},
+			}}},
+			Validations: []admissionv1.Validation{{Expression: `object.metadata.name != "` + r.mirror("denied") + `"`, Message: "no such name here"}},
+		},
+	}, metav1.CreateOptions{})
+	e.must(err)
+	defer policies.Delete(e.ctx, e.id, metav1.DeleteOptions{})
+	_, err = bindings.Create(e.ctx, &admissionv1.ValidatingAdmissionPolicyBinding{
+		ObjectMeta: name,
+		Spec:       admissionv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: e.id, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny}},
+	}, metav1.CreateOptions{})
+	e.must(err)
+	defer bindings.Delete(e.ctx, e.id, metav1.DeleteOptions{})
+	e.eventually(30*time.Second, "the policy at work", func() error {
+		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: r.mirror("denied")}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
+		if _, err := london.CoreV1().Services(e.id).Create(e.ctx, svc, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}); !apierrors.IsInvalid(err) {
+			return fmt.Errorf("the Service is taken: %v", err)
+		}
+		return nil
+	})
+	d := e.daemon([]*remote{r})
+	since := london.mark(t)
+	r.export("denied")
+	e.logs(d, "Rejected", "no such name here")
+	r.export("bar")
+	e.soon("another mirror", r.mirrored("bar", "203.0.113.1"))
+	e.stays("nothing of it", r.gone("denied"))
+	tries := 0
+	for _, w := range london.writes(t, e.id, since) {
+		if w.Verb == "create" && w.ObjectRef.Resource == "services" && w.ObjectRef.Name != r.mirror("bar") {
+			tries++
+		}
+	}
+	if tries != 1 || d.logged("Rejected") != 1 {
+		t.Errorf("tried %d times and logged %d times, want once", tries, d.logged("Rejected"))
+	}
+	e.change(paris, "denied", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 }) // it might be taken now
+	e.soon("another try", func() error {
+		if d.logged("Rejected") == 0 || len(london.writes(t, e.id, since)) < 6 {
+			return fmt.Errorf("writes %v", london.writes(t, e.id, since))
+		}
+		return nil
+	})
 }
 
 func TestNamespaceComesAndGoes(t *testing.T) {

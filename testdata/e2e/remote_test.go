@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,6 +71,43 @@ func TestRestartInAnOutage(t *testing.T) {
 		if w.ObjectRef.Name != r.mirror("probe") {
 			t.Errorf("written without need: %v", w)
 		}
+	}
+}
+
+// A server or a client that does not stream lists, as older ones do not.
+func TestPlainLists(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	r.gateway("203.0.113.1")
+	r.export("bar")
+	since := map[*cluster]auditMark{london: london.mark(t), paris: paris.mark(t)}
+	args := []string{"KUBE_FEATURE_WatchListClient=false", "--kubeconfig", e.kubeconfig, "--export-selector", exportLabel + "=" + e.id, "--remote", r.flag()}
+	d := runDaemon(t, args...)
+	e.soon("the mirror", r.mirrored("bar", "203.0.113.1"))
+	r.export("baz")
+	e.soon("another", r.mirrored("baz", "203.0.113.1"))
+	d.kill()
+	for c, mark := range since {
+		lists := 0
+		for _, request := range c.requests(t, e.id, mark) {
+			if request.Verb == "list" {
+				lists++
+				if strings.Contains(request.RequestURI, "resourceVersion=0") {
+					t.Errorf("a list that may be out of date: %s", request.RequestURI)
+				}
+			}
+		}
+		if lists == 0 {
+			t.Errorf("%s: nothing was listed", c.name)
+		}
+	}
+	e.remove(paris, "bar")
+	mark := london.mark(t)
+	runDaemon(t, args...)
+	e.soon("what was deleted meanwhile", r.gone("bar"))
+	e.stays("the other", r.mirrored("baz", "203.0.113.1"))
+	if writes := london.writes(t, e.id, mark); len(writes) > 2 {
+		t.Errorf("writes %v, want two deletes", writes)
 	}
 }
 
