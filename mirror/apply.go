@@ -233,8 +233,8 @@ func (c *Controller) judge(ctx context.Context, found *verdict, j job, err error
 		klog.FromContext(ctx).V(2).Info("The name is not yet free, looking again", "err", err)
 		found.retry = soon
 		return
-	case apierrors.IsConflict(err):
-		// The cache is behind: the newer object is on its way.
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err) && kindOf(err) != "namespaces":
+		// The cache is behind: the change is on its way.
 		klog.FromContext(ctx).V(2).Info("Changed meanwhile, looking again", "err", err)
 		found.retry = soon
 		return
@@ -247,7 +247,7 @@ func (c *Controller) judge(ctx context.Context, found *verdict, j job, err error
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		problem.Reason, problem.Message = NamespaceTerminating, "namespace "+j.key.Namespace+" is being deleted"
 		found.retry = soon
-	case apierrors.IsNotFound(err) && j.changes.Create != (Objects{}):
+	case apierrors.IsNotFound(err):
 		problem.Reason, problem.Message = NamespaceMissing, "namespace "+j.key.Namespace+" does not exist in the local cluster"
 		found.retry = soon
 	case rejected(err):
