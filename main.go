@@ -86,10 +86,14 @@ func mirrorAll(ctx context.Context, cfg *config) error {
 	logger := klog.FromContext(ctx)
 	logger.Info("Starting", "program", cfg.client.UserAgent, "localCluster", local.Host, "remotes", len(cfg.remotes))
 	controller := mirror.New(client, meta, cfg.options, logger)
-	var wg sync.WaitGroup
+	var remotes []*remote.Remote
 	for _, spec := range cfg.remotes {
 		r := remote.New(spec, cfg.selector, cfg.client, controller.Hooks(spec.Name))
 		controller.Add(r)
+		remotes = append(remotes, r)
+	}
+	var wg sync.WaitGroup
+	for _, r := range remotes {
 		wg.Go(func() { r.Run(ctx) })
 	}
 	controller.Run(ctx)
@@ -258,9 +262,10 @@ func (cfg *config) localConfig() (*rest.Config, error) {
 			return inCluster, err
 		}
 	}
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = cfg.kubeconfig
-	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules,
+	if cfg.kubeconfig != "" {
+		return remote.LoadKubeconfig(cfg.kubeconfig, cfg.kubecontext)
+	}
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(),
 		&clientcmd.ConfigOverrides{CurrentContext: cfg.kubecontext}).ClientConfig()
 }
 

@@ -137,10 +137,7 @@ func Ingress(svc *corev1.Service) (addrs []netip.Addr, hostnames []string, err e
 		}
 		addrs = append(addrs, addr)
 	}
-	if len(refused) > 3 {
-		refused = append(refused[:3], fmt.Errorf("and %d more", len(refused)-3))
-	}
-	return normalize(addrs), hostnames, errors.Join(refused...)
+	return normalize(addrs), hostnames, join(refused)
 }
 
 func noAddress(svc *corev1.Service) error {
@@ -168,6 +165,14 @@ func normalize(addrs []netip.Addr) []netip.Addr {
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return slices.Compact(out)
+}
+
+// join makes one error of the first few: how many there are, the remote chooses.
+func join(problems []error) error {
+	if len(problems) > 3 {
+		problems = append(problems[:3:3], fmt.Errorf("and %d more", len(problems)-3))
+	}
+	return errors.Join(problems...)
 }
 
 func abbreviate(names []string) string {

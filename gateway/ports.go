@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -23,8 +22,12 @@ var families = [][]string{
 // Subsets are the endpoints of a mirror: every address of the gateway, with
 // for each exported port the gateway port that serves it. A port that no
 // gateway port serves is left out and named in the error; the subsets are
-// right all the same. Without addresses there are no subsets.
+// right all the same. Without addresses there are no subsets. A gateway without
+// any port is no gateway: that is for Resolve to say, once.
 func (g Gateway) Subsets(exported []corev1.ServicePort) ([]corev1.EndpointSubset, error) {
+	if len(g.Ports) == 0 {
+		return nil, nil
+	}
 	var subset corev1.EndpointSubset
 	var problems []error
 	for _, port := range exported {
@@ -41,9 +44,9 @@ func (g Gateway) Subsets(exported []corev1.ServicePort) ([]corev1.EndpointSubset
 		subset.Addresses = append(subset.Addresses, corev1.EndpointAddress{IP: addr.String()})
 	}
 	if len(subset.Ports) == 0 || len(subset.Addresses) == 0 {
-		return nil, errors.Join(problems...)
+		return nil, join(problems)
 	}
-	return []corev1.EndpointSubset{subset}, errors.Join(problems...)
+	return []corev1.EndpointSubset{subset}, join(problems)
 }
 
 // port is the port rule: which port of the gateway serves an exported port.

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
-	"time"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 )
 
@@ -40,6 +38,7 @@ type job struct {
 // for once that is not ours any more its Endpoints are not either.
 func (c *Controller) apply(ctx context.Context, found *verdict, j job) {
 	if j.changes.Empty() {
+		c.holds.clear(j.key)
 		return
 	}
 	logger := klog.FromContext(ctx)
@@ -56,11 +55,18 @@ func (c *Controller) apply(ctx context.Context, found *verdict, j job) {
 	case j.source == nil:
 		err = c.delete(ctx, ch.Delete)
 	default:
-		if err = c.writeService(ctx, found, j); err == nil {
-			err = c.writeEndpoints(ctx, found, j)
+		if err = c.writeService(ctx, found, j); err == nil || rejected(err) {
+			err = errors.Join(err, c.writeEndpoints(ctx, found, j))
+		}
+		if c.holds.pace.update(j.key) {
+			found.add(overwritten(j, "what is written is undone at once, over and over: does another program manage mirrors? It is tried again ever less often"))
 		}
 	}
 	c.judge(ctx, found, j, err)
+}
+
+func overwritten(j job, message string) Problem {
+	return Problem{Reason: Overwritten, Cluster: j.source.Cluster, Source: j.source.name(), Message: message}
 }
 
 func (c *Controller) createPair(ctx context.Context, found *verdict, j job) error {
@@ -145,8 +151,7 @@ func (c *Controller) writeEndpoints(ctx context.Context, found *verdict, j job) 
 // would make it. To insist at full speed would be a fight.
 func (c *Controller) compare(found *verdict, j job, different bool) {
 	if different {
-		found.add(Problem{Reason: Overwritten, Cluster: j.source.Cluster, Source: j.source.name(),
-			Message: "what was written came back different: does an admission webhook change mirrors? It is tried again ever less often"})
+		found.add(overwritten(j, "what was written came back different: does an admission webhook change mirrors? It is tried again ever less often"))
 	}
 }
 
@@ -182,17 +187,21 @@ func (c *Controller) removeLeftovers(ctx context.Context, found *verdict, key ca
 	if svc == nil || len(svc.Spec.Selector) > 0 {
 		return
 	}
-	slices, _ := c.local.leftovers.GetTypedIndexer().ByTypedIndex(byService, key.String())
-	for _, slice := range slices {
+	leftovers, _ := c.local.leftovers.GetTypedIndexer().ByTypedIndex(byService, key.String())
+	for _, slice := range leftovers {
+		if c.local.ownLeftovers.latest(cache.MetaObjectToName(slice)) == nil {
+			continue // deleted before
+		}
 		if owner := metav1.GetControllerOf(slice); owner == nil || owner.Kind != "Service" || owner.UID != svc.UID {
 			continue
 		}
 		err := c.client.DiscoveryV1().EndpointSlices(slice.Namespace).Delete(ctx, slice.Name, exactly(slice))
 		if err != nil && !apierrors.IsNotFound(err) {
 			klog.FromContext(ctx).Error(err, "Cannot delete an EndpointSlice that a selector left behind", "slice", klog.KObj(slice))
-			found.retry = soon
+			found.soon = true
 			continue
 		}
+		c.local.ownLeftovers.delete(slice)
 		klog.FromContext(ctx).Info("Deleted an EndpointSlice that a selector left behind", "slice", klog.KObj(slice))
 	}
 }
@@ -226,37 +235,41 @@ func (c *Controller) judge(ctx context.Context, found *verdict, j job, err error
 	}
 	switch {
 	case err == nil:
+		if i := slices.IndexFunc(found.problems, func(p Problem) bool { return p.Reason == Overwritten }); i >= 0 {
+			found.after = c.holds.fought(j.key, found.problems[i])
+		} else {
+			c.holds.clear(j.key)
+		}
 		return
 	case ctx.Err() != nil:
 		return // we are ending
 	case errors.Is(err, errNotYetFree), apierrors.IsAlreadyExists(err) && c.justFreed(j.key):
 		klog.FromContext(ctx).V(2).Info("The name is not yet free, looking again", "err", err)
-		found.retry = soon
+		found.soon = true
 		return
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err) && kindOf(err) != "namespaces":
 		// The cache is behind: the change is on its way.
 		klog.FromContext(ctx).V(2).Info("Changed meanwhile, looking again", "err", err)
-		found.retry = soon
+		found.soon = true
 		return
 	case apierrors.IsAlreadyExists(err):
 		problem.Reason, problem.Message = Conflict, serviceTaken
 		if kindOf(err) == "endpoints" {
 			problem.Message = endpointsTaken
 		}
-		found.retry = later
+		found.after = strangerPeriod
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		problem.Reason, problem.Message = NamespaceTerminating, "namespace "+j.key.Namespace+" is being deleted"
-		found.retry = soon
+		found.soon = true
 	case apierrors.IsNotFound(err):
 		problem.Reason, problem.Message = NamespaceMissing, "namespace "+j.key.Namespace+" does not exist in the local cluster"
-		found.retry = soon
+		found.soon = true
 	case rejected(err):
 		problem.Reason, problem.Message = Rejected, "the local API server refuses it: "+err.Error()
-		c.rejected.add(j.key, j.desired, problem)
-		found.retry = rarely
+		found.after = c.holds.refused(j.key, j.desired, problem)
 	default:
 		problem.Reason, problem.Message = WriteFailed, err.Error()
-		found.retry = soon
+		found.soon = true
 	}
 	found.add(problem)
 }
@@ -275,39 +288,6 @@ func rejected(err error) bool {
 	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err)
 }
 
-// rejections are what the API server has refused. To ask again on every event
-// would be a loop, for the Endpoints that come and go with each try are events.
-type rejections struct {
-	byKey sync.Map // cache.ObjectName to rejection
-}
-
-type rejection struct {
-	desired Objects
-	problem Problem
-	until   time.Time
-}
-
-func (r *rejections) add(key cache.ObjectName, desired Objects, problem Problem) {
-	r.byKey.Store(key, rejection{desired, problem, time.Now().Add(rejectedPeriod)})
-}
-
-// standing is the refusal of just these objects, nil where it is worth a try.
-func (r *rejections) standing(key cache.ObjectName, desired Objects) *Problem {
-	value, ok := r.byKey.Load(key)
-	if !ok {
-		return nil
-	}
-	refused := value.(rejection)
-	if time.Now().Before(refused.until) && Diff(refused.desired, desired).Empty() {
-		return &refused.problem
-	}
-	r.byKey.Delete(key)
-	return nil
-}
-
-// forget drops the refusal of a mirror that is not wanted any more.
-func (r *rejections) forget(key cache.ObjectName) { r.byKey.Delete(key) }
-
 func addresses(endpoints *corev1.Endpoints) []string {
 	var ips []string
 	for _, subset := range endpoints.Subsets {
@@ -316,26 +296,4 @@ func addresses(endpoints *corev1.Endpoints) []string {
 		}
 	}
 	return ips
-}
-
-// contest holds back mirrors that someone else rewrites as we write them.
-type contest struct {
-	limiter workqueue.TypedRateLimiter[cache.ObjectName]
-	until   sync.Map // cache.ObjectName to time.Time
-}
-
-// settle takes the outcome of a sync that was let through.
-func (c *contest) settle(key cache.ObjectName, overwritten bool) {
-	if overwritten {
-		c.until.Store(key, time.Now().Add(c.limiter.When(key)))
-	} else if _, contested := c.until.LoadAndDelete(key); contested {
-		c.limiter.Forget(key)
-	}
-}
-
-func (c *contest) remaining(key cache.ObjectName) time.Duration {
-	if until, ok := c.until.Load(key); ok {
-		return time.Until(until.(time.Time))
-	}
-	return 0
 }

@@ -24,7 +24,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/remote"
@@ -54,10 +53,9 @@ type Controller struct {
 	reports reports
 	logger  klog.Logger
 
-	families atomic.Pointer[[]corev1.IPFamily] // of mirrors, learned from any of them
-	lost     sync.Map                          // cache.ObjectName to departed: Services that went from under a key
-	contest  contest
-	rejected rejections
+	families  atomic.Pointer[[]corev1.IPFamily] // of mirrors, learned from any of them
+	addresses sync.Map                          // cache.ObjectName to serviceAddress: what Services under a key have or had
+	holds     holds
 }
 
 // How a remote's cache is indexed.
@@ -69,9 +67,8 @@ const (
 // New makes a controller that writes with client. Its remotes are added before
 // it runs.
 func New(client kubernetes.Interface, meta metadata.Interface, options Options, logger klog.Logger) *Controller {
-	c := &Controller{options: options, client: client, queue: newQueue(), logger: logger}
+	c := &Controller{options: options, client: client, queue: newQueue(), holds: newHolds(), logger: logger}
 	c.reports.logger = logger
-	c.contest.limiter = workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](time.Second, 5*time.Minute)
 	c.local = newLocal(client, meta, c.reports.local)
 	c.handleLocal()
 	return c
@@ -110,6 +107,7 @@ func Indexers(cluster string) cache.TypedIndexers[*corev1.Service] {
 func (c *Controller) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer c.queue.ShutDown()
 	c.local.run(ctx, &wg)
 	if !c.local.synced(ctx) {
 		return
@@ -161,7 +159,7 @@ func (c *Controller) handleLocal() {
 		DeleteFunc: func(deleted cache.DeletedObject[*corev1.Service]) {
 			key := deleted.GetObjectName()
 			if svc := deleted.OptionalObj; svc != nil && c.concerns(svc) {
-				c.lost.Store(key, leaving(svc))
+				c.addresses.Store(key, addressOf(svc, time.Now()))
 			}
 			c.queue.Add(key)
 		},
@@ -186,6 +184,9 @@ func (c *Controller) handleLocal() {
 	remote.Register(c.local.leftovers, cache.TypedResourceEventHandlerFuncs[*metav1.PartialObjectMetadata]{
 		AddFunc:    leftover,
 		UpdateFunc: func(_, slice *metav1.PartialObjectMetadata) { leftover(slice) },
+		DeleteFunc: func(slice cache.DeletedObject[*metav1.PartialObjectMetadata]) {
+			c.local.ownLeftovers.latest(slice.GetObjectName()) // forgets that it was deleted
+		},
 	})
 }
 
@@ -202,8 +203,8 @@ func (c *Controller) concerns(obj metav1.Object) bool {
 	if _, ours := Owner(obj); ours {
 		return true
 	}
-	sources, refusals := c.sources(cache.MetaObjectToName(obj))
-	return len(sources)+len(refusals) > 0
+	claims := c.claims(cache.MetaObjectToName(obj))
+	return len(claims.sources)+len(claims.refusals) > 0
 }
 
 func (c *Controller) namespaceChanged(namespace string) {

@@ -34,6 +34,7 @@ type local struct {
 
 	ownServices  written[*corev1.Service]
 	ownEndpoints written[*corev1.Endpoints]
+	ownLeftovers written[*metav1.PartialObjectMetadata]
 }
 
 // lister is the part of a typed client that an informer needs.
@@ -59,6 +60,7 @@ func newLocal(client kubernetes.Interface, meta metadata.Interface, report func(
 	})
 	l.ownServices.informer = l.services
 	l.ownEndpoints.informer = l.endpoints
+	l.ownLeftovers.informer = l.leftovers
 	return l
 }
 

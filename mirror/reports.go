@@ -6,6 +6,8 @@ import (
 
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+
+	"service-mirror.io/service-mirror/remote"
 )
 
 // reports is what is wrong now, by mirror. A problem is logged when it appears
@@ -36,7 +38,7 @@ func (r *reports) set(key cache.ObjectName, problems []Problem) {
 		}
 	}
 	for _, p := range before {
-		if !slices.ContainsFunc(problems, func(now Problem) bool { return now.Reason == p.Reason && now.Cluster == p.Cluster }) {
+		if p.Reason != ClusterIPLost && !slices.ContainsFunc(problems, func(now Problem) bool { return now.Reason == p.Reason && now.Cluster == p.Cluster }) {
 			r.logger.Info("Mirror's problem is over", "reason", p.Reason, "cluster", p.Cluster, "service", p.Source, "mirror", key)
 		}
 	}
@@ -57,7 +59,7 @@ func (r *reports) local(part string, err error) {
 	defer r.mu.Unlock()
 	var text string
 	if err != nil {
-		text = err.Error()
+		text = remote.Cause(err)
 	}
 	if r.failures[part] == text {
 		return

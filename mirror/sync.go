@@ -15,17 +15,9 @@ import (
 // look at it again without being told of a change.
 type verdict struct {
 	problems []Problem
-	retry    retry
+	soon     bool          // again, with back-off
+	after    time.Duration // again, after so long; 0: not
 }
-
-type retry int
-
-const (
-	settled retry = iota // only a change brings the key back
-	soon                 // with back-off
-	later                // a change would not be seen: every strangerPeriod
-	rarely               // nor that: every rejectedPeriod
-)
 
 // strangerPeriod is how often a name is tried that a stranger's lone Endpoints
 // hold: those are in no cache.
@@ -44,27 +36,16 @@ func (c *Controller) work(ctx context.Context) bool {
 		return false
 	}
 	defer c.queue.Done(key)
-	if wait := c.contest.remaining(key); wait > 0 {
-		c.queue.AddAfter(key, wait)
-		return true
-	}
 	found := c.sync(klog.NewContext(ctx, klog.LoggerWithValues(c.logger, "mirror", key)), key)
 	c.reports.set(key, found.problems)
-	overwritten := slices.ContainsFunc(found.problems, func(p Problem) bool { return p.Reason == Overwritten })
-	c.contest.settle(key, overwritten)
-	if overwritten {
-		found.retry = soon
-	}
-	switch found.retry {
-	case soon:
+	if found.soon {
 		c.queue.AddRateLimited(key)
 		return true
-	case later:
-		c.queue.AddAfter(key, strangerPeriod)
-	case rarely:
-		c.queue.AddAfter(key, rejectedPeriod)
 	}
 	c.queue.Forget(key)
+	if found.after > 0 {
+		c.queue.AddAfter(key, found.after)
+	}
 	return true
 }
 
@@ -76,99 +57,123 @@ const (
 
 // sync makes one mirror right, whatever has happened before.
 func (c *Controller) sync(ctx context.Context, key cache.ObjectName) verdict {
+	claims := c.claims(key) // before live, which they may have led to
 	live := c.local.live(key)
-	sources, refusals := c.sources(key)
 	var found verdict
-	for _, refusal := range refusals {
+	for _, refusal := range claims.refusals {
 		found.add(*refusal)
 	}
 	if live.Service != nil {
 		if _, ours := Owner(live.Service); !ours {
 			// A stranger's, or a mirror whose labels someone took off: the pair of
 			// it, Endpoints included, is theirs.
-			c.conflicts(&found, sources, serviceTaken)
-			c.lost.Delete(key)
+			c.conflicts(&found, claims.sources, serviceTaken)
+			c.addresses.Delete(key)
 			return found
 		}
+		// Now: that it was deleted may be told only after it has been seen.
+		c.addresses.Store(key, addressOf(live.Service, time.Time{}))
 		if families := live.Service.Spec.IPFamilies; len(families) > 0 {
 			c.families.Store(&families)
 		}
-		c.lost.Delete(key)
 	}
 	if live.Endpoints != nil {
 		if _, ours := Owner(live.Endpoints); !ours {
-			c.conflicts(&found, sources, endpointsTaken)
-			found.retry = later
+			c.conflicts(&found, claims.sources, endpointsTaken)
+			found.after = strangerPeriod
 			return found
 		}
 	}
 	if deleting(live) {
 		return found // its end brings the key back
 	}
-	source, keep := c.choose(&found, live, sources)
-	if keep {
-		return found
+	source, keep := c.choose(&found, live, claims)
+	switch {
+	case keep:
+	case source == nil:
+		c.remove(ctx, &found, key, live, claims)
+	default:
+		c.update(ctx, &found, key, live, *source)
 	}
-	if source == nil {
-		c.forget(key)
-		c.rejected.forget(key)
-		c.apply(ctx, &found, job{key: key, live: live, changes: Diff(live, Objects{})})
-		return found
+	return found
+}
+
+// remove takes away what is left of a mirror that is not wanted any more.
+func (c *Controller) remove(ctx context.Context, found *verdict, key cache.ObjectName, live Objects, claims claims) {
+	if value, ok := c.addresses.Load(key); ok {
+		if cluster := value.(serviceAddress).cluster; c.remote(cluster) == nil || claims.knows(cluster) {
+			c.addresses.Delete(key)
+		}
 	}
+	c.holds.clear(key)
+	c.apply(ctx, found, job{key: key, live: live, changes: Diff(live, Objects{})})
+}
+
+// update makes or changes a mirror.
+func (c *Controller) update(ctx context.Context, found *verdict, key cache.ObjectName, live Objects, source Source) {
 	if problem := c.ensureNamespace(ctx, key.Namespace); problem != nil {
 		problem.Cluster, problem.Source = source.Cluster, source.name()
 		found.add(*problem)
-		if problem.Reason == WriteFailed {
-			found.retry = soon
-		}
-		return found
+		found.soon = problem.Reason == WriteFailed
+		return
 	}
 	var families []corev1.IPFamily
 	if known := c.families.Load(); known != nil {
 		families = *known
 	}
-	desired, err := c.options.Desired(*source, live, families)
+	desired, err := c.options.Desired(source, live, families)
 	if err != nil {
 		found.add(Problem{Reason: PortNotServed, Cluster: source.Cluster, Source: source.name(), Message: err.Error()})
 	}
 	if live.Service == nil {
 		c.keepAddress(key, source.Cluster, desired.Service)
 	}
-	if rejection := c.rejected.standing(key, desired); rejection != nil {
-		found.add(*rejection)
-		return found
+	if held, wait := c.holds.standing(key, desired); held != nil {
+		found.add(*held)
+		found.after = wait
+		return
 	}
-	c.apply(ctx, &found, job{key: key, source: source, live: live, changes: Diff(live, desired), desired: desired, families: families})
-	c.removeLeftovers(ctx, &found, key, live.Service)
-	return found
+	c.apply(ctx, found, job{key: key, source: &source, live: live, changes: Diff(live, desired), desired: desired, families: families})
+	c.removeLeftovers(ctx, found, key, live.Service)
 }
 
-// sources are the exported Services that make a mirror of this key, and the
-// refusals of those that are not mirrored, by remote.
-func (c *Controller) sources(key cache.ObjectName) (sources []Source, refusals []*Problem) {
+// claims is what the remotes say of a key, all of it at one time: a remote that
+// becomes known while a sync is under way must not look like one that exports
+// nothing.
+type claims struct {
+	sources  []Source   // exported Services that make a mirror of this key, by remote
+	refusals []*Problem // of those that are not mirrored
+	known    []string   // the remotes whose exports are known
+}
+
+func (c claims) knows(cluster string) bool { return slices.Contains(c.known, cluster) }
+
+func (c *Controller) claims(key cache.ObjectName) claims {
+	var all claims
 	for _, r := range c.remotes {
 		view, ok := r.View()
 		if !ok {
 			continue
 		}
+		all.known = append(all.known, r.Name())
 		exported, _ := view.Services.ByTypedIndex(byMirror, key.String())
 		for _, svc := range exported {
 			source := Source{Cluster: r.Name(), UID: view.UID, Service: svc, Gateway: view.Gateway}
 			if refusal := c.options.Refuse(source); refusal != nil {
-				refusals = append(refusals, refusal)
+				all.refusals = append(all.refusals, refusal)
 			} else {
-				sources = append(sources, source)
+				all.sources = append(all.sources, source)
 			}
 		}
 	}
-	return sources, refusals
+	return all
 }
 
 // choose picks the source of a mirror: that of the remote whose mirror stands
 // there already, else the first by name. keep tells that the mirror must stay
 // as it is; a nil source that it must go.
-func (c *Controller) choose(found *verdict, live Objects, sources []Source) (source *Source, keep bool) {
-	owner := ownerOf(live)
+func (c *Controller) choose(found *verdict, live Objects, claims claims) (source *Source, keep bool) {
+	owner, sources := ownerOf(live), claims.sources
 	if owner == "" {
 		if len(sources) == 0 {
 			return nil, false
@@ -183,12 +188,8 @@ func (c *Controller) choose(found *verdict, live Objects, sources []Source) (sou
 	if source != nil {
 		return source, false
 	}
-	r := c.remote(owner)
-	if r == nil {
-		return nil, true // no longer in the flags: kept until it is pruned
-	}
-	_, known := r.View()
-	return nil, !known
+	// Of a remote that is not in the flags any more, it is kept until it is pruned.
+	return nil, !claims.knows(owner)
 }
 
 func (c *Controller) conflicts(found *verdict, sources []Source, why string) {
@@ -214,12 +215,17 @@ func deleting(live Objects) bool {
 		live.Endpoints != nil && live.Endpoints.DeletionTimestamp != nil
 }
 
-// departed is a Service that was deleted from under a key that is still wanted.
-type departed struct {
-	cluster    string // the remote whose mirror it was; empty: a stranger's
+// serviceAddress is the ClusterIPs of a Service under a key that concerns us.
+type serviceAddress struct {
+	cluster    string // the remote whose mirror it is; empty: a stranger's
 	clusterIPs []string
 	families   []corev1.IPFamily
-	at         time.Time
+	gone       time.Time // when it was deleted; zero: it was not, as far as is known
+}
+
+func addressOf(svc *corev1.Service, gone time.Time) serviceAddress {
+	cluster, _ := Owner(svc)
+	return serviceAddress{cluster: cluster, clusterIPs: svc.Spec.ClusterIPs, families: svc.Spec.IPFamilies, gone: gone}
 }
 
 // freeing is how long the API server may take to let go of what a deleted
@@ -227,38 +233,25 @@ type departed struct {
 // deletes after it.
 const freeing = 3 * time.Second
 
-func leaving(svc *corev1.Service) departed {
-	cluster, _ := Owner(svc)
-	return departed{cluster: cluster, clusterIPs: svc.Spec.ClusterIPs, families: svc.Spec.IPFamilies, at: time.Now()}
-}
-
-// forget drops what was remembered of a departed Service, unless its remote is
-// not known well enough to say that it is not wanted any more.
-func (c *Controller) forget(key cache.ObjectName) {
-	if value, ok := c.lost.Load(key); ok {
-		if r := c.remote(value.(departed).cluster); r != nil {
-			if _, known := r.View(); !known {
-				return
-			}
-		}
-		c.lost.Delete(key)
-	}
-}
-
 // justFreed tells whether a Service went from under the key a moment ago.
 func (c *Controller) justFreed(key cache.ObjectName) bool {
-	value, ok := c.lost.Load(key)
-	return ok && time.Since(value.(departed).at) < freeing
+	value, ok := c.addresses.Load(key)
+	return ok && time.Since(value.(serviceAddress).gone) < freeing
 }
 
 // keepAddress asks for the ClusterIPs that a mirror had before someone else
 // deleted it: clients may have open connections to them.
 func (c *Controller) keepAddress(key cache.ObjectName, cluster string, svc *corev1.Service) {
-	value, ok := c.lost.Load(key)
+	value, ok := c.addresses.Load(key)
 	if !ok {
 		return
 	}
-	if had := value.(departed); had.cluster == cluster && len(had.clusterIPs) > 0 {
+	had := value.(serviceAddress)
+	if had.gone.IsZero() {
+		had.gone = time.Now()
+		c.addresses.Store(key, had)
+	}
+	if had.cluster == cluster && len(had.clusterIPs) > 0 {
 		svc.Spec.ClusterIP, svc.Spec.ClusterIPs, svc.Spec.IPFamilies = had.clusterIPs[0], had.clusterIPs, had.families
 	}
 }

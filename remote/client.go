@@ -59,6 +59,7 @@ type Network struct {
 	dials atomic.Int64
 	mu    sync.Mutex
 	open  map[net.Conn]struct{}
+	ended bool
 }
 
 func (n *Network) dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -70,6 +71,10 @@ func (n *Network) dial(ctx context.Context, network, address string) (net.Conn, 
 	counted := &countedConn{Conn: conn, network: n}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.ended {
+		conn.Close()
+		return nil, net.ErrClosed
+	}
 	if n.open == nil {
 		n.open = map[net.Conn]struct{}{}
 	}
@@ -77,9 +82,10 @@ func (n *Network) dial(ctx context.Context, network, address string) (net.Conn, 
 	return counted, nil
 }
 
-// close closes what is open.
+// close closes what is open, and what a dial under way will open.
 func (n *Network) close() {
 	n.mu.Lock()
+	n.ended = true
 	open := slices.Collect(maps.Keys(n.open))
 	n.mu.Unlock()
 	for _, conn := range open {

@@ -32,8 +32,9 @@ type connection struct {
 	ready   chan struct{} // closed when it is known what this connection is worth: synced, or refused
 	settled func()        // closes ready
 
-	synced  atomic.Bool // the cache of exported Services may be relied on
-	gateway atomic.Pointer[resolved]
+	synced    atomic.Bool // the cache of exported Services may be relied on
+	resolving sync.Mutex  // held while the gateway is read
+	gateway   atomic.Pointer[resolved]
 
 	network     Network
 	identifying sync.Mutex // held while the cluster is asked who it is
@@ -140,6 +141,8 @@ func (c *connection) run(ctx context.Context) {
 // resolve reads the gateway from its cache and, if it is another than before,
 // has all mirrors of this remote looked at.
 func (c *connection) resolve() {
+	c.resolving.Lock()
+	defer c.resolving.Unlock()
 	var now resolved
 	if c.gateways == nil {
 		now.gateway, now.problem = c.remote.spec.Gateway.Resolve(nil)
@@ -179,30 +182,63 @@ func (c *connection) identify(ctx context.Context) (func() error, error) {
 }
 
 func (c *connection) ask(ctx context.Context) error {
-	requestCtx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	var uid types.UID
-	system, err := c.client.CoreV1().Namespaces().Get(requestCtx, metav1.NamespaceSystem, metav1.GetOptions{})
-	verified := c.network.dials.Load()
+	uid, verified, err := c.whoIsThere(ctx)
 	switch {
-	case err == nil:
-		uid = system.UID
-		c.report("identity", nil)
 	case apierrors.IsForbidden(err):
-		c.report("identity", fmt.Errorf("another cluster behind this kubeconfig would not be noticed: %w", err))
-	default:
+		err = fmt.Errorf("it may not be asked who it is, so another cluster in its place would not be noticed: %w", err)
+	case err != nil:
 		return err
 	}
-	if err := c.remote.hooks.Accept(ctx, c.remote.spec, uid); err != nil {
-		c.know("", true)
-		c.settled()
-		return err
+	known := c.knownUID()
+	if refusal := c.remote.hooks.Accept(ctx, c.remote.spec, uid); refusal != nil {
+		if err != nil {
+			refusal = fmt.Errorf("%w; %w", refusal, err)
+		}
+		c.report("identity", refusal)
+		if uid != "" || known == "" {
+			c.know("", true)
+			c.settled()
+		} // else it was the right one and does not say any more: what is known stays
+		return errNotAccepted
+	}
+	c.report("identity", err)
+	if known != "" && uid != "" && uid != known {
+		// Accepted, but not the cluster whose history these informers follow.
+		c.remote.stale.Store(true)
+		return errNotAccepted
 	}
 	c.verified = verified
 	if c.know(uid, false) && c.synced.Load() {
 		c.remote.hooks.Resync(c.remote.spec.Name)
 	}
 	return nil
+}
+
+// whoIsThere asks the cluster for its UID, and tells how many network
+// connections had been made when it answered. The answer must have come over the
+// last one, so after one was made it is asked again.
+func (c *connection) whoIsThere(ctx context.Context) (uid types.UID, dials int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	for range 3 {
+		dials = c.network.dials.Load()
+		var system *corev1.Namespace
+		system, err = c.client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+		if err == nil {
+			uid = system.UID
+		}
+		answered := err == nil || apierrors.IsForbidden(err)
+		if !answered || dials == c.network.dials.Load() {
+			break
+		}
+	}
+	return uid, dials, err
+}
+
+func (c *connection) knownUID() types.UID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.uid
 }
 
 // know records who the cluster is, and whether that is another than before.
@@ -222,8 +258,12 @@ func (c *connection) report(part string, err error) {
 	}
 }
 
-// errReplaced is no failure of the remote: whoever answered is asked again.
-var errReplaced = errors.New("the network connection was replaced meanwhile")
+// What is not a failure of the part that meets it: whoever answers is asked
+// again, or is reported under another name.
+var (
+	errReplaced    = errors.New("the network connection was replaced meanwhile")
+	errNotAccepted = errors.New("another cluster answers")
+)
 
 // view is what this connection knows; false until it may be relied on.
 func (c *connection) view() (View, bool) {

@@ -3,6 +3,7 @@ package remote
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -20,6 +21,27 @@ type kubeconfig struct {
 	digest        []byte   // of the files, when they were last read with success
 }
 
+// LoadKubeconfig reads a kubeconfig file and no other source: of an empty one,
+// clientcmd's usual loading would make the pod's own cluster.
+func LoadKubeconfig(path, contextName string) (*rest.Config, error) {
+	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: path}
+	raw, err := rules.Load()
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
+	}
+	cfg, err := clientcmd.NewNonInteractiveClientConfig(*raw, contextName, &clientcmd.ConfigOverrides{}, rules).ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		err = errors.New("it names no cluster: is its current-context set?")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
+	}
+	return cfg, nil
+}
+
+// again has the next reload give the configuration even if nothing changed.
+func (k *kubeconfig) again() { k.digest = nil }
+
 // reload gives the client configuration if it is new, else nil.
 func (k *kubeconfig) reload() (*rest.Config, error) {
 	if k.files == nil {
@@ -27,16 +49,15 @@ func (k *kubeconfig) reload() (*rest.Config, error) {
 	}
 	digest, err := digest(k.files)
 	if err != nil {
+		k.files = nil // it may name others by now
 		return nil, err
 	}
 	if bytes.Equal(digest, k.digest) {
 		return nil, nil
 	}
-	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-		&clientcmd.ClientConfigLoadingRules{ExplicitPath: k.path},
-		&clientcmd.ConfigOverrides{CurrentContext: k.context}).ClientConfig()
+	cfg, err := LoadKubeconfig(k.path, k.context)
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", k.path, err)
+		return nil, err
 	}
 	files := []string{k.path}
 	for _, file := range []string{cfg.CAFile, cfg.CertFile, cfg.KeyFile, cfg.BearerTokenFile} {

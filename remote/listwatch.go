@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/util/watchlist"
@@ -33,6 +36,9 @@ type ListWatch struct {
 	Report func(error)
 	// Client is asked whether it can stream a list; fakes cannot.
 	Client any
+
+	plain  atomic.Bool  // lists are not streamed: that did not work here
+	errors atomic.Int32 // watches in a row that ended with an error and no event
 }
 
 // IsWatchListSemanticsUnSupported is how a Reflector learns that the client is
@@ -62,14 +68,21 @@ func (lw *ListWatch) ListWithContext(ctx context.Context, options metav1.ListOpt
 		defer cancel()
 		list, err = lw.ListFunc(ctx, options)
 		return err
-	})
+	}, func() {})
+	if err == nil {
+		lw.Report(nil)
+	}
 	return list, err
 }
 
 // WatchWithContext opens a watch that ends no sooner than a second after it was
-// opened, and never with an error but that its resourceVersion is too old: of
-// all else a Reflector would make a new list, and a back-off.
+// opened, and with an error only where a Reflector must know it: of any other it
+// would make a new list, and a back-off.
 func (lw *ListWatch) WatchWithContext(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	streaming := options.SendInitialEvents != nil && *options.SendInitialEvents
+	if streaming && lw.plain.Load() {
+		return nil, errNoStreaming
+	}
 	var open *steadyWatch
 	closeOpen := func() {
 		if open != nil {
@@ -78,7 +91,6 @@ func (lw *ListWatch) WatchWithContext(ctx context.Context, options metav1.ListOp
 		}
 	}
 	err := lw.retry(ctx, func() error {
-		closeOpen() // its answer did not pass the check of Before
 		ctx, cancel := context.WithCancelCause(ctx)
 		timer := time.AfterFunc(requestTimeout, func() {
 			cancel(fmt.Errorf("the server did not begin to answer within %v", requestTimeout))
@@ -95,33 +107,41 @@ func (lw *ListWatch) WatchWithContext(ctx context.Context, options metav1.ListOp
 			cancel(nil)
 			return err
 		}
-		open = newSteadyWatch(ctx, w, func() { cancel(nil) }, lw.Report)
+		open = lw.steady(ctx, w, streaming, func() { cancel(nil) })
 		return nil
-	})
+	}, closeOpen)
 	if err != nil {
-		closeOpen()
+		closeOpen() // the context ended
 		return nil, err
 	}
 	return open, nil
 }
 
-func (lw *ListWatch) retry(ctx context.Context, request func() error) error {
+// errNoStreaming has a Reflector make a plain list.
+var errNoStreaming = apierrors.NewMethodNotSupported(schema.GroupResource{}, "stream a list")
+
+// maxRetryAfter bounds how long a server may have itself left alone: a
+// maintenance page says an hour.
+const maxRetryAfter = 30 * time.Second
+
+// retry makes a request until it is answered; undo takes back an answer that did
+// not pass the check of Before.
+func (lw *ListWatch) retry(ctx context.Context, request func() error, undo func()) error {
 	backoff := wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10, Cap: 3 * time.Second}
 	for {
-		err := lw.once(ctx, request)
+		err := lw.once(ctx, request, undo)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err == nil || forReflector(err) {
-			lw.Report(nil)
 			return err
 		}
-		if !errors.Is(err, errReplaced) {
+		if !errors.Is(err, errReplaced) && !errors.Is(err, errNotAccepted) {
 			lw.Report(err)
 		}
 		delay := backoff.Step()
 		if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
-			delay = max(delay, time.Duration(seconds)*time.Second)
+			delay = max(delay, min(time.Duration(seconds)*time.Second, maxRetryAfter))
 		}
 		select {
 		case <-ctx.Done():
@@ -131,7 +151,7 @@ func (lw *ListWatch) retry(ctx context.Context, request func() error) error {
 	}
 }
 
-func (lw *ListWatch) once(ctx context.Context, request func() error) error {
+func (lw *ListWatch) once(ctx context.Context, request func() error, undo func()) error {
 	if lw.Before == nil {
 		return request()
 	}
@@ -142,38 +162,51 @@ func (lw *ListWatch) once(ctx context.Context, request func() error) error {
 	if err := request(); err != nil {
 		return err
 	}
-	return after()
+	if err := after(); err != nil {
+		undo()
+		return err
+	}
+	return nil
 }
 
 // forReflector tells the answers that are not failures: the Reflector itself
 // knows what to do when a resourceVersion is too old or too new, or when an
 // older server cannot stream a list.
 func forReflector(err error) bool {
-	return tooOld(err) || apierrors.IsInvalid(err) || apierrors.IsMethodNotSupported(err) ||
-		apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge)
+	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) ||
+		apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge) ||
+		apierrors.IsInvalid(err) || apierrors.IsMethodNotSupported(err)
 }
 
-func tooOld(err error) bool {
-	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err)
-}
-
-// steadyWatch passes events on from another watch.
+// steadyWatch passes the events of another watch on.
 type steadyWatch struct {
+	lw     *ListWatch
 	inner  watch.Interface
 	result chan watch.Event
 	stop   chan struct{}
 	cancel func() // the request's context, and so stop
+	// streaming holds until the bookmark that ends a streamed list.
+	streaming bool
 }
 
-// shortest is how long a watch lives at least. A Reflector calls one that ends
-// sooner a failure.
-const shortest = time.Second
+const (
+	// shortest is how long a watch lives at least. A Reflector calls one that ends
+	// sooner a failure.
+	shortest = time.Second
+	// maxQuiet is how long a streamed list may be silent before its end: a proxy
+	// may swallow the bookmark that the Reflector waits for.
+	maxQuiet = 10 * time.Second
+	// maxErrors is how many watches in a row may end with an error and without
+	// any event before the Reflector is told: it may be one event that cannot be
+	// read, and a new list gets past it.
+	maxErrors = 3
+)
 
-func newSteadyWatch(ctx context.Context, inner watch.Interface, cancel func(), report func(error)) *steadyWatch {
+func (lw *ListWatch) steady(ctx context.Context, inner watch.Interface, streaming bool, cancel func()) *steadyWatch {
 	stop := make(chan struct{})
-	w := &steadyWatch{inner: inner, result: make(chan watch.Event), stop: stop}
+	w := &steadyWatch{lw: lw, inner: inner, result: make(chan watch.Event), stop: stop, streaming: streaming}
 	w.cancel = sync.OnceFunc(func() { close(stop); cancel() })
-	go w.run(ctx, time.NewTimer(shortest), report)
+	go w.run(ctx)
 	return w
 }
 
@@ -184,27 +217,70 @@ func (w *steadyWatch) Stop() {
 	w.inner.Stop()
 }
 
-func (w *steadyWatch) run(ctx context.Context, lived *time.Timer, report func(error)) {
+func (w *steadyWatch) run(ctx context.Context) {
 	defer close(w.result)
 	defer w.inner.Stop()
+	lived, quiet := time.NewTimer(shortest), time.NewTimer(maxQuiet)
 	defer lived.Stop()
-	for event := range w.inner.ResultChan() {
-		if event.Type == watch.Error {
-			if err := apierrors.FromObject(event.Object); !tooOld(err) {
-				if ctx.Err() == nil {
-					report(fmt.Errorf("watch ended: %w", err))
-				}
-				break
-			}
-		}
+	defer quiet.Stop()
+	alive := sync.OnceFunc(func() { w.lw.Report(nil) })
+	old := false
+	for {
 		select {
-		case w.result <- event:
 		case <-w.stop:
+			return
+		case <-lived.C:
+			old = true
+			alive()
+		case <-quiet.C:
+			if w.streaming {
+				w.lw.plain.Store(true)
+				w.send(watch.Event{Type: watch.Error, Object: &errNoStreaming.ErrStatus})
+				return
+			}
+		case event, ok := <-w.inner.ResultChan():
+			if ok && w.pass(ctx, event) {
+				alive()
+				quiet.Reset(maxQuiet)
+				continue
+			}
+			if !old {
+				select {
+				case <-lived.C:
+				case <-w.stop:
+				}
+			}
 			return
 		}
 	}
+}
+
+// pass hands an event on; false where the watch ends with it.
+func (w *steadyWatch) pass(ctx context.Context, event watch.Event) bool {
+	if event.Type != watch.Error {
+		w.lw.errors.Store(0)
+		if bookmark, err := meta.Accessor(event.Object); err == nil && event.Type == watch.Bookmark &&
+			bookmark.GetAnnotations()[metav1.InitialEventsAnnotationKey] == "true" {
+			w.streaming = false
+		}
+		return w.send(event)
+	}
+	err := apierrors.FromObject(event.Object)
+	if ctx.Err() == nil && !forReflector(err) {
+		w.lw.Report(fmt.Errorf("watch ended: %w", err))
+	}
+	if w.streaming || forReflector(err) || w.lw.errors.Add(1) >= maxErrors {
+		w.lw.errors.Store(0)
+		w.send(event)
+	}
+	return false
+}
+
+func (w *steadyWatch) send(event watch.Event) bool {
 	select {
-	case <-lived.C:
+	case w.result <- event:
+		return true
 	case <-w.stop:
+		return false
 	}
 }

@@ -62,6 +62,7 @@ type Remote struct {
 
 	current atomic.Pointer[connection] // what View reads; nil until one is ready
 	newest  atomic.Pointer[connection] // current, or the one that will replace it
+	stale   atomic.Bool                // the newest must be replaced: another cluster answers it now
 }
 
 // New makes a remote; selector chooses its exported Services.
@@ -95,6 +96,9 @@ func (r *Remote) Run(ctx context.Context) {
 	defer ticker.Stop()
 	stopCurrent, stopNext := func() {}, func() {}
 	for {
+		if r.stale.Swap(false) {
+			file.again()
+		}
 		if next := r.connect(&file); next != nil {
 			stopNext() // never became ready
 			connectionCtx, cancel := context.WithCancel(ctx)
@@ -126,14 +130,19 @@ func (r *Remote) Run(ctx context.Context) {
 // connect makes a connection of a kubeconfig that is new, else nil.
 func (r *Remote) connect(file *kubeconfig) *connection {
 	cfg, err := file.reload()
-	if err != nil || cfg == nil {
+	if err != nil {
 		r.state.report("kubeconfig", err)
+		return nil
+	}
+	if cfg == nil {
+		r.state.report("kubeconfig", nil) // as it was
 		return nil
 	}
 	c := newConnection(r)
 	client, err := r.newClient(r.options.Tune(cfg, r.spec.Name, &c.network))
 	r.state.report("kubeconfig", err)
 	if err != nil {
+		file.again() // a certificate may be half written
 		return nil
 	}
 	c.open(client)

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 
 	"k8s.io/klog/v2"
@@ -25,22 +26,22 @@ func (s *state) report(part string, err error) {
 	case err == nil && failing:
 		delete(s.causes, part)
 		s.logger.Info("Remote is well again", "part", part, "wasFailingWith", before)
-	case err != nil && (!failing || before != cause(err)):
+	case err != nil && (!failing || before != Cause(err)):
 		if s.causes == nil {
 			s.causes = map[string]string{}
 		}
-		s.causes[part] = cause(err)
-		s.logger.Info("Remote is not well; what is known of it stays", "part", part, "err", err)
+		s.causes[part] = Cause(err)
+		s.logger.Info("Remote is not well; what is known of it stays", "part", part, "err", fmt.Sprintf("%.1000v", err))
 	}
 }
 
-// cause is the innermost text of an error: without the addresses and ports that
+// Cause is the innermost text of an error: without the addresses and ports that
 // differ from try to try.
-func cause(err error) string {
+func Cause(err error) string {
 	for {
 		inner := errors.Unwrap(err)
 		if inner == nil {
-			return err.Error()
+			return fmt.Sprintf("%.1000s", err)
 		}
 		err = inner
 	}

@@ -49,7 +49,7 @@ func TestRestartInAnOutage(t *testing.T) {
 	e.logs(d, "forbidden")
 	e.stays("with 403", all...)
 	e.bind(r.cluster)
-	e.logs(d, "well again", "watch of exported Services")
+	e.logs(d, "well again")
 	d.stop()
 
 	r.proxy.stall()
