@@ -30,8 +30,8 @@ type cluster struct {
 // The clusters that all tests share: the daemon runs in london.
 var london, paris, berlin *cluster
 
-// binary is a program under test or one that it needs, built by the Makefile.
-func binary(name string) string {
+// program is the path of a program under test or one that it needs, built by the Makefile.
+func program(name string) string {
 	dir := os.Getenv("SERVICE_MIRROR_BUILD")
 	if dir == "" {
 		dir = "../../.build"
@@ -82,7 +82,7 @@ func runTests(m *testing.M) int {
 
 // startCluster starts a control plane and waits until it is ready.
 func startCluster(name, dir string) (*cluster, error) {
-	cmd := exec.Command(binary("cluster"), "--name", name, "--dir", dir)
+	cmd := exec.Command(program("cluster"), "--name", name, "--dir", dir)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

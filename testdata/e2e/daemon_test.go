@@ -25,7 +25,7 @@ type daemon struct {
 func runDaemon(t *testing.T, args ...string) *daemon {
 	t.Helper()
 	flags := slices.IndexFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "-") })
-	d := &daemon{t: t, log: &lockedBuffer{}, cmd: exec.Command(binary("service-mirror-race"), args[flags:]...)}
+	d := &daemon{t: t, log: &lockedBuffer{}, cmd: exec.Command(program("service-mirror-race"), args[flags:]...)}
 	d.cmd.Env = append(os.Environ(), args[:flags]...)
 	d.cmd.Stderr, d.cmd.Stdout = d.log, d.log
 	if err := d.cmd.Start(); err != nil {

@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
 	"encoding/pem"
 	"io"
 	"log"
@@ -16,6 +18,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +33,9 @@ type proxy struct {
 	address string
 	ca      []byte
 	server  *http.Server
+
+	// noBookmarks has BOOKMARK events of protobuf watches swallowed.
+	noBookmarks atomic.Bool
 
 	mu       sync.Mutex
 	handler  http.Handler
@@ -79,10 +85,42 @@ func (p *proxy) redirect(to *cluster, token string) {
 				r.Out.Header.Set("Authorization", "Bearer "+token)
 			}
 		},
+		ModifyResponse: func(response *http.Response) error {
+			if p.noBookmarks.Load() && response.Request.URL.Query().Get("watch") != "" {
+				response.Body = &bookmarkFilter{ReadCloser: response.Body}
+			}
+			return nil
+		},
 		FlushInterval: -1,
 		ErrorLog:      log.New(io.Discard, "", 0),
 		Transport:     &http.Transport{TLSClientConfig: &tls.Config{RootCAs: tlsConfig.RootCAs}, ForceAttemptHTTP2: true},
 	}
+}
+
+// bookmarkFilter leaves the bookmarks out of a watch: frames of four bytes with
+// the length, and a protobuf WatchEvent whose first field is the type.
+type bookmarkFilter struct {
+	io.ReadCloser
+	pending []byte
+}
+
+func (f *bookmarkFilter) Read(b []byte) (int, error) {
+	for len(f.pending) == 0 {
+		var length [4]byte
+		if _, err := io.ReadFull(f.ReadCloser, length[:]); err != nil {
+			return 0, err
+		}
+		frame := make([]byte, binary.BigEndian.Uint32(length[:]))
+		if _, err := io.ReadFull(f.ReadCloser, frame); err != nil {
+			return 0, err
+		}
+		if !bytes.Contains(frame, []byte("\x0a\x08BOOKMARK")) {
+			f.pending = append(length[:], frame...)
+		}
+	}
+	n := copy(b, f.pending)
+	f.pending = f.pending[n:]
+	return n, nil
 }
 
 // open counts the connections.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,6 +110,26 @@ func TestPlainLists(t *testing.T) {
 	if writes := london.writes(t, e.id, mark); len(writes) > 2 {
 		t.Errorf("writes %v, want two deletes", writes)
 	}
+}
+
+// A streamed list ends with a bookmark; a proxy may swallow it.
+func TestBookmarksAreLost(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	r.proxy.noBookmarks.Store(true)
+	r.gateway("203.0.113.1")
+	r.export("bar")
+	since := paris.mark(t)
+	e.daemon([]*remote{r})
+	e.eventually(30*time.Second, "the mirror", r.mirrored("bar", "203.0.113.1"))
+	if !slices.ContainsFunc(paris.requests(t, e.id, since), func(r request) bool { return r.Verb == "list" }) {
+		t.Error("nothing was listed: were there bookmarks after all?")
+	}
+	r.export("baz")
+	e.soon("another", r.mirrored("baz", "203.0.113.1"))
+	r.proxy.cutConnections()
+	e.remove(paris, "bar")
+	e.soon("what went while the connection was lost", r.gone("bar"))
 }
 
 func TestDeletesMissedWhileDown(t *testing.T) {
