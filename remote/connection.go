@@ -191,6 +191,9 @@ func (c *connection) ask(ctx context.Context) error {
 	}
 	known := c.knownUID()
 	if refusal := c.remote.hooks.Accept(ctx, c.remote.spec, uid); refusal != nil {
+		if ctx.Err() != nil {
+			return ctx.Err() // we are ending
+		}
 		if err != nil {
 			refusal = fmt.Errorf("%w; %w", refusal, err)
 		}
