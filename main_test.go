@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/netip"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/mirror"
+	"service-mirror.io/service-mirror/remote"
+)
+
+var shared = gateway.Config{Service: cache.NewObjectName("ingress", "gateway")}
+
+func TestDefaults(t *testing.T) {
+	cfg, err := parse([]string{"--remote", "paris=a.kubeconfig", "--gateway", "ingress/gateway"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.selector != "service-mirror.io/exported=true" {
+		t.Errorf("selector %q", cfg.selector)
+	}
+	if want := (mirror.Options{Workers: 32}); !reflect.DeepEqual(cfg.options, want) {
+		t.Errorf("options %+v, want %+v", cfg.options, want)
+	}
+	if want := []remote.Spec{{Name: "paris", Kubeconfig: "a.kubeconfig", Gateway: shared}}; !reflect.DeepEqual(cfg.remotes, want) {
+		t.Errorf("remotes %+v, want %+v", cfg.remotes, want)
+	}
+	if cfg.client.QPS != 0 || cfg.client.Burst < 1 || !strings.HasPrefix(cfg.client.UserAgent, "service-mirror/") {
+		t.Errorf("client %+v", cfg.client)
+	}
+	if cfg.kubeconfig != "" || cfg.kubecontext != "" {
+		t.Errorf("local cluster %q, %q", cfg.kubeconfig, cfg.kubecontext)
+	}
+}
+
+func TestEveryFlag(t *testing.T) {
+	cfg, err := parse([]string{
+		"--remote", "paris=a", "--remote", "berlin=b,gateway=own/gw,gateway-port=http,context=c,uid=u",
+		"--remote", "rome=c,address=192.0.2.1",
+		"--gateway", "ingress/gateway", "--gateway-port", "8443",
+		"--kubeconfig", "k", "--context", "x", "--export-selector", "a=b,c!=d",
+		"--copy-labels", "team,tier", "--copy-labels", "x", "--copy-annotations", "note",
+		"--include-system", "--create-namespaces", "--workers", "5", "--kube-api-qps", "10", "--kube-api-burst", "20",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRemotes := []remote.Spec{
+		{Name: "paris", Kubeconfig: "a", Gateway: gateway.Config{Service: shared.Service, Port: "8443"}},
+		{Name: "berlin", Kubeconfig: "b", Context: "c", UID: "u", Gateway: gateway.Config{Service: cache.NewObjectName("own", "gw"), Port: "http"}},
+		{Name: "rome", Kubeconfig: "c", Gateway: gateway.Config{Service: shared.Service, Port: "8443", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}},
+	}
+	if !reflect.DeepEqual(cfg.remotes, wantRemotes) {
+		t.Errorf("remotes:\ngot  %+v\nwant %+v", cfg.remotes, wantRemotes)
+	}
+	wantOptions := mirror.Options{
+		Policy:           mirror.Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true},
+		CreateNamespaces: true, Workers: 5,
+	}
+	if !reflect.DeepEqual(cfg.options, wantOptions) {
+		t.Errorf("options:\ngot  %+v\nwant %+v", cfg.options, wantOptions)
+	}
+	if cfg.kubeconfig != "k" || cfg.kubecontext != "x" || cfg.selector != "a=b,c!=d" || cfg.client.QPS != 10 || cfg.client.Burst != 20 {
+		t.Errorf("got %+v", cfg)
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	paris := []string{"--remote", "paris=a,gateway=ingress/gateway"}
+	for _, test := range []struct {
+		name string
+		args []string
+		want []string // the start of each line
+	}{
+		{"nothing", nil, []string{"--remote: no remote cluster is given"}},
+		{"no flag", append(paris[:2:2], "run", "now"), []string{"run: not a flag", "now: not a flag"}},
+		{"unknown flag", append(paris[:2:2], "--frobnicate"), []string{"unknown flag: --frobnicate"}},
+		{"no value", []string{"--remote"}, []string{"flag needs an argument: --remote"}},
+		{"no number", append(paris[:2:2], "--workers", "many"), []string{`invalid argument "many" for "--workers" flag`}},
+		{"bad remote", []string{"--remote", "Paris=,x=y"}, []string{
+			`--remote Paris=,x=y: name "Paris" is not a DNS label`, "--remote Paris=,x=y: no kubeconfig is given", `--remote Paris=,x=y: "x" is not known`}},
+		{"no gateway", []string{"--remote", "paris=a"}, []string{"--remote paris: no gateway is named"}},
+		{"address without a port", []string{"--remote", "paris=a,address=192.0.2.1"}, []string{"--remote paris: no gateway is named"}},
+		{"loopback", []string{"--remote", "paris=a,address=127.0.0.1,gateway-port=80"}, []string{"--remote paris: address=127.0.0.1: not a unicast address"}},
+		{"two of one name", append(paris[:2:2], "--remote", "paris=b,gateway=ingress/gateway"), []string{"--remote paris: two remotes have this name"}},
+		{"bad gateway", append(paris[:2:2], "--gateway", "gw"), []string{`--gateway: gateway "gw" is not NAMESPACE/NAME`}},
+		{"bad gateway port", append(paris[:2:2], "--gateway-port", "0"), []string{`--gateway-port: gateway-port "0" is neither`}},
+		{"empty selector", append(paris[:2:2], "--export-selector", ""), []string{"--export-selector: an empty selector would export every Service"}},
+		{"blank selector", append(paris[:2:2], "--export-selector", " "), []string{"--export-selector: an empty selector"}},
+		{"no selector", append(paris[:2:2], "--export-selector", "a in b"), []string{"--export-selector: "}},
+		{"our own label", append(paris[:2:2], "--copy-labels", "team,service-mirror.io/cluster,kubernetes.io/x"), []string{
+			"--copy-labels: service-mirror.io/cluster is not taken from a remote", "--copy-labels: kubernetes.io/x is not taken"}},
+		{"no annotation", append(paris[:2:2], "--copy-annotations", "a b"), []string{`--copy-annotations: "a b" is no key`}},
+		{"too few workers", append(paris[:2:2], "--workers", "0"), []string{"--workers: 0 is not from 1 to 1000"}},
+		{"too many workers", append(paris[:2:2], "--workers", "1001"), []string{"--workers: 1001 is not from 1 to 1000"}},
+		{"negative rates", append(paris[:2:2], "--kube-api-qps", "-1", "--kube-api-burst", "-1"), []string{
+			"--kube-api-qps: must not be negative", "--kube-api-burst: must not be negative"}},
+		{"all at once", []string{"--gateway", "gw", "--workers", "0", "--export-selector", ""}, []string{
+			"--gateway: ", "--remote: ", "--export-selector: ", "--workers: "}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			if code := run(t.Context(), test.args, &stdout, &stderr); code != 2 {
+				t.Errorf("exit code %d, want 2", code)
+			}
+			if stdout.Len() > 0 {
+				t.Errorf("stdout: %s", &stdout)
+			}
+			lines := strings.Split(strings.TrimSuffix(stderr.String(), "\n"), "\n")
+			want := append(test.want[:len(test.want):len(test.want)], "see --help")
+			if len(lines) != len(want) {
+				t.Fatalf("got %d lines, want %d:\n%s", len(lines), len(want), &stderr)
+			}
+			for i, line := range lines {
+				if !strings.HasPrefix(line, "service-mirror: "+want[i]) {
+					t.Errorf("line %d is %q, want %q", i+1, line, want[i])
+				}
+			}
+		})
+	}
+}
+
+func TestHelpMentionsEveryFlag(t *testing.T) {
+	for _, flag := range []string{"--help", "-h"} {
+		var stdout, stderr bytes.Buffer
+		if code := run(t.Context(), []string{flag}, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
+			t.Fatalf("%s: exit code %d, stderr %s", flag, code, &stderr)
+		}
+		cfg, _ := parse(nil)
+		count := 0
+		cfg.flags.VisitAll(func(f *pflag.Flag) {
+			if f.Hidden || f.Name == "help" {
+				return
+			}
+			count++
+			if !regexp.MustCompile(`(?m)^.*--` + regexp.QuoteMeta(f.Name) + `\b`).MatchString(stdout.String()) {
+				t.Errorf("%s does not mention --%s", flag, f.Name)
+			}
+		})
+		if count < 10 {
+			t.Errorf("there are only %d flags", count)
+		}
+		for _, line := range strings.Split(stdout.String(), "\n") {
+			if len([]rune(line)) > 100 {
+				t.Errorf("this line is long: %s", line)
+			}
+		}
+	}
+}
+
+// Without a local cluster there is nothing to do: that is no mistake in the flags.
+func TestMissingLocalClusterIsAFailure(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	args := []string{"--remote", "paris=a,gateway=ingress/gateway", "--kubeconfig", "/does/not/exist"}
+	if code := run(context.Background(), args, &stdout, &stderr); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	if lines := strings.Count(stderr.String(), "\n"); lines != 1 || !strings.HasPrefix(stderr.String(), "service-mirror: local cluster: ") {
+		t.Errorf("stderr: %s", &stderr)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	defer func(before string) { version = before }(version)
+	version = "v1.2.3"
+	cfg, err := parse([]string{"--remote", "paris=a,gateway=ingress/gateway"})
+	if err != nil || cfg.client.UserAgent != "service-mirror/v1.2.3" {
+		t.Errorf("got %q, %v", cfg.client.UserAgent, err)
+	}
+}

@@ -1,0 +1,112 @@
+package mirror
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"service-mirror.io/service-mirror/remote"
+)
+
+func TestAccept(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		mirrors []string // the UID annotations of the mirrors that stand
+		pinned  types.UID
+		uid     types.UID
+		wantErr string
+	}{
+		{name: "no mirrors yet", uid: "paris-uid"},
+		{name: "the same as ever", mirrors: []string{"paris-uid"}, uid: "paris-uid"},
+		{name: "another cluster", mirrors: []string{"paris-uid"}, uid: "other", wantErr: "UID other, but its mirrors are of the one with UID paris-uid"},
+		{name: "another cluster, named by the flags", mirrors: []string{"paris-uid"}, pinned: "other", uid: "other"},
+		{name: "the same, but the flags name another", mirrors: []string{"paris-uid"}, pinned: "other", uid: "paris-uid",
+			wantErr: "leads to the cluster with UID paris-uid, but the flags expect uid=other"},
+		{name: "the local cluster", uid: "home-uid", wantErr: "the local cluster itself"},
+		{name: "the local cluster, named by the flags", pinned: "home-uid", uid: "home-uid", wantErr: "the local cluster itself"},
+		{name: "mirrors without a UID", mirrors: []string{""}, uid: "paris-uid"},
+		{name: "half way to another UID", mirrors: []string{"old", "new"}, uid: "new"},
+		{name: "not readable, no mirrors", uid: ""},
+		{name: "not readable, and never was", mirrors: []string{""}, uid: ""},
+		{name: "not readable any more", mirrors: []string{"paris-uid"}, uid: "", wantErr: "may lead to another cluster than the one with UID paris-uid"},
+		{name: "not readable, vouched for by the flags", mirrors: []string{"paris-uid"}, pinned: "paris-uid", uid: ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			run(t, Options{}, paris, func(w *world) {
+				for i, uid := range test.mirrors {
+					svc := mirrorOfBar().Service
+					svc.Name = "bar" + strings.Repeat("x", i) + "-paris"
+					svc.Annotations[ClusterUIDAnnotation] = uid
+					w.server.put(svc)
+				}
+				// Mirrors of others do not count.
+				other := mirrorOfBar().Service
+				other.Name, other.Labels[ClusterLabel], other.Annotations[ClusterUIDAnnotation] = "bar-berlin", "berlin", "berlin-uid"
+				w.server.put(other)
+				w.remotes["paris"].know(false)
+				w.settle()
+				err := w.controller.accept(w.Context(), remote.Spec{Name: "paris", UID: test.pinned}, test.uid)
+				if test.wantErr == "" && err != nil || test.wantErr != "" && (err == nil || !strings.Contains(err.Error(), test.wantErr)) {
+					w.Errorf("got %v, want %q", err, test.wantErr)
+				}
+			})
+		})
+	}
+}
+
+// Nothing is accepted before the mirrors are known.
+func TestAcceptWaitsForTheLocalCaches(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		svc := mirrorOfBar().Service
+		w.server.put(svc)
+		w.remotes["paris"].know(false) // or the mirror would be an orphan
+		answer := make(chan error, 1)
+		go func() { answer <- w.controller.accept(w.Context(), remote.Spec{Name: "paris"}, "other") }()
+		w.wait(1)
+		select {
+		case err := <-answer:
+			w.Fatalf("it did not wait: %v", err)
+		default:
+		}
+		w.settle()
+		if err := <-answer; err == nil {
+			w.Error("another cluster was accepted")
+		}
+	})
+}
+
+func TestAcceptEndsWithItsContext(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		ctx, cancel := context.WithCancel(w.Context())
+		cancel()
+		if err := w.controller.accept(ctx, remote.Spec{Name: "paris"}, "paris-uid"); err != context.Canceled {
+			w.Errorf("got %v", err)
+		}
+	})
+}
+
+// A cluster that the flags have come to name takes over the mirrors of the last.
+func TestNewUIDIsWritten(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		r := w.remotes["paris"]
+		r.mu.Lock()
+		r.uid = "new-uid"
+		r.mu.Unlock()
+		r.know(true)
+		w.settle()
+		w.expect(updateService)
+		if got := w.pair().Service.Annotations[ClusterUIDAnnotation]; got != "new-uid" {
+			w.Errorf("got %s", got)
+		}
+		r.mu.Lock()
+		r.uid = "" // not readable any more
+		r.mu.Unlock()
+		r.know(true)
+		w.settle()
+		w.expect()
+	})
+}
+
+var _ Remote = (*remote.Remote)(nil)

@@ -1,0 +1,486 @@
+package mirror
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/fake"
+	metadatafake "k8s.io/client-go/metadata/fake"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
+)
+
+// apiserver is what the fakes lack of the local API server: one growing
+// resourceVersion for all, watches that keep to their selector and start where
+// they are told to, preconditions, defaults, ClusterIPs, and namespaces that
+// must exist. The controllers of Kubernetes are not part of it.
+type apiserver struct {
+	client *fake.Clientset
+	meta   *metadatafake.FakeMetadataClient
+
+	mu sync.Mutex
+	// refuse and admit, where set, look at each write of the program: refuse
+	// answers with an error, admit changes what is stored.
+	refuse func(clienttesting.Action) error
+	admit  func(runtime.Object)
+
+	version  int
+	address  int
+	objects  map[string]map[cache.ObjectName]runtime.Object // by resource
+	history  []change
+	held     bool // watchers hear of nothing
+	late     []change
+	watchers []*watcher
+	writes   []write
+}
+
+// write is what the program asked for, whatever became of it.
+type write struct {
+	what    string // as "create services default/bar-paris"
+	object  runtime.Object
+	options metav1.DeleteOptions
+	err     error
+}
+
+// change is one step in the life of an object.
+type change struct {
+	resource    string
+	version     int
+	before, now runtime.Object // nil: did not, or does not, exist
+}
+
+func newAPIServer() *apiserver {
+	s := &apiserver{
+		client:  fake.NewSimpleClientset(),
+		meta:    metadatafake.NewSimpleMetadataClient(metadatafake.NewTestScheme()),
+		objects: map[string]map[cache.ObjectName]runtime.Object{},
+	}
+	for _, f := range []*clienttesting.Fake{&s.client.Fake, &s.meta.Fake} {
+		asMetadata := f == &s.meta.Fake
+		f.PrependReactor("*", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
+			obj, err := s.react(action, asMetadata)
+			return true, obj, err
+		})
+		f.PrependWatchReactor("*", func(action clienttesting.Action) (bool, watch.Interface, error) {
+			w, err := s.watch(action.(clienttesting.WatchActionImpl), asMetadata)
+			return true, w, err
+		})
+	}
+	return s
+}
+
+func (s *apiserver) react(action clienttesting.Action, asMetadata bool) (runtime.Object, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if list, ok := action.(clienttesting.ListActionImpl); ok {
+		return s.list(list, asMetadata)
+	}
+	w := write{}
+	var result runtime.Object
+	name := func(obj metav1.Object) cache.ObjectName { return cache.MetaObjectToName(obj) }
+	var key cache.ObjectName
+	switch a := action.(type) {
+	case clienttesting.CreateActionImpl:
+		w.object = a.Object.DeepCopyObject()
+		key = name(accessor(w.object))
+	case clienttesting.UpdateActionImpl:
+		w.object = a.Object.DeepCopyObject()
+		key = name(accessor(w.object))
+	case clienttesting.DeleteActionImpl:
+		w.options = a.DeleteOptions
+		key = cache.NewObjectName(a.Namespace, a.Name)
+	default:
+		return nil, fmt.Errorf("the fake API server has no %s of %s", action.GetVerb(), action.GetResource().Resource)
+	}
+	resource := action.GetResource().Resource
+	w.what = fmt.Sprintf("%s %s %s", action.GetVerb(), resource, key)
+	if s.refuse != nil {
+		w.err = s.refuse(action)
+	}
+	if w.err == nil {
+		switch action.GetVerb() {
+		case "create":
+			result, w.err = s.create(resource, key, w.object.DeepCopyObject())
+		case "update":
+			result, w.err = s.update(resource, key, w.object.DeepCopyObject())
+		case "delete":
+			w.err = s.delete(resource, key, w.options.Preconditions)
+		}
+	}
+	s.writes = append(s.writes, w)
+	if w.err != nil {
+		return nil, w.err
+	}
+	return result, nil
+}
+
+func accessor(obj runtime.Object) metav1.Object {
+	out, err := meta.Accessor(obj)
+	if err != nil {
+		panic(err)
+	}
+	return out
+}
+
+func groupResource(resource string) schema.GroupResource {
+	if resource == "endpointslices" {
+		return discoveryv1.Resource(resource)
+	}
+	return corev1.Resource(resource)
+}
+
+func (s *apiserver) create(resource string, key cache.ObjectName, obj runtime.Object) (runtime.Object, error) {
+	if key.Namespace != "" {
+		ns, ok := s.objects["namespaces"][cache.NewObjectName("", key.Namespace)].(*corev1.Namespace)
+		if !ok {
+			return nil, apierrors.NewNotFound(corev1.Resource("namespaces"), key.Namespace)
+		}
+		if ns.DeletionTimestamp != nil {
+			err := apierrors.NewForbidden(groupResource(resource), key.Name, fmt.Errorf("the namespace is being terminated"))
+			err.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}
+			return nil, err
+		}
+	}
+	if s.objects[resource][key] != nil {
+		return nil, apierrors.NewAlreadyExists(groupResource(resource), key.Name)
+	}
+	if s.admit != nil {
+		s.admit(obj)
+	}
+	if svc, ok := obj.(*corev1.Service); ok {
+		if err := s.allocate(svc); err != nil {
+			return nil, err
+		}
+	}
+	accessor(obj).SetUID(types.UID(fmt.Sprintf("uid-%d", s.version+1)))
+	return s.store(resource, key, obj), nil
+}
+
+// allocate gives a Service a ClusterIP, the one that it asks for if that is free.
+func (s *apiserver) allocate(svc *corev1.Service) error {
+	defaulted(svc, nil)
+	ip := svc.Spec.ClusterIP
+	if ip == "" {
+		s.address++
+		ip = fmt.Sprintf("10.96.%d.%d", s.address/200, s.address%200+1)
+	}
+	for _, other := range s.objects["services"] {
+		if other.(*corev1.Service).Spec.ClusterIP == ip {
+			return invalid("Service", svc.Name, "spec.clusterIPs: provided IP is already allocated")
+		}
+	}
+	svc.Spec.ClusterIP, svc.Spec.ClusterIPs = ip, []string{ip}
+	return nil
+}
+
+func invalid(kind, name, why string) error {
+	err := apierrors.NewInvalid(schema.GroupKind{Kind: kind}, name, nil)
+	err.ErrStatus.Message += ": " + why
+	return err
+}
+
+func (s *apiserver) update(resource string, key cache.ObjectName, obj runtime.Object) (runtime.Object, error) {
+	now := s.objects[resource][key]
+	if now == nil {
+		return nil, apierrors.NewNotFound(groupResource(resource), key.Name)
+	}
+	live, sent := accessor(now), accessor(obj)
+	if sent.GetResourceVersion() != "" && sent.GetResourceVersion() != live.GetResourceVersion() || sent.GetUID() != "" && sent.GetUID() != live.GetUID() {
+		return nil, apierrors.NewConflict(groupResource(resource), key.Name, fmt.Errorf("the object has been modified"))
+	}
+	if s.admit != nil {
+		s.admit(obj)
+	}
+	if svc, ok := obj.(*corev1.Service); ok {
+		defaulted(svc, nil)
+	}
+	sent.SetUID(live.GetUID())
+	return s.store(resource, key, obj), nil
+}
+
+func (s *apiserver) delete(resource string, key cache.ObjectName, preconditions *metav1.Preconditions) error {
+	now := s.objects[resource][key]
+	if now == nil {
+		return apierrors.NewNotFound(groupResource(resource), key.Name)
+	}
+	live := accessor(now)
+	if p := preconditions; p != nil && (p.UID != nil && *p.UID != live.GetUID() || p.ResourceVersion != nil && *p.ResourceVersion != live.GetResourceVersion()) {
+		return apierrors.NewConflict(groupResource(resource), key.Name, fmt.Errorf("the precondition failed"))
+	}
+	delete(s.objects[resource], key)
+	gone := now.DeepCopyObject()
+	s.version++
+	accessor(gone).SetResourceVersion(strconv.Itoa(s.version))
+	s.publish(change{resource: resource, version: s.version, before: gone})
+	return nil
+}
+
+// store keeps an object and gives back a copy for the one who sent it.
+func (s *apiserver) store(resource string, key cache.ObjectName, obj runtime.Object) runtime.Object {
+	s.version++
+	accessor(obj).SetResourceVersion(strconv.Itoa(s.version))
+	if s.objects[resource] == nil {
+		s.objects[resource] = map[cache.ObjectName]runtime.Object{}
+	}
+	before := s.objects[resource][key]
+	s.objects[resource][key] = obj
+	s.publish(change{resource: resource, version: s.version, before: before, now: obj})
+	return obj.DeepCopyObject()
+}
+
+func (s *apiserver) publish(c change) {
+	s.history = append(s.history, c)
+	if s.held {
+		s.late = append(s.late, c)
+		return
+	}
+	for _, w := range s.watchers {
+		w.send(c)
+	}
+}
+
+func (s *apiserver) list(action clienttesting.ListActionImpl, asMetadata bool) (runtime.Object, error) {
+	version := metav1.ListMeta{ResourceVersion: strconv.Itoa(s.version)}
+	resource := action.GetResource().Resource
+	selector, err := labels.Parse(action.ListOptions.LabelSelector)
+	if err != nil {
+		return nil, err
+	}
+	services, endpoints, metadata := &corev1.ServiceList{ListMeta: version}, &corev1.EndpointsList{ListMeta: version}, &metav1.List{ListMeta: version}
+	for _, obj := range s.objects[resource] {
+		if !selector.Matches(labels.Set(accessor(obj).GetLabels())) {
+			continue
+		}
+		if asMetadata {
+			metadata.Items = append(metadata.Items, runtime.RawExtension{Object: partial(obj)})
+			continue
+		}
+		switch obj := obj.DeepCopyObject().(type) {
+		case *corev1.Service:
+			services.Items = append(services.Items, *obj)
+		case *corev1.Endpoints:
+			endpoints.Items = append(endpoints.Items, *obj)
+		}
+	}
+	switch {
+	case asMetadata:
+		return metadata, nil
+	case resource == "services":
+		return services, nil
+	case resource == "endpoints":
+		return endpoints, nil
+	}
+	return nil, fmt.Errorf("the fake API server has no list of %s", resource)
+}
+
+func partial(obj runtime.Object) *metav1.PartialObjectMetadata {
+	from := accessor(obj.DeepCopyObject())
+	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+		Namespace: from.GetNamespace(), Name: from.GetName(), UID: from.GetUID(), ResourceVersion: from.GetResourceVersion(),
+		Labels: from.GetLabels(), OwnerReferences: from.GetOwnerReferences(), DeletionTimestamp: from.GetDeletionTimestamp(),
+	}}
+}
+
+// watcher is one open watch.
+type watcher struct {
+	resource   string
+	selector   labels.Selector
+	asMetadata bool
+	events     chan watch.Event
+	stop       func()
+}
+
+// room is more than any test has events.
+const room = 10000
+
+func (w *watcher) ResultChan() <-chan watch.Event { return w.events }
+func (w *watcher) Stop()                          { w.stop() }
+
+func (s *apiserver) watch(action clienttesting.WatchActionImpl, asMetadata bool) (watch.Interface, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	selector, err := labels.Parse(action.ListOptions.LabelSelector)
+	if err != nil {
+		return nil, err
+	}
+	since, err := strconv.Atoi(action.ListOptions.ResourceVersion)
+	if err != nil {
+		return nil, apierrors.NewBadRequest("a watch must say since when")
+	}
+	w := &watcher{resource: action.GetResource().Resource, selector: selector, asMetadata: asMetadata, events: make(chan watch.Event, room)}
+	w.stop = sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.watchers = slices.DeleteFunc(s.watchers, func(other *watcher) bool { return other == w })
+		close(w.events)
+	})
+	for _, c := range s.history {
+		if c.version > since {
+			w.send(c)
+		}
+	}
+	s.watchers = append(s.watchers, w)
+	return w, nil
+}
+
+// send tells the watcher of a change as its selector sees it: an object that is
+// not selected any more is gone.
+func (w *watcher) send(c change) {
+	matches := func(obj runtime.Object) bool {
+		return obj != nil && w.selector.Matches(labels.Set(accessor(obj).GetLabels()))
+	}
+	if c.resource != w.resource {
+		return
+	}
+	event := watch.Event{Object: c.now}
+	switch was, is := matches(c.before), matches(c.now); {
+	case was && is:
+		event.Type = watch.Modified
+	case is:
+		event.Type = watch.Added
+	case was:
+		event.Type, event.Object = watch.Deleted, c.before.DeepCopyObject()
+		accessor(event.Object).SetResourceVersion(strconv.Itoa(c.version))
+	default:
+		return
+	}
+	if event.Object = event.Object.DeepCopyObject(); w.asMetadata {
+		event.Object = partial(event.Object)
+	}
+	w.events <- event
+}
+
+// What follows is for the tests: the doings of others.
+
+func resourceOf(obj runtime.Object) string {
+	switch obj.(type) {
+	case *corev1.Service:
+		return "services"
+	case *corev1.Endpoints:
+		return "endpoints"
+	case *corev1.Namespace:
+		return "namespaces"
+	case *discoveryv1.EndpointSlice:
+		return "endpointslices"
+	}
+	panic(fmt.Sprintf("%T", obj))
+}
+
+// put stores an object for someone else, whoever it belonged to.
+func (s *apiserver) put(obj runtime.Object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	resource, key := resourceOf(obj), cache.MetaObjectToName(accessor(obj))
+	obj = obj.DeepCopyObject()
+	if svc, ok := obj.(*corev1.Service); ok && s.objects[resource][key] == nil {
+		if err := s.allocate(svc); err != nil {
+			panic(err)
+		}
+	}
+	if accessor(obj).GetUID() == "" {
+		accessor(obj).SetUID(types.UID(fmt.Sprintf("uid-%d", s.version+1)))
+	}
+	s.store(resource, key, obj)
+}
+
+// hold keeps all events back, as a slow watch would, until they are let go.
+func (s *apiserver) hold(held bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = held
+	if !held {
+		for _, c := range s.late {
+			for _, w := range s.watchers {
+				w.send(c)
+			}
+		}
+		s.late = nil
+	}
+}
+
+func (s *apiserver) setRefuse(refuse func(clienttesting.Action) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuse = refuse
+}
+
+func (s *apiserver) setAdmit(admit func(runtime.Object)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.admit = admit
+}
+
+// remove deletes an object for someone else.
+func (s *apiserver) remove(resource, namespace, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.delete(resource, cache.NewObjectName(namespace, name), nil); err != nil {
+		panic(err)
+	}
+}
+
+// removePair deletes a Service; Kubernetes then deletes its Endpoints.
+func (s *apiserver) removePair(namespace, name string) {
+	s.remove("services", namespace, name)
+	s.remove("endpoints", namespace, name)
+}
+
+func (s *apiserver) get(resource, namespace, name string) runtime.Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if obj := s.objects[resource][cache.NewObjectName(namespace, name)]; obj != nil {
+		return obj.DeepCopyObject()
+	}
+	return nil
+}
+
+func (s *apiserver) service(namespace, name string) *corev1.Service {
+	svc, _ := s.get("services", namespace, name).(*corev1.Service)
+	return svc
+}
+
+func (s *apiserver) endpoints(namespace, name string) *corev1.Endpoints {
+	endpoints, _ := s.get("endpoints", namespace, name).(*corev1.Endpoints)
+	return endpoints
+}
+
+// all gives every object of a resource as text, without what depends on the
+// order of events: versions, UIDs and addresses.
+func (s *apiserver) all(resource string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for _, obj := range s.objects[resource] {
+		obj = obj.DeepCopyObject()
+		accessor(obj).SetResourceVersion("")
+		accessor(obj).SetUID("")
+		if svc, ok := obj.(*corev1.Service); ok {
+			svc.Spec.ClusterIP, svc.Spec.ClusterIPs = "", nil
+		}
+		out = append(out, text(obj))
+	}
+	slices.Sort(out)
+	return strings.Join(out, "\n")
+}
+
+// wrote gives what the program wrote since it was last asked.
+func (s *apiserver) wrote() []write {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	writes := s.writes
+	s.writes = nil
+	return writes
+}

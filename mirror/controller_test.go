@@ -1,0 +1,391 @@
+package mirror
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+const (
+	createEndpoints = "create endpoints default/bar-paris"
+	createService   = "create services default/bar-paris"
+	updateEndpoints = "update endpoints default/bar-paris"
+	updateService   = "update services default/bar-paris"
+	deleteEndpoints = "delete endpoints default/bar-paris"
+	deleteService   = "delete services default/bar-paris"
+)
+
+var paris = []string{"paris"}
+
+// exporting is run with default/bar of paris exported and mirrored already.
+func exporting(t *testing.T, options Options, remotes []string, test func(*world)) {
+	t.Helper()
+	run(t, options, remotes, func(w *world) {
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.mirrored()
+		w.expect(createEndpoints, createService)
+		test(w)
+	})
+}
+
+func TestMirrorIsCreated(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		writes := w.expect(createEndpoints, createService)
+		// The other way round a Service could come to stand over a stranger's Endpoints.
+		if len(writes) == 2 && writes[0].what != createEndpoints {
+			w.Errorf("the Service was made first")
+		}
+		w.mirrored()
+	})
+}
+
+func TestMirrorFollowsItsSource(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		uid, clusterIP := w.pair().Service.UID, w.pair().Service.Spec.ClusterIP
+		exported := exportedBar()
+		exported.Spec.Ports[0].Port = 81
+		w.remotes["paris"].export(exported)
+		w.settle()
+		w.expect(updateService) // the gateway's port stays
+		pair := w.pair()
+		if pair.Service.Spec.Ports[0].Port != 81 {
+			w.Errorf("got ports %s", text(pair.Service.Spec.Ports))
+		}
+		if pair.Service.UID != uid || pair.Service.Spec.ClusterIP != clusterIP {
+			w.Errorf("the mirror became another one")
+		}
+
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.expect(updateService)
+		w.mirrored()
+	})
+}
+
+func TestMirrorFollowsItsGateway(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		moved := parisGateway()
+		moved.Addresses = moved.Addresses[:0]
+		w.remotes["paris"].setGateway(moved)
+		w.settle()
+		w.expect(updateEndpoints)
+		if got := w.pair().Endpoints.Subsets; len(got) != 0 {
+			w.Errorf("got subsets %s", text(got))
+		}
+		w.remotes["paris"].setGateway(nil)
+		w.settle()
+		w.expect()
+		w.remotes["paris"].setGateway(parisGateway())
+		w.settle()
+		w.expect(updateEndpoints)
+		w.mirrored()
+	})
+}
+
+func TestUnknownGatewayMakesTheServiceAlone(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		w.remotes["paris"].setGateway(nil)
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.expect(createEndpoints, createService)
+		if got := w.pair().Endpoints.Subsets; len(got) != 0 {
+			w.Errorf("got subsets %s", text(got))
+		}
+		w.remotes["paris"].setGateway(parisGateway())
+		w.settle()
+		w.expect(updateEndpoints)
+		w.mirrored()
+	})
+}
+
+func TestUnexportedMirrorIsDeleted(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		pair := w.pair()
+		w.remotes["paris"].unexport(exportedBar())
+		w.settle()
+		for _, write := range w.expect(deleteService, deleteEndpoints) {
+			var obj interface {
+				GetResourceVersion() string
+			} = pair.Service
+			uid := pair.Service.UID
+			if write.what == deleteEndpoints {
+				obj, uid = pair.Endpoints, pair.Endpoints.UID
+			}
+			p := write.options.Preconditions
+			if p == nil || p.UID == nil || *p.UID != uid || p.ResourceVersion == nil || *p.ResourceVersion != obj.GetResourceVersion() {
+				w.Errorf("%s has preconditions %s", write.what, text(p))
+			}
+		}
+		if left := w.pair(); left.Service != nil || left.Endpoints != nil {
+			w.Errorf("left: %s", text(left))
+		}
+	})
+}
+
+// A refusal of what was mirrored before takes the mirror away.
+func TestRefusedSourceLosesItsMirror(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		headless := exportedBar()
+		headless.Spec.ClusterIP = "None"
+		w.remotes["paris"].export(headless)
+		w.settle()
+		w.expect(deleteService, deleteEndpoints)
+		w.logged(1, `reason="Headless"`)
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.mirrored()
+		w.logged(1, `"Mirror's problem is over" reason="Headless"`)
+	})
+}
+
+func TestRefusalIsReportedOnce(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		headless := exportedBar()
+		headless.Spec.ClusterIP = "None"
+		w.remotes["paris"].export(headless)
+		w.settle()
+		for range 10 {
+			w.remotes["paris"].know(true) // has all keys looked at
+			w.wait(time.Minute)
+		}
+		w.expect()
+		w.logged(1, `reason="Headless"`)
+	})
+}
+
+func TestUnknownRemoteWritesAndDeletesNothing(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		r := w.remotes["paris"]
+		r.know(false)
+		r.unexport(exportedBar()) // as an empty list of a wrong cluster would
+		r.export(named("default", "foo"))
+		w.wait(time.Hour)
+		w.expect()
+		w.mirrored()
+		// Not even a mirror that someone edits is touched: what it should be is not known.
+		edited := w.pair().Service
+		edited.Spec.Ports = edited.Spec.Ports[:1]
+		w.server.put(edited)
+		w.wait(time.Hour)
+		w.expect()
+
+		r.know(true)
+		w.settle()
+		w.expect(deleteService, deleteEndpoints, "create endpoints default/foo-paris", "create services default/foo-paris")
+	})
+}
+
+func TestOrphansGoWhenTheirRemoteSyncs(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		w.stop()
+		w.remotes["paris"].know(false)
+		w.remotes["paris"].unexport(exportedBar())
+		w.use(Options{}, "paris")
+		w.settle()
+		w.expect()
+		w.remotes["paris"].know(true)
+		w.settle()
+		w.expect(deleteService, deleteEndpoints)
+	})
+}
+
+func TestRestartWithAllInOrderWritesNothing(t *testing.T) {
+	run(t, Options{}, []string{"paris", "berlin"}, func(w *world) {
+		for _, name := range []string{"a", "b", "c"} {
+			w.remotes["paris"].export(named("default", name))
+			w.remotes["berlin"].export(named("default", name))
+		}
+		w.settle()
+		if writes := w.server.wrote(); len(writes) != 12 {
+			w.Fatalf("%d writes, want 12", len(writes))
+		}
+		w.stop()
+		w.use(Options{}, "paris", "berlin")
+		w.settle()
+		for name := range w.remotes {
+			w.remotes[name].know(true)
+		}
+		w.wait(time.Hour)
+		w.expect()
+	})
+}
+
+func TestRemoteThatTheFlagsNoLongerNameKeepsItsMirrors(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		w.stop()
+		w.use(Options{}, "berlin")
+		w.settle()
+		w.wait(time.Hour)
+		w.expect()
+		w.mirrored()
+		w.logged(1, `Mirrors of a remote that the flags do not name stay as they are`)
+		w.logged(1, `cluster="paris" mirrors=1`)
+	})
+}
+
+func TestCopiedKeysFollow(t *testing.T) {
+	run(t, Options{Policy: Policy{CopyLabels: []string{"team"}}}, paris, func(w *world) {
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		if got := w.pair().Service.Labels["team"]; got != "blue" {
+			w.Errorf("got team=%s", got)
+		}
+		w.expect(createEndpoints, createService)
+		without := exportedBar()
+		delete(without.Labels, "team")
+		w.remotes["paris"].export(without)
+		w.settle()
+		w.expect(updateService)
+		w.mirrored()
+	})
+}
+
+// One write of each kind is enough, whatever comes in between: our own writes
+// come back as events and cost nothing.
+func TestManyMirrorsAreWrittenOnceEach(t *testing.T) {
+	run(t, Options{Workers: 16}, paris, func(w *world) {
+		var want []string
+		for i := range 100 {
+			name := "svc-" + string(rune('a'+i/26)) + string(rune('a'+i%26))
+			w.remotes["paris"].export(named("default", name))
+			want = append(want, "create endpoints default/"+name+"-paris", "create services default/"+name+"-paris")
+		}
+		w.settle()
+		w.expect(want...)
+		w.wait(time.Hour)
+		w.expect()
+	})
+}
+
+// A key whose Service is being deleted waits for its end.
+func TestDeletingMirrorIsNotWritten(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		going := w.pair().Service
+		now := metav1Now()
+		going.DeletionTimestamp, going.Finalizers = &now, []string{"example.com/wait"}
+		going.Spec.Ports = nil
+		w.server.put(going)
+		w.wait(time.Hour)
+		w.expect()
+		w.server.removePair("default", "bar-paris")
+		w.settle()
+		w.expect(createEndpoints, createService)
+		w.mirrored()
+	})
+}
+
+// While the caches are behind, a key may be looked at again and again: what we
+// wrote ourselves counts, whether the caches have seen it or not.
+func TestWritesAreNotRepeatedWhileTheCachesAreBehind(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		again := func() {
+			for range 10 {
+				w.remotes["paris"].know(true)
+				w.wait(time.Second)
+			}
+		}
+		w.settle()
+		w.server.hold(true)
+		w.remotes["paris"].export(exportedBar())
+		again()
+		w.expect(createEndpoints, createService)
+		changed := exportedBar()
+		changed.Spec.Ports[0].Port = 81
+		w.remotes["paris"].export(changed)
+		again()
+		w.expect(updateService)
+		w.server.hold(false)
+		w.settle()
+		w.expect()
+		w.logged(0, `reason=`)
+	})
+}
+
+func TestDeletionIsNotRepeated(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		w.server.hold(true)
+		w.remotes["paris"].unexport(exportedBar())
+		for range 10 {
+			w.remotes["paris"].know(true)
+			w.wait(time.Second)
+		}
+		if writes := w.server.wrote(); len(writes) != 2 {
+			w.Errorf("%d deletions of two objects", len(writes))
+		}
+		w.logged(1, "Deleted mirror")
+		w.server.hold(false)
+	})
+}
+
+// The families of the cluster's mirrors keep addresses out of the Endpoints
+// that the API server or kube-proxy could not use.
+func TestFamiliesAreLearnedFromMirrors(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		gw := parisGateway()
+		gw.Addresses = append(gw.Addresses, gw.Addresses[0].Next())
+		gw.Addresses = append(gw.Addresses, mustAddr("2001:db8::1"))
+		w.remotes["paris"].setGateway(gw)
+		w.remotes["paris"].export(named("default", "foo"))
+		w.settle()
+		w.expect(updateEndpoints, "create endpoints default/foo-paris", "create services default/foo-paris")
+		for _, name := range []string{"bar-paris", "foo-paris"} {
+			if got := addresses(w.server.endpoints("default", name)); !slices.Equal(got, []string{"192.0.2.1", "192.0.2.2"}) {
+				w.Errorf("%s: got addresses %q", name, got)
+			}
+		}
+	})
+}
+
+// Another mirror may teach the families while one is being written: that is
+// nobody's fight.
+func TestFamiliesLearnedMeanwhileAreNoOverwriting(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		gw := parisGateway()
+		gw.Addresses = append(gw.Addresses, mustAddr("2001:db8::1"))
+		w.remotes["paris"].setGateway(gw)
+		w.remotes["paris"].export(exportedBar())
+		var learned bool
+		w.server.setAdmit(onEndpoints(func(*corev1.Endpoints) {
+			if !learned {
+				learned = true
+				w.controller.families.Store(&[]corev1.IPFamily{ipv4})
+			}
+		}))
+		w.settle()
+		w.wait(time.Minute)
+		w.logged(0, `reason="Overwritten"`)
+		w.mirrored()
+	})
+}
+
+// A controller that ends before its caches are filled leaves nothing running.
+func TestRunThatEndsEarlyShutsItsQueue(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		ctx, cancel := context.WithCancel(w.Context())
+		cancel()
+		c := New(w.server.client, w.server.meta, Options{Workers: 1}, w.controller.logger)
+		defer c.queue.ShutDown()
+		c.Run(ctx)
+		if !c.queue.ShuttingDown() {
+			w.Error("the queue's goroutines outlive Run")
+		}
+	})
+}
+
+func TestAnotherNamesake(t *testing.T) {
+	// What a remote's cache holds under one mirror name is found by that name.
+	r := newFakeRemote("paris")
+	must(r.indexer.Add(exportedBar()))
+	must(r.indexer.Add(named("other", "bar")))
+	found, err := r.indexer.ByTypedIndex(byMirror, "default/bar-paris")
+	if err != nil || len(found) != 1 || cache.MetaObjectToName(found[0]) != cache.NewObjectName("default", "bar") {
+		t.Errorf("got %s, %v", text(found), err)
+	}
+}

@@ -1,0 +1,175 @@
+package mirror
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clienttesting "k8s.io/client-go/testing"
+)
+
+func TestDriftIsRepairedAtOnce(t *testing.T) {
+	for name, test := range map[string]struct {
+		service   func(*corev1.Service)
+		endpoints func(*corev1.Endpoints)
+		want      []string
+	}{
+		"ports":                     {service: func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[:1] }, want: []string{updateService}},
+		"selector":                  {service: func(s *corev1.Service) { s.Spec.Selector = map[string]string{"app": "x"} }, want: []string{updateService}},
+		"type":                      {service: func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }, want: []string{updateService}},
+		"session affinity":          {service: func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }, want: []string{updateService}},
+		"source":                    {service: func(s *corev1.Service) { delete(s.Annotations, RemoteServiceAnnotation) }, want: []string{updateService}},
+		"service-proxy-name":        {service: func(s *corev1.Service) { s.Labels[serviceProxyName] = "x" }, want: []string{updateService}},
+		"addresses":                 {endpoints: func(e *corev1.Endpoints) { e.Subsets[0].Addresses[0].IP = "192.0.2.66" }, want: []string{updateEndpoints}},
+		"no subsets":                {endpoints: func(e *corev1.Endpoints) { e.Subsets = nil }, want: []string{updateEndpoints}},
+		"skip-mirror":               {endpoints: func(e *corev1.Endpoints) { e.Labels["endpointslice.kubernetes.io/skip-mirror"] = "true" }, want: []string{updateEndpoints}},
+		"both":                      {service: func(s *corev1.Service) { s.Spec.Ports = nil }, endpoints: func(e *corev1.Endpoints) { e.Subsets = nil }, want: []string{updateService, updateEndpoints}},
+		"labels of the Endpoints":   {endpoints: func(e *corev1.Endpoints) { e.Labels[ClusterLabel] = "berlin" }, want: []string{updateEndpoints}},
+		"another order of ports":    {service: func(s *corev1.Service) { s.Spec.Ports[0], s.Spec.Ports[1] = s.Spec.Ports[1], s.Spec.Ports[0] }},
+		"status":                    {service: func(s *corev1.Service) { s.Status.Conditions = []metav1.Condition{{Type: "x"}} }},
+		"foreign labels are theirs": {service: func(s *corev1.Service) { s.Labels["theirs"], s.Annotations["theirs"] = "x", "y" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			exporting(t, Options{}, paris, func(w *world) {
+				pair := w.pair()
+				if test.service != nil {
+					test.service(pair.Service)
+					w.server.put(pair.Service)
+				}
+				if test.endpoints != nil {
+					test.endpoints(pair.Endpoints)
+					w.server.put(pair.Endpoints)
+				}
+				w.wait(time.Millisecond)
+				w.expect(test.want...)
+				if test.want != nil {
+					w.mirrored()
+				} else if text(w.pair().Service.Spec.Ports) != text(pair.Service.Spec.Ports) || text(w.pair().Service.Labels) != text(pair.Service.Labels) {
+					w.Errorf("got %s", text(w.pair()))
+				}
+			})
+		})
+	}
+}
+
+func TestDeletedMirrorIsMadeAgainWithItsClusterIP(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		had := w.pair().Service
+		w.server.removePair("default", "bar-paris")
+		w.settle()
+		w.expect(createEndpoints, createService)
+		w.mirrored()
+		if got := w.pair().Service; got.Spec.ClusterIP != had.Spec.ClusterIP || got.UID == had.UID {
+			w.Errorf("got %s, %s; it had %s, %s", got.Spec.ClusterIP, got.UID, had.Spec.ClusterIP, had.UID)
+		}
+		w.logged(0, `reason=`)
+	})
+}
+
+// A cache shows that a Service is gone before it says so: what else brings the
+// key in between must find the ClusterIP all the same.
+func TestClusterIPIsKeptBeforeTheDeletionIsTold(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		had := w.pair()
+		w.server.hold(true)
+		w.server.removePair("default", "bar-paris")
+		must(w.controller.local.services.GetIndexer().Delete(had.Service))
+		must(w.controller.local.endpoints.GetIndexer().Delete(had.Endpoints))
+		w.remotes["paris"].know(true)
+		w.wait(time.Second)
+		if got := w.pair().Service; got == nil || got.Spec.ClusterIP != had.Service.Spec.ClusterIP {
+			w.Errorf("it had %s, got %s", had.Service.Spec.ClusterIP, text(got))
+		}
+		w.server.hold(false)
+	})
+}
+
+func TestDeletedEndpointsAreMadeAgain(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		had := w.pair().Service
+		w.server.remove("endpoints", "default", "bar-paris")
+		w.settle()
+		w.expect(createEndpoints)
+		w.mirrored()
+		if w.pair().Service.UID != had.UID {
+			w.Error("the Service became another one")
+		}
+	})
+}
+
+// Where its ClusterIP is taken for good, a mirror gets another, which is reported.
+func TestTakenClusterIPIsGivenUp(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		had := w.pair().Service.Spec.ClusterIP
+		w.server.hold(true)
+		w.server.removePair("default", "bar-paris")
+		thief := stranger()
+		thief.Name = "thief"
+		thief.Spec.ClusterIP = had
+		w.server.put(thief)
+		w.server.hold(false)
+		w.wait(time.Minute)
+		w.mirrored()
+		if got := w.pair().Service.Spec.ClusterIP; got == had {
+			w.Errorf("got %s again", got)
+		}
+		w.logged(1, `"Mirror is not as it should be" reason="ClusterIPLost"`)
+		w.server.wrote()
+		w.wait(time.Hour)
+		w.expect()
+	})
+}
+
+// The API server lets go of a ClusterIP a moment after the Service.
+func TestClusterIPIsWaitedFor(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		had := w.pair().Service.Spec.ClusterIP
+		w.server.setRefuse(refusing("create", "services", 3, invalid("Service", "bar-paris", "provided IP is already allocated")))
+		w.server.removePair("default", "bar-paris")
+		w.wait(10 * time.Second)
+		w.mirrored()
+		if got := w.pair().Service.Spec.ClusterIP; got != had {
+			w.Errorf("got %s, it had %s", got, had)
+		}
+		w.logged(0, `reason=`)
+	})
+}
+
+// The endpoints controller deletes the Endpoints a moment after the Service.
+func TestEndpointsThatGoAfterTheirService(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		w.server.remove("services", "default", "bar-paris")
+		w.wait(100 * time.Millisecond)
+		w.expect(createService)
+		w.server.remove("endpoints", "default", "bar-paris")
+		w.wait(time.Second)
+		w.expect(createEndpoints)
+		w.mirrored()
+	})
+}
+
+// The ClusterIP is the name's, not the source's, for as long as it is exported.
+func TestUnexportedMirrorForgetsItsClusterIP(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		had := w.pair().Service.Spec.ClusterIP
+		w.remotes["paris"].unexport(exportedBar())
+		w.settle()
+		w.wait(time.Minute)
+		w.server.wrote()
+		w.server.setRefuse(func(action clienttesting.Action) error {
+			if create, ok := action.(clienttesting.CreateActionImpl); ok {
+				if svc, ok := create.Object.(*corev1.Service); ok && svc.Spec.ClusterIP != "" {
+					w.Errorf("it asks for %s", svc.Spec.ClusterIP)
+				}
+			}
+			return nil
+		})
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.mirrored()
+		if got := w.pair().Service.Spec.ClusterIP; got == had {
+			w.Errorf("got %s again, by chance?", got)
+		}
+	})
+}

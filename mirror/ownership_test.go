@@ -1,0 +1,342 @@
+package mirror
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	clienttesting "k8s.io/client-go/testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// stranger is someone else's Service under the name of default/bar's mirror.
+func stranger() *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris", Labels: map[string]string{"app.kubernetes.io/managed-by": "Helm"}},
+		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "theirs"}, Ports: []corev1.ServicePort{{Port: 1}}},
+	}
+}
+
+func strangersEndpoints() *corev1.Endpoints {
+	return &corev1.Endpoints{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris"},
+		Subsets:    []corev1.EndpointSubset{{Addresses: []corev1.EndpointAddress{{IP: "10.0.0.5"}}}},
+	}
+}
+
+func TestStrangersServiceIsNeverTouched(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		w.server.put(stranger())
+		w.server.put(strangersEndpoints())
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		for range 20 {
+			theirs := w.pair().Service
+			theirs.Spec.Ports[0].Port++
+			w.server.put(theirs)
+			w.remotes["paris"].know(true)
+			w.wait(time.Minute)
+		}
+		w.expect()
+		w.logged(1, `reason="Conflict"`)
+
+		w.server.removePair("default", "bar-paris")
+		w.settle()
+		w.expect(createEndpoints, createService)
+		w.mirrored()
+		w.logged(1, `"Mirror's problem is over" reason="Conflict"`)
+	})
+}
+
+// While nothing is exported under its name, a stranger is nobody's business.
+func TestStrangerWithoutAnExportedNamesakeIsNoConflict(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		w.server.put(stranger())
+		w.settle()
+		w.remotes["paris"].know(true)
+		w.settle()
+		w.expect()
+		w.logged(0, `reason=`)
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.expect()
+		w.logged(1, `reason="Conflict"`)
+		w.remotes["paris"].unexport(exportedBar())
+		w.settle()
+		w.expect()
+		w.logged(1, `"Mirror's problem is over" reason="Conflict"`)
+	})
+}
+
+// Of a Service that the cache has not seen, the API server's AlreadyExists tells:
+// the Endpoints that were made for ours must not end up as the stranger's.
+func TestEndpointsMadeUnderAStrangersServiceAreRemoved(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		w.settle()
+		w.server.hold(true)
+		w.server.put(stranger())
+		w.remotes["paris"].export(exportedBar())
+		w.wait(time.Second)
+		writes := w.expect(createEndpoints, createService, deleteEndpoints)
+		if len(writes) == 3 && (writes[1].what != createService || !apierrors.IsAlreadyExists(writes[1].err)) {
+			w.Errorf("got %v", writes)
+		}
+		if left := w.pair().Endpoints; left != nil {
+			w.Errorf("left: %s", text(left))
+		}
+		w.server.hold(false)
+		w.wait(time.Hour)
+		// Our own Endpoints may be told of before the stranger's Service is.
+		if again := w.server.wrote(); len(again) > 3 {
+			w.Errorf("tried again more than once: %v", again)
+		}
+		w.logged(1, `reason="Conflict"`)
+		w.server.remove("services", "default", "bar-paris")
+		w.settle()
+		w.expect(createEndpoints, createService)
+		w.mirrored()
+	})
+}
+
+// A stranger's lone Endpoints are in no cache: they are looked at every 30 s.
+func TestStrangersLoneEndpoints(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		w.server.put(strangersEndpoints())
+		w.settle()
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.expect(createEndpoints)
+		w.wait(28 * time.Second)
+		w.expect()
+		w.wait(5 * time.Minute)
+		if tries := len(w.server.wrote()); tries < 9 || tries > 10 {
+			w.Errorf("%d tries in five minutes, want one every 30 s", tries)
+		}
+		if got := w.pair(); got.Service != nil || text(got.Endpoints.Subsets) != text(strangersEndpoints().Subsets) {
+			w.Errorf("got %s", text(got))
+		}
+		w.logged(1, `reason="Conflict"`)
+
+		w.server.remove("endpoints", "default", "bar-paris")
+		w.wait(31 * time.Second)
+		w.expect(createEndpoints, createService)
+		w.mirrored()
+	})
+}
+
+// Endpoints that only half look like ours are in the cache, and a stranger's.
+func TestEndpointsThatAreHalfOurs(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		theirs := strangersEndpoints()
+		theirs.Labels = map[string]string{ManagedByLabel: ManagedBy}
+		w.server.put(theirs)
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.expect()
+		w.logged(1, `reason="Conflict"`)
+		w.server.remove("endpoints", "default", "bar-paris")
+		w.settle()
+		w.expect(createEndpoints, createService)
+	})
+}
+
+// Whoever takes the labels off a Service has the pair, Endpoints included.
+func TestReleasedMirrorIsLeftAlone(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		released := w.pair().Service
+		released.Labels = nil
+		w.server.put(released)
+		w.settle()
+		endpoints := w.pair().Endpoints
+		endpoints.Subsets[0].Addresses[0].IP = "192.0.2.66"
+		w.server.put(endpoints)
+		moved := parisGateway()
+		moved.Addresses = nil
+		w.remotes["paris"].setGateway(moved)
+		w.wait(time.Minute)
+		w.expect()
+		w.logged(1, `reason="Conflict"`)
+		w.remotes["paris"].unexport(exportedBar())
+		w.wait(time.Hour)
+		w.expect()
+	})
+}
+
+// Labels put back make it ours again.
+func TestReleasedMirrorMayComeBack(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		owned := w.pair().Service
+		released := owned.DeepCopy()
+		released.Labels = nil
+		w.server.put(released)
+		w.settle()
+		exported := exportedBar()
+		exported.Spec.Ports[1].Port = 444
+		w.remotes["paris"].export(exported)
+		w.settle()
+		w.expect()
+		w.server.put(owned)
+		w.settle()
+		w.expect(updateService)
+	})
+}
+
+// api-eu of paris and api of eu-paris want one name.
+func TestTwoRemotesWantOneName(t *testing.T) {
+	const service, endpoints = "services default/api-eu-paris", "endpoints default/api-eu-paris"
+	for name, first := range map[string]string{"paris": "paris", "eu-paris": "eu-paris"} {
+		t.Run(name+" first", func(t *testing.T) {
+			run(t, Options{}, []string{"paris", "eu-paris"}, func(w *world) {
+				exports := map[string]*corev1.Service{"paris": named("default", "api-eu"), "eu-paris": named("default", "api")}
+				second := "paris"
+				if first == second {
+					second = "eu-paris"
+				}
+				owner := func() string {
+					svc := w.server.service("default", "api-eu-paris")
+					if svc == nil {
+						return ""
+					}
+					return svc.Labels[ClusterLabel]
+				}
+				w.remotes[first].export(exports[first])
+				w.settle()
+				w.expect("create "+endpoints, "create "+service)
+				w.remotes[second].export(exports[second])
+				w.wait(time.Hour)
+				w.expect()
+				if owner() != first {
+					w.Errorf("the mirror is of %q, want %q", owner(), first)
+				}
+				w.logged(1, `reason="Conflict" cluster="`+second+`"`)
+
+				// While the holder is not known, nobody takes its mirror.
+				w.remotes[first].know(false)
+				w.wait(time.Hour)
+				w.expect()
+				w.remotes[first].know(true)
+
+				w.remotes[first].unexport(exports[first])
+				w.settle()
+				w.expect("delete "+service, "delete "+endpoints, "create "+endpoints, "create "+service)
+				if owner() != second {
+					w.Errorf("the mirror is of %q, want %q", owner(), second)
+				}
+				w.logged(1, `"Mirror's problem is over" reason="Conflict" cluster="`+second+`"`)
+			})
+		})
+	}
+}
+
+// The same holds after a restart: the mirror that stands there keeps its name.
+func TestHolderKeepsTheNameOverARestart(t *testing.T) {
+	run(t, Options{}, []string{"paris"}, func(w *world) {
+		w.remotes["paris"].export(named("default", "api-eu"))
+		w.settle()
+		w.server.wrote()
+		w.stop()
+		w.use(Options{}, "paris", "eu-paris") // eu-paris comes first by name
+		w.remotes["eu-paris"].export(named("default", "api"))
+		w.settle()
+		w.expect()
+		if owner := w.server.service("default", "api-eu-paris").Labels[ClusterLabel]; owner != "paris" {
+			w.Errorf("the mirror is of %s", owner)
+		}
+	})
+}
+
+// slice is an EndpointSlice that the EndpointSlice controller made of a mirror
+// while that had a selector.
+func leftoverSlice(owner types.UID, change func(*discoveryv1.EndpointSlice)) *discoveryv1.EndpointSlice {
+	controller := true
+	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "default", Name: "bar-paris-x7",
+		Labels: map[string]string{
+			ManagedByLabel: ManagedBy, ClusterLabel: "paris",
+			discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io", discoveryv1.LabelServiceName: "bar-paris",
+		},
+		OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: "bar-paris", UID: owner, Controller: &controller}},
+	}}
+	change(slice)
+	return slice
+}
+
+func TestLeftoverSlices(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		change  func(*discoveryv1.EndpointSlice)
+		deleted bool
+	}{
+		{"of the mirror", func(*discoveryv1.EndpointSlice) {}, true},
+		{"of another owner", func(s *discoveryv1.EndpointSlice) { s.OwnerReferences[0].UID = "other" }, false},
+		{"of another kind of owner", func(s *discoveryv1.EndpointSlice) { s.OwnerReferences[0].Kind = "Deployment" }, false},
+		{"of no owner", func(s *discoveryv1.EndpointSlice) { s.OwnerReferences = nil }, false},
+		{"of another Service", func(s *discoveryv1.EndpointSlice) { s.Labels[discoveryv1.LabelServiceName] = "foo" }, false},
+		{"of the mirroring controller", func(s *discoveryv1.EndpointSlice) {
+			s.Labels[discoveryv1.LabelManagedBy] = "endpointslicemirroring-controller.k8s.io"
+		}, false},
+		{"without our label", func(s *discoveryv1.EndpointSlice) { delete(s.Labels, ManagedByLabel) }, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			exporting(t, Options{}, paris, func(w *world) {
+				w.server.put(leftoverSlice(w.pair().Service.UID, test.change))
+				w.wait(time.Minute)
+				if !test.deleted {
+					w.expect()
+					return
+				}
+				slice := w.expect("delete endpointslices default/bar-paris-x7")
+				if p := slice[0].options.Preconditions; p == nil || p.UID == nil || p.ResourceVersion == nil {
+					w.Errorf("it is deleted with preconditions %s", text(p))
+				}
+			})
+		})
+	}
+}
+
+// A slice of a stranger's Service is theirs, though its labels are copies of ours.
+func TestSlicesOfAReleasedMirrorStay(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		released := w.pair().Service
+		released.Labels = nil
+		released.Spec.Selector = map[string]string{"app": "theirs"}
+		w.server.put(released)
+		w.settle()
+		w.server.put(leftoverSlice(released.UID, func(*discoveryv1.EndpointSlice) {}))
+		w.wait(time.Hour)
+		w.expect()
+	})
+}
+
+func TestSelectorAndWhatItLeftBehindGo(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		edited := w.pair().Service
+		edited.Spec.Selector = map[string]string{"app": "evil"}
+		w.server.put(edited)
+		w.server.put(leftoverSlice(edited.UID, func(*discoveryv1.EndpointSlice) {}))
+		w.settle()
+		w.expect(updateService, "delete endpointslices default/bar-paris-x7")
+		w.mirrored()
+	})
+}
+
+func TestLeftoverSliceIsTriedAgain(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		failures := 3
+		w.server.setRefuse(func(action clienttesting.Action) error {
+			if action.GetResource().Resource == "endpointslices" && failures > 0 {
+				failures--
+				return apierrors.NewInternalError(errTest)
+			}
+			return nil
+		})
+		w.server.put(leftoverSlice(w.pair().Service.UID, func(*discoveryv1.EndpointSlice) {}))
+		w.wait(time.Minute)
+		const one = "delete endpointslices default/bar-paris-x7"
+		w.expect(one, one, one, one)
+	})
+}

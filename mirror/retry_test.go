@@ -1,0 +1,251 @@
+package mirror
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	clienttesting "k8s.io/client-go/testing"
+)
+
+var errTest = errors.New("this is a test")
+
+// refusing answers a verb on a resource with an error, a number of times.
+func refusing(verb, resource string, times int, err error) func(clienttesting.Action) error {
+	return func(action clienttesting.Action) error {
+		if action.GetVerb() != verb || action.GetResource().Resource != resource || times == 0 {
+			return nil
+		}
+		times--
+		return err
+	}
+}
+
+const forever = -1
+
+func TestFailuresAreTriedAgainForEver(t *testing.T) {
+	for name, err := range map[string]error{
+		"500":          apierrors.NewInternalError(errTest),
+		"403":          apierrors.NewForbidden(corev1.Resource("services"), "bar-paris", errTest),
+		"429":          apierrors.NewTooManyRequests("slow down", 1),
+		"no answer":    errTest,
+		"over a quota": apierrors.NewForbidden(corev1.Resource("services"), "bar-paris", errors.New("exceeded quota")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, Options{}, paris, func(w *world) {
+				w.server.setRefuse(refusing("create", "services", forever, err))
+				w.remotes["paris"].export(exportedBar())
+				w.settle()
+				if tries := len(w.server.wrote()); tries < 3 || tries > 8 {
+					w.Errorf("%d writes in the first second", tries)
+				}
+				w.wait(time.Hour)
+				w.server.wrote()
+				w.wait(time.Hour)
+				// Never given up, and never further apart than 30 s.
+				if tries := len(w.server.wrote()); tries < 119 || tries > 121 {
+					w.Errorf("%d writes in the second hour, want one every 30 s", tries)
+				}
+				w.logged(1, `reason="WriteFailed"`)
+				w.server.setRefuse(nil)
+				w.wait(31 * time.Second)
+				w.expect(createService)
+				w.mirrored()
+			})
+		})
+	}
+}
+
+func TestFailureOfOneMirrorCostsTheOthersNothing(t *testing.T) {
+	run(t, Options{Workers: 1}, paris, func(w *world) {
+		w.server.setRefuse(func(action clienttesting.Action) error {
+			if create, ok := action.(clienttesting.CreateActionImpl); ok && accessor(create.Object).GetName() == "bad-paris" {
+				return apierrors.NewInternalError(errTest)
+			}
+			return nil
+		})
+		w.remotes["paris"].export(named("default", "bad"))
+		w.settle()
+		w.server.wrote()
+		w.wait(time.Hour)
+		w.server.wrote()
+		w.remotes["paris"].export(exportedBar())
+		w.wait(10 * time.Millisecond)
+		w.mirrored()
+	})
+}
+
+// What the API server refuses for good is asked again only when it changes, and
+// every five minutes, for the reason may be a policy of the local cluster.
+func TestPermanentRejectionIsRarelyTriedAgain(t *testing.T) {
+	for _, resource := range []string{"endpoints", "services"} {
+		t.Run(resource, func(t *testing.T) {
+			run(t, Options{}, paris, func(w *world) {
+				w.server.setRefuse(refusing("create", resource, forever, invalid("Service", "bar-paris", "no such name")))
+				w.remotes["paris"].export(exportedBar())
+				w.settle()
+				w.wait(time.Hour)
+				var creates int
+				for _, write := range w.server.wrote() {
+					if write.what == "create "+resource+" default/bar-paris" {
+						creates++
+					}
+				}
+				if creates < 12 || creates > 13 {
+					w.Errorf("it is asked %d times in an hour, want every five minutes", creates)
+				}
+				w.logged(1, `reason="Rejected"`)
+				if left := w.pair(); left.Service != nil || left.Endpoints != nil {
+					w.Errorf("left: %s", text(left))
+				}
+
+				w.server.setRefuse(nil)
+				changed := exportedBar()
+				changed.Labels["x"] = "y"
+				changed.Spec.Ports[0].Port = 81
+				w.remotes["paris"].export(changed)
+				w.settle()
+				w.expect(createEndpoints, createService)
+			})
+		})
+	}
+}
+
+func TestRejectedUpdateIsRarelyTriedAgain(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		w.server.setRefuse(refusing("update", "services", forever, invalid("Service", "bar-paris", "spec.ports")))
+		changed := exportedBar()
+		changed.Spec.Ports[0].Port = 81
+		w.remotes["paris"].export(changed)
+		for range 60 {
+			w.remotes["paris"].know(true)
+			w.wait(time.Minute)
+		}
+		if writes := len(w.server.wrote()); writes < 12 || writes > 13 {
+			w.Errorf("%d writes in an hour, want one every five minutes", writes)
+		}
+		w.logged(1, `reason="Rejected"`)
+		w.mirrored() // as it was
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.logged(1, `problem is over" reason="Rejected"`)
+	})
+}
+
+// A conflict means that the cache is behind: no failure, and no report.
+func TestConflictIsLookedAtAgain(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		w.server.setRefuse(refusing("update", "services", 1, apierrors.NewConflict(corev1.Resource("services"), "bar-paris", errTest)))
+		changed := exportedBar()
+		changed.Spec.Ports[0].Port = 81
+		w.remotes["paris"].export(changed)
+		w.settle()
+		w.expect(updateService, updateService)
+		w.logged(0, `reason=`)
+	})
+}
+
+// So does an update of what is gone.
+func TestUpdateOfWhatIsGoneIsNoFailure(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		w.server.hold(true)
+		w.server.removePair("default", "bar-paris")
+		changed := exportedBar()
+		changed.Spec.Ports[0].Port = 81
+		w.remotes["paris"].export(changed)
+		w.wait(10 * time.Millisecond)
+		w.expect(updateService)
+		w.server.hold(false)
+		w.settle()
+		if got := w.pair().Service; got == nil || got.Spec.Ports[0].Port != 81 {
+			w.Errorf("got %s", text(got))
+		}
+		w.logged(0, `reason=`)
+	})
+}
+
+func TestStaleDeletionDeletesNothing(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		w.server.hold(true)
+		// Someone makes it theirs, same UID, while it goes from the exports.
+		taken := w.pair().Service
+		taken.Labels = nil
+		taken.Spec.Selector = map[string]string{"app": "theirs"}
+		w.server.put(taken)
+		w.remotes["paris"].unexport(exportedBar())
+		w.wait(10 * time.Second)
+		if got := w.pair(); got.Service == nil || got.Endpoints == nil {
+			w.Fatalf("deleted: %s", text(got))
+		}
+		w.server.hold(false)
+		w.wait(time.Hour)
+		w.server.wrote()
+		if got := w.pair(); got.Service == nil || got.Endpoints == nil {
+			w.Errorf("deleted: %s", text(got))
+		}
+	})
+}
+
+// webhook rewrites every mirror Service that it sees.
+func webhook(svc *corev1.Service) { svc.Labels["service.kubernetes.io/service-proxy-name"] = "mesh" }
+
+func TestMutatingWebhookIsNoFight(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		w.server.setAdmit(onServices(webhook))
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.wait(time.Hour)
+		// 1 s, doubled to five minutes: 9 within the first 10 minutes, then 12 an hour.
+		if writes := len(w.server.wrote()); writes < 10 || writes > 30 {
+			w.Errorf("%d writes in the first hour", writes)
+		}
+		// Changes of others do not hasten it.
+		for range 60 {
+			touched := w.pair().Service
+			touched.Annotations["touched"] = time.Now().String()
+			w.server.put(touched)
+			w.remotes["paris"].know(true)
+			w.wait(time.Minute)
+		}
+		if writes := len(w.server.wrote()); writes < 10 || writes > 14 {
+			w.Errorf("%d writes in the second hour", writes)
+		}
+		w.logged(1, `"Mirror is not as it should be" reason="Overwritten"`)
+		w.logged(0, `problem is over" reason="Overwritten"`)
+
+		w.server.setAdmit(nil)
+		w.wait(6 * time.Minute)
+		w.expect(updateService)
+		w.wait(time.Hour)
+		w.expect()
+		w.logged(1, `problem is over" reason="Overwritten"`)
+	})
+}
+
+// A webhook that only adds what is not ours is welcome.
+func TestHarmlessWebhookIsNotNoticed(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		w.server.setAdmit(onServices(func(svc *corev1.Service) { svc.Annotations["mesh.example.com/seen"] = "true" }))
+		w.remotes["paris"].export(exportedBar())
+		w.wait(time.Second)
+		w.settle()
+		w.wait(time.Hour)
+		w.expect(createEndpoints, createService)
+		w.logged(0, `reason=`)
+	})
+}
+
+func TestMutatedEndpointsAreNoFight(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		w.server.setAdmit(onEndpoints(func(endpoints *corev1.Endpoints) { endpoints.Subsets = nil }))
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.wait(time.Hour)
+		if writes := len(w.server.wrote()); writes < 10 || writes > 30 {
+			w.Errorf("%d writes in an hour", writes)
+		}
+		w.logged(1, `"Mirror is not as it should be" reason="Overwritten"`)
+	})
+}

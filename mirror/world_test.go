@@ -1,0 +1,261 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2/textlogger"
+
+	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// world is a local cluster, remotes, and a controller between them.
+type world struct {
+	*testing.T
+	server     *apiserver
+	controller *Controller
+	remotes    map[string]*fakeRemote
+	log        *lockedBuffer
+	start      func() // lets the controller run
+	stop       func() // ends the controller and waits for it
+	ended      chan struct{}
+}
+
+// run gives a test a world inside a bubble of virtual time. Its namespaces are
+// default and kube-system; its remotes know their caches from the start and
+// have the gateway of parisGateway. The controller is not started yet.
+func run(t *testing.T, options Options, remotes []string, test func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{T: t, server: newAPIServer(), remotes: map[string]*fakeRemote{}, log: &lockedBuffer{}}
+		w.server.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
+		w.server.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "home-uid"}})
+		w.use(options, remotes...)
+		defer func() { w.stop() }()
+		test(w)
+	})
+}
+
+// use makes a new controller for the same local cluster.
+func (w *world) use(options Options, remotes ...string) {
+	if options.Workers == 0 {
+		options.Workers = 4
+	}
+	logger := textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w.log)))
+	w.controller = New(w.server.client, w.server.meta, options, logger)
+	for _, name := range remotes {
+		r := w.remotes[name]
+		if r == nil {
+			r = newFakeRemote(name)
+			w.remotes[name] = r
+		}
+		r.hooks = w.controller.Hooks(name)
+		w.controller.Add(r)
+	}
+	ctx, cancel := context.WithCancel(w.Context())
+	started := make(chan struct{})
+	w.ended = make(chan struct{})
+	start := sync.OnceFunc(func() { close(started) })
+	controller, ended := w.controller, w.ended
+	go func() {
+		defer close(ended)
+		<-started
+		controller.Run(ctx)
+	}()
+	w.start = start
+	w.stop = func() {
+		start() // a controller that never ran would never end
+		cancel()
+		<-ended
+		controller.queue.ShutDown()
+		synctest.Wait()
+	}
+}
+
+// settle starts the controller and lets it come to rest.
+func (w *world) settle() {
+	w.start()
+	w.wait(time.Second)
+}
+
+func (w *world) wait(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// expect wants these writes, in any order, to be all since it was last asked. A
+// namespace may be asked for until the cache shows it.
+func (w *world) expect(want ...string) []write {
+	w.Helper()
+	writes := slices.DeleteFunc(w.server.wrote(), func(write write) bool {
+		return strings.HasPrefix(write.what, "create namespaces ") && apierrors.IsAlreadyExists(write.err)
+	})
+	var got []string
+	for _, write := range writes {
+		got = append(got, write.what)
+	}
+	sorted, wanted := slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))
+	if !slices.Equal(sorted, wanted) {
+		w.Errorf("written:\n  %s\nwanted:\n  %s\nlog:\n%s", strings.Join(got, "\n  "), strings.Join(want, "\n  "), w.log)
+	}
+	return writes
+}
+
+// logged wants a number of log lines that contain a text.
+func (w *world) logged(times int, text string) {
+	w.Helper()
+	if got := w.log.count(text); got != times {
+		w.Errorf("%q is logged %d times, want %d:\n%s", text, got, times, w.log)
+	}
+}
+
+// pair gives what stands in the local cluster under the name of default/bar's mirror.
+func (w *world) pair() Objects {
+	return Objects{Service: w.server.service("default", "bar-paris"), Endpoints: w.server.endpoints("default", "bar-paris")}
+}
+
+// mirrored wants default/bar of paris to be mirrored as it should be.
+func (w *world) mirrored() {
+	w.Helper()
+	pair := w.pair()
+	if pair.Service == nil || pair.Endpoints == nil {
+		w.Fatalf("there is no mirror: Service %s, Endpoints %s\nlog:\n%s", text(pair.Service), text(pair.Endpoints), w.log)
+	}
+	want, clusterIP := stored(mirrorOfBar()), pair.Service.Spec.ClusterIP
+	want.Service.Spec.ClusterIP, want.Service.Spec.ClusterIPs = clusterIP, []string{clusterIP}
+	want.Service.UID, want.Service.ResourceVersion = pair.Service.UID, pair.Service.ResourceVersion
+	want.Endpoints.UID, want.Endpoints.ResourceVersion = pair.Endpoints.UID, pair.Endpoints.ResourceVersion
+	checkObjects(w.T, pair, want)
+}
+
+// fakeRemote is a remote cluster as package remote shows it.
+type fakeRemote struct {
+	name    string
+	hooks   remote.Hooks
+	indexer cache.TypedIndexer[*corev1.Service]
+
+	mu      sync.Mutex
+	unknown bool // nothing may be concluded from it
+	gateway *gateway.Gateway
+	uid     types.UID
+}
+
+func newFakeRemote(name string) *fakeRemote {
+	informer := cache.NewSharedIndexInformer(&cache.ListWatch{}, &corev1.Service{}, 0, cache.TypedIndexersToIndexers(Indexers(name)))
+	return &fakeRemote{
+		name: name, gateway: parisGateway(), uid: types.UID(name + "-uid"),
+		indexer: cache.NewTypedSharedIndexInformer[*corev1.Service](informer).GetTypedIndexer(),
+	}
+}
+
+func (r *fakeRemote) Name() string { return r.name }
+
+func (r *fakeRemote) View() (remote.View, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.unknown {
+		return remote.View{}, false
+	}
+	return remote.View{Services: r.indexer, Gateway: r.gateway, UID: r.uid}, true
+}
+
+// know makes the remote known, or unknown.
+func (r *fakeRemote) know(known bool) {
+	r.mu.Lock()
+	r.unknown = !known
+	r.mu.Unlock()
+	r.hooks.Resync(r.name)
+}
+
+func (r *fakeRemote) setGateway(gw *gateway.Gateway) {
+	r.mu.Lock()
+	r.gateway = gw
+	r.mu.Unlock()
+	r.hooks.Resync(r.name)
+}
+
+func (r *fakeRemote) export(svc *corev1.Service) {
+	must(r.indexer.Add(r.hooks.Trim(svc.DeepCopy())))
+	r.hooks.Changed(r.name, cache.MetaObjectToName(svc))
+}
+
+func (r *fakeRemote) unexport(svc *corev1.Service) {
+	must(r.indexer.Delete(svc))
+	r.hooks.Changed(r.name, cache.MetaObjectToName(svc))
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// named gives exportedBar another name, and a namespace unless that is empty.
+func named(namespace, name string) *corev1.Service {
+	svc := exportedBar()
+	svc.Namespace, svc.Name = namespace, name
+	return svc
+}
+
+// lockedBuffer is a log that is read while it is written.
+type lockedBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
+}
+
+func (b *lockedBuffer) count(text string) int {
+	var n int
+	for line := range strings.Lines(b.String()) {
+		if strings.Contains(line, text) {
+			n++
+		}
+	}
+	return n
+}
+
+func metav1Now() metav1.Time { return metav1.NewTime(time.Now().Truncate(time.Second)) }
+
+func mustAddr(text string) netip.Addr { return netip.MustParseAddr(text) }
+
+// onServices makes an admission of what it does to Services; onEndpoints likewise.
+func onServices(change func(*corev1.Service)) func(runtime.Object) {
+	return func(obj runtime.Object) {
+		if svc, ok := obj.(*corev1.Service); ok {
+			change(svc)
+		}
+	}
+}
+
+func onEndpoints(change func(*corev1.Endpoints)) func(runtime.Object) {
+	return func(obj runtime.Object) {
+		if endpoints, ok := obj.(*corev1.Endpoints); ok {
+			change(endpoints)
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package remote
+
+import (
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+)
+
+func TestParseSpec(t *testing.T) {
+	for _, test := range []struct {
+		text string
+		want Spec
+	}{
+		{"paris=paris.kubeconfig", Spec{Name: "paris", Kubeconfig: "paris.kubeconfig"}},
+		{"paris=/etc/a=b/config", Spec{Name: "paris", Kubeconfig: "/etc/a=b/config"}},
+		{"eu-1=a,context=admin@eu", Spec{Name: "eu-1", Kubeconfig: "a", Context: "admin@eu"}},
+		{"paris=a,context=x=y", Spec{Name: "paris", Kubeconfig: "a", Context: "x=y"}},
+		{"paris=a,gateway=ingress/gateway", Spec{Name: "paris", Kubeconfig: "a", Gateway: gateway.Config{Service: cache.NewObjectName("ingress", "gateway")}}},
+		{"paris=a,gateway-port=https", Spec{Name: "paris", Kubeconfig: "a", Gateway: gateway.Config{Port: "https"}}},
+		{"paris=a,gateway-port=443", Spec{Name: "paris", Kubeconfig: "a", Gateway: gateway.Config{Port: "443"}}},
+		{"paris=a,address=192.0.2.1,address=2001:db8::1", Spec{Name: "paris", Kubeconfig: "a",
+			Gateway: gateway.Config{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}}},
+		{"paris=a,uid=d6f5", Spec{Name: "paris", Kubeconfig: "a", UID: "d6f5"}},
+		{"paris=a,uid=u,gateway-port=443,context=c,gateway=n/s,address=192.0.2.1", Spec{Name: "paris", Kubeconfig: "a", Context: "c", UID: "u",
+			Gateway: gateway.Config{Service: cache.NewObjectName("n", "s"), Port: "443", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}}},
+	} {
+		got, err := ParseSpec(test.text)
+		if err != nil || !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%s:\ngot  %+v, %v\nwant %+v", test.text, got, err, test.want)
+		}
+	}
+}
+
+func TestParseSpecMistakes(t *testing.T) {
+	const noName, noPath = "is not a DNS label", "no kubeconfig is given: write NAME=PATH"
+	for _, test := range []struct {
+		text string
+		want []string // a part of each line
+	}{
+		{"", []string{`name "" ` + noName, noPath}},
+		{"paris", []string{noPath}},
+		{"paris=", []string{noPath}},
+		{"=a", []string{`name "" ` + noName}},
+		{"Paris=a", []string{`name "Paris" ` + noName}},
+		{"pa.ris=a", []string{`name "pa.ris" ` + noName}},
+		{"-paris=a", []string{noName}},
+		{strings.Repeat("a", 64) + "=a", []string{noName}},
+		{"paris=a,", []string{`"" is not KEY=VALUE`}},
+		{"paris=a,context", []string{`"context" is not KEY=VALUE`}},
+		{"paris=a,context=", []string{`"context=" is not KEY=VALUE`}},
+		{"paris=a,contxt=b", []string{`"contxt" is not known: there are context=, gateway=, gateway-port=, address= and uid=`}},
+		{"paris=a,context=b,context=c", []string{"context= stands twice"}},
+		{"paris=a,uid=b,uid=b", []string{"uid= stands twice"}},
+		{"paris=a,gateway=a/b,gateway=a/b", []string{"gateway= stands twice"}},
+		{"paris=a,gateway=b", []string{`gateway "b" is not NAMESPACE/NAME`}},
+		{"paris=a,gateway=a/b/c", []string{`gateway "a/b/c" is not NAMESPACE/NAME`}},
+		{"paris=a,gateway=/b", []string{"is not NAMESPACE/NAME"}},
+		{"paris=a,gateway=a/", []string{"is not NAMESPACE/NAME"}},
+		{"paris=a,gateway=A/b", []string{"is not NAMESPACE/NAME"}},
+		{"paris=a,gateway-port=0", []string{`gateway-port "0" is neither a port's name nor a number`}},
+		{"paris=a,gateway-port=65536", []string{`gateway-port "65536"`}},
+		{"paris=a,gateway-port=HTTP", []string{`gateway-port "HTTP"`}},
+		{"paris=a,address=gw.example.com", []string{"address=gw.example.com is not an IP address"}},
+		{"paris=a,address=192.0.2.0/24", []string{"address=192.0.2.0/24 is not an IP address"}},
+		{"paris=a,address=192.0.2.1:80", []string{"is not an IP address"}},
+		{"Paris,gateway=b,address=c,x=y,uid=", []string{noName, noPath, "NAMESPACE/NAME", "IP address", `"x" is not known`, `"uid=" is not KEY=VALUE`}},
+	} {
+		_, err := ParseSpec(test.text)
+		if err == nil {
+			t.Errorf("%s: no mistake is found", test.text)
+			continue
+		}
+		lines := strings.Split(err.Error(), "\n")
+		if len(lines) != len(test.want) {
+			t.Errorf("%s: got %d mistakes, want %d:\n%v", test.text, len(lines), len(test.want), err)
+			continue
+		}
+		for i, line := range lines {
+			if !strings.Contains(line, test.want[i]) {
+				t.Errorf("%s: mistake %d is %q, want %q", test.text, i+1, line, test.want[i])
+			}
+		}
+	}
+}
+
+func TestParseObjectName(t *testing.T) {
+	if got, err := ParseObjectName("ingress/gateway"); err != nil || got != cache.NewObjectName("ingress", "gateway") {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for _, text := range []string{"", "gateway", "/", "a/", "/a", "a/b/c", "a b/c", "a/B"} {
+		if got, err := ParseObjectName(text); err == nil || got != (cache.ObjectName{}) {
+			t.Errorf("%q: got %v, %v", text, got, err)
+		}
+	}
+}
+
+func FuzzParseSpec(f *testing.F) {
+	f.Add("paris=paris.kubeconfig,context=c,gateway=ingress/gateway,gateway-port=https,address=192.0.2.1,uid=u")
+	f.Add("paris=a,address=::ffff:192.0.2.1,address=fe80::1%eth0")
+	f.Add("=,,=,gateway=//,\x00=\xff")
+	f.Fuzz(func(t *testing.T, text string) {
+		spec, err := ParseSpec(text)
+		if err != nil {
+			return
+		}
+		if len(validation.IsDNS1123Label(spec.Name)) > 0 || spec.Kubeconfig == "" {
+			t.Errorf("%q is accepted: %+v", text, spec)
+		}
+		if port := spec.Gateway.Port; port != "" && gateway.ValidatePort(port) != nil {
+			t.Errorf("%q: port %q is accepted", text, port)
+		}
+		if name := spec.Gateway.Service; name != (cache.ObjectName{}) {
+			if again, err := ParseObjectName(name.String()); err != nil || again != name {
+				t.Errorf("%q: gateway %v is accepted", text, name)
+			}
+		}
+		if !strings.HasPrefix(text, spec.Name+"="+spec.Kubeconfig) {
+			t.Errorf("%q: got %+v", text, spec)
+		}
+	})
+}

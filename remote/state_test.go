@@ -1,0 +1,87 @@
+package remote
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/textlogger"
+)
+
+// logBuffer is a log that is read while it is written.
+type logBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
+}
+
+func (b *logBuffer) count(text string) int {
+	var n int
+	for line := range strings.Lines(b.String()) {
+		if strings.Contains(line, text) {
+			n++
+		}
+	}
+	return n
+}
+
+func (b *logBuffer) logger() klog.Logger {
+	return textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(b)))
+}
+
+func TestStateLogsEachFailureOnce(t *testing.T) {
+	const notWell, wellAgain = `"Remote is not well; what is known of it stays" part="a"`, `"Remote is well again" part="a"`
+	refused, gone := errors.New("connection refused"), errors.New("no route")
+	for _, test := range []struct {
+		name          string
+		reports       []error
+		failed, mends int
+	}{
+		{"well from the start", []error{nil, nil}, 0, 0},
+		{"the same failure", []error{refused, refused, refused}, 1, 0},
+		{"it differs only where it was tried", []error{fmt.Errorf("dial 192.0.2.1:1: %w", refused), fmt.Errorf("dial 192.0.2.1:2: %w", refused)}, 1, 0},
+		{"another cause", []error{refused, gone}, 2, 0},
+		{"to and fro", []error{refused, gone, refused}, 3, 0},
+		{"over", []error{refused, nil, nil}, 1, 1},
+		{"over, and again", []error{refused, nil, refused, nil}, 2, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var log logBuffer
+			s := state{logger: log.logger()}
+			for _, err := range test.reports {
+				s.report("a", err)
+			}
+			if failed, mends := log.count(notWell), log.count(wellAgain); failed != test.failed || mends != test.mends {
+				t.Errorf("%d failures and %d recoveries, want %d and %d:\n%s", failed, mends, test.failed, test.mends, &log)
+			}
+		})
+	}
+}
+
+func TestStateTellsPartsApart(t *testing.T) {
+	var log logBuffer
+	s := state{logger: log.logger()}
+	failure := errors.New("forbidden")
+	s.report("a", failure)
+	s.report("b", failure)
+	s.report("a", nil)
+	s.report("b", failure)
+	if log.count("is not well") != 2 || log.count(`well again" part="a"`) != 1 || log.count(`well again" part="b"`) != 0 {
+		t.Error(&log)
+	}
+}
