@@ -1,0 +1,255 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/net/websocket"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+)
+
+// caller is a pod of London: it has a resolver, a URL, and perhaps certificates.
+type caller struct {
+	tls     *tls.Config
+	timeout time.Duration
+}
+
+// client makes one request and prints the answer as JSON, or makes requests at
+// a steady rate until its standard input ends and prints a count.
+//
+//	client [--root FILE] [--cert FILE --key FILE] [--rate N] URL
+//
+// The scheme of the URL says what kind of request: http, https, ws, grpc,
+// grpc-stream, tcp, or tls, which only shakes hands.
+func client(args []string) int {
+	flags := flag.NewFlagSet("client", flag.ExitOnError)
+	root := flags.String("root", "", "root certificate that servers must have")
+	cert := flags.String("cert", "", "own certificate")
+	key := flags.String("key", "", "its key")
+	host := flags.String("host", "", "Host header, if another than the URL's")
+	rate := flags.Int("rate", 0, "requests per second, each on a connection of its own")
+	timeout := flags.Duration("timeout", 5*time.Second, "for one request")
+	flags.Parse(args)
+
+	c := &caller{tls: &tls.Config{RootCAs: x509.NewCertPool()}, timeout: *timeout}
+	if *root != "" {
+		pem, err := os.ReadFile(*root)
+		if err != nil || !c.tls.RootCAs.AppendCertsFromPEM(pem) {
+			fmt.Fprintln(os.Stderr, "no root certificate:", err)
+			return 2
+		}
+	}
+	if *cert != "" {
+		pair, err := tls.LoadX509KeyPair(*cert, *key)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 2
+		}
+		c.tls.Certificates = []tls.Certificate{pair}
+	}
+	target, err := url.Parse(flags.Arg(0))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	if *rate > 0 {
+		json.NewEncoder(os.Stdout).Encode(c.load(target, *rate))
+		return 0
+	}
+	answer, err := c.call(target, *host)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	json.NewEncoder(os.Stdout).Encode(answer)
+	return 0
+}
+
+func (c *caller) call(target *url.URL, host string) (seen, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
+	defer cancel()
+	switch target.Scheme {
+	case "http", "https":
+		return c.http(ctx, target, host)
+	case "ws":
+		return c.webSocket(ctx, target)
+	case "grpc":
+		return c.grpc(ctx, target, false)
+	case "grpc-stream":
+		return c.grpc(ctx, target, true)
+	case "tcp":
+		return c.tcp(ctx, target)
+	}
+	return seen{}, fmt.Errorf("what is %s?", target.Scheme)
+}
+
+func (c *caller) http(ctx context.Context, target *url.URL, host string) (seen, error) {
+	transport := &http.Transport{TLSClientConfig: c.tls, DisableKeepAlives: true}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return seen{}, err
+	}
+	req.Host = host
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return seen{}, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return seen{}, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return seen{}, fmt.Errorf("status %d: %.200s", resp.StatusCode, body)
+	}
+	var answer seen
+	if len(body) > 0 { // a health check has none
+		err = json.Unmarshal(body, &answer)
+	}
+	if resp.TLS != nil {
+		answer.Issued = resp.TLS.PeerCertificates[0].Subject.CommonName
+	}
+	return answer, err
+}
+
+func (c *caller) webSocket(ctx context.Context, target *url.URL) (seen, error) {
+	config, err := websocket.NewConfig(target.String(), "http://foo.default/")
+	if err != nil {
+		return seen{}, err
+	}
+	conn, err := config.DialContext(ctx)
+	if err != nil {
+		return seen{}, err
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	conn.SetDeadline(deadline)
+	var answer seen
+	for range 3 {
+		if err := errors.Join(websocket.Message.Send(conn, "hello"), websocket.JSON.Receive(conn, &answer)); err != nil {
+			return seen{}, err
+		}
+	}
+	return answer, nil
+}
+
+func (c *caller) grpc(ctx context.Context, target *url.URL, stream bool) (answer seen, err error) {
+	conn, err := grpc.NewClient("dns:///"+target.Host, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	if err != nil {
+		return seen{}, err
+	}
+	defer conn.Close()
+	health := grpc_health_v1.NewHealthClient(conn)
+	var header metadata.MD
+	messages := 0
+	if stream {
+		watch, err := health.Watch(ctx, &grpc_health_v1.HealthCheckRequest{})
+		if err != nil {
+			return seen{}, err
+		}
+		for {
+			if _, err := watch.Recv(); err == io.EOF {
+				break
+			} else if err != nil {
+				return seen{}, err
+			}
+			messages++
+		}
+		if header, err = watch.Header(); err != nil {
+			return seen{}, err
+		}
+	} else if _, err := health.Check(ctx, &grpc_health_v1.HealthCheckRequest{}, grpc.Header(&header)); err != nil {
+		return seen{}, err
+	}
+	if len(header["seen"]) != 1 {
+		return seen{}, fmt.Errorf("header %v", header)
+	}
+	err = json.Unmarshal([]byte(header["seen"][0]), &answer)
+	answer.Messages = messages
+	return answer, err
+}
+
+func (c *caller) tcp(ctx context.Context, target *url.URL) (answer seen, err error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", target.Host)
+	if err != nil {
+		return seen{}, err
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	conn.SetDeadline(deadline)
+	if _, err := conn.Write([]byte("hello\n")); err != nil {
+		return seen{}, err
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		return seen{}, err
+	}
+	return answer, json.Unmarshal([]byte(line), &answer)
+}
+
+// tally is what came of a steady stream of requests.
+type tally struct {
+	Sent     int            `json:"sent"`
+	Failed   int            `json:"failed"`
+	Backends map[string]int `json:"backends"`
+	// FailedFor is the time between the first failure and the last.
+	FailedFor time.Duration `json:"failedFor"`
+	Errors    []string      `json:"errors,omitempty"` // the first of them
+}
+
+// load sends requests at a steady rate until standard input ends.
+func (c *caller) load(target *url.URL, rate int) tally {
+	done := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		close(done)
+	}()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	result := tally{Backends: map[string]int{}}
+	var first time.Time
+	ticker := time.NewTicker(time.Second / time.Duration(rate))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-done:
+			wg.Wait()
+			return result
+		case at := <-ticker.C:
+			wg.Go(func() {
+				answer, err := c.call(target, "")
+				mu.Lock()
+				defer mu.Unlock()
+				result.Sent++
+				if err == nil {
+					result.Backends[answer.Backend]++
+					return
+				}
+				result.Failed++
+				if first.IsZero() {
+					first = at
+				}
+				result.FailedFor = max(result.FailedFor, at.Sub(first))
+				if len(result.Errors) < 5 {
+					result.Errors = append(result.Errors, err.Error())
+				}
+			})
+		}
+	}
+}

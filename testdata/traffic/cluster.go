@@ -1,0 +1,323 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// soon is how long anything may take to come about.
+const soon = 60 * time.Second
+
+var background = context.Background()
+
+// place says where a cluster is: its node, and the addresses that lead to it
+// from outside.
+type place struct {
+	name, node, loadBalancers string
+}
+
+var (
+	londonPlace = place{name: "london", node: "192.0.2.10", loadBalancers: "198.51.100.0/28"}
+	parisPlace  = place{name: "paris", node: "192.0.2.20", loadBalancers: "198.51.100.16/28"}
+	berlinPlace = place{name: "berlin", node: "192.0.2.30", loadBalancers: "198.51.100.32/28"}
+	places      = []place{londonPlace, parisPlace, berlinPlace}
+)
+
+// The addresses that Paris's load balancer hands out, and Berlin's.
+const (
+	parisAddress  = "198.51.100.17"
+	parisSecond   = "198.51.100.18"
+	berlinAddress = "198.51.100.33"
+)
+
+// cluster is one cluster with one node.
+type cluster struct {
+	kubernetes.Interface
+	place
+	world  *world
+	node   *namespace
+	config *rest.Config
+	server *process
+	dns    *process
+	used   byte // the last part of the last pod's address
+}
+
+func (c *cluster) path(name string) string { return filepath.Join(c.world.dir, c.name, name) }
+func (c *cluster) kubeconfig() string      { return c.path("kubeconfig") }
+
+// newCluster makes the node and starts the control plane on it, kube-proxy and CoreDNS.
+func newCluster(w *world, at place) (*cluster, error) {
+	c := &cluster{place: at, world: w, used: 1}
+	var err error
+	if c.node, err = newNode(w.dir, at.name, at.node, at.loadBalancers); err != nil {
+		return nil, err
+	}
+	for _, other := range places {
+		if other.name != at.name {
+			if err := run("ip", "-n", at.name, "route", "add", other.loadBalancers, "via", other.node); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := c.startServer(); err != nil {
+		return nil, err
+	}
+	if c.config, err = clientcmd.BuildConfigFromFlags("", c.kubeconfig()); err != nil {
+		return nil, err
+	}
+	c.config.QPS = -1
+	c.config.WarningHandler = rest.NoWarnings{}
+	if c.Interface, err = kubernetes.NewForConfig(c.config); err != nil {
+		return nil, err
+	}
+	if err := c.addNode(); err != nil {
+		return nil, err
+	}
+	if _, err := c.node.start("kube-proxy", w.binary("cluster"), "kube-proxy", "--kubeconfig", c.kubeconfig(), "--proxy-mode", "nftables",
+		"--conntrack-max-per-core", "0", "--hostname-override", c.name, "--cluster-cidr", podRange,
+		"--healthz-bind-address", "127.0.0.1:10256", "--metrics-bind-address", "127.0.0.1:10249"); err != nil {
+		return nil, err
+	}
+	return c, c.startDNS("")
+}
+
+// startServer starts the control plane, or starts it again.
+func (c *cluster) startServer() error {
+	// Process namespaces end with their first process, which is this one.
+	server, err := c.node.start("cluster", c.world.binary("cluster"), "--name", c.name, "--dir", filepath.Join(c.world.dir, c.name),
+		"--bind-address", c.place.node, "--port", "6443", "--service-cluster-ip-range", serviceCIDR, "--outlive-parent")
+	if err != nil {
+		return err
+	}
+	before, _ := os.ReadFile(server.log)
+	c.server = server
+	return eventually("the control plane of "+c.name, func() error {
+		if err := server.alive(); err != nil {
+			return err
+		}
+		now, err := os.ReadFile(server.log)
+		if err == nil && !strings.Contains(string(now[min(len(before), len(now)):]), c.name+": ready in") {
+			err = errors.New("not ready")
+		}
+		return err
+	})
+}
+
+// stopServer takes the control plane away, and only that.
+func (c *cluster) stopServer() { c.server.stop(syscall.SIGTERM) }
+
+func (c *cluster) addNode() error {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: c.name}, Spec: corev1.NodeSpec{PodCIDR: podRange}}
+	node, err := c.CoreV1().Nodes().Create(background, node, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: c.place.node}}
+	_, err = c.CoreV1().Nodes().UpdateStatus(background, node, metav1.UpdateOptions{})
+	return err
+}
+
+// startDNS starts CoreDNS, with more lines for its configuration where given; a
+// CoreDNS that runs is replaced, at the same address.
+func (c *cluster) startDNS(more string) error {
+	corefile := c.path("Corefile")
+	if err := writeFile(corefile, fmt.Sprintf(`.:53 {
+	errors
+	ready
+	%s
+	kubernetes cluster.local in-addr.arpa {
+		kubeconfig %s
+		pods insecure
+	}
+	cache 30
+}
+`, more, c.kubeconfig())); err != nil {
+		return err
+	}
+	if c.dns != nil {
+		c.dns.stop(syscall.SIGKILL)
+		var err error
+		c.dns, err = (&namespace{name: c.name + "-coredns", dir: c.world.dir}).start("coredns", c.world.binary("coredns"), "-conf", corefile)
+		return err
+	}
+	if err := c.service("kube-system", "kube-dns", false, func(svc *corev1.Service) {
+		svc.Spec.ClusterIP = dnsAddress
+		svc.Spec.Selector = map[string]string{"app": "coredns"}
+		svc.Spec.Ports = []corev1.ServicePort{{Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP}, {Name: "dns-tcp", Port: 53}}
+	}); err != nil {
+		return err
+	}
+	pod, err := c.pod("kube-system", "coredns")
+	if err != nil {
+		return err
+	}
+	if c.dns, err = pod.start("coredns", c.world.binary("coredns"), "-conf", corefile); err != nil {
+		return err
+	}
+	return c.ready("kube-system", "coredns")
+}
+
+// pod makes a pod: the object, and its network namespace. It is ready once it is called so.
+func (c *cluster) pod(space, name string) (*namespace, error) {
+	return c.podOf(&corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: space, Name: name, Labels: map[string]string{"app": name}},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: name, Image: name}}},
+	})
+}
+
+func (c *cluster) podOf(pod *corev1.Pod) (*namespace, error) {
+	c.used++
+	address := fmt.Sprintf("10.0.0.%d", c.used)
+	pod.Spec.NodeName = c.name
+	var made *corev1.Pod
+	if err := eventually("a pod "+pod.Name, func() (err error) { // its ServiceAccount is made by a controller
+		made, err = c.CoreV1().Pods(pod.Namespace).Create(background, pod, metav1.CreateOptions{})
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	made.Status.Phase = corev1.PodRunning
+	made.Status.PodIP = address
+	made.Status.PodIPs = []corev1.PodIP{{IP: address}}
+	if _, err := c.CoreV1().Pods(made.Namespace).UpdateStatus(background, made, metav1.UpdateOptions{}); err != nil {
+		return nil, err
+	}
+	return newPod(c.node, pod.Name, address)
+}
+
+func (c *cluster) ready(space, name string) error {
+	pod, err := c.CoreV1().Pods(space).Get(background, name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+	_, err = c.CoreV1().Pods(space).UpdateStatus(background, pod, metav1.UpdateOptions{})
+	return err
+}
+
+// service makes a Service in front of the pod of its name.
+func (c *cluster) service(space, name string, exported bool, change func(*corev1.Service)) error {
+	svc := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: space, Name: name},
+		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": name}},
+	}
+	if exported {
+		svc.Labels = map[string]string{exportLabel: "true"}
+	}
+	change(svc)
+	_, err := c.CoreV1().Services(space).Create(background, svc, metav1.CreateOptions{})
+	return err
+}
+
+const exportLabel = "service-mirror.io/exported"
+
+// port is a Service's port NAME PORT TARGET.
+func port(name string, number, target int32) corev1.ServicePort {
+	return corev1.ServicePort{Name: name, Port: number, TargetPort: intstr.FromInt32(target)}
+}
+
+// export exports a Service or takes that back.
+func (c *cluster) export(name string, exported bool) error {
+	value := any("true")
+	if !exported {
+		value = nil
+	}
+	return c.patch("default", name, map[string]any{"metadata": map[string]any{"labels": map[string]any{exportLabel: value}}})
+}
+
+// loadBalancer does what a load balancer's controller does: it gives a Service its address.
+func (c *cluster) loadBalancer(space, name, address string) error {
+	return c.patch(space, name, map[string]any{"status": map[string]any{"loadBalancer": map[string]any{"ingress": []any{map[string]any{"ip": address}}}}}, "status")
+}
+
+func (c *cluster) patch(space, name string, change map[string]any, subresources ...string) error {
+	text, err := json.Marshal(change)
+	if err != nil {
+		return err
+	}
+	_, err = c.CoreV1().Services(space).Patch(background, name, types.MergePatchType, text, metav1.PatchOptions{}, subresources...)
+	return err
+}
+
+// account writes a kubeconfig for a ServiceAccount of the cluster that may do this and nothing else.
+func (c *cluster) account(path string, rules []rbacv1.PolicyRule) error {
+	name := metav1.ObjectMeta{Namespace: "default", Name: "service-mirror"}
+	_, err := c.CoreV1().ServiceAccounts("default").Create(background, &corev1.ServiceAccount{ObjectMeta: name}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	if _, err := c.RbacV1().ClusterRoles().Create(background, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name.Name}, Rules: rules}, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	if _, err := c.RbacV1().ClusterRoleBindings().Create(background, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name.Name},
+		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "default", Name: name.Name}},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name.Name},
+	}, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: name.Name, Annotations: map[string]string{corev1.ServiceAccountNameKey: name.Name}},
+		Type:       corev1.SecretTypeServiceAccountToken,
+	}
+	if _, err := c.CoreV1().Secrets("default").Create(background, secret, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	if err := eventually("a token", func() (err error) {
+		secret, err = c.CoreV1().Secrets("default").Get(background, name.Name, metav1.GetOptions{})
+		if err == nil && len(secret.Data[corev1.ServiceAccountTokenKey]) == 0 {
+			err = errors.New("no token")
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	return clientcmd.WriteToFile(clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{"c": {Server: c.config.Host, CertificateAuthorityData: c.config.CAData}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": {Token: string(secret.Data[corev1.ServiceAccountTokenKey])}},
+		Contexts:       map[string]*clientcmdapi.Context{"c": {Cluster: "c", AuthInfo: "u"}},
+		CurrentContext: "c",
+	}, path)
+}
+
+// gone tells whether a Service is not there.
+func (c *cluster) gone(name string) error {
+	_, err := c.CoreV1().Services("default").Get(background, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return fmt.Errorf("Service %s is there (%v)", name, err)
+}
+
+// eventually waits until a check passes.
+func eventually(what string, check func() error) error {
+	deadline := time.Now().Add(soon)
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		if errors.Is(err, errEnded) || time.Now().After(deadline) {
+			return fmt.Errorf("not within %v: %s: %w", soon, what, err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}

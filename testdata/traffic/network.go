@@ -1,0 +1,159 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// The addresses. Pods and Services have the same ones in every cluster, so that
+// only a node's address and what a load balancer leads to it can be meant from
+// outside. Outer addresses are of the documentation ranges.
+const (
+	wireAddress = "192.0.2.1"   // this process's
+	podRouter   = "10.0.0.1"    // the node's, for its pods
+	podRange    = "10.0.0.0/24" // pods, in each cluster
+	serviceCIDR = "10.96.0.0/16"
+	dnsAddress  = "10.96.0.10"
+)
+
+// namespace is a network namespace: a node's or a pod's.
+type namespace struct {
+	name string
+	dir  string // for the logs of what runs in it
+}
+
+func newNamespace(dir, name string) (*namespace, error) {
+	if err := run("ip", "netns", "add", name); err != nil {
+		return nil, err
+	}
+	return &namespace{name: name, dir: dir}, run("ip", "-n", name, "link", "set", "lo", "up")
+}
+
+// command is a command that will run in the namespace.
+func (n *namespace) command(args ...string) *exec.Cmd {
+	return exec.Command("ip", append([]string{"netns", "exec", n.name}, args...)...)
+}
+
+// process is a server that runs in a namespace.
+type process struct {
+	*exec.Cmd
+	ended chan struct{}
+	log   string
+}
+
+// start starts a server; its log is NAMESPACE-NAME.log.
+func (n *namespace) start(name string, args ...string) (*process, error) {
+	p := &process{Cmd: n.command(args...), ended: make(chan struct{}), log: filepath.Join(n.dir, n.name+"-"+name+".log")}
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	log.Chmod(0o666) // a container's user may open its /dev/stdout
+	p.Stdout, p.Stderr = log, log
+	if err := p.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		p.Wait()
+		close(p.ended)
+	}()
+	return p, nil
+}
+
+// stop ends a server and waits for that.
+func (p *process) stop(signal syscall.Signal) {
+	p.Process.Signal(signal)
+	<-p.ended
+}
+
+// errEnded is for waiters: what has ended will not come about.
+var errEnded = errors.New("a server ended")
+
+func (p *process) alive() error {
+	select {
+	case <-p.ended:
+		log, _ := os.ReadFile(p.log)
+		return fmt.Errorf("%w: %s: %v\n%s", errEnded, filepath.Base(p.log), p.ProcessState, tail(string(log), 30))
+	default:
+		return nil
+	}
+}
+
+func tail(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// newWire makes the network between the nodes, in this process's own namespace.
+// It forwards nothing: nodes reach one another, and nothing else.
+func newWire() error {
+	return runAll(fmt.Sprintf(`
+		ip link add wire type bridge
+		ip address add %s/24 dev wire
+		ip link set wire up`, wireAddress))
+}
+
+// node makes a cluster's one node: on the wire, with a range of load balancer
+// addresses led to it.
+func newNode(dir, name, address, loadBalancers string) (*namespace, error) {
+	n, err := newNamespace(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := runAll(fmt.Sprintf(`
+		ip link add %[1]s type veth peer name eth0 netns %[1]s
+		ip link set %[1]s master wire up
+		ip -n %[1]s address add %[2]s/24 dev eth0
+		ip -n %[1]s link set eth0 up
+		ip -n %[1]s route add default via %[3]s
+		ip -n %[1]s route add unreachable %[4]s
+		ip netns exec %[1]s nft add table ip node
+		ip netns exec %[1]s nft add chain ip node postrouting {type nat hook postrouting priority 100;}
+		ip netns exec %[1]s nft add rule ip node postrouting ip saddr %[5]s oifname eth0 masquerade`,
+		name, address, wireAddress, loadBalancers, podRange)); err != nil {
+		return nil, err
+	}
+	return n, run("ip", "netns", "exec", name, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+}
+
+// pod makes a pod on a node: an address, a way to it, and the node's for all else.
+func newPod(node *namespace, name, address string) (*namespace, error) {
+	full := node.name + "-" + name
+	n, err := newNamespace(node.dir, full)
+	if err != nil {
+		return nil, err
+	}
+	// An interface's name has 15 characters at most, and only the address is short and unique.
+	link := "pod" + strings.ReplaceAll(strings.TrimPrefix(address, "10.0."), ".", "-")
+	if err := runAll(fmt.Sprintf(`
+		ip -n %[1]s link add %[2]s type veth peer name eth0 netns %[3]s
+		ip -n %[1]s address add %[4]s/32 dev %[2]s
+		ip -n %[1]s link set %[2]s up
+		ip -n %[1]s route add %[5]s/32 dev %[2]s
+		ip -n %[3]s address add %[5]s/32 dev eth0
+		ip -n %[3]s link set eth0 up
+		ip -n %[3]s route add %[4]s dev eth0
+		ip -n %[3]s route add default via %[4]s`, node.name, link, full, podRouter, address)); err != nil {
+		return nil, err
+	}
+	return n, writeFile(filepath.Join(n.etc(), "resolv.conf"),
+		"search default.svc.cluster.local svc.cluster.local cluster.local\nnameserver "+dnsAddress+"\noptions ndots:5\n")
+}
+
+// etc is the directory whose entries are the pod's own in /etc.
+func (n *namespace) etc() string { return filepath.Join("/etc/netns", n.name) }
+
+func (n *namespace) remove() error { return run("ip", "netns", "delete", n.name) }
+
+func writeFile(path, text string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(text), 0o644)
+}

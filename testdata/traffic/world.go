@@ -1,0 +1,191 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+)
+
+// world is everything: three clusters with their pods, and the daemon in London.
+type world struct {
+	dir, build            string
+	root                  *authority
+	london, paris, berlin *cluster
+	foo                   *namespace // the pod of London that calls
+	mirror                *namespace // the daemon's pod
+	daemon                *process
+}
+
+// newWorld makes the clusters named, London always, and their pods.
+func newWorld(others ...string) (*world, error) {
+	w := &world{dir: os.Getenv(isolatedVariable), build: os.Getenv("SERVICE_MIRROR_BUILD")}
+	if w.build == "" {
+		w.build = "../../.build"
+	}
+	var err error
+	if w.build, err = filepath.Abs(w.build); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"cluster", "coredns", "caddy", w.daemonName()} {
+		if _, err := os.Stat(w.binary(name)); err != nil {
+			return nil, fmt.Errorf("%w: make builds it, or setup.sh", err)
+		}
+	}
+	if w.root, err = newAuthority(filepath.Join(w.dir, "certificates")); err != nil {
+		return nil, err
+	}
+	if err := newWire(); err != nil {
+		return nil, err
+	}
+	made := map[string]**cluster{"london": &w.london, "paris": &w.paris, "berlin": &w.berlin}
+	var wg sync.WaitGroup
+	errs := make([]error, len(places))
+	for i, at := range places {
+		if err := run("ip", "route", "add", at.loadBalancers, "via", at.node); err != nil {
+			return nil, err
+		}
+		if at.name == "london" || strings.Contains(strings.Join(others, " "), at.name) {
+			wg.Go(func() { *made[at.name], errs[i] = newCluster(w, at) })
+		}
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return w, w.populate()
+}
+
+func (w *world) binary(name string) string { return filepath.Join(w.build, name) }
+
+// daemonName prefers the one that was built with the race detector.
+func (w *world) daemonName() string {
+	if _, err := os.Stat(w.binary("service-mirror-race")); err == nil {
+		return "service-mirror-race"
+	}
+	return "service-mirror"
+}
+
+// backends are the Services of Paris.
+var backends = []struct {
+	name     string
+	exported bool
+	ports    []corev1.ServicePort
+}{
+	{"bar", true, []corev1.ServicePort{port("http", 80, httpPort), port("https", 443, httpPort)}},
+	{"web", true, []corev1.ServicePort{port("http", 8080, httpPort)}},
+	{"secure", true, []corev1.ServicePort{port("tls", 443, httpsPort)}},
+	{"hello", true, []corev1.ServicePort{port("grpc", 9090, grpcPort)}},
+	{"postgres", true, []corev1.ServicePort{port("postgres", 5432, tcpPort)}},
+	{"private", false, []corev1.ServicePort{port("http", 80, httpPort)}},
+}
+
+// populate makes the pods and the daemon's credentials.
+func (w *world) populate() (err error) {
+	if w.foo, err = w.london.pod("default", "foo"); err != nil {
+		return err
+	}
+	if w.mirror, err = w.london.pod("default", "service-mirror"); err != nil {
+		return err
+	}
+	if err := w.root.issue("foo"); err != nil {
+		return err
+	}
+	if err := w.london.account(w.credentials("london"), []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"services", "endpoints"}, Verbs: []string{"list", "watch", "create", "update", "delete"}},
+		{APIGroups: []string{""}, Resources: []string{"namespaces"}, Verbs: []string{"list", "watch"}},
+		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list", "watch", "delete"}},
+		{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
+	}); err != nil {
+		return err
+	}
+	for _, c := range []*cluster{w.paris, w.berlin} {
+		if c == nil {
+			continue
+		}
+		if err := c.account(w.credentials(c.name), []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"services"}, Verbs: []string{"list", "watch"}},
+			{APIGroups: []string{""}, Resources: []string{"namespaces"}, ResourceNames: []string{"kube-system"}, Verbs: []string{"get"}},
+		}); err != nil {
+			return err
+		}
+		if err := w.root.issue(c.name+"-gateway", "*.default.svc.cluster.local"); err != nil {
+			return err
+		}
+		if err := w.root.issue(c.name+"-secure", "secure-"+c.name+".default.svc.cluster.local"); err != nil {
+			return err
+		}
+		for _, b := range backends {
+			if c == w.paris || b.name == "bar" {
+				if err := c.backend(b.name, b.exported, b.ports); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (w *world) credentials(cluster string) string {
+	return filepath.Join(w.dir, cluster+".credentials")
+}
+
+// backend makes a Service with one pod.
+func (c *cluster) backend(name string, exported bool, ports []corev1.ServicePort) error {
+	pod, err := c.pod("default", name)
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	secure := c.name + "-secure"
+	if _, err := pod.start("backend", self, "backend", "--name", name+" of "+c.name,
+		"--cert", c.world.root.file(secure), "--key", c.world.root.keyFile(secure)); err != nil {
+		return err
+	}
+	if err := c.ready("default", name); err != nil {
+		return err
+	}
+	return c.service("default", name, exported, func(svc *corev1.Service) { svc.Spec.Ports = ports })
+}
+
+// startDaemon starts service-mirror in its pod, for the clusters that there are.
+func (w *world) startDaemon() (err error) {
+	args := []string{w.binary(w.daemonName()), "--kubeconfig", w.credentials("london"), "--gateway", "gateway/gateway"}
+	for _, c := range []*cluster{w.paris, w.berlin} {
+		if c != nil {
+			args = append(args, "--remote", c.name+"="+w.credentials(c.name))
+		}
+	}
+	w.daemon, err = w.mirror.start("daemon", args...)
+	return err
+}
+
+// call has foo make a request, with its own resolver, and returns what came back.
+func (w *world) call(args ...string) (answer seen, err error) {
+	return callFrom(w.foo, args...)
+}
+
+func callFrom(pod *namespace, args ...string) (answer seen, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return seen{}, err
+	}
+	cmd := pod.command(append([]string{self, "client"}, args...)...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return seen{}, fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return answer, json.Unmarshal(out, &answer)
+}
