@@ -427,15 +427,16 @@ func (s *apiserver) setAdmit(admit func(runtime.Object)) {
 func (s *apiserver) remove(resource, namespace, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.delete(resource, cache.NewObjectName(namespace, name), nil); err != nil {
-		panic(err)
-	}
+	must(s.delete(resource, cache.NewObjectName(namespace, name), nil))
 }
 
-// removePair deletes a Service; Kubernetes then deletes its Endpoints.
+// removePair deletes a Service, and what Kubernetes deletes after it: its Endpoints.
 func (s *apiserver) removePair(namespace, name string) {
-	s.remove("services", namespace, name)
-	s.remove("endpoints", namespace, name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := cache.NewObjectName(namespace, name)
+	must(s.delete("services", key, nil))
+	must(s.delete("endpoints", key, nil))
 }
 
 func (s *apiserver) get(resource, namespace, name string) runtime.Object {

@@ -298,6 +298,22 @@ func (c *cluster) account(path string, rules []rbacv1.PolicyRule) error {
 	}, path)
 }
 
+// leads checks that the rules of the node's kube-proxy have these words; leadsNot, that they do not.
+func (c *cluster) leads(words string) error {
+	rules, err := c.node.command("nft", "list", "table", "ip", "kube-proxy").CombinedOutput()
+	if err == nil && !strings.Contains(string(rules), words) {
+		err = fmt.Errorf("no rule of kube-proxy in %s has %q", c.name, words)
+	}
+	return err
+}
+
+func (c *cluster) leadsNot(words string) error {
+	if c.leads(words) == nil {
+		return fmt.Errorf("a rule of kube-proxy in %s has %q", c.name, words)
+	}
+	return nil
+}
+
 // gone tells whether a Service is not there.
 func (c *cluster) gone(name string) error {
 	_, err := c.CoreV1().Services("default").Get(background, name, metav1.GetOptions{})
