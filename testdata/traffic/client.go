@@ -12,9 +12,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/websocket"
@@ -99,8 +101,19 @@ func (c *caller) call(target *url.URL, host string) (seen, error) {
 	return seen{}, fmt.Errorf("what is %s?", target.Scheme)
 }
 
-func (c *caller) http(ctx context.Context, target *url.URL, host string) (seen, error) {
+func (c *caller) http(ctx context.Context, target *url.URL, host string) (answer seen, wrong error) {
 	transport := &http.Transport{TLSClientConfig: c.tls, DisableKeepAlives: true}
+	var step atomic.Value // what a request that fails was waiting for
+	step.Store("resolve")
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		ConnectStart: func(_, address string) { step.Store("connect") },
+		GotConn:      func(httptrace.GotConnInfo) { step.Store("answer") },
+	})
+	defer func() {
+		if wrong != nil {
+			wrong = fmt.Errorf("%s: %w", step.Load(), wrong)
+		}
+	}()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
 		return seen{}, err
@@ -118,7 +131,6 @@ func (c *caller) http(ctx context.Context, target *url.URL, host string) (seen, 
 	if resp.StatusCode != http.StatusOK {
 		return seen{}, fmt.Errorf("status %d: %.200s", resp.StatusCode, body)
 	}
-	var answer seen
 	if len(body) > 0 { // a health check has none
 		err = json.Unmarshal(body, &answer)
 	}
@@ -247,7 +259,7 @@ func (c *caller) load(target *url.URL, rate int) tally {
 				}
 				result.FailedFor = max(result.FailedFor, at.Sub(first))
 				if len(result.Errors) < 5 {
-					result.Errors = append(result.Errors, err.Error())
+					result.Errors = append(result.Errors, at.Format(time.TimeOnly+".000: ")+err.Error())
 				}
 			})
 		}
