@@ -2,7 +2,7 @@
 #
 #   make demo          see it work: two real clusters, one exported Service
 #   make demo KEEP=1   the same, and leave the clusters up to play with
-#   make test          everything: unit, race, fuzz seeds, end to end
+#   make test          everything: unit, race, fuzz seeds, end to end, traffic
 #   make unit          the unit tests alone
 
 BUILD := $(CURDIR)/.build
@@ -10,7 +10,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Tests that wait overlap; more at once than this only slow one another down.
 PARALLEL ?= 6
 
-.PHONY: build demo test unit vet cluster e2e tools clean
+.PHONY: build race demo test unit vet cluster e2e traffic tools clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BUILD)/service-mirror .
@@ -18,21 +18,30 @@ build:
 demo: build cluster
 	BUILD=$(BUILD) KEEP=$(KEEP) testdata/demo.sh
 
-test: vet unit e2e
+test: vet unit e2e traffic
 
 vet:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	go vet ./...
 	cd testdata/e2e && go vet ./...
 	cd testdata/cluster && go vet ./e2e
+	cd testdata/traffic && go vet ./...
 
 unit: tools
 	go test -race -count=1 ./...
 
-e2e: tools cluster
+race: tools
 	go build -race -buildvcs=false -o $(BUILD)/service-mirror-race .
+
+e2e: race cluster
 	cd testdata/cluster && CLUSTER_BIN=$(BUILD)/cluster go test -count=1 ./e2e
 	cd testdata/e2e && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -parallel $(PARALLEL) -timeout 40m ./...
+
+# Network namespaces, so root and Linux; what it installs, setup.sh says. Verbose, for
+# it counts the requests that fail while things change.
+traffic: race cluster
+	testdata/traffic/setup.sh $(BUILD)
+	cd testdata/traffic && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -v -timeout 20m ./...
 
 cluster:
 	testdata/cluster/build.sh $(BUILD)/cluster

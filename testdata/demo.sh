@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Shows service-mirror at work between two real clusters on this machine. Called
-# by `make demo`, which builds what it runs. KEEP=1 leaves everything running.
+# Shows service-mirror at work between two real clusters on this machine, and then,
+# where it runs as root on Linux, a request on its way between two others that have
+# nodes. Called by `make demo`, which builds what it runs. KEEP=1 leaves the first
+# two running.
 set -euo pipefail
 
-build=${BUILD:-$(cd "$(dirname "$0")/.." && pwd)/.build}
+here=$(cd "$(dirname "$0")" && pwd)
+build=${BUILD:-$here/../.build}
 keep=${KEEP:-}
 dir=$(mktemp -d "${TMPDIR:-/tmp}/service-mirror-demo.XXXXXX")
 declare -A pid=()
@@ -89,6 +92,14 @@ await_cluster() {
 mirror=(--context london get service,endpoints bar-paris)
 address='jsonpath={.subsets[*].addresses[*].ip}:{.subsets[*].ports[*].port}'
 
+traffic=
+if [ "$(uname)" = Linux ] && [ "$(id -u)" -eq 0 ]; then
+	traffic=yes
+	step "For the last step: CoreDNS, nginx and what makes networks (installed and built once)"
+	"$here/traffic/setup.sh" "$build" >"$dir/setup.log" 2>&1 || { cat "$dir/setup.log" >&2; exit 1; }
+	echo "    ready"
+fi
+
 step "Two clusters, London and Paris: real control planes, no nodes"
 start_cluster london
 start_cluster paris
@@ -158,6 +169,13 @@ echo "    (nothing)"
 
 step "What the daemon said meanwhile"
 sed -E 's/^/    /; s/ +[0-9]+ [a-z]+\.go:[0-9]+\]//' "$dir/service-mirror.log" | cut -c1-170
+
+if [ -n "$traffic" ]; then
+	step "The request itself, between two clusters with nodes, kube-proxy and CoreDNS"
+	BUILD=$build "$here/traffic/demo.sh"
+else
+	step "As root on Linux this would end with the request itself, from a pod in London to bar"
+fi
 
 if [ -z "$keep" ]; then
 	step "Done; cleaning up. (KEEP=1 leaves the clusters running.)"

@@ -40,13 +40,6 @@ func show() error {
 	fmt.Println("\nfoo, a pod in London, calls bar, a Service in Paris:")
 	command := []string{"curl", "-sS", "http://" + name + "/"}
 	fmt.Println("foo$ " + strings.Join(command, " "))
-	if _, err := exec.LookPath("curl"); err != nil {
-		self, err := os.Executable()
-		if err != nil {
-			return err
-		}
-		command = []string{self, "client", "http://" + name + "/"}
-	}
 	out, err := w.foo.command(command...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)

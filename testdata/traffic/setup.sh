@@ -22,6 +22,7 @@ need nftables /usr/sbin/nft
 need nginx-light /usr/sbin/nginx
 need libnginx-mod-stream /usr/lib/nginx/modules/ngx_stream_module.so
 need haproxy /usr/sbin/haproxy
+command -v curl >/dev/null || need curl /usr/bin/curl
 
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" -ne 0 ]; then
