@@ -48,7 +48,7 @@ func program(name string) string {
 }
 
 func TestMain(m *testing.M) {
-	os.Exit(runTests(m))
+	os.Exit(isolated(func() int { return runTests(m) }))
 }
 
 func runTests(m *testing.M) int {

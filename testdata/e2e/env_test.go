@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,11 +33,12 @@ const (
 // env is what one test has for itself.
 type env struct {
 	*testing.T
+	local *cluster // where the daemon mirrors to
 	// id is the test's own: its namespace in every cluster, the value of the
 	// export label, the name of the daemon's ServiceAccounts.
 	id         string
 	ctx        context.Context
-	kubeconfig string // the daemon's, for london
+	kubeconfig string // the daemon's, for the local cluster
 }
 
 var ids atomic.Int32
@@ -49,17 +50,36 @@ func newEnv(t *testing.T) *env {
 }
 
 // newLoneEnv is for a test that would starve others.
-func newLoneEnv(t *testing.T) *env {
-	e := &env{T: t, id: fmt.Sprintf("t%d", ids.Add(1)), ctx: t.Context()}
-	e.makeNamespace(london, e.id)
-	e.kubeconfig = filepath.Join(t.TempDir(), "london.kubeconfig")
-	e.writeKubeconfig(e.kubeconfig, london.config.Host, london.config.CAData, e.account(london, []rbacv1.PolicyRule{
+func newLoneEnv(t *testing.T) *env { return newEnvIn(t, london, localRules...) }
+
+// newEnvIn gives a test credentials for a local cluster.
+func newEnvIn(t *testing.T, local *cluster, rules ...rbacv1.PolicyRule) *env {
+	e := &env{T: t, local: local, id: fmt.Sprintf("t%d", ids.Add(1)), ctx: t.Context()}
+	e.makeNamespace(local, e.id)
+	e.kubeconfig = filepath.Join(t.TempDir(), "local.kubeconfig")
+	e.writeKubeconfig(e.kubeconfig, local.config.Host, local.config.CAData, e.account(local, rules))
+	return e
+}
+
+// What the daemon may do in its own cluster: localRules are for the default
+// flags but for rangeRules, without which it does its work too.
+var (
+	coreRules = []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"services", "endpoints"}, Verbs: []string{"list", "watch", "create", "update", "delete"}},
 		{APIGroups: []string{""}, Resources: []string{"namespaces"}, Verbs: []string{"list", "watch", "create"}},
 		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list", "watch", "delete"}},
-	}))
-	return e
-}
+	}
+	rangeRules = []rbacv1.PolicyRule{
+		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"servicecidrs"}, Verbs: []string{"list", "watch"}},
+		{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"list", "watch"}},
+	}
+	localRules = slices.Concat(coreRules, rangeRules)
+	// sliceRules are needed besides with --endpoints-api=endpointslices.
+	sliceRules = []rbacv1.PolicyRule{
+		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"create", "update"}},
+		{APIGroups: []string{""}, Resources: []string{"endpoints"}, Verbs: []string{"get"}},
+	}
+)
 
 // makeNamespace makes a namespace that goes with the test.
 func (e *env) makeNamespace(c *cluster, name string) {
@@ -144,6 +164,7 @@ type remote struct {
 	proxy      *proxy
 	token      string
 	kubeconfig string
+	keys       string // of --remote, besides gateway=
 }
 
 func (e *env) remote(c *cluster) *remote { return e.remoteNamed(c, c.name+"-"+e.id) }
@@ -176,10 +197,10 @@ func (r *remote) writeKubeconfig() {
 
 // flag is the value of the daemon's --remote.
 func (r *remote) flag() string {
-	return fmt.Sprintf("%s=%s,gateway=%s/gateway", r.name, r.kubeconfig, r.env.id)
+	return fmt.Sprintf("%s=%s,gateway=%s/gateway", r.name, r.kubeconfig, r.env.id) + r.keys
 }
 
-// daemon starts a daemon in london with the given remotes.
+// daemon starts a daemon in the local cluster with the given remotes.
 func (e *env) daemon(remotes []*remote, args ...string) *daemon {
 	e.Helper()
 	args = append([]string{"--kubeconfig", e.kubeconfig, "--export-selector", exportLabel + "=" + e.id}, args...)
@@ -190,12 +211,17 @@ func (e *env) daemon(remotes []*remote, args ...string) *daemon {
 }
 
 // gateway makes the remote's gateway Service, or changes it, to have these
-// addresses.
-func (r *remote) gateway(ips ...string) {
+// addresses and hostnames.
+func (r *remote) gateway(ingress ...string) {
+	r.env.Helper()
+	r.gatewayNamed("gateway", ingress...)
+}
+
+func (r *remote) gatewayNamed(name string, ingress ...string) {
 	r.env.Helper()
 	services := r.CoreV1().Services(r.env.id)
 	_, err := services.Create(r.env.ctx, &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: "gateway"},
+		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.ServiceSpec{
 			Type:  corev1.ServiceTypeLoadBalancer,
 			Ports: []corev1.ServicePort{{Name: "gateway", Port: 8080}},
@@ -204,13 +230,17 @@ func (r *remote) gateway(ips ...string) {
 	if !apierrors.IsAlreadyExists(err) {
 		r.env.must(err)
 	}
-	ingress := []map[string]string{}
-	for _, ip := range ips {
-		ingress = append(ingress, map[string]string{"ip": ip})
+	entries := []map[string]string{}
+	for _, entry := range ingress {
+		kind := "hostname"
+		if _, err := netip.ParseAddr(entry); err == nil {
+			kind = "ip"
+		}
+		entries = append(entries, map[string]string{kind: entry})
 	}
-	patch, err := json.Marshal(map[string]any{"status": map[string]any{"loadBalancer": map[string]any{"ingress": ingress}}})
+	patch, err := json.Marshal(map[string]any{"status": map[string]any{"loadBalancer": map[string]any{"ingress": entries}}})
 	r.env.must(err)
-	_, err = services.Patch(r.env.ctx, "gateway", types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+	_, err = services.Patch(r.env.ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
 	r.env.must(err)
 }
 
@@ -259,141 +289,6 @@ func (e *env) remove(c *cluster, name string) {
 // label and unlabel export a Service and take that back.
 func (e *env) label(svc *corev1.Service)   { metav1.SetMetaDataLabel(&svc.ObjectMeta, exportLabel, e.id) }
 func (e *env) unlabel(svc *corev1.Service) { delete(svc.Labels, exportLabel) }
-
-// service and endpoints read from london.
-func (e *env) service(name string) *corev1.Service {
-	e.Helper()
-	svc, err := london.CoreV1().Services(e.id).Get(e.ctx, name, metav1.GetOptions{})
-	e.must(err)
-	return svc
-}
-
-func (e *env) endpoints(name string) *corev1.Endpoints {
-	e.Helper()
-	endpoints, err := london.CoreV1().Endpoints(e.id).Get(e.ctx, name, metav1.GetOptions{})
-	e.must(err)
-	return endpoints
-}
-
-// mirror is the name of a Service's mirror.
-func (r *remote) mirror(name string) string { return name + "-" + r.name }
-
-// mirrored checks that a Service of the remote has its mirror in london, whole
-// and with exactly these endpoint addresses.
-func (r *remote) mirrored(name string, addresses ...string) func() error {
-	return func() error {
-		exported, err := r.CoreV1().Services(r.env.id).Get(r.env.ctx, name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		svc, err := london.CoreV1().Services(r.env.id).Get(r.env.ctx, r.mirror(name), metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		endpoints, err := london.CoreV1().Endpoints(r.env.id).Get(r.env.ctx, r.mirror(name), metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		if svc.Spec.Type != corev1.ServiceTypeClusterIP || len(svc.Spec.Selector) > 0 || svc.Spec.ClusterIP == corev1.ClusterIPNone {
-			return fmt.Errorf("%s is no ClusterIP Service without selector: %+v", svc.Name, svc.Spec)
-		}
-		if want, got := ports(exported), ports(svc); !slices.Equal(want, got) {
-			return fmt.Errorf("%s has ports %v, want %v", svc.Name, got, want)
-		}
-		var wantTargets []string
-		if len(addresses) > 0 {
-			for _, port := range exported.Spec.Ports {
-				if port.Protocol == corev1.ProtocolTCP { // the gateway has no other
-					wantTargets = append(wantTargets, port.Name+":8080")
-				}
-			}
-		}
-		slices.Sort(wantTargets)
-		gotAddresses, gotTargets := contents(endpoints)
-		if !slices.Equal(addresses, gotAddresses) || !slices.Equal(wantTargets, gotTargets) {
-			return fmt.Errorf("Endpoints %s lead to %v %v, want %v %v", svc.Name, gotAddresses, gotTargets, addresses, wantTargets)
-		}
-		return nil
-	}
-}
-
-// ports describes the ports of a Service, sorted.
-func ports(svc *corev1.Service) []string {
-	var out []string
-	for _, p := range svc.Spec.Ports {
-		app := ""
-		if p.AppProtocol != nil {
-			app = *p.AppProtocol
-		}
-		out = append(out, fmt.Sprintf("%s:%d/%s %s", p.Name, p.Port, p.Protocol, app))
-	}
-	slices.Sort(out)
-	return out
-}
-
-// contents are the ready addresses, in their order, and the ports of Endpoints.
-func contents(endpoints *corev1.Endpoints) (addresses, targets []string) {
-	for _, subset := range endpoints.Subsets {
-		for _, address := range subset.Addresses {
-			addresses = append(addresses, address.IP)
-		}
-		for _, port := range subset.Ports {
-			targets = append(targets, fmt.Sprintf("%s:%d", port.Name, port.Port))
-		}
-	}
-	slices.Sort(targets)
-	return addresses, targets
-}
-
-// gone checks that nothing is left of a mirror.
-func (r *remote) gone(name string) func() error {
-	return func() error {
-		mirror := r.mirror(name)
-		if _, err := london.CoreV1().Services(r.env.id).Get(r.env.ctx, mirror, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("Service %s is there (%v)", mirror, err)
-		}
-		if _, err := london.CoreV1().Endpoints(r.env.id).Get(r.env.ctx, mirror, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("Endpoints %s are there (%v)", mirror, err)
-		}
-		return nil
-	}
-}
-
-// identities are UID and ClusterIP of every Service of the test in london.
-func (e *env) identities() map[string]string {
-	e.Helper()
-	list, err := london.CoreV1().Services(e.id).List(e.ctx, metav1.ListOptions{})
-	e.must(err)
-	out := map[string]string{}
-	for _, svc := range list.Items {
-		out[svc.Name] = string(svc.UID) + " " + svc.Spec.ClusterIP
-	}
-	return out
-}
-
-func (e *env) sameIdentities(before map[string]string) {
-	e.Helper()
-	if now := e.identities(); !maps.Equal(before, now) {
-		e.Errorf("UIDs or ClusterIPs changed:\nbefore %v\nnow    %v", before, now)
-	}
-}
-
-// snapshot is everything about an object, byte for byte.
-func snapshot(obj any) string {
-	text, err := json.Marshal(obj)
-	if err != nil {
-		panic(err)
-	}
-	return string(text)
-}
-
-// noWrites checks that this test's daemon has written nothing in london.
-func (e *env) noWrites(since auditMark) {
-	e.Helper()
-	if writes := london.writes(e.T, e.id, since); len(writes) > 0 {
-		e.Errorf("%d writes, want none: %v", len(writes), writes[:min(len(writes), 10)])
-	}
-}
 
 // eventually waits until a check passes.
 func (e *env) eventually(within time.Duration, what string, check func() error) {
