@@ -7,12 +7,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -29,6 +32,23 @@ type cluster struct {
 
 // The clusters that all tests share: the daemon runs in london.
 var london, paris, berlin *cluster
+
+// dualStack is a local cluster with both IP families, started for the first test
+// that needs it.
+var dualStack func() (*cluster, error)
+
+// newDualStackEnv is newEnv in that cluster.
+func newDualStackEnv(t *testing.T, more ...rbacv1.PolicyRule) *env {
+	t.Parallel()
+	local, err := dualStack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dualStackRuns.Store(local)
+	return newEnvIn(t, local, slices.Concat(localRules, more)...)
+}
+
+var dualStackRuns atomic.Pointer[cluster]
 
 // program is the path of a program under test or one that it needs, built by the Makefile.
 func program(name string) string {
@@ -58,6 +78,9 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	dualStack = sync.OnceValues(func() (*cluster, error) {
+		return startCluster("lisbon", filepath.Join(dir, "lisbon"), "--service-cluster-ip-range", "10.96.0.0/16,fd00:96::/112")
+	})
 	var wg sync.WaitGroup
 	for name, c := range map[string]**cluster{"london": &london, "paris": &paris, "berlin": &berlin} {
 		wg.Go(func() {
@@ -72,7 +95,7 @@ func runTests(m *testing.M) int {
 	if london != nil && paris != nil && berlin != nil {
 		code = m.Run()
 	}
-	for _, c := range []*cluster{london, paris, berlin} {
+	for _, c := range []*cluster{london, paris, berlin, dualStackRuns.Load()} {
 		if c != nil {
 			c.stop()
 		}
@@ -81,8 +104,8 @@ func runTests(m *testing.M) int {
 }
 
 // startCluster starts a control plane and waits until it is ready.
-func startCluster(name, dir string) (*cluster, error) {
-	cmd := exec.Command(program("cluster"), "--name", name, "--dir", dir)
+func startCluster(name, dir string, more ...string) (*cluster, error) {
+	cmd := exec.Command(program("cluster"), append([]string{"--name", name, "--dir", dir}, more...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

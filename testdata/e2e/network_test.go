@@ -119,5 +119,18 @@ func (e *env) livingAddress() string {
 	return fmt.Sprintf("198.51.100.%d", n)
 }
 
+// livingAddress6 is another, of IPv6.
+func (e *env) livingAddress6() string {
+	e.Helper()
+	text := fmt.Sprintf("2001:db8:100::%x", livingAddresses.Add(1))
+	lo, err := netlink.LinkByName("lo")
+	e.must(err)
+	addr, err := netlink.ParseAddr(text + "/128")
+	e.must(err)
+	addr.Flags = unix.IFA_F_NODAD
+	e.must(netlink.AddrAdd(lo, addr))
+	return text
+}
+
 // deadAddress answers nothing.
 const deadAddress = "203.0.113.1"

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -36,7 +37,7 @@ func (e *env) openDoors(address string, port int) *doors {
 }
 
 func (e *env) closedDoors(address string, port int) *doors {
-	d := &doors{t: e.T, address: fmt.Sprintf("%s:%d", address, port)}
+	d := &doors{t: e.T, address: net.JoinHostPort(address, strconv.Itoa(port))}
 	d.status.Store(http.StatusOK)
 	e.Cleanup(d.close)
 	return d
