@@ -10,12 +10,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/labels"
@@ -74,7 +76,7 @@ func mirrorAll(ctx context.Context, cfg *config) error {
 	if err != nil {
 		return fmt.Errorf("local cluster: %w", err)
 	}
-	local = cfg.client.Tune(local, "", &remote.Network{})
+	local = cfg.remote.Client.Tune(local, "", &remote.Network{})
 	client, err := kubernetes.NewForConfig(local)
 	if err != nil {
 		return fmt.Errorf("local cluster: %w", err)
@@ -84,11 +86,12 @@ func mirrorAll(ctx context.Context, cfg *config) error {
 		return fmt.Errorf("local cluster: %w", err)
 	}
 	logger := klog.FromContext(ctx)
-	logger.Info("Starting", "program", cfg.client.UserAgent, "localCluster", local.Host, "remotes", len(cfg.remotes))
+	logger.Info("Starting", "program", cfg.remote.Client.UserAgent, "localCluster", local.Host, "remotes", len(cfg.remotes))
 	controller := mirror.New(client, meta, cfg.options, logger)
+	cfg.remote.Gateway.Filter.Local = controller.LocalRanges
 	var remotes []*remote.Remote
 	for _, spec := range cfg.remotes {
-		r := remote.New(spec, cfg.selector, cfg.client, controller.Hooks(spec.Name))
+		r := remote.New(spec, cfg.remote, controller.Hooks(spec.Name))
 		controller.Add(r)
 		remotes = append(remotes, r)
 	}
@@ -141,10 +144,10 @@ func (cfg *config) describe() string {
 type config struct {
 	flags                   *pflag.FlagSet
 	kubeconfig, kubecontext string
-	selector                string
 	remotes                 []remote.Spec
+	remote                  remote.Options
 	options                 mirror.Options
-	client                  remote.ClientOptions
+	gateway                 gatewayFlags
 }
 
 // parse reads and checks the flags. The error has a line for each mistake.
@@ -155,20 +158,23 @@ func parse(args []string) (*config, error) {
 	f.SortFlags = false
 	remotes := f.StringArray("remote", nil, "a remote cluster, as `NAME=KUBECONFIG[,KEY=VALUE]…`; repeat it for each. NAME is a DNS label and ends its mirrors' names. "+
 		"The keys: context=NAME in the kubeconfig; gateway=NS/NAME and gateway-port=NAME|NUMBER in place of the flags of those names; "+
-		"address=IP, repeatable, in place of the addresses that the gateway Service has; "+
+		"more gateway=NS/NAME for Services that choose one with the annotation service-mirror.io/gateway; "+
+		"address=IP|HOSTNAME, repeatable, in place of the addresses that the gateway Service has; "+
+		"tcp-services=NS/NAME and udp-services=NS/NAME of a ConfigMap with reserved gateway ports, as ingress-nginx has them; "+
+		"cluster-domain=DOMAIN in place of the flag of that name; "+
 		"uid=UID of the cluster to expect, which is that of its kube-system namespace")
 	f.StringVar(&cfg.kubeconfig, "kubeconfig", "", "kubeconfig `PATH` of the local cluster (default: in a pod its own ServiceAccount, else as kubectl does)")
 	f.StringVar(&cfg.kubecontext, "context", "", "context `NAME` for the local cluster (default: the kubeconfig's current one)")
-	gatewayName := f.String("gateway", "", "gateway Service `NS/NAME` of the remotes that name none")
-	gatewayPort := f.String("gateway-port", "", "`NAME|NUMBER` of the gateway port that all traffic goes to, for the remotes that name none (default: chosen for each port by name, protocol and number)")
-	f.StringVar(&cfg.selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of the Services that remotes export")
+	f.StringVar(&cfg.remote.Selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of the Services that remotes export")
 	f.StringSliceVar(&cfg.options.CopyLabels, "copy-labels", nil, "label `KEY,…` copied from exported Services to their mirrors")
 	f.StringSliceVar(&cfg.options.CopyAnnotations, "copy-annotations", nil, "annotation `KEY,…` likewise")
 	f.BoolVar(&cfg.options.IncludeSystem, "include-system", false, "mirror exported Services of kube-system too")
 	f.BoolVar(&cfg.options.CreateNamespaces, "create-namespaces", false, "make a namespace that an exported Service needs, instead of waiting for it")
+	f.StringVar((*string)(&cfg.options.EndpointsAPI), "endpoints-api", string(mirror.UseEndpoints), "`KIND` of object that carries a mirror's addresses: endpoints or endpointslices; to change it on a running cluster loses none")
+	cfg.addGatewayFlags()
 	f.IntVar(&cfg.options.Workers, "workers", 32, "`NUMBER` of mirrors worked on in parallel, 1 to 1000")
-	f.Float32Var(&cfg.client.QPS, "kube-api-qps", 0, "`NUMBER` of requests a second to each API server; 0 is no limit on this side: API Priority and Fairness is the server's own")
-	f.IntVar(&cfg.client.Burst, "kube-api-burst", 0, "`NUMBER` of requests at once above --kube-api-qps; 0 is as many as that")
+	f.Float32Var(&cfg.remote.Client.QPS, "kube-api-qps", 0, "`NUMBER` of requests a second to each API server; 0 is no limit on this side: API Priority and Fairness is the server's own")
+	f.IntVar(&cfg.remote.Client.Burst, "kube-api-burst", 0, "`NUMBER` of requests at once above --kube-api-qps; 0 is as many as that")
 	logging := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(logging)
 	f.AddGoFlagSet(logging)
@@ -179,38 +185,97 @@ func parse(args []string) (*config, error) {
 	for _, arg := range f.Args() {
 		wrong.add(arg, errors.New("not a flag: this program takes flags alone"))
 	}
-	var shared gateway.Config
-	var err error
-	if *gatewayName != "" {
-		shared.Service, err = remote.ParseObjectName(*gatewayName)
-		wrong.add("--gateway", err)
-	}
-	if *gatewayPort != "" {
-		shared.Port = *gatewayPort
-		wrong.add("--gateway-port", gateway.ValidatePort(*gatewayPort))
-	}
+	shared, filter := cfg.checkGateway(&wrong)
 	if len(*remotes) == 0 {
 		wrong.add("--remote", errors.New("no remote cluster is given"))
 	}
 	for _, text := range *remotes {
-		cfg.addRemote(text, shared, &wrong)
+		cfg.addRemote(text, shared, filter, &wrong)
 	}
-	wrong.add("--export-selector", checkSelector(cfg.selector))
+	wrong.add("--export-selector", checkSelector(cfg.remote.Selector))
 	wrong.add("--copy-labels", mirror.ValidateKeys(cfg.options.CopyLabels))
 	wrong.add("--copy-annotations", mirror.ValidateKeys(cfg.options.CopyAnnotations))
+	if api := cfg.options.EndpointsAPI; api != mirror.UseEndpoints && api != mirror.UseEndpointSlices {
+		wrong.add("--endpoints-api", fmt.Errorf("%q is neither endpoints nor endpointslices", api))
+	}
 	if n := cfg.options.Workers; n < 1 || n > 1000 {
 		wrong.add("--workers", fmt.Errorf("%d is not from 1 to 1000", n))
 	}
-	if cfg.client.QPS < 0 {
+	if cfg.remote.Client.QPS < 0 {
 		wrong.add("--kube-api-qps", errors.New("must not be negative"))
 	}
-	if cfg.client.Burst < 0 {
+	if cfg.remote.Client.Burst < 0 {
 		wrong.add("--kube-api-burst", errors.New("must not be negative"))
-	} else if cfg.client.Burst == 0 {
-		cfg.client.Burst = max(1, int(cfg.client.QPS))
+	} else if cfg.remote.Client.Burst == 0 {
+		cfg.remote.Client.Burst = max(1, int(cfg.remote.Client.QPS))
 	}
-	cfg.client.UserAgent = "service-mirror/" + programVersion()
+	cfg.remote.Client.UserAgent = "service-mirror/" + programVersion()
 	return cfg, errors.Join(wrong...)
+}
+
+// gatewayFlags are the flags about gateways, as they are typed.
+type gatewayFlags struct {
+	name, port, domain, dnsServer string
+	deny, allow                   []string
+}
+
+func (cfg *config) addGatewayFlags() {
+	f, raw, options := cfg.flags, &cfg.gateway, &cfg.remote.Gateway
+	f.StringVar(&raw.name, "gateway", "", "gateway Service `NS/NAME` of the remotes that name none")
+	f.StringVar(&raw.port, "gateway-port", "", "`NAME|NUMBER` of the gateway port that all traffic goes to, for the remotes that name none (default: chosen for each port by name, protocol and number)")
+	f.StringSliceVar(&raw.deny, "gateway-deny", nil, "`CIDR,…` of addresses that no gateway may have, besides this cluster's own and those that lead nowhere")
+	f.StringSliceVar(&raw.allow, "gateway-allow", nil, "`CIDR,…` of the only addresses that gateways may have")
+	f.StringVar(&raw.domain, "cluster-domain", "cluster.local", "DNS `DOMAIN` of this cluster, under which no gateway may have its hostname, and of the remotes that name no other")
+	f.DurationVar(&options.Refresh, "dns-refresh", 30*time.Second, "`DURATION` after which a gateway's hostname is resolved again, at least 1s")
+	f.StringVar(&raw.dnsServer, "dns-server", "", "`ADDRESS:PORT` of a DNS server to ask instead of the system's, for debugging")
+	probe := &options.Probe
+	f.StringVar((*string)(&probe.Kind), "probe", string(gateway.ProbeNone), "`KIND` of probe that tells whether a gateway's address lives: tcp, http or none. One that does not becomes not ready")
+	f.StringVar(&probe.Port, "probe-port", "", "`NAME|NUMBER` of the gateway port to probe (default: the port that all traffic goes to, else the lowest TCP port)")
+	f.StringVar(&probe.Path, "probe-path", "/", "`PATH` that an http probe asks for; any answer below 400 will do")
+	f.DurationVar(&probe.Period, "probe-period", 5*time.Second, "`DURATION` between two probes of an address")
+	f.DurationVar(&probe.Timeout, "probe-timeout", 2*time.Second, "`DURATION` after which a probe has failed")
+	f.IntVar(&probe.Threshold, "probe-threshold", 3, "`NUMBER` of probes in a row that must fail; one that succeeds makes the address ready again")
+}
+
+// checkGateway reads the flags about gateways: what remotes share, and which
+// addresses are refused.
+func (cfg *config) checkGateway(wrong *mistakes) (shared gateway.Config, filter gateway.Filter) {
+	raw, options := cfg.gateway, &cfg.remote.Gateway
+	var err error
+	if raw.name != "" {
+		shared.Service, err = remote.ParseObjectName(raw.name)
+		wrong.add("--gateway", err)
+	}
+	if raw.port != "" {
+		shared.Port = raw.port
+		wrong.add("--gateway-port", gateway.ValidatePort(raw.port))
+	}
+	wrong.add("--cluster-domain", remote.ValidateDomain(raw.domain))
+	shared.Domain, filter.Domain = raw.domain, raw.domain
+	for _, list := range []struct {
+		flag  string
+		texts []string
+		to    *[]netip.Prefix
+	}{{"--gateway-deny", raw.deny, &filter.Deny}, {"--gateway-allow", raw.allow, &filter.Allow}} {
+		for _, text := range list.texts {
+			prefix, err := gateway.ParsePrefix(text)
+			wrong.add(list.flag, err)
+			*list.to = append(*list.to, prefix)
+		}
+	}
+	if options.Refresh < time.Second {
+		wrong.add("--dns-refresh", fmt.Errorf("%v is less than 1s", options.Refresh))
+	}
+	if raw.dnsServer != "" {
+		if _, err := netip.ParseAddrPort(raw.dnsServer); err != nil {
+			wrong.add("--dns-server", fmt.Errorf("%q is not ADDRESS:PORT", raw.dnsServer))
+		}
+	}
+	if err := options.Probe.Validate(); err != nil {
+		*wrong = append(*wrong, err)
+	}
+	options.Filter, options.Resolver = filter, gateway.NewResolver(raw.dnsServer)
+	return shared, filter
 }
 
 // mistakes are what is wrong with the flags, one line each.
@@ -226,16 +291,20 @@ func (m *mistakes) add(flag string, err error) {
 	}
 }
 
-// addRemote reads one --remote; what it does not say of its gateway, shared does.
-func (cfg *config) addRemote(text string, shared gateway.Config, wrong *mistakes) {
+// addRemote reads one --remote; what it does not say of its gateways, shared does.
+func (cfg *config) addRemote(text string, shared gateway.Config, filter gateway.Filter, wrong *mistakes) {
 	spec, err := remote.ParseSpec(text)
 	if err != nil {
 		wrong.add("--remote "+text, err)
 		return
 	}
-	spec.Gateway.Service = cmp.Or(spec.Gateway.Service, shared.Service)
-	spec.Gateway.Port = cmp.Or(spec.Gateway.Port, shared.Port)
-	wrong.add("--remote "+spec.Name, spec.Gateway.Validate())
+	for i := range spec.Gateways {
+		config := &spec.Gateways[i]
+		config.Service = cmp.Or(config.Service, shared.Service)
+		config.Port = cmp.Or(config.Port, shared.Port)
+		config.Domain = cmp.Or(config.Domain, shared.Domain)
+		wrong.add("--remote "+spec.Name, config.Validate(filter))
+	}
 	for _, other := range cfg.remotes {
 		if other.Name == spec.Name {
 			wrong.add("--remote "+spec.Name, errors.New("two remotes have this name: their mirrors would be one another's"))

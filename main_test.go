@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/tools/cache"
@@ -17,24 +19,29 @@ import (
 	"service-mirror.io/service-mirror/remote"
 )
 
-var shared = gateway.Config{Service: cache.NewObjectName("ingress", "gateway")}
+var shared = gateway.Config{Service: cache.NewObjectName("ingress", "gateway"), Domain: "cluster.local"}
 
 func TestDefaults(t *testing.T) {
 	cfg, err := parse([]string{"--remote", "paris=a.kubeconfig", "--gateway", "ingress/gateway"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.selector != "service-mirror.io/exported=true" {
-		t.Errorf("selector %q", cfg.selector)
+	if cfg.remote.Selector != "service-mirror.io/exported=true" {
+		t.Errorf("selector %q", cfg.remote.Selector)
 	}
-	if want := (mirror.Options{Workers: 32}); !reflect.DeepEqual(cfg.options, want) {
+	if want := (mirror.Options{Policy: mirror.Policy{EndpointsAPI: mirror.UseEndpoints}, Workers: 32}); !reflect.DeepEqual(cfg.options, want) {
 		t.Errorf("options %+v, want %+v", cfg.options, want)
 	}
-	if want := []remote.Spec{{Name: "paris", Kubeconfig: "a.kubeconfig", Gateway: shared}}; !reflect.DeepEqual(cfg.remotes, want) {
+	if want := []remote.Spec{{Name: "paris", Kubeconfig: "a.kubeconfig", Gateways: []gateway.Config{shared}}}; !reflect.DeepEqual(cfg.remotes, want) {
 		t.Errorf("remotes %+v, want %+v", cfg.remotes, want)
 	}
-	if cfg.client.QPS != 0 || cfg.client.Burst < 1 || !strings.HasPrefix(cfg.client.UserAgent, "service-mirror/") {
-		t.Errorf("client %+v", cfg.client)
+	if cfg.remote.Client.QPS != 0 || cfg.remote.Client.Burst < 1 || !strings.HasPrefix(cfg.remote.Client.UserAgent, "service-mirror/") {
+		t.Errorf("client %+v", cfg.remote.Client)
+	}
+	gw := cfg.remote.Gateway
+	if want := (gateway.Probe{Kind: gateway.ProbeNone, Path: "/", Period: 5 * time.Second, Timeout: 2 * time.Second, Threshold: 3}); gw.Probe != want ||
+		gw.Refresh != 30*time.Second || gw.Filter.Domain != "cluster.local" || len(gw.Filter.Deny)+len(gw.Filter.Allow) > 0 {
+		t.Errorf("gateways %+v", gw)
 	}
 	if cfg.kubeconfig != "" || cfg.kubecontext != "" {
 		t.Errorf("local cluster %q, %q", cfg.kubeconfig, cfg.kubecontext)
@@ -43,32 +50,43 @@ func TestDefaults(t *testing.T) {
 
 func TestEveryFlag(t *testing.T) {
 	cfg, err := parse([]string{
-		"--remote", "paris=a", "--remote", "berlin=b,gateway=own/gw,gateway-port=http,context=c,uid=u",
+		"--remote", "paris=a", "--remote", "berlin=b,gateway=own/gw,gateway-port=http,context=c,uid=u,cluster-domain=berlin.local,gateway=own/more",
 		"--remote", "rome=c,address=192.0.2.1",
 		"--gateway", "ingress/gateway", "--gateway-port", "8443",
 		"--kubeconfig", "k", "--context", "x", "--export-selector", "a=b,c!=d",
 		"--copy-labels", "team,tier", "--copy-labels", "x", "--copy-annotations", "note",
+		"--gateway-deny", "198.51.100.0/24,203.0.113.9", "--gateway-allow", "192.0.2.0/24", "--cluster-domain", "london.local",
+		"--dns-refresh", "1m", "--dns-server", "192.0.2.53:53", "--endpoints-api", "endpointslices",
+		"--probe", "http", "--probe-port", "8081", "--probe-path", "/healthz", "--probe-period", "3s", "--probe-timeout", "1s", "--probe-threshold", "2",
 		"--include-system", "--create-namespaces", "--workers", "5", "--kube-api-qps", "10", "--kube-api-burst", "20",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantRemotes := []remote.Spec{
-		{Name: "paris", Kubeconfig: "a", Gateway: gateway.Config{Service: shared.Service, Port: "8443"}},
-		{Name: "berlin", Kubeconfig: "b", Context: "c", UID: "u", Gateway: gateway.Config{Service: cache.NewObjectName("own", "gw"), Port: "http"}},
-		{Name: "rome", Kubeconfig: "c", Gateway: gateway.Config{Service: shared.Service, Port: "8443", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}},
+		{Name: "paris", Kubeconfig: "a", Gateways: []gateway.Config{{Service: shared.Service, Port: "8443", Domain: "london.local"}}},
+		{Name: "berlin", Kubeconfig: "b", Context: "c", UID: "u", Gateways: []gateway.Config{
+			{Service: cache.NewObjectName("own", "gw"), Port: "http", Domain: "berlin.local"},
+			{Service: cache.NewObjectName("own", "more"), Port: "http", Domain: "berlin.local"}}},
+		{Name: "rome", Kubeconfig: "c", Gateways: []gateway.Config{{Service: shared.Service, Port: "8443", Domain: "london.local", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}}},
 	}
 	if !reflect.DeepEqual(cfg.remotes, wantRemotes) {
 		t.Errorf("remotes:\ngot  %+v\nwant %+v", cfg.remotes, wantRemotes)
 	}
 	wantOptions := mirror.Options{
-		Policy:           mirror.Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true},
+		Policy:           mirror.Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: mirror.UseEndpointSlices},
 		CreateNamespaces: true, Workers: 5,
 	}
 	if !reflect.DeepEqual(cfg.options, wantOptions) {
 		t.Errorf("options:\ngot  %+v\nwant %+v", cfg.options, wantOptions)
 	}
-	if cfg.kubeconfig != "k" || cfg.kubecontext != "x" || cfg.selector != "a=b,c!=d" || cfg.client.QPS != 10 || cfg.client.Burst != 20 {
+	gw := cfg.remote.Gateway
+	if want := (gateway.Probe{Kind: gateway.ProbeHTTP, Port: "8081", Path: "/healthz", Period: 3 * time.Second, Timeout: time.Second, Threshold: 2}); gw.Probe != want ||
+		gw.Refresh != time.Minute || gw.Filter.Domain != "london.local" ||
+		fmt.Sprint(gw.Filter.Deny, gw.Filter.Allow) != "[198.51.100.0/24 203.0.113.9/32] [192.0.2.0/24]" {
+		t.Errorf("gateways %+v", gw)
+	}
+	if cfg.kubeconfig != "k" || cfg.kubecontext != "x" || cfg.remote.Selector != "a=b,c!=d" || cfg.remote.Client.QPS != 10 || cfg.remote.Client.Burst != 20 {
 		t.Errorf("got %+v", cfg)
 	}
 }
@@ -93,6 +111,14 @@ func TestMistakes(t *testing.T) {
 		{"two of one name", append(paris[:2:2], "--remote", "paris=b,gateway=ingress/gateway"), []string{"--remote paris: two remotes have this name"}},
 		{"bad gateway", append(paris[:2:2], "--gateway", "gw"), []string{`--gateway: gateway "gw" is not NAMESPACE/NAME`}},
 		{"bad gateway port", append(paris[:2:2], "--gateway-port", "0"), []string{`--gateway-port: gateway-port "0" is neither`}},
+		{"bad ranges", append(paris[:2:2], "--gateway-deny", "192.0.2.1/24,x", "--gateway-allow", "y"), []string{
+			"--gateway-deny: 192.0.2.1/24 has bits beyond its length", `--gateway-deny: "x" is neither`, `--gateway-allow: "y" is neither`}},
+		{"a denied address", []string{"--remote", "paris=a,address=192.0.2.1,gateway-port=80", "--gateway-deny", "192.0.2.0/24"}, []string{"--remote paris: address=192.0.2.1: --gateway-deny has"}},
+		{"bad DNS", append(paris[:2:2], "--dns-refresh", "10ms", "--dns-server", "ns.example.com", "--cluster-domain", "_"), []string{
+			"--cluster-domain: ", "--dns-refresh: 10ms is less than 1s", `--dns-server: "ns.example.com" is not ADDRESS:PORT`}},
+		{"bad probe", append(paris[:2:2], "--probe", "icmp", "--probe-port", "0", "--probe-path", "x", "--probe-period", "1ms", "--probe-timeout", "1s", "--probe-threshold", "0"), []string{
+			`--probe: "icmp" is not tcp, http or none`, "--probe-port: ", "--probe-path: ", "--probe-period: 1ms is less", "--probe-timeout: 1s is not", "--probe-threshold: 0 is less"}},
+		{"bad API", append(paris[:2:2], "--endpoints-api", "slices"), []string{`--endpoints-api: "slices" is neither`}},
 		{"empty selector", append(paris[:2:2], "--export-selector", ""), []string{"--export-selector: an empty selector would export every Service"}},
 		{"blank selector", append(paris[:2:2], "--export-selector", " "), []string{"--export-selector: an empty selector"}},
 		{"no selector", append(paris[:2:2], "--export-selector", "a in b"), []string{"--export-selector: "}},
@@ -172,7 +198,7 @@ func TestVersion(t *testing.T) {
 	defer func(before string) { version = before }(version)
 	version = "v1.2.3"
 	cfg, err := parse([]string{"--remote", "paris=a,gateway=ingress/gateway"})
-	if err != nil || cfg.client.UserAgent != "service-mirror/v1.2.3" {
-		t.Errorf("got %q, %v", cfg.client.UserAgent, err)
+	if err != nil || cfg.remote.Client.UserAgent != "service-mirror/v1.2.3" {
+		t.Errorf("got %q, %v", cfg.remote.Client.UserAgent, err)
 	}
 }

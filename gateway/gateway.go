@@ -1,15 +1,20 @@
 // Package gateway knows how a remote cluster is entered: it reads the gateway
 // Service (type LoadBalancer, in front of any ingress controller) into
-// addresses and ports, and it alone knows which port of the gateway serves
-// which port of an exported Service.
+// addresses and ports, resolves hostnames, asks the addresses whether they
+// live, and it alone knows which port of the gateway serves which port of an
+// exported Service.
 //
-// It is pure: no client, no clock, no logging. Who fetches the gateway Service,
-// and when it counts as known, is not its business.
+// gateway.go, ports.go, reserved.go and filter.go are pure: no client, no clock,
+// no logging. watch.go, names.go and probe.go keep a gateway up to date. Who
+// fetches the gateway Service, and what is made of the gateway, is not this
+// package's business.
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,127 +22,227 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/tools/cache"
 )
 
-// MaxAddresses bounds what one gateway may put into every mirror: addresses
-// come from the remote, and each is written once per mirror.
-const MaxAddresses = 64
+// What one gateway may put into every mirror is bounded: it comes from the
+// remote, is written once per mirror, and each hostname is asked for again and
+// again.
+const (
+	MaxAddresses = 64
+	MaxHostnames = 16
+)
 
 // Gateway is the entrance of a remote cluster.
 type Gateway struct {
-	Addresses []netip.Addr         // sorted, unique, fit to be written into Endpoints
+	Addresses []Address            // sorted, unique, fit to be written into Endpoints
+	Partial   bool                 // not all addresses are known yet: those that live Endpoints have stay too
 	Ports     []corev1.ServicePort // what the gateway listens on
 	Port      string               // name or number of the only port to use; empty: choose by the port rule
+	Static    bool                 // Ports is what the flags say, not what a Service has
+	Reserved  Reserved             // ports that serve one Service alone
+	Linkerd   Linkerd              // zero: the gateway is not Linkerd's
 }
+
+// Address is one address of a gateway.
+type Address struct {
+	netip.Addr
+	Health Health
+}
+
+// Health is whether connections to an address may be expected to succeed.
+type Health int
+
+// The zero Health is that of an address that nobody probes.
+const (
+	Ready    Health = iota
+	NotReady        // it failed its probes
+	Unasked         // it has not answered yet: what live Endpoints say of it holds, and a new one is ready
+)
+
+func (h Health) String() string { return [...]string{"ready", "not ready", "not asked yet"}[h] }
+
+// Linkerd is what Linkerd's proxies are told of a gateway that is Linkerd's.
+type Linkerd struct {
+	Identity string // the gateway's TLS name
+	Domain   string // the remote's cluster domain
+}
+
+// identityAnnotation stands on Linkerd's gateway Services.
+const identityAnnotation = "mirror.linkerd.io/gateway-identity"
 
 // Equal tells whether two gateways, either of which may be unknown, are the same.
 func (g *Gateway) Equal(other *Gateway) bool {
 	if g == nil || other == nil {
 		return g == other
 	}
-	return g.Port == other.Port && slices.Equal(g.Addresses, other.Addresses) &&
-		equality.Semantic.DeepEqual(g.Ports, other.Ports)
+	return g.Port == other.Port && g.Partial == other.Partial && g.Static == other.Static && g.Linkerd == other.Linkerd &&
+		slices.Equal(g.Addresses, other.Addresses) &&
+		equality.Semantic.DeepEqual(g.Ports, other.Ports) && maps.Equal(g.Reserved, other.Reserved)
 }
 
-// Config is what the operator says of one remote's gateway.
+// Config is what the operator says of one gateway of a remote.
 type Config struct {
-	Service   cache.ObjectName // the gateway Service; zero: none is read
-	Port      string           // as Gateway.Port
-	Addresses []netip.Addr     // instead of what the gateway Service says
+	Service     cache.ObjectName // the gateway Service; zero: none is read
+	Port        string           // as Gateway.Port
+	Addresses   []netip.Addr     // with Hostnames: instead of what the gateway Service says
+	Hostnames   []string
+	TCPServices cache.ObjectName // ConfigMap of reserved TCP ports; zero: none
+	UDPServices cache.ObjectName // likewise of UDP ports
+	Domain      string           // the remote's cluster domain
 }
 
 // ReadsService tells whether the gateway Service is needed: with addresses and
 // a numeric port, the flags say all there is to know.
 func (c Config) ReadsService() bool {
 	_, numeric := number(c.Port)
-	return len(c.Addresses) == 0 || !numeric
+	return !c.overrides() || !numeric
 }
 
+func (c Config) overrides() bool { return len(c.Addresses)+len(c.Hostnames) > 0 }
+
 // Validate tells what is missing for a gateway to be reachable.
-func (c Config) Validate() error {
+func (c Config) Validate(filter Filter) error {
+	var wrong []error
 	if c.ReadsService() && c.Service == (cache.ObjectName{}) {
-		return errors.New("no gateway is named: give gateway=NAMESPACE/NAME, or address=IP together with a numeric gateway-port")
+		wrong = append(wrong, errors.New("no gateway is named: give gateway=NAMESPACE/NAME, or address=IP together with a numeric gateway-port"))
 	}
 	for _, addr := range c.Addresses {
-		if err := usable(addr); err != nil {
-			return fmt.Errorf("address=%v: %w", addr, err)
+		if err := filter.address(addr); err != nil {
+			wrong = append(wrong, fmt.Errorf("address=%v: %w", addr, err))
 		}
 	}
+	for _, name := range c.Hostnames {
+		if err := filter.hostname(name); err != nil {
+			wrong = append(wrong, fmt.Errorf("address=%s: %w", name, err))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// ParseAddress reads an IP address or a hostname into the configuration.
+func (c *Config) ParseAddress(text string) error {
+	if addr, err := netip.ParseAddr(text); err == nil {
+		c.Addresses = append(c.Addresses, addr)
+		return nil
+	}
+	// What looks like an IP address is meant as one.
+	if len(validation.IsDNS1123Subdomain(text)) > 0 || strings.Trim(text, "0123456789.") == "" {
+		return fmt.Errorf("address=%.253s is neither an IP address nor a hostname", text)
+	}
+	c.Hostnames = append(c.Hostnames, text)
 	return nil
 }
 
-// Resolve combines the flags with the gateway Service as it is now; svc is nil
-// where it does not exist or is not read. A nil Gateway means that nothing is
-// known and that existing endpoints must stay. The error lists what is wrong
-// with the gateway; it may stand beside a Gateway that can be used.
-func (c Config) Resolve(svc *corev1.Service) (*Gateway, error) {
-	gw := &Gateway{Port: c.Port}
-	switch {
-	case !c.ReadsService():
-		n, _ := number(c.Port)
-		for _, protocol := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP} {
-			gw.Ports = append(gw.Ports, corev1.ServicePort{Port: n, Protocol: protocol})
-		}
-	case svc == nil:
-		return gw, fmt.Errorf("gateway Service %v does not exist", c.Service)
-	default:
-		gw.Ports = svc.Spec.Ports
-	}
-	addrs, hostnames := c.Addresses, []string(nil)
-	var problem error
-	if len(addrs) == 0 {
-		addrs, hostnames, problem = Ingress(svc)
-	}
-	addrs = normalize(addrs)
-	if len(addrs) > MaxAddresses {
-		problem = errors.Join(problem, fmt.Errorf("the gateway has %d addresses: only the first %d are used", len(addrs), MaxAddresses))
-		addrs = addrs[:MaxAddresses]
-	}
-	gw.Addresses = addrs
-	if len(hostnames) > 0 {
-		problem = errors.Join(problem, fmt.Errorf("hostnames (%s) are not resolved: use address=IP", abbreviate(hostnames)))
-		if len(addrs) == 0 {
-			return nil, problem
-		}
-	}
-	return gw, problem
+// Entrance is what the flags and the gateway Service say of a gateway; its
+// hostnames are still to be resolved.
+type Entrance struct {
+	Addresses []netip.Addr
+	Hostnames []string
+	gateway   Gateway // all but its addresses
 }
 
-// Ingress reads the addresses and hostnames at which a gateway Service is
-// reached: those of status.loadBalancer.ingress, else spec.externalIPs. The
-// first source that has any entry counts alone, even when all of it is refused.
-// The error lists what was refused, or says what to do where there is nothing.
-func Ingress(svc *corev1.Service) (addrs []netip.Addr, hostnames []string, err error) {
-	var texts []string
+// Read combines the flags with the gateway Service as it is now; svc is nil
+// where it does not exist or is not read. The error lists what is wrong with it;
+// the entrance is right all the same.
+func (c Config) Read(svc *corev1.Service, filter Filter) (Entrance, error) {
+	entrance := Entrance{gateway: Gateway{Port: c.Port}}
+	switch {
+	case !c.ReadsService():
+		entrance.gateway.Static = true
+		n, _ := number(c.Port)
+		for _, protocol := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP} {
+			entrance.gateway.Ports = append(entrance.gateway.Ports, corev1.ServicePort{Port: n, Protocol: protocol})
+		}
+	case svc == nil:
+		return entrance, fmt.Errorf("gateway Service %v does not exist", c.Service)
+	default:
+		entrance.gateway.Ports = svc.Spec.Ports
+		if identity := svc.Annotations[identityAnnotation]; identity != "" {
+			entrance.gateway.Linkerd = Linkerd{Identity: identity, Domain: c.Domain}
+		}
+	}
+	texts, hostnames := addressTexts(c.Addresses), c.Hostnames
+	if !c.overrides() {
+		texts, hostnames = Ingress(svc)
+		if len(texts)+len(hostnames) == 0 {
+			return entrance, noAddress(svc)
+		}
+	}
+	var problems []error
+	for _, text := range texts {
+		addr, err := netip.ParseAddr(text)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("address %.64q is refused: not an IP address", text))
+			continue
+		}
+		entrance.Addresses = append(entrance.Addresses, addr)
+	}
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(hostnames))) {
+		if err := filter.hostname(name); err != nil {
+			problems = append(problems, fmt.Errorf("hostname %.253q is refused: %w", name, err))
+			continue
+		}
+		entrance.Hostnames = append(entrance.Hostnames, name)
+	}
+	if n := len(entrance.Hostnames); n > MaxHostnames {
+		problems = append(problems, fmt.Errorf("the gateway has %d hostnames: only the first %d are resolved", n, MaxHostnames))
+		entrance.Hostnames = entrance.Hostnames[:MaxHostnames]
+	}
+	return entrance, join(problems)
+}
+
+// Ingress reads where a gateway Service is reached: the addresses and hostnames
+// of status.loadBalancer.ingress, else spec.externalIPs. The first source that
+// has any entry counts alone, even when all of it is refused.
+func Ingress(svc *corev1.Service) (addresses, hostnames []string) {
 	for _, ingress := range svc.Status.LoadBalancer.Ingress {
 		switch {
 		case ingress.IP != "":
-			texts = append(texts, ingress.IP)
+			addresses = append(addresses, ingress.IP)
 		case ingress.Hostname != "":
 			hostnames = append(hostnames, ingress.Hostname)
 		}
 	}
-	if len(texts) == 0 && len(hostnames) == 0 {
-		texts = svc.Spec.ExternalIPs
+	if len(addresses) == 0 && len(hostnames) == 0 {
+		addresses = svc.Spec.ExternalIPs
 	}
-	if len(texts) == 0 && len(hostnames) == 0 {
-		return nil, nil, noAddress(svc)
-	}
-	var refused []error
-	for _, text := range texts {
-		addr, parseErr := netip.ParseAddr(text)
-		if parseErr != nil {
-			refused = append(refused, fmt.Errorf("address %.64q is refused: not an IP address", text))
+	return addresses, hostnames
+}
+
+// Gateway makes a gateway of an entrance: its own addresses and those that were
+// found for its hostnames, complete where every hostname has been resolved.
+// The error lists the addresses that were refused.
+func (e Entrance) Gateway(found []netip.Addr, complete bool, filter Filter) (*Gateway, error) {
+	var problems []error
+	var addrs []netip.Addr
+	for _, addr := range slices.Concat(e.Addresses, found) {
+		if err := filter.address(addr); err != nil {
+			problems = append(problems, fmt.Errorf("address %v is refused: %w", addr, err))
 			continue
 		}
-		if unusable := usable(addr); unusable != nil {
-			refused = append(refused, fmt.Errorf("address %v is refused: %w", addr, unusable))
-			continue
-		}
-		addrs = append(addrs, addr)
+		addrs = append(addrs, addr.Unmap())
 	}
-	return normalize(addrs), hostnames, join(refused)
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	addrs = slices.Compact(addrs)
+	if n := len(addrs); n > MaxAddresses {
+		problems = append(problems, fmt.Errorf("the gateway has %d addresses: only the first %d are used", n, MaxAddresses))
+		addrs = addrs[:MaxAddresses]
+	}
+	gw := e.gateway
+	gw.Partial = !complete
+	for _, addr := range addrs {
+		gw.Addresses = append(gw.Addresses, Address{Addr: addr})
+	}
+	return &gw, join(problems)
+}
+
+func addressTexts(addrs []netip.Addr) (texts []string) {
+	for _, addr := range addrs {
+		texts = append(texts, addr.String())
+	}
+	return texts
 }
 
 func noAddress(svc *corev1.Service) error {
@@ -145,26 +250,7 @@ func noAddress(svc *corev1.Service) error {
 		return fmt.Errorf("gateway Service %s/%s has no address yet", svc.Namespace, svc.Name)
 	}
 	return fmt.Errorf("gateway Service %s/%s is of type %s and has no external address: make it a LoadBalancer, or give address=IP",
-		svc.Namespace, svc.Name, svc.Spec.Type)
-}
-
-// usable refuses what would lead traffic back into the local cluster or
-// nowhere, and what the API server does not take in Endpoints: loopback,
-// unspecified, link-local (cloud metadata included), multicast and broadcast.
-func usable(addr netip.Addr) error {
-	if addr.Zone() != "" || !addr.Unmap().IsGlobalUnicast() {
-		return errors.New("not a unicast address that another cluster can be reached at")
-	}
-	return nil
-}
-
-func normalize(addrs []netip.Addr) []netip.Addr {
-	out := make([]netip.Addr, 0, len(addrs))
-	for _, addr := range addrs {
-		out = append(out, addr.Unmap())
-	}
-	slices.SortFunc(out, netip.Addr.Compare)
-	return slices.Compact(out)
+		svc.Namespace, svc.Name, cmp.Or(svc.Spec.Type, corev1.ServiceTypeClusterIP))
 }
 
 // join makes one error of the first few: how many there are, the remote chooses.
@@ -175,18 +261,19 @@ func join(problems []error) error {
 	return errors.Join(problems...)
 }
 
-func abbreviate(names []string) string {
-	if len(names) > 3 {
-		return fmt.Sprintf("%.253s and %d more", strings.Join(names[:3], ", "), len(names)-3)
-	}
-	return strings.Join(names, ", ")
-}
-
-// Trim cuts a gateway Service down to what Resolve reads.
+// Trim cuts a gateway Service down to what Read reads.
 func Trim(svc *corev1.Service) *corev1.Service {
-	return &corev1.Service{
+	trimmed := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID, ResourceVersion: svc.ResourceVersion},
 		Spec:       corev1.ServiceSpec{Type: svc.Spec.Type, Ports: svc.Spec.Ports, ExternalIPs: svc.Spec.ExternalIPs},
 		Status:     corev1.ServiceStatus{LoadBalancer: svc.Status.LoadBalancer},
 	}
+	if identity, ok := svc.Annotations[identityAnnotation]; ok {
+		trimmed.Annotations = map[string]string{identityAnnotation: identity}
+	}
+	return trimmed
 }
+
+// Annotation, on an exported Service, names the gateway that leads to it where
+// the remote has several: NAMESPACE/NAME.
+const Annotation = "service-mirror.io/gateway"

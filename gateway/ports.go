@@ -19,40 +19,50 @@ var families = [][]string{
 	{"grpc", "h2c", "kubernetes.io/h2c"},
 }
 
-// Subsets are the endpoints of a mirror: every address of the gateway, with
-// for each exported port the gateway port that serves it. A port that no
-// gateway port serves is left out and named in the error; the subsets are
-// right all the same. Without addresses there are no subsets. A gateway without
-// any port is no gateway: that is for Resolve to say, once.
-func (g Gateway) Subsets(exported []corev1.ServicePort) ([]corev1.EndpointSubset, error) {
+// Targets are the ports of a mirror's endpoints: for each port of the exported
+// Service the gateway port that serves it. A port that none serves is left out
+// and named in the error; the others are right all the same. A gateway without
+// any port is no gateway: that is for Read to say, once.
+//
+// rivals tells which exported Services claim a gateway port with an annotation;
+// nil: none but this one.
+func (g *Gateway) Targets(exported *corev1.Service, rivals func(claim string) []*corev1.Service) ([]corev1.EndpointPort, error) {
 	if len(g.Ports) == 0 {
 		return nil, nil
 	}
-	var subset corev1.EndpointSubset
-	var problems []error
-	for _, port := range exported {
-		target, err := g.port(port)
+	_, err := ParseReservations(exported.Annotations[PortsAnnotation])
+	problems := []error{err}
+	var targets []corev1.EndpointPort
+	for _, port := range exported.Spec.Ports {
+		target, reserved, err := g.reserved(exported, port, rivals)
+		if !reserved {
+			target, err = g.port(port)
+		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("port %s: %w", describe(port), err))
 			continue
 		}
-		subset.Ports = append(subset.Ports, corev1.EndpointPort{
+		targets = append(targets, corev1.EndpointPort{
 			Name: port.Name, Port: target, Protocol: protocol(port), AppProtocol: port.AppProtocol,
 		})
 	}
-	for _, addr := range g.Addresses {
-		subset.Addresses = append(subset.Addresses, corev1.EndpointAddress{IP: addr.String()})
-	}
-	if len(subset.Ports) == 0 || len(subset.Addresses) == 0 {
-		return nil, join(problems)
-	}
-	return []corev1.EndpointSubset{subset}, join(problems)
+	return targets, join(slices.DeleteFunc(problems, func(err error) bool { return err == nil }))
 }
 
-// port is the port rule: which port of the gateway serves an exported port.
+// Reserves tells whether a gateway port is reserved for any port of an exported
+// Service: then it is mirrored even without a TCP port.
+func (g *Gateway) Reserves(exported *corev1.Service) bool {
+	return slices.ContainsFunc(exported.Spec.Ports, func(port corev1.ServicePort) bool {
+		_, reserved, _ := g.reserved(exported, port, nil)
+		return reserved
+	})
+}
+
+// port is the rest of the port rule, for a port that has none reserved: by the
+// operator's choice, by name, by application protocol, by number, or the only one.
 // Only ports of the same transport protocol count; of several that fit equally
 // well the lowest is taken, so that their order does not matter.
-func (g Gateway) port(exported corev1.ServicePort) (int32, error) {
+func (g *Gateway) port(exported corev1.ServicePort) (int32, error) {
 	var candidates []corev1.ServicePort
 	for _, port := range g.Ports {
 		if protocol(port) == protocol(exported) {
@@ -67,8 +77,8 @@ func (g Gateway) port(exported corev1.ServicePort) (int32, error) {
 		return 0, false
 	}
 	if g.Port != "" {
-		n, _ := number(g.Port)
-		if port, ok := first(func(p corev1.ServicePort) bool { return p.Name == g.Port || p.Port == n }); ok {
+		n, numeric := number(g.Port)
+		if port, ok := first(func(p corev1.ServicePort) bool { return p.Name == g.Port || numeric && p.Port == n }); ok {
 			return port, nil
 		}
 		return 0, fmt.Errorf("the gateway has no %s port %q: it has %s", protocol(exported), g.Port, g.list())
@@ -87,7 +97,7 @@ func (g Gateway) port(exported corev1.ServicePort) (int32, error) {
 	return 0, fmt.Errorf("no %s port of the gateway fits: it has %s", protocol(exported), g.list())
 }
 
-func (g Gateway) list() string {
+func (g *Gateway) list() string {
 	var ports []string
 	for _, port := range g.Ports {
 		ports = append(ports, describe(port))
@@ -131,8 +141,12 @@ func ValidatePort(text string) error {
 	return fmt.Errorf("gateway-port %.70q is neither a port's name nor a number from 1 to 65535", text)
 }
 
-// number reads a port number, 1 to 65535.
+// number reads a port number, 1 to 65535, in its usual form: two ways to write
+// one number would be two ports.
 func number(text string) (int32, bool) {
 	n, err := strconv.ParseUint(text, 10, 16)
-	return int32(n), err == nil && n > 0
+	if err != nil || n == 0 || strconv.FormatUint(n, 10) != text {
+		return 0, false
+	}
+	return int32(n), true
 }

@@ -2,13 +2,13 @@ package gateway
 
 import (
 	"math/rand/v2"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // port makes a ServicePort of "name", a number, a protocol and an appProtocol;
@@ -100,7 +100,7 @@ func TestPortRule(t *testing.T) {
 			before, ports := slices.Clone(test.gateway), slices.Clone(test.gateway)
 			random := rand.New(rand.NewPCG(1, 2))
 			for range 10 { // their order does not matter
-				got, err := Gateway{Ports: ports, Port: test.only}.port(test.exported)
+				got, err := (&Gateway{Ports: ports, Port: test.only}).port(test.exported)
 				if got != test.want {
 					t.Fatalf("got port %d (%v), want %d, of %v", got, err, test.want, describeAll(ports))
 				}
@@ -109,7 +109,7 @@ func TestPortRule(t *testing.T) {
 				}
 				random.Shuffle(len(ports), func(i, j int) { ports[i], ports[j] = ports[j], ports[i] })
 			}
-			if _, err := (Gateway{Ports: test.gateway, Port: test.only}).port(test.exported); err != nil && !strings.Contains(err.Error(), test.wantErr) {
+			if _, err := (&Gateway{Ports: test.gateway, Port: test.only}).port(test.exported); err != nil && !strings.Contains(err.Error(), test.wantErr) {
 				t.Errorf("got error %q, want it to say %q", err, test.wantErr)
 			}
 			if !reflect.DeepEqual(test.gateway, before) {
@@ -132,65 +132,63 @@ func TestPortErrorStaysShort(t *testing.T) {
 	for n := range int32(1000) {
 		ports = append(ports, port("", n+1, tcp, ""))
 	}
-	_, err := Gateway{Ports: ports}.port(port("", 2000, tcp, ""))
+	_, err := (&Gateway{Ports: ports}).port(port("", 2000, tcp, ""))
 	if err == nil || len(err.Error()) > 300 || !strings.HasSuffix(err.Error(), "10/TCP, …") {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestSubsets(t *testing.T) {
+// exportedWith is an exported Service default/postgres with these ports.
+func exportedWith(ports ...corev1.ServicePort) *corev1.Service {
+	return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "postgres"}, Spec: corev1.ServiceSpec{Ports: ports}}
+}
+
+func TestTargets(t *testing.T) {
 	http := "http"
-	addrs := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
-	written := []corev1.EndpointAddress{{IP: "192.0.2.1"}, {IP: "2001:db8::1"}}
 	for _, test := range []struct {
 		name     string
-		gateway  Gateway
+		gateway  []corev1.ServicePort
 		exported []corev1.ServicePort
-		want     []corev1.EndpointSubset
+		want     []corev1.EndpointPort
 		wantErr  string
 	}{
 		{
 			name:    "every port, with the exported one's name, protocol and appProtocol",
-			gateway: Gateway{Addresses: addrs, Ports: append(slices.Clone(web), port("dns", 53, udp, ""))},
+			gateway: append(slices.Clone(web), port("dns", 53, udp, "")),
 			exported: []corev1.ServicePort{
 				{Name: "https", Port: 8443, Protocol: tcp, NodePort: 30001},
 				port("web", 8080, "", "http"),
 				port("any", 80, tcp, ""),
 				port("names", 5353, udp, ""),
 			},
-			want: []corev1.EndpointSubset{{Addresses: written, Ports: []corev1.EndpointPort{
+			want: []corev1.EndpointPort{
 				{Name: "https", Port: 443, Protocol: tcp},
 				{Name: "any", Port: 80, Protocol: tcp},
 				{Name: "names", Port: 53, Protocol: udp},
-			}}},
+			},
 			wantErr: "port web (8080/TCP): no TCP port of the gateway fits",
 		},
 		{
 			name:     "appProtocol is kept",
-			gateway:  Gateway{Addresses: addrs[:1], Ports: []corev1.ServicePort{port("", 80, tcp, "")}},
+			gateway:  []corev1.ServicePort{port("", 80, tcp, "")},
 			exported: []corev1.ServicePort{port("", 8080, "", "http")},
-			want: []corev1.EndpointSubset{{Addresses: written[:1], Ports: []corev1.EndpointPort{
-				{Port: 80, Protocol: tcp, AppProtocol: &http},
-			}}},
+			want:     []corev1.EndpointPort{{Port: 80, Protocol: tcp, AppProtocol: &http}},
 		},
 		{
 			name:     "every port that is not served is named",
-			gateway:  Gateway{Addresses: addrs, Ports: web},
+			gateway:  web,
 			exported: []corev1.ServicePort{port("a", 1, tcp, ""), port("b", 2, udp, "")},
 			wantErr:  "port b (2/UDP)",
 		},
-		{name: "no addresses", gateway: Gateway{Ports: web}, exported: web},
-		{name: "no addresses, yet ports are judged", gateway: Gateway{Ports: web}, exported: []corev1.ServicePort{port("a", 1, tcp, "")}, wantErr: "port a (1/TCP)"},
-		{name: "no ports", gateway: Gateway{Addresses: addrs, Ports: web}},
+		{name: "a gateway without ports is none", exported: web},
+		{name: "no ports", gateway: web},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := test.gateway.Subsets(test.exported)
+			got, err := (&Gateway{Ports: test.gateway}).Targets(exportedWith(test.exported...), nil)
 			if !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got  %+v\nwant %+v", got, test.want)
 			}
-			if test.wantErr == "" && err != nil || test.wantErr != "" && (err == nil || !strings.Contains(err.Error(), test.wantErr)) {
-				t.Errorf("got error %v, want %q", err, test.wantErr)
-			}
+			checkErr(t, err, test.wantErr)
 		})
 	}
 }
@@ -199,7 +197,7 @@ func TestValidatePort(t *testing.T) {
 	for text, valid := range map[string]bool{
 		"1": true, "80": true, "65535": true, "http": true, "a-b": true, "h2c": true, "web-1": true,
 		"": false, "0": false, "65536": false, "99999999999": false, "-1": false, "+80": false, "8 0": false,
-		"HTTP": false, "http_2": false, "-http": false, "a-name-of-16-chr": false, "a--b": false,
+		"080": false, "HTTP": false, "http_2": false, "-http": false, "a-name-of-16-chr": false, "a--b": false,
 	} {
 		if err := ValidatePort(text); (err == nil) != valid {
 			t.Errorf("%q: got %v, want valid %v", text, err, valid)
@@ -215,9 +213,9 @@ func FuzzPort(f *testing.F) {
 		a, b := port(name1, number1, corev1.Protocol(protocol1), app1), port(name2, number2, corev1.Protocol(protocol2), app2)
 		third := port("third", 7, tcp, "")
 		for _, exported := range []corev1.ServicePort{a, b} {
-			gw := Gateway{Ports: []corev1.ServicePort{a, third}, Port: only}
+			gw := &Gateway{Ports: []corev1.ServicePort{a, third}, Port: only}
 			got, err := gw.port(exported)
-			again, againErr := Gateway{Ports: []corev1.ServicePort{third, a}, Port: only}.port(exported)
+			again, againErr := (&Gateway{Ports: []corev1.ServicePort{third, a}, Port: only}).port(exported)
 			if got != again || (err == nil) != (againErr == nil) {
 				t.Fatalf("the order of the gateway's ports counts: %d (%v) and %d (%v)", got, err, again, againErr)
 			}

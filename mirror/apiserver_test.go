@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -36,6 +37,8 @@ type apiserver struct {
 	// answers with an error, admit changes what is stored.
 	refuse func(clienttesting.Action) error
 	admit  func(runtime.Object)
+	// unreadable are the resources that may not be listed, and why.
+	unreadable map[string]error
 
 	version  int
 	address  int
@@ -85,8 +88,14 @@ func newAPIServer() *apiserver {
 func (s *apiserver) react(action clienttesting.Action, asMetadata bool) (runtime.Object, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if list, ok := action.(clienttesting.ListActionImpl); ok {
-		return s.list(list, asMetadata)
+	switch a := action.(type) {
+	case clienttesting.ListActionImpl:
+		return s.list(a, asMetadata)
+	case clienttesting.GetActionImpl:
+		if obj := s.objects[a.Resource.Resource][cache.NewObjectName(a.Namespace, a.Name)]; obj != nil {
+			return obj.DeepCopyObject(), nil
+		}
+		return nil, apierrors.NewNotFound(groupResource(a.Resource.Resource), a.Name)
 	}
 	w := write{}
 	var result runtime.Object
@@ -259,7 +268,11 @@ func (s *apiserver) list(action clienttesting.ListActionImpl, asMetadata bool) (
 	if err != nil {
 		return nil, err
 	}
+	if err := s.unreadable[resource]; err != nil {
+		return nil, err
+	}
 	services, endpoints, metadata := &corev1.ServiceList{ListMeta: version}, &corev1.EndpointsList{ListMeta: version}, &metav1.List{ListMeta: version}
+	endpointSlices, nodes, cidrs := &discoveryv1.EndpointSliceList{ListMeta: version}, &corev1.NodeList{ListMeta: version}, &networkingv1.ServiceCIDRList{ListMeta: version}
 	for _, obj := range s.objects[resource] {
 		if !selector.Matches(labels.Set(accessor(obj).GetLabels())) {
 			continue
@@ -273,6 +286,12 @@ func (s *apiserver) list(action clienttesting.ListActionImpl, asMetadata bool) (
 			services.Items = append(services.Items, *obj)
 		case *corev1.Endpoints:
 			endpoints.Items = append(endpoints.Items, *obj)
+		case *discoveryv1.EndpointSlice:
+			endpointSlices.Items = append(endpointSlices.Items, *obj)
+		case *corev1.Node:
+			nodes.Items = append(nodes.Items, *obj)
+		case *networkingv1.ServiceCIDR:
+			cidrs.Items = append(cidrs.Items, *obj)
 		}
 	}
 	switch {
@@ -282,6 +301,12 @@ func (s *apiserver) list(action clienttesting.ListActionImpl, asMetadata bool) (
 		return services, nil
 	case resource == "endpoints":
 		return endpoints, nil
+	case resource == "endpointslices":
+		return endpointSlices, nil
+	case resource == "nodes":
+		return nodes, nil
+	case resource == "servicecidrs":
+		return cidrs, nil
 	}
 	return nil, fmt.Errorf("the fake API server has no list of %s", resource)
 }
@@ -375,6 +400,10 @@ func resourceOf(obj runtime.Object) string {
 		return "namespaces"
 	case *discoveryv1.EndpointSlice:
 		return "endpointslices"
+	case *corev1.Node:
+		return "nodes"
+	case *networkingv1.ServiceCIDR:
+		return "servicecidrs"
 	}
 	panic(fmt.Sprintf("%T", obj))
 }
@@ -456,6 +485,11 @@ func (s *apiserver) service(namespace, name string) *corev1.Service {
 func (s *apiserver) endpoints(namespace, name string) *corev1.Endpoints {
 	endpoints, _ := s.get("endpoints", namespace, name).(*corev1.Endpoints)
 	return endpoints
+}
+
+func (s *apiserver) slice(namespace, name string) *discoveryv1.EndpointSlice {
+	slice, _ := s.get("endpointslices", namespace, name).(*discoveryv1.EndpointSlice)
+	return slice
 }
 
 // all gives every object of a resource as text, without what depends on the

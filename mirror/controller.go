@@ -19,6 +19,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -26,6 +27,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
+	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/remote"
 )
 
@@ -41,6 +43,8 @@ type Remote interface {
 	Name() string
 	// View is what is known of it; false where nothing may be concluded.
 	View() (remote.View, bool)
+	// Refilter looks at its gateways' addresses again.
+	Refilter()
 }
 
 // Controller mirrors the exported Services of remote clusters.
@@ -48,6 +52,7 @@ type Controller struct {
 	options Options
 	client  kubernetes.Interface
 	local   *local
+	ranges  *ranges
 	remotes []Remote // sorted by name
 	queue   *queue
 	reports reports
@@ -62,6 +67,7 @@ type Controller struct {
 const (
 	byMirror    = "mirror"    // exported Services, by the key of the mirror that they make
 	byNamespace = "namespace" // exported Services, by their namespace
+	byClaim     = "claim"     // exported Services, by the gateway ports that they claim
 )
 
 // New makes a controller that writes with client. Its remotes are added before
@@ -70,6 +76,7 @@ func New(client kubernetes.Interface, meta metadata.Interface, options Options, 
 	c := &Controller{options: options, client: client, queue: newQueue(), holds: newHolds(), logger: logger}
 	c.reports.logger = logger
 	c.local = newLocal(client, meta, c.reports.local)
+	c.ranges = newRanges(client, logger, c.reports.local, c.refilter)
 	c.handleLocal()
 	return c
 }
@@ -85,11 +92,9 @@ func (c *Controller) Hooks(cluster string) remote.Hooks {
 	return remote.Hooks{
 		Indexers: Indexers(cluster),
 		Trim:     c.options.TrimExported,
-		Changed: func(cluster string, exported cache.ObjectName) {
-			c.queue.add(cluster, KeyOf(cluster, exported))
-		},
-		Resync: c.resync,
-		Accept: c.accept,
+		Changed:  c.exportChanged,
+		Resync:   c.resync,
+		Accept:   c.accept,
 	}
 }
 
@@ -100,6 +105,32 @@ func Indexers(cluster string) cache.TypedIndexers[*corev1.Service] {
 			return []string{KeyOf(cluster, cache.MetaObjectToName(svc)).String()}, nil
 		},
 		byNamespace: func(svc *corev1.Service) ([]string, error) { return []string{svc.Namespace}, nil },
+		byClaim:     func(svc *corev1.Service) ([]string, error) { return gateway.Claims(svc), nil },
+	}
+}
+
+// exportChanged enqueues the mirror of an exported Service, and those that claim
+// the same gateway ports: one of them may have to yield, or may have what it wants now.
+func (c *Controller) exportChanged(cluster string, before, after *corev1.Service) {
+	var claims []string
+	for _, svc := range []*corev1.Service{before, after} {
+		if svc != nil {
+			c.queue.add(cluster, KeyOf(cluster, cache.MetaObjectToName(svc)))
+			claims = append(claims, gateway.Claims(svc)...)
+		}
+	}
+	if len(claims) == 0 || before != nil && after != nil && before.Annotations[gateway.PortsAnnotation] == after.Annotations[gateway.PortsAnnotation] {
+		return
+	}
+	view, ok := c.remote(cluster).View()
+	if !ok {
+		return
+	}
+	for _, claim := range claims {
+		rivals, _ := view.Services.ByTypedIndex(byClaim, claim)
+		for _, rival := range rivals {
+			c.queue.add(cluster, KeyOf(cluster, cache.MetaObjectToName(rival)))
+		}
 	}
 }
 
@@ -109,7 +140,8 @@ func (c *Controller) Run(ctx context.Context) {
 	defer wg.Wait()
 	defer c.queue.ShutDown()
 	c.local.run(ctx, &wg)
-	if !c.local.synced(ctx) {
+	c.ranges.run(ctx, &wg)
+	if !c.local.synced(ctx) || !c.ranges.settled(ctx) {
 		return
 	}
 	c.logger.Info("Local caches are filled", "services", len(c.local.services.GetIndexer().ListKeys()))
@@ -147,6 +179,15 @@ func (c *Controller) remote(name string) Remote {
 	return nil
 }
 
+// LocalRanges are the local cluster's own addresses, as far as they are known.
+func (c *Controller) LocalRanges() []gateway.Range { return c.ranges.all() }
+
+func (c *Controller) refilter() {
+	for _, r := range c.remotes {
+		r.Refilter()
+	}
+}
+
 // handleLocal turns what happens in the local cluster into keys.
 func (c *Controller) handleLocal() {
 	remote.Register(c.local.services, cache.TypedResourceEventHandlerFuncs[*corev1.Service]{
@@ -168,6 +209,13 @@ func (c *Controller) handleLocal() {
 		AddFunc:    func(endpoints *corev1.Endpoints) { c.localChanged(endpoints) },
 		UpdateFunc: func(_, endpoints *corev1.Endpoints) { c.localChanged(endpoints) },
 		DeleteFunc: func(endpoints cache.DeletedObject[*corev1.Endpoints]) { c.queue.Add(endpoints.GetObjectName()) },
+	})
+	remote.Register(c.local.slices, cache.TypedResourceEventHandlerFuncs[*discoveryv1.EndpointSlice]{
+		AddFunc:    func(slice *discoveryv1.EndpointSlice) { c.sliceChanged(slice) },
+		UpdateFunc: func(_, slice *discoveryv1.EndpointSlice) { c.sliceChanged(slice) },
+		DeleteFunc: func(slice cache.DeletedObject[*discoveryv1.EndpointSlice]) {
+			c.queue.Add(sliceKey(slice.GetObjectName()))
+		},
 	})
 	remote.Register(c.local.namespaces, cache.TypedResourceEventHandlerFuncs[*metav1.PartialObjectMetadata]{
 		AddFunc: func(ns *metav1.PartialObjectMetadata) { c.namespaceChanged(ns.Name) },
@@ -195,6 +243,11 @@ func (c *Controller) localChanged(obj metav1.Object) {
 		cluster, _ := Owner(obj)
 		c.queue.add(cluster, cache.MetaObjectToName(obj))
 	}
+}
+
+func (c *Controller) sliceChanged(slice *discoveryv1.EndpointSlice) {
+	cluster, _ := Owner(slice)
+	c.queue.add(cluster, sliceKey(cache.MetaObjectToName(slice)))
 }
 
 // concerns tells whether a local object is ours, or has a name that an exported
@@ -235,6 +288,10 @@ func (c *Controller) resync(cluster string) {
 		for _, key := range keys {
 			c.enqueueKey(cluster, key)
 		}
+	}
+	ours, _ := c.local.slices.GetTypedIndexer().ByTypedIndex(byCluster, cluster)
+	for _, slice := range ours {
+		c.queue.add(cluster, sliceKey(cache.MetaObjectToName(slice)))
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
 )
 
 const (
@@ -329,14 +331,14 @@ func TestDeletionIsNotRepeated(t *testing.T) {
 func TestFamiliesAreLearnedFromMirrors(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		gw := parisGateway()
-		gw.Addresses = append(gw.Addresses, gw.Addresses[0].Next())
-		gw.Addresses = append(gw.Addresses, mustAddr("2001:db8::1"))
+		gw.Addresses = append(gw.Addresses, gateway.Address{Addr: mustAddr("192.0.2.2")})
+		gw.Addresses = append(gw.Addresses, gateway.Address{Addr: mustAddr("2001:db8::1")})
 		w.remotes["paris"].setGateway(gw)
 		w.remotes["paris"].export(named("default", "foo"))
 		w.settle()
 		w.expect(updateEndpoints, "create endpoints default/foo-paris", "create services default/foo-paris")
 		for _, name := range []string{"bar-paris", "foo-paris"} {
-			if got := addresses(w.server.endpoints("default", name)); !slices.Equal(got, []string{"192.0.2.1", "192.0.2.2"}) {
+			if got := (Objects{Endpoints: w.server.endpoints("default", name)}).addresses(); !slices.Equal(got, []string{"192.0.2.1", "192.0.2.2"}) {
 				w.Errorf("%s: got addresses %q", name, got)
 			}
 		}
@@ -348,7 +350,7 @@ func TestFamiliesAreLearnedFromMirrors(t *testing.T) {
 func TestFamiliesLearnedMeanwhileAreNoOverwriting(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		gw := parisGateway()
-		gw.Addresses = append(gw.Addresses, mustAddr("2001:db8::1"))
+		gw.Addresses = append(gw.Addresses, gateway.Address{Addr: mustAddr("2001:db8::1")})
 		w.remotes["paris"].setGateway(gw)
 		w.remotes["paris"].export(exportedBar())
 		var learned bool

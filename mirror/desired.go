@@ -4,12 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -25,6 +23,7 @@ type Policy struct {
 	CopyLabels      []string // label keys taken over from the exported Service
 	CopyAnnotations []string // annotation keys likewise
 	IncludeSystem   bool     // mirror kube-system's Services too
+	EndpointsAPI    EndpointsAPI
 }
 
 // ValidateKeys refuses keys that must never be taken from a remote: our own, by
@@ -54,6 +53,10 @@ type Source struct {
 	UID     types.UID // of the cluster; empty: not known
 	Service *corev1.Service
 	Gateway *gateway.Gateway // nil: not known, endpoints stay as they are
+	// NoGateway says why Gateway is none at all; nil where the Service has one.
+	NoGateway error
+	// Rivals gives the exported Services that claim a gateway port.
+	Rivals func(claim string) []*corev1.Service
 }
 
 // Refuse gives the reason for which an exported Service is not mirrored,
@@ -80,8 +83,8 @@ func (p Policy) Refuse(src Source) *Problem {
 	}
 	if !slices.ContainsFunc(svc.Spec.Ports, func(port corev1.ServicePort) bool {
 		return cmp.Or(port.Protocol, corev1.ProtocolTCP) == corev1.ProtocolTCP
-	}) {
-		return refuse(NoTCPPort, "it has no TCP port")
+	}) && !cmp.Or(src.Gateway, &gateway.Gateway{}).Reserves(svc) {
+		return refuse(NoTCPPort, "it has no TCP port, and no gateway port is reserved for it")
 	}
 	if _, err := Name(src.Cluster, svc.Name); err != nil {
 		return refuse(InvalidName, err.Error())
@@ -102,46 +105,30 @@ func (p Policy) Desired(src Source, live Objects, families []corev1.IPFamily) (O
 	} else {
 		want.Service = &corev1.Service{ObjectMeta: src.meta()}
 	}
-	if live.Endpoints != nil {
-		want.Endpoints = live.Endpoints.DeepCopy()
-	} else {
-		want.Endpoints = &corev1.Endpoints{ObjectMeta: src.meta()}
-	}
 	p.setMeta(src, want.Service)
 	setSpec(src.Service, &want.Service.Spec)
-	delete(want.Service.Labels, serviceProxyName)
-
-	setOwner(src, want.Endpoints)
-	delete(want.Endpoints.Labels, discoveryv1.LabelSkipMirror)
-	delete(want.Endpoints.Annotations, leaderElection)
-	if src.Gateway == nil {
-		return want, nil
+	for _, label := range stopTraffic {
+		delete(want.Service.Labels, label)
 	}
-	subsets, err := gateway.Gateway{
-		Addresses: inFamilies(src.Gateway.Addresses, families),
-		Ports:     src.Gateway.Ports,
-		Port:      src.Gateway.Port,
-	}.Subsets(src.Service.Spec.Ports)
-	if !sameSubsets(want.Endpoints.Subsets, subsets) {
-		want.Endpoints.Subsets = subsets
-	}
-	return want, err
+	return want, errors.Join(src.NoGateway, p.setEndpoints(src, live, families, &want))
 }
 
 // What would stop the traffic to a mirror, whoever sets it: kube-proxy leaves a
-// Service with the first label alone, and the EndpointSlice mirroring controller
-// Endpoints with LabelSkipMirror or with the second, an annotation.
-const (
-	serviceProxyName = "service.kubernetes.io/service-proxy-name"
-	leaderElection   = "control-plane.alpha.kubernetes.io/leader"
-)
+// Service and an EndpointSlice with one of these labels alone, and the
+// EndpointSlice mirroring controller Endpoints with LabelSkipMirror or with
+// leaderElection, an annotation.
+var stopTraffic = []string{"service.kubernetes.io/service-proxy-name", corev1.IsHeadlessService}
+
+const leaderElection = "control-plane.alpha.kubernetes.io/leader"
 
 func (s Source) name() cache.ObjectName {
 	return cache.MetaObjectToName(s.Service)
 }
 
+func (s Source) key() cache.ObjectName { return KeyOf(s.Cluster, s.name()) }
+
 func (s Source) meta() metav1.ObjectMeta {
-	key := KeyOf(s.Cluster, s.name())
+	key := s.key()
 	return metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}
 }
 
@@ -186,6 +173,8 @@ func setSpec(exported *corev1.Service, spec *corev1.ServiceSpec) {
 	spec.Selector = nil
 	policy := corev1.IPFamilyPolicyPreferDualStack
 	spec.IPFamilyPolicy = &policy
+	everywhere := corev1.ServiceInternalTrafficPolicyCluster // Local is no node's: the endpoints are outside
+	spec.InternalTrafficPolicy = &everywhere
 	spec.SessionAffinity = cmp.Or(exported.Spec.SessionAffinity, corev1.ServiceAffinityNone)
 	if exported.Spec.SessionAffinityConfig != nil || spec.SessionAffinity == corev1.ServiceAffinityNone {
 		spec.SessionAffinityConfig = exported.Spec.SessionAffinityConfig.DeepCopy()
@@ -209,23 +198,6 @@ func mirrorPorts(exported []corev1.ServicePort) []corev1.ServicePort {
 		})
 	}
 	return ports
-}
-
-func inFamilies(addrs []netip.Addr, families []corev1.IPFamily) []netip.Addr {
-	if len(families) == 0 {
-		return addrs
-	}
-	var out []netip.Addr
-	for _, addr := range addrs {
-		family := corev1.IPv6Protocol
-		if addr.Is4() {
-			family = corev1.IPv4Protocol
-		}
-		if slices.Contains(families, family) {
-			out = append(out, addr)
-		}
-	}
-	return out
 }
 
 // sameSubsets compares what subsets say, not how they are ordered.

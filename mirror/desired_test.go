@@ -50,7 +50,7 @@ func exportedBar() *corev1.Service {
 // parisGateway serves http and https at one IPv4 address.
 func parisGateway() *gateway.Gateway {
 	return &gateway.Gateway{
-		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
+		Addresses: []gateway.Address{{Addr: netip.MustParseAddr("192.0.2.1")}},
 		Ports: []corev1.ServicePort{
 			{Name: "http", Port: 8080, Protocol: corev1.ProtocolTCP},
 			{Name: "https", Port: 8443, Protocol: corev1.ProtocolTCP},
@@ -64,7 +64,7 @@ func parisBar() Source {
 
 // mirrorOfBar is the pair that parisBar makes, as it is written first.
 func mirrorOfBar() Objects {
-	policy := corev1.IPFamilyPolicyPreferDualStack
+	policy, everywhere := corev1.IPFamilyPolicyPreferDualStack, corev1.ServiceInternalTrafficPolicyCluster
 	owner := func() map[string]string {
 		return map[string]string{"app.kubernetes.io/managed-by": "service-mirror", "service-mirror.io/cluster": "paris"}
 	}
@@ -75,9 +75,10 @@ func mirrorOfBar() Objects {
 				Annotations: map[string]string{"service-mirror.io/remote-service": "default/bar", "service-mirror.io/cluster-uid": "paris-uid"},
 			},
 			Spec: corev1.ServiceSpec{
-				Type:            corev1.ServiceTypeClusterIP,
-				IPFamilyPolicy:  &policy,
-				SessionAffinity: corev1.ServiceAffinityNone,
+				Type:                  corev1.ServiceTypeClusterIP,
+				IPFamilyPolicy:        &policy,
+				InternalTrafficPolicy: &everywhere,
+				SessionAffinity:       corev1.ServiceAffinityNone,
 				Ports: []corev1.ServicePort{
 					{Name: "http", Port: 80, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(80)},
 					{Name: "https", Port: 443, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(443)},
@@ -131,7 +132,7 @@ func TestDesired(t *testing.T) {
 	clientIP := &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &seconds}}
 	other := int32(1200)
 	http := "http"
-	dual := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
+	dual := []gateway.Address{{Addr: netip.MustParseAddr("192.0.2.1")}, {Addr: netip.MustParseAddr("2001:db8::1")}}
 	for _, test := range []struct {
 		name     string
 		policy   Policy

@@ -2,8 +2,11 @@ package mirror
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"service-mirror.io/service-mirror/gateway"
 )
 
 // Changes are the writes that turn what is live into what is desired. Delete
@@ -36,7 +39,20 @@ func Diff(live, desired Objects) Changes {
 	case !sameMeta(live.Endpoints, desired.Endpoints) || !sameSubsets(live.Endpoints.Subsets, desired.Endpoints.Subsets):
 		changes.Update.Endpoints = desired.Endpoints
 	}
+	diffSlice(&changes, live, desired, func(o *Objects) **discoveryv1.EndpointSlice { return &o.IPv4 })
+	diffSlice(&changes, live, desired, func(o *Objects) **discoveryv1.EndpointSlice { return &o.IPv6 })
 	return changes
+}
+
+func diffSlice(changes *Changes, live, desired Objects, of func(*Objects) **discoveryv1.EndpointSlice) {
+	switch had, want := *of(&live), *of(&desired); {
+	case want == nil:
+		*of(&changes.Delete) = had
+	case had == nil:
+		*of(&changes.Create) = want
+	case !sameMeta(had, want) || !sameSet(had.Endpoints, want.Endpoints, same) || !sameSet(had.Ports, want.Ports, same):
+		*of(&changes.Update) = want
+	}
 }
 
 func sameMeta(a, b metav1.Object) bool {
@@ -56,7 +72,7 @@ func (p Policy) TrimExported(svc *corev1.Service) *corev1.Service {
 			UID:             svc.UID,
 			ResourceVersion: svc.ResourceVersion,
 			Labels:          pick(svc.Labels, append([]string{ClusterLabel}, p.CopyLabels...)),
-			Annotations:     pick(svc.Annotations, p.CopyAnnotations),
+			Annotations:     pick(svc.Annotations, append([]string{gateway.Annotation, gateway.PortsAnnotation}, p.CopyAnnotations...)),
 		},
 		Spec: corev1.ServiceSpec{
 			Type:                  svc.Spec.Type,
@@ -64,6 +80,9 @@ func (p Policy) TrimExported(svc *corev1.Service) *corev1.Service {
 			SessionAffinity:       svc.Spec.SessionAffinity,
 			SessionAffinityConfig: svc.Spec.SessionAffinityConfig,
 		},
+	}
+	if _, claims := trimmed.Annotations[gateway.PortsAnnotation]; claims {
+		trimmed.CreationTimestamp = svc.CreationTimestamp // the older claim counts
 	}
 	if svc.Spec.ClusterIP == corev1.ClusterIPNone {
 		trimmed.Spec.ClusterIP = corev1.ClusterIPNone
@@ -90,6 +109,11 @@ func trimLocal(svc *corev1.Service) *corev1.Service {
 func trimEndpoints(endpoints *corev1.Endpoints) *corev1.Endpoints {
 	endpoints.ManagedFields = nil
 	return endpoints
+}
+
+func trimSlice(slice *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
+	slice.ManagedFields = nil
+	return slice
 }
 
 func trimMetadata(obj *metav1.PartialObjectMetadata) *metav1.PartialObjectMetadata {

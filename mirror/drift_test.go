@@ -20,7 +20,7 @@ func TestDriftIsRepairedAtOnce(t *testing.T) {
 		"type":                      {service: func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }, want: []string{updateService}},
 		"session affinity":          {service: func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }, want: []string{updateService}},
 		"source":                    {service: func(s *corev1.Service) { delete(s.Annotations, RemoteServiceAnnotation) }, want: []string{updateService}},
-		"service-proxy-name":        {service: func(s *corev1.Service) { s.Labels[serviceProxyName] = "x" }, want: []string{updateService}},
+		"service-proxy-name":        {service: func(s *corev1.Service) { s.Labels[stopTraffic[0]] = "x" }, want: []string{updateService}},
 		"addresses":                 {endpoints: func(e *corev1.Endpoints) { e.Subsets[0].Addresses[0].IP = "192.0.2.66" }, want: []string{updateEndpoints}},
 		"no subsets":                {endpoints: func(e *corev1.Endpoints) { e.Subsets = nil }, want: []string{updateEndpoints}},
 		"skip-mirror":               {endpoints: func(e *corev1.Endpoints) { e.Labels["endpointslice.kubernetes.io/skip-mirror"] = "true" }, want: []string{updateEndpoints}},

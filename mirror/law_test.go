@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -9,11 +10,14 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
 )
@@ -36,7 +40,8 @@ func TestAppliedChangesLeaveNoDifference(t *testing.T) {
 		left := Diff(after, again)
 		if known == nil && changes.Create.Service != nil {
 			// Only now its families are known: the Endpoints may have to follow.
-			left.Update.Endpoints = nil
+			left.Update.Endpoints, left.Update.IPv4, left.Update.IPv6 = nil, nil, nil
+			left.Delete.IPv4, left.Delete.IPv6 = nil, nil
 		}
 		if !left.Empty() {
 			t.Fatalf("seed %d:\nlive    %s\ndesired %s\nafter   %s\nleft    %s", seed, text(live), text(desired), text(after), text(left))
@@ -80,7 +85,7 @@ type generator struct{ *rand.Rand }
 func pickOne[T any](g generator, choices ...T) T { return choices[g.IntN(len(choices))] }
 
 func (g generator) strings() map[string]string {
-	keys := []string{"a", "b", "team", "x.io/y", serviceProxyName, "endpointslice.kubernetes.io/skip-mirror", leaderElection,
+	keys := []string{"a", "b", "team", "x.io/y", stopTraffic[0], stopTraffic[1], "endpointslice.kubernetes.io/skip-mirror", leaderElection,
 		ManagedByLabel, ClusterLabel, RemoteServiceAnnotation, ClusterUIDAnnotation}
 	out := map[string]string{}
 	for range g.IntN(4) {
@@ -93,7 +98,7 @@ func (g generator) strings() map[string]string {
 }
 
 func (g generator) policy() Policy {
-	var policy Policy
+	policy := Policy{EndpointsAPI: pickOne(g, UseEndpoints, UseEndpointSlices)}
 	for range g.IntN(3) {
 		policy.CopyLabels = append(policy.CopyLabels, pickOne(g, "a", "team", "x.io/y"))
 		policy.CopyAnnotations = append(policy.CopyAnnotations, pickOne(g, "b", "team", "x.io/y"))
@@ -128,6 +133,17 @@ func (g generator) affinity() (corev1.ServiceAffinity, *corev1.SessionAffinityCo
 	return corev1.ServiceAffinityClientIP, pickOne(g, nil, &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &seconds}})
 }
 
+func (g generator) gateway() *gateway.Gateway {
+	gw := &gateway.Gateway{Ports: g.ports(), Port: pickOne(g, "", "", "http0"), Partial: g.IntN(3) == 0}
+	for _, addr := range g.addresses() {
+		gw.Addresses = append(gw.Addresses, gateway.Address{Addr: addr, Health: pickOne(g, gateway.Ready, gateway.Ready, gateway.NotReady, gateway.Unasked)})
+	}
+	if g.IntN(3) == 0 {
+		gw.Linkerd = gateway.Linkerd{Identity: "gateway.paris", Domain: "cluster.local"}
+	}
+	return gw
+}
+
 func (g generator) addresses() (addrs []netip.Addr) {
 	for i := range 4 {
 		if g.IntN(2) == 0 {
@@ -157,7 +173,7 @@ func (g generator) source() Source {
 	svc.Spec.SessionAffinity, svc.Spec.SessionAffinityConfig = g.affinity()
 	source := Source{Cluster: "paris", UID: pickOne[types.UID](g, "", "paris-uid"), Service: svc}
 	if g.IntN(4) > 0 {
-		source.Gateway = &gateway.Gateway{Addresses: g.addresses(), Ports: g.ports(), Port: pickOne(g, "", "", "http0")}
+		source.Gateway = g.gateway()
 	}
 	return source
 }
@@ -179,7 +195,8 @@ func (g generator) live() Objects {
 		for range g.IntN(3) {
 			var subset corev1.EndpointSubset
 			for _, addr := range g.addresses() {
-				subset.Addresses = append(subset.Addresses, corev1.EndpointAddress{IP: addr.String()})
+				list := pickOne(g, &subset.Addresses, &subset.NotReadyAddresses)
+				*list = append(*list, corev1.EndpointAddress{IP: addr.String()})
 			}
 			for _, port := range g.ports() {
 				subset.Ports = append(subset.Ports, corev1.EndpointPort{Name: port.Name, Port: port.Port, Protocol: corev1.ProtocolTCP})
@@ -193,13 +210,37 @@ func (g generator) live() Objects {
 	if g.IntN(3) == 0 {
 		live.Endpoints = nil
 	}
+	if g.IntN(3) == 0 {
+		live.IPv4 = g.slice(discoveryv1.AddressTypeIPv4)
+	}
+	if g.IntN(3) == 0 {
+		live.IPv6 = g.slice(discoveryv1.AddressTypeIPv6)
+	}
 	return live
+}
+
+func (g generator) slice(family discoveryv1.AddressType) *discoveryv1.EndpointSlice {
+	slice := &discoveryv1.EndpointSlice{AddressType: family, ObjectMeta: metav1.ObjectMeta{
+		Namespace: "default", Name: sliceName(KeyOf("paris", cache.NewObjectName("default", "bar")), family), UID: "slice-uid", ResourceVersion: "7",
+		Labels: g.strings(), Annotations: g.strings(),
+	}}
+	for _, addr := range g.addresses() {
+		if addr.Is4() == (family == discoveryv1.AddressTypeIPv4) {
+			slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{
+				Addresses: []string{addr.String()}, Conditions: discoveryv1.EndpointConditions{Ready: pickOne(g, nil, new(bool))},
+			})
+		}
+	}
+	for _, port := range g.ports() {
+		slice.Ports = append(slice.Ports, discoveryv1.EndpointPort{Name: &port.Name, Port: &port.Port})
+	}
+	return slice
 }
 
 // applied is what an API server of these IP families makes of the changes: with
 // its defaults set, and in an order of its own.
 func (g generator) applied(live Objects, changes Changes, families []corev1.IPFamily) Objects {
-	after := Objects{Service: live.Service.DeepCopy(), Endpoints: live.Endpoints.DeepCopy()}
+	after := Objects{Service: live.Service.DeepCopy(), Endpoints: live.Endpoints.DeepCopy(), IPv4: live.IPv4.DeepCopy(), IPv6: live.IPv6.DeepCopy()}
 	for _, written := range []Objects{changes.Create, changes.Update} {
 		if written.Service != nil {
 			after.Service = defaulted(written.Service.DeepCopy(), families)
@@ -213,6 +254,21 @@ func (g generator) applied(live Objects, changes Changes, families []corev1.IPFa
 				g.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
 				g.Shuffle(len(ports), func(i, j int) { ports[i], ports[j] = ports[j], ports[i] })
 			}
+		}
+	}
+	for _, family := range []func(*Objects) **discoveryv1.EndpointSlice{
+		func(o *Objects) **discoveryv1.EndpointSlice { return &o.IPv4 },
+		func(o *Objects) **discoveryv1.EndpointSlice { return &o.IPv6 },
+	} {
+		if written := cmp.Or(*family(&changes.Create), *family(&changes.Update)); written != nil {
+			slice := written.DeepCopy()
+			slice.ResourceVersion = "1002"
+			g.Shuffle(len(slice.Endpoints), func(i, j int) { slice.Endpoints[i], slice.Endpoints[j] = slice.Endpoints[j], slice.Endpoints[i] })
+			g.Shuffle(len(slice.Ports), func(i, j int) { slice.Ports[i], slice.Ports[j] = slice.Ports[j], slice.Ports[i] })
+			*family(&after) = slice
+		}
+		if *family(&changes.Delete) != nil {
+			*family(&after) = nil
 		}
 	}
 	if changes.Delete.Service != nil {
@@ -296,8 +352,8 @@ func FuzzDesired(f *testing.F) {
 		if svc.Spec.Type != corev1.ServiceTypeClusterIP || svc.Spec.Selector != nil || svc.Spec.ClusterIP != "" {
 			t.Errorf("the remote decides where the traffic goes: %s", text(svc.Spec))
 		}
-		for _, ip := range addresses(want.Endpoints) {
-			if !slices.Contains(source.Gateway.Addresses, netip.MustParseAddr(ip)) {
+		for _, ip := range want.addresses() {
+			if !slices.Contains(source.Gateway.Addresses, gateway.Address{Addr: netip.MustParseAddr(ip)}) {
 				t.Errorf("%s is no address of the gateway", ip)
 			}
 		}

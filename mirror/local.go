@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
@@ -24,59 +23,57 @@ const (
 	byService = "service" // EndpointSlices, by the key of their Service
 )
 
-// local is what is cached of the local cluster: all Services, our Endpoints, the
-// namespaces, and the EndpointSlices that a selector left behind on a mirror.
+// local is what is cached of the local cluster: all Services, our Endpoints and
+// EndpointSlices, the namespaces, and the EndpointSlices that a selector left
+// behind on a mirror.
 type local struct {
 	services   cache.TypedSharedIndexInformer[*corev1.Service]
 	endpoints  cache.TypedSharedIndexInformer[*corev1.Endpoints]
+	slices     cache.TypedSharedIndexInformer[*discoveryv1.EndpointSlice]
 	namespaces cache.TypedSharedIndexInformer[*metav1.PartialObjectMetadata]
 	leftovers  cache.TypedSharedIndexInformer[*metav1.PartialObjectMetadata]
 
 	ownServices  written[*corev1.Service]
 	ownEndpoints written[*corev1.Endpoints]
+	ownSlices    written[*discoveryv1.EndpointSlice]
 	ownLeftovers written[*metav1.PartialObjectMetadata]
-}
-
-// lister is the part of a typed client that an informer needs.
-type lister[L runtime.Object] interface {
-	List(context.Context, metav1.ListOptions) (L, error)
-	Watch(context.Context, metav1.ListOptions) (watch.Interface, error)
 }
 
 func newLocal(client kubernetes.Interface, meta metadata.Interface, report func(part string, err error)) *local {
 	const ours = ManagedByLabel + "=" + ManagedBy
+	const ourSlices = ours + "," + discoveryv1.LabelManagedBy + "=" + sliceManager
 	// The EndpointSlice controller copies a Service's labels onto its slices.
 	leftovers := ours + "," + discoveryv1.LabelManagedBy + "=" + endpointSliceController
+	core, discovery := client.CoreV1(), discoveryv1.SchemeGroupVersion
 	l := &local{
-		services:   remote.NewInformer(listWatch(client.CoreV1().Services(metav1.NamespaceAll), client, "", reporter(report, "services")), &corev1.Service{}, trimLocal),
-		endpoints:  remote.NewInformer(listWatch(client.CoreV1().Endpoints(metav1.NamespaceAll), client, ours, reporter(report, "endpoints")), &corev1.Endpoints{}, trimEndpoints),
-		namespaces: remote.NewInformer(listWatch(meta.Resource(corev1.SchemeGroupVersion.WithResource("namespaces")), meta, "", reporter(report, "namespaces")), &metav1.PartialObjectMetadata{}, trimMetadata),
-		leftovers:  remote.NewInformer(listWatch(meta.Resource(discoveryv1.SchemeGroupVersion.WithResource("endpointslices")), meta, leftovers, reporter(report, "endpointslices")), &metav1.PartialObjectMetadata{}, trimMetadata),
+		services:   inform(client, core.Services(metav1.NamespaceAll), "", &corev1.Service{}, trimLocal, reporter(report, "services")),
+		endpoints:  inform(client, core.Endpoints(metav1.NamespaceAll), ours, &corev1.Endpoints{}, trimEndpoints, reporter(report, "endpoints")),
+		slices:     inform(client, client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), ourSlices, &discoveryv1.EndpointSlice{}, trimSlice, reporter(report, "endpointslices")),
+		namespaces: inform(meta, meta.Resource(corev1.SchemeGroupVersion.WithResource("namespaces")), "", &metav1.PartialObjectMetadata{}, trimMetadata, reporter(report, "namespaces")),
+		leftovers:  inform(meta, meta.Resource(discovery.WithResource("endpointslices")), leftovers, &metav1.PartialObjectMetadata{}, trimMetadata, reporter(report, "endpointslices' metadata")),
 	}
 	addIndex(l.services, byCluster, func(svc *corev1.Service) ([]string, error) { return clusterOf(svc), nil })
 	addIndex(l.endpoints, byCluster, func(endpoints *corev1.Endpoints) ([]string, error) { return clusterOf(endpoints), nil })
+	addIndex(l.slices, byCluster, func(slice *discoveryv1.EndpointSlice) ([]string, error) { return clusterOf(slice), nil })
 	addIndex(l.leftovers, byService, func(slice *metav1.PartialObjectMetadata) ([]string, error) {
 		return []string{serviceOf(slice).String()}, nil
 	})
 	l.ownServices.informer = l.services
 	l.ownEndpoints.informer = l.endpoints
+	l.ownSlices.informer = l.slices
 	l.ownLeftovers.informer = l.leftovers
 	return l
 }
 
-func listWatch[L runtime.Object](objects lister[L], client any, selector string, report func(error)) *remote.ListWatch {
-	return &remote.ListWatch{
-		ListFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			options.LabelSelector = selector
-			return objects.List(ctx, options)
-		},
-		WatchFunc: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			options.LabelSelector = selector
-			return objects.Watch(ctx, options)
-		},
-		Report: report,
-		Client: client,
-	}
+// inform makes an informer of what a client lists under a selector. report is told
+// how the part named fares.
+func inform[T interface {
+	cache.Object
+	runtime.Object
+}, L runtime.Object](client any, objects remote.Lister[L], selector string, example T, trim func(T) T, report func(error)) cache.TypedSharedIndexInformer[T] {
+	lw := remote.NewListWatch(objects, func(options *metav1.ListOptions) { options.LabelSelector = selector })
+	lw.Report, lw.Client = report, client
+	return remote.NewInformer(lw, example, trim)
 }
 
 func reporter(report func(string, error), part string) func(error) {
@@ -103,20 +100,26 @@ func serviceOf(slice metav1.Object) cache.ObjectName {
 
 // run fills the caches and keeps them filled until the context ends.
 func (l *local) run(ctx context.Context, wg *sync.WaitGroup) {
-	for _, informer := range []cache.SharedIndexInformer{l.services, l.endpoints, l.namespaces, l.leftovers} {
+	for _, informer := range []cache.SharedIndexInformer{l.services, l.endpoints, l.slices, l.namespaces, l.leftovers} {
 		wg.Go(func() { informer.RunWithContext(ctx) })
 	}
 }
 
 // synced waits until mirrors may be judged; false if the context ends first.
 func (l *local) synced(ctx context.Context) bool {
-	return cache.WaitFor(ctx, "", l.services.HasSyncedChecker(), l.endpoints.HasSyncedChecker(), l.namespaces.HasSyncedChecker())
+	return cache.WaitFor(ctx, "", l.services.HasSyncedChecker(), l.endpoints.HasSyncedChecker(), l.slices.HasSyncedChecker(), l.namespaces.HasSyncedChecker())
 }
 
 // live is the mirror as it is, as far as this program can know: what the caches
 // hold, or what we wrote ourselves and they have not seen yet.
 func (l *local) live(key cache.ObjectName) Objects {
-	return Objects{Service: l.ownServices.latest(key), Endpoints: l.ownEndpoints.latest(key)}
+	slice := func(family discoveryv1.AddressType) *discoveryv1.EndpointSlice {
+		return l.ownSlices.latest(cache.NewObjectName(key.Namespace, sliceName(key, family)))
+	}
+	return Objects{
+		Service: l.ownServices.latest(key), Endpoints: l.ownEndpoints.latest(key),
+		IPv4: slice(discoveryv1.AddressTypeIPv4), IPv6: slice(discoveryv1.AddressTypeIPv6),
+	}
 }
 
 // namespace tells whether mirrors can be made in a namespace now.

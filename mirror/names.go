@@ -2,8 +2,10 @@ package mirror
 
 import (
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/tools/cache"
@@ -52,8 +54,22 @@ func Owner(obj metav1.Object) (cluster string, ours bool) {
 	return cluster, cluster != "" && labels[ManagedByLabel] == ManagedBy
 }
 
-// Objects are the two objects of a mirror; nil is absent.
+// Objects are what a mirror is made of; nil is absent. Endpoints or, one for each
+// family, EndpointSlices carry the addresses: both only while one takes the
+// other's place.
 type Objects struct {
-	Service   *corev1.Service
-	Endpoints *corev1.Endpoints
+	Service    *corev1.Service
+	Endpoints  *corev1.Endpoints
+	IPv4, IPv6 *discoveryv1.EndpointSlice
+}
+
+// sliceName is the name of a mirror's EndpointSlice. The EndpointSlice
+// controllers' own names end with five characters.
+func sliceName(key cache.ObjectName, family discoveryv1.AddressType) string {
+	return key.Name + "-" + strings.ToLower(string(family))
+}
+
+// sliceKey is the key of the mirror that an EndpointSlice of ours belongs to.
+func sliceKey(slice cache.ObjectName) cache.ObjectName {
+	return cache.NewObjectName(slice.Namespace, slice.Name[:max(0, strings.LastIndexByte(slice.Name, '-'))])
 }

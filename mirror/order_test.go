@@ -20,7 +20,7 @@ func TestAnyOrderEndsTheSame(t *testing.T) {
 	theirs := stranger()
 	theirs.Name = "taken-paris"
 	moved := parisGateway()
-	moved.Addresses[0] = moved.Addresses[0].Next()
+	moved.Addresses[0].Addr = moved.Addresses[0].Next()
 	ports := exportedBar()
 	ports.Spec.Ports = ports.Spec.Ports[1:]
 	// Each is one object's only event, or all of them, in order: those of different

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 )
@@ -49,10 +50,11 @@ func (c *Controller) work(ctx context.Context) bool {
 	return true
 }
 
-// The two ways in which a stranger has a mirror's name.
+// The ways in which a stranger has a mirror's name.
 const (
 	serviceTaken   = "a Service of that name stands there that is not ours"
 	endpointsTaken = "Endpoints of that name stand there that are not ours"
+	sliceTaken     = "an EndpointSlice of the name that its own would have stands there and is not ours"
 )
 
 // sync makes one mirror right, whatever has happened before.
@@ -80,6 +82,16 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) verdict {
 	if live.Endpoints != nil {
 		if _, ours := Owner(live.Endpoints); !ours {
 			c.conflicts(&found, claims.sources, endpointsTaken)
+			found.after = strangerPeriod
+			return found
+		}
+	}
+	for _, slice := range []*discoveryv1.EndpointSlice{live.IPv4, live.IPv6} {
+		if slice == nil {
+			continue
+		}
+		if _, ours := Owner(slice); !ours {
+			c.conflicts(&found, claims.sources, sliceTaken)
 			found.after = strangerPeriod
 			return found
 		}
@@ -155,15 +167,24 @@ func (c *Controller) claims(key cache.ObjectName) claims {
 		if !ok {
 			continue
 		}
-		all.known = append(all.known, r.Name())
+		known := true
 		exported, _ := view.Services.ByTypedIndex(byMirror, key.String())
 		for _, svc := range exported {
-			source := Source{Cluster: r.Name(), UID: view.UID, Service: svc, Gateway: view.Gateway}
+			source := Source{Cluster: r.Name(), UID: view.UID, Service: svc, Rivals: func(claim string) []*corev1.Service {
+				rivals, _ := view.Services.ByTypedIndex(byClaim, claim)
+				return rivals
+			}}
+			source.Gateway, source.NoGateway = view.Gateways.For(svc)
 			if refusal := c.options.Refuse(source); refusal != nil {
+				// Whether a port is reserved for it, the gateway would tell.
+				known = refusal.Reason != NoTCPPort || source.Gateway != nil
 				all.refusals = append(all.refusals, refusal)
 			} else {
 				all.sources = append(all.sources, source)
 			}
+		}
+		if known {
+			all.known = append(all.known, r.Name())
 		}
 	}
 	return all
@@ -199,20 +220,27 @@ func (c *Controller) conflicts(found *verdict, sources []Source, why string) {
 }
 
 // ownerOf is the remote that live objects, all of them ours, are of. The
-// Service counts before the Endpoints.
+// Service counts before the Endpoints, and those before the slices.
 func ownerOf(live Objects) string {
 	var owner string
-	if live.Service != nil {
+	switch {
+	case live.Service != nil:
 		owner, _ = Owner(live.Service)
-	} else if live.Endpoints != nil {
+	case live.Endpoints != nil:
 		owner, _ = Owner(live.Endpoints)
+	case live.IPv4 != nil:
+		owner, _ = Owner(live.IPv4)
+	case live.IPv6 != nil:
+		owner, _ = Owner(live.IPv6)
 	}
 	return owner
 }
 
 func deleting(live Objects) bool {
 	return live.Service != nil && live.Service.DeletionTimestamp != nil ||
-		live.Endpoints != nil && live.Endpoints.DeletionTimestamp != nil
+		live.Endpoints != nil && live.Endpoints.DeletionTimestamp != nil ||
+		live.IPv4 != nil && live.IPv4.DeletionTimestamp != nil ||
+		live.IPv6 != nil && live.IPv6.DeletionTimestamp != nil
 }
 
 // serviceAddress is the ClusterIPs of a Service under a key that concerns us.

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -152,6 +153,8 @@ type fakeRemote struct {
 	unknown bool // nothing may be concluded from it
 	gateway *gateway.Gateway
 	uid     types.UID
+
+	refiltered int
 }
 
 func newFakeRemote(name string) *fakeRemote {
@@ -164,13 +167,19 @@ func newFakeRemote(name string) *fakeRemote {
 
 func (r *fakeRemote) Name() string { return r.name }
 
+func (r *fakeRemote) Refilter() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refiltered++
+}
+
 func (r *fakeRemote) View() (remote.View, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.unknown {
 		return remote.View{}, false
 	}
-	return remote.View{Services: r.indexer, Gateway: r.gateway, UID: r.uid}, true
+	return remote.View{Services: r.indexer, Gateways: remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{{}: r.gateway}}, UID: r.uid}, true
 }
 
 // know makes the remote known, or unknown.
@@ -189,13 +198,16 @@ func (r *fakeRemote) setGateway(gw *gateway.Gateway) {
 }
 
 func (r *fakeRemote) export(svc *corev1.Service) {
-	must(r.indexer.Add(r.hooks.Trim(svc.DeepCopy())))
-	r.hooks.Changed(r.name, cache.MetaObjectToName(svc))
+	before := remote.Get(r.indexer, cache.MetaObjectToName(svc))
+	after := r.hooks.Trim(svc.DeepCopy())
+	must(r.indexer.Add(after))
+	r.hooks.Changed(r.name, before, after)
 }
 
 func (r *fakeRemote) unexport(svc *corev1.Service) {
+	before := remote.Get(r.indexer, cache.MetaObjectToName(svc))
 	must(r.indexer.Delete(svc))
-	r.hooks.Changed(r.name, cache.MetaObjectToName(svc))
+	r.hooks.Changed(r.name, cmp.Or(before, svc), nil)
 }
 
 func must(err error) {

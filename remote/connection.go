@@ -11,30 +11,24 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
-
-	"service-mirror.io/service-mirror/gateway"
 )
 
-// connection is one reading of a remote's kubeconfig: a client and its two
+// connection is one reading of a remote's kubeconfig: a client and its
 // informers. A changed kubeconfig makes a new one.
 type connection struct {
 	remote   *Remote
 	client   kubernetes.Interface
 	services cache.TypedSharedIndexInformer[*corev1.Service]
-	gateways cache.TypedSharedIndexInformer[*corev1.Service] // of one object; nil where none is read
+	gateways *gateways
 
 	ready   chan struct{} // closed when it is known what this connection is worth: synced, or refused
 	settled func()        // closes ready
 
-	synced    atomic.Bool // the cache of exported Services may be relied on
-	resolving sync.Mutex  // held while the gateway is read
-	gateway   atomic.Pointer[resolved]
+	synced atomic.Bool // the cache of exported Services may be relied on
 
 	network     Network
 	identifying sync.Mutex // held while the cluster is asked who it is
@@ -43,12 +37,6 @@ type connection struct {
 	mu      sync.Mutex
 	uid     types.UID
 	refused bool
-}
-
-// resolved is the gateway as far as it is known.
-type resolved struct {
-	gateway *gateway.Gateway
-	problem error
 }
 
 func newConnection(r *Remote) *connection {
@@ -60,48 +48,34 @@ func newConnection(r *Remote) *connection {
 // open makes the informers over a client.
 func (c *connection) open(client kubernetes.Interface) {
 	c.client = client
-	spec := c.remote.spec
-	c.services = c.inform("watch of exported Services", metav1.NamespaceAll, c.remote.hooks.Trim, func(options *metav1.ListOptions) {
-		options.LabelSelector = c.remote.selector
-	})
+	c.services = inform(c, "watch of exported Services", client.CoreV1().Services(metav1.NamespaceAll), &corev1.Service{}, c.remote.hooks.Trim,
+		func(options *metav1.ListOptions) { options.LabelSelector = c.remote.options.Selector })
 	must(c.services.AddTypedIndexers(c.remote.hooks.Indexers))
-	changed := func(name cache.ObjectName) { c.remote.hooks.Changed(spec.Name, name) }
+	changed := func(before, after *corev1.Service) { c.remote.hooks.Changed(c.remote.spec.Name, before, after) }
 	Register(c.services, cache.TypedResourceEventHandlerFuncs[*corev1.Service]{
-		AddFunc:    func(svc *corev1.Service) { changed(cache.MetaObjectToName(svc)) },
-		UpdateFunc: func(_, svc *corev1.Service) { changed(cache.MetaObjectToName(svc)) },
-		DeleteFunc: func(svc cache.DeletedObject[*corev1.Service]) { changed(svc.GetObjectName()) },
+		AddFunc:    func(svc *corev1.Service) { changed(nil, svc) },
+		UpdateFunc: changed,
+		DeleteFunc: func(svc cache.DeletedObject[*corev1.Service]) {
+			last := svc.OptionalObj
+			if last == nil { // only its name is known
+				last = &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: svc.GetNamespace(), Name: svc.GetName()}}
+			}
+			changed(last, nil)
+		},
 	})
-	if !spec.Gateway.ReadsService() {
-		return
-	}
-	name := spec.Gateway.Service
-	c.gateways = c.inform("watch of the gateway Service", name.Namespace, gateway.Trim, func(options *metav1.ListOptions) {
-		options.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name.Name).String()
-	})
-	Register(c.gateways, cache.TypedResourceEventHandlerFuncs[*corev1.Service]{
-		AddFunc:    func(*corev1.Service) { c.resolve() },
-		UpdateFunc: func(_, _ *corev1.Service) { c.resolve() },
-		DeleteFunc: func(cache.DeletedObject[*corev1.Service]) { c.resolve() },
-	})
+	c.gateways = newGateways(c)
 }
 
-// inform makes an informer of Services that holds them trimmed.
-func (c *connection) inform(part, namespace string, trim func(*corev1.Service) *corev1.Service, narrow func(*metav1.ListOptions)) cache.TypedSharedIndexInformer[*corev1.Service] {
-	services := c.client.CoreV1().Services(namespace)
-	lw := &ListWatch{
-		ListFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			narrow(&options)
-			return services.List(ctx, options)
-		},
-		WatchFunc: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			narrow(&options)
-			return services.Watch(ctx, options)
-		},
-		Before: c.identify,
-		Report: func(err error) { c.report(part, err) },
-		Client: c.client,
-	}
-	return NewInformer(lw, &corev1.Service{}, trim)
+// inform makes an informer of what a client lists, narrowed down and trimmed.
+func inform[T interface {
+	cache.Object
+	runtime.Object
+}, L runtime.Object](c *connection, part string, objects Lister[L], example T, trim func(T) T, narrow func(*metav1.ListOptions)) cache.TypedSharedIndexInformer[T] {
+	lw := NewListWatch(objects, narrow)
+	lw.Before = c.identify
+	lw.Report = func(err error) { c.report(part, err) }
+	lw.Client = c.client
+	return NewInformer(lw, example, trim)
 }
 
 // gatewayGrace is how long a new connection waits for its gateway once it knows
@@ -115,49 +89,19 @@ func (c *connection) run(ctx context.Context) {
 	defer c.network.close()
 	defer wg.Wait()
 	wg.Go(func() { c.services.RunWithContext(ctx) })
-	gatewayKnown := make(chan struct{})
-	wg.Go(func() {
-		defer close(gatewayKnown)
-		if c.gateways != nil && !cache.WaitFor(ctx, "", c.gateways.HasSyncedChecker()) {
-			return
-		}
-		c.resolve()
-	})
-	if c.gateways != nil {
-		wg.Go(func() { c.gateways.RunWithContext(ctx) })
-	}
+	c.gateways.run(ctx, &wg)
 	if !cache.WaitFor(ctx, "", c.services.HasSyncedChecker()) {
 		return
 	}
 	select {
-	case <-gatewayKnown:
+	case <-ctx.Done():
+		return
+	case <-c.gateways.known:
 	case <-time.After(gatewayGrace):
 	}
 	c.synced.Store(true)
 	c.settled()
 	c.remote.hooks.Resync(c.remote.spec.Name)
-}
-
-// resolve reads the gateway from its cache and, if it is another than before,
-// has all mirrors of this remote looked at.
-func (c *connection) resolve() {
-	c.resolving.Lock()
-	defer c.resolving.Unlock()
-	var now resolved
-	if c.gateways == nil {
-		now.gateway, now.problem = c.remote.spec.Gateway.Resolve(nil)
-	} else {
-		if !c.gateways.HasSynced() {
-			return // absence means nothing yet
-		}
-		config := c.remote.spec.Gateway
-		now.gateway, now.problem = config.Resolve(Get(c.gateways.GetTypedIndexer(), config.Service))
-	}
-	before := c.gateway.Swap(&now)
-	c.report("gateway", now.problem)
-	if before == nil || !before.gateway.Equal(now.gateway) {
-		c.remote.hooks.Resync(c.remote.spec.Name)
-	}
 }
 
 // identify makes sure, before a request on a new network connection, that the
@@ -275,9 +219,5 @@ func (c *connection) view() (View, bool) {
 	if c.refused || !c.synced.Load() {
 		return View{}, false
 	}
-	view := View{Services: c.services.GetTypedIndexer(), UID: c.uid}
-	if known := c.gateway.Load(); known != nil {
-		view.Gateway = known.gateway
-	}
-	return view, true
+	return View{Services: c.services.GetTypedIndexer(), Gateways: c.gateways.view(), UID: c.uid}, true
 }

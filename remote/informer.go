@@ -1,9 +1,34 @@
 package remote
 
 import (
+	"context"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 )
+
+// Lister is the part of a typed client that an informer needs.
+type Lister[L runtime.Object] interface {
+	List(context.Context, metav1.ListOptions) (L, error)
+	Watch(context.Context, metav1.ListOptions) (watch.Interface, error)
+}
+
+// NewListWatch makes a ListWatch of the objects that a client gives, those that
+// narrow leaves.
+func NewListWatch[L runtime.Object](objects Lister[L], narrow func(*metav1.ListOptions)) *ListWatch {
+	return &ListWatch{
+		ListFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			narrow(&options)
+			return objects.List(ctx, options)
+		},
+		WatchFunc: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			narrow(&options)
+			return objects.Watch(ctx, options)
+		},
+	}
+}
 
 // NewInformer makes an informer over lw that holds its objects trimmed. It never
 // resyncs: what changes nothing is no event.

@@ -36,6 +36,9 @@ type ListWatch struct {
 	Report func(error)
 	// Client is asked whether it can stream a list; fakes cannot.
 	Client any
+	// Optional has a refusal be asked again only every few minutes: it is for what
+	// may be missing.
+	Optional bool
 
 	plain  atomic.Bool  // lists are not streamed: that did not work here
 	errors atomic.Int32 // watches in a row that ended with an error and no event
@@ -124,6 +127,13 @@ var errNoStreaming = apierrors.NewMethodNotSupported(schema.GroupResource{}, "st
 // maintenance page says an hour.
 const maxRetryAfter = 30 * time.Second
 
+// optionalPeriod is how often something that is refused, and may be, is asked for.
+const optionalPeriod = 5 * time.Minute
+
+// Unavailable tells an answer that says that a kind of object may not be read, or
+// that there is none.
+func Unavailable(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) }
+
 // retry makes a request until it is answered; undo takes back an answer that did
 // not pass the check of Before.
 func (lw *ListWatch) retry(ctx context.Context, request func() error, undo func()) error {
@@ -140,6 +150,9 @@ func (lw *ListWatch) retry(ctx context.Context, request func() error, undo func(
 			lw.Report(err)
 		}
 		delay := backoff.Step()
+		if lw.Optional && Unavailable(err) {
+			delay = optionalPeriod
+		}
 		if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
 			delay = max(delay, min(time.Duration(seconds)*time.Second, maxRetryAfter))
 		}

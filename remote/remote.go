@@ -33,8 +33,9 @@ type Hooks struct {
 	Indexers cache.TypedIndexers[*corev1.Service]
 	// Trim cuts an exported Service down to what is held of it.
 	Trim func(*corev1.Service) *corev1.Service
-	// Changed is called for each exported Service that comes, changes or goes.
-	Changed func(cluster string, exported cache.ObjectName)
+	// Changed is called for each exported Service that comes (before is nil),
+	// changes, or goes (after is nil).
+	Changed func(cluster string, before, after *corev1.Service)
 	// Resync is called when all of a cluster's mirrors must be looked at: its
 	// cache is filled, its gateway or its UID has changed.
 	Resync func(cluster string)
@@ -46,17 +47,16 @@ type Hooks struct {
 // View is what is known of a remote cluster.
 type View struct {
 	Services cache.TypedIndexer[*corev1.Service]
-	Gateway  *gateway.Gateway // nil: not known yet
-	UID      types.UID        // empty: may not be read
+	Gateways Gateways
+	UID      types.UID // empty: may not be read
 }
 
 // Remote is one remote cluster.
 type Remote struct {
-	spec     Spec
-	selector string
-	options  ClientOptions
-	hooks    Hooks
-	state    state
+	spec    Spec
+	options Options
+	hooks   Hooks
+	state   state
 	// newClient is replaced in tests.
 	newClient func(*rest.Config) (kubernetes.Interface, error)
 
@@ -65,10 +65,17 @@ type Remote struct {
 	stale   atomic.Bool                // the newest must be replaced: another cluster answers it now
 }
 
-// New makes a remote; selector chooses its exported Services.
-func New(spec Spec, selector string, options ClientOptions, hooks Hooks) *Remote {
+// Options are what all remotes have in common.
+type Options struct {
+	Selector string // of exported Services
+	Client   ClientOptions
+	Gateway  gateway.Options
+}
+
+// New makes a remote.
+func New(spec Spec, options Options, hooks Hooks) *Remote {
 	return &Remote{
-		spec: spec, selector: selector, options: options, hooks: hooks,
+		spec: spec, options: options, hooks: hooks,
 		newClient: func(cfg *rest.Config) (kubernetes.Interface, error) { return kubernetes.NewForConfig(cfg) },
 	}
 }
@@ -83,6 +90,16 @@ func (r *Remote) View() (View, bool) {
 		return c.view()
 	}
 	return View{}, false
+}
+
+// Refilter looks at the addresses of the gateways again: what is refused is
+// another.
+func (r *Remote) Refilter() {
+	for _, c := range []*connection{r.current.Load(), r.newest.Load()} {
+		if c != nil {
+			c.gateways.refilter()
+		}
+	}
 }
 
 // Run connects and stays connected until the context ends.
@@ -139,7 +156,7 @@ func (r *Remote) connect(file *kubeconfig) *connection {
 		return nil
 	}
 	c := newConnection(r)
-	client, err := r.newClient(r.options.Tune(cfg, r.spec.Name, &c.network))
+	client, err := r.newClient(r.options.Client.Tune(cfg, r.spec.Name, &c.network))
 	r.state.report("kubeconfig", err)
 	if err != nil {
 		file.again() // a certificate may be half written

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -95,12 +96,12 @@ func (c *cluster) endWatches() {
 	c.watchers = nil
 }
 
-// everything, gateways and identity choose requests for refusing.
+// everything, gatewayReads, exports and identity choose requests for refusing.
 func everything(err error) func(clienttesting.Action) error {
 	return func(clienttesting.Action) error { return err }
 }
 
-func gateways(err error) func(clienttesting.Action) error {
+func gatewayReads(err error) func(clienttesting.Action) error {
 	return func(action clienttesting.Action) error {
 		if action.GetResource().Resource == "services" && action.GetNamespace() == "ingress" {
 			return err
@@ -169,12 +170,12 @@ func connecting(t *testing.T, spec Spec, start bool, test func(*rig)) {
 			"https://a.example.com": newCluster("a-uid"), "https://b.example.com": newCluster("b-uid"),
 		}}
 		spec.Name, spec.Kubeconfig = "paris", r.path
-		r.Remote = New(spec, selector, ClientOptions{}, Hooks{
+		r.Remote = New(spec, Options{Selector: selector, Gateway: gateway.Options{Probe: gateway.Probe{Kind: gateway.ProbeNone}}}, Hooks{
 			Trim: func(svc *corev1.Service) *corev1.Service { return svc },
-			Changed: func(_ string, name cache.ObjectName) {
+			Changed: func(_ string, before, after *corev1.Service) {
 				r.mu.Lock()
 				defer r.mu.Unlock()
-				r.changed = append(r.changed, name.String())
+				r.changed = append(r.changed, cache.MetaObjectToName(cmp.Or(after, before)).String())
 			},
 			Resync: func(string) {
 				r.mu.Lock()
@@ -217,7 +218,7 @@ func connecting(t *testing.T, spec Spec, start bool, test func(*rig)) {
 
 // through is what the flags say of a gateway Service.
 func through() Spec {
-	return Spec{Gateway: gateway.Config{Service: cache.NewObjectName("ingress", "gateway")}}
+	return Spec{Gateways: []gateway.Config{gateway.Config{Service: cache.NewObjectName("ingress", "gateway")}}}
 }
 
 // leadTo writes the kubeconfig.
@@ -260,14 +261,17 @@ func (r *rig) known(uid types.UID, address string, exported ...string) {
 	if view.UID != uid || !slices.Equal(keys, exported) {
 		r.Errorf("it is known as %q with %q, want %q with %q", view.UID, keys, uid, exported)
 	}
+	gw, err := view.Gateways.For(service("default", "bar"))
 	switch {
-	case address == "" && view.Gateway != nil:
-		r.Errorf("its gateway is known: %+v", view.Gateway)
-	case address == "none" && (view.Gateway == nil || len(view.Gateway.Addresses) != 0):
-		r.Errorf("its gateway is %+v, want one without addresses", view.Gateway)
+	case err != nil:
+		r.Error(err)
+	case address == "" && gw != nil:
+		r.Errorf("its gateway is known: %+v", gw)
+	case address == "none" && (gw == nil || len(gw.Addresses) != 0):
+		r.Errorf("its gateway is %+v, want one without addresses", gw)
 	case address != "" && address != "none" &&
-		(view.Gateway == nil || !slices.Equal(view.Gateway.Addresses, []netip.Addr{netip.MustParseAddr(address)})):
-		r.Errorf("its gateway is %+v, want %s", view.Gateway, address)
+		(gw == nil || !slices.Equal(gw.Addresses, []gateway.Address{{Addr: netip.MustParseAddr(address)}})):
+		r.Errorf("its gateway is %+v, want %s", gw, address)
 	}
 }
 
@@ -331,14 +335,14 @@ func TestChangesAreToldByName(t *testing.T) {
 // A gateway that may not be read holds nothing up for longer than its grace.
 func TestGatewayThatMayNotBeRead(t *testing.T) {
 	connecting(t, through(), false, func(r *rig) {
-		r.a().refusing(gateways(errForbidden))
+		r.a().refusing(gatewayReads(errForbidden))
 		r.leadTo("a.example.com")
 		r.wait(reloadPeriod + 2*time.Second - time.Millisecond)
 		r.unknown()
 		r.wait(time.Millisecond)
 		r.known("a-uid", "", "default/bar")
 		r.wait(time.Hour)
-		r.logged(1, `not well; what is known of it stays" cluster="paris" part="watch of the gateway Service"`)
+		r.logged(1, `not well; what is known of it stays" cluster="paris" part="watch of the gateway Service ingress/gateway"`)
 		r.resyncs()
 		r.a().refusing(nil)
 		r.wait(4 * time.Second)
@@ -346,7 +350,7 @@ func TestGatewayThatMayNotBeRead(t *testing.T) {
 		if r.resyncs() == 0 {
 			r.Error("nobody was told of the gateway")
 		}
-		r.logged(1, `well again" cluster="paris" part="watch of the gateway Service"`)
+		r.logged(1, `well again" cluster="paris" part="watch of the gateway Service ingress/gateway"`)
 	})
 }
 
@@ -383,7 +387,7 @@ func TestGatewayFollowsItsService(t *testing.T) {
 }
 
 func TestStaticGatewayIsNotRead(t *testing.T) {
-	spec := Spec{Gateway: gateway.Config{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.9")}, Port: "443"}}
+	spec := Spec{Gateways: []gateway.Config{gateway.Config{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.9")}, Port: "443"}}}
 	connecting(t, spec, true, func(r *rig) {
 		r.wait(time.Millisecond)
 		r.known("a-uid", "192.0.2.9", "default/bar")
@@ -607,7 +611,7 @@ func TestKubeconfigThatMakesNoClient(t *testing.T) {
 // The end of the program does not wait for the grace of a gateway, nor for a
 // remote that is down.
 func TestRemoteEndsAtOnce(t *testing.T) {
-	for name, refuse := range map[string]func(clienttesting.Action) error{"in the grace": gateways(errForbidden), "while it is down": everything(errDown)} {
+	for name, refuse := range map[string]func(clienttesting.Action) error{"in the grace": gatewayReads(errForbidden), "while it is down": everything(errDown)} {
 		t.Run(name, func(t *testing.T) {
 			connecting(t, through(), false, func(r *rig) {
 				r.a().refusing(refuse)

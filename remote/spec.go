@@ -3,7 +3,7 @@ package remote
 import (
 	"errors"
 	"fmt"
-	"net/netip"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -19,13 +19,13 @@ type Spec struct {
 	Kubeconfig string // path
 	Context    string // in the kubeconfig; empty: its current one
 	UID        types.UID
-	Gateway    gateway.Config
+	Gateways   []gateway.Config // at least one; the first is that of Services that name none
 }
 
 // ParseSpec reads NAME=KUBECONFIG[,KEY=VALUE]…; the error lists every mistake.
 func ParseSpec(text string) (Spec, error) {
 	fields := strings.Split(text, ",")
-	var spec Spec
+	spec := Spec{Gateways: make([]gateway.Config, 1)}
 	var path bool
 	spec.Name, spec.Kubeconfig, path = strings.Cut(fields[0], "=")
 	var mistakes []error
@@ -37,9 +37,10 @@ func ParseSpec(text string) (Spec, error) {
 		mistake("no kubeconfig is given: write NAME=PATH")
 	}
 	seen := map[string]bool{}
+	var gateways []cache.ObjectName
 	for _, field := range fields[1:] {
 		key, value, _ := strings.Cut(field, "=")
-		if seen[key] && key != "address" {
+		if seen[key] && key != "address" && key != "gateway" {
 			mistake("%s= stands twice", key)
 		}
 		seen[key] = true
@@ -47,33 +48,67 @@ func ParseSpec(text string) (Spec, error) {
 			mistake("%q is not KEY=VALUE", field)
 			continue
 		}
-		if err := spec.set(key, value); err != nil {
+		if key == "gateway" {
+			name, err := ParseObjectName(value)
+			if err == nil && slices.Contains(gateways, name) {
+				err = fmt.Errorf("gateway=%v stands twice", name)
+			}
+			mistakes = append(mistakes, err)
+			gateways = append(gateways, name)
+		} else if err := spec.set(key, value); err != nil {
 			mistakes = append(mistakes, err)
 		}
+	}
+	if len(gateways) > 1 && seen["address"] {
+		mistake("address= cannot be given for several gateways: whose would it be?")
+	}
+	first := spec.Gateways[0]
+	for i, name := range gateways {
+		if i > 0 {
+			spec.Gateways = append(spec.Gateways, first)
+		}
+		spec.Gateways[i].Service = name
 	}
 	return spec, errors.Join(mistakes...)
 }
 
 func (s *Spec) set(key, value string) (err error) {
+	config := &s.Gateways[0]
 	switch key {
 	case "context":
 		s.Context = value
 	case "uid":
 		s.UID = types.UID(value)
-	case "gateway":
-		s.Gateway.Service, err = ParseObjectName(value)
 	case "gateway-port":
-		s.Gateway.Port, err = value, gateway.ValidatePort(value)
+		config.Port, err = value, gateway.ValidatePort(value)
 	case "address":
-		var addr netip.Addr
-		if addr, err = netip.ParseAddr(value); err != nil {
-			return fmt.Errorf("address=%s is not an IP address", value)
-		}
-		s.Gateway.Addresses = append(s.Gateway.Addresses, addr)
+		err = config.ParseAddress(value)
+	case "tcp-services":
+		config.TCPServices, err = parseConfigMapName(key, value)
+	case "udp-services":
+		config.UDPServices, err = parseConfigMapName(key, value)
+	case "cluster-domain":
+		config.Domain, err = value, ValidateDomain(value)
 	default:
-		return fmt.Errorf("%q is not known: there are context=, gateway=, gateway-port=, address= and uid=", key)
+		return fmt.Errorf("%q is not known: there are context=, gateway=, gateway-port=, address=, tcp-services=, udp-services=, cluster-domain= and uid=", key)
 	}
 	return err
+}
+
+// ValidateDomain checks a cluster domain.
+func ValidateDomain(text string) error {
+	if len(validation.IsDNS1123Subdomain(text)) > 0 {
+		return fmt.Errorf("cluster domain %.253q is not a DNS domain", text)
+	}
+	return nil
+}
+
+func parseConfigMapName(key, text string) (cache.ObjectName, error) {
+	namespace, name, found := strings.Cut(text, "/")
+	if !found || len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0 {
+		return cache.ObjectName{}, fmt.Errorf("%s=%.320s is not NAMESPACE/NAME of a ConfigMap", key, text)
+	}
+	return cache.NewObjectName(namespace, name), nil
 }
 
 // ParseObjectName reads NAMESPACE/NAME of a Service.

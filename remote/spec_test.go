@@ -13,22 +13,29 @@ import (
 )
 
 func TestParseSpec(t *testing.T) {
+	one := []gateway.Config{{}} // of which the shared flags say more
+	host := cache.NewObjectName
 	for _, test := range []struct {
 		text string
 		want Spec
 	}{
-		{"paris=paris.kubeconfig", Spec{Name: "paris", Kubeconfig: "paris.kubeconfig"}},
-		{"paris=/etc/a=b/config", Spec{Name: "paris", Kubeconfig: "/etc/a=b/config"}},
-		{"eu-1=a,context=admin@eu", Spec{Name: "eu-1", Kubeconfig: "a", Context: "admin@eu"}},
-		{"paris=a,context=x=y", Spec{Name: "paris", Kubeconfig: "a", Context: "x=y"}},
-		{"paris=a,gateway=ingress/gateway", Spec{Name: "paris", Kubeconfig: "a", Gateway: gateway.Config{Service: cache.NewObjectName("ingress", "gateway")}}},
-		{"paris=a,gateway-port=https", Spec{Name: "paris", Kubeconfig: "a", Gateway: gateway.Config{Port: "https"}}},
-		{"paris=a,gateway-port=443", Spec{Name: "paris", Kubeconfig: "a", Gateway: gateway.Config{Port: "443"}}},
+		{"paris=paris.kubeconfig", Spec{Name: "paris", Kubeconfig: "paris.kubeconfig", Gateways: one}},
+		{"paris=/etc/a=b/config", Spec{Name: "paris", Kubeconfig: "/etc/a=b/config", Gateways: one}},
+		{"eu-1=a,context=admin@eu", Spec{Name: "eu-1", Kubeconfig: "a", Context: "admin@eu", Gateways: one}},
+		{"paris=a,context=x=y", Spec{Name: "paris", Kubeconfig: "a", Context: "x=y", Gateways: one}},
+		{"paris=a,gateway=ingress/gateway", Spec{Name: "paris", Kubeconfig: "a", Gateways: []gateway.Config{{Service: cache.NewObjectName("ingress", "gateway")}}}},
+		{"paris=a,gateway-port=https", Spec{Name: "paris", Kubeconfig: "a", Gateways: []gateway.Config{{Port: "https"}}}},
+		{"paris=a,gateway-port=443", Spec{Name: "paris", Kubeconfig: "a", Gateways: []gateway.Config{{Port: "443"}}}},
 		{"paris=a,address=192.0.2.1,address=2001:db8::1", Spec{Name: "paris", Kubeconfig: "a",
-			Gateway: gateway.Config{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}}},
-		{"paris=a,uid=d6f5", Spec{Name: "paris", Kubeconfig: "a", UID: "d6f5"}},
+			Gateways: []gateway.Config{{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}}}},
+		{"paris=a,uid=d6f5", Spec{Name: "paris", Kubeconfig: "a", UID: "d6f5", Gateways: one}},
 		{"paris=a,uid=u,gateway-port=443,context=c,gateway=n/s,address=192.0.2.1", Spec{Name: "paris", Kubeconfig: "a", Context: "c", UID: "u",
-			Gateway: gateway.Config{Service: cache.NewObjectName("n", "s"), Port: "443", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}}},
+			Gateways: []gateway.Config{{Service: cache.NewObjectName("n", "s"), Port: "443", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}}}},
+		{"paris=a,address=gw.example.com,address=192.0.2.1,address=lb.example.com", Spec{Name: "paris", Kubeconfig: "a",
+			Gateways: []gateway.Config{{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Hostnames: []string{"gw.example.com", "lb.example.com"}}}}},
+		{"paris=a,gateway=a/b,tcp-services=c/d.e,udp-services=f/g,cluster-domain=paris.local,gateway=h/i", Spec{Name: "paris", Kubeconfig: "a", Gateways: []gateway.Config{
+			{Service: host("a", "b"), TCPServices: host("c", "d.e"), UDPServices: host("f", "g"), Domain: "paris.local"},
+			{Service: host("h", "i"), TCPServices: host("c", "d.e"), UDPServices: host("f", "g"), Domain: "paris.local"}}}},
 	} {
 		got, err := ParseSpec(test.text)
 		if err != nil || !reflect.DeepEqual(got, test.want) {
@@ -54,10 +61,10 @@ func TestParseSpecMistakes(t *testing.T) {
 		{"paris=a,", []string{`"" is not KEY=VALUE`}},
 		{"paris=a,context", []string{`"context" is not KEY=VALUE`}},
 		{"paris=a,context=", []string{`"context=" is not KEY=VALUE`}},
-		{"paris=a,contxt=b", []string{`"contxt" is not known: there are context=, gateway=, gateway-port=, address= and uid=`}},
+		{"paris=a,contxt=b", []string{`"contxt" is not known: there are context=, gateway=, gateway-port=, address=, tcp-services=, udp-services=, cluster-domain= and uid=`}},
 		{"paris=a,context=b,context=c", []string{"context= stands twice"}},
 		{"paris=a,uid=b,uid=b", []string{"uid= stands twice"}},
-		{"paris=a,gateway=a/b,gateway=a/b", []string{"gateway= stands twice"}},
+		{"paris=a,gateway=a/b,gateway=a/b", []string{"gateway=a/b stands twice"}},
 		{"paris=a,gateway=b", []string{`gateway "b" is not NAMESPACE/NAME`}},
 		{"paris=a,gateway=a/b/c", []string{`gateway "a/b/c" is not NAMESPACE/NAME`}},
 		{"paris=a,gateway=/b", []string{"is not NAMESPACE/NAME"}},
@@ -66,10 +73,14 @@ func TestParseSpecMistakes(t *testing.T) {
 		{"paris=a,gateway-port=0", []string{`gateway-port "0" is neither a port's name nor a number`}},
 		{"paris=a,gateway-port=65536", []string{`gateway-port "65536"`}},
 		{"paris=a,gateway-port=HTTP", []string{`gateway-port "HTTP"`}},
-		{"paris=a,address=gw.example.com", []string{"address=gw.example.com is not an IP address"}},
-		{"paris=a,address=192.0.2.0/24", []string{"address=192.0.2.0/24 is not an IP address"}},
-		{"paris=a,address=192.0.2.1:80", []string{"is not an IP address"}},
-		{"Paris,gateway=b,address=c,x=y,uid=", []string{noName, noPath, "NAMESPACE/NAME", "IP address", `"x" is not known`, `"uid=" is not KEY=VALUE`}},
+		{"paris=a,address=gw_1.example.com", []string{"address=gw_1.example.com is neither an IP address nor a hostname"}},
+		{"paris=a,address=192.0.2.0/24", []string{"address=192.0.2.0/24 is neither an IP address nor a hostname"}},
+		{"paris=a,address=192.0.2.1:80", []string{"is neither an IP address"}},
+		{"paris=a,gateway=a/b,gateway=a/c,address=192.0.2.1", []string{"address= cannot be given for several gateways"}},
+		{"paris=a,tcp-services=x", []string{"tcp-services=x is not NAMESPACE/NAME of a ConfigMap"}},
+		{"paris=a,udp-services=x/Y", []string{"udp-services=x/Y is not NAMESPACE/NAME"}},
+		{"paris=a,cluster-domain=x_y", []string{`cluster domain "x_y" is not a DNS domain`}},
+		{"Paris,gateway=b,address=c_,x=y,uid=", []string{noName, noPath, "NAMESPACE/NAME", "IP address", `"x" is not known`, `"uid=" is not KEY=VALUE`}},
 	} {
 		_, err := ParseSpec(test.text)
 		if err == nil {
@@ -112,10 +123,10 @@ func FuzzParseSpec(f *testing.F) {
 		if len(validation.IsDNS1123Label(spec.Name)) > 0 || spec.Kubeconfig == "" {
 			t.Errorf("%q is accepted: %+v", text, spec)
 		}
-		if port := spec.Gateway.Port; port != "" && gateway.ValidatePort(port) != nil {
+		if port := spec.Gateways[0].Port; port != "" && gateway.ValidatePort(port) != nil {
 			t.Errorf("%q: port %q is accepted", text, port)
 		}
-		if name := spec.Gateway.Service; name != (cache.ObjectName{}) {
+		if name := spec.Gateways[0].Service; name != (cache.ObjectName{}) {
 			if again, err := ParseObjectName(name.String()); err != nil || again != name {
 				t.Errorf("%q: gateway %v is accepted", text, name)
 			}

@@ -1,0 +1,142 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+// Resolver is what is needed of a net.Resolver.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+// NewResolver asks the DNS servers of the system, or the one at server, an
+// ADDRESS:PORT, where that is given.
+func NewResolver(server string) *net.Resolver {
+	resolver := &net.Resolver{PreferGo: true}
+	if server != "" {
+		resolver.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, server)
+		}
+	}
+	return resolver
+}
+
+const (
+	// lookupTimeout leaves room for a second DNS server after a first one that
+	// does not answer: resolvers wait 5 s for each.
+	lookupTimeout = 10 * time.Second
+	// lookupPause is kept between two lookups of one name, whatever the remote does.
+	lookupPause = time.Second
+	// lookupRetry is when a lookup that failed is made again, if refreshing is not due sooner.
+	lookupRetry = 5 * time.Second
+)
+
+// answer is what is known of a hostname.
+type answer struct {
+	good    bool // it has been resolved
+	v4, v6  []netip.Addr
+	problem error // with the last lookup
+}
+
+func (a answer) addresses() []netip.Addr { return append(a.v4[:len(a.v4):len(a.v4)], a.v6...) }
+
+func (a answer) kept() string {
+	if a.good {
+		return "what it resolved to before is used"
+	}
+	return "until it is resolved, endpoints that there are stay"
+}
+
+// resolve keeps one hostname resolved until the context ends.
+func (w *Watch) resolve(ctx context.Context, host string, again <-chan struct{}) {
+	for {
+		w.mu.Lock()
+		last := w.names[host]
+		w.mu.Unlock()
+		now := lookup(ctx, w.options.Resolver, host, last)
+		w.mu.Lock()
+		if ctx.Err() == nil {
+			w.names[host] = now
+			w.publish()
+			w.wake() // there may be other addresses to probe
+		}
+		w.mu.Unlock()
+		due := w.options.Refresh
+		if now.problem != nil {
+			due = min(due, lookupRetry)
+		}
+		// Many daemons, and many names, should not ask at the same time.
+		if !sleep(ctx, min(due, lookupPause), nil) || !sleep(ctx, wait.Jitter(due, 0.2)-min(due, lookupPause), again) {
+			return
+		}
+	}
+}
+
+// sleep waits for so long, or until it is told not to; false where the context ended.
+func sleep(ctx context.Context, duration time.Duration, enough <-chan struct{}) bool {
+	timer := time.NewTimer(duration)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-enough:
+	case <-timer.C:
+	}
+	return ctx.Err() == nil
+}
+
+// lookup resolves a hostname as an absolute name, to all its A and AAAA records.
+// What fails keeps what was known; so does an answer without any address.
+func lookup(ctx context.Context, resolver Resolver, host string, last answer) answer {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	absolute := strings.TrimSuffix(host, ".") + "."
+	var v4, v6 []netip.Addr
+	var err4, err6 error
+	var wg sync.WaitGroup
+	wg.Go(func() { v4, err4 = resolver.LookupNetIP(ctx, "ip4", absolute) })
+	wg.Go(func() { v6, err6 = resolver.LookupNetIP(ctx, "ip6", absolute) })
+	wg.Wait()
+	now := answer{good: true, v4: v4, v6: v6}
+	if failed(err4) {
+		now.v4, now.problem = last.v4, brief(err4)
+	}
+	if failed(err6) {
+		now.v6, now.problem = last.v6, brief(err6)
+	}
+	if len(v4)+len(v6) > 0 {
+		return now
+	}
+	if now.problem == nil {
+		now.problem = errors.New("DNS has no address for it")
+	}
+	last.problem = now.problem
+	return last
+}
+
+// failed tells a lookup that says nothing from one that says that there is nothing.
+func failed(err error) bool {
+	var dns *net.DNSError
+	return err != nil && !(errors.As(err, &dns) && dns.IsNotFound)
+}
+
+// brief is an error without the ports that differ from try to try.
+func brief(err error) error {
+	var dns *net.DNSError
+	switch {
+	case !errors.As(err, &dns):
+		return err
+	case dns.IsTimeout:
+		return errors.New("DNS does not answer in time")
+	}
+	parts := strings.Split(dns.Err, ": ")
+	return errors.New("DNS fails: " + parts[len(parts)-1])
+}

@@ -1,0 +1,171 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+// ProbeKind is how an address of a gateway is asked whether it lives.
+type ProbeKind string
+
+// The kinds: a connection that is accepted, an HTTP answer below 400, nothing.
+const (
+	ProbeNone ProbeKind = "none"
+	ProbeTCP  ProbeKind = "tcp"
+	ProbeHTTP ProbeKind = "http"
+)
+
+// Probe is how often, where and how patiently gateways are asked. The zero Probe
+// must not be used: Kind is one of those above.
+type Probe struct {
+	Kind      ProbeKind
+	Port      string        // name or number; empty: the gateway port that all traffic goes to, else its lowest TCP port
+	Path      string        // of an HTTP request
+	Period    time.Duration // between two probes of one address
+	Timeout   time.Duration // of one probe
+	Threshold int           // so many failures in a row make an address not ready; one success makes it ready
+}
+
+// Validate lists what is wrong with it, by flag.
+func (p Probe) Validate() error {
+	var wrong []error
+	if p.Kind != ProbeNone && p.Kind != ProbeTCP && p.Kind != ProbeHTTP {
+		wrong = append(wrong, fmt.Errorf("--probe: %.40q is not tcp, http or none", p.Kind))
+	}
+	if p.Port != "" {
+		if err := ValidatePort(p.Port); err != nil {
+			wrong = append(wrong, fmt.Errorf("--probe-port: %w", err))
+		}
+	}
+	if !strings.HasPrefix(p.Path, "/") {
+		wrong = append(wrong, fmt.Errorf("--probe-path: %q does not begin with a slash", p.Path))
+	}
+	if p.Period < 100*time.Millisecond {
+		wrong = append(wrong, fmt.Errorf("--probe-period: %v is less than 100ms", p.Period))
+	}
+	if p.Timeout <= 0 || p.Timeout > p.Period {
+		wrong = append(wrong, fmt.Errorf("--probe-timeout: %v is not more than 0 and at most --probe-period, %v", p.Timeout, p.Period))
+	}
+	if p.Threshold < 1 {
+		wrong = append(wrong, fmt.Errorf("--probe-threshold: %d is less than 1", p.Threshold))
+	}
+	return errors.Join(wrong...)
+}
+
+// target is the port that is probed.
+func (p Probe) target(gw *Gateway) (uint16, error) {
+	want := p.Port
+	if want == "" {
+		want = gw.Port
+	}
+	if n, numeric := number(want); numeric {
+		return uint16(n), nil
+	}
+	var fit []int32
+	for _, port := range gw.Ports {
+		if protocol(port) == corev1.ProtocolTCP && (want == "" || port.Name == want) {
+			fit = append(fit, port.Port)
+		}
+	}
+	if len(fit) == 0 {
+		return 0, fmt.Errorf("there is no TCP port %q to probe: the gateway has %s", want, gw.list())
+	}
+	return uint16(slices.Min(fit)), nil
+}
+
+// tally is what came of the probes of one address.
+type tally struct {
+	health   Health
+	failures int // in a row
+	cause    error
+}
+
+func (t *tally) add(err error, threshold int) {
+	if err == nil {
+		*t = tally{health: Ready}
+		return
+	}
+	t.failures++
+	if t.failures >= threshold {
+		t.health, t.cause = NotReady, err
+	}
+}
+
+// probe asks one address again and again until the context ends.
+func (w *Watch) probe(ctx context.Context, target netip.AddrPort, _ <-chan struct{}) {
+	probe := w.options.Probe
+	for {
+		err := w.ask(ctx, target)
+		w.mu.Lock()
+		if ctx.Err() == nil {
+			known := w.health[target]
+			if known == nil {
+				known = &tally{health: Unasked}
+				w.health[target] = known
+			}
+			before := known.health
+			if known.add(err, probe.Threshold); known.health != before {
+				w.publish()
+			}
+		}
+		w.mu.Unlock()
+		if !sleep(ctx, wait.Jitter(probe.Period, 0.1), nil) {
+			return
+		}
+	}
+}
+
+// ask makes one probe.
+func (p Probe) ask(ctx context.Context, target netip.AddrPort) error {
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	if p.Kind == ProbeTCP {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", target.String())
+		if err != nil {
+			return innermost(err)
+		}
+		return conn.Close()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+target.String()+p.Path, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("User-Agent", "service-mirror")
+	resp, err := probeTransport.RoundTrip(req) // no redirect is followed
+	if err != nil {
+		return innermost(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode >= http.StatusBadRequest {
+		return fmt.Errorf("it answers with status %d", resp.StatusCode)
+	}
+	return nil
+}
+
+// probeTransport knows no proxy and keeps no connection: each probe is a new one,
+// as a client's would be.
+var probeTransport = &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10}
+
+// innermost is the cause of a failure, without the ports that differ from try to try.
+func innermost(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errors.New("no answer in time")
+	}
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}

@@ -1,0 +1,201 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/tools/cache"
+)
+
+// PortsAnnotation, on an exported Service, names the gateway ports that are
+// reserved for its own: "5432=15432", several with commas, each side with
+// /UDP or the like where it is not TCP alone that is meant.
+const PortsAnnotation = "service-mirror.io/gateway-ports"
+
+// Reserved are the gateway ports that each lead to one port of one Service:
+// plain TCP and UDP say no name that a gateway could route by.
+type Reserved map[ReservedFor]int32
+
+// ReservedFor is a port of a Service that has a gateway port of its own.
+type ReservedFor struct {
+	Service  cache.ObjectName
+	Port     string // number or name
+	Protocol corev1.Protocol
+}
+
+// ParseReserved reads a ConfigMap in the tcp-services format of ingress-nginx
+// and HAProxy: keys are gateway ports, values NAMESPACE/SERVICE:PORT. The error
+// names the entries that cannot be used; the others can.
+func ParseReserved(data map[string]string, protocol corev1.Protocol) (Reserved, error) {
+	reserved := Reserved{}
+	var problems []error
+	for _, key := range slices.Sorted(maps.Keys(data)) {
+		target, gatewayPort, err := parseReserved(key, data[key])
+		if err != nil {
+			problems = append(problems, fmt.Errorf("entry %.20q: %.100q: %w", key, data[key], err))
+			continue
+		}
+		target.Protocol = protocol
+		if other, ok := reserved[target]; ok {
+			problems = append(problems, fmt.Errorf("ports %d and %d are both for %v:%s: the lower one is used", min(other, gatewayPort), max(other, gatewayPort), target.Service, target.Port))
+			gatewayPort = min(other, gatewayPort)
+		}
+		reserved[target] = gatewayPort
+	}
+	return reserved, join(problems)
+}
+
+func parseReserved(key, value string) (ReservedFor, int32, error) {
+	gatewayPort, ok := number(key)
+	if !ok {
+		return ReservedFor{}, 0, errors.New("the key is no port number from 1 to 65535")
+	}
+	parts := strings.Split(strings.TrimSpace(value), ":")
+	namespace, name, slash := strings.Cut(parts[0], "/")
+	if !slash || len(parts) < 2 || len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Label(name)) > 0 {
+		return ReservedFor{}, 0, errors.New("it is not NAMESPACE/SERVICE:PORT")
+	}
+	port := parts[1]
+	if err := ValidatePort(port); err != nil {
+		return ReservedFor{}, 0, fmt.Errorf("%q is no port of a Service", port)
+	}
+	// The third part says what the gateway expects of its clients: these send none.
+	if len(parts) > 2 && strings.HasPrefix(strings.ToUpper(parts[2]), "PROXY") {
+		return ReservedFor{}, 0, errors.New("the gateway expects the PROXY protocol there, which mirrors do not speak")
+	}
+	return ReservedFor{Service: cache.NewObjectName(namespace, name), Port: port}, gatewayPort, nil
+}
+
+// Reservation is one entry of PortsAnnotation.
+type Reservation struct {
+	Port     int32 // of the Service
+	Gateway  int32
+	Protocol corev1.Protocol
+}
+
+// maxReservations bounds what is read of an annotation: a Service has few ports.
+const maxReservations = 256
+
+// ParseReservations reads PortsAnnotation. The error names the entries that
+// cannot be used; the others can.
+func ParseReservations(annotation string) ([]Reservation, error) {
+	var all []Reservation
+	var problems []error
+	for entry := range strings.SplitSeq(annotation, ",") {
+		if entry = strings.TrimSpace(entry); entry == "" {
+			continue
+		}
+		if len(all) == maxReservations {
+			problems = append(problems, fmt.Errorf("annotation %s has more than %d entries", PortsAnnotation, maxReservations))
+			break
+		}
+		r, err := parseReservation(entry)
+		if err == nil && slices.ContainsFunc(all, func(other Reservation) bool { return other.Port == r.Port && other.Protocol == r.Protocol }) {
+			err = fmt.Errorf("port %d stands twice", r.Port)
+		}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("annotation %s, entry %.40q: %w", PortsAnnotation, entry, err))
+			continue
+		}
+		all = append(all, r)
+	}
+	return all, join(problems)
+}
+
+func parseReservation(entry string) (Reservation, error) {
+	left, right, _ := strings.Cut(entry, "=")
+	port, protocol, portOK := portAndProtocol(left)
+	gatewayPort, gatewayProtocol, gatewayOK := portAndProtocol(right)
+	if !portOK || !gatewayOK {
+		return Reservation{}, errors.New("it is not PORT=GATEWAYPORT, as 5432=15432 or 53/UDP=15353/UDP")
+	}
+	if !strings.Contains(right, "/") {
+		gatewayProtocol = protocol
+	}
+	if protocol != gatewayProtocol {
+		return Reservation{}, fmt.Errorf("%s cannot go to %s", protocol, gatewayProtocol)
+	}
+	return Reservation{Port: port, Gateway: gatewayPort, Protocol: protocol}, nil
+}
+
+func portAndProtocol(text string) (int32, corev1.Protocol, bool) {
+	digits, suffix, named := strings.Cut(strings.TrimSpace(text), "/")
+	n, ok := number(digits)
+	switch protocol := corev1.Protocol(strings.ToUpper(suffix)); {
+	case !ok:
+		return 0, "", false
+	case !named:
+		return n, corev1.ProtocolTCP, true
+	case protocol == corev1.ProtocolTCP || protocol == corev1.ProtocolUDP || protocol == corev1.ProtocolSCTP:
+		return n, protocol, true
+	}
+	return 0, "", false
+}
+
+// Claims are the gateway ports that an exported Service's annotation wants, each
+// as NUMBER/PROTOCOL.
+func Claims(exported *corev1.Service) (claims []string) {
+	reservations, _ := ParseReservations(exported.Annotations[PortsAnnotation])
+	for _, r := range reservations {
+		claims = append(claims, r.claim())
+	}
+	return claims
+}
+
+func (r Reservation) claim() string { return fmt.Sprintf("%d/%s", r.Gateway, r.Protocol) }
+
+// reserved is the gateway port that is reserved for a port of an exported
+// Service: its annotation counts before the ConfigMaps. rivals are the other
+// exported Services that claim a gateway port; ok is false where none is
+// reserved, or what is reserved cannot be used.
+func (g *Gateway) reserved(exported *corev1.Service, port corev1.ServicePort, rivals func(claim string) []*corev1.Service) (target int32, ok bool, err error) {
+	self := cache.MetaObjectToName(exported)
+	reservations, _ := ParseReservations(exported.Annotations[PortsAnnotation])
+	i := slices.IndexFunc(reservations, func(r Reservation) bool { return r.Port == port.Port && r.Protocol == protocol(port) })
+	if i < 0 {
+		for _, name := range []string{strconv.Itoa(int(port.Port)), port.Name} {
+			if target, ok := g.Reserved[ReservedFor{Service: self, Port: name, Protocol: protocol(port)}]; ok {
+				return target, true, g.listens(target, protocol(port))
+			}
+		}
+		return 0, false, nil
+	}
+	mine := reservations[i]
+	for other, target := range g.Reserved {
+		if target == mine.Gateway && other.Protocol == mine.Protocol && other.Service != self {
+			return 0, true, fmt.Errorf("gateway port %s is reserved for %v", mine.claim(), other.Service)
+		}
+	}
+	if rivals != nil {
+		for _, rival := range rivals(mine.claim()) {
+			if older(rival, exported) {
+				return 0, true, fmt.Errorf("gateway port %s is reserved for %v, which claimed it before", mine.claim(), cache.MetaObjectToName(rival))
+			}
+		}
+	}
+	return mine.Gateway, true, g.listens(mine.Gateway, mine.Protocol)
+}
+
+// older orders the Services that claim one port: the first one made has it.
+func older(a, b *corev1.Service) bool {
+	if !a.CreationTimestamp.Equal(&b.CreationTimestamp) {
+		return a.CreationTimestamp.Before(&b.CreationTimestamp)
+	}
+	return cache.MetaObjectToName(a).String() < cache.MetaObjectToName(b).String()
+}
+
+// listens refuses a reserved port that the gateway Service does not have. Of a
+// gateway whose Service is not read nothing is known, and the operator is
+// believed.
+func (g *Gateway) listens(target int32, want corev1.Protocol) error {
+	if g.Static || slices.ContainsFunc(g.Ports, func(p corev1.ServicePort) bool { return p.Port == target && protocol(p) == want }) {
+		return nil
+	}
+	return fmt.Errorf("port %d/%s is reserved for it, but the gateway Service does not have that port: it has %s", target, want, g.list())
+}

@@ -1,0 +1,218 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Options are the operator's decisions for all gateways alike.
+type Options struct {
+	Filter   Filter
+	Resolver Resolver
+	Refresh  time.Duration // how often a hostname is resolved
+	Probe    Probe
+}
+
+// Watch keeps one gateway up to date: from what its Service says, what its
+// hostnames resolve to, and which of its addresses answer.
+type Watch struct {
+	config  Config
+	options Options
+	changed func(problem error, differs bool)
+	ask     func(ctx context.Context, target netip.AddrPort) error // makes a probe; replaced in tests
+
+	current atomic.Pointer[Gateway]
+	dirty   chan struct{} // Run is to look at what must be resolved and probed
+
+	mu       sync.Mutex
+	entrance *Entrance // nil: nothing is known yet
+	reserved Reserved
+	problem  error                     // with the Service
+	names    map[string]answer         // by hostname
+	health   map[netip.AddrPort]*tally // by what is probed
+	again    bool                      // hostnames are to be resolved at once
+}
+
+// NewWatch makes a watch. changed is called, never twice at once, whenever the
+// gateway may be another: with what is wrong with it now, and whether it differs
+// from what it was.
+func NewWatch(config Config, options Options, changed func(problem error, differs bool)) *Watch {
+	return &Watch{
+		config: config, options: options, changed: changed, ask: options.Probe.ask,
+		dirty: make(chan struct{}, 1), names: map[string]answer{}, health: map[netip.AddrPort]*tally{},
+	}
+}
+
+// Gateway is the gateway as far as it is known; nil before the first Set. It
+// must not be changed.
+func (w *Watch) Gateway() *Gateway { return w.current.Load() }
+
+// Set tells what the gateway Service is now, nil where it does not exist or is
+// not read, and which ports are reserved.
+func (w *Watch) Set(svc *corev1.Service, reserved Reserved) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	entrance, problem := w.config.Read(svc, w.options.Filter)
+	w.entrance, w.problem, w.reserved, w.again = &entrance, problem, reserved, true
+	w.publish()
+	w.wake()
+}
+
+// Refilter looks at the addresses again: the filter has changed.
+func (w *Watch) Refilter() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.publish()
+	w.wake()
+}
+
+func (w *Watch) wake() {
+	select {
+	case w.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// publish puts together what is known. w.mu is held.
+func (w *Watch) publish() {
+	if w.entrance == nil {
+		return
+	}
+	var found []netip.Addr
+	complete := true
+	problems := []error{w.problem}
+	for _, host := range w.entrance.Hostnames {
+		known := w.names[host]
+		found = append(found, known.addresses()...)
+		complete = complete && known.good
+		if known.problem != nil {
+			problems = append(problems, fmt.Errorf("hostname %s: %w; %s", host, known.problem, known.kept()))
+		}
+	}
+	gw, problem := w.entrance.Gateway(found, complete, w.options.Filter)
+	gw.Reserved = w.reserved
+	problems = append(problems, problem, w.judge(gw))
+	before := w.current.Swap(gw)
+	w.changed(join(slices.DeleteFunc(problems, func(err error) bool { return err == nil })), !before.Equal(gw))
+}
+
+// judge sets the health of each address. It is an error where one does not
+// answer, or where there is nothing to ask.
+func (w *Watch) judge(gw *Gateway) error {
+	if w.options.Probe.Kind == ProbeNone || len(gw.Addresses) == 0 {
+		return nil
+	}
+	port, err := w.options.Probe.target(gw)
+	var problems []error
+	for i := range gw.Addresses {
+		address := &gw.Addresses[i]
+		address.Health = Unasked
+		if err != nil {
+			continue
+		}
+		if known := w.health[netip.AddrPortFrom(address.Addr, port)]; known != nil {
+			address.Health = known.health
+			if known.health == NotReady {
+				problems = append(problems, fmt.Errorf("address %v does not answer on port %d: %w", address.Addr, port, known.cause))
+			}
+		}
+	}
+	return errors.Join(err, join(problems))
+}
+
+// Run resolves and probes until the context ends.
+func (w *Watch) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	names := workers[string]{run: w.resolve, wg: &wg}
+	probes := workers[netip.AddrPort]{run: w.probe, wg: &wg}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.dirty:
+		}
+		hosts, targets, again := w.wanted()
+		names.keep(ctx, hosts, again)
+		probes.keep(ctx, targets, false)
+	}
+}
+
+// wanted is what is to be resolved and probed; what is not any more is forgotten.
+func (w *Watch) wanted() (hosts []string, targets []netip.AddrPort, again bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.entrance == nil {
+		return nil, nil, false
+	}
+	hosts = w.entrance.Hostnames
+	for host := range w.names {
+		if !slices.Contains(hosts, host) {
+			delete(w.names, host)
+		}
+	}
+	gw := w.current.Load()
+	if w.options.Probe.Kind != ProbeNone {
+		if port, err := w.options.Probe.target(gw); err == nil {
+			for _, address := range gw.Addresses {
+				targets = append(targets, netip.AddrPortFrom(address.Addr, port))
+			}
+		}
+	}
+	for target := range w.health {
+		if !slices.Contains(targets, target) {
+			delete(w.health, target)
+		}
+	}
+	again, w.again = w.again, false
+	return hosts, targets, again
+}
+
+// workers keeps one goroutine for each key that is wanted.
+type workers[K comparable] struct {
+	run     func(ctx context.Context, key K, again <-chan struct{})
+	wg      *sync.WaitGroup
+	running map[K]worker
+}
+
+type worker struct {
+	cancel context.CancelFunc
+	again  chan struct{}
+}
+
+// keep starts and ends goroutines, so that the wanted ones run; again tells
+// those that ran already to hurry.
+func (w *workers[K]) keep(ctx context.Context, wanted []K, again bool) {
+	if w.running == nil {
+		w.running = map[K]worker{}
+	}
+	for key, running := range w.running {
+		if !slices.Contains(wanted, key) {
+			running.cancel()
+			delete(w.running, key)
+		}
+	}
+	for _, key := range wanted {
+		if running, ok := w.running[key]; ok {
+			if again {
+				select {
+				case running.again <- struct{}{}:
+				default:
+				}
+			}
+			continue
+		}
+		workerCtx, cancel := context.WithCancel(ctx)
+		hurry := make(chan struct{}, 1)
+		w.running[key] = worker{cancel, hurry}
+		w.wg.Go(func() { w.run(workerCtx, key, hurry) })
+	}
+}

@@ -1,0 +1,389 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// fakeDNS answers as it is told to.
+type fakeDNS struct {
+	mu      sync.Mutex
+	answers map[string][]string // by hostname; nil: SERVFAIL
+	silent  bool                // no answer at all
+	no6     error               // for every AAAA
+	queries int
+}
+
+func (d *fakeDNS) change(change func(*fakeDNS)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change(d)
+}
+
+func (d *fakeDNS) set(host string, addrs ...string) {
+	d.change(func(d *fakeDNS) { d.answers[host+"."] = addrs })
+}
+
+func (d *fakeDNS) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	d.mu.Lock()
+	d.queries++
+	answers, silent, no6 := d.answers[host], d.silent, d.no6
+	d.mu.Unlock()
+	if silent {
+		<-ctx.Done()
+		return nil, &net.DNSError{Err: "i/o timeout", Name: host, IsTimeout: true}
+	}
+	if answers == nil {
+		return nil, &net.DNSError{Err: "server misbehaving", Name: host, IsTemporary: true}
+	}
+	if network == "ip6" && no6 != nil {
+		return nil, no6
+	}
+	var fit []netip.Addr
+	for _, addr := range parse(answers...) {
+		if addr.Is4() == (network == "ip4") {
+			fit = append(fit, addr)
+		}
+	}
+	if len(fit) == 0 {
+		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+	}
+	return fit, nil
+}
+
+// watched is a Watch that runs in a bubble of virtual time.
+type watched struct {
+	*testing.T
+	*Watch
+	dns     *fakeDNS
+	changes int
+	problem error
+}
+
+func watching(t *testing.T, config Config, change func(*Options), test func(w *watched)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := &watched{T: t, dns: &fakeDNS{answers: map[string][]string{}}}
+		options := Options{Resolver: w.dns, Refresh: 30 * time.Second, Probe: Probe{Kind: ProbeNone}, Filter: Filter{Domain: "cluster.local"}}
+		if change != nil {
+			change(&options)
+		}
+		w.Watch = NewWatch(config, options, func(problem error, differs bool) {
+			w.problem = problem
+			if differs {
+				w.changes++
+			}
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer synctest.Wait()
+		defer cancel()
+		go w.Watch.Run(ctx)
+		test(w)
+	})
+}
+
+func (w *watched) wait(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// has wants these addresses, all of them known or not, after that many changes.
+func (w *watched) has(partial bool, changes int, texts ...string) {
+	w.Helper()
+	w.mu.Lock() // under which it is told of changes
+	defer w.mu.Unlock()
+	gw := w.Gateway()
+	want := plain(addresses(texts...))
+	if gw == nil || !slices.Equal(plain(gw.Addresses), want) || gw.Partial != partial || w.changes != changes {
+		w.Errorf("got %+v after %d changes, want %v, partial %v, after %d", gw, w.changes, want, partial, changes)
+	}
+}
+
+func (w *watched) says(text string) {
+	w.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	checkErr(w.T, w.problem, text)
+}
+
+func named(names ...string) *corev1.Service {
+	svc := balancer()
+	for _, name := range names {
+		svc.Status.LoadBalancer.Ingress = append(svc.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{Hostname: name})
+	}
+	return svc
+}
+
+func TestHostnameIsResolvedAndFollowed(t *testing.T) {
+	watching(t, Config{Service: gatewayName}, nil, func(w *watched) {
+		if w.Gateway() != nil {
+			t.Error("it is known before its Service is")
+		}
+		w.dns.set("gw.example.com", "192.0.2.2", "192.0.2.1", "2001:db8::1")
+		w.Set(named("gw.example.com"), nil)
+		w.wait(0)
+		w.has(false, 2, "192.0.2.1", "192.0.2.2", "2001:db8::1")
+		w.says("")
+
+		w.dns.set("gw.example.com", "2001:db8::1", "192.0.2.1", "192.0.2.2") // reordered
+		w.wait(time.Minute)
+		w.has(false, 2, "192.0.2.1", "192.0.2.2", "2001:db8::1")
+		if w.dns.queries < 4 || w.dns.queries > 6 {
+			t.Errorf("%d queries in a minute", w.dns.queries)
+		}
+
+		w.dns.set("gw.example.com", "192.0.2.3")
+		w.wait(37 * time.Second)
+		w.has(false, 3, "192.0.2.3")
+
+		w.dns.set("other.example.com", "192.0.2.4")
+		w.Set(named("other.example.com"), nil) // not resolved yet: what is there stays
+		w.wait(0)
+		w.has(false, 5, "192.0.2.4")
+	})
+}
+
+func TestHostnameIsResolvedAtOnceWhenTheServiceChanges(t *testing.T) {
+	watching(t, Config{Service: gatewayName}, nil, func(w *watched) {
+		w.dns.set("gw.example.com", "192.0.2.1")
+		w.Set(named("gw.example.com"), nil)
+		w.wait(5 * time.Second)
+		w.dns.set("gw.example.com", "192.0.2.2")
+		w.Set(named("gw.example.com"), nil)
+		w.wait(0)
+		w.has(false, 3, "192.0.2.2")
+
+		before := w.dns.queries
+		for range 1000 { // but a remote that changes it all the time is no reason to ask all the time
+			w.Set(named("gw.example.com"), nil)
+			w.wait(10 * time.Millisecond)
+		}
+		if n := (w.dns.queries - before) / 2; n > 11 {
+			t.Errorf("%d lookups in 10 seconds", n)
+		}
+	})
+}
+
+func TestLastGoodAnswerIsKept(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		fail func(*fakeDNS)
+		says string
+	}{
+		{"SERVFAIL", func(d *fakeDNS) { d.answers["gw.example.com."] = nil }, "DNS fails: server misbehaving; what it resolved to before is used"},
+		{"no answer", func(d *fakeDNS) { d.silent = true }, "DNS does not answer in time"},
+		{"an empty answer", func(d *fakeDNS) { d.answers["gw.example.com."] = []string{} }, "DNS has no address for it"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			watching(t, Config{Service: gatewayName}, nil, func(w *watched) {
+				w.dns.set("gw.example.com", "192.0.2.1", "2001:db8::1")
+				w.Set(named("gw.example.com"), nil)
+				w.wait(0)
+				w.dns.change(test.fail)
+				w.wait(time.Hour)
+				w.has(false, 2, "192.0.2.1", "2001:db8::1")
+				w.says(test.says)
+				w.dns.change(func(d *fakeDNS) { d.silent = false })
+				w.dns.set("gw.example.com", "192.0.2.7")
+				w.wait(16 * time.Second) // a failure is tried again sooner than a good answer
+				w.has(false, 3, "192.0.2.7")
+				w.says("")
+			})
+		})
+	}
+}
+
+func TestOneFamilyFails(t *testing.T) {
+	watching(t, Config{Service: gatewayName}, nil, func(w *watched) {
+		w.dns.set("gw.example.com", "192.0.2.1", "2001:db8::1")
+		w.Set(named("gw.example.com"), nil)
+		w.wait(0)
+		w.dns.change(func(d *fakeDNS) { d.no6 = &net.DNSError{Err: "server misbehaving", IsTemporary: true} })
+		w.dns.set("gw.example.com", "192.0.2.2", "2001:db8::1")
+		w.wait(time.Minute)
+		w.has(false, 3, "192.0.2.2", "2001:db8::1")
+		w.says("DNS fails")
+		w.dns.change(func(d *fakeDNS) { d.no6 = &net.DNSError{Err: "no such host", IsNotFound: true} })
+		w.wait(time.Minute)
+		w.has(false, 4, "192.0.2.2")
+		w.says("")
+	})
+}
+
+func TestUnresolvedHostnameIsNotEmpty(t *testing.T) {
+	watching(t, Config{Service: gatewayName}, nil, func(w *watched) {
+		svc := named("gw.example.com")
+		svc.Status.LoadBalancer.Ingress = append(svc.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: "192.0.2.9"})
+		w.Set(svc, nil)
+		w.wait(time.Hour)
+		w.has(true, 1, "192.0.2.9")
+		w.says("until it is resolved, endpoints that there are stay")
+		w.dns.set("gw.example.com", "192.0.2.9", "192.0.2.1")
+		w.wait(time.Minute)
+		w.has(false, 2, "192.0.2.1", "192.0.2.9")
+	})
+}
+
+func TestWhatDNSSaysIsRefusedLikeAnything(t *testing.T) {
+	deny := func(o *Options) { o.Filter.Deny = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/30")} }
+	watching(t, Config{Service: gatewayName}, deny, func(w *watched) {
+		w.dns.set("gw.example.com", "169.254.169.254", "127.0.0.1", "192.0.2.1", "192.0.2.9")
+		w.Set(named("gw.example.com"), nil)
+		w.wait(0)
+		w.has(false, 2, "192.0.2.9")
+		w.says("address 169.254.169.254 is refused")
+	})
+}
+
+func TestFilterMayChange(t *testing.T) {
+	var known atomic.Pointer[[]Range]
+	known.Store(new([]Range))
+	watching(t, Config{Service: gatewayName}, func(o *Options) { o.Filter.Local = func() []Range { return *known.Load() } }, func(w *watched) {
+		w.Set(balancer("10.96.0.1", "192.0.2.1"), nil)
+		w.has(false, 1, "10.96.0.1", "192.0.2.1")
+		known.Store(&[]Range{{netip.MustParsePrefix("10.96.0.0/16"), "Service range"}})
+		w.Refilter()
+		w.has(false, 2, "192.0.2.1")
+		w.says("it is in this cluster's own Service range 10.96.0.0/16")
+	})
+}
+
+func TestAddressOverrideByName(t *testing.T) {
+	watching(t, Config{Service: gatewayName, Hostnames: []string{"gw.example.com"}, Addresses: parse("192.0.2.9")}, nil, func(w *watched) {
+		w.dns.set("gw.example.com", "192.0.2.1")
+		w.Set(balancer("192.0.2.77"), Reserved{{Port: "1"}: 2})
+		w.wait(0)
+		w.has(false, 2, "192.0.2.1", "192.0.2.9")
+		if gw := w.Gateway(); !maps.Equal(gw.Reserved, Reserved{{Port: "1"}: 2}) || len(gw.Ports) != 2 {
+			t.Errorf("got %+v", gw)
+		}
+	})
+}
+
+// probed has gateways whose addresses are alive or not, without a network.
+func probed(t *testing.T, test func(w *watched, alive func(addr string, up bool))) {
+	t.Helper()
+	var mu sync.Mutex
+	up := map[string]bool{}
+	watching(t, Config{Service: gatewayName}, func(o *Options) {
+		o.Probe = Probe{Kind: ProbeTCP, Path: "/", Period: 5 * time.Second, Timeout: 2 * time.Second, Threshold: 3}
+	}, func(w *watched) {
+		w.ask = func(_ context.Context, target netip.AddrPort) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if target.Port() != 80 {
+				return fmt.Errorf("port %d is probed", target.Port())
+			}
+			if !up[target.Addr().String()] {
+				return errors.New("connection refused")
+			}
+			return nil
+		}
+		test(w, func(addr string, now bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			up[addr] = now
+		})
+	})
+}
+
+func (w *watched) health(want string) {
+	w.Helper()
+	var got []string
+	for _, address := range w.Gateway().Addresses {
+		got = append(got, fmt.Sprintf("%v %v", address.Addr, address.Health))
+	}
+	if text := strings.Join(got, ", "); text != want {
+		w.Errorf("got %s, want %s", text, want)
+	}
+}
+
+func TestProbes(t *testing.T) {
+	probed(t, func(w *watched, alive func(string, bool)) {
+		alive("192.0.2.1", true)
+		w.Set(balancer("192.0.2.1", "192.0.2.2"), nil)
+		w.health("192.0.2.1 not asked yet, 192.0.2.2 not asked yet")
+		w.wait(time.Second)
+		w.health("192.0.2.1 ready, 192.0.2.2 not asked yet")
+		w.wait(20 * time.Second)
+		w.health("192.0.2.1 ready, 192.0.2.2 not ready")
+		w.says("address 192.0.2.2 does not answer on port 80: connection refused")
+		changes := w.changes
+		w.wait(time.Hour) // nothing new is nothing to tell
+		if w.changes != changes {
+			t.Errorf("%d changes while nothing changed", w.changes-changes)
+		}
+
+		alive("192.0.2.2", true)
+		w.wait(6 * time.Second)
+		w.health("192.0.2.1 ready, 192.0.2.2 ready")
+		w.says("")
+
+		alive("192.0.2.1", false)
+		w.wait(6 * time.Second)
+		w.health("192.0.2.1 ready, 192.0.2.2 ready") // one failure is none
+		alive("192.0.2.1", true)
+		w.wait(6 * time.Second)
+		alive("192.0.2.1", false)
+		w.wait(8 * time.Second)
+		w.health("192.0.2.1 ready, 192.0.2.2 ready") // nor are those of before a success
+		w.wait(10 * time.Second)
+		w.health("192.0.2.1 not ready, 192.0.2.2 ready")
+
+		w.Set(balancer("192.0.2.2", "192.0.2.3"), nil) // a new address starts anew, the other goes on
+		w.health("192.0.2.2 ready, 192.0.2.3 not asked yet")
+		w.wait(0)
+		w.Set(balancer("192.0.2.1", "192.0.2.2"), nil)
+		w.wait(0)
+		w.health("192.0.2.1 not asked yet, 192.0.2.2 ready")
+	})
+}
+
+func TestProbePort(t *testing.T) {
+	for _, test := range []struct {
+		probe   string
+		only    string
+		ports   []corev1.ServicePort
+		want    uint16
+		wantErr string
+	}{
+		{ports: web, want: 80},
+		{ports: []corev1.ServicePort{port("dns", 53, udp, ""), port("b", 443, tcp, ""), port("a", 81, tcp, "")}, want: 81},
+		{only: "https", ports: web, want: 443},
+		{only: "8443", ports: web, want: 8443},
+		{probe: "https", ports: web, want: 443},
+		{probe: "9", only: "https", ports: web, want: 9},
+		{probe: "x", ports: web, wantErr: `there is no TCP port "x" to probe: the gateway has http (80/TCP), https (443/TCP)`},
+		{ports: []corev1.ServicePort{port("dns", 53, udp, "")}, wantErr: "no TCP port"},
+	} {
+		got, err := Probe{Port: test.probe}.target(&Gateway{Ports: test.ports, Port: test.only})
+		if got != test.want {
+			t.Errorf("%+v: got %d", test, got)
+		}
+		checkErr(t, err, test.wantErr)
+	}
+}
+
+func TestProbeThatHasNoPortChangesNothing(t *testing.T) {
+	watching(t, Config{Service: gatewayName}, func(o *Options) {
+		o.Probe = Probe{Kind: ProbeTCP, Port: "x", Period: time.Second, Timeout: time.Second, Threshold: 1}
+	}, func(w *watched) {
+		w.Set(balancer("192.0.2.1"), nil)
+		w.wait(time.Minute)
+		w.health("192.0.2.1 not asked yet")
+		w.says(`there is no TCP port "x" to probe`)
+	})
+}

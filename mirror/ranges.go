@@ -1,0 +1,143 @@
+package mirror
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// ranges are the local cluster's own addresses: those of its Services and, by
+// node, of its pods. A gateway must not have one of them. Where they may not be
+// read, or the API server has no such objects, mirroring goes on without.
+type ranges struct {
+	serviceCIDRs cache.TypedSharedIndexInformer[*networkingv1.ServiceCIDR]
+	nodes        cache.TypedSharedIndexInformer[*corev1.Node]
+	logger       klog.Logger
+	changed      func() // told when the ranges are others than before
+
+	refused [2]chan struct{} // closed when a kind may not be read
+	dirty   chan struct{}
+	known   atomic.Pointer[[]gateway.Range]
+}
+
+func newRanges(client kubernetes.Interface, logger klog.Logger, report func(part string, err error), changed func()) *ranges {
+	r := &ranges{logger: logger, changed: changed, dirty: make(chan struct{}, 1)}
+	r.known.Store(&[]gateway.Range{})
+	r.serviceCIDRs = optional(r, 0, "servicecidrs", client, client.NetworkingV1().ServiceCIDRs(), &networkingv1.ServiceCIDR{}, trimServiceCIDR, report)
+	r.nodes = optional(r, 1, "nodes", client, client.CoreV1().Nodes(), &corev1.Node{}, trimNode, report)
+	addIndex(r.serviceCIDRs, byRange, func(cidr *networkingv1.ServiceCIDR) ([]string, error) { return cidr.Spec.CIDRs, nil })
+	addIndex(r.nodes, byRange, func(node *corev1.Node) ([]string, error) { return node.Spec.PodCIDRs, nil })
+	return r
+}
+
+// byRange is an index by the CIDRs that an object has.
+const byRange = "range"
+
+// optional makes an informer of a kind that may not be there to be read.
+func optional[T interface {
+	cache.Object
+	runtime.Object
+}, L runtime.Object](r *ranges, i int, part string, client any, objects remote.Lister[L], example T, trim func(T) T, report func(part string, err error)) cache.TypedSharedIndexInformer[T] {
+	r.refused[i] = make(chan struct{})
+	refuse := sync.OnceFunc(func() { close(r.refused[i]) })
+	lw := remote.NewListWatch(objects, func(*metav1.ListOptions) {})
+	lw.Client, lw.Optional = client, true
+	lw.Report = func(err error) {
+		if !remote.Unavailable(err) {
+			report(part, err)
+			return
+		}
+		r.logger.V(1).Info("May not be read: a gateway's address that is this cluster's own is not recognized by it", "resource", part, "err", err)
+		refuse()
+	}
+	informer := remote.NewInformer(lw, example, trim)
+	remote.Register(informer, cache.TypedResourceEventHandlerFuncs[T]{
+		AddFunc:    func(T) { r.touch() },
+		UpdateFunc: func(_, _ T) { r.touch() },
+		DeleteFunc: func(cache.DeletedObject[T]) { r.touch() },
+	})
+	return informer
+}
+
+func (r *ranges) touch() {
+	select {
+	case r.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// run follows the ranges until the context ends.
+func (r *ranges) run(ctx context.Context, wg *sync.WaitGroup) {
+	wg.Go(func() { r.serviceCIDRs.RunWithContext(ctx) })
+	wg.Go(func() { r.nodes.RunWithContext(ctx) })
+	wg.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-r.dirty:
+				r.read()
+			}
+		}
+	})
+}
+
+// settled waits until the ranges are read, or may not be; false if the context
+// ends first.
+func (r *ranges) settled(ctx context.Context) bool {
+	for i, done := range []<-chan struct{}{r.serviceCIDRs.HasSyncedChecker().Done(), r.nodes.HasSyncedChecker().Done()} {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-r.refused[i]:
+		case <-done:
+		}
+	}
+	r.read()
+	return true
+}
+
+func (r *ranges) read() {
+	var now []gateway.Range
+	add := func(name string, cidrs []string) {
+		for _, text := range cidrs {
+			if prefix, err := netip.ParsePrefix(text); err == nil {
+				now = append(now, gateway.Range{Prefix: prefix, Name: name})
+			}
+		}
+	}
+	add("Service range", r.serviceCIDRs.GetIndexer().ListIndexFuncValues(byRange))
+	add("pod range", r.nodes.GetIndexer().ListIndexFuncValues(byRange))
+	slices.SortFunc(now, func(a, b gateway.Range) int { return a.Compare(b.Prefix) })
+	if before := r.known.Swap(&now); !slices.Equal(*before, now) {
+		r.changed()
+	}
+}
+
+func (r *ranges) all() []gateway.Range { return *r.known.Load() }
+
+func trimServiceCIDR(cidr *networkingv1.ServiceCIDR) *networkingv1.ServiceCIDR {
+	return &networkingv1.ServiceCIDR{ObjectMeta: trimmedMeta(cidr), Spec: cidr.Spec}
+}
+
+// A kubelet writes its Node's status over and over: of that nothing is kept.
+func trimNode(node *corev1.Node) *corev1.Node {
+	return &corev1.Node{ObjectMeta: trimmedMeta(node), Spec: corev1.NodeSpec{PodCIDRs: node.Spec.PodCIDRs}}
+}
+
+func trimmedMeta(obj metav1.Object) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: obj.GetName(), UID: obj.GetUID(), ResourceVersion: obj.GetResourceVersion()}
+}

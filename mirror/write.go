@@ -1,0 +1,270 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+)
+
+// Everything that this program writes is written here.
+
+// endpointSliceController manages the slices of Services with a selector.
+const endpointSliceController = "endpointslice-controller.k8s.io"
+
+// errNotYetFree tells that a deleted mirror's ClusterIP has not been released.
+var errNotYetFree = errors.New("the ClusterIP that it had is not yet free")
+
+// nobodysEndpoints makes sure, where a mirror is made without Endpoints, that
+// there are none of a stranger's under its name: Kubernetes would lead the
+// mirror to them, too.
+func (c *Controller) nobodysEndpoints(ctx context.Context, j job) error {
+	if j.live.Endpoints != nil {
+		return nil
+	}
+	endpoints, err := c.client.CoreV1().Endpoints(j.key.Namespace).Get(ctx, j.key.Name, metav1.GetOptions{ResourceVersion: "0"})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("get Endpoints: %w", err)
+	}
+	if _, ours := Owner(endpoints); ours {
+		return nil // the cache will tell, and they go
+	}
+	return apierrors.NewAlreadyExists(corev1.Resource("endpoints"), j.key.Name)
+}
+
+func (c *Controller) writeService(ctx context.Context, found *verdict, j job) error {
+	services := c.client.CoreV1().Services(j.key.Namespace)
+	var got *corev1.Service
+	var err error
+	switch {
+	case j.changes.Create.Service != nil:
+		want := j.changes.Create.Service
+		got, err = services.Create(ctx, want, metav1.CreateOptions{})
+		if had := want.Spec.ClusterIP; had != "" && apierrors.IsInvalid(err) {
+			if c.justFreed(j.key) {
+				return errNotYetFree
+			}
+			want = want.DeepCopy()
+			want.Spec.ClusterIP, want.Spec.ClusterIPs, want.Spec.IPFamilies = "", nil, nil
+			if got, err = services.Create(ctx, want, metav1.CreateOptions{}); err == nil {
+				found.add(Problem{Reason: ClusterIPLost, Cluster: j.source.Cluster, Source: j.source.name(),
+					Message: fmt.Sprintf("it was deleted and made again, but its ClusterIP %s is taken: it has %s now", had, got.Spec.ClusterIP)})
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("create Service: %w", err)
+		}
+		klog.FromContext(ctx).Info("Created mirror", "clusterIP", got.Spec.ClusterIP)
+	case j.changes.Update.Service != nil:
+		if got, err = services.Update(ctx, j.changes.Update.Service, metav1.UpdateOptions{}); err != nil {
+			return fmt.Errorf("update Service: %w", err)
+		}
+		klog.FromContext(ctx).Info("Updated mirror Service")
+	default:
+		return nil
+	}
+	got = trimLocal(got)
+	c.local.ownServices.add(got)
+	again, _ := c.options.Desired(*j.source, Objects{Service: got, Endpoints: j.live.Endpoints}, j.families)
+	c.compare(found, j, Diff(Objects{Service: got}, Objects{Service: again.Service}).Update.Service != nil)
+	return nil
+}
+
+// writeAddresses writes what leads from the mirror to the gateway.
+func (c *Controller) writeAddresses(ctx context.Context, found *verdict, j job) error {
+	v1, discovery := c.client.CoreV1().Endpoints(j.key.Namespace), c.client.DiscoveryV1().EndpointSlices(j.key.Namespace)
+	endpoints, err := createOrUpdate(ctx, "Endpoints", v1, j.changes.Create.Endpoints, j.changes.Update.Endpoints)
+	if err != nil {
+		return err
+	}
+	now, written := Objects{Service: j.live.Service, Endpoints: j.live.Endpoints, IPv4: j.live.IPv4, IPv6: j.live.IPv6}, false
+	if endpoints != nil {
+		now.Endpoints, written = trimEndpoints(endpoints), true
+		c.local.ownEndpoints.add(now.Endpoints)
+	}
+	for _, family := range []struct {
+		create, update *discoveryv1.EndpointSlice
+		now            **discoveryv1.EndpointSlice
+	}{
+		{j.changes.Create.IPv4, j.changes.Update.IPv4, &now.IPv4},
+		{j.changes.Create.IPv6, j.changes.Update.IPv6, &now.IPv6},
+	} {
+		slice, err := createOrUpdate(ctx, "EndpointSlice", discovery, family.create, family.update)
+		if err != nil {
+			return err
+		}
+		if slice != nil {
+			*family.now, written = trimSlice(slice), true
+			c.local.ownSlices.add(slice)
+		}
+	}
+	if !written {
+		return nil
+	}
+	if j.changes.Create.Service == nil {
+		klog.FromContext(ctx).Info("Updated where the mirror leads to", "addresses", now.addresses())
+	}
+	again, _ := c.options.Desired(*j.source, now, j.families)
+	again.Service = now.Service
+	c.compare(found, j, Diff(now, again).Update != Objects{})
+	return nil
+}
+
+// writer is the part of a typed client that writes.
+type writer[T any] interface {
+	Create(ctx context.Context, obj T, options metav1.CreateOptions) (T, error)
+	Update(ctx context.Context, obj T, options metav1.UpdateOptions) (T, error)
+}
+
+// createOrUpdate makes or changes one object, whichever of the two is given, and returns
+// it as it is now; the zero T where there is nothing to write.
+func createOrUpdate[T comparable](ctx context.Context, kind string, to writer[T], create, update T) (T, error) {
+	var none T
+	if create != none {
+		got, err := to.Create(ctx, create, metav1.CreateOptions{})
+		if err != nil {
+			return none, fmt.Errorf("create %s: %w", kind, err)
+		}
+		return got, nil
+	}
+	if update != none {
+		got, err := to.Update(ctx, update, metav1.UpdateOptions{})
+		if err != nil {
+			return none, fmt.Errorf("update %s: %w", kind, err)
+		}
+		return got, nil
+	}
+	return none, nil
+}
+
+// deleteReplaced deletes what leads from the mirror to the gateway in a way that
+// is not used any more, once what takes its place is there. What is made of
+// Endpoints, Kubernetes makes in its own time.
+func (c *Controller) deleteReplaced(ctx context.Context, found *verdict, j job) error {
+	gone := j.changes.Delete
+	if (gone.IPv4 != nil || gone.IPv6 != nil) && j.desired.Endpoints != nil {
+		ready, err := c.madeOfEndpoints(ctx, j)
+		if err != nil {
+			return err
+		}
+		if !ready {
+			found.after = madePeriod
+			return nil
+		}
+	}
+	return c.delete(ctx, gone)
+}
+
+// madePeriod is how often it is looked whether Kubernetes has made EndpointSlices
+// of Endpoints. They are in no cache: only a change of --endpoints-api waits for them.
+const madePeriod = time.Second
+
+// mirroringController makes EndpointSlices of Endpoints.
+const mirroringController = "endpointslicemirroring-controller.k8s.io"
+
+// madeOfEndpoints tells whether there are EndpointSlices of all addresses that the
+// desired Endpoints have.
+func (c *Controller) madeOfEndpoints(ctx context.Context, j job) (bool, error) {
+	made, err := c.client.DiscoveryV1().EndpointSlices(j.key.Namespace).List(ctx, metav1.ListOptions{
+		LabelSelector: discoveryv1.LabelServiceName + "=" + j.key.Name + "," + discoveryv1.LabelManagedBy + "=" + mirroringController,
+	})
+	if err != nil {
+		return false, fmt.Errorf("list EndpointSlices: %w", err)
+	}
+	missing := Objects{Endpoints: j.desired.Endpoints}.endpoints()
+	for i := range made.Items {
+		for addr := range (Objects{IPv4: &made.Items[i]}).endpoints() {
+			delete(missing, addr)
+		}
+	}
+	return len(missing) == 0, nil
+}
+
+// delete removes what is ours, as it was seen and not as it may be by now: the
+// endpoints controller takes an object over in place.
+func (c *Controller) delete(ctx context.Context, gone Objects) error {
+	if svc := gone.Service; svc != nil {
+		err := c.client.CoreV1().Services(svc.Namespace).Delete(ctx, svc.Name, exactly(svc))
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("delete Service: %w", err)
+		}
+		c.local.ownServices.delete(svc)
+		klog.FromContext(ctx).Info("Deleted mirror")
+	}
+	if endpoints := gone.Endpoints; endpoints != nil {
+		err := c.client.CoreV1().Endpoints(endpoints.Namespace).Delete(ctx, endpoints.Name, exactly(endpoints))
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("delete Endpoints: %w", err)
+		}
+		c.local.ownEndpoints.delete(endpoints)
+	}
+	for _, slice := range []*discoveryv1.EndpointSlice{gone.IPv4, gone.IPv6} {
+		if slice == nil {
+			continue
+		}
+		err := c.client.DiscoveryV1().EndpointSlices(slice.Namespace).Delete(ctx, slice.Name, exactly(slice))
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("delete EndpointSlice: %w", err)
+		}
+		c.local.ownSlices.delete(slice)
+	}
+	return nil
+}
+
+func exactly(obj metav1.Object) metav1.DeleteOptions {
+	uid, version := obj.GetUID(), obj.GetResourceVersion()
+	return metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}}
+}
+
+// removeLeftovers deletes the EndpointSlices that a selector, once on a mirror,
+// left behind: they would go on sending traffic to local pods.
+func (c *Controller) removeLeftovers(ctx context.Context, found *verdict, key cache.ObjectName, svc *corev1.Service) {
+	if svc == nil || len(svc.Spec.Selector) > 0 {
+		return
+	}
+	leftovers, _ := c.local.leftovers.GetTypedIndexer().ByTypedIndex(byService, key.String())
+	for _, slice := range leftovers {
+		if c.local.ownLeftovers.latest(cache.MetaObjectToName(slice)) == nil {
+			continue // deleted before
+		}
+		if owner := metav1.GetControllerOf(slice); owner == nil || owner.Kind != "Service" || owner.UID != svc.UID {
+			continue
+		}
+		err := c.client.DiscoveryV1().EndpointSlices(slice.Namespace).Delete(ctx, slice.Name, exactly(slice))
+		if err != nil && !apierrors.IsNotFound(err) {
+			klog.FromContext(ctx).Error(err, "Cannot delete an EndpointSlice that a selector left behind", "slice", klog.KObj(slice))
+			found.soon = true
+			continue
+		}
+		c.local.ownLeftovers.delete(slice)
+		klog.FromContext(ctx).Info("Deleted an EndpointSlice that a selector left behind", "slice", klog.KObj(slice))
+	}
+}
+
+// ensureNamespace tells what keeps mirrors out of a namespace, if anything does.
+func (c *Controller) ensureNamespace(ctx context.Context, name string) *Problem {
+	problem := c.local.namespace(name)
+	if problem == nil || problem.Reason != NamespaceMissing || !c.options.CreateNamespaces {
+		return problem
+	}
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{ManagedByLabel: ManagedBy}}}
+	_, err := c.client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{})
+	switch {
+	case err == nil:
+		klog.FromContext(ctx).Info("Created namespace", "namespace", name)
+	case apierrors.IsAlreadyExists(err):
+	default:
+		return &Problem{Reason: WriteFailed, Message: fmt.Sprintf("create namespace %s: %v", name, err)}
+	}
+	return nil
+}

@@ -1,0 +1,203 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+)
+
+// Gateways is what is known of a remote's gateways.
+type Gateways struct {
+	// Known are the gateways that the flags list, by their Service: the first of
+	// them, for Services that name none, by the zero name too; nil: not known yet.
+	Known map[cache.ObjectName]*gateway.Gateway
+}
+
+// For is the gateway that leads to an exported Service, nil while it is not
+// known. A Service may choose among the gateways that the flags list; one that
+// names another has none, which is the error.
+func (g Gateways) For(exported *corev1.Service) (*gateway.Gateway, error) {
+	text := exported.Annotations[gateway.Annotation]
+	if text == "" {
+		return g.Known[cache.ObjectName{}], nil
+	}
+	if name, err := ParseObjectName(text); err == nil {
+		if known, listed := g.Known[name]; listed {
+			return known, nil
+		}
+	}
+	return &gateway.Gateway{}, fmt.Errorf("annotation %s names %.128q, which is not one of the gateways in the flags: add gateway=%.128s to its --remote",
+		gateway.Annotation, text, text)
+}
+
+// gateways are a connection's gateways, and what is read of the remote for them.
+type gateways struct {
+	conn       *connection
+	all        []*entrance
+	configMaps map[cache.ObjectName]cache.TypedSharedIndexInformer[*corev1.ConfigMap]
+	known      chan struct{} // closed when all that is read has been
+	reading    sync.Mutex    // held while the caches are looked at
+}
+
+type entrance struct {
+	config  gateway.Config
+	service cache.TypedSharedIndexInformer[*corev1.Service] // of one object; nil where none is read
+	watch   *gateway.Watch
+}
+
+func newGateways(c *connection) *gateways {
+	g := &gateways{conn: c, known: make(chan struct{}), configMaps: map[cache.ObjectName]cache.TypedSharedIndexInformer[*corev1.ConfigMap]{}}
+	for _, config := range c.remote.spec.Gateways {
+		e := &entrance{config: config}
+		part := "gateway"
+		if config.Service != (cache.ObjectName{}) {
+			part += " " + config.Service.String()
+		}
+		e.watch = gateway.NewWatch(config, c.remote.options.Gateway, func(problem error, differs bool) {
+			c.report(part, problem)
+			if differs {
+				c.remote.hooks.Resync(c.remote.spec.Name)
+			}
+		})
+		g.all = append(g.all, e)
+		if config.ReadsService() {
+			e.service = inform(c, "watch of the gateway Service "+config.Service.String(), c.client.CoreV1().Services(config.Service.Namespace),
+				&corev1.Service{}, gateway.Trim, byName(config.Service))
+			Register(e.service, cache.TypedResourceEventHandlerFuncs[*corev1.Service]{
+				AddFunc:    func(*corev1.Service) { g.read(e) },
+				UpdateFunc: func(_, _ *corev1.Service) { g.read(e) },
+				DeleteFunc: func(cache.DeletedObject[*corev1.Service]) { g.read(e) },
+			})
+		}
+		g.readConfigMap(config.TCPServices)
+		g.readConfigMap(config.UDPServices)
+	}
+	return g
+}
+
+func byName(name cache.ObjectName) func(*metav1.ListOptions) {
+	return func(options *metav1.ListOptions) {
+		options.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name.Name).String()
+	}
+}
+
+func (g *gateways) readConfigMap(name cache.ObjectName) {
+	if name == (cache.ObjectName{}) || g.configMaps[name] != nil {
+		return
+	}
+	informer := inform(g.conn, "watch of the ConfigMap "+name.String(), g.conn.client.CoreV1().ConfigMaps(name.Namespace),
+		&corev1.ConfigMap{}, trimConfigMap, byName(name))
+	g.configMaps[name] = informer
+	Register(informer, cache.TypedResourceEventHandlerFuncs[*corev1.ConfigMap]{
+		AddFunc:    func(*corev1.ConfigMap) { g.readAll() },
+		UpdateFunc: func(_, _ *corev1.ConfigMap) { g.readAll() },
+		DeleteFunc: func(cache.DeletedObject[*corev1.ConfigMap]) { g.readAll() },
+	})
+}
+
+func trimConfigMap(configMap *corev1.ConfigMap) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: configMap.Namespace, Name: configMap.Name, ResourceVersion: configMap.ResourceVersion},
+		Data:       configMap.Data,
+	}
+}
+
+// run reads and follows the gateways until the context ends.
+func (g *gateways) run(ctx context.Context, wg *sync.WaitGroup) {
+	var filled []cache.DoneChecker
+	start := func(informer cache.SharedIndexInformer) {
+		filled = append(filled, informer.HasSyncedChecker())
+		wg.Go(func() { informer.RunWithContext(ctx) })
+	}
+	for _, e := range g.all {
+		if e.service != nil {
+			start(e.service)
+		}
+		wg.Go(func() { e.watch.Run(ctx) })
+	}
+	for _, informer := range g.configMaps {
+		start(informer)
+	}
+	for _, one := range filled { // the others need not wait for one that may not be read
+		wg.Go(func() {
+			if cache.WaitFor(ctx, "", one) {
+				g.readAll()
+			}
+		})
+	}
+	wg.Go(func() {
+		if cache.WaitFor(ctx, "", filled...) {
+			g.readAll()
+			close(g.known)
+		}
+	})
+}
+
+func (g *gateways) readAll() {
+	for _, e := range g.all {
+		g.read(e)
+	}
+}
+
+// read looks at what the caches say of one gateway. Before they are filled an
+// absence means nothing.
+func (g *gateways) read(e *entrance) {
+	g.reading.Lock()
+	defer g.reading.Unlock()
+	var svc *corev1.Service
+	if e.service != nil {
+		if !e.service.HasSynced() {
+			return
+		}
+		svc = Get(e.service.GetTypedIndexer(), e.config.Service)
+	}
+	reserved := gateway.Reserved{}
+	for _, source := range []struct {
+		name     cache.ObjectName
+		protocol corev1.Protocol
+	}{{e.config.TCPServices, corev1.ProtocolTCP}, {e.config.UDPServices, corev1.ProtocolUDP}} {
+		if source.name == (cache.ObjectName{}) {
+			continue
+		}
+		informer := g.configMaps[source.name]
+		if !informer.HasSynced() {
+			return
+		}
+		var some gateway.Reserved
+		problem := errors.New("it does not exist: no port is reserved")
+		if configMap := Get(informer.GetTypedIndexer(), source.name); configMap != nil {
+			some, problem = gateway.ParseReserved(configMap.Data, source.protocol)
+		}
+		g.conn.report("ConfigMap "+source.name.String(), problem)
+		maps.Copy(reserved, some)
+	}
+	e.watch.Set(svc, reserved)
+}
+
+// view is what is known of the gateways now.
+func (g *gateways) view() Gateways {
+	known := make(map[cache.ObjectName]*gateway.Gateway, len(g.all)+1)
+	for i, e := range g.all {
+		if i == 0 {
+			known[cache.ObjectName{}] = e.watch.Gateway()
+		}
+		known[e.config.Service] = e.watch.Gateway()
+	}
+	return Gateways{Known: known}
+}
+
+// refilter looks at all addresses again.
+func (g *gateways) refilter() {
+	for _, e := range g.all {
+		e.watch.Refilter()
+	}
+}
