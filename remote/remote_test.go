@@ -218,7 +218,7 @@ func connecting(t *testing.T, spec Spec, start bool, test func(*rig)) {
 
 // through is what the flags say of a gateway Service.
 func through() Spec {
-	return Spec{Gateways: []gateway.Config{gateway.Config{Service: cache.NewObjectName("ingress", "gateway")}}}
+	return Spec{Gateways: []gateway.Config{{Service: cache.NewObjectName("ingress", "gateway")}}}
 }
 
 // leadTo writes the kubeconfig.
@@ -387,7 +387,7 @@ func TestGatewayFollowsItsService(t *testing.T) {
 }
 
 func TestStaticGatewayIsNotRead(t *testing.T) {
-	spec := Spec{Gateways: []gateway.Config{gateway.Config{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.9")}, Port: "443"}}}
+	spec := Spec{Gateways: []gateway.Config{{Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.9")}, Port: "443"}}}
 	connecting(t, spec, true, func(r *rig) {
 		r.wait(time.Millisecond)
 		r.known("a-uid", "192.0.2.9", "default/bar")
