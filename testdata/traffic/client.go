@@ -29,18 +29,20 @@ import (
 // caller is a pod of London: it has a resolver, a URL, and perhaps certificates.
 type caller struct {
 	tls     *tls.Config
+	network string
 	timeout time.Duration
 }
 
 // client makes one request and prints the answer as JSON, or makes requests at
 // a steady rate until its standard input ends and prints a count.
 //
-//	client [--root FILE] [--cert FILE --key FILE] [--rate N] URL
+//	client [--network tcp4|tcp6] [--root FILE] [--cert FILE --key FILE] [--rate N] URL
 //
 // The scheme of the URL says what kind of request: http, https, ws, grpc,
-// grpc-stream, tcp, or tls, which only shakes hands.
+// grpc-stream or tcp.
 func client(args []string) int {
 	flags := flag.NewFlagSet("client", flag.ExitOnError)
+	network := flags.String("network", "tcp", "tcp4 and tcp6 ask for addresses of one family, and connect to no other")
 	root := flags.String("root", "", "root certificate that servers must have")
 	cert := flags.String("cert", "", "own certificate")
 	key := flags.String("key", "", "its key")
@@ -49,7 +51,7 @@ func client(args []string) int {
 	timeout := flags.Duration("timeout", 5*time.Second, "for one request")
 	flags.Parse(args)
 
-	c := &caller{tls: &tls.Config{RootCAs: x509.NewCertPool()}, timeout: *timeout}
+	c := &caller{tls: &tls.Config{RootCAs: x509.NewCertPool()}, network: *network, timeout: *timeout}
 	if *root != "" {
 		pem, err := os.ReadFile(*root)
 		if err != nil || !c.tls.RootCAs.AppendCertsFromPEM(pem) {
@@ -101,8 +103,16 @@ func (c *caller) call(target *url.URL, host string) (seen, error) {
 	return seen{}, fmt.Errorf("what is %s?", target.Scheme)
 }
 
+// dial connects to a name's address of the family that is wanted.
+func (c *caller) dial(ctx context.Context, address string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, c.network, address)
+}
+
 func (c *caller) http(ctx context.Context, target *url.URL, host string) (answer seen, wrong error) {
-	transport := &http.Transport{TLSClientConfig: c.tls, DisableKeepAlives: true}
+	transport := &http.Transport{
+		DialContext:     func(ctx context.Context, _, address string) (net.Conn, error) { return c.dial(ctx, address) },
+		TLSClientConfig: c.tls, DisableKeepAlives: true,
+	}
 	var step atomic.Value // what a request that fails was waiting for
 	step.Store("resolve")
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -145,13 +155,21 @@ func (c *caller) webSocket(ctx context.Context, target *url.URL) (seen, error) {
 	if err != nil {
 		return seen{}, err
 	}
-	conn, err := config.DialContext(ctx)
+	host := target.Host
+	if target.Port() == "" {
+		host += ":80"
+	}
+	raw, err := c.dial(ctx, host)
 	if err != nil {
 		return seen{}, err
 	}
-	defer conn.Close()
+	defer raw.Close()
 	deadline, _ := ctx.Deadline()
-	conn.SetDeadline(deadline)
+	raw.SetDeadline(deadline)
+	conn, err := websocket.NewClient(config, raw)
+	if err != nil {
+		return seen{}, err
+	}
 	var answer seen
 	for range 3 {
 		if err := errors.Join(websocket.Message.Send(conn, "hello"), websocket.JSON.Receive(conn, &answer)); err != nil {
@@ -162,7 +180,8 @@ func (c *caller) webSocket(ctx context.Context, target *url.URL) (seen, error) {
 }
 
 func (c *caller) grpc(ctx context.Context, target *url.URL, stream bool) (answer seen, err error) {
-	conn, err := grpc.NewClient("dns:///"+target.Host, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	conn, err := grpc.NewClient("passthrough:///"+target.Host, grpc.WithContextDialer(c.dial),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return seen{}, err
 	}
@@ -198,7 +217,7 @@ func (c *caller) grpc(ctx context.Context, target *url.URL, stream bool) (answer
 }
 
 func (c *caller) tcp(ctx context.Context, target *url.URL) (answer seen, err error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", target.Host)
+	conn, err := c.dial(ctx, target.Host)
 	if err != nil {
 		return seen{}, err
 	}

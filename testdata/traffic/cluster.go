@@ -29,14 +29,19 @@ const soon = 60 * time.Second
 var background = context.Background()
 
 // place says where a cluster is: its node, and the addresses that lead to it
-// from outside.
+// from outside. Without addresses in IPv6 the cluster is of IPv4 alone.
 type place struct {
 	name, node, loadBalancers string
+	node6, loadBalancers6     string
 }
 
+func (p place) dualStack() bool { return p.node6 != "" }
+
 var (
-	londonPlace = place{name: "london", node: "192.0.2.10", loadBalancers: "198.51.100.0/28"}
-	parisPlace  = place{name: "paris", node: "192.0.2.20", loadBalancers: "198.51.100.16/28"}
+	londonPlace = place{name: "london", node: "192.0.2.10", loadBalancers: "198.51.100.0/28",
+		node6: "2001:db8::10", loadBalancers6: "2001:db8:10::/64"}
+	parisPlace = place{name: "paris", node: "192.0.2.20", loadBalancers: "198.51.100.16/28",
+		node6: "2001:db8::20", loadBalancers6: "2001:db8:20::/64"}
 	berlinPlace = place{name: "berlin", node: "192.0.2.30", loadBalancers: "198.51.100.32/28"}
 	places      = []place{londonPlace, parisPlace, berlinPlace}
 )
@@ -44,9 +49,14 @@ var (
 // The addresses that Paris's load balancer hands out, and Berlin's.
 const (
 	parisAddress  = "198.51.100.17"
+	parisAddress6 = "2001:db8:20::17"
 	parisSecond   = "198.51.100.18"
+	parisSecond6  = "2001:db8:20::18"
 	berlinAddress = "198.51.100.33"
 )
+
+// parisAddresses are what a new gateway in Paris gets.
+var parisAddresses = []string{parisAddress, parisAddress6}
 
 // cluster is one cluster with one node.
 type cluster struct {
@@ -67,12 +77,18 @@ func (c *cluster) kubeconfig() string      { return c.path("kubeconfig") }
 func newCluster(w *world, at place) (*cluster, error) {
 	c := &cluster{place: at, world: w, used: 1}
 	var err error
-	if c.node, err = newNode(w.dir, at.name, at.node, at.loadBalancers); err != nil {
+	if c.node, err = newNode(w.dir, at); err != nil {
 		return nil, err
 	}
 	for _, other := range places {
-		if other.name != at.name {
-			if err := run("ip", "-n", at.name, "route", "add", other.loadBalancers, "via", other.node); err != nil {
+		if other.name == at.name {
+			continue
+		}
+		if err := run("ip", "-n", at.name, "route", "add", other.loadBalancers, "via", other.node); err != nil {
+			return nil, err
+		}
+		if at.dualStack() && other.dualStack() {
+			if err := run("ip", "-n", at.name, "route", "add", other.loadBalancers6, "via", other.node6); err != nil {
 				return nil, err
 			}
 		}
@@ -92,18 +108,26 @@ func newCluster(w *world, at place) (*cluster, error) {
 		return nil, err
 	}
 	if _, err := c.node.start("kube-proxy", w.binary("cluster"), "kube-proxy", "--kubeconfig", c.kubeconfig(), "--proxy-mode", "nftables",
-		"--conntrack-max-per-core", "0", "--hostname-override", c.name, "--cluster-cidr", podRange,
+		"--conntrack-max-per-core", "0", "--hostname-override", c.name, "--cluster-cidr", c.ranges(podRange, podRange6),
 		"--healthz-bind-address", "127.0.0.1:10256", "--metrics-bind-address", "127.0.0.1:10249"); err != nil {
 		return nil, err
 	}
 	return c, c.startDNS("")
 }
 
+// ranges are those of the families that the cluster has, as Kubernetes' flags take them.
+func (c *cluster) ranges(v4, v6 string) string {
+	if c.dualStack() {
+		return v4 + "," + v6
+	}
+	return v4
+}
+
 // startServer starts the control plane, or starts it again.
 func (c *cluster) startServer() error {
 	// Process namespaces end with their first process, which is this one.
 	server, err := c.node.start("cluster", c.world.binary("cluster"), "--name", c.name, "--dir", filepath.Join(c.world.dir, c.name),
-		"--bind-address", c.place.node, "--port", "6443", "--service-cluster-ip-range", serviceCIDR, "--outlive-parent")
+		"--bind-address", c.place.node, "--port", "6443", "--service-cluster-ip-range", c.ranges(serviceCIDR, serviceCIDR6), "--outlive-parent")
 	if err != nil {
 		return err
 	}
@@ -126,11 +150,14 @@ func (c *cluster) stopServer() { c.server.stop(syscall.SIGTERM) }
 
 func (c *cluster) addNode() error {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: c.name}, Spec: corev1.NodeSpec{PodCIDR: podRange}}
+	node.Spec.PodCIDRs = strings.Split(c.ranges(podRange, podRange6), ",")
 	node, err := c.CoreV1().Nodes().Create(background, node, metav1.CreateOptions{})
 	if err != nil {
 		return err
 	}
-	node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: c.place.node}}
+	for address := range strings.SplitSeq(c.ranges(c.place.node, c.node6), ",") {
+		node.Status.Addresses = append(node.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: address})
+	}
 	_, err = c.CoreV1().Nodes().UpdateStatus(background, node, metav1.UpdateOptions{})
 	return err
 }
@@ -185,7 +212,6 @@ func (c *cluster) pod(space, name string) (*namespace, error) {
 
 func (c *cluster) podOf(pod *corev1.Pod) (*namespace, error) {
 	c.used++
-	address := fmt.Sprintf("10.0.0.%d", c.used)
 	pod.Spec.NodeName = c.name
 	var made *corev1.Pod
 	if err := eventually("a pod "+pod.Name, func() (err error) { // its ServiceAccount is made by a controller
@@ -195,12 +221,15 @@ func (c *cluster) podOf(pod *corev1.Pod) (*namespace, error) {
 		return nil, err
 	}
 	made.Status.Phase = corev1.PodRunning
-	made.Status.PodIP = address
-	made.Status.PodIPs = []corev1.PodIP{{IP: address}}
+	v4, v6 := podAddresses(c.used)
+	made.Status.PodIP = v4
+	for address := range strings.SplitSeq(c.ranges(v4, v6), ",") {
+		made.Status.PodIPs = append(made.Status.PodIPs, corev1.PodIP{IP: address})
+	}
 	if _, err := c.CoreV1().Pods(made.Namespace).UpdateStatus(background, made, metav1.UpdateOptions{}); err != nil {
 		return nil, err
 	}
-	return newPod(c.node, pod.Name, address)
+	return newPod(c.node, pod.Name, c.used, c.dualStack())
 }
 
 func (c *cluster) ready(space, name string) error {
@@ -243,9 +272,13 @@ func (c *cluster) export(name string, exported bool) error {
 	return c.patch("default", name, map[string]any{"metadata": map[string]any{"labels": map[string]any{exportLabel: value}}})
 }
 
-// loadBalancer does what a load balancer's controller does: it gives a Service its address.
-func (c *cluster) loadBalancer(space, name, address string) error {
-	return c.patch(space, name, map[string]any{"status": map[string]any{"loadBalancer": map[string]any{"ingress": []any{map[string]any{"ip": address}}}}}, "status")
+// loadBalancer does what a load balancer's controller does: it gives a Service its addresses.
+func (c *cluster) loadBalancer(space, name string, addresses ...string) error {
+	ingress := []any{}
+	for _, address := range addresses {
+		ingress = append(ingress, map[string]any{"ip": address})
+	}
+	return c.patch(space, name, map[string]any{"status": map[string]any{"loadBalancer": map[string]any{"ingress": ingress}}}, "status")
 }
 
 func (c *cluster) patch(space, name string, change map[string]any, subresources ...string) error {
@@ -300,7 +333,7 @@ func (c *cluster) account(path string, rules []rbacv1.PolicyRule) error {
 
 // leads checks that the rules of the node's kube-proxy have these words; leadsNot, that they do not.
 func (c *cluster) leads(words string) error {
-	rules, err := c.node.command("nft", "list", "table", "ip", "kube-proxy").CombinedOutput()
+	rules, err := c.node.command("nft", "list", "ruleset").CombinedOutput()
 	if err == nil && !strings.Contains(string(rules), words) {
 		err = fmt.Errorf("no rule of kube-proxy in %s has %q", c.name, words)
 	}

@@ -22,7 +22,7 @@ func show() error {
 	if err != nil {
 		return err
 	}
-	gateway, err := w.paris.installGateway("nginx", parisAddress)
+	gateway, err := w.paris.installGateway("nginx", []string{parisAddress})
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func show() error {
 	}
 
 	fmt.Println("\nfoo, a pod in London, calls bar, a Service in Paris:")
-	command := []string{"curl", "-sS", "http://" + name + "/"}
+	command := []string{"curl", "-4sS", "http://" + name + "/"}
 	fmt.Println("foo$ " + strings.Join(command, " "))
 	out, err := w.foo.command(command...).CombinedOutput()
 	if err != nil {

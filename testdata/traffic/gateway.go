@@ -28,8 +28,9 @@ type gatewayPod struct {
 type edit struct{ file, old, new string }
 
 // installGateway applies deploy/gateways/KIND to a cluster, with these edits, as
-// a user does, and then does what a kubelet does with the Deployment's Pod.
-func (c *cluster) installGateway(kind, address string, edits ...edit) (*gatewayPod, error) {
+// a user does, and then does what a kubelet does with the Deployment's Pod and
+// what a load balancer does with the Service: it has these addresses.
+func (c *cluster) installGateway(kind string, addresses []string, edits ...edit) (*gatewayPod, error) {
 	manifests, err := os.MkdirTemp(c.world.dir, kind+"-")
 	if err != nil {
 		return nil, err
@@ -69,14 +70,14 @@ func (c *cluster) installGateway(kind, address string, edits ...edit) (*gatewayP
 	if g.pod, err = c.podOf(pod); err != nil {
 		return nil, err
 	}
-	g.address = fmt.Sprintf("10.0.0.%d", c.used)
+	g.address, _ = podAddresses(c.used)
 	if err := g.start(deployment); err != nil {
 		return nil, err
 	}
 	if err := c.ready("gateway", g.name); err != nil {
 		return nil, err
 	}
-	return g, c.loadBalancer("gateway", "gateway", address)
+	return g, c.loadBalancer("gateway", "gateway", addresses...)
 }
 
 // createTLS makes the Secret that the README asks for.

@@ -21,6 +21,19 @@ const (
 	dnsAddress  = "10.96.0.10"
 )
 
+// The same in IPv6, where a cluster has that.
+const (
+	wireAddress6 = "2001:db8::1"
+	podRouter6   = "fd00:10::1"
+	podRange6    = "fd00:10::/64"
+	serviceCIDR6 = "fd00:96::/112"
+)
+
+// podAddresses are those of the n-th pod of any cluster.
+func podAddresses(n byte) (v4, v6 string) {
+	return fmt.Sprintf("10.0.0.%d", n), fmt.Sprintf("fd00:10::%x", n)
+}
+
 // namespace is a network namespace: a node's or a pod's.
 type namespace struct {
 	name string
@@ -31,7 +44,21 @@ func newNamespace(dir, name string) (*namespace, error) {
 	if err := run("ip", "netns", "add", name); err != nil {
 		return nil, err
 	}
-	return &namespace{name: name, dir: dir}, run("ip", "-n", name, "link", "set", "lo", "up")
+	n := &namespace{name: name, dir: dir}
+	// The addresses are known to be nobody else's: none is to wait until that is found out.
+	if err := n.set("net/ipv6/conf/default/accept_dad", "0"); err != nil {
+		return nil, err
+	}
+	return n, run("ip", "-n", name, "link", "set", "lo", "up")
+}
+
+// set sets one of the kernel's switches.
+func (n *namespace) set(name, value string) error {
+	out, err := n.command("sh", "-c", "echo "+value+" >/proc/sys/"+name).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("set %s in %s: %w: %s", name, n.name, err, out)
+	}
+	return nil
 }
 
 // command is a command that will run in the namespace.
@@ -96,14 +123,18 @@ func newWire() error {
 	return runAll(fmt.Sprintf(`
 		ip link add wire type bridge
 		ip address add %s/24 dev wire
-		ip link set wire up`, wireAddress))
+		ip address add %s/64 dev wire nodad
+		ip link set wire up`, wireAddress, wireAddress6))
 }
 
-// node makes a cluster's one node: on the wire, with a range of load balancer
+// newNode makes a cluster's one node: on the wire, with a range of load balancer
 // addresses led to it.
-func newNode(dir, name, address, loadBalancers string) (*namespace, error) {
-	n, err := newNamespace(dir, name)
+func newNode(dir string, at place) (*namespace, error) {
+	n, err := newNamespace(dir, at.name)
 	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(n.set("net/ipv4/ip_forward", "1"), n.set("net/ipv6/conf/all/forwarding", "1")); err != nil {
 		return nil, err
 	}
 	if err := runAll(fmt.Sprintf(`
@@ -116,33 +147,52 @@ func newNode(dir, name, address, loadBalancers string) (*namespace, error) {
 		ip netns exec %[1]s nft add table ip node
 		ip netns exec %[1]s nft add chain ip node postrouting {type nat hook postrouting priority 100;}
 		ip netns exec %[1]s nft add rule ip node postrouting ip saddr %[5]s oifname eth0 masquerade`,
-		name, address, wireAddress, loadBalancers, podRange)); err != nil {
+		at.name, at.node, wireAddress, at.loadBalancers, podRange)); err != nil {
 		return nil, err
 	}
-	return n, run("ip", "netns", "exec", name, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+	if !at.dualStack() {
+		return n, nil
+	}
+	return n, runAll(fmt.Sprintf(`
+		ip -n %[1]s address add %[2]s/64 dev eth0
+		ip -n %[1]s route add default via %[3]s
+		ip -n %[1]s route add unreachable %[4]s
+		ip netns exec %[1]s nft add table ip6 node
+		ip netns exec %[1]s nft add chain ip6 node postrouting {type nat hook postrouting priority 100;}
+		ip netns exec %[1]s nft add rule ip6 node postrouting ip6 saddr %[5]s oifname eth0 masquerade`,
+		at.name, at.node6, wireAddress6, at.loadBalancers6, podRange6))
 }
 
-// pod makes a pod on a node: an address, a way to it, and the node's for all else.
-func newPod(node *namespace, name, address string) (*namespace, error) {
+// newPod makes the n-th pod on a node: an address of each family, a way to it,
+// and the node's for all else. Its resolver is asked over IPv4.
+func newPod(node *namespace, name string, n byte, dualStack bool) (*namespace, error) {
 	full := node.name + "-" + name
-	n, err := newNamespace(node.dir, full)
+	pod, err := newNamespace(node.dir, full)
 	if err != nil {
 		return nil, err
 	}
-	// An interface's name has 15 characters at most, and only the address is short and unique.
-	link := "pod" + strings.ReplaceAll(strings.TrimPrefix(address, "10.0."), ".", "-")
-	if err := runAll(fmt.Sprintf(`
-		ip -n %[1]s link add %[2]s type veth peer name eth0 netns %[3]s
-		ip -n %[1]s address add %[4]s/32 dev %[2]s
-		ip -n %[1]s link set %[2]s up
-		ip -n %[1]s route add %[5]s/32 dev %[2]s
-		ip -n %[3]s address add %[5]s/32 dev eth0
-		ip -n %[3]s link set eth0 up
-		ip -n %[3]s route add %[4]s dev eth0
-		ip -n %[3]s route add default via %[4]s`, node.name, link, full, podRouter, address)); err != nil {
+	// An interface's name has 15 characters at most, and only the number is short and unique.
+	link := fmt.Sprintf("pod%d", n)
+	if err := run("ip", "-n", node.name, "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", full); err != nil {
 		return nil, err
 	}
-	return n, writeFile(filepath.Join(n.etc(), "resolv.conf"),
+	v4, v6 := podAddresses(n)
+	for _, family := range []struct{ router, address, mask string }{{podRouter, v4, "32"}, {podRouter6, v6, "128"}} {
+		if family.address == v6 && !dualStack {
+			break
+		}
+		if err := runAll(fmt.Sprintf(`
+			ip -n %[1]s address add %[2]s/%[6]s dev %[3]s
+			ip -n %[1]s link set %[3]s up
+			ip -n %[1]s route add %[5]s/%[6]s dev %[3]s
+			ip -n %[4]s address add %[5]s/%[6]s dev eth0
+			ip -n %[4]s link set eth0 up
+			ip -n %[4]s route add %[2]s dev eth0
+			ip -n %[4]s route add default via %[2]s`, node.name, family.router, link, full, family.address, family.mask)); err != nil {
+			return nil, err
+		}
+	}
+	return pod, writeFile(filepath.Join(pod.etc(), "resolv.conf"),
 		"search default.svc.cluster.local svc.cluster.local cluster.local\nnameserver "+dnsAddress+"\noptions ndots:5\n")
 }
 

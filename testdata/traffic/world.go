@@ -50,6 +50,11 @@ func newWorld(others ...string) (*world, error) {
 		if err := run("ip", "route", "add", at.loadBalancers, "via", at.node); err != nil {
 			return nil, err
 		}
+		if at.dualStack() {
+			if err := run("ip", "route", "add", at.loadBalancers6, "via", at.node6); err != nil {
+				return nil, err
+			}
+		}
 		if at.name == "london" || strings.Contains(strings.Join(others, " "), at.name) {
 			wg.Go(func() { *made[at.name], errs[i] = newCluster(w, at) })
 		}
@@ -102,6 +107,8 @@ func (w *world) populate() (err error) {
 		{APIGroups: []string{""}, Resources: []string{"services", "endpoints"}, Verbs: []string{"list", "watch", "create", "update", "delete"}},
 		{APIGroups: []string{""}, Resources: []string{"namespaces"}, Verbs: []string{"list", "watch"}},
 		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list", "watch", "delete"}},
+		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"servicecidrs"}, Verbs: []string{"list", "watch"}},
+		{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"list", "watch"}},
 		{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
 	}); err != nil {
 		return err
