@@ -157,7 +157,7 @@ func parse(args []string) (*config, error) {
 	f := cfg.flags
 	f.SortFlags = false
 	remotes := f.StringArray("remote", nil, "a remote cluster, as `NAME=KUBECONFIG[,KEY=VALUE]…`; repeat it for each. NAME is a DNS label and ends its mirrors' names. "+
-		"The keys: context=NAME in the kubeconfig; gateway=NS/NAME and gateway-port=NAME|NUMBER in place of the flags of those names; "+
+		"The keys: context=NAME in the kubeconfig; namespaces=NS,… that are watched, all others being left alone; gateway=NS/NAME and gateway-port=NAME|NUMBER in place of the flags of those names; "+
 		"more gateway=NS/NAME for Services that choose one with the annotation service-mirror.io/gateway; "+
 		"address=IP|HOSTNAME, repeatable, in place of the addresses that the gateway Service has; "+
 		"tcp-services=NS/NAME and udp-services=NS/NAME of a ConfigMap with reserved gateway ports, as ingress-nginx has them; "+

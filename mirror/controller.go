@@ -127,8 +127,7 @@ func (c *Controller) exportChanged(cluster string, before, after *corev1.Service
 		return
 	}
 	for _, claim := range claims {
-		rivals, _ := view.Services.ByTypedIndex(byClaim, claim)
-		for _, rival := range rivals {
+		for _, rival := range view.Services.ByIndex(byClaim, claim) {
 			c.queue.add(cluster, KeyOf(cluster, cache.MetaObjectToName(rival)))
 		}
 	}
@@ -266,8 +265,7 @@ func (c *Controller) namespaceChanged(namespace string) {
 		if !ok {
 			continue // all of its keys are enqueued when it syncs
 		}
-		exported, _ := view.Services.ByTypedIndex(byNamespace, namespace)
-		for _, svc := range exported {
+		for _, svc := range view.Services.ByIndex(byNamespace, namespace) {
 			c.queue.add(r.Name(), KeyOf(r.Name(), cache.MetaObjectToName(svc)))
 		}
 	}
@@ -278,7 +276,7 @@ func (c *Controller) namespaceChanged(namespace string) {
 func (c *Controller) resync(cluster string) {
 	if r := c.remote(cluster); r != nil {
 		if view, ok := r.View(); ok {
-			for _, key := range view.Services.ListIndexFuncValues(byMirror) {
+			for _, key := range view.Services.Values(byMirror) {
 				c.enqueueKey(cluster, key)
 			}
 		}

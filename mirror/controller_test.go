@@ -391,3 +391,19 @@ func TestAnotherNamesake(t *testing.T) {
 		t.Errorf("got %s, %v", text(found), err)
 	}
 }
+
+// Of a namespace that is not watched any more nothing is known: its mirrors stay.
+func TestMirrorsOfAnUnwatchedNamespaceStay(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		w.settle()
+		w.expect()
+		w.remotes["paris"].namespaces = []string{"other"}
+		w.remotes["paris"].unexport(exportedBar())
+		w.wait(time.Hour)
+		w.expect()
+		w.remotes["paris"].namespaces = []string{"other", "default"}
+		w.remotes["paris"].know(true)
+		w.wait(time.Second)
+		w.expect("delete services default/bar-paris", "delete endpoints default/bar-paris")
+	})
+}

@@ -167,17 +167,15 @@ func (c *Controller) claims(key cache.ObjectName) claims {
 		if !ok {
 			continue
 		}
-		known := true
-		exported, _ := view.Services.ByTypedIndex(byMirror, key.String())
-		for _, svc := range exported {
+		known := view.Watches(key.Namespace)
+		for _, svc := range view.Services.ByIndex(byMirror, key.String()) {
 			source := Source{Cluster: r.Name(), UID: view.UID, Service: svc, Rivals: func(claim string) []*corev1.Service {
-				rivals, _ := view.Services.ByTypedIndex(byClaim, claim)
-				return rivals
+				return view.Services.ByIndex(byClaim, claim)
 			}}
 			source.Gateway, source.NoGateway = view.Gateways.For(svc)
 			if refusal := c.options.Refuse(source); refusal != nil {
 				// Whether a port is reserved for it, the gateway would tell.
-				known = refusal.Reason != NoTCPPort || source.Gateway != nil
+				known = known && (refusal.Reason != NoTCPPort || source.Gateway != nil)
 				all.refusals = append(all.refusals, refusal)
 			} else {
 				all.sources = append(all.sources, source)

@@ -154,6 +154,7 @@ type fakeRemote struct {
 	gateway *gateway.Gateway
 	uid     types.UID
 
+	namespaces []string
 	refiltered int
 }
 
@@ -179,7 +180,7 @@ func (r *fakeRemote) View() (remote.View, bool) {
 	if r.unknown {
 		return remote.View{}, false
 	}
-	return remote.View{Services: r.indexer, Gateways: remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{{}: r.gateway}}, UID: r.uid}, true
+	return remote.View{Services: remote.Services{r.indexer}, Gateways: remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{{}: r.gateway}}, UID: r.uid, Namespaces: r.namespaces}, true
 }
 
 // know makes the remote known, or unknown.

@@ -22,7 +22,7 @@ import (
 type connection struct {
 	remote   *Remote
 	client   kubernetes.Interface
-	services cache.TypedSharedIndexInformer[*corev1.Service]
+	services []cache.TypedSharedIndexInformer[*corev1.Service] // of each namespace that is watched, or of all
 	gateways *gateways
 
 	ready   chan struct{} // closed when it is known what this connection is worth: synced, or refused
@@ -48,11 +48,27 @@ func newConnection(r *Remote) *connection {
 // open makes the informers over a client.
 func (c *connection) open(client kubernetes.Interface) {
 	c.client = client
-	c.services = inform(c, "watch of exported Services", client.CoreV1().Services(metav1.NamespaceAll), &corev1.Service{}, c.remote.hooks.Trim,
+	namespaces := c.remote.spec.Namespaces
+	if len(namespaces) == 0 {
+		namespaces = []string{metav1.NamespaceAll}
+	}
+	for _, namespace := range namespaces {
+		c.services = append(c.services, c.informServices(namespace))
+	}
+	c.gateways = newGateways(c)
+}
+
+// informServices makes the informer of a namespace's exported Services.
+func (c *connection) informServices(namespace string) cache.TypedSharedIndexInformer[*corev1.Service] {
+	part := "watch of exported Services"
+	if namespace != metav1.NamespaceAll {
+		part += " in " + namespace
+	}
+	services := inform(c, part, c.client.CoreV1().Services(namespace), &corev1.Service{}, c.remote.hooks.Trim,
 		func(options *metav1.ListOptions) { options.LabelSelector = c.remote.options.Selector })
-	must(c.services.AddTypedIndexers(c.remote.hooks.Indexers))
+	must(services.AddTypedIndexers(c.remote.hooks.Indexers))
 	changed := func(before, after *corev1.Service) { c.remote.hooks.Changed(c.remote.spec.Name, before, after) }
-	Register(c.services, cache.TypedResourceEventHandlerFuncs[*corev1.Service]{
+	Register(services, cache.TypedResourceEventHandlerFuncs[*corev1.Service]{
 		AddFunc:    func(svc *corev1.Service) { changed(nil, svc) },
 		UpdateFunc: changed,
 		DeleteFunc: func(svc cache.DeletedObject[*corev1.Service]) {
@@ -63,7 +79,7 @@ func (c *connection) open(client kubernetes.Interface) {
 			changed(last, nil)
 		},
 	})
-	c.gateways = newGateways(c)
+	return services
 }
 
 // inform makes an informer of what a client lists, narrowed down and trimmed.
@@ -88,9 +104,13 @@ func (c *connection) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer c.network.close()
 	defer wg.Wait()
-	wg.Go(func() { c.services.RunWithContext(ctx) })
+	var filled []cache.DoneChecker
+	for _, services := range c.services {
+		filled = append(filled, services.HasSyncedChecker())
+		wg.Go(func() { services.RunWithContext(ctx) })
+	}
 	c.gateways.run(ctx, &wg)
-	if !cache.WaitFor(ctx, "", c.services.HasSyncedChecker()) {
+	if !cache.WaitFor(ctx, "", filled...) {
 		return
 	}
 	select {
@@ -219,5 +239,9 @@ func (c *connection) view() (View, bool) {
 	if c.refused || !c.synced.Load() {
 		return View{}, false
 	}
-	return View{Services: c.services.GetTypedIndexer(), Gateways: c.gateways.view(), UID: c.uid}, true
+	view := View{Gateways: c.gateways.view(), UID: c.uid, Namespaces: c.remote.spec.Namespaces}
+	for _, services := range c.services {
+		view.Services = append(view.Services, services.GetTypedIndexer())
+	}
+	return view, true
 }

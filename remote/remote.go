@@ -9,6 +9,7 @@ package remote
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,9 +47,47 @@ type Hooks struct {
 
 // View is what is known of a remote cluster.
 type View struct {
-	Services cache.TypedIndexer[*corev1.Service]
+	Services Services
 	Gateways Gateways
 	UID      types.UID // empty: may not be read
+	// Namespaces are those that are watched; none: all. Of others nothing is known.
+	Namespaces []string
+}
+
+// Watches tells whether the exports of a namespace are known.
+func (v View) Watches(namespace string) bool {
+	return len(v.Namespaces) == 0 || slices.Contains(v.Namespaces, namespace)
+}
+
+// Services are the exported Services of a remote: of all its namespaces, or of
+// each that is watched.
+type Services []cache.TypedIndexer[*corev1.Service]
+
+// ByIndex are those that have a value in an index.
+func (s Services) ByIndex(index, value string) []*corev1.Service {
+	var all []*corev1.Service
+	for _, part := range s {
+		some, _ := part.ByTypedIndex(index, value)
+		all = append(all, some...)
+	}
+	return all
+}
+
+// Values are all values in an index.
+func (s Services) Values(index string) []string {
+	var all []string
+	for _, part := range s {
+		all = append(all, part.ListIndexFuncValues(index)...)
+	}
+	return all
+}
+
+// Len is how many there are.
+func (s Services) Len() (n int) {
+	for _, part := range s {
+		n += len(part.ListKeys())
+	}
+	return n
 }
 
 // Remote is one remote cluster.

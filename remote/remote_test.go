@@ -254,7 +254,10 @@ func (r *rig) known(uid types.UID, address string, exported ...string) {
 	if !ok {
 		r.Fatalf("nothing is known of the remote; log:\n%s", r.log)
 	}
-	keys := view.Services.ListKeys()
+	var keys []string
+	for _, part := range view.Services {
+		keys = append(keys, part.ListKeys()...)
+	}
 	// The fake does not select.
 	keys = slices.DeleteFunc(keys, func(key string) bool { return strings.HasPrefix(key, "ingress/") })
 	slices.Sort(keys)

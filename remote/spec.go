@@ -19,10 +19,12 @@ type Spec struct {
 	Kubeconfig string // path
 	Context    string // in the kubeconfig; empty: its current one
 	UID        types.UID
+	Namespaces []string         // that are watched for exported Services; none: all
 	Gateways   []gateway.Config // at least one; the first is that of Services that name none
 }
 
-// ParseSpec reads NAME=KUBECONFIG[,KEY=VALUE]…; the error lists every mistake.
+// ParseSpec reads NAME=KUBECONFIG[,KEY=VALUE]…, where the value of namespaces= may
+// be several names with commas; the error lists every mistake.
 func ParseSpec(text string) (Spec, error) {
 	fields := strings.Split(text, ",")
 	spec := Spec{Gateways: make([]gateway.Config, 1)}
@@ -36,14 +38,16 @@ func ParseSpec(text string) (Spec, error) {
 	if !path || spec.Kubeconfig == "" {
 		mistake("no kubeconfig is given: write NAME=PATH")
 	}
-	seen := map[string]bool{}
+	seen, last := map[string]bool{}, ""
 	var gateways []cache.ObjectName
 	for _, field := range fields[1:] {
-		key, value, _ := strings.Cut(field, "=")
-		if seen[key] && key != "address" && key != "gateway" {
+		key, value, pair := strings.Cut(field, "=")
+		if last == "namespaces" && !pair { // its value is a list, and goes on
+			key, value = last, field
+		} else if seen[key] && key != "address" && key != "gateway" {
 			mistake("%s= stands twice", key)
 		}
-		seen[key] = true
+		seen[key], last = true, key
 		if value == "" {
 			mistake("%q is not KEY=VALUE", field)
 			continue
@@ -79,6 +83,11 @@ func (s *Spec) set(key, value string) (err error) {
 		s.Context = value
 	case "uid":
 		s.UID = types.UID(value)
+	case "namespaces":
+		if len(validation.IsDNS1123Label(value)) > 0 {
+			return fmt.Errorf("namespaces= has %.70q, which is no namespace's name", value)
+		}
+		s.Namespaces = append(s.Namespaces, value)
 	case "gateway-port":
 		config.Port, err = value, gateway.ValidatePort(value)
 	case "address":
@@ -90,7 +99,7 @@ func (s *Spec) set(key, value string) (err error) {
 	case "cluster-domain":
 		config.Domain, err = value, ValidateDomain(value)
 	default:
-		return fmt.Errorf("%q is not known: there are context=, gateway=, gateway-port=, address=, tcp-services=, udp-services=, cluster-domain= and uid=", key)
+		return fmt.Errorf("%q is not known: there are context=, namespaces=, gateway=, gateway-port=, address=, tcp-services=, udp-services=, cluster-domain= and uid=", key)
 	}
 	return err
 }
