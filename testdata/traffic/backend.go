@@ -25,6 +25,7 @@ const (
 	httpsPort = 8443
 	grpcPort  = 9090
 	tcpPort   = 5432
+	udpPort   = 5353
 )
 
 // seen is what a backend says of a request: who it is itself, and what arrived.
@@ -74,6 +75,11 @@ func backend(args []string) int {
 	server := grpc.NewServer()
 	grpc_health_v1.RegisterHealthServer(server, b)
 	go func() { log.Fatal(server.Serve(listen(grpcPort))) }()
+	packets, err := net.ListenPacket("udp", fmt.Sprintf(":%d", udpPort))
+	if err != nil {
+		log.Fatal(err)
+	}
+	go b.udp(packets)
 	b.tcp(listen(tcpPort))
 	return 0
 }
@@ -128,6 +134,19 @@ func (b *backendServer) tcp(listener net.Listener) {
 				json.NewEncoder(conn).Encode(seen{Backend: b.name, Port: tcpPort, Client: conn.RemoteAddr().String(), Proto: "tcp"})
 			}
 		}()
+	}
+}
+
+// udp answers each packet.
+func (b *backendServer) udp(conn net.PacketConn) {
+	buffer := make([]byte, 512)
+	for {
+		_, from, err := conn.ReadFrom(buffer)
+		if err != nil {
+			log.Fatal(err)
+		}
+		answer, _ := json.Marshal(seen{Backend: b.name, Port: udpPort, Client: from.String(), Proto: "udp"})
+		conn.WriteTo(append(answer, '\n'), from)
 	}
 }
 

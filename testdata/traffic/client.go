@@ -15,6 +15,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,7 +40,7 @@ type caller struct {
 //	client [--network tcp4|tcp6] [--root FILE] [--cert FILE --key FILE] [--rate N] URL
 //
 // The scheme of the URL says what kind of request: http, https, ws, grpc,
-// grpc-stream or tcp.
+// grpc-stream, tcp or udp.
 func client(args []string) int {
 	flags := flag.NewFlagSet("client", flag.ExitOnError)
 	network := flags.String("network", "tcp", "tcp4 and tcp6 ask for addresses of one family, and connect to no other")
@@ -97,8 +98,8 @@ func (c *caller) call(target *url.URL, host string) (seen, error) {
 		return c.grpc(ctx, target, false)
 	case "grpc-stream":
 		return c.grpc(ctx, target, true)
-	case "tcp":
-		return c.tcp(ctx, target)
+	case "tcp", "udp":
+		return c.line(ctx, target)
 	}
 	return seen{}, fmt.Errorf("what is %s?", target.Scheme)
 }
@@ -216,8 +217,10 @@ func (c *caller) grpc(ctx context.Context, target *url.URL, stream bool) (answer
 	return answer, err
 }
 
-func (c *caller) tcp(ctx context.Context, target *url.URL) (answer seen, err error) {
-	conn, err := c.dial(ctx, target.Host)
+// line sends a line and reads one, over TCP or, a packet each, UDP.
+func (c *caller) line(ctx context.Context, target *url.URL) (answer seen, err error) {
+	network := strings.Replace(c.network, "tcp", target.Scheme, 1)
+	conn, err := new(net.Dialer).DialContext(ctx, network, target.Host)
 	if err != nil {
 		return seen{}, err
 	}

@@ -66,6 +66,7 @@ type cluster struct {
 	node   *namespace
 	config *rest.Config
 	server *process
+	proxy  *process
 	dns    *process
 	used   byte // the last part of the last pod's address
 }
@@ -107,12 +108,21 @@ func newCluster(w *world, at place) (*cluster, error) {
 	if err := c.addNode(); err != nil {
 		return nil, err
 	}
-	if _, err := c.node.start("kube-proxy", w.binary("cluster"), "kube-proxy", "--kubeconfig", c.kubeconfig(), "--proxy-mode", "nftables",
-		"--conntrack-max-per-core", "0", "--hostname-override", c.name, "--cluster-cidr", c.ranges(podRange, podRange6),
-		"--healthz-bind-address", "127.0.0.1:10256", "--metrics-bind-address", "127.0.0.1:10249"); err != nil {
+	if err := c.startProxy(); err != nil {
 		return nil, err
 	}
 	return c, c.startDNS("")
+}
+
+// startProxy starts kube-proxy, or starts it again: its rules stay meanwhile.
+func (c *cluster) startProxy() (err error) {
+	if c.proxy != nil {
+		c.proxy.stop(syscall.SIGTERM)
+	}
+	c.proxy, err = c.node.start("kube-proxy", c.world.binary("cluster"), "kube-proxy", "--kubeconfig", c.kubeconfig(), "--proxy-mode", "nftables",
+		"--conntrack-max-per-core", "0", "--hostname-override", c.name, "--cluster-cidr", c.ranges(podRange, podRange6),
+		"--healthz-bind-address", "127.0.0.1:10256", "--metrics-bind-address", "127.0.0.1:10249")
+	return err
 }
 
 // ranges are those of the families that the cluster has, as Kubernetes' flags take them.

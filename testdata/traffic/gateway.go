@@ -216,11 +216,15 @@ func installProgram(from string) error {
 func (g *gatewayPod) remove() error {
 	g.process.stop(syscall.SIGTERM)
 	var now int64
-	services := g.cluster.CoreV1().Services("gateway")
+	reserved := g.cluster.CoreV1().ConfigMaps("gateway").Delete(background, "tcp-services", metav1.DeleteOptions{})
+	if apierrors.IsNotFound(reserved) { // not every kind has one
+		reserved = nil
+	}
 	return errors.Join(
+		reserved,
 		g.cluster.CoreV1().Pods("gateway").Delete(background, g.name, metav1.DeleteOptions{GracePeriodSeconds: &now}),
 		g.cluster.AppsV1().Deployments("gateway").Delete(background, "gateway", metav1.DeleteOptions{}),
-		services.Delete(background, "gateway", metav1.DeleteOptions{}),
+		g.cluster.CoreV1().Services("gateway").Delete(background, "gateway", metav1.DeleteOptions{}),
 		g.pod.remove(),
 		os.RemoveAll(g.pod.etc()),
 	)

@@ -11,7 +11,7 @@ type family struct{ network, node string }
 var families = []family{{"tcp4", londonPlace.node}, {"tcp6", londonPlace.node6}}
 
 // requests is the table: what foo asks for over one family, and what must come of it.
-func (s *scene) requests(over family, passthrough, tcp bool) {
+func (s *scene) requests(over family, kind gatewayKind) {
 	gateway := s.gateway.address
 	network := []string{"--network", over.network}
 	tests := []struct {
@@ -68,6 +68,7 @@ func (s *scene) requests(over family, passthrough, tcp bool) {
 	}}
 	tls := append(network, "--root", s.world.root.file("ca"), "https://secure-paris.default.svc.cluster.local/")
 	raw := append(network, "tcp://postgres-paris.default.svc.cluster.local:5432")
+	packet := append(network, "udp://lookup-paris.default.svc.cluster.local:5353")
 	berlin := append(network, "http://bar-berlin.default.svc.cluster.local/")
 	for i := range tests {
 		s.Run(tests[i].name, func(t *testing.T) {
@@ -88,7 +89,7 @@ func (s *scene) requests(over family, passthrough, tcp bool) {
 	s.Run("TLS passed through", func(t *testing.T) {
 		s := &scene{t, s.world, s.gateway}
 		want := seen{Backend: "secure of paris", Host: "secure-paris.default.svc.cluster.local", Port: httpsPort, Proto: "HTTP/1.1", Issued: "paris-secure"}
-		if passthrough {
+		if kind.passthrough {
 			s.answers(tls, want, gateway, "")
 		} else { // it is ended at the gateway, which knows no port 80 of this Service
 			s.answers(tls, seen{}, gateway, "status 502")
@@ -96,11 +97,21 @@ func (s *scene) requests(over family, passthrough, tcp bool) {
 	})
 	s.Run("plain TCP", func(t *testing.T) {
 		s := &scene{t, s.world, s.gateway}
-		want := seen{Backend: "postgres of paris", Port: tcpPort, Proto: "tcp"}
-		if tcp {
-			s.answers(raw, want, gateway, "")
-		} else { // no port of the gateway serves it
-			s.answers(raw, seen{}, gateway, "connection refused")
-		}
+		s.reserved(raw, kind.tcp, seen{Backend: "postgres of paris", Port: tcpPort, Proto: "tcp"})
 	})
+	s.Run("UDP", func(t *testing.T) {
+		s := &scene{t, s.world, s.gateway}
+		s.reserved(packet, kind.udp, seen{Backend: "lookup of paris", Port: udpPort, Proto: "udp"})
+	})
+}
+
+// reserved makes a request to a port that a gateway serves, if at all, on a port
+// of another number: what does not get there is refused.
+func (s *scene) reserved(args []string, served bool, want seen) {
+	s.Helper()
+	if served {
+		s.answers(args, want, s.gateway.address, "")
+	} else {
+		s.answers(args, seen{}, "", "connection refused")
+	}
 }

@@ -94,8 +94,7 @@ func (l *load) end() (result tally, err error) {
 // switchOver gives the gateway other addresses while the first ones end: new
 // connections follow.
 func (s *scene) switchOver() {
-	// An earlier test took Paris's API server away. Its kube-proxy comes back to it in its own
-	// time, and until then it would not lead the new address anywhere, whatever London does.
+	// Else Paris would not lead the new addresses anywhere, whatever London does.
 	s.must(s.world.paris.service("default", "sign-of-life", false, func(svc *corev1.Service) {
 		svc.Spec.Selector = map[string]string{"app": "bar"}
 		svc.Spec.Ports = []corev1.ServicePort{port("http", 80, httpPort)}
@@ -151,6 +150,8 @@ func (s *scene) remoteDown() {
 		s.lives()
 	}, "tcp4", "tcp6")
 	s.none("Paris's API server was away and came back", result)
+	// Paris's own kube-proxy comes back to it by itself, but takes up to a minute.
+	s.must(s.world.paris.startProxy())
 }
 
 // daemonKilled kills the daemon and starts it again: nothing happens to requests.

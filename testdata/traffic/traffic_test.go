@@ -22,17 +22,19 @@ func TestMain(m *testing.M) {
 	os.Exit(isolated(func() int { return m.Run() }))
 }
 
-// gateways are the folders of deploy/gateways whose wildcard leads to any
-// Service, and what they can do.
-var gateways = []struct {
+type gatewayKind struct {
 	kind         string
 	passthrough  bool // TLS, chosen by SNI
-	tcp          bool // on reserved ports
+	tcp, udp     bool // on reserved ports
 	cluster      edit // to berlin
 	exportedOnly edit
-}{
+}
+
+// gateways are the folders of deploy/gateways whose wildcard leads to any
+// Service, and what they can do.
+var gateways = []gatewayKind{
 	{
-		kind: "nginx", passthrough: true, tcp: true,
+		kind: "nginx", passthrough: true, tcp: true, udp: true,
 		cluster:      edit{"cluster.conf", "default paris;", "default berlin;"},
 		exportedOnly: edit{"exported.conf", "default 1;", "default 0;\ndefault/bar 1;\ndefault/secure 1;"},
 	},
@@ -71,7 +73,7 @@ func TestTraffic(t *testing.T) {
 				s.serves("--network", over.network, bar)
 			}
 			for _, over := range families {
-				t.Run("requests over "+over.network, func(t *testing.T) { (&scene{t, w, s.gateway}).requests(over, g.passthrough, g.tcp) })
+				t.Run("requests over "+over.network, func(t *testing.T) { (&scene{t, w, s.gateway}).requests(over, g) })
 			}
 			t.Run("families", func(t *testing.T) { (&scene{t, w, s.gateway}).families() })
 			t.Run("remote down", func(t *testing.T) { (&scene{t, w, s.gateway}).remoteDown() })

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // world is everything: three clusters with their pods, and the daemon in London.
@@ -78,7 +79,8 @@ func (w *world) daemonName() string {
 	return "service-mirror"
 }
 
-// backends are the Services of Paris.
+// backends are the Services of Paris. What the gateway reserves for postgres, its
+// ConfigMap says, what for lookup, its annotation.
 var backends = []struct {
 	name     string
 	exported bool
@@ -89,6 +91,7 @@ var backends = []struct {
 	{"secure", true, []corev1.ServicePort{port("tls", 443, httpsPort)}},
 	{"hello", true, []corev1.ServicePort{port("grpc", 9090, grpcPort)}},
 	{"postgres", true, []corev1.ServicePort{port("postgres", 5432, tcpPort)}},
+	{"lookup", true, []corev1.ServicePort{{Name: "lookup", Port: 5353, TargetPort: intstr.FromInt32(udpPort), Protocol: corev1.ProtocolUDP}}},
 	{"private", false, []corev1.ServicePort{port("http", 80, httpPort)}},
 }
 
@@ -119,6 +122,7 @@ func (w *world) populate() (err error) {
 		}
 		if err := c.account(w.credentials(c.name), []rbacv1.PolicyRule{
 			{APIGroups: []string{""}, Resources: []string{"services"}, Verbs: []string{"list", "watch"}},
+			{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"tcp-services"}, Verbs: []string{"list", "watch"}},
 			{APIGroups: []string{""}, Resources: []string{"namespaces"}, ResourceNames: []string{"kube-system"}, Verbs: []string{"get"}},
 		}); err != nil {
 			return err
@@ -162,7 +166,12 @@ func (c *cluster) backend(name string, exported bool, ports []corev1.ServicePort
 	if err := c.ready("default", name); err != nil {
 		return err
 	}
-	return c.service("default", name, exported, func(svc *corev1.Service) { svc.Spec.Ports = ports })
+	return c.service("default", name, exported, func(svc *corev1.Service) {
+		svc.Spec.Ports = ports
+		if name == "lookup" {
+			svc.Annotations = map[string]string{"service-mirror.io/gateway-ports": "5353/UDP=15353"}
+		}
+	})
 }
 
 // startDaemon starts service-mirror in its pod, for the clusters that there are.
@@ -170,7 +179,7 @@ func (w *world) startDaemon() (err error) {
 	args := []string{w.binary(w.daemonName()), "--kubeconfig", w.credentials("london"), "--gateway", "gateway/gateway"}
 	for _, c := range []*cluster{w.paris, w.berlin} {
 		if c != nil {
-			args = append(args, "--remote", c.name+"="+w.credentials(c.name))
+			args = append(args, "--remote", c.name+"="+w.credentials(c.name)+",tcp-services=gateway/tcp-services")
 		}
 	}
 	w.daemon, err = w.mirror.start("daemon", args...)
