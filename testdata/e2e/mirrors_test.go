@@ -101,6 +101,10 @@ func contents(endpoints *corev1.Endpoints) (addresses, targets []string) {
 // order, with /UDP and "not ready" where it is so.
 func (r *remote) leads(name string, want ...string) func() error {
 	return func() error {
+		// The Endpoints come first: without the Service the mirror is not made yet.
+		if _, err := r.env.local.CoreV1().Services(r.env.id).Get(r.env.ctx, r.mirror(name), metav1.GetOptions{}); err != nil {
+			return err
+		}
 		endpoints, err := r.env.local.CoreV1().Endpoints(r.env.id).Get(r.env.ctx, r.mirror(name), metav1.GetOptions{})
 		if err != nil {
 			return err
