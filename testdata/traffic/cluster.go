@@ -341,10 +341,16 @@ func (c *cluster) account(path string, rules []rbacv1.PolicyRule) error {
 	}, path)
 }
 
+// rules are those of the node's kube-proxy, with the few of its own.
+func (c *cluster) rules() (string, error) {
+	rules, err := c.node.command("nft", "list", "ruleset").CombinedOutput()
+	return string(rules), err
+}
+
 // leads checks that the rules of the node's kube-proxy have these words; leadsNot, that they do not.
 func (c *cluster) leads(words string) error {
-	rules, err := c.node.command("nft", "list", "ruleset").CombinedOutput()
-	if err == nil && !strings.Contains(string(rules), words) {
+	rules, err := c.rules()
+	if err == nil && !strings.Contains(rules, words) {
 		err = fmt.Errorf("no rule of kube-proxy in %s has %q", c.name, words)
 	}
 	return err
@@ -353,6 +359,28 @@ func (c *cluster) leads(words string) error {
 func (c *cluster) leadsNot(words string) error {
 	if c.leads(words) == nil {
 		return fmt.Errorf("a rule of kube-proxy in %s has %q", c.name, words)
+	}
+	return nil
+}
+
+// silence has the node drop whatever comes for these addresses, and for no others:
+// who connects there waits in vain.
+func (c *cluster) silence(addresses ...string) error {
+	if err := runAll(fmt.Sprintf(`
+		ip netns exec %[1]s nft add table inet silence
+		ip netns exec %[1]s nft delete table inet silence
+		ip netns exec %[1]s nft add table inet silence
+		ip netns exec %[1]s nft add chain inet silence arriving {type filter hook prerouting priority -300;}`, c.name)); err != nil {
+		return err
+	}
+	for _, address := range addresses {
+		family := "ip"
+		if strings.Contains(address, ":") {
+			family = "ip6"
+		}
+		if err := run("ip", "netns", "exec", c.name, "nft", "add", "rule", "inet", "silence", "arriving", family, "daddr", address, "drop"); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -104,7 +104,7 @@ func (s *scene) switchOver() {
 
 	took := map[*cluster]time.Duration{}
 	result := s.under(func() {
-		s.serves(bar)
+		s.servesBoth()
 		begin := time.Now()
 		s.must(s.world.paris.loadBalancer("gateway", "gateway", parisSecond, parisSecond6))
 		s.must(eventually("kube-proxy on both sides knows the new address, and no more the old one", func() error {
@@ -123,7 +123,7 @@ func (s *scene) switchOver() {
 			}
 			return missing
 		}))
-		s.serves(bar)
+		s.servesBoth()
 	}, "tcp4", "tcp6")
 	s.Logf("the gateway's addresses changed at once: London's kube-proxy followed after %v, Paris's own after %v; of %d requests, %d a second, %d failed, within %v: %q",
 		took[s.world.london].Round(10*time.Millisecond), took[s.world.paris].Round(10*time.Millisecond), result.Sent, steady,
@@ -136,7 +136,7 @@ func (s *scene) switchOver() {
 // remoteDown takes Paris's control plane away: nothing happens to requests.
 func (s *scene) remoteDown() {
 	result := s.under(func() {
-		s.serves(bar)
+		s.servesBoth()
 		noticed := s.logged("Remote is not well")
 		s.world.paris.stopServer()
 		s.must(eventually("the daemon notices", func() error {
@@ -145,7 +145,7 @@ func (s *scene) remoteDown() {
 			}
 			return nil
 		}))
-		s.serves(bar)
+		s.servesBoth()
 		s.must(s.world.paris.startServer())
 		s.lives()
 	}, "tcp4", "tcp6")
@@ -157,9 +157,9 @@ func (s *scene) remoteDown() {
 // daemonKilled kills the daemon and starts it again: nothing happens to requests.
 func (s *scene) daemonKilled() {
 	result := s.under(func() {
-		s.serves(bar)
+		s.servesBoth()
 		s.world.daemon.stop(syscall.SIGKILL)
-		s.serves(bar)
+		s.servesBoth()
 		s.must(s.world.startDaemon())
 		s.lives()
 	}, "tcp4", "tcp6")

@@ -69,9 +69,7 @@ func TestTraffic(t *testing.T) {
 			s.install(w.paris, g.kind, parisAddresses)
 			s.install(w.berlin, g.kind, []string{berlinAddress}, g.cluster)
 			s.serves("http://bar-berlin.default.svc.cluster.local/")
-			for _, over := range families {
-				s.serves("--network", over.network, bar)
-			}
+			s.servesBoth()
 			for _, over := range families {
 				t.Run("requests over "+over.network, func(t *testing.T) { (&scene{t, w, s.gateway}).requests(over, g) })
 			}
@@ -93,6 +91,8 @@ func TestTraffic(t *testing.T) {
 			})
 		})
 	}
+	t.Run("endpoints API", func(t *testing.T) { (&scene{T: t, world: w}).endpointsAPI() })
+	t.Run("health", func(t *testing.T) { (&scene{T: t, world: w}).health() })
 	t.Run("dns", func(t *testing.T) { (&scene{T: t, world: w}).dns() })
 	t.Run("ingress", func(t *testing.T) { (&scene{T: t, world: w}).ingress() })
 }
@@ -162,6 +162,14 @@ func (s *scene) serves(args ...string) {
 		_, err := s.world.call(args...)
 		return err
 	}))
+}
+
+// servesBoth waits until bar is served over both families.
+func (s *scene) servesBoth() {
+	s.Helper()
+	for _, over := range families {
+		s.serves("--network", over.network, bar)
+	}
 }
 
 // unexported takes bar back: its name goes, and comes again with it.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -107,9 +108,9 @@ func (w *world) populate() (err error) {
 		return err
 	}
 	if err := w.london.account(w.credentials("london"), []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"services", "endpoints"}, Verbs: []string{"list", "watch", "create", "update", "delete"}},
+		{APIGroups: []string{""}, Resources: []string{"services", "endpoints"}, Verbs: []string{"get", "list", "watch", "create", "update", "delete"}},
 		{APIGroups: []string{""}, Resources: []string{"namespaces"}, Verbs: []string{"list", "watch"}},
-		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list", "watch", "delete"}},
+		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list", "watch", "create", "update", "delete"}},
 		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"servicecidrs"}, Verbs: []string{"list", "watch"}},
 		{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"list", "watch"}},
 		{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
@@ -174,9 +175,13 @@ func (c *cluster) backend(name string, exported bool, ports []corev1.ServicePort
 	})
 }
 
-// startDaemon starts service-mirror in its pod, for the clusters that there are.
-func (w *world) startDaemon() (err error) {
-	args := []string{w.binary(w.daemonName()), "--kubeconfig", w.credentials("london"), "--gateway", "gateway/gateway"}
+// startDaemon starts service-mirror in its pod, for the clusters that there are,
+// with more flags where given; one that runs is stopped first.
+func (w *world) startDaemon(flags ...string) (err error) {
+	if w.daemon != nil {
+		w.daemon.stop(syscall.SIGTERM)
+	}
+	args := append([]string{w.binary(w.daemonName()), "--kubeconfig", w.credentials("london"), "--gateway", "gateway/gateway"}, flags...)
 	for _, c := range []*cluster{w.paris, w.berlin} {
 		if c != nil {
 			args = append(args, "--remote", c.name+"="+w.credentials(c.name)+",tcp-services=gateway/tcp-services")
