@@ -10,7 +10,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/netip"
+	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -20,7 +21,10 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -29,6 +33,8 @@ import (
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror"
+	"service-mirror.io/service-mirror/mirror/leader"
+	"service-mirror.io/service-mirror/mirror/status"
 	"service-mirror.io/service-mirror/remote"
 )
 
@@ -55,6 +61,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, pflag.ErrHelp):
 		fmt.Fprint(stdout, usage, cfg.describe())
 		return 0
+	case cfg.version:
+		fmt.Fprintln(stdout, "service-mirror", programVersion())
+		return 0
 	case err != nil:
 		for _, line := range strings.Split(err.Error(), "\n") {
 			fmt.Fprintln(stderr, "service-mirror:", line)
@@ -77,6 +86,14 @@ func mirrorAll(ctx context.Context, cfg *config) error {
 		return fmt.Errorf("local cluster: %w", err)
 	}
 	local = cfg.remote.Client.Tune(local, "", &remote.Network{})
+	electing, err := kubernetes.NewForConfig(local)
+	if err != nil {
+		return fmt.Errorf("local cluster: %w", err)
+	}
+	fence := leader.NewFence(cfg.election.duration)
+	if cfg.election.on {
+		local.Wrap(fence.Wrap)
+	}
 	client, err := kubernetes.NewForConfig(local)
 	if err != nil {
 		return fmt.Errorf("local cluster: %w", err)
@@ -85,9 +102,19 @@ func mirrorAll(ctx context.Context, cfg *config) error {
 	if err != nil {
 		return fmt.Errorf("local cluster: %w", err)
 	}
-	logger := klog.FromContext(ctx)
+	logger, started := klog.FromContext(ctx), time.Now()
 	logger.Info("Starting", "program", cfg.remote.Client.UserAgent, "localCluster", local.Host, "remotes", len(cfg.remotes))
-	controller := mirror.New(client, meta, cfg.options, logger)
+
+	var controller *mirror.Controller
+	overview := func() status.Page {
+		page := controller.Overview()
+		page.Local, page.Version, page.Started, page.ElectionOn = local.Host, programVersion(), started, cfg.election.on
+		return page
+	}
+	cfg.options.Metrics = mirror.NewMetrics(programVersion(), names(cfg.remotes), overview)
+	cfg.options.Metrics.CountRequests()
+	cfg.options.Events = mirror.NewEvents(ctx, client, ownPod())
+	controller = mirror.New(client, meta, cfg.options, logger)
 	cfg.remote.Gateway.Filter.Local = controller.LocalRanges
 	var remotes []*remote.Remote
 	for _, spec := range cfg.remotes {
@@ -96,13 +123,75 @@ func mirrorAll(ctx context.Context, cfg *config) error {
 		remotes = append(remotes, r)
 	}
 	var wg sync.WaitGroup
+	if cfg.listen != "" {
+		listener, err := net.Listen("tcp", cfg.listen)
+		if err != nil {
+			return fmt.Errorf("--listen: %w", err)
+		}
+		logger.Info("Serving", "address", listener.Addr())
+		wg.Go(func() { serve(ctx, listener, controller.Handler(overview, cfg.profile)) })
+	}
 	for _, r := range remotes {
 		wg.Go(func() { r.Run(ctx) })
 	}
+	wg.Go(func() { cfg.lead(ctx, controller, electing, fence) })
 	controller.Run(ctx)
 	wg.Wait()
 	logger.Info("Stopped")
 	return nil
+}
+
+// grace is how long a write under way may take when the program ends, or when
+// another replica is about to lead.
+const grace = 5 * time.Second
+
+// lead has the controller write, for as long as this replica leads.
+func (cfg *config) lead(ctx context.Context, controller *mirror.Controller, client kubernetes.Interface, fence *leader.Fence) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-controller.Ready():
+	}
+	if !cfg.election.on {
+		controller.Lead(ctx, grace)
+		return
+	}
+	lease, _ := remote.ParseObjectName(cfg.election.lease)
+	host, _ := os.Hostname()
+	err := leader.Election{
+		Client: client, Lease: lease, Identity: host + "_" + string(uuid.NewUUID()), Duration: cfg.election.duration, Fence: fence,
+	}.Run(ctx, func(ctx context.Context) { controller.Lead(ctx, min(grace, cfg.election.duration/4)) })
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "This replica cannot stand for election")
+	}
+}
+
+// serve answers until the context ends.
+func serve(ctx context.Context, listener net.Listener, handler http.Handler) {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		klog.FromContext(ctx).Error(err, "Nothing is served any more", "address", listener.Addr())
+	}
+}
+
+// ownPod is the pod that the program runs in, as its environment tells; nil
+// where it does not.
+func ownPod() *corev1.ObjectReference {
+	pod := &corev1.ObjectReference{
+		APIVersion: "v1", Kind: "Pod", Namespace: os.Getenv("POD_NAMESPACE"), Name: os.Getenv("POD_NAME"), UID: types.UID(os.Getenv("POD_UID")),
+	}
+	if pod.Namespace == "" || pod.Name == "" {
+		return nil
+	}
+	return pod
+}
+
+func names(specs []remote.Spec) (names []string) {
+	for _, spec := range specs {
+		names = append(names, spec.Name)
+	}
+	return names
 }
 
 const usage = `service-mirror makes the Services of other Kubernetes clusters reachable in this
@@ -147,7 +236,18 @@ type config struct {
 	remotes                 []remote.Spec
 	remote                  remote.Options
 	options                 mirror.Options
-	gateway                 gatewayFlags
+	gateway                 gateway.Flags
+	listen                  string
+	profile                 bool
+	election                election
+	version                 bool
+}
+
+// election is what the flags say of it.
+type election struct {
+	on       bool
+	lease    string // NS/NAME
+	duration time.Duration
 }
 
 // parse reads and checks the flags. The error has a line for each mistake.
@@ -171,26 +271,40 @@ func parse(args []string) (*config, error) {
 	f.BoolVar(&cfg.options.IncludeSystem, "include-system", false, "mirror exported Services of kube-system too")
 	f.BoolVar(&cfg.options.CreateNamespaces, "create-namespaces", false, "make a namespace that an exported Service needs, instead of waiting for it")
 	f.StringVar((*string)(&cfg.options.EndpointsAPI), "endpoints-api", string(mirror.UseEndpoints), "`KIND` of object that carries a mirror's addresses: endpoints or endpointslices; to change it on a running cluster loses none")
-	cfg.addGatewayFlags()
+	cfg.gateway.Add(f)
 	f.IntVar(&cfg.options.Workers, "workers", 32, "`NUMBER` of mirrors worked on in parallel, 1 to 1000")
 	f.Float32Var(&cfg.remote.Client.QPS, "kube-api-qps", 0, "`NUMBER` of requests a second to each API server; 0 is no limit on this side: API Priority and Fairness is the server's own")
 	f.IntVar(&cfg.remote.Client.Burst, "kube-api-burst", 0, "`NUMBER` of requests at once above --kube-api-qps; 0 is as many as that")
+	f.StringVar(&cfg.listen, "listen", "", "`ADDRESS:PORT` of the status page, /status.json, /metrics, /healthz and /readyz, as :8080 (default: none)")
+	f.BoolVar(&cfg.profile, "pprof", false, "serve Go's profiles at /debug/pprof/, too")
+	f.BoolVar(&cfg.election.on, "leader-elect", false, "write only while holding a Lease: of several replicas one leads, and the others stand by with filled caches")
+	f.StringVar(&cfg.election.lease, "leader-elect-lease", "", "`NS/NAME` of the Lease (default: service-mirror, in the pod's own namespace)")
+	f.DurationVar(&cfg.election.duration, "leader-elect-duration", 15*time.Second, "`DURATION` after a leader's last sign when another takes over, at least 3s")
+	f.BoolVar(&cfg.version, "version", false, "print the version and end")
 	logging := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(logging)
 	f.AddGoFlagSet(logging)
-	if err := f.Parse(args); err != nil {
+	if err := f.Parse(args); err != nil || cfg.version {
 		return cfg, err
 	}
 	var wrong mistakes
 	for _, arg := range f.Args() {
 		wrong.add(arg, errors.New("not a flag: this program takes flags alone"))
 	}
-	shared, filter := cfg.checkGateway(&wrong)
+	shared := gateway.Config{Port: cfg.gateway.Port, Domain: cfg.gateway.Domain}
+	var err error
+	if cfg.gateway.Gateway != "" {
+		shared.Service, err = remote.ParseObjectName(cfg.gateway.Gateway)
+		wrong.add("--gateway", err)
+	}
+	if cfg.remote.Gateway, err = cfg.gateway.Options(); err != nil {
+		wrong = append(wrong, err)
+	}
 	if len(*remotes) == 0 {
 		wrong.add("--remote", errors.New("no remote cluster is given"))
 	}
 	for _, text := range *remotes {
-		cfg.addRemote(text, shared, filter, &wrong)
+		cfg.addRemote(text, shared, &wrong)
 	}
 	wrong.add("--export-selector", checkSelector(cfg.remote.Selector))
 	wrong.add("--copy-labels", mirror.ValidateKeys(cfg.options.CopyLabels))
@@ -209,73 +323,30 @@ func parse(args []string) (*config, error) {
 	} else if cfg.remote.Client.Burst == 0 {
 		cfg.remote.Client.Burst = max(1, int(cfg.remote.Client.QPS))
 	}
+	if cfg.election.on {
+		wrong.add("--leader-elect-lease", cfg.election.complete())
+	}
+	if d := cfg.election.duration; d < 3*time.Second {
+		wrong.add("--leader-elect-duration", fmt.Errorf("%v is less than 3s", d))
+	}
+	if cfg.profile && cfg.listen == "" {
+		wrong.add("--pprof", errors.New("--listen says where, and is not given"))
+	}
 	cfg.remote.Client.UserAgent = "service-mirror/" + programVersion()
 	return cfg, errors.Join(wrong...)
 }
 
-// gatewayFlags are the flags about gateways, as they are typed.
-type gatewayFlags struct {
-	name, port, domain, dnsServer string
-	deny, allow                   []string
-}
-
-func (cfg *config) addGatewayFlags() {
-	f, raw, options := cfg.flags, &cfg.gateway, &cfg.remote.Gateway
-	f.StringVar(&raw.name, "gateway", "", "gateway Service `NS/NAME` of the remotes that name none")
-	f.StringVar(&raw.port, "gateway-port", "", "`NAME|NUMBER` of the gateway port that all traffic goes to, for the remotes that name none (default: chosen for each port by name, protocol and number)")
-	f.StringSliceVar(&raw.deny, "gateway-deny", nil, "`CIDR,…` of addresses that no gateway may have, besides this cluster's own and those that lead nowhere")
-	f.StringSliceVar(&raw.allow, "gateway-allow", nil, "`CIDR,…` of the only addresses that gateways may have")
-	f.StringVar(&raw.domain, "cluster-domain", "cluster.local", "DNS `DOMAIN` of this cluster, under which no gateway may have its hostname, and of the remotes that name no other")
-	f.DurationVar(&options.Refresh, "dns-refresh", 30*time.Second, "`DURATION` after which a gateway's hostname is resolved again, at least 1s")
-	f.StringVar(&raw.dnsServer, "dns-server", "", "`ADDRESS:PORT` of a DNS server to ask instead of the system's, for debugging")
-	probe := &options.Probe
-	f.StringVar((*string)(&probe.Kind), "probe", string(gateway.ProbeNone), "`KIND` of probe that tells whether a gateway's address lives: tcp, http or none. One that does not becomes not ready")
-	f.StringVar(&probe.Port, "probe-port", "", "`NAME|NUMBER` of the gateway port to probe (default: the port that all traffic goes to, else the lowest TCP port)")
-	f.StringVar(&probe.Path, "probe-path", "/", "`PATH` that an http probe asks for; any answer below 400 will do")
-	f.DurationVar(&probe.Period, "probe-period", 5*time.Second, "`DURATION` between two probes of an address")
-	f.DurationVar(&probe.Timeout, "probe-timeout", 2*time.Second, "`DURATION` after which a probe has failed")
-	f.IntVar(&probe.Threshold, "probe-threshold", 3, "`NUMBER` of probes in a row that must fail; one that succeeds makes the address ready again")
-}
-
-// checkGateway reads the flags about gateways: what remotes share, and which
-// addresses are refused.
-func (cfg *config) checkGateway(wrong *mistakes) (shared gateway.Config, filter gateway.Filter) {
-	raw, options := cfg.gateway, &cfg.remote.Gateway
-	var err error
-	if raw.name != "" {
-		shared.Service, err = remote.ParseObjectName(raw.name)
-		wrong.add("--gateway", err)
-	}
-	if raw.port != "" {
-		shared.Port = raw.port
-		wrong.add("--gateway-port", gateway.ValidatePort(raw.port))
-	}
-	wrong.add("--cluster-domain", remote.ValidateDomain(raw.domain))
-	shared.Domain, filter.Domain = raw.domain, raw.domain
-	for _, list := range []struct {
-		flag  string
-		texts []string
-		to    *[]netip.Prefix
-	}{{"--gateway-deny", raw.deny, &filter.Deny}, {"--gateway-allow", raw.allow, &filter.Allow}} {
-		for _, text := range list.texts {
-			prefix, err := gateway.ParsePrefix(text)
-			wrong.add(list.flag, err)
-			*list.to = append(*list.to, prefix)
+// complete finds the Lease.
+func (e *election) complete() error {
+	if e.lease == "" {
+		namespace := os.Getenv("POD_NAMESPACE")
+		if namespace == "" {
+			return errors.New("give NS/NAME: POD_NAMESPACE is not set in the environment")
 		}
+		e.lease = namespace + "/service-mirror"
 	}
-	if options.Refresh < time.Second {
-		wrong.add("--dns-refresh", fmt.Errorf("%v is less than 1s", options.Refresh))
-	}
-	if raw.dnsServer != "" {
-		if _, err := netip.ParseAddrPort(raw.dnsServer); err != nil {
-			wrong.add("--dns-server", fmt.Errorf("%q is not ADDRESS:PORT", raw.dnsServer))
-		}
-	}
-	if err := options.Probe.Validate(); err != nil {
-		*wrong = append(*wrong, err)
-	}
-	options.Filter, options.Resolver = filter, gateway.NewResolver(raw.dnsServer)
-	return shared, filter
+	_, err := remote.ParseObjectName(e.lease)
+	return err
 }
 
 // mistakes are what is wrong with the flags, one line each.
@@ -292,7 +363,7 @@ func (m *mistakes) add(flag string, err error) {
 }
 
 // addRemote reads one --remote; what it does not say of its gateways, shared does.
-func (cfg *config) addRemote(text string, shared gateway.Config, filter gateway.Filter, wrong *mistakes) {
+func (cfg *config) addRemote(text string, shared gateway.Config, wrong *mistakes) {
 	spec, err := remote.ParseSpec(text)
 	if err != nil {
 		wrong.add("--remote "+text, err)
@@ -303,7 +374,7 @@ func (cfg *config) addRemote(text string, shared gateway.Config, filter gateway.
 		config.Service = cmp.Or(config.Service, shared.Service)
 		config.Port = cmp.Or(config.Port, shared.Port)
 		config.Domain = cmp.Or(config.Domain, shared.Domain)
-		wrong.add("--remote "+spec.Name, config.Validate(filter))
+		wrong.add("--remote "+spec.Name, config.Validate(cfg.remote.Gateway.Filter))
 	}
 	for _, other := range cfg.remotes {
 		if other.Name == spec.Name {

@@ -135,6 +135,14 @@ func (c *Config) ParseAddress(text string) error {
 	return nil
 }
 
+// ValidateDomain checks a cluster domain.
+func ValidateDomain(text string) error {
+	if len(validation.IsDNS1123Subdomain(text)) > 0 {
+		return fmt.Errorf("cluster domain %.253q is not a DNS domain", text)
+	}
+	return nil
+}
+
 // Entrance is what the flags and the gateway Service say of a gateway; its
 // hostnames are still to be resolved.
 type Entrance struct {

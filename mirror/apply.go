@@ -19,7 +19,8 @@ type job struct {
 	changes Changes
 	desired Objects // what the changes lead to
 	// families are those that desired was made with.
-	families []corev1.IPFamily
+	families      []corev1.IPFamily
+	makeNamespace bool // first
 }
 
 // apply carries out the changes to one mirror. The order keeps clear of
@@ -121,7 +122,8 @@ func (c *Controller) judge(ctx context.Context, found *verdict, j job, err error
 		}
 		return
 	case ctx.Err() != nil:
-		return // we are ending
+		found.soon = true // if we ever lead again
+		return
 	case errors.Is(err, errNotYetFree), apierrors.IsAlreadyExists(err) && c.justFreed(j.key):
 		klog.FromContext(ctx).V(2).Info("The name is not yet free, looking again", "err", err)
 		found.soon = true

@@ -34,8 +34,10 @@ import (
 // Options are the operator's decisions.
 type Options struct {
 	Policy
-	CreateNamespaces bool // make a missing namespace instead of waiting for it
-	Workers          int  // keys looked at in parallel
+	CreateNamespaces bool     // make a missing namespace instead of waiting for it
+	Workers          int      // keys looked at in parallel
+	Metrics          *Metrics // nil: nothing is counted
+	Events           *Events  // nil: none are made
 }
 
 // Remote is what the controller sees of a remote cluster.
@@ -45,6 +47,8 @@ type Remote interface {
 	View() (remote.View, bool)
 	// Refilter looks at its gateways' addresses again.
 	Refilter()
+	// Status is how it fares.
+	Status() remote.Status
 }
 
 // Controller mirrors the exported Services of remote clusters.
@@ -59,7 +63,11 @@ type Controller struct {
 	logger  klog.Logger
 
 	families  atomic.Pointer[[]corev1.IPFamily] // of mirrors, learned from any of them
-	addresses sync.Map                          // cache.ObjectName to serviceAddress: what Services under a key have or had
+	keys      chan cache.ObjectName             // from the queue to one who leads
+	leading   atomic.Bool
+	ready     chan struct{} // closed when the local caches are filled
+	working   sync.Map      // cache.ObjectName to time.Time: what is being worked on since when
+	addresses sync.Map      // cache.ObjectName to serviceAddress: what Services under a key have or had
 	holds     holds
 }
 
@@ -73,8 +81,9 @@ const (
 // New makes a controller that writes with client. Its remotes are added before
 // it runs.
 func New(client kubernetes.Interface, meta metadata.Interface, options Options, logger klog.Logger) *Controller {
-	c := &Controller{options: options, client: client, queue: newQueue(), holds: newHolds(), logger: logger}
-	c.reports.logger = logger
+	c := &Controller{options: options, client: client, queue: newQueue(options.Metrics), keys: make(chan cache.ObjectName), ready: make(chan struct{}), holds: newHolds(), logger: logger}
+	c.reports.logger, c.reports.events = logger, options.Events
+	c.reports.service = func(key cache.ObjectName) *corev1.Service { return c.local.live(key).Service }
 	c.local = newLocal(client, meta, c.reports.local)
 	c.ranges = newRanges(client, logger, c.reports.local, c.refilter)
 	c.handleLocal()
@@ -95,6 +104,7 @@ func (c *Controller) Hooks(cluster string) remote.Hooks {
 		Changed:  c.exportChanged,
 		Resync:   c.resync,
 		Accept:   c.accept,
+		Told:     c.options.Events.remote,
 	}
 }
 
@@ -133,7 +143,7 @@ func (c *Controller) exportChanged(cluster string, before, after *corev1.Service
 	}
 }
 
-// Run mirrors until the context ends. A write under way is then finished.
+// Run keeps the caches filled until the context ends. Only what leads writes.
 func (c *Controller) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -145,18 +155,71 @@ func (c *Controller) Run(ctx context.Context) {
 	}
 	c.logger.Info("Local caches are filled", "services", len(c.local.services.GetIndexer().ListKeys()))
 	c.countOrphans()
+	close(c.ready)
+	wg.Go(func() {
+		for {
+			key, shutdown := c.queue.Get()
+			if shutdown {
+				return
+			}
+			select {
+			case c.keys <- key: // to one who leads
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	<-ctx.Done()
+}
+
+// Ready is closed when the local caches are filled.
+func (c *Controller) Ready() <-chan struct{} { return c.ready }
+
+// Lead writes, until the context ends. A write under way is then finished, for
+// which it has grace.
+func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	c.leading.Store(true)
+	defer c.leading.Store(false)
+	c.options.Events.lead(true)
+	defer c.options.Events.lead(false)
+	for _, r := range c.remotes { // of what came before
+		for _, problem := range r.Status().Problems {
+			c.options.Events.remote(r.Name(), problem)
+		}
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	for range c.options.Workers {
 		wg.Go(func() {
-			for ctx.Err() == nil && c.work(working) {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case key := <-c.keys:
+					c.work(working, key)
+				}
 			}
 		})
 	}
-	<-ctx.Done()
-	c.queue.ShutDown()
-	time.AfterFunc(5*time.Second, cancel)
-	wg.Wait()
+}
+
+// maxSync is how long one sync may take before the controller counts as stuck.
+const maxSync = 5 * time.Minute
+
+// Stuck names a mirror whose sync does not end. That an API server is down is
+// not such a thing: its requests fail in time.
+func (c *Controller) Stuck() error {
+	var stuck error
+	c.working.Range(func(key, begin any) bool {
+		if took := time.Since(begin.(time.Time)); took > maxSync {
+			stuck = fmt.Errorf("the sync of mirror %v has not ended for %v", key, took.Round(time.Second))
+		}
+		return stuck == nil
+	})
+	return stuck
 }
 
 // countOrphans says what is left of remotes that the flags no longer name.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/mirror/status"
 )
 
 // Reason says in one word why an exported Service is not, or not wholly,
@@ -35,6 +37,31 @@ const (
 	Overwritten   Reason = "Overwritten"   // what we write comes back different
 	WriteFailed   Reason = "WriteFailed"   // the local API server did not take a write; tried again
 )
+
+var reasons = []Reason{
+	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, Rejected,
+	NamespaceMissing, NamespaceTerminating, Conflict, PortNotServed, ClusterIPLost, Overwritten, WriteFailed,
+}
+
+// State is what a mirror is that has such a problem.
+func (r Reason) State() string {
+	switch r {
+	case NamespaceMissing, NamespaceTerminating:
+		return status.Waiting
+	case Conflict:
+		return status.Conflict
+	case PortNotServed, Overwritten, WriteFailed:
+		return status.Incomplete
+	case ClusterIPLost:
+		return status.Mirrored
+	}
+	return status.Refused
+}
+
+// missing tells that there is no namespace in which anything could be told.
+func (p Problem) missing() bool {
+	return p.Reason == NamespaceMissing || p.Reason == NamespaceTerminating
+}
 
 // Problem is one thing that is wrong with one mirror. It is comparable.
 type Problem struct {

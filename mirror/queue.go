@@ -21,17 +21,22 @@ type queue struct {
 	lanes *lanes
 }
 
-func newQueue() *queue {
+// newQueue makes a queue that measures itself; metrics may be nil.
+func newQueue(metrics *Metrics) *queue {
 	lanes := &lanes{
 		cluster: map[cache.ObjectName]string{},
 		waiting: map[string]workqueue.Queue[cache.ObjectName]{},
+	}
+	config := workqueue.TypedQueueConfig[cache.ObjectName]{Queue: lanes}
+	if metrics != nil {
+		config.Name, config.MetricsProvider = "mirrors", queueMetrics{metrics}
 	}
 	return &queue{
 		TypedRateLimitingInterface: workqueue.NewTypedRateLimitingQueueWithConfig(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](firstRetry, lastRetry),
 			workqueue.TypedRateLimitingQueueConfig[cache.ObjectName]{
 				DelayingQueue: workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[cache.ObjectName]{
-					Queue: workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[cache.ObjectName]{Queue: lanes}),
+					Queue: workqueue.NewTypedWithConfig(config),
 				}),
 			}),
 		lanes: lanes,

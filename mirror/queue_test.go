@@ -28,7 +28,7 @@ func drain(q *queue) (keys []cache.ObjectName) {
 func testQueue(t *testing.T, test func(t *testing.T, q *queue)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue()
+		q := newQueue(nil)
 		defer q.ShutDown()
 		test(t, q)
 	})

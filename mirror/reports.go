@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -14,10 +15,43 @@ import (
 // and when it is over, however often it is found in between.
 type reports struct {
 	logger klog.Logger
+	events *Events
+	// service gives the mirror's Service as it stands.
+	service func(cache.ObjectName) *corev1.Service
 
 	mu       sync.Mutex
 	mirrors  map[cache.ObjectName][]Problem
 	failures map[string]string // of the local caches, by part
+	missing  map[absence]int   // mirrors that wait for a namespace
+}
+
+// absence is a namespace that a remote's mirrors wait for. It is told once, not
+// for each of them.
+type absence struct{ namespace, cluster string }
+
+// of is what is wrong with a mirror now.
+func (r *reports) of(key cache.ObjectName) []Problem {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mirrors[key]
+}
+
+// wait counts the mirrors that wait for a namespace, and tells whether one is the
+// first. r.mu is held.
+func (r *reports) wait(key cache.ObjectName, problems []Problem, n int) (first bool) {
+	if r.missing == nil {
+		r.missing = map[absence]int{}
+	}
+	for _, p := range problems {
+		if p.missing() {
+			what := absence{key.Namespace, p.Cluster}
+			first = first || n > 0 && r.missing[what] == 0
+			if r.missing[what] += n; r.missing[what] == 0 {
+				delete(r.missing, what)
+			}
+		}
+	}
+	return first
 }
 
 func (r *reports) set(key cache.ObjectName, problems []Problem) {
@@ -31,9 +65,14 @@ func (r *reports) set(key cache.ObjectName, problems []Problem) {
 	default:
 		delete(r.mirrors, key)
 	}
+	first := r.wait(key, problems, 1)
+	r.wait(key, before, -1)
 	r.mu.Unlock()
 	for _, p := range problems {
 		if !slices.ContainsFunc(before, p.same) {
+			if first || !p.missing() {
+				r.events.mirror(key, r.service(key), p)
+			}
 			r.logger.Info("Mirror is not as it should be", "reason", p.Reason, "cluster", p.Cluster, "service", p.Source, "mirror", key, "message", p.Message)
 		}
 	}

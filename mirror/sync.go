@@ -30,24 +30,43 @@ const rejectedPeriod = 5 * time.Minute
 
 func (v *verdict) add(p Problem) { v.problems = append(v.problems, p) }
 
-// work looks at the next key; false when there will be no more.
-func (c *Controller) work(ctx context.Context) bool {
-	key, shutdown := c.queue.Get()
-	if shutdown {
-		return false
-	}
+// work looks at a key and reports what was found.
+func (c *Controller) work(ctx context.Context, key cache.ObjectName) {
 	defer c.queue.Done(key)
+	begin := time.Now()
+	c.working.Store(key, begin)
+	defer c.working.Delete(key)
 	found := c.sync(klog.NewContext(ctx, klog.LoggerWithValues(c.logger, "mirror", key)), key)
+	c.options.Metrics.synced(time.Since(begin), found)
 	c.reports.set(key, found.problems)
 	if found.soon {
 		c.queue.AddRateLimited(key)
-		return true
+		return
 	}
 	c.queue.Forget(key)
 	if found.after > 0 {
 		c.queue.AddAfter(key, found.after)
 	}
-	return true
+}
+
+// sync makes one mirror right, whatever has happened before.
+func (c *Controller) sync(ctx context.Context, key cache.ObjectName) verdict {
+	found, j := c.decide(key)
+	if j == nil {
+		return found
+	}
+	if j.makeNamespace {
+		if err := c.createNamespace(ctx, key.Namespace); err != nil {
+			found.add(Problem{Reason: WriteFailed, Cluster: j.source.Cluster, Source: j.source.name(), Message: err.Error()})
+			found.soon = true
+			return found
+		}
+	}
+	c.apply(ctx, &found, *j)
+	if j.source != nil {
+		c.removeLeftovers(ctx, &found, key, j.live.Service)
+	}
+	return found
 }
 
 // The ways in which a stranger has a mirror's name.
@@ -57,11 +76,11 @@ const (
 	sliceTaken     = "an EndpointSlice of the name that its own would have stands there and is not ours"
 )
 
-// sync makes one mirror right, whatever has happened before.
-func (c *Controller) sync(ctx context.Context, key cache.ObjectName) verdict {
+// decide tells what is to be written for a key, and what is wrong with it, from
+// the caches alone. A nil job writes nothing.
+func (c *Controller) decide(key cache.ObjectName) (found verdict, j *job) {
 	claims := c.claims(key) // before live, which they may have led to
 	live := c.local.live(key)
-	var found verdict
 	for _, refusal := range claims.refusals {
 		found.add(*refusal)
 	}
@@ -71,7 +90,7 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) verdict {
 			// it, Endpoints included, is theirs.
 			c.conflicts(&found, claims.sources, serviceTaken)
 			c.addresses.Delete(key)
-			return found
+			return found, nil
 		}
 		// Now: that it was deleted may be told only after it has been seen.
 		c.addresses.Store(key, addressOf(live.Service, time.Time{}))
@@ -83,7 +102,7 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) verdict {
 		if _, ours := Owner(live.Endpoints); !ours {
 			c.conflicts(&found, claims.sources, endpointsTaken)
 			found.after = strangerPeriod
-			return found
+			return found, nil
 		}
 	}
 	for _, slice := range []*discoveryv1.EndpointSlice{live.IPv4, live.IPv6} {
@@ -93,41 +112,42 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) verdict {
 		if _, ours := Owner(slice); !ours {
 			c.conflicts(&found, claims.sources, sliceTaken)
 			found.after = strangerPeriod
-			return found
+			return found, nil
 		}
 	}
 	if deleting(live) {
-		return found // its end brings the key back
+		return found, nil // its end brings the key back
 	}
 	source, keep := c.choose(&found, live, claims)
 	switch {
 	case keep:
 	case source == nil:
-		c.remove(ctx, &found, key, live, claims)
+		j = c.remove(key, live, claims)
 	default:
-		c.update(ctx, &found, key, live, *source)
+		j = c.update(&found, key, live, *source)
 	}
-	return found
+	return found, j
 }
 
 // remove takes away what is left of a mirror that is not wanted any more.
-func (c *Controller) remove(ctx context.Context, found *verdict, key cache.ObjectName, live Objects, claims claims) {
+func (c *Controller) remove(key cache.ObjectName, live Objects, claims claims) *job {
 	if value, ok := c.addresses.Load(key); ok {
 		if cluster := value.(serviceAddress).cluster; c.remote(cluster) == nil || claims.knows(cluster) {
 			c.addresses.Delete(key)
 		}
 	}
 	c.holds.clear(key)
-	c.apply(ctx, found, job{key: key, live: live, changes: Diff(live, Objects{})})
+	return &job{key: key, live: live, changes: Diff(live, Objects{})}
 }
 
 // update makes or changes a mirror.
-func (c *Controller) update(ctx context.Context, found *verdict, key cache.ObjectName, live Objects, source Source) {
-	if problem := c.ensureNamespace(ctx, key.Namespace); problem != nil {
-		problem.Cluster, problem.Source = source.Cluster, source.name()
-		found.add(*problem)
-		found.soon = problem.Reason == WriteFailed
-		return
+func (c *Controller) update(found *verdict, key cache.ObjectName, live Objects, source Source) *job {
+	missing := c.local.namespace(key.Namespace)
+	makeNamespace := missing != nil && missing.Reason == NamespaceMissing && c.options.CreateNamespaces
+	if missing != nil && !makeNamespace {
+		missing.Cluster, missing.Source = source.Cluster, source.name()
+		found.add(*missing)
+		return nil
 	}
 	var families []corev1.IPFamily
 	if known := c.families.Load(); known != nil {
@@ -143,10 +163,9 @@ func (c *Controller) update(ctx context.Context, found *verdict, key cache.Objec
 	if held, wait := c.holds.standing(key, desired); held != nil {
 		found.add(*held)
 		found.after = wait
-		return
+		return nil
 	}
-	c.apply(ctx, found, job{key: key, source: &source, live: live, changes: Diff(live, desired), desired: desired, families: families})
-	c.removeLeftovers(ctx, found, key, live.Service)
+	return &job{key: key, source: &source, live: live, changes: Diff(live, desired), desired: desired, families: families, makeNamespace: makeNamespace}
 }
 
 // claims is what the remotes say of a key, all of it at one time: a remote that

@@ -75,7 +75,16 @@ func (w *world) use(options Options, remotes ...string) {
 	go func() {
 		defer close(ended)
 		<-started
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			select {
+			case <-ctx.Done():
+			case <-controller.Ready():
+				controller.Lead(ctx, 5*time.Second)
+			}
+		})
 		controller.Run(ctx)
+		wg.Wait()
 	}()
 	w.start = start
 	w.stop = func() {
@@ -155,6 +164,7 @@ type fakeRemote struct {
 	uid     types.UID
 
 	namespaces []string
+	problems   []remote.Problem
 	refiltered int
 }
 
@@ -167,6 +177,15 @@ func newFakeRemote(name string) *fakeRemote {
 }
 
 func (r *fakeRemote) Name() string { return r.name }
+
+func (r *fakeRemote) Status() remote.Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.unknown {
+		return remote.Status{Name: r.name, State: remote.Connecting}
+	}
+	return remote.Status{Name: r.name, State: remote.Up, Problems: r.problems, UID: r.uid}
+}
 
 func (r *fakeRemote) Refilter() {
 	r.mu.Lock()

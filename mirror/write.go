@@ -64,11 +64,13 @@ func (c *Controller) writeService(ctx context.Context, found *verdict, j job) er
 		if err != nil {
 			return fmt.Errorf("create Service: %w", err)
 		}
+		c.options.Metrics.wrote("Service", "create")
 		klog.FromContext(ctx).Info("Created mirror", "clusterIP", got.Spec.ClusterIP)
 	case j.changes.Update.Service != nil:
 		if got, err = services.Update(ctx, j.changes.Update.Service, metav1.UpdateOptions{}); err != nil {
 			return fmt.Errorf("update Service: %w", err)
 		}
+		c.options.Metrics.wrote("Service", "update")
 		klog.FromContext(ctx).Info("Updated mirror Service")
 	default:
 		return nil
@@ -83,7 +85,7 @@ func (c *Controller) writeService(ctx context.Context, found *verdict, j job) er
 // writeAddresses writes what leads from the mirror to the gateway.
 func (c *Controller) writeAddresses(ctx context.Context, found *verdict, j job) error {
 	v1, discovery := c.client.CoreV1().Endpoints(j.key.Namespace), c.client.DiscoveryV1().EndpointSlices(j.key.Namespace)
-	endpoints, err := createOrUpdate(ctx, "Endpoints", v1, j.changes.Create.Endpoints, j.changes.Update.Endpoints)
+	endpoints, err := createOrUpdate(ctx, c.options.Metrics, "Endpoints", v1, j.changes.Create.Endpoints, j.changes.Update.Endpoints)
 	if err != nil {
 		return err
 	}
@@ -99,7 +101,7 @@ func (c *Controller) writeAddresses(ctx context.Context, found *verdict, j job) 
 		{j.changes.Create.IPv4, j.changes.Update.IPv4, &now.IPv4},
 		{j.changes.Create.IPv6, j.changes.Update.IPv6, &now.IPv6},
 	} {
-		slice, err := createOrUpdate(ctx, "EndpointSlice", discovery, family.create, family.update)
+		slice, err := createOrUpdate(ctx, c.options.Metrics, "EndpointSlice", discovery, family.create, family.update)
 		if err != nil {
 			return err
 		}
@@ -128,13 +130,14 @@ type writer[T any] interface {
 
 // createOrUpdate makes or changes one object, whichever of the two is given, and returns
 // it as it is now; the zero T where there is nothing to write.
-func createOrUpdate[T comparable](ctx context.Context, kind string, to writer[T], create, update T) (T, error) {
+func createOrUpdate[T comparable](ctx context.Context, metrics *Metrics, kind string, to writer[T], create, update T) (T, error) {
 	var none T
 	if create != none {
 		got, err := to.Create(ctx, create, metav1.CreateOptions{})
 		if err != nil {
 			return none, fmt.Errorf("create %s: %w", kind, err)
 		}
+		metrics.wrote(kind, "create")
 		return got, nil
 	}
 	if update != none {
@@ -142,6 +145,7 @@ func createOrUpdate[T comparable](ctx context.Context, kind string, to writer[T]
 		if err != nil {
 			return none, fmt.Errorf("update %s: %w", kind, err)
 		}
+		metrics.wrote(kind, "update")
 		return got, nil
 	}
 	return none, nil
@@ -199,6 +203,7 @@ func (c *Controller) delete(ctx context.Context, gone Objects) error {
 			return fmt.Errorf("delete Service: %w", err)
 		}
 		c.local.ownServices.delete(svc)
+		c.options.Metrics.wrote("Service", "delete")
 		klog.FromContext(ctx).Info("Deleted mirror")
 	}
 	if endpoints := gone.Endpoints; endpoints != nil {
@@ -207,6 +212,7 @@ func (c *Controller) delete(ctx context.Context, gone Objects) error {
 			return fmt.Errorf("delete Endpoints: %w", err)
 		}
 		c.local.ownEndpoints.delete(endpoints)
+		c.options.Metrics.wrote("Endpoints", "delete")
 	}
 	for _, slice := range []*discoveryv1.EndpointSlice{gone.IPv4, gone.IPv6} {
 		if slice == nil {
@@ -217,6 +223,7 @@ func (c *Controller) delete(ctx context.Context, gone Objects) error {
 			return fmt.Errorf("delete EndpointSlice: %w", err)
 		}
 		c.local.ownSlices.delete(slice)
+		c.options.Metrics.wrote("EndpointSlice", "delete")
 	}
 	return nil
 }
@@ -247,24 +254,23 @@ func (c *Controller) removeLeftovers(ctx context.Context, found *verdict, key ca
 			continue
 		}
 		c.local.ownLeftovers.delete(slice)
+		c.options.Metrics.wrote("EndpointSlice", "delete")
 		klog.FromContext(ctx).Info("Deleted an EndpointSlice that a selector left behind", "slice", klog.KObj(slice))
 	}
 }
 
-// ensureNamespace tells what keeps mirrors out of a namespace, if anything does.
-func (c *Controller) ensureNamespace(ctx context.Context, name string) *Problem {
-	problem := c.local.namespace(name)
-	if problem == nil || problem.Reason != NamespaceMissing || !c.options.CreateNamespaces {
-		return problem
-	}
+// createNamespace makes the namespace that a mirror needs; it may have come
+// meanwhile.
+func (c *Controller) createNamespace(ctx context.Context, name string) error {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{ManagedByLabel: ManagedBy}}}
 	_, err := c.client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{})
 	switch {
-	case err == nil:
-		klog.FromContext(ctx).Info("Created namespace", "namespace", name)
 	case apierrors.IsAlreadyExists(err):
-	default:
-		return &Problem{Reason: WriteFailed, Message: fmt.Sprintf("create namespace %s: %v", name, err)}
+		return nil
+	case err != nil:
+		return fmt.Errorf("create namespace %s: %w", name, err)
 	}
+	c.options.Metrics.wrote("Namespace", "create")
+	klog.FromContext(ctx).Info("Created namespace", "namespace", name)
 	return nil
 }

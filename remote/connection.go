@@ -34,6 +34,8 @@ type connection struct {
 	identifying sync.Mutex // held while the cluster is asked who it is
 	verified    int64      // network.dials when it last answered; -1: never; under identifying
 
+	lastSync, lastEvent atomic.Pointer[time.Time]
+
 	mu      sync.Mutex
 	uid     types.UID
 	refused bool
@@ -60,7 +62,7 @@ func (c *connection) open(client kubernetes.Interface) {
 
 // informServices makes the informer of a namespace's exported Services.
 func (c *connection) informServices(namespace string) cache.TypedSharedIndexInformer[*corev1.Service] {
-	part := "watch of exported Services"
+	part := partExports
 	if namespace != metav1.NamespaceAll {
 		part += " in " + namespace
 	}
@@ -90,6 +92,7 @@ func inform[T interface {
 	lw := NewListWatch(objects, narrow)
 	lw.Before = c.identify
 	lw.Report = func(err error) { c.report(part, err) }
+	lw.Seen = func() { note(&c.lastEvent) }
 	lw.Client = c.client
 	return NewInformer(lw, example, trim)
 }
@@ -119,6 +122,7 @@ func (c *connection) run(ctx context.Context) {
 	case <-c.gateways.known:
 	case <-time.After(gatewayGrace):
 	}
+	note(&c.lastSync)
 	c.synced.Store(true)
 	c.settled()
 	c.remote.hooks.Resync(c.remote.spec.Name)
@@ -161,14 +165,14 @@ func (c *connection) ask(ctx context.Context) error {
 		if err != nil {
 			refusal = fmt.Errorf("%w; %w", refusal, err)
 		}
-		c.report("identity", refusal)
+		c.report(partIdentity, refusal)
 		if uid != "" || known == "" {
 			c.know("", true)
 			c.settled()
 		} // else it was the right one and does not say any more: what is known stays
 		return errNotAccepted
 	}
-	c.report("identity", err)
+	c.report(partIdentity, err)
 	if known != "" && uid != "" && uid != known {
 		// Accepted, but not the cluster whose history these informers follow.
 		c.remote.stale.Store(true)
@@ -231,6 +235,28 @@ var (
 	errReplaced    = errors.New("the network connection was replaced meanwhile")
 	errNotAccepted = errors.New("another cluster answers")
 )
+
+func note(at *atomic.Pointer[time.Time]) {
+	now := time.Now()
+	at.Store(&now)
+}
+
+// times are when all exports were known, and when a watch last said something.
+func (c *connection) times() (lastSync, lastEvent time.Time) {
+	if at := c.lastSync.Load(); at != nil {
+		lastSync = *at
+	}
+	if at := c.lastEvent.Load(); at != nil {
+		lastEvent = *at
+	}
+	return lastSync, lastEvent
+}
+
+func (c *connection) isRefused() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refused
+}
 
 // view is what this connection knows; false until it may be relied on.
 func (c *connection) view() (View, bool) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -54,16 +55,24 @@ type entrance struct {
 	watch   *gateway.Watch
 }
 
+// part is the name under which its problems are reported.
+func (e *entrance) part() string { return strings.TrimSpace("gateway " + e.name()) }
+
+func (e *entrance) name() string { return serviceName(e.config) }
+
+func serviceName(config gateway.Config) string {
+	if config.Service == (cache.ObjectName{}) {
+		return ""
+	}
+	return config.Service.String()
+}
+
 func newGateways(c *connection) *gateways {
 	g := &gateways{conn: c, known: make(chan struct{}), configMaps: map[cache.ObjectName]cache.TypedSharedIndexInformer[*corev1.ConfigMap]{}}
 	for _, config := range c.remote.spec.Gateways {
 		e := &entrance{config: config}
-		part := "gateway"
-		if config.Service != (cache.ObjectName{}) {
-			part += " " + config.Service.String()
-		}
 		e.watch = gateway.NewWatch(config, c.remote.options.Gateway, func(problem error, differs bool) {
-			c.report(part, problem)
+			c.report(e.part(), problem)
 			if differs {
 				c.remote.hooks.Resync(c.remote.spec.Name)
 			}
@@ -193,6 +202,20 @@ func (g *gateways) view() Gateways {
 		known[e.config.Service] = e.watch.Gateway()
 	}
 	return Gateways{Known: known}
+}
+
+// status is what is known of each, and wrong with it.
+func (g *gateways) status(problems []Problem) (all []GatewayStatus) {
+	for _, e := range g.all {
+		one := GatewayStatus{Name: e.name(), Gateway: e.watch.Gateway()}
+		for _, problem := range problems {
+			if problem.Part == e.part() {
+				one.Problem = problem.Cause
+			}
+		}
+		all = append(all, one)
+	}
+	return all
 }
 
 // refilter looks at all addresses again.

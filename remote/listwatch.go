@@ -34,6 +34,8 @@ type ListWatch struct {
 	Before func(context.Context) (after func() error, err error)
 	// Report is told of each failure, and with nil of each success.
 	Report func(error)
+	// Seen, where set, is called with each event of a watch, bookmarks included.
+	Seen func()
 	// Client is asked whether it can stream a list; fakes cannot.
 	Client any
 	// Optional has a refusal be asked again only every few minutes: it is for what
@@ -272,6 +274,9 @@ func (w *steadyWatch) run(ctx context.Context) {
 func (w *steadyWatch) pass(ctx context.Context, event watch.Event) bool {
 	if event.Type != watch.Error {
 		w.lw.errors.Store(0)
+		if w.lw.Seen != nil {
+			w.lw.Seen()
+		}
 		if bookmark, err := meta.Accessor(event.Object); err == nil && event.Type == watch.Bookmark &&
 			bookmark.GetAnnotations()[metav1.InitialEventsAnnotationKey] == "true" {
 			w.streaming = false

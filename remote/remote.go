@@ -43,6 +43,8 @@ type Hooks struct {
 	// Accept tells whether the cluster of this UID (empty: it may not be read) is
 	// the one that the remote's mirrors are of.
 	Accept func(ctx context.Context, spec Spec, uid types.UID) error
+	// Told is called of each problem that comes, or is over.
+	Told func(cluster string, problem Problem)
 }
 
 // View is what is known of a remote cluster.
@@ -78,6 +80,17 @@ func (s Services) Values(index string) []string {
 	var all []string
 	for _, part := range s {
 		all = append(all, part.ListIndexFuncValues(index)...)
+	}
+	return all
+}
+
+// All are all of them.
+func (s Services) All() []*corev1.Service {
+	var all []*corev1.Service
+	for _, part := range s {
+		for _, obj := range part.List() {
+			all = append(all, obj.(*corev1.Service))
+		}
 	}
 	return all
 }
@@ -141,10 +154,23 @@ func (r *Remote) Refilter() {
 	}
 }
 
+type clusterKey struct{}
+
+// ClusterOf is the name of the remote for which a request is made; empty: for none.
+func ClusterOf(ctx context.Context) string {
+	cluster, _ := ctx.Value(clusterKey{}).(string)
+	return cluster
+}
+
 // Run connects and stays connected until the context ends.
 func (r *Remote) Run(ctx context.Context) {
+	r.state.told = func(p Problem) {
+		if r.hooks.Told != nil {
+			r.hooks.Told(r.spec.Name, p)
+		}
+	}
 	r.state.logger = klog.LoggerWithValues(klog.FromContext(ctx), "cluster", r.spec.Name)
-	ctx = klog.NewContext(ctx, r.state.logger)
+	ctx = context.WithValue(klog.NewContext(ctx, r.state.logger), clusterKey{}, r.spec.Name)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	file := kubeconfig{path: r.spec.Kubeconfig, context: r.spec.Context}
@@ -187,16 +213,16 @@ func (r *Remote) Run(ctx context.Context) {
 func (r *Remote) connect(file *kubeconfig) *connection {
 	cfg, err := file.reload()
 	if err != nil {
-		r.state.report("kubeconfig", err)
+		r.state.report(partKubeconfig, err)
 		return nil
 	}
 	if cfg == nil {
-		r.state.report("kubeconfig", nil) // as it was
+		r.state.report(partKubeconfig, nil) // as it was
 		return nil
 	}
 	c := newConnection(r)
 	client, err := r.newClient(r.options.Client.Tune(cfg, r.spec.Name, &c.network))
-	r.state.report("kubeconfig", err)
+	r.state.report(partKubeconfig, err)
 	if err != nil {
 		file.again() // a certificate may be half written
 		return nil

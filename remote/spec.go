@@ -97,19 +97,11 @@ func (s *Spec) set(key, value string) (err error) {
 	case "udp-services":
 		config.UDPServices, err = parseConfigMapName(key, value)
 	case "cluster-domain":
-		config.Domain, err = value, ValidateDomain(value)
+		config.Domain, err = value, gateway.ValidateDomain(value)
 	default:
 		return fmt.Errorf("%q is not known: there are context=, namespaces=, gateway=, gateway-port=, address=, tcp-services=, udp-services=, cluster-domain= and uid=", key)
 	}
 	return err
-}
-
-// ValidateDomain checks a cluster domain.
-func ValidateDomain(text string) error {
-	if len(validation.IsDNS1123Subdomain(text)) > 0 {
-		return fmt.Errorf("cluster domain %.253q is not a DNS domain", text)
-	}
-	return nil
 }
 
 func parseConfigMapName(key, text string) (cache.ObjectName, error) {

@@ -3,7 +3,11 @@ package remote
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"k8s.io/klog/v2"
 )
@@ -13,26 +17,70 @@ import (
 // try.
 type state struct {
 	logger klog.Logger
+	told   func(Problem) // of what is logged
+
 	mu     sync.Mutex
 	causes map[string]string
+	down   bool
+	since  time.Time // it is down, or up
+}
+
+// Problem is what is wrong with a part of a remote; without a cause it is over.
+type Problem struct{ Part, Cause string }
+
+// The parts without which nothing that a remote exports arrives any more. Of
+// others, as its gateway, exports do not depend.
+const (
+	partKubeconfig = "kubeconfig"
+	partIdentity   = "identity"
+	partExports    = "watch of exported Services" // of a namespace: with more words
+)
+
+// Vital tells a problem that keeps everything from arriving.
+func (p Problem) Vital() bool {
+	return p.Part == partKubeconfig || p.Part == partIdentity || strings.HasPrefix(p.Part, partExports)
 }
 
 // report is told how a part of the remote fares; nil is well.
 func (s *state) report(part string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.judge()
 	before, failing := s.causes[part]
 	switch {
 	case err == nil && failing:
 		delete(s.causes, part)
 		s.logger.Info("Remote is well again", "part", part, "wasFailingWith", before)
+		s.told(Problem{Part: part})
 	case err != nil && (!failing || before != Cause(err)):
 		if s.causes == nil {
 			s.causes = map[string]string{}
 		}
 		s.causes[part] = Cause(err)
 		s.logger.Info("Remote is not well; what is known of it stays", "part", part, "err", fmt.Sprintf("%.1000v", err))
+		s.told(Problem{Part: part, Cause: fmt.Sprintf("%.1000v", err)})
 	}
+}
+
+// judge notes when the remote goes down or comes up. s.mu is held.
+func (s *state) judge() {
+	var down bool
+	for part := range s.causes {
+		down = down || Problem{Part: part}.Vital()
+	}
+	if down != s.down || s.since.IsZero() {
+		s.down, s.since = down, time.Now()
+	}
+}
+
+// now is what is wrong, by part, and whether the remote is down since when.
+func (s *state) now() (problems []Problem, down bool, since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, part := range slices.Sorted(maps.Keys(s.causes)) {
+		problems = append(problems, Problem{part, s.causes[part]})
+	}
+	return problems, s.down, s.since
 }
 
 // Cause is the innermost text of an error: without the addresses and ports that

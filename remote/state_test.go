@@ -62,7 +62,7 @@ func TestStateLogsEachFailureOnce(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var log logBuffer
-			s := state{logger: log.logger()}
+			s := state{logger: log.logger(), told: func(Problem) {}}
 			for _, err := range test.reports {
 				s.report("a", err)
 			}
@@ -75,7 +75,7 @@ func TestStateLogsEachFailureOnce(t *testing.T) {
 
 func TestStateTellsPartsApart(t *testing.T) {
 	var log logBuffer
-	s := state{logger: log.logger()}
+	s := state{logger: log.logger(), told: func(Problem) {}}
 	failure := errors.New("forbidden")
 	s.report("a", failure)
 	s.report("b", failure)

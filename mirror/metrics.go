@@ -1,0 +1,225 @@
+package mirror
+
+import (
+	"context"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	clientmetrics "k8s.io/client-go/tools/metrics"
+	"k8s.io/client-go/util/workqueue"
+
+	"service-mirror.io/service-mirror/mirror/status"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// Metrics counts what is done, and tells how things stand when it is asked. A
+// nil one does nothing.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	syncs    prometheus.Histogram
+	errors   prometheus.Counter
+	depth    prometheus.Gauge
+	latency  prometheus.Histogram
+	requests *prometheus.CounterVec
+	writes   *prometheus.CounterVec
+}
+
+// NewMetrics makes the metrics of a program that knows these remotes. overview
+// tells how everything stands.
+func NewMetrics(version string, remotes []string, overview func() status.Page) *Metrics {
+	name := func(text string) string { return "service_mirror_" + text }
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		syncs: prometheus.NewHistogram(prometheus.HistogramOpts{Name: name("sync_duration_seconds"),
+			Help: "How long it took to look at one mirror, and to make it right.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}),
+		errors: prometheus.NewCounter(prometheus.CounterOpts{Name: name("sync_errors_total"),
+			Help: "Looks at a mirror that ended with a write that failed or was rejected."}),
+		depth: prometheus.NewGauge(prometheus.GaugeOpts{Name: name("queue_depth"), Help: "Mirrors that wait to be looked at."}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{Name: name("queue_latency_seconds"),
+			Help: "How long a mirror waited to be looked at.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("api_requests_total"),
+			Help: "Requests to API servers, by remote cluster (empty: the local one), HTTP verb and status code."}, []string{"cluster", "verb", "code"}),
+		writes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("writes_total"),
+			Help: "Objects that were written in the local cluster, by kind and verb."}, []string{"kind", "verb"}),
+	}
+	for _, kind := range []string{"Service", "Endpoints", "EndpointSlice"} {
+		for _, verb := range []string{"create", "update", "delete"} {
+			m.writes.WithLabelValues(kind, verb)
+		}
+	}
+	m.writes.WithLabelValues("Namespace", "create")
+	m.requests.WithLabelValues("", "GET", "200")
+	for _, cluster := range remotes {
+		m.requests.WithLabelValues(cluster, "GET", "200")
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: name("build_info"), Help: "Always 1; what runs is in the labels.",
+		ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version()}})
+	build.Set(1)
+	m.registry.MustRegister(m.syncs, m.errors, m.depth, m.latency, m.requests, m.writes, build,
+		newCollector(name, remotes, overview), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Gatherer is what is served.
+func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
+
+// CountRequests has the requests of all clients of this process counted. It is
+// client-go's own hook, of which there is one.
+func (m *Metrics) CountRequests() {
+	clientmetrics.Register(clientmetrics.RegisterOpts{RequestResult: requestCounter{m.requests}})
+}
+
+type requestCounter struct{ requests *prometheus.CounterVec }
+
+func (r requestCounter) Increment(ctx context.Context, code, method, _ string) {
+	r.requests.WithLabelValues(remote.ClusterOf(ctx), method, code).Inc()
+}
+
+func (m *Metrics) synced(took time.Duration, found verdict) {
+	if m == nil {
+		return
+	}
+	m.syncs.Observe(took.Seconds())
+	for _, problem := range found.problems {
+		if problem.Reason == WriteFailed || problem.Reason == Rejected {
+			m.errors.Inc()
+			return
+		}
+	}
+}
+
+func (m *Metrics) wrote(kind, verb string) {
+	if m != nil {
+		m.writes.WithLabelValues(kind, verb).Inc()
+	}
+}
+
+// queueMetrics gives a queue what it measures itself by.
+type queueMetrics struct{ *Metrics }
+
+func (q queueMetrics) NewDepthMetric(string) workqueue.GaugeMetric       { return q.depth }
+func (q queueMetrics) NewLatencyMetric(string) workqueue.HistogramMetric { return q.latency }
+func (queueMetrics) NewAddsMetric(string) workqueue.CounterMetric        { return unmeasured{} }
+func (queueMetrics) NewWorkDurationMetric(string) workqueue.HistogramMetric {
+	return unmeasured{} // syncs has it
+}
+func (queueMetrics) NewUnfinishedWorkSecondsMetric(string) workqueue.SettableGaugeMetric {
+	return unmeasured{}
+}
+func (queueMetrics) NewLongestRunningProcessorSecondsMetric(string) workqueue.SettableGaugeMetric {
+	return unmeasured{}
+}
+func (queueMetrics) NewRetriesMetric(string) workqueue.CounterMetric { return unmeasured{} }
+
+type unmeasured struct{}
+
+func (unmeasured) Inc()            {}
+func (unmeasured) Set(float64)     {}
+func (unmeasured) Observe(float64) {}
+
+// collector tells how things stand at the moment of a scrape.
+type collector struct {
+	overview func() status.Page
+	clusters []string
+
+	leader, mirrors, problems, up, since, sync, event, addresses *prometheus.Desc
+}
+
+func newCollector(name func(string) string, clusters []string, overview func() status.Page) *collector {
+	desc := func(text, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name(text), help, labels, nil)
+	}
+	return &collector{
+		overview: overview, clusters: clusters,
+		leader:    desc("leader", "1 where this replica writes, else 0."),
+		mirrors:   desc("mirrors", "Exported Services and what stands of their mirrors, by remote cluster and state.", "cluster", "state"),
+		problems:  desc("problems", "What is wrong with mirrors, by remote cluster and reason.", "cluster", "reason"),
+		up:        desc("remote_up", "1 where a remote cluster's exports are known and followed, else 0.", "cluster"),
+		since:     desc("remote_state_since_timestamp_seconds", "When a remote cluster came up or went down; 0: it was never heard of.", "cluster"),
+		sync:      desc("remote_last_sync_timestamp_seconds", "When all exports of a remote cluster were known; 0: never.", "cluster"),
+		event:     desc("remote_last_event_timestamp_seconds", "When a watch on a remote cluster last said something; 0: never.", "cluster"),
+		addresses: desc("gateway_addresses", "Addresses of a gateway, by its Service and their health.", "cluster", "gateway", "health"),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(to chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{c.leader, c.mirrors, c.problems, c.up, c.since, c.sync, c.event, c.addresses} {
+		to <- desc
+	}
+}
+
+var (
+	states  = []string{status.Mirrored, status.Incomplete, status.Waiting, status.Conflict, status.Refused, status.Orphan}
+	healths = []string{status.Ready, status.NotReady, "not asked yet"}
+)
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(to chan<- prometheus.Metric) {
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	seconds := func(at time.Time) float64 {
+		if at.IsZero() {
+			return 0
+		}
+		return float64(at.UnixMilli()) / 1000
+	}
+	page := c.overview()
+	leader := 0.0
+	if page.Leader {
+		leader = 1
+	}
+	gauge(c.leader, leader)
+
+	type pair struct{ cluster, word string }
+	mirrors, problems := map[pair]int{}, map[pair]int{}
+	for _, cluster := range c.clusters {
+		for _, state := range states {
+			mirrors[pair{cluster, state}] = 0
+		}
+		for _, reason := range reasons {
+			problems[pair{cluster, string(reason)}] = 0
+		}
+	}
+	for _, mirror := range page.Mirrors {
+		mirrors[pair{mirror.Cluster, mirror.State}]++
+		for _, problem := range mirror.Problems {
+			problems[pair{mirror.Cluster, problem.Reason}]++
+		}
+	}
+	for key, n := range mirrors {
+		gauge(c.mirrors, float64(n), key.cluster, key.word)
+	}
+	for key, n := range problems {
+		gauge(c.problems, float64(n), key.cluster, key.word)
+	}
+
+	byName := map[string]status.Remote{}
+	for _, r := range page.Remotes {
+		byName[r.Name] = r
+	}
+	for _, cluster := range c.clusters {
+		r := byName[cluster]
+		up := 0.0
+		if r.State == status.Up {
+			up = 1
+		}
+		gauge(c.up, up, cluster)
+		gauge(c.since, seconds(r.Since), cluster)
+		gauge(c.sync, seconds(r.LastSync), cluster)
+		gauge(c.event, seconds(r.LastEvent), cluster)
+		for _, gw := range r.Gateways {
+			counts := map[string]int{}
+			for _, address := range gw.Addresses {
+				counts[address.Health]++
+			}
+			for _, health := range healths {
+				gauge(c.addresses, float64(counts[health]), cluster, gw.Name, health)
+			}
+		}
+	}
+}

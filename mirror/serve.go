@@ -1,0 +1,45 @@
+package mirror
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/pprof"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"service-mirror.io/service-mirror/mirror/status"
+)
+
+// Handler serves how the program fares: the status page at / and the same as
+// /status.json, /metrics, /healthz and /readyz, and /debug/pprof/ where that is
+// wanted. overview is what the page shows.
+func (c *Controller) Handler(overview func() status.Page, profile bool) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", status.Handler(overview))
+	mux.Handle("/metrics", promhttp.HandlerFor(c.options.Metrics.Gatherer(), promhttp.HandlerOpts{}))
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, c.Stuck()) })
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		select {
+		case <-c.ready:
+			answer(w, nil)
+		default:
+			answer(w, fmt.Errorf("the local cluster's caches are not filled yet"))
+		}
+	})
+	if profile {
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
+	return mux
+}
+
+func answer(w http.ResponseWriter, wrong error) {
+	if wrong != nil {
+		http.Error(w, wrong.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
