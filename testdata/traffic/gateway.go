@@ -21,7 +21,8 @@ type gatewayPod struct {
 	pod     *namespace
 	process *process
 	name    string
-	address string // of the pod
+
+	address, address6 string // of the pod
 }
 
 // edit changes one of the files that a user may change; without old, all of it.
@@ -70,7 +71,7 @@ func (c *cluster) installGateway(kind string, addresses []string, edits ...edit)
 	if g.pod, err = c.podOf(pod); err != nil {
 		return nil, err
 	}
-	g.address, _ = podAddresses(c.used)
+	g.address, g.address6 = podAddresses(c.used)
 	if err := g.start(deployment); err != nil {
 		return nil, err
 	}

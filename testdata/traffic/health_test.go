@@ -18,7 +18,7 @@ func (s *scene) health() {
 	s.install(s.world.paris, "nginx", all)
 	probe := []string{"--probe=tcp", "--probe-period=500ms", "--probe-timeout=500ms", "--probe-threshold=2"}
 	s.must(s.world.startDaemon(probe...))
-	s.Cleanup(func() { s.must(s.world.startDaemon()) })
+	s.Cleanup(func() { s.must(errors.Join(s.world.paris.silence(), s.world.startDaemon())) })
 	s.await(all, nil)
 
 	result := s.under(func() {

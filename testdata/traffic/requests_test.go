@@ -69,6 +69,7 @@ func (s *scene) requests(over family, kind gatewayKind) {
 	tls := append(network, "--root", s.world.root.file("ca"), "https://secure-paris.default.svc.cluster.local/")
 	raw := append(network, "tcp://postgres-paris.default.svc.cluster.local:5432")
 	packet := append(network, "udp://lookup-paris.default.svc.cluster.local:5353")
+	six := append(network, "http://six-paris.default.svc.cluster.local/")
 	berlin := append(network, "http://bar-berlin.default.svc.cluster.local/")
 	for i := range tests {
 		s.Run(tests[i].name, func(t *testing.T) {
@@ -85,6 +86,11 @@ func (s *scene) requests(over family, kind gatewayKind) {
 		} else { // its mirror has both families, its gateway one
 			s.answers(berlin, seen{}, gateway, "connection refused")
 		}
+	})
+	s.Run("IPv6 alone behind the gateway", func(t *testing.T) {
+		s := &scene{t, s.world, s.gateway}
+		s.answers(six, seen{Backend: "six of paris", Host: "six.default.svc.cluster.local", Port: httpPort, Proto: "HTTP/1.1",
+			ForwardedHost: "six-paris.default.svc.cluster.local", ForwardedFor: over.node, ForwardedProto: "http"}, s.gateway.address6, "")
 	})
 	s.Run("TLS passed through", func(t *testing.T) {
 		s := &scene{t, s.world, s.gateway}

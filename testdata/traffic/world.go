@@ -80,8 +80,8 @@ func (w *world) daemonName() string {
 	return "service-mirror"
 }
 
-// backends are the Services of Paris. What the gateway reserves for postgres, its
-// ConfigMap says, what for lookup, its annotation.
+// backends are the Services of Paris: of IPv4, but for six. What the gateway
+// reserves for postgres, its ConfigMap says, what for lookup, its annotation.
 var backends = []struct {
 	name     string
 	exported bool
@@ -93,6 +93,7 @@ var backends = []struct {
 	{"hello", true, []corev1.ServicePort{port("grpc", 9090, grpcPort)}},
 	{"postgres", true, []corev1.ServicePort{port("postgres", 5432, tcpPort)}},
 	{"lookup", true, []corev1.ServicePort{{Name: "lookup", Port: 5353, TargetPort: intstr.FromInt32(udpPort), Protocol: corev1.ProtocolUDP}}},
+	{"six", true, []corev1.ServicePort{port("http", 80, httpPort)}},
 	{"private", false, []corev1.ServicePort{port("http", 80, httpPort)}},
 }
 
@@ -169,7 +170,10 @@ func (c *cluster) backend(name string, exported bool, ports []corev1.ServicePort
 	}
 	return c.service("default", name, exported, func(svc *corev1.Service) {
 		svc.Spec.Ports = ports
-		if name == "lookup" {
+		switch name {
+		case "six":
+			svc.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol}
+		case "lookup":
 			svc.Annotations = map[string]string{"service-mirror.io/gateway-ports": "5353/UDP=15353"}
 		}
 	})
