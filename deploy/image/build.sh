@@ -87,7 +87,7 @@ for arch in amd64 arm64; do
 	}
 done
 rm -f "$out"
-buildah manifest push --quiet --all --digestfile "$work/digest" service-mirror "oci-archive:$out:$version" >&2
+buildah manifest push --quiet --all --digestfile "$work/digest" service-mirror "oci-archive:$out:docker.io/library/service-mirror:$version" >&2
 if [ -n "$image" ]; then
 	buildah manifest push --quiet --all service-mirror "docker://$image" >&2
 	echo "pushed $image" >&2

@@ -1,0 +1,428 @@
+#!/bin/sh
+# Makes a remote cluster known to the daemon in this one; usage says how.
+set -eu
+
+usage() {
+	cat <<END
+usage: $0 NAME [KEY=VALUE]... [OPTION]...
+
+Links the remote cluster NAME, say paris, to the cluster where service-mirror runs, say
+london:
+  1. in paris, makes a ServiceAccount that may read what is exported (deploy/remote);
+  2. of its token, paris's CA and server URL makes a kubeconfig, and tries it;
+  3. in london, puts that into the Secret service-mirror-remotes as NAME.kubeconfig; the
+     other remotes' keys stay as they are;
+  4. in london, adds --remote=NAME=... to the arguments of the Deployment service-mirror.
+Every step says what it does, and may be done again: after a change of paris's token, CA
+or address, of deploy/, or of a KEY. In paris nothing is deleted.
+
+NAME ends the names of the mirrors: bar-paris. It is a DNS label.
+
+KEY=VALUE is what --remote takes, see the README; repeatable as there:
+  gateway=NS/NAME  gateway-port=NAME|NUMBER  address=IP|HOSTNAME  cluster-domain=DOMAIN
+  uid=UID
+  tcp-services=NS/NAME, udp-services=NS/NAME
+                   and paris permits that these ConfigMaps are read
+  namespaces=NS,NS...
+                   and paris permits that Services are read there, and not everywhere
+Without any, those that are in the Deployment already stay.
+
+  --context NAME            of london in your kubeconfig (default: the current one)
+  --kubeconfig PATH         your kubeconfig for london (default: as kubectl)
+  --remote-context NAME     of paris (default: NAME; with --remote-kubeconfig its current one)
+  --remote-kubeconfig PATH  for paris (default: the same as for london)
+  --server URL              of paris's API server as pods in london reach it
+                            (default: as in your kubeconfig)
+  --ca FILE                 PEM, of that server (default: as in your kubeconfig)
+  --undo                    takes NAME out of london again; its mirrors stay
+  --help
+
+KUBECTL is the kubectl to use, where it is not in the path.
+END
+}
+
+die() {
+	echo "link.sh: $*" >&2
+	exit 1
+}
+wrong() { # in the command line
+	echo "link.sh: $*; see --help" >&2
+	exit 2
+}
+
+here=$(cd "$(dirname "$0")" && pwd)
+kubectl=${KUBECTL:-kubectl}
+namespace=service-mirror deployment=service-mirror secret=service-mirror-remotes
+reader=service-mirror-reader
+mount=/etc/service-mirror/remotes
+
+# The command line.
+
+name='' keys='' undo=''
+context='' kubeconfig='' remote_context='' remote_kubeconfig='' server='' ca=''
+while [ $# -gt 0 ]; do
+	option=$1
+	case $option in
+	--help | -h)
+		usage
+		exit 0
+		;;
+	--undo) undo=yes ;;
+	--*=*)
+		value=${option#*=} option=${option%%=*}
+		shift
+		set -- "$option" "$value" "$@"
+		continue
+		;;
+	--context | --kubeconfig | --remote-context | --remote-kubeconfig | --server | --ca)
+		[ -n "${2-}" ] || wrong "$option needs a value"
+		shift
+		case $option in
+		--context) context=$1 ;;
+		--kubeconfig) kubeconfig=$1 ;;
+		--remote-context) remote_context=$1 ;;
+		--remote-kubeconfig) remote_kubeconfig=$1 ;;
+		--server) server=$1 ;;
+		--ca) ca=$1 ;;
+		esac
+		;;
+	-*) wrong "$option is not known" ;;
+	*=*) keys="$keys,$option" ;;
+	*)
+		[ -z "$name" ] || wrong "two names are given, $name and $option"
+		name=$option
+		;;
+	esac
+	shift
+done
+
+# is PATTERN VALUE tells whether a value has the form of a regular expression, whole.
+is() { printf '%s\n' "$2" | grep -Eqx -- "$1"; }
+label='[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?'
+
+[ -n "$name" ] || wrong "no name of a remote cluster is given"
+is "$label" "$name" || wrong "the name $name is not a DNS label"
+[ -z "$undo" ] || [ -z "$keys" ] || wrong "--undo takes no KEY=VALUE"
+[ -z "$server" ] || is 'https://[^/[:space:]"\\]+(/[^[:space:]"\\]*)?' "$server" || wrong "--server $server is not https://HOST:PORT"
+[ -z "$ca" ] || grep -q 'BEGIN CERTIFICATE' "$ca" || wrong "--ca $ca: there is no certificate in it"
+
+# fields are the KEY=VALUE of --remote, one a line; namespaces=a,b is one.
+fields() {
+	printf '%s\n' "${1#,}" | awk '
+		{ n = split($0, parts, ",") }
+		END {
+			for (i = 1; i <= n; i++)
+				if (parts[i] !~ /=/ && field ~ /^namespaces=/) field = field "," parts[i]
+				else { if (i > 1) print field; field = parts[i] }
+			if (field != "") print field
+		}'
+}
+# values are those of one key.
+values() { fields "$keys" | sed -n "s/^$1=//p"; }
+
+check_keys() {
+	fields "$keys" | while IFS='=' read -r key value; do
+		case $key in
+		'') continue ;;
+		gateway | tcp-services | udp-services) form="$label/$label(\\.$label)*" ;;
+		namespaces) form="$label(,$label)*" ;;
+		gateway-port | address | cluster-domain | uid) form='[-A-Za-z0-9._:]+' ;;
+		context) wrong "context= is not for here: the kubeconfig that is made has one context" ;;
+		*) wrong "$key= is not known" ;;
+		esac
+		is "$form" "$value" || wrong "$key=$value is malformed"
+	done
+}
+check_keys
+
+# The clusters.
+
+command -v "$kubectl" >/dev/null || die "there is no $kubectl: install kubectl, or say KUBECTL=/path/to/it"
+
+london() { "$kubectl" ${kubeconfig:+--kubeconfig "$kubeconfig"} ${context:+--context "$context"} "$@"; }
+if [ -n "$remote_kubeconfig" ]; then
+	: "${remote_context:=$("$kubectl" --kubeconfig "$remote_kubeconfig" config current-context)}"
+else
+	: "${remote_context:=$name}" "${remote_kubeconfig:=$kubeconfig}"
+fi
+paris() { "$kubectl" ${remote_kubeconfig:+--kubeconfig "$remote_kubeconfig"} --context "$remote_context" "$@"; }
+# uid_of says which cluster answers, by a function above. Raw: kubectl then makes no other request.
+uid_of() {
+	system=$("$1" get --raw /api/v1/namespaces/kube-system --request-timeout=15s) || return
+	printf '%s\n' "$system" | sed -n 's/.*"uid": *"\([^"]*\)".*/\1/p'
+}
+
+step() { printf '%s\n' "$*"; }
+indent() { sed 's/^/    /'; }
+note() { printf '    %s\n' "$*"; }
+# quietly runs a command, indents what it says, and fails where it does.
+quietly() {
+	if said=$("$@" 2>&1); then
+		[ -z "$said" ] || printf '%s\n' "$said" | indent
+	else
+		printf '%s\n' "$said" | indent >&2
+		die "failed: the step above. It can be mended and this be run again"
+	fi
+}
+
+london_uid=$(uid_of london) || die "the local cluster does not answer${context:+ in context $context}"
+: "${context:=$(london config current-context)}"
+found=$(london get deployment $deployment --namespace $namespace --ignore-not-found -o name) || die "cannot read the Deployment in $context"
+[ -n "$found" ] || die "context $context has no Deployment $namespace/$deployment: apply it first, with
+    kubectl --context $context apply -k $here/local"
+
+# container gives a part of the Deployment's container, a line for each item.
+container() {
+	london get deployment $deployment --namespace $namespace \
+		-o "jsonpath={range .spec.template.spec.containers[0].$1[*]}{@}{\"\\n\"}{end}"
+}
+# argument finds this remote among the lines of container: its index, and what --remote says.
+argument() {
+	awk -v name="$name=" '
+		index($0, "--remote=" name) == 1 { print NR - 1, substr($0, 10) }
+		before == "--remote" && index($0, name) == 1 { print NR - 1, $0 }
+		{ before = $0 }'
+}
+# change_arguments carries out one operation on the arguments, if they are still as they were read.
+change_arguments() {
+	london patch deployment $deployment --namespace $namespace --type json --patch "[
+		{\"op\": \"test\", \"path\": \"/metadata/resourceVersion\", \"value\": \"$version\"},
+		{\"op\": \"test\", \"path\": \"/spec/template/spec/containers/0/name\", \"value\": \"$deployment\"},
+		$1]"
+}
+args=/spec/template/spec/containers/0/args
+version=$(london get deployment $deployment --namespace $namespace -o 'jsonpath={.metadata.resourceVersion}')
+commands=$(container command) arguments=$(container args)
+in_command=$(printf '%s\n' "$commands" | argument) in_args=$(printf '%s\n' "$arguments" | argument)
+index=${in_args%% *} existing=${in_args#* }
+[ -z "$in_command" ] || existing=${in_command#* }
+# It may be one argument or two.
+form=--remote=
+! printf '%s\n' "$arguments" | grep -Fqx -- "$existing" || form=
+
+policy="service-mirror-to-$name"
+# secret_key is what stands in the Secret for this remote, in base64.
+secret_key() { london get secret $secret --namespace $namespace --ignore-not-found -o "jsonpath={.data['$name\\.kubeconfig']}"; }
+
+# Undo.
+
+if [ -n "$undo" ]; then
+	[ -z "$in_command" ] || die "--remote $name stands in the Deployment's command, not in its args: take it out of your manifests"
+	step "$context: takes $name out of the Deployment's arguments"
+	if [ -z "$in_args" ]; then
+		note "it is not there"
+	else
+		remove="{\"op\": \"remove\", \"path\": \"$args/$index\"}"
+		[ "$form" = --remote= ] || remove="$remove, {\"op\": \"remove\", \"path\": \"$args/$((index - 1))\"}"
+		quietly change_arguments "$remove"
+	fi
+	step "$context: takes $name.kubeconfig out of the Secret $namespace/$secret"
+	if [ -n "$(secret_key)" ]; then
+		quietly london patch secret $secret --namespace $namespace --type json --patch "[{\"op\": \"remove\", \"path\": \"/data/$name.kubeconfig\"}]"
+	else
+		note "it is not there"
+	fi
+	quietly london delete networkpolicy "$policy" --namespace $namespace --ignore-not-found
+	cat <<END
+
+The mirrors of $name stay, as they are. To remove them: service-mirror --prune $name
+Its token stays valid until the account is removed there, where no other cluster uses it:
+    kubectl --context $remote_context --namespace $namespace delete serviceaccount $reader
+END
+	exit 0
+fi
+
+# Link.
+
+paris_uid=$(uid_of paris) || die "the remote cluster does not answer in context $remote_context: is it another? Say --remote-context"
+[ "$london_uid" != "$paris_uid" ] || die "contexts $context and $remote_context are one cluster: say --context or --remote-context"
+
+if [ -z "$keys" ] && [ -n "$existing" ]; then
+	case $existing in *,*) keys=,${existing#*,} ;; esac
+	keys=$(printf '%s\n' "$keys" | sed 's/,context=[^,]*//')
+	check_keys
+fi
+if [ -z "$(values gateway)" ] && { [ -z "$(values address)" ] || [ -z "$(values gateway-port)" ]; } &&
+	! printf '%s\n%s\n' "$commands" "$arguments" | grep -Eq -- '^--gateway(=|$)'; then
+	candidates=$(paris get services -A -o 'jsonpath={range .items[?(@.spec.type=="LoadBalancer")]}{.metadata.namespace}/{.metadata.name}{"\n"}{end}')
+	die "no gateway is given: say gateway=NAMESPACE/NAME of a LoadBalancer Service in $name. There is ${candidates:-none yet}"
+fi
+for one in $(values gateway); do
+	[ -n "$(paris get service "${one#*/}" --namespace "${one%/*}" --ignore-not-found -o name)" ] ||
+		step "$name: there is no Service $one yet. Until there is, mirrors lead nowhere"
+done
+
+# of_config is what your kubeconfig says of paris.
+of_config() { paris config view --raw --flatten --minify -o "jsonpath={.clusters[0].cluster.$1}"; }
+given=$server
+[ -n "$server" ] || server=$(of_config server)
+host=${server#*://} host=${host%%/*}
+port=443
+case $host in
+\[*\]:*) port=${host##*:} host=${host%:*} ;;
+\[*\]) ;;
+*:*) port=${host##*:} host=${host%:*} ;;
+esac
+is '[0-9]+' "$port" || die "the server URL $server has no port number that could be read"
+case $host in
+localhost | 127.* | 0.0.0.0 | '[::1]')
+	[ -n "$given" ] || die "your kubeconfig has $server for $name. Pods in $context cannot reach that: say --server https://HOST:PORT"
+	;;
+esac
+
+# permit applies one of the kustomizations that are for one namespace. The name in it is
+# an example, which the third argument takes the place of, if there is one.
+permit() {
+	rendered=$("$kubectl" kustomize "$here/remote/$1")
+	example=${4:-}
+	[ -z "$example" ] || rendered=$(printf '%s\n' "$rendered" | sed "s/\\([: ]\\)$example\$/\\1$3/")
+	printf '%s\n' "$rendered" | paris apply --namespace "$2" -f -
+}
+
+if [ -z "$(values namespaces)" ]; then
+	step "$name: a ServiceAccount that may read Services ($here/remote)"
+	quietly paris apply -k "$here/remote"
+else
+	step "$name: a ServiceAccount that may read Services in $(values namespaces | tr '\n' ' ')($here/remote)"
+	quietly paris apply -k "$here/remote/account"
+	for one in $(values namespaces | tr ',' ' '); do
+		quietly permit namespace "$one"
+	done
+	for one in $(values gateway); do
+		case ,$(values namespaces), in *,"${one%/*}",*) continue ;; esac
+		quietly permit gateway "${one%/*}" "${one#*/}" gateway
+	done
+	if [ -n "$(paris get clusterrolebinding $reader --ignore-not-found -o name)" ]; then
+		note "it may still read Services everywhere, unless you delete what an earlier link made:"
+		note "kubectl --context $remote_context delete clusterrolebinding,clusterrole $reader"
+	fi
+fi
+for one in $(values tcp-services) $(values udp-services); do
+	quietly permit configmap "${one%/*}" "${one#*/}" tcp-services
+done
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+chmod 700 "$work"
+
+authority=$(of_config certificate-authority-data) ca_from="the CA in your kubeconfig"
+if [ -n "$ca" ]; then
+	authority=$(base64 <"$ca" | tr -d '\n') ca_from="the CA in $ca"
+fi
+tls_name=$(of_config tls-server-name)
+step "$name: a kubeconfig with the token of Secret $namespace/$reader, for $server"
+tries=0 token=''
+until token=$(paris get secret $reader --namespace $namespace -o 'jsonpath={.data.token}' | base64 -d) && [ -n "$token" ]; do
+	tries=$((tries + 1))
+	[ $tries -lt 30 ] || die "Secret $namespace/$reader in $name has no token after 30 s: does kube-controller-manager run there?"
+	sleep 1
+done
+if [ -z "$authority" ] && [ "$(of_config insecure-skip-tls-verify)" = true ]; then
+	# What is skipped here must not be skipped there.
+	authority=$(paris get secret $reader --namespace $namespace -o 'jsonpath={.data.ca\.crt}') ca_from="the cluster's own CA"
+fi
+[ -n "$authority" ] || ca_from="public CAs: your kubeconfig has none"
+note "checked with $ca_from"
+
+cat >"$work/kubeconfig" <<END
+apiVersion: v1
+kind: Config
+current-context: $name
+contexts:
+- name: $name
+  context: {cluster: $name, user: $name}
+clusters:
+- name: $name
+  cluster:
+    server: $server
+${authority:+    certificate-authority-data: $authority
+}${tls_name:+    tls-server-name: $tls_name
+}users:
+- name: $name
+  user:
+    token: $token
+END
+
+# Permissions and tokens take a moment to be known everywhere.
+linked() { "$kubectl" --kubeconfig "$work/kubeconfig" "$@"; }
+tries=0
+until answer=$(uid_of linked 2>"$work/error"); do
+	case $(cat "$work/error") in
+	*Unauthorized* | *Forbidden* | *'must be logged in'*)
+		tries=$((tries + 1))
+		[ $tries -lt 15 ] || die "the API server at $server refuses the token: $(cat "$work/error")"
+		sleep 1
+		;;
+	*)
+		[ -n "$given" ] || die "the API server does not answer to the new kubeconfig: $(cat "$work/error")"
+		note "not tried: this machine does not reach it ($(tail -n 1 "$work/error"))"
+		answer=$paris_uid
+		break
+		;;
+	esac
+done
+[ "$answer" = "$paris_uid" ] || die "another cluster answers at $server than in context $remote_context"
+
+step "$context: that kubeconfig as $name.kubeconfig in the Secret $namespace/$secret"
+before=$(secret_key | base64 -d | sed -n 's/^ *server: //p')
+[ "${before:-$server}" = "$server" ] || note "the server there was $before"
+# On the server's side each key has an owner of its own, so the others stay.
+cat >"$work/secret" <<END
+apiVersion: v1
+kind: Secret
+metadata:
+  name: $secret
+  namespace: $namespace
+data:
+  $name.kubeconfig: $(base64 <"$work/kubeconfig" | tr -d '\n')
+END
+quietly london apply --server-side --force-conflicts --field-manager "service-mirror-link-$name" -f "$work/secret"
+
+if [ -n "$(london get networkpolicy service-mirror --namespace $namespace --ignore-not-found -o name)" ]; then
+	case $port in
+	443 | 6443) # which that policy lets out already
+		quietly london delete networkpolicy "$policy" --namespace $namespace --ignore-not-found
+		;;
+	*)
+		step "$context: NetworkPolicy $namespace/$policy lets the daemon out to port $port"
+		cat >"$work/policy" <<END
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: $policy
+  namespace: $namespace
+spec:
+  podSelector:
+    matchLabels: {app.kubernetes.io/name: service-mirror}
+  policyTypes: [Egress]
+  egress:
+  - ports: [{port: $port, protocol: TCP}]
+END
+		quietly london apply -f "$work/policy"
+		;;
+	esac
+fi
+
+wanted="$name=$mount/$name.kubeconfig$keys"
+step "$context: the Deployment's argument --remote=$wanted"
+if [ "$existing" = "$wanted" ]; then
+	note "it is there already"
+elif [ -n "$in_command" ]; then
+	die "--remote $existing stands in the Deployment's command, not in its args: change it in your manifests"
+elif [ -n "$in_args" ]; then
+	note "in place of $existing"
+	quietly change_arguments "{\"op\": \"replace\", \"path\": \"$args/$index\", \"value\": \"$form$wanted\"}"
+elif [ -n "$arguments" ]; then
+	quietly change_arguments "{\"op\": \"add\", \"path\": \"$args/-\", \"value\": \"--remote=$wanted\"}"
+else
+	quietly change_arguments "{\"op\": \"add\", \"path\": \"$args\", \"value\": [\"--remote=$wanted\"]}"
+fi
+
+cat <<END
+
+Linked. To see that it works:
+    kubectl --context $context --namespace $namespace rollout status deployment/$deployment
+    kubectl --context $remote_context label service SERVICE service-mirror.io/exported=true
+    kubectl --context $context get service SERVICE-$name
+END
