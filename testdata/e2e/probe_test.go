@@ -21,6 +21,7 @@ type doors struct {
 	t       *testing.T
 	address string // with the port
 	status  atomic.Int32
+	failing atomic.Int32 // so many of three requests are answered with 500
 
 	mu     sync.Mutex
 	server *http.Server // nil: closed
@@ -55,10 +56,14 @@ func (d *doors) open() {
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			d.mu.Lock()
 			d.asked = append(d.asked, r.URL.Path)
+			turn := len(d.asked) % 3
 			d.mu.Unlock()
-			if status := int(d.status.Load()); status/100 == 3 {
+			switch status := int(d.status.Load()); {
+			case turn < int(d.failing.Load()):
+				w.WriteHeader(http.StatusInternalServerError)
+			case status/100 == 3:
 				http.Redirect(w, r, "/elsewhere", status)
-			} else {
+			default:
 				w.WriteHeader(status)
 			}
 		}),
@@ -330,6 +335,28 @@ func TestHTTPProbe(t *testing.T) {
 	d = e.daemon([]*remote{r}, probing("tcp", "--probe-port", "absent")...)
 	e.logs(d, "no TCP port", "absent", "health (9090/TCP)")
 	e.must(r.leads("bar", alive...)())
+}
+
+// A gateway that drops a probe now and then is not dead.
+func TestFewerFailuresThanTheThreshold(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	address := e.livingAddress()
+	doors := e.openDoors(address, 8080)
+	doors.failing.Store(2) // of three
+	r.gateway(address)
+	r.export("bar")
+	e.daemon([]*remote{r}, probing("http")...)
+	alive := to("http:8080", address)
+	e.soon("the mirror", r.leads("bar", alive...))
+	since := london.mark(t)
+	doors.probed(e, 6)
+	e.stays("alive", r.leads("bar", alive...))
+	e.noWrites(since)
+	doors.failing.Store(3)
+	e.soon("dead", r.leads("bar", dead(alive)...))
+	doors.failing.Store(2) // one success is enough
+	e.soon("alive", r.leads("bar", alive...))
 }
 
 // Health and hostnames together: what DNS takes away is not probed any more.

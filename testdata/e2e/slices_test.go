@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -209,6 +210,30 @@ func TestEndpointSlicesDrift(t *testing.T) {
 	if slice.Annotations["note"] != "theirs" {
 		t.Errorf("what is not ours is gone: annotations %v", slice.Annotations)
 	}
+}
+
+func TestEndpointSlicesAndASelector(t *testing.T) {
+	e := newSlicesEnv(t)
+	r := e.remote(paris)
+	r.gateway("203.0.113.1")
+	r.export("bar")
+	d := e.daemon([]*remote{r}, useSlices)
+	right := r.sliced("bar", "203.0.113.1")
+	e.soon("the mirror", right)
+	e.readyPod("web", "10.1.2.4")
+	for _, stopped := range []bool{true, true, false} {
+		if stopped {
+			d.signal(syscall.SIGSTOP) // so that the controllers see the selector
+		}
+		e.change(london, r.mirror("bar"), func(svc *corev1.Service) { svc.Spec.Selector = map[string]string{"app": "web"} })
+		if stopped {
+			e.soon("the local pod in the slices", r.slicesLead("bar", "203.0.113.1 http:8080", "10.1.2.4 http:80"))
+			d.signal(syscall.SIGCONT)
+		}
+		time.Sleep(20 * time.Millisecond)
+		e.soon("no selector, and the gateway alone", right)
+	}
+	e.stays("the gateway alone", right)
 }
 
 func TestEndpointSlicesOfBothFamilies(t *testing.T) {
