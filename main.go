@@ -11,19 +11,17 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
@@ -34,6 +32,7 @@ import (
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror"
 	"service-mirror.io/service-mirror/mirror/leader"
+	"service-mirror.io/service-mirror/mirror/preflight"
 	"service-mirror.io/service-mirror/mirror/status"
 	"service-mirror.io/service-mirror/remote"
 )
@@ -71,27 +70,50 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "service-mirror: see --help")
 		return exitUsage
 	}
-	if err := mirrorAll(ctx, cfg); err != nil {
+	if err := do(ctx, cfg, stdout); err != nil {
 		fmt.Fprintln(stderr, "service-mirror:", err)
 		return exitFailure
 	}
 	return 0
 }
 
-// mirrorAll wires the remotes to the controller and runs them until the context
-// ends.
-func mirrorAll(ctx context.Context, cfg *config) error {
+// do does what the flags ask for.
+func do(ctx context.Context, cfg *config, stdout io.Writer) error {
 	local, err := cfg.localConfig()
 	if err != nil {
 		return fmt.Errorf("local cluster: %w", err)
 	}
 	local = cfg.remote.Client.Tune(local, "", &remote.Network{})
+	switch {
+	case cfg.check:
+		options := preflight.Options{Local: local, Remotes: cfg.remotes, Remote: cfg.remote, Mirror: cfg.options}
+		if cfg.election.On {
+			options.Lease = cfg.election.Lease
+		}
+		if !preflight.Run(ctx, options, stdout) {
+			return errors.New("something must be mended")
+		}
+		return nil
+	case cfg.prune != "" || cfg.prunePlan != "":
+		client, err := kubernetes.NewForConfig(local)
+		if err != nil {
+			return fmt.Errorf("local cluster: %w", err)
+		}
+		fmt.Fprintln(stdout, "local cluster:", local.Host)
+		return mirror.Prune(ctx, client, cmp.Or(cfg.prune, cfg.prunePlan), cfg.prune == "", stdout)
+	}
+	return mirrorAll(ctx, cfg, local, stdout)
+}
+
+// mirrorAll wires the remotes to the controller and runs them until the context
+// ends.
+func mirrorAll(ctx context.Context, cfg *config, local *rest.Config, stdout io.Writer) error {
 	electing, err := kubernetes.NewForConfig(local)
 	if err != nil {
 		return fmt.Errorf("local cluster: %w", err)
 	}
-	fence := leader.NewFence(cfg.election.duration)
-	if cfg.election.on {
+	fence := leader.NewFence(cfg.election.Duration)
+	if cfg.election.On {
 		local.Wrap(fence.Wrap)
 	}
 	client, err := kubernetes.NewForConfig(local)
@@ -108,14 +130,16 @@ func mirrorAll(ctx context.Context, cfg *config) error {
 	var controller *mirror.Controller
 	overview := func() status.Page {
 		page := controller.Overview()
-		page.Local, page.Version, page.Started, page.ElectionOn = local.Host, programVersion(), started, cfg.election.on
+		page.Local, page.Version, page.Started, page.ElectionOn = local.Host, programVersion(), started, cfg.election.On
 		return page
 	}
 	cfg.options.Metrics = mirror.NewMetrics(programVersion(), names(cfg.remotes), overview)
 	cfg.options.Metrics.CountRequests()
-	cfg.options.Events = mirror.NewEvents(ctx, client, ownPod())
+	cfg.options.Events = mirror.NewEvents(ctx, client, mirror.OwnPod())
 	controller = mirror.New(client, meta, cfg.options, logger)
 	cfg.remote.Gateway.Filter.Local = controller.LocalRanges
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	var remotes []*remote.Remote
 	for _, spec := range cfg.remotes {
 		r := remote.New(spec, cfg.remote, controller.Hooks(spec.Name))
@@ -129,16 +153,59 @@ func mirrorAll(ctx context.Context, cfg *config) error {
 			return fmt.Errorf("--listen: %w", err)
 		}
 		logger.Info("Serving", "address", listener.Addr())
-		wg.Go(func() { serve(ctx, listener, controller.Handler(overview, cfg.profile)) })
+		wg.Go(func() { mirror.Serve(ctx, listener, controller.Handler(overview, cfg.profile)) })
 	}
 	for _, r := range remotes {
 		wg.Go(func() { r.Run(ctx) })
 	}
-	wg.Go(func() { cfg.lead(ctx, controller, electing, fence) })
+	var missing error
+	if cfg.dryRun {
+		wg.Go(func() {
+			defer end()
+			missing = plan(ctx, controller, remotes, stdout)
+		})
+	} else {
+		wg.Go(func() { cfg.lead(ctx, controller, electing, fence) })
+	}
 	controller.Run(ctx)
 	wg.Wait()
+	if cfg.dryRun {
+		return missing
+	}
 	logger.Info("Stopped")
 	return nil
+}
+
+// planTime is how long a dry run waits for what is to be known of the remotes.
+const planTime = 30 * time.Second
+
+// plan prints what would be written once every remote is known, or time is up.
+func plan(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote, stdout io.Writer) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-controller.Ready():
+	}
+	var unknown []error
+	for deadline := time.Now().Add(planTime); ; time.Sleep(50 * time.Millisecond) {
+		unknown = nil
+		for _, r := range remotes {
+			if err := r.Unknown(); err != nil {
+				unknown = append(unknown, fmt.Errorf("remote %s is not known, and nothing would be done for it: %w", r.Name(), err))
+			}
+		}
+		if len(unknown) == 0 || ctx.Err() != nil || time.Now().After(deadline) {
+			break
+		}
+	}
+	all := controller.Plan()
+	for _, planned := range all {
+		planned.Print(stdout)
+	}
+	if len(all) == 0 {
+		fmt.Fprintln(stdout, "nothing would be written")
+	}
+	return errors.Join(unknown...)
 }
 
 // grace is how long a write under way may take when the program ends, or when
@@ -152,39 +219,17 @@ func (cfg *config) lead(ctx context.Context, controller *mirror.Controller, clie
 		return
 	case <-controller.Ready():
 	}
-	if !cfg.election.on {
+	if !cfg.election.On {
 		controller.Lead(ctx, grace)
 		return
 	}
-	lease, _ := remote.ParseObjectName(cfg.election.lease)
 	host, _ := os.Hostname()
 	err := leader.Election{
-		Client: client, Lease: lease, Identity: host + "_" + string(uuid.NewUUID()), Duration: cfg.election.duration, Fence: fence,
-	}.Run(ctx, func(ctx context.Context) { controller.Lead(ctx, min(grace, cfg.election.duration/4)) })
+		Client: client, Lease: cfg.election.Lease, Identity: host + "_" + string(uuid.NewUUID()), Duration: cfg.election.Duration, Fence: fence,
+	}.Run(ctx, func(ctx context.Context) { controller.Lead(ctx, min(grace, cfg.election.Duration/4)) })
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "This replica cannot stand for election")
 	}
-}
-
-// serve answers until the context ends.
-func serve(ctx context.Context, listener net.Listener, handler http.Handler) {
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
-	defer context.AfterFunc(ctx, func() { server.Close() })()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		klog.FromContext(ctx).Error(err, "Nothing is served any more", "address", listener.Addr())
-	}
-}
-
-// ownPod is the pod that the program runs in, as its environment tells; nil
-// where it does not.
-func ownPod() *corev1.ObjectReference {
-	pod := &corev1.ObjectReference{
-		APIVersion: "v1", Kind: "Pod", Namespace: os.Getenv("POD_NAMESPACE"), Name: os.Getenv("POD_NAME"), UID: types.UID(os.Getenv("POD_UID")),
-	}
-	if pod.Namespace == "" || pod.Name == "" {
-		return nil
-	}
-	return pod
 }
 
 func names(specs []remote.Spec) (names []string) {
@@ -239,15 +284,9 @@ type config struct {
 	gateway                 gateway.Flags
 	listen                  string
 	profile                 bool
-	election                election
-	version                 bool
-}
-
-// election is what the flags say of it.
-type election struct {
-	on       bool
-	lease    string // NS/NAME
-	duration time.Duration
+	election                leader.Flags
+	check, dryRun, version  bool
+	prune, prunePlan        string
 }
 
 // parse reads and checks the flags. The error has a line for each mistake.
@@ -277,9 +316,11 @@ func parse(args []string) (*config, error) {
 	f.IntVar(&cfg.remote.Client.Burst, "kube-api-burst", 0, "`NUMBER` of requests at once above --kube-api-qps; 0 is as many as that")
 	f.StringVar(&cfg.listen, "listen", "", "`ADDRESS:PORT` of the status page, /status.json, /metrics, /healthz and /readyz, as :8080 (default: none)")
 	f.BoolVar(&cfg.profile, "pprof", false, "serve Go's profiles at /debug/pprof/, too")
-	f.BoolVar(&cfg.election.on, "leader-elect", false, "write only while holding a Lease: of several replicas one leads, and the others stand by with filled caches")
-	f.StringVar(&cfg.election.lease, "leader-elect-lease", "", "`NS/NAME` of the Lease (default: service-mirror, in the pod's own namespace)")
-	f.DurationVar(&cfg.election.duration, "leader-elect-duration", 15*time.Second, "`DURATION` after a leader's last sign when another takes over, at least 3s")
+	cfg.election.Add(f)
+	f.BoolVar(&cfg.check, "check", false, "look whether all clusters can be reached, may be read and written, and what will not be mirrored; write nothing, and end: with exit code 1 if something must be mended")
+	f.BoolVar(&cfg.dryRun, "dry-run", false, "print what would be written as a diff, write nothing, and end")
+	f.StringVar(&cfg.prune, "prune", "", "remove all mirrors of the remote `NAME`, which --remote must not name, and end")
+	f.StringVar(&cfg.prunePlan, "prune-dry-run", "", "print what --prune `NAME` would remove, and end")
 	f.BoolVar(&cfg.version, "version", false, "print the version and end")
 	logging := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(logging)
@@ -300,11 +341,15 @@ func parse(args []string) (*config, error) {
 	if cfg.remote.Gateway, err = cfg.gateway.Options(); err != nil {
 		wrong = append(wrong, err)
 	}
-	if len(*remotes) == 0 {
+	pruned := cmp.Or(cfg.prune, cfg.prunePlan)
+	if len(*remotes) == 0 && pruned == "" {
 		wrong.add("--remote", errors.New("no remote cluster is given"))
 	}
 	for _, text := range *remotes {
 		cfg.addRemote(text, shared, &wrong)
+	}
+	if slices.Contains(names(cfg.remotes), pruned) {
+		wrong.add("--prune "+pruned, errors.New("--remote names it too: its mirrors would be made again"))
 	}
 	wrong.add("--export-selector", checkSelector(cfg.remote.Selector))
 	wrong.add("--copy-labels", mirror.ValidateKeys(cfg.options.CopyLabels))
@@ -323,30 +368,14 @@ func parse(args []string) (*config, error) {
 	} else if cfg.remote.Client.Burst == 0 {
 		cfg.remote.Client.Burst = max(1, int(cfg.remote.Client.QPS))
 	}
-	if cfg.election.on {
-		wrong.add("--leader-elect-lease", cfg.election.complete())
-	}
-	if d := cfg.election.duration; d < 3*time.Second {
-		wrong.add("--leader-elect-duration", fmt.Errorf("%v is less than 3s", d))
+	if err := cfg.election.Complete(os.Getenv("POD_NAMESPACE")); err != nil {
+		wrong = append(wrong, err)
 	}
 	if cfg.profile && cfg.listen == "" {
 		wrong.add("--pprof", errors.New("--listen says where, and is not given"))
 	}
 	cfg.remote.Client.UserAgent = "service-mirror/" + programVersion()
 	return cfg, errors.Join(wrong...)
-}
-
-// complete finds the Lease.
-func (e *election) complete() error {
-	if e.lease == "" {
-		namespace := os.Getenv("POD_NAMESPACE")
-		if namespace == "" {
-			return errors.New("give NS/NAME: POD_NAMESPACE is not set in the environment")
-		}
-		e.lease = namespace + "/service-mirror"
-	}
-	_, err := remote.ParseObjectName(e.lease)
-	return err
 }
 
 // mistakes are what is wrong with the flags, one line each.

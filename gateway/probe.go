@@ -62,8 +62,8 @@ func (p Probe) Validate() error {
 	return errors.Join(wrong...)
 }
 
-// target is the port that is probed.
-func (p Probe) target(gw *Gateway) (uint16, error) {
+// Target is the port that is probed.
+func (p Probe) Target(gw *Gateway) (uint16, error) {
 	want := p.Port
 	if want == "" {
 		want = gw.Port

@@ -110,7 +110,7 @@ func (w *Watch) judge(gw *Gateway) error {
 	if w.options.Probe.Kind == ProbeNone || len(gw.Addresses) == 0 {
 		return nil
 	}
-	port, err := w.options.Probe.target(gw)
+	port, err := w.options.Probe.Target(gw)
 	var problems []error
 	for i := range gw.Addresses {
 		address := &gw.Addresses[i]
@@ -161,7 +161,7 @@ func (w *Watch) wanted() (hosts []string, targets []netip.AddrPort, again bool) 
 	}
 	gw := w.current.Load()
 	if w.options.Probe.Kind != ProbeNone {
-		if port, err := w.options.Probe.target(gw); err == nil {
+		if port, err := w.options.Probe.Target(gw); err == nil {
 			for _, address := range gw.Addresses {
 				targets = append(targets, netip.AddrPortFrom(address.Addr, port))
 			}

@@ -369,7 +369,7 @@ func TestProbePort(t *testing.T) {
 		{probe: "x", ports: web, wantErr: `there is no TCP port "x" to probe: the gateway has http (80/TCP), https (443/TCP)`},
 		{ports: []corev1.ServicePort{port("dns", 53, udp, "")}, wantErr: "no TCP port"},
 	} {
-		got, err := Probe{Port: test.probe}.target(&Gateway{Ports: test.ports, Port: test.only})
+		got, err := Probe{Port: test.probe}.Target(&Gateway{Ports: test.ports, Port: test.only})
 		if got != test.want {
 			t.Errorf("%+v: got %d", test, got)
 		}

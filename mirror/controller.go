@@ -334,32 +334,37 @@ func (c *Controller) namespaceChanged(namespace string) {
 	}
 }
 
-// resync enqueues all keys of a remote: those that it exports, and those that
-// stand in its name.
+// resync enqueues all keys of a remote.
 func (c *Controller) resync(cluster string) {
+	for _, key := range c.keysOf(cluster) {
+		c.queue.add(cluster, key)
+	}
+}
+
+// keysOf are all keys of a remote, some of them twice: those that it exports, and
+// those that stand in its name.
+func (c *Controller) keysOf(cluster string) []cache.ObjectName {
+	var texts []string
 	if r := c.remote(cluster); r != nil {
 		if view, ok := r.View(); ok {
-			for _, key := range view.Services.Values(byMirror) {
-				c.enqueueKey(cluster, key)
-			}
+			texts = view.Services.Values(byMirror)
 		}
 	}
 	for _, indexer := range []cache.Indexer{c.local.services.GetIndexer(), c.local.endpoints.GetIndexer()} {
-		keys, _ := indexer.IndexKeys(byCluster, cluster)
-		for _, key := range keys {
-			c.enqueueKey(cluster, key)
+		some, _ := indexer.IndexKeys(byCluster, cluster)
+		texts = append(texts, some...)
+	}
+	var keys []cache.ObjectName
+	for _, text := range texts {
+		if key, err := cache.ParseObjectName(text); err == nil {
+			keys = append(keys, key)
 		}
 	}
 	ours, _ := c.local.slices.GetTypedIndexer().ByTypedIndex(byCluster, cluster)
 	for _, slice := range ours {
-		c.queue.add(cluster, sliceKey(cache.MetaObjectToName(slice)))
+		keys = append(keys, sliceKey(cache.MetaObjectToName(slice)))
 	}
-}
-
-func (c *Controller) enqueueKey(cluster, key string) {
-	if name, err := cache.ParseObjectName(key); err == nil {
-		c.queue.add(cluster, name)
-	}
+	return keys
 }
 
 // accept tells whether a cluster is the one whose mirrors stand here under the

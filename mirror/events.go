@@ -2,11 +2,13 @@ package mirror
 
 import (
 	"context"
+	"os"
 	"strings"
 	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -30,6 +32,18 @@ func NewEvents(ctx context.Context, client kubernetes.Interface, pod *corev1.Obj
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	return &Events{recorder: broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "service-mirror"}), pod: pod}
+}
+
+// OwnPod is the pod that the program runs in, as its environment tells; nil
+// where it does not.
+func OwnPod() *corev1.ObjectReference {
+	pod := &corev1.ObjectReference{
+		APIVersion: "v1", Kind: "Pod", Namespace: os.Getenv("POD_NAMESPACE"), Name: os.Getenv("POD_NAME"), UID: types.UID(os.Getenv("POD_UID")),
+	}
+	if pod.Namespace == "" || pod.Name == "" {
+		return nil
+	}
+	return pod
 }
 
 func (e *Events) lead(leading bool) {

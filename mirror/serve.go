@@ -1,11 +1,16 @@
 package mirror
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/pprof"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/mirror/status"
 )
@@ -34,6 +39,15 @@ func (c *Controller) Handler(overview func() status.Page, profile bool) http.Han
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
 	return mux
+}
+
+// Serve answers until the context ends.
+func Serve(ctx context.Context, listener net.Listener, handler http.Handler) {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		klog.FromContext(ctx).Error(err, "Nothing is served any more", "address", listener.Addr())
+	}
 }
 
 func answer(w http.ResponseWriter, wrong error) {

@@ -1,6 +1,9 @@
 package remote
 
 import (
+	"cmp"
+	"errors"
+	"fmt"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -70,4 +73,23 @@ func (r *Remote) Status() Status {
 		s.State = Connecting
 	}
 	return s
+}
+
+// Unknown says why what the remote exports, and where its gateways are, is not all
+// known; nil where it is.
+func (r *Remote) Unknown() error {
+	s := r.Status()
+	var causes []error
+	for _, problem := range s.Problems {
+		causes = append(causes, fmt.Errorf("%s: %s", problem.Part, problem.Cause))
+	}
+	if s.State != Up {
+		return cmp.Or(errors.Join(causes...), errors.New(string(s.State)))
+	}
+	for _, gw := range s.Gateways {
+		if gw.Gateway == nil || gw.Gateway.Partial {
+			return cmp.Or(errors.Join(causes...), errors.New("its gateway is not known yet"))
+		}
+	}
+	return nil
 }

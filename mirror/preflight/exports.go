@@ -1,0 +1,175 @@
+package preflight
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/mirror"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// identity compares who the cluster is with who it should be.
+func (r *report) identity(ctx context.Context, client kubernetes.Interface, local *target, spec remote.Spec) {
+	system, err := client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+	if err != nil {
+		return // the permissions tell
+	}
+	if local != nil {
+		if own, err := local.client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{}); err == nil && own.UID == system.UID {
+			r.fail("its kubeconfig leads to the local cluster itself: give it the remote's")
+			return
+		}
+	}
+	if spec.UID != "" && spec.UID != system.UID {
+		r.fail("it is the cluster with UID %s, but uid=%s is expected: change the kubeconfig or the flag", system.UID, spec.UID)
+		return
+	}
+	r.ok("it is the cluster with UID %s", system.UID)
+}
+
+// gateway looks for a gateway Service and tries to connect to its addresses.
+func (r *report) gateway(ctx context.Context, client kubernetes.Interface, config gateway.Config, options gateway.Options) {
+	var svc *corev1.Service
+	name := "gateway"
+	if config.ReadsService() {
+		name += " " + config.Service.String()
+		list, err := client.CoreV1().Services(config.Service.Namespace).List(ctx, metav1.ListOptions{
+			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, config.Service.Name).String(),
+		})
+		if err != nil {
+			r.fail("%s cannot be read: %s", name, remote.Cause(err))
+			return
+		}
+		if len(list.Items) > 0 {
+			svc = &list.Items[0]
+		}
+	}
+	entrance, err := config.Read(svc, options.Filter)
+	if err != nil {
+		r.fail("%s: %s", name, oneLine(err))
+	}
+	found, complete := []netip.Addr(nil), true
+	for _, host := range entrance.Hostnames {
+		addrs, err := options.Resolver.LookupNetIP(ctx, "ip", strings.TrimSuffix(host, ".")+".")
+		if err != nil {
+			complete = false
+			r.fail("%s: hostname %s: %s", name, host, remote.Cause(err))
+			continue
+		}
+		found = append(found, addrs...)
+	}
+	gw, err := entrance.Gateway(found, complete, options.Filter)
+	if err != nil {
+		r.warn("%s: %s", name, oneLine(err))
+	}
+	if len(gw.Addresses) == 0 {
+		return // said before
+	}
+	port, err := options.Probe.Target(gw)
+	if err != nil {
+		r.warn("%s: %v", name, err)
+		return
+	}
+	for _, address := range gw.Addresses {
+		target := netip.AddrPortFrom(address.Addr, port).String()
+		conn, err := (&net.Dialer{Timeout: 3 * time.Second}).DialContext(ctx, "tcp", target)
+		if err != nil {
+			r.warn("%s does not answer at %s: %s; pods may reach it where this machine does not", name, target, remote.Cause(err))
+			continue
+		}
+		conn.Close()
+		r.ok("%s answers at %s", name, target)
+	}
+}
+
+// exports looks at what would be mirrored, and at what is in its way.
+func (r *report) exports(ctx context.Context, client kubernetes.Interface, local *target, options Options, spec remote.Spec) {
+	namespaces := spec.Namespaces
+	if len(namespaces) == 0 {
+		namespaces = []string{metav1.NamespaceAll}
+	}
+	var exported []corev1.Service
+	for _, namespace := range namespaces {
+		list, err := client.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{LabelSelector: options.Remote.Selector})
+		if err != nil {
+			return // the permissions tell
+		}
+		exported = append(exported, list.Items...)
+	}
+	if len(exported) == 0 {
+		r.warn("no Service is exported: label one with %s", options.Remote.Selector)
+		return
+	}
+	wrong := 0
+	for i := range exported {
+		svc := &exported[i]
+		source := mirror.Source{Cluster: spec.Name, Service: svc}
+		problem := ""
+		if refusal := options.Mirror.Refuse(source); refusal != nil {
+			problem = refusal.Message
+		} else if local != nil {
+			problem = local.obstacle(mirror.KeyOf(spec.Name, cache.MetaObjectToName(svc)), spec.Name, options.Mirror.CreateNamespaces)
+		}
+		if problem != "" {
+			if wrong++; wrong <= 20 {
+				r.warn("%s/%s will not be mirrored: %s", svc.Namespace, svc.Name, problem)
+			}
+		}
+	}
+	if wrong > 20 {
+		r.warn("and %d more will not be mirrored", wrong-20)
+	}
+	r.ok("%d Services are exported, %d of them can be mirrored", len(exported), len(exported)-wrong)
+}
+
+// target is what stands in the local cluster, as far as it may be read.
+type target struct {
+	client     kubernetes.Interface
+	services   map[cache.ObjectName]*corev1.Service
+	namespaces map[string]bool // nil: not known
+}
+
+// look lists what a mirror may meet.
+func look(ctx context.Context, client kubernetes.Interface) *target {
+	t := &target{client: client, services: map[cache.ObjectName]*corev1.Service{}}
+	if list, err := client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{}); err == nil {
+		for i := range list.Items {
+			t.services[cache.MetaObjectToName(&list.Items[i])] = &list.Items[i]
+		}
+	}
+	if list, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{}); err == nil {
+		t.namespaces = map[string]bool{}
+		for _, namespace := range list.Items {
+			t.namespaces[namespace.Name] = true
+		}
+	}
+	return t
+}
+
+// obstacle is what is in the way of a mirror; empty: nothing.
+func (t *target) obstacle(key cache.ObjectName, cluster string, createNamespaces bool) string {
+	if svc := t.services[key]; svc != nil {
+		if owner, ours := mirror.Owner(svc); !ours {
+			return fmt.Sprintf("a Service %v stands there that is not ours", key)
+		} else if owner != cluster {
+			return fmt.Sprintf("the mirror of remote %s has the name %v", owner, key)
+		}
+	}
+	if t.namespaces != nil && !t.namespaces[key.Namespace] && !createNamespaces {
+		return fmt.Sprintf("namespace %s does not exist in the local cluster", key.Namespace)
+	}
+	return ""
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

@@ -1,0 +1,108 @@
+// Package preflight tells, before the daemon runs or when it does not do what is
+// hoped for, whether the clusters can be reached, may be read and written, and
+// what will not be mirrored. It writes nothing, and keeps nothing.
+package preflight
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/mirror"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// Options are what the flags say.
+type Options struct {
+	Local   *rest.Config
+	Remotes []remote.Spec
+	Remote  remote.Options
+	Mirror  mirror.Options
+	Lease   cache.ObjectName // zero: no election
+}
+
+// timeout bounds what is asked of one cluster.
+const timeout = 30 * time.Second
+
+// Run prints a line for each thing that was looked at, with a mark: + it is well,
+// ! something will not be as hoped for, - it must be mended. It tells whether
+// nothing must be.
+func Run(ctx context.Context, options Options, out io.Writer) bool {
+	local := &report{cluster: "local", out: out}
+	found, ok := local.localCluster(ctx, options)
+	var wg sync.WaitGroup
+	outs := make([]bytes.Buffer, len(options.Remotes))
+	well := make([]bool, len(options.Remotes))
+	for i, spec := range options.Remotes {
+		wg.Go(func() {
+			r := &report{cluster: spec.Name, out: &outs[i]}
+			r.remoteCluster(ctx, options, spec, found)
+			well[i] = !r.failed
+		})
+	}
+	wg.Wait()
+	for i := range outs {
+		io.Copy(out, &outs[i])
+		ok = ok && well[i]
+	}
+	return ok && !local.failed
+}
+
+// report is the lines about one cluster.
+type report struct {
+	cluster string
+	out     io.Writer
+	failed  bool
+}
+
+func (r *report) line(mark, format string, args ...any) {
+	fmt.Fprintf(r.out, "%s %s: %s\n", mark, r.cluster, fmt.Sprintf(format, args...))
+}
+
+func (r *report) ok(format string, args ...any)   { r.line("+", format, args...) }
+func (r *report) warn(format string, args ...any) { r.line("!", format, args...) }
+func (r *report) fail(format string, args ...any) {
+	r.failed = true
+	r.line("-", format, args...)
+}
+
+// localCluster looks at the cluster that is written to.
+func (r *report) localCluster(ctx context.Context, options Options) (*target, bool) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	client, ok := r.reach(ctx, options.Local)
+	if !ok {
+		return nil, false
+	}
+	r.permissions(ctx, client, localNeeds(options))
+	return look(ctx, client), true
+}
+
+// remoteCluster looks at one that is read from. local is nil where the local
+// cluster cannot be reached.
+func (r *report) remoteCluster(ctx context.Context, options Options, spec remote.Spec, local *target) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	cfg, err := remote.LoadKubeconfig(spec.Kubeconfig, spec.Context)
+	if err != nil {
+		r.fail("%v", err)
+		return
+	}
+	r.ok("kubeconfig %s leads to %s", spec.Kubeconfig, cfg.Host)
+	client, ok := r.reach(ctx, options.Remote.Client.Tune(cfg, spec.Name, &remote.Network{}))
+	if !ok {
+		return
+	}
+	r.permissions(ctx, client, remoteNeeds(spec))
+	r.identity(ctx, client, local, spec)
+	for _, config := range spec.Gateways {
+		r.gateway(ctx, client, config, options.Remote.Gateway)
+	}
+	r.exports(ctx, client, local, options, spec)
+}
