@@ -1,0 +1,289 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+
+	"service-mirror.io/service-mirror/mirror/status"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// recording gives Events that a test can read.
+func recording(pod *corev1.ObjectReference) (*Events, *record.FakeRecorder) {
+	recorder := record.NewFakeRecorder(1000)
+	recorder.IncludeObject = true
+	return &Events{recorder: recorder, pod: pod}, recorder
+}
+
+func drainEvents(recorder *record.FakeRecorder) (events []string) {
+	for {
+		select {
+		case event := <-recorder.Events:
+			events = append(events, event)
+		default:
+			slices.Sort(events)
+			return events
+		}
+	}
+}
+
+func expectEvents(t *testing.T, recorder *record.FakeRecorder, parts ...string) {
+	t.Helper()
+	got := drainEvents(recorder)
+	if len(got) != len(parts) {
+		t.Errorf("got %d Events, want %d:\n%s", len(got), len(parts), strings.Join(got, "\n"))
+		return
+	}
+	for i, part := range parts {
+		if !strings.Contains(got[i], part) {
+			t.Errorf("got %q, want %q in it", got[i], part)
+		}
+	}
+}
+
+func TestEventsAreMadeOnce(t *testing.T) {
+	events, recorder := recording(nil)
+	run(t, Options{Events: events}, paris, func(w *world) {
+		odd := named("default", "odd")
+		odd.Spec.Ports = []corev1.ServicePort{{Name: "db", Port: 5432}}
+		headless := named("default", "headless")
+		headless.Spec.ClusterIP = corev1.ClusterIPNone
+		for _, svc := range []*corev1.Service{odd, headless, named("lonely", "a"), named("lonely", "b"), named("lonely", "c")} {
+			w.remotes["paris"].export(svc)
+		}
+		w.settle()
+		expectEvents(w.T, recorder,
+			"Warning Headless remote paris: it is headless",
+			"Warning NamespaceMissing remote paris: namespace lonely does not exist in the local cluster",
+			"Warning PortNotServed remote paris: port db (5432/TCP)")
+		w.wait(time.Hour)
+		w.remotes["paris"].know(true)
+		w.wait(time.Hour)
+		expectEvents(w.T, recorder)
+
+		w.server.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "lonely"}})
+		w.wait(time.Minute)
+		expectEvents(w.T, recorder)
+		for _, name := range []string{"a", "b", "c"} {
+			w.server.removePair("lonely", name+"-paris")
+		}
+		w.server.remove("namespaces", "", "lonely")
+		w.wait(time.Minute)
+		if got := drainEvents(recorder); len(got) != 1 || !strings.Contains(got[0], "NamespaceMissing") {
+			w.Errorf("got %q", got)
+		}
+	})
+}
+
+func TestEventsOfARemote(t *testing.T) {
+	pod := &corev1.ObjectReference{Kind: "Pod", Namespace: "sm", Name: "sm-1"}
+	events, recorder := recording(pod)
+	run(t, Options{Events: events}, paris, func(w *world) {
+		told := w.remotes["paris"].hooks.Told
+		told("paris", remote.Problem{Part: "kubeconfig", Cause: "no such file"})
+		expectEvents(w.T, recorder) // another replica leads, and tells it
+		w.remotes["paris"].problems = []remote.Problem{{Part: "gateway a/b", Cause: "no address\nand more"}}
+		w.settle()
+		expectEvents(w.T, recorder, "Warning GatewayFailing remote paris: gateway a/b: no address; and more")
+		told("paris", remote.Problem{Part: "watch of exported Services", Cause: "connection refused"})
+		told("paris", remote.Problem{Part: "watch of exported Services"})
+		expectEvents(w.T, recorder, "Normal RemoteRecovered", "Warning RemoteFailing remote paris: watch of exported Services: connection refused")
+	})
+}
+
+// One that does not lead writes nothing and knows everything.
+func TestOneThatDoesNotLeadPlans(t *testing.T) {
+	run(t, Options{CreateNamespaces: true}, paris, func(w *world) {
+		ctx, cancel := context.WithCancel(w.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); w.controller.Run(ctx) }()
+		defer func() { cancel(); <-ended }()
+		w.remotes["paris"].export(exportedBar())
+		w.remotes["paris"].export(named("lonely", "x"))
+		stranger := mirrorOfBar().Service
+		stranger.Name, stranger.Labels = "taken-paris", nil
+		w.server.put(stranger)
+		left := mirrorOfBar()
+		left.Service.Name, left.Endpoints.Name = "left-paris", "left-paris"
+		w.server.put(left.Service)
+		w.server.put(left.Endpoints)
+		w.remotes["paris"].export(named("default", "taken"))
+		w.wait(time.Minute)
+		w.expect()
+
+		var got []string
+		var out bytes.Buffer
+		for _, planned := range w.controller.Plan() {
+			got = append(got, planned.Key.String())
+			planned.Print(&out)
+		}
+		if want := []string{"default/bar-paris", "default/left-paris", "default/taken-paris", "lonely/x-paris"}; !slices.Equal(got, want) {
+			w.Errorf("got %q", got)
+		}
+		for _, line := range []string{
+			"create Service default/bar-paris\n", "create Endpoints default/bar-paris\n", `+     "ip": "192.0.2.1"`,
+			"delete Service default/left-paris\n", "delete Endpoints default/left-paris\n",
+			"! mirror default/taken-paris of remote paris: Conflict: a Service of that name stands there",
+			"create Namespace lonely\n",
+		} {
+			if !strings.Contains(out.String(), line) {
+				w.Errorf("%q is not printed:\n%s", line, &out)
+			}
+		}
+		w.expect()
+		if w.controller.Overview().Leader {
+			w.Error("it leads")
+		}
+	})
+}
+
+func TestOverview(t *testing.T) {
+	run(t, Options{}, []string{"paris", "berlin"}, func(w *world) {
+		if page := w.controller.Overview(); page.Synced || len(page.Remotes) != 2 || len(page.Mirrors) != 0 {
+			w.Errorf("before anything is known: %+v", page)
+		}
+		headless := named("default", "headless")
+		headless.Spec.ClusterIP = corev1.ClusterIPNone
+		stranger := mirrorOfBar().Service
+		stranger.Name, stranger.Labels = "taken-paris", nil
+		w.server.put(stranger)
+		orphan, unknown := mirrorOfBar().Service, mirrorOfBar().Service
+		orphan.Name, orphan.Labels[ClusterLabel] = "old-rome", "rome"
+		unknown.Name, unknown.Labels[ClusterLabel] = "far-berlin", "berlin"
+		w.server.put(orphan)
+		w.server.put(unknown)
+		w.remotes["berlin"].unknown = true
+		w.remotes["paris"].setGateway(gatewayAt("192.0.2.1", "192.0.2.2 dead"))
+		for _, svc := range []*corev1.Service{exportedBar(), headless, named("lonely", "x"), named("default", "taken")} {
+			w.remotes["paris"].export(svc)
+		}
+		w.settle()
+		page := w.controller.Overview()
+		got := map[string]string{}
+		for _, m := range page.Mirrors {
+			got[m.Name] = fmt.Sprint(m.State, " ", m.Cluster, " ", m.Source, " ", m.Endpoints)
+		}
+		for name, want := range map[string]string{
+			"bar-paris":      "mirrored paris default/bar [192.0.2.1 192.0.2.2 (not ready)]",
+			"headless-paris": "refused paris default/headless []",
+			"x-paris":        "waiting paris lonely/x []",
+			"taken-paris":    "conflict paris default/taken []",
+			"old-rome":       "orphan rome default/bar []",
+			"far-berlin":     "mirrored berlin default/bar []",
+		} {
+			if got[name] != want {
+				w.Errorf("%s: got %q, want %q", name, got[name], want)
+			}
+		}
+		if len(got) != 6 || !page.Synced || !page.Leader {
+			w.Errorf("got %+v", page)
+		}
+	})
+}
+
+func TestEveryReasonHasAState(t *testing.T) {
+	known := []string{status.Mirrored, status.Incomplete, status.Waiting, status.Conflict, status.Refused}
+	for _, reason := range reasons {
+		if !slices.Contains(known, reason.State()) {
+			t.Errorf("%s: %q", reason, reason.State())
+		}
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	var w *world
+	metrics := NewMetrics("v1", []string{"paris", "berlin"}, func() status.Page { return w.controller.Overview() })
+	run(t, Options{Metrics: metrics}, []string{"paris", "berlin"}, func(in *world) {
+		w = in
+		fetch := func(path string) (int, string) {
+			recorder := httptest.NewRecorder()
+			w.controller.Handler(w.controller.Overview, true).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, path, nil))
+			return recorder.Code, recorder.Body.String()
+		}
+		_, before := fetch("/metrics")
+		for _, line := range []string{
+			`service_mirror_mirrors{cluster="berlin",state="conflict"} 0`, `service_mirror_problems{cluster="paris",reason="Headless"} 0`,
+			`service_mirror_remote_up{cluster="paris"} 1`, `service_mirror_writes_total{kind="Service",verb="create"} 0`,
+			`service_mirror_leader 0`, `service_mirror_queue_depth 0`, `service_mirror_sync_errors_total 0`,
+			`service_mirror_api_requests_total{cluster="paris",code="200",verb="GET"} 0`, `version="v1"`,
+		} {
+			if !strings.Contains(before, line) {
+				w.Errorf("%s is not there from the start:\n%s", line, before)
+			}
+		}
+		if code, text := fetch("/readyz"); code != 503 || !strings.Contains(text, "not filled yet") {
+			w.Errorf("readyz: %d %s", code, text)
+		}
+		w.remotes["paris"].export(exportedBar())
+		headless := named("default", "headless")
+		headless.Spec.ClusterIP = corev1.ClusterIPNone
+		w.remotes["paris"].export(headless)
+		w.settle()
+		_, after := fetch("/metrics")
+		for _, line := range []string{
+			`service_mirror_mirrors{cluster="paris",state="mirrored"} 1`, `service_mirror_mirrors{cluster="paris",state="refused"} 1`,
+			`service_mirror_problems{cluster="paris",reason="Headless"} 1`, `service_mirror_writes_total{kind="Service",verb="create"} 1`,
+			`service_mirror_writes_total{kind="Endpoints",verb="create"} 1`, `service_mirror_leader 1`,
+		} {
+			if !strings.Contains(after, line) {
+				w.Errorf("%s is missing:\n%s", line, after)
+			}
+		}
+		for _, path := range []string{"/readyz", "/healthz", "/", "/status.json", "/debug/pprof/"} {
+			if code, text := fetch(path); code != 200 {
+				w.Errorf("%s: %d %s", path, code, text)
+			}
+		}
+		w.controller.working.Store(cache.NewObjectName("default", "slow"), time.Now())
+		w.wait(maxSync + time.Second)
+		if code, text := fetch("/healthz"); code != 503 || !strings.Contains(text, "the sync of mirror default/slow has not ended") {
+			w.Errorf("healthz: %d %s", code, text)
+		}
+	})
+}
+
+func TestPrune(t *testing.T) {
+	for _, api := range []EndpointsAPI{UseEndpoints, UseEndpointSlices} {
+		run(t, Options{Policy: Policy{EndpointsAPI: api}}, []string{"paris", "berlin"}, func(w *world) {
+			w.remotes["paris"].export(exportedBar())
+			w.remotes["berlin"].export(exportedBar())
+			stranger := mirrorOfBar().Service
+			stranger.Name, stranger.Labels = "stranger-paris", map[string]string{ClusterLabel: "paris"}
+			w.server.put(stranger)
+			w.settle()
+			w.stop()
+			w.server.wrote()
+			w.use(Options{}, "berlin") // paris is in the flags no more
+			w.settle()
+			w.server.wrote()
+			addresses := map[EndpointsAPI]string{UseEndpoints: "Endpoints default/bar-paris", UseEndpointSlices: "EndpointSlice default/bar-paris-ipv4"}[api]
+			listed := "Service default/bar-paris\n" + addresses + "\n2 objects of remote paris\n"
+			var out bytes.Buffer
+			if err := Prune(w.Context(), w.server.client, "paris", true, &out); err != nil || out.String() != listed {
+				w.Errorf("got %q, %v", &out, err)
+			}
+			w.expect()
+			out.Reset()
+			if err := Prune(w.Context(), w.server.client, "paris", false, &out); err != nil || out.String() != listed+"2 removed\n" {
+				w.Errorf("got %q, %v", &out, err)
+			}
+			kind, name, _ := strings.Cut(strings.ToLower(addresses), " ")
+			w.expect("delete services default/bar-paris", fmt.Sprintf("delete %s %s", map[string]string{"endpoints": "endpoints", "endpointslice": "endpointslices"}[kind], name))
+			if w.server.service("default", "bar-berlin") == nil || w.server.service("default", "stranger-paris") == nil {
+				w.Error("more was pruned than paris")
+			}
+		})
+	}
+}
