@@ -99,8 +99,7 @@ func do(ctx context.Context, cfg *config, stdout io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("local cluster: %w", err)
 		}
-		fmt.Fprintln(stdout, "local cluster:", local.Host)
-		return mirror.Prune(ctx, client, cmp.Or(cfg.prune, cfg.prunePlan), cfg.prune == "", stdout)
+		return mirror.Prune(ctx, client, local.Host, cmp.Or(cfg.prune, cfg.prunePlan), cfg.prune == "", stdout)
 	}
 	return mirrorAll(ctx, cfg, local, stdout)
 }
@@ -162,7 +161,7 @@ func mirrorAll(ctx context.Context, cfg *config, local *rest.Config, stdout io.W
 	if cfg.dryRun {
 		wg.Go(func() {
 			defer end()
-			missing = plan(ctx, controller, remotes, stdout)
+			missing = plan(ctx, controller, remotes, local.Host, stdout)
 		})
 	} else {
 		wg.Go(func() { cfg.lead(ctx, controller, electing, fence) })
@@ -180,7 +179,7 @@ func mirrorAll(ctx context.Context, cfg *config, local *rest.Config, stdout io.W
 const planTime = 30 * time.Second
 
 // plan prints what would be written once every remote is known, or time is up.
-func plan(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote, stdout io.Writer) error {
+func plan(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote, local string, stdout io.Writer) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -200,10 +199,10 @@ func plan(ctx context.Context, controller *mirror.Controller, remotes []*remote.
 	}
 	all := controller.Plan()
 	for _, planned := range all {
-		planned.Print(stdout)
+		planned.Print(stdout, local)
 	}
 	if len(all) == 0 {
-		fmt.Fprintln(stdout, "nothing would be written")
+		fmt.Fprintln(stdout, "nothing would be written in", local)
 	}
 	return errors.Join(unknown...)
 }

@@ -23,6 +23,14 @@ type job struct {
 	makeNamespace bool // first
 }
 
+// cluster is the remote that the mirror is, or was, of.
+func (j job) cluster() string {
+	if j.source != nil {
+		return j.source.Cluster
+	}
+	return ownerOf(j.live)
+}
+
 // apply carries out the changes to one mirror. The order keeps clear of
 // strangers: of a new pair the Endpoints come first, for a Service made over a
 // stranger's Endpoints would send traffic there; of an existing one the Service,
@@ -32,11 +40,9 @@ func (c *Controller) apply(ctx context.Context, found *verdict, j job) {
 		c.holds.clear(j.key)
 		return
 	}
-	logger := klog.FromContext(ctx)
+	logger := klog.LoggerWithValues(klog.FromContext(ctx), "cluster", j.cluster())
 	if j.source != nil {
-		logger = klog.LoggerWithValues(logger, "cluster", j.source.Cluster, "service", j.source.name())
-	} else {
-		logger = klog.LoggerWithValues(logger, "cluster", ownerOf(j.live))
+		logger = klog.LoggerWithValues(logger, "service", j.source.name())
 	}
 	ctx = klog.NewContext(ctx, logger)
 	var err error
@@ -107,11 +113,9 @@ func (c *Controller) compare(found *verdict, j job, different bool) {
 // judge turns the API server's answer to a write into what is reported of it,
 // and into when it is tried again.
 func (c *Controller) judge(ctx context.Context, found *verdict, j job, err error) {
-	problem := Problem{}
+	problem := Problem{Cluster: j.cluster()}
 	if j.source != nil {
-		problem.Cluster, problem.Source = j.source.Cluster, j.source.name()
-	} else {
-		problem.Cluster = ownerOf(j.live)
+		problem.Source = j.source.name()
 	}
 	switch {
 	case err == nil:

@@ -127,16 +127,16 @@ func TestOneThatDoesNotLeadPlans(t *testing.T) {
 		var out bytes.Buffer
 		for _, planned := range w.controller.Plan() {
 			got = append(got, planned.Key.String())
-			planned.Print(&out)
+			planned.Print(&out, "london")
 		}
 		if want := []string{"default/bar-paris", "default/left-paris", "default/taken-paris", "lonely/x-paris"}; !slices.Equal(got, want) {
 			w.Errorf("got %q", got)
 		}
 		for _, line := range []string{
-			"create Service default/bar-paris\n", "create Endpoints default/bar-paris\n", `+     "ip": "192.0.2.1"`,
-			"delete Service default/left-paris\n", "delete Endpoints default/left-paris\n",
-			"! mirror default/taken-paris of remote paris: Conflict: a Service of that name stands there",
-			"create Namespace lonely\n",
+			"create Service default/bar-paris in london for remote paris\n", "create Endpoints default/bar-paris in london for remote paris\n", `+     "ip": "192.0.2.1"`,
+			"delete Service default/left-paris in london for remote paris\n", "delete Endpoints default/left-paris in london for remote paris\n",
+			"! mirror default/taken-paris in london for remote paris: Conflict: a Service of that name stands there",
+			"create Namespace lonely in london for remote paris\n",
 		} {
 			if !strings.Contains(out.String(), line) {
 				w.Errorf("%q is not printed:\n%s", line, &out)
@@ -269,14 +269,15 @@ func TestPrune(t *testing.T) {
 			w.settle()
 			w.server.wrote()
 			addresses := map[EndpointsAPI]string{UseEndpoints: "Endpoints default/bar-paris", UseEndpointSlices: "EndpointSlice default/bar-paris-ipv4"}[api]
-			listed := "Service default/bar-paris\n" + addresses + "\n2 objects of remote paris\n"
+			const of = " in london of remote paris\n"
+			listed := "Service default/bar-paris" + of + addresses + of + "2 objects" + of
 			var out bytes.Buffer
-			if err := Prune(w.Context(), w.server.client, "paris", true, &out); err != nil || out.String() != listed {
+			if err := Prune(w.Context(), w.server.client, "london", "paris", true, &out); err != nil || out.String() != listed {
 				w.Errorf("got %q, %v", &out, err)
 			}
 			w.expect()
 			out.Reset()
-			if err := Prune(w.Context(), w.server.client, "paris", false, &out); err != nil || out.String() != listed+"2 removed\n" {
+			if err := Prune(w.Context(), w.server.client, "london", "paris", false, &out); err != nil || out.String() != listed+"2 removed\n" {
 				w.Errorf("got %q, %v", &out, err)
 			}
 			kind, name, _ := strings.Cut(strings.ToLower(addresses), " ")

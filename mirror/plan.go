@@ -16,6 +16,7 @@ import (
 // Planned is what would be written for one mirror, and what is wrong with it.
 type Planned struct {
 	Key      cache.ObjectName
+	Cluster  string // the remote
 	Changes  Changes
 	Live     Objects
 	Problems []Problem
@@ -36,7 +37,7 @@ func (c *Controller) Plan() []Planned {
 		found, j := c.decide(key)
 		planned := Planned{Key: key, Problems: found.problems}
 		if j != nil {
-			planned.Changes, planned.Live, planned.MakeNamespace = j.changes, j.live, j.makeNamespace
+			planned.Changes, planned.Live, planned.MakeNamespace, planned.Cluster = j.changes, j.live, j.makeNamespace, j.cluster()
 		}
 		if len(planned.Problems) > 0 || !planned.Changes.Empty() {
 			all = append(all, planned)
@@ -45,22 +46,24 @@ func (c *Controller) Plan() []Planned {
 	return all
 }
 
-// Print shows the problems, and the writes as unified diffs.
-func (p Planned) Print(to io.Writer) {
+// Print shows the problems, and the writes as unified diffs. local is the name of
+// the cluster that would be written to.
+func (p Planned) Print(to io.Writer, local string) {
 	for _, problem := range p.Problems {
-		fmt.Fprintf(to, "! mirror %v of remote %s: %s: %s\n", p.Key, problem.Cluster, problem.Reason, problem.Message)
+		fmt.Fprintf(to, "! mirror %v in %s for remote %s: %s: %s\n", p.Key, local, problem.Cluster, problem.Reason, problem.Message)
 	}
+	where := fmt.Sprintf("in %s for remote %s", local, p.Cluster)
 	if p.MakeNamespace {
-		fmt.Fprintf(to, "create Namespace %s\n", p.Key.Namespace)
+		fmt.Fprintf(to, "create Namespace %s %s\n", p.Key.Namespace, where)
 	}
 	show := func(kind string, create, update, deleted, live any) {
 		switch {
 		case !reflect.ValueOf(create).IsNil():
-			fmt.Fprintf(to, "create %s %v\n%s", kind, p.Key, lines(diff.Diff(nil, create)))
+			fmt.Fprintf(to, "create %s %v %s\n%s", kind, p.Key, where, lines(diff.Diff(nil, create)))
 		case !reflect.ValueOf(update).IsNil():
-			fmt.Fprintf(to, "update %s %v\n%s", kind, p.Key, lines(diff.Diff(live, update)))
+			fmt.Fprintf(to, "update %s %v %s\n%s", kind, p.Key, where, lines(diff.Diff(live, update)))
 		case !reflect.ValueOf(deleted).IsNil():
-			fmt.Fprintf(to, "delete %s %v\n", kind, p.Key)
+			fmt.Fprintf(to, "delete %s %v %s\n", kind, p.Key, where)
 		}
 	}
 	ch := p.Changes

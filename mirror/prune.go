@@ -15,16 +15,16 @@ import (
 
 // Prune removes all mirrors of one remote cluster, and nothing else, after it
 // has listed them. With dry it only lists. Objects that have changed meanwhile
-// are left, which is an error.
-func Prune(ctx context.Context, client kubernetes.Interface, cluster string, dry bool, out io.Writer) error {
+// are left, which is an error. local is the name of the cluster that client is of.
+func Prune(ctx context.Context, client kubernetes.Interface, local, cluster string, dry bool, out io.Writer) error {
 	all, err := ownedBy(ctx, client, cluster)
 	if err != nil {
 		return err
 	}
 	for _, one := range all {
-		fmt.Fprintf(out, "%s %s/%s\n", one.kind, one.GetNamespace(), one.GetName())
+		fmt.Fprintf(out, "%s %s/%s in %s of remote %s\n", one.kind, one.GetNamespace(), one.GetName(), local, cluster)
 	}
-	fmt.Fprintf(out, "%d objects of remote %s\n", len(all), cluster)
+	fmt.Fprintf(out, "%d objects in %s of remote %s\n", len(all), local, cluster)
 	if dry {
 		return nil
 	}

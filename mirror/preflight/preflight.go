@@ -34,14 +34,14 @@ const timeout = 30 * time.Second
 // ! something will not be as hoped for, - it must be mended. It tells whether
 // nothing must be.
 func Run(ctx context.Context, options Options, out io.Writer) bool {
-	local := &report{cluster: "local", out: out}
+	local := &report{cluster: "local cluster " + options.Local.Host, out: out}
 	found, ok := local.localCluster(ctx, options)
 	var wg sync.WaitGroup
 	outs := make([]bytes.Buffer, len(options.Remotes))
 	well := make([]bool, len(options.Remotes))
 	for i, spec := range options.Remotes {
 		wg.Go(func() {
-			r := &report{cluster: spec.Name, out: &outs[i]}
+			r := &report{cluster: "remote " + spec.Name + " of local cluster " + options.Local.Host, out: &outs[i]}
 			r.remoteCluster(ctx, options, spec, found)
 			well[i] = !r.failed
 		})
