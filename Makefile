@@ -4,13 +4,15 @@
 #   make demo KEEP=1   the same, and leave the clusters up to play with
 #   make test          everything: unit, race, fuzz seeds, end to end, traffic
 #   make unit          the unit tests alone
+#   make release       archives for each platform, with checksums, in .build/release
+#   make image         the container image, in .build/image
 
 BUILD := $(CURDIR)/.build
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Tests that wait overlap; more at once than this only slow one another down.
 PARALLEL ?= 6
 
-.PHONY: build race demo test unit vet cluster e2e traffic tools clean
+.PHONY: build race demo test unit vet cluster e2e traffic tools release image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BUILD)/service-mirror .
@@ -45,6 +47,24 @@ traffic: race cluster
 
 cluster:
 	testdata/cluster/build.sh $(BUILD)/cluster
+
+# The same bytes for the same version, wherever they are built.
+PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+release:
+	rm -rf $(BUILD)/release && mkdir -p $(BUILD)/release
+	set -e; for platform in $(PLATFORMS); do \
+		os=$${platform%/*} arch=$${platform#*/} name=service-mirror-$(VERSION)-$${platform%/*}-$${platform#*/}; \
+		mkdir $(BUILD)/release/$$name; \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BUILD)/release/$$name/service-mirror .; \
+		cp README.md LICENSE $(BUILD)/release/$$name/; cp -r deploy $(BUILD)/release/$$name/; \
+		tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C $(BUILD)/release -c $$name | gzip -n >$(BUILD)/release/$$name.tar.gz; \
+		rm -r $(BUILD)/release/$$name; \
+	done
+	cd $(BUILD)/release && sha256sum *.tar.gz >SHA256SUMS && cat SHA256SUMS
+
+# Installs what it needs from Debian: needs root.
+image:
+	deploy/image/build.sh $(BUILD)/image
 
 # The race detector needs a C compiler.
 tools:

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"net/netip"
+	"os"
 	"reflect"
 	"regexp"
 	"strings"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror"
@@ -201,4 +204,20 @@ func TestVersion(t *testing.T) {
 	if err != nil || cfg.remote.Client.UserAgent != "service-mirror/v1.2.3" {
 		t.Errorf("got %q, %v", cfg.remote.Client.UserAgent, err)
 	}
+}
+
+// The README is where flags are looked up.
+func TestREADMEHasEveryFlag(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	logging := flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(logging)
+	cfg, _ := parse(nil)
+	cfg.flags.VisitAll(func(f *pflag.Flag) {
+		if logging.Lookup(f.Name) == nil && !strings.Contains(string(readme), "`--"+f.Name) && !strings.Contains(string(readme), "`, `--"+f.Name) {
+			t.Errorf("the README does not have --%s", f.Name)
+		}
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -286,5 +287,31 @@ func TestPrune(t *testing.T) {
 				w.Error("more was pruned than paris")
 			}
 		})
+	}
+}
+
+// The README is where an operator looks up what a metric or an Event means.
+func TestREADMEHasEveryMetricAndReason(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics := NewMetrics("", []string{"paris"}, func() status.Page {
+		return status.Page{Remotes: []status.Remote{{Name: "paris", Gateways: []status.Gateway{{Name: "a/b"}}}}}
+	})
+	families, err := metrics.Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		name := family.GetName()
+		if !strings.HasPrefix(name, "go_") && !strings.HasPrefix(name, "process_") && !strings.Contains(string(readme), "`"+name) {
+			t.Errorf("the README does not have metric %s", name)
+		}
+	}
+	for _, reason := range reasons {
+		if !strings.Contains(string(readme), "`"+string(reason)+"`") {
+			t.Errorf("the README does not have reason %s", reason)
+		}
 	}
 }
