@@ -5,7 +5,7 @@
 #   make test          everything: unit, race, fuzz seeds, end to end, traffic
 #   make unit          the unit tests alone
 #   make release       archives for each platform, with checksums, in .build/release
-#   make image         the container image, in .build/image
+#   make image         the container image, in .build/service-mirror-image.tar
 
 BUILD := $(CURDIR)/.build
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -64,7 +64,7 @@ release:
 
 # Installs what it needs from Debian: needs root.
 image:
-	deploy/image/build.sh $(BUILD)/image
+	deploy/image/build.sh -o $(BUILD)/service-mirror-image.tar -t $(VERSION)
 
 # The race detector needs a C compiler.
 tools:

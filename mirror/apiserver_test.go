@@ -274,7 +274,8 @@ func (s *apiserver) list(action clienttesting.ListActionImpl, asMetadata bool) (
 	services, endpoints, metadata := &corev1.ServiceList{ListMeta: version}, &corev1.EndpointsList{ListMeta: version}, &metav1.List{ListMeta: version}
 	endpointSlices, nodes, cidrs := &discoveryv1.EndpointSliceList{ListMeta: version}, &corev1.NodeList{ListMeta: version}, &networkingv1.ServiceCIDRList{ListMeta: version}
 	for _, obj := range s.objects[resource] {
-		if !selector.Matches(labels.Set(accessor(obj).GetLabels())) {
+		name, byName := strings.CutPrefix(action.ListOptions.FieldSelector, "metadata.name=")
+		if !selector.Matches(labels.Set(accessor(obj).GetLabels())) || byName && name != accessor(obj).GetName() {
 			continue
 		}
 		if asMetadata {

@@ -132,7 +132,8 @@ func (c *Controller) judge(ctx context.Context, found *verdict, j job, err error
 		klog.FromContext(ctx).V(2).Info("The name is not yet free, looking again", "err", err)
 		found.soon = true
 		return
-	case apierrors.IsConflict(err), apierrors.IsNotFound(err) && kindOf(err) != "namespaces":
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err) && kindOf(err) != "namespaces",
+		apierrors.IsAlreadyExists(err) && c.made(ctx, j.key, kindOf(err)): // by another replica
 		// The cache is behind: the change is on its way.
 		klog.FromContext(ctx).V(2).Info("Changed meanwhile, looking again", "err", err)
 		found.soon = true

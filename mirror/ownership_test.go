@@ -340,3 +340,31 @@ func TestLeftoverSliceIsTriedAgain(t *testing.T) {
 		w.expect(one, one, one, one)
 	})
 }
+
+// What the replica that led before has made, the cache of the next one may not
+// show yet: that is no stranger's.
+func TestMirrorOfAnotherReplicaIsNoStrangers(t *testing.T) {
+	for _, api := range []EndpointsAPI{UseEndpoints, UseEndpointSlices} {
+		run(t, Options{Policy: Policy{EndpointsAPI: api}}, paris, func(w *world) {
+			w.settle()
+			w.server.hold(true)
+			made, _ := Policy{EndpointsAPI: api}.Desired(parisBar(), Objects{}, nil)
+			w.server.put(made.Service)
+			if api == UseEndpoints {
+				w.server.put(made.Endpoints)
+			} else {
+				w.server.put(made.IPv4)
+			}
+			w.remotes["paris"].export(exportedBar())
+			w.wait(time.Second)
+			w.server.hold(false)
+			w.wait(time.Minute)
+			w.logged(0, "Conflict")
+			for _, write := range w.server.wrote() {
+				if write.err == nil {
+					w.Errorf("%s", write.what)
+				}
+			}
+		})
+	}
+}

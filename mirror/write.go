@@ -10,6 +10,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 )
@@ -257,6 +258,32 @@ func (c *Controller) removeLeftovers(ctx context.Context, found *verdict, key ca
 		c.options.Metrics.wrote("EndpointSlice", "delete")
 		klog.FromContext(ctx).Info("Deleted an EndpointSlice that a selector left behind", "slice", klog.KObj(slice))
 	}
+}
+
+// made tells whether what has the name that we wanted is ours, and only the cache
+// does not know it yet: a replica that led before may have made it. It asks with a
+// list, for which the permission is there.
+func (c *Controller) made(ctx context.Context, key cache.ObjectName, kind string) bool {
+	ours := func(name string) metav1.ListOptions {
+		return metav1.ListOptions{
+			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String(),
+			LabelSelector: ManagedByLabel + "=" + ManagedBy + "," + ClusterLabel,
+		}
+	}
+	switch kind {
+	case "services":
+		list, err := c.client.CoreV1().Services(key.Namespace).List(ctx, ours(key.Name))
+		return err == nil && len(list.Items) > 0
+	case "endpoints":
+		list, err := c.client.CoreV1().Endpoints(key.Namespace).List(ctx, ours(key.Name))
+		return err == nil && len(list.Items) > 0
+	case "endpointslices":
+		list, err := c.client.DiscoveryV1().EndpointSlices(key.Namespace).List(ctx, metav1.ListOptions{
+			LabelSelector: ours("").LabelSelector + "," + discoveryv1.LabelManagedBy + "=" + sliceManager + "," + discoveryv1.LabelServiceName + "=" + key.Name,
+		})
+		return err == nil && len(list.Items) > 0
+	}
+	return false
 }
 
 // createNamespace makes the namespace that a mirror needs; it may have come

@@ -1,0 +1,140 @@
+package status
+
+import (
+	"fmt"
+	"html/template"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+const (
+	// textLength is how many characters of one text the page shows; the JSON has
+	// all of it.
+	textLength = 400
+	// A list shows a few and has more folded away; longer ones are cut.
+	few  = 3
+	many = 64
+)
+
+var functions = template.FuncMap{
+	"text":  text,
+	"count": count,
+	"tone":  tone,
+	"noun":  noun,
+	"pair":  func(page *view, remote remoteView) pair { return pair{page, remote} },
+	"texts": func(list []string) list[string] { return newList(list, few) },
+}
+
+// pair is what the template shows a remote with.
+type pair struct {
+	Page   *view
+	Remote remoteView
+}
+
+// text makes a text from elsewhere fit to be shown beside others. Escaping is
+// left to the template.
+func text(s string) string {
+	n, end := 0, 0
+	for at := range s {
+		if n++; n == textLength {
+			end = at
+		} else if n > textLength {
+			s = s[:end] + "…"
+			break
+		}
+	}
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		// Control characters, those that turn the direction of what follows, and
+		// what is not UTF-8.
+		case unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r):
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}
+
+// count writes a number with its thousands apart.
+func count(n int) string {
+	s := strconv.Itoa(n)
+	for at := len(s) - 3; at > 0 && s[at-1] != '-'; at -= 3 {
+		s = s[:at] + "," + s[at:]
+	}
+	return s
+}
+
+// noun counts things.
+func noun(n int, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return count(n) + " " + one + "s"
+}
+
+// tone is the colour of a state, by name.
+func tone(state string) string {
+	switch state {
+	case Mirrored, Up, Ready:
+		return "ok"
+	case Incomplete:
+		return "warn"
+	case Refused, Conflict, Down, NotReady:
+		return "bad"
+	case Waiting, Connecting:
+		return "info"
+	default:
+		return "off"
+	}
+}
+
+// list is a list whose end is folded away.
+type list[T any] struct {
+	First, Rest []T
+	Left        int // that are not shown at all
+}
+
+func newList[T any](all []T, first int) list[T] {
+	shown := min(len(all), many)
+	first = min(first, shown)
+	return list[T]{all[:first], all[first:shown], len(all) - shown}
+}
+
+// More is how many are folded away.
+func (l list[T]) More() int { return len(l.Rest) + l.Left }
+
+// moment is a time as people read it.
+type moment struct{ Relative, Absolute, Machine string }
+
+func newMoment(relative string, t time.Time) moment {
+	return moment{relative, t.UTC().Format("2006-01-02 15:04:05 UTC"), t.UTC().Format(time.RFC3339)}
+}
+
+// ago says how long before now a time is. Clocks differ: it may be after.
+func ago(t, now time.Time) string {
+	switch d := now.Sub(t); {
+	case d.Abs() < time.Second:
+		return "now"
+	case d < 0:
+		return "in " + span(-d)
+	default:
+		return span(d) + " ago"
+	}
+}
+
+// span is a duration in one unit.
+func span(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	default:
+		return count(int(d/(24*time.Hour))) + " days"
+	}
+}

@@ -1,0 +1,89 @@
+package status
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"html/template"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// writeTimeout is how long a client may take to fetch an answer: until then what
+// the answer is made of is held.
+const writeTimeout = time.Minute
+
+var (
+	//go:embed page.html
+	pageHTML string
+	//go:embed style.css
+	styleCSS string
+
+	pageTemplate = template.Must(template.New("page").Funcs(functions).Parse(pageHTML))
+	// policy lets a browser use the page's own style and icon and send its form
+	// back, and nothing else.
+	policy = "default-src 'none'; style-src 'sha256-" + digest(styleCSS) + "'; img-src data:; " +
+		"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// Handler serves the page at / and its data at /status.json; every other path is
+// not found. Both take the same query: state, remote, and q, words that must all
+// occur; the page takes page and refresh (seconds) too. The snapshot is asked for
+// once a request, by several at once, and what it returns is only read.
+func Handler(snapshot func() Page) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := w.Header()
+		header.Set("Content-Security-Policy", policy)
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("Referrer-Policy", "no-referrer")
+		header.Set("Cross-Origin-Resource-Policy", "same-origin")
+		header.Set("Cache-Control", "no-store")
+		var serve func(http.ResponseWriter, *http.Request, *Page)
+		switch r.URL.Path {
+		case "/":
+			serve = servePage
+		case "/status.json":
+			serve = serveJSON
+		default:
+			http.Error(w, "not found: there are / and /status.json", http.StatusNotFound)
+			return
+		}
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			header.Set("Allow", "GET, HEAD")
+			http.Error(w, "only GET and HEAD are served", http.StatusMethodNotAllowed)
+			return
+		}
+		// Not every ResponseWriter can; the server's own limits hold there.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+		page := snapshot()
+		if page.Now.IsZero() {
+			page.Now = time.Now()
+		}
+		serve(w, r, &page)
+	})
+}
+
+// servePage makes the whole page before it sends any of it: its rows are few,
+// and their texts cut.
+func servePage(w http.ResponseWriter, r *http.Request, page *Page) {
+	f := parseFilter(r.URL.Query())
+	var out bytes.Buffer
+	if err := pageTemplate.Execute(&out, newView(page, f)); err != nil {
+		http.Error(w, "make the page: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
+	header := w.Header()
+	header.Set("Content-Type", "text/html; charset=utf-8")
+	header.Set("Content-Length", strconv.Itoa(out.Len()))
+	if f.Refresh > 0 {
+		header.Set("Refresh", strconv.Itoa(f.Refresh))
+	}
+	_, _ = out.WriteTo(w) // the client may be gone
+}

@@ -1,0 +1,125 @@
+// Package status shows what the daemon knows: a page for people, at /, and the
+// same for programs, at /status.json. It presents what it is given: it has no
+// client and no cache, and keeps nothing from one request to the next.
+//
+// The page needs no script and loads nothing else. What remotes say (names,
+// messages) is untrusted: it is escaped, cut to a length, and freed of characters
+// that would reorder the text round it.
+package status
+
+import "time"
+
+// States of a mirror.
+const (
+	Mirrored   = "mirrored"   // as it should be, but for what Problems says
+	Incomplete = "incomplete" // it stands, but not all of it leads to the remote
+	Waiting    = "waiting"    // not written until the local cluster changes
+	Refused    = "refused"    // not written until the exported Service changes; also a state of a remote
+	Conflict   = "conflict"   // its name is another's
+	Orphan     = "orphan"     // it stands, but nothing that is known exports it
+)
+
+// States of a remote; besides these, Refused: another cluster than before
+// answers.
+const (
+	Up         = "up"
+	Down       = "down"
+	Connecting = "connecting"
+)
+
+// Health of a gateway's address, as the gateway package says it. Every other
+// text is shown too.
+const (
+	Ready    = "ready"
+	NotReady = "not ready"
+)
+
+// Page is all that is shown. A time that is zero has not come yet, and is left
+// out of the JSON. Lists are never null there.
+type Page struct {
+	Local      string    `json:"local"`      // the local cluster's name
+	Version    string    `json:"version"`    // of the daemon
+	ElectionOn bool      `json:"electionOn"` // one of several replicas leads
+	Leader     bool      `json:"leader"`     // this one does
+	Started    time.Time `json:"started,omitzero"`
+	Now        time.Time `json:"now,omitzero"` // when the rest was true
+	Synced     bool      `json:"synced"`       // the local caches are filled
+	Remotes    []Remote  `json:"remotes"`
+	Mirrors    []Mirror  `json:"mirrors"`
+}
+
+// Remote is one remote cluster.
+type Remote struct {
+	Name      string    `json:"name"`               // as --remote says
+	State     string    `json:"state"`              // up, down, connecting, refused
+	Since     time.Time `json:"since,omitzero"`     // of the state
+	LastSync  time.Time `json:"lastSync,omitzero"`  // the caches were last filled
+	LastEvent time.Time `json:"lastEvent,omitzero"` // something in the remote was last seen to change
+	UID       string    `json:"uid"`                // of its kube-system namespace; empty: not known
+	Problems  []Problem `json:"problems"`
+	Exported  int       `json:"exported"` // Services
+	Gateways  []Gateway `json:"gateways"` // the first one is for all that name no other
+}
+
+// Problem is what is wrong with one part of a remote.
+type Problem struct {
+	Part  string `json:"part"`
+	Cause string `json:"cause"`
+}
+
+// Gateway is one entrance of a remote.
+type Gateway struct {
+	Name      string    `json:"name"`  // namespace/name, or what stands for a Service
+	Known     bool      `json:"known"` // where it is not, mirrors keep the addresses that they have
+	Addresses []Address `json:"addresses"`
+	Problem   string    `json:"problem"` // empty: none
+}
+
+// Address is one address of a gateway.
+type Address struct {
+	IP     string `json:"ip"`
+	Health string `json:"health"` // ready, not ready, not asked yet
+}
+
+// Mirror is one exported Service in the local cluster, mirrored or not, or what
+// is left of one.
+type Mirror struct {
+	Namespace string          `json:"namespace"`
+	Name      string          `json:"name"`
+	Cluster   string          `json:"cluster"` // the remote's name
+	Source    string          `json:"source"`  // namespace/name in the remote
+	State     string          `json:"state"`   // mirrored, incomplete, waiting, refused, conflict, orphan
+	ClusterIP string          `json:"clusterIP"`
+	Ports     []string        `json:"ports"`
+	Endpoints []string        `json:"endpoints"`
+	Problems  []MirrorProblem `json:"problems"`
+}
+
+// MirrorProblem is one thing that is wrong with one mirror.
+type MirrorProblem struct {
+	Reason  string `json:"reason"` // one word, also a label of metrics
+	Message string `json:"message"`
+}
+
+// well tells whether there is nothing to do about a mirror.
+func (m *Mirror) well() bool { return m.State == Mirrored && len(m.Problems) == 0 }
+
+// well tells whether there is nothing to do about a remote.
+func (r *Remote) well() bool {
+	for i := range r.Gateways {
+		if !r.Gateways[i].well() {
+			return false
+		}
+	}
+	return r.State == Up && len(r.Problems) == 0
+}
+
+// well tells whether all of a gateway may be expected to carry traffic.
+func (g *Gateway) well() bool {
+	for _, a := range g.Addresses {
+		if a.Health == NotReady {
+			return false
+		}
+	}
+	return g.Known && g.Problem == "" && len(g.Addresses) > 0
+}

@@ -1,0 +1,231 @@
+package status
+
+import (
+	"fmt"
+	"html"
+	"net/url"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+var tags = regexp.MustCompile(`(?s)<style>.*</style>|<option.*?</option>|<[^>]*>`)
+
+// read is the text of a page as a person reads it.
+func read(t testing.TB, p Page, path string) string {
+	t.Helper()
+	return strings.Join(strings.Fields(html.UnescapeString(tags.ReplaceAllString(get(t, p, path).Body.String(), " "))), " ")
+}
+
+func TestWhatIsSaid(t *testing.T) {
+	well := small()
+	well.Remotes = well.Remotes[:1]
+	well.Mirrors = well.Mirrors[:1]
+	standby := small()
+	standby.Leader = false
+	alone := well
+	alone.ElectionOn = false
+	unsynced := Page{Local: "london", Now: noon}
+	orphaned := Page{Local: "london", Now: noon, Synced: true, Mirrors: []Mirror{{Namespace: "default", Name: "bar-oslo", Cluster: "oslo", State: Orphan}}}
+	unread := Page{Local: "london", Now: noon, Synced: true, Remotes: []Remote{{Name: "paris", State: Connecting}}}
+	idle := Page{Local: "london", Now: noon, Synced: true, Remotes: []Remote{{Name: "paris", State: Up, LastSync: noon, Gateways: []Gateway{{Name: "ingress/gateway", Known: true}}}}}
+	for name, test := range map[string]struct {
+		page     Page
+		path     string
+		want     []string
+		unwanted []string
+	}{
+		"all": {page: small(), want: []string{
+			"service-mirror london leader v1.2.3 started 3 h ago as of 12:00:00 UTC refresh every 15 s JSON",
+			"1 remote and 2 mirrors are not well 2 remotes 3 mirrors show the 2 not well",
+			// What is not well comes first.
+			"Remotes berlin down for 10 s services connection refused Exported 0 Services Mirrors 1 , 1 not well Last sync 3 days ago Last event none yet " +
+				"Gateway ingress/old there is no such Service It is not known now: mirrors keep the endpoints that they have. " +
+				"paris up for 2 h Exported 2 Services Mirrors 2 , 1 not well Last sync 1 h ago Last event 3 min ago " +
+				"Gateway ingress/gateway 203.0.113.1 ready 2001:db8::1 not asked yet UID uid-of-paris",
+			"All 3 Not well 2 mirrored 1 incomplete 1 conflict 0 refused 0 waiting 1 orphan 0",
+			"Reasons NamespaceMissing 1 PortNotServed 1 1–3 of 3 mirrors, those that are not well first",
+			"incomplete db-paris default paris default/db 10.96.0.11 none PortNotServed nothing serves 5432 " +
+				"waiting cart-berlin shop berlin shop/cart none none NamespaceMissing the namespace shop does not exist " +
+				"mirrored bar-paris default paris default/bar 10.96.0.10 http 80/TCP 203.0.113.1:80",
+		}, unwanted: []string{"standby", "Not ready yet", "Show all", "Next"}},
+		"all is well": {page: well, want: []string{"All is well 1 remote 1 mirror", "Cluster IP, ports Endpoints mirrored bar-paris"}, unwanted: []string{"not well 1", "Reason"}},
+		"standby":     {page: standby, want: []string{"london standby", "This replica stands by"}, unwanted: []string{"leader v1"}},
+		"no election": {page: alone, unwanted: []string{"standby", "leader"}},
+		"nothing":     {page: Page{Local: "london", Now: noon, Synced: true}, want: []string{"Nothing to do Remotes No remote cluster is configured. Each one is named with --remote NAME=KUBECONFIG . Mirrors There is nothing to mirror: no remote cluster is configured."}},
+		"unsynced":    {page: unsynced, want: []string{"Not ready yet What the local cluster holds is not known yet"}, unwanted: []string{"started"}},
+		"orphans":     {page: orphaned, want: []string{"1 mirror is not well", "No remote cluster is configured.", "orphan bar-oslo default oslo"}},
+		"unread":      {page: unread, want: []string{"1 remote is not well", "No gateway is known.", "No remote has been read yet"}, unwanted: []string{"connecting for"}},
+		"idle": {page: idle, want: []string{"It has no address: its mirrors have no endpoints.",
+			"No remote exports a Service. Where nothing else is configured, a label on it does: kubectl label service NAME service-mirror.io/exported=true"}},
+		"nothing fits": {page: small(), path: "?q=nowhere", want: []string{"Show all No mirror fits this filter.", "All 0 Not well 0"}, unwanted: []string{"bar-paris"}},
+		"a filter": {page: small(), path: "?remote=paris&state=unwell", want: []string{"All 2 Not well 1", "Show all", "1–1 of 1 mirror that fit, of 3 State"},
+			unwanted: []string{"bar-paris", "cart-berlin", "NamespaceMissing"}},
+		"a refreshed one": {page: small(), path: "?refresh=60", want: []string{"refreshed every 60 s: stop"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := read(t, test.page, "/"+test.path)
+			for _, want := range test.want {
+				if !strings.Contains(text, want) {
+					t.Errorf("the page lacks %q", want)
+				}
+			}
+			for _, unwanted := range test.unwanted {
+				if strings.Contains(text, unwanted) {
+					t.Errorf("the page has %q", unwanted)
+				}
+			}
+			if t.Failed() {
+				t.Log(text)
+			}
+		})
+	}
+}
+
+func TestTimesAreAbsoluteToo(t *testing.T) {
+	for _, want := range []string{
+		`last event`,
+		`<time datetime="2026-03-04T11:57:00Z" title="2026-03-04 11:57:00 UTC">3 min ago</time>`,
+		`<time datetime="2026-03-04T10:00:00Z" title="2026-03-04 10:00:00 UTC">for 2 h</time>`,
+		`<time datetime="2026-03-04T12:00:00Z" title="2026-03-04 12:00:00 UTC">12:00:00 UTC</time>`,
+	} {
+		if !strings.Contains(strings.ToLower(get(t, small(), "/").Body.String()), strings.ToLower(want)) {
+			t.Errorf("the page lacks %s", want)
+		}
+	}
+	if text := read(t, Page{}, "/"); strings.Contains(text, "0001") || strings.Contains(text, "00:00:00 UTC started") {
+		t.Errorf("a time that never was: %s", text)
+	}
+}
+
+// fill puts a text into every string that a value has, and one of each into its
+// lists.
+func fill(v reflect.Value, text string) {
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(text)
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0), text)
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			v.Set(reflect.ValueOf(noon))
+			return
+		}
+		for i := range v.NumField() {
+			fill(v.Field(i), text)
+		}
+	}
+}
+
+// TestHostileTexts puts one into every field that there is, and into the query.
+func TestHostileTexts(t *testing.T) {
+	for _, hostile := range []string{
+		`"><script>alert(1)</script>`, `'><img src=x onerror=alert(1)>`, `</style><style>*{display:none}</style>`, `javascript:alert(1)`,
+		"--><!--", "{{.}}", "a\u202eb\u2066c\u200fd", "a\x00b\x1bc", "\xff\xfe", `</option></select><base href=//evil>`,
+	} {
+		var p Page
+		fill(reflect.ValueOf(&p).Elem(), hostile)
+		query := url.Values{"q": {hostile}, "state": {hostile}, "remote": {hostile}, "page": {hostile}, "refresh": {hostile}}
+		for _, path := range []string{"/", "/?" + query.Encode(), "/?" + url.Values{"q": {hostile}}.Encode()} {
+			w := get(t, p, path)
+			body := w.Body.String()
+			for _, unwanted := range []string{"<script", "<img", "<base", "</style><style>*", "</option></select><base", "<!--", `href="javascript`, "\u202e", "\u2066", "\u200f", "\x00", "\x1b", "ZgotmplZ"} {
+				if strings.Contains(body, unwanted) {
+					t.Errorf("%q as %s: the page has %q: %.300s", hostile, path, unwanted, body[strings.Index(body, unwanted)-100:])
+				}
+			}
+			if !utf8.ValidString(body) {
+				t.Errorf("%q as %s: the page is not UTF-8", hostile, path)
+			}
+			if found := strings.Contains(body, "<tbody"); !found && (path == "/" || text(hostile) == hostile) {
+				t.Errorf("%q as %s: it is not found", hostile, path)
+			}
+		}
+	}
+}
+
+// TestLongOnesAreCut: what a remote can make as long as it likes does not make
+// the page so.
+func TestLongOnesAreCut(t *testing.T) {
+	p := small()
+	m := &p.Mirrors[0]
+	for i := range 5000 {
+		m.Ports = append(m.Ports, fmt.Sprintf("port-%d 80/TCP", i))
+		p.Remotes[0].Gateways[0].Addresses = append(p.Remotes[0].Gateways[0].Addresses, Address{fmt.Sprintf("192.0.2.%d", i), Ready})
+	}
+	m.Problems = []MirrorProblem{{"WriteFailed", strings.Repeat("é", 1_000_000)}}
+	w := get(t, p, "/")
+	if size := w.Body.Len(); size > 100_000 {
+		t.Errorf("the page has %d bytes", size)
+	}
+	text := read(t, p, "/")
+	for _, want := range []string{"4,998 more", "4,937 more in status.json", "4,994 more", "4,938 more in status.json", strings.Repeat("é", textLength-1) + "…"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page lacks %.40q", want)
+		}
+	}
+	m.Name, m.State = strings.Repeat("n", 5000), strings.Repeat("s", 5000)
+	if size := get(t, p, "/").Body.Len(); size > 110_000 {
+		t.Errorf("the page has %d bytes", size)
+	}
+}
+
+func TestUnwellRemotes(t *testing.T) {
+	for name, spoil := range map[string]func(*Remote){
+		"down":                    func(r *Remote) { r.State = Down },
+		"connecting":              func(r *Remote) { r.State = Connecting },
+		"refused":                 func(r *Remote) { r.State = Refused },
+		"a problem":               func(r *Remote) { r.Problems = []Problem{{"configmaps", "forbidden"}} },
+		"a gateway's problem":     func(r *Remote) { r.Gateways[0].Problem = "refused 127.0.0.1" },
+		"an unknown gateway":      func(r *Remote) { r.Gateways[0].Known = false },
+		"a gateway without one":   func(r *Remote) { r.Gateways[0].Addresses = nil },
+		"an address that is dead": func(r *Remote) { r.Gateways[0].Addresses[0].Health = NotReady },
+	} {
+		p := small()
+		p.Mirrors, p.Remotes = nil, p.Remotes[:1]
+		if !p.Remotes[0].well() {
+			t.Fatal("it is not well from the start")
+		}
+		spoil(&p.Remotes[0])
+		if text := read(t, p, "/"); !strings.Contains(text, "1 remote is not well") {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+}
+
+// TestManyRemotes folds those that are well, where there are many.
+func TestManyRemotes(t *testing.T) {
+	p := small()
+	for i := range 7 {
+		r := p.Remotes[0]
+		r.Name = fmt.Sprintf("remote-%d", i)
+		p.Remotes = append(p.Remotes, r)
+	}
+	found := regexp.MustCompile(`<details class="remote \w+"( open)?>\s*<summary>.*?<h3>([^<]*)`).FindAllStringSubmatch(get(t, p, "/").Body.String(), -1)
+	var got []string
+	for _, f := range found {
+		got = append(got, f[2]+f[1])
+	}
+	want := []string{"berlin open", "paris", "remote-0", "remote-1", "remote-2", "remote-3", "remote-4", "remote-5", "remote-6"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestSnapshotIsOnlyRead: it may be shared among requests.
+func TestSnapshotIsOnlyRead(t *testing.T) {
+	p := small()
+	for _, path := range []string{"/", "/status.json", "/?state=unwell&q=a&remote=paris"} {
+		get(t, p, path)
+	}
+	if !reflect.DeepEqual(p, small()) {
+		t.Errorf("it is now %+v", p)
+	}
+}
