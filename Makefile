@@ -4,6 +4,7 @@
 #   make demo KEEP=1   the same, and leave the clusters up to play with
 #   make test          everything: unit, race, fuzz seeds, end to end, traffic
 #   make unit          the unit tests alone
+#   make compat        end to end with the oldest supported Kubernetes on either side
 #   make release       archives for each platform, with checksums, in .build/release
 #   make image         the container image, in .build/service-mirror-image.tar
 
@@ -12,7 +13,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Tests that wait overlap; more at once than this only slow one another down.
 PARALLEL ?= 6
 
-.PHONY: build race demo test unit vet cluster e2e traffic tools release image clean
+.PHONY: build race demo test unit vet cluster e2e traffic tools compat release image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BUILD)/service-mirror .
@@ -44,6 +45,12 @@ e2e: race cluster
 traffic: race cluster
 	testdata/traffic/setup.sh $(BUILD)
 	cd testdata/traffic && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -v -timeout 20m ./...
+
+# Kubernetes 1.31, here as the local cluster and there as the remote ones.
+compat: race cluster
+	testdata/cluster/build.sh $(BUILD)/oldest/cluster oldest
+	cd testdata/e2e && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=london,lisbon go test -count=1 -parallel $(PARALLEL) -timeout 40m ./...
+	cd testdata/e2e && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=paris,berlin go test -count=1 -parallel $(PARALLEL) -timeout 40m ./...
 
 cluster:
 	testdata/cluster/build.sh $(BUILD)/cluster

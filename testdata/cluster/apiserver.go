@@ -137,7 +137,7 @@ func runAPIServer(ctx context.Context, args []string, listener net.Listener) err
 	}
 	opts.SecureServing.Listener = listener
 
-	completed, err := opts.Complete(ctx)
+	completed, err := completeAPIServer(ctx, opts)
 	if err != nil {
 		return fmt.Errorf("complete options: %w", err)
 	}

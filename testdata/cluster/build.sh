@@ -1,16 +1,20 @@
 #!/bin/sh
 # Builds the cluster binary into the path given, and a symlink kubectl beside it.
-# Needs Go only. The first build compiles Kubernetes; later ones take seconds.
+# Needs Go only. The first build compiles Kubernetes; later ones take seconds. With
+# "oldest" it is the oldest Kubernetes that is supported, of oldest.mod.
 set -eu
 
-if [ $# -ne 1 ]; then
-	echo "usage: $0 PATH-OF-THE-BINARY" >&2
+if [ $# -ne 1 ] && [ "$#:${2-}" != 2:oldest ]; then
+	echo "usage: $0 PATH-OF-THE-BINARY [oldest]" >&2
 	exit 2
 fi
 mkdir -p "$(dirname "$1")"
 out=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 cd "$(dirname "$0")"
 export GOWORK=off
+if [ "${2-}" = oldest ]; then
+	export GOFLAGS="${GOFLAGS-} -modfile=oldest.mod -tags=oldest"
+fi
 
 start=$(date +%s)
 say() {

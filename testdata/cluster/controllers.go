@@ -52,7 +52,7 @@ func runControllers(ctx context.Context, args []string) error {
 	if err := parseFlags(opts.Flags(known, disabled, aliases), args); err != nil {
 		return err
 	}
-	config, err := opts.Config(ctx, known, disabled, aliases)
+	config, err := controllersConfig(ctx, opts, known, disabled, aliases)
 	if err != nil {
 		return fmt.Errorf("complete options: %w", err)
 	}

@@ -22,9 +22,8 @@ func runEtcd(ctx context.Context, ready func()) error {
 	// Losing the machine loses the cluster, which nobody minds; losing the process does not.
 	config.UnsafeNoFsync = true
 	config.ListenClientUrls = types.MustNewURLs([]string{etcdEndpoint})
-	config.AdvertiseClientUrls = config.ListenClientUrls
-	// There are no other members. The address they would use is part of the member's identity,
-	// but nothing listens there.
+	// There are no other members. The addresses they would use, of which one is part of the
+	// member's identity, stay the default ones, but nothing listens there.
 	config.ListenPeerUrls = nil
 	config.InitialCluster = config.InitialClusterFromName(config.Name)
 	config.EnableGRPCGateway = false

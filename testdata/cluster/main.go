@@ -22,7 +22,6 @@ import (
 	"syscall"
 
 	"k8s.io/component-base/cli"
-	"k8s.io/component-base/logs"
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 	kubeproxy "k8s.io/kubernetes/cmd/kube-proxy/app"
@@ -49,8 +48,7 @@ func main() {
 }
 
 func runKubectl() {
-	// The verbosity counts while the command is being made, long before it reads its flags.
-	_, _ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
+	setVerbosity()
 	if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
 		kubectlutil.CheckErr(err)
 	}
