@@ -46,10 +46,12 @@ traffic: race cluster
 	testdata/traffic/setup.sh $(BUILD)
 	cd testdata/traffic && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -v -timeout 20m ./...
 
-# Kubernetes 1.31, here as the local cluster and there as the remote ones.
+# Kubernetes 1.31, here as the local cluster and there as the remote ones. As the local one
+# it knows no ServiceCIDRs, which came with 1.33: what is left out is about these.
+NO_SERVICECIDRS := TestRefusedAddresses|TestLocalRangesChange|TestRefusedFlags|TestGatewayAllow|TestExternalIPs
 compat: race cluster
 	testdata/cluster/build.sh $(BUILD)/oldest/cluster oldest
-	cd testdata/e2e && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=london,lisbon go test -count=1 -parallel $(PARALLEL) -timeout 40m ./...
+	cd testdata/e2e && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=london,lisbon go test -skip '$(NO_SERVICECIDRS)' -count=1 -parallel $(PARALLEL) -timeout 40m ./...
 	cd testdata/e2e && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=paris,berlin go test -count=1 -parallel $(PARALLEL) -timeout 40m ./...
 
 cluster:

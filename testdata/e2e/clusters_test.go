@@ -105,7 +105,11 @@ func runTests(m *testing.M) int {
 
 // startCluster starts a control plane and waits until it is ready.
 func startCluster(name, dir string, more ...string) (*cluster, error) {
-	cmd := exec.Command(program("cluster"), append([]string{"--name", name, "--dir", dir}, more...)...)
+	server := "cluster"
+	if slices.Contains(strings.Split(os.Getenv("SERVICE_MIRROR_OLDEST"), ","), name) {
+		server = "oldest/cluster" // the oldest Kubernetes that is supported
+	}
+	cmd := exec.Command(program(server), append([]string{"--name", name, "--dir", dir}, more...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
