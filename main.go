@@ -107,20 +107,20 @@ func do(ctx context.Context, cfg *config, stdout io.Writer) error {
 // mirrorAll wires the remotes to the controller and runs them until the context
 // ends.
 func mirrorAll(ctx context.Context, cfg *config, local *rest.Config, stdout io.Writer) error {
-	electing, err := kubernetes.NewForConfig(local)
-	if err != nil {
-		return fmt.Errorf("local cluster: %w", err)
-	}
 	fence := leader.NewFence(cfg.election.Duration)
+	writing := rest.CopyConfig(local)
 	if cfg.election.On {
-		local.Wrap(fence.Wrap)
+		fence.Guard(writing)
 	}
-	client, err := kubernetes.NewForConfig(local)
-	if err != nil {
+	var clients mirror.Clients
+	var err error
+	if clients.Read, err = kubernetes.NewForConfig(local); err != nil {
 		return fmt.Errorf("local cluster: %w", err)
 	}
-	meta, err := metadata.NewForConfig(local)
-	if err != nil {
+	if clients.Metadata, err = metadata.NewForConfig(local); err != nil {
+		return fmt.Errorf("local cluster: %w", err)
+	}
+	if clients.Write, err = kubernetes.NewForConfig(writing); err != nil {
 		return fmt.Errorf("local cluster: %w", err)
 	}
 	logger, started := klog.FromContext(ctx), time.Now()
@@ -134,8 +134,8 @@ func mirrorAll(ctx context.Context, cfg *config, local *rest.Config, stdout io.W
 	}
 	cfg.options.Metrics = mirror.NewMetrics(programVersion(), names(cfg.remotes), overview)
 	cfg.options.Metrics.CountRequests()
-	cfg.options.Events = mirror.NewEvents(ctx, client, mirror.OwnPod())
-	controller = mirror.New(client, meta, cfg.options, logger)
+	cfg.options.Events = mirror.NewEvents(ctx, clients.Write, mirror.OwnPod())
+	controller = mirror.New(clients, cfg.options, logger)
 	cfg.remote.Gateway.Filter.Local = controller.LocalRanges
 	ctx, end := context.WithCancel(ctx)
 	defer end()
@@ -164,7 +164,7 @@ func mirrorAll(ctx context.Context, cfg *config, local *rest.Config, stdout io.W
 			missing = plan(ctx, controller, remotes, local.Host, stdout)
 		})
 	} else {
-		wg.Go(func() { cfg.lead(ctx, controller, electing, fence) })
+		wg.Go(func() { cfg.lead(ctx, controller, clients.Read, fence) })
 	}
 	controller.Run(ctx)
 	wg.Wait()

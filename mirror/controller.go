@@ -54,7 +54,7 @@ type Remote interface {
 // Controller mirrors the exported Services of remote clusters.
 type Controller struct {
 	options Options
-	client  kubernetes.Interface
+	client  kubernetes.Interface // of one who leads
 	local   *local
 	ranges  *ranges
 	remotes []Remote // sorted by name
@@ -78,14 +78,21 @@ const (
 	byClaim     = "claim"     // exported Services, by the gateway ports that they claim
 )
 
-// New makes a controller that writes with client. Its remotes are added before
-// it runs.
-func New(client kubernetes.Interface, meta metadata.Interface, options Options, logger klog.Logger) *Controller {
-	c := &Controller{options: options, client: client, queue: newQueue(options.Metrics), keys: make(chan cache.ObjectName), ready: make(chan struct{}), holds: newHolds(), logger: logger}
+// Clients are those of the local cluster. One who does not lead may read with
+// the first two, and is refused by the third.
+type Clients struct {
+	Read     kubernetes.Interface
+	Metadata metadata.Interface
+	Write    kubernetes.Interface
+}
+
+// New makes a controller. Its remotes are added before it runs.
+func New(clients Clients, options Options, logger klog.Logger) *Controller {
+	c := &Controller{options: options, client: clients.Write, queue: newQueue(options.Metrics), keys: make(chan cache.ObjectName), ready: make(chan struct{}), holds: newHolds(), logger: logger}
 	c.reports.logger, c.reports.events = logger, options.Events
 	c.reports.service = func(key cache.ObjectName) *corev1.Service { return c.local.live(key).Service }
-	c.local = newLocal(client, meta, c.reports.local)
-	c.ranges = newRanges(client, logger, c.reports.local, c.refilter)
+	c.local = newLocal(clients.Read, clients.Metadata, c.reports.local)
+	c.ranges = newRanges(clients.Read, logger, c.reports.local, c.refilter)
 	c.handleLocal()
 	return c
 }

@@ -57,7 +57,7 @@ func (w *world) use(options Options, remotes ...string) {
 		options.Workers = 4
 	}
 	logger := textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w.log)))
-	w.controller = New(w.server.client, w.server.meta, options, logger)
+	w.controller = New(Clients{w.server.client, w.server.meta, w.server.client}, options, logger)
 	for _, name := range remotes {
 		r := w.remotes[name]
 		if r == nil {

@@ -1,10 +1,14 @@
 package leader
 
 import (
+	"context"
 	"errors"
+	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"k8s.io/client-go/rest"
 )
 
 // Fence refuses writes to one who may not lead any more. client-go's election
@@ -33,17 +37,30 @@ func (f *Fence) isOpen() bool {
 // errFenced is what a write meets.
 var errFenced = errors.New("another replica may lead by now: nothing is written until the lease is held again")
 
-// Wrap has a transport refuse writes while the lease is not held.
-func (f *Fence) Wrap(inner http.RoundTripper) http.RoundTripper { return fenced{f, inner} }
+// Guard has a client configuration refuse writes while the lease is not held:
+// each request before it is begun, and each byte of it before it is sent. A
+// process may be stopped anywhere, and most often it is in between. What is read
+// with the client fails too, then; caches are filled with another one.
+func (f *Fence) Guard(cfg *rest.Config) {
+	dial := cfg.Dial
+	cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return guardedConn{conn, f}, nil
+	}
+	cfg.Wrap(func(inner http.RoundTripper) http.RoundTripper { return guarded{f, inner} })
+}
 
-type fenced struct {
+type guarded struct {
 	fence *Fence
 	inner http.RoundTripper
 }
 
 // RoundTrip implements http.RoundTripper.
-func (t fenced) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Method != http.MethodGet && req.Method != http.MethodHead && !t.fence.isOpen() {
+func (t guarded) RoundTrip(req *http.Request) (*http.Response, error) {
+	if !t.fence.isOpen() {
 		if req.Body != nil {
 			req.Body.Close()
 		}
@@ -53,4 +70,19 @@ func (t fenced) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // WrappedRoundTripper lets client-go find the transport below.
-func (t fenced) WrappedRoundTripper() http.RoundTripper { return t.inner }
+func (t guarded) WrappedRoundTripper() http.RoundTripper { return t.inner }
+
+type guardedConn struct {
+	net.Conn
+	fence *Fence
+}
+
+// Write implements net.Conn. After a refusal the connection is of no use: half a
+// request may have been sent.
+func (c guardedConn) Write(b []byte) (int, error) {
+	if !c.fence.isOpen() {
+		c.Conn.Close()
+		return 0, errFenced
+	}
+	return c.Conn.Write(b)
+}

@@ -3,7 +3,9 @@ package leader
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 )
@@ -132,48 +135,76 @@ func TestLeaseIsReleasedLast(t *testing.T) {
 	})
 }
 
-type answering func(*http.Request) (*http.Response, error)
-
-func (f answering) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
-
 func TestFence(t *testing.T) {
+	var asked atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+	defer server.Close()
+	fence := NewFence(time.Hour)
+	cfg := &rest.Config{Host: server.URL, Dial: (&net.Dialer{}).DialContext}
+	fence.Guard(cfg)
+	client, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	try := func(want bool) {
+		t.Helper()
+		before := asked.Load()
+		resp, err := client.Post(server.URL, "text/plain", strings.NewReader("x"))
+		if err == nil {
+			resp.Body.Close()
+		} else if !errors.Is(err, errFenced) {
+			t.Error(err)
+		}
+		if got := asked.Load() > before; got != want {
+			t.Errorf("it was sent: %v, want %v (%v)", got, want, err)
+		}
+	}
+	try(false)
+	fence.open(time.Now())
+	try(true)
+	try(true)
+	fence.open(time.Now().Add(-time.Hour)) // the answer was long in coming
+	try(false)
+	fence.open(time.Now())
+	try(true)
+	fence.close()
+	try(false)
+}
+
+// A process may be stopped when a request is begun and not yet sent.
+func TestFenceClosesUnderARequest(t *testing.T) {
+	var asked atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+	defer server.Close()
+	fence := NewFence(time.Hour)
+	cfg := &rest.Config{Host: server.URL, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		fence.close()
+		return conn, err
+	}}
+	fence.Guard(cfg)
+	client, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fence.open(time.Now())
+	if resp, err := client.Post(server.URL, "text/plain", strings.NewReader("x")); err == nil || asked.Load() > 0 {
+		t.Errorf("it was sent: %v, %v", resp, err)
+	}
+}
+
+func TestFenceOpensForItsLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fence := NewFence(duration)
-		var sent []string
-		transport := fence.Wrap(answering(func(req *http.Request) (*http.Response, error) {
-			sent = append(sent, req.Method)
-			return &http.Response{StatusCode: http.StatusOK}, nil
-		}))
-		try := func(want string) {
-			t.Helper()
-			sent = nil
-			for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
-				req, err := http.NewRequestWithContext(t.Context(), method, "http://local.example.com/", strings.NewReader("x"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if _, err := transport.RoundTrip(req); err != nil && !errors.Is(err, errFenced) {
-					t.Error(err)
-				}
-			}
-			if got := strings.Join(sent, " "); got != want {
-				t.Errorf("sent %s, want %s", got, want)
-			}
-		}
-		const reads, all = "GET HEAD", "GET HEAD POST PUT PATCH DELETE"
-		try(reads)
 		fence.open(time.Now())
-		try(all)
 		wait(duration - time.Millisecond)
-		try(all)
+		if !fence.isOpen() {
+			t.Error("it is closed before its time")
+		}
 		wait(time.Millisecond)
-		try(reads)
-		fence.open(time.Now().Add(-duration / 2)) // the answer was long in coming
-		wait(duration / 2)
-		try(reads)
-		fence.open(time.Now())
-		fence.close()
-		try(reads)
+		if fence.isOpen() {
+			t.Error("it is open after its time")
+		}
 	})
 }
 
