@@ -2,7 +2,6 @@ package mirror
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -107,10 +106,8 @@ func TestEventsOfARemote(t *testing.T) {
 // One that does not lead writes nothing and knows everything.
 func TestOneThatDoesNotLeadPlans(t *testing.T) {
 	run(t, Options{CreateNamespaces: true}, paris, func(w *world) {
-		ctx, cancel := context.WithCancel(w.Context())
-		ended := make(chan struct{})
-		go func() { defer close(ended); w.controller.Run(ctx) }()
-		defer func() { cancel(); <-ended }()
+		w.standsBy = true
+		w.start()
 		w.remotes["paris"].export(exportedBar())
 		w.remotes["paris"].export(named("lonely", "x"))
 		stranger := mirrorOfBar().Service

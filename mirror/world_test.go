@@ -33,6 +33,7 @@ type world struct {
 	log        *lockedBuffer
 	start      func() // lets the controller run
 	stop       func() // ends the controller and waits for it
+	standsBy   bool   // the controller does not lead, if this is set before it starts
 	ended      chan struct{}
 }
 
@@ -80,7 +81,9 @@ func (w *world) use(options Options, remotes ...string) {
 			select {
 			case <-ctx.Done():
 			case <-controller.Ready():
-				controller.Lead(ctx, 5*time.Second)
+				if !w.standsBy {
+					controller.Lead(ctx, 5*time.Second)
+				}
 			}
 		})
 		controller.Run(ctx)
