@@ -2,7 +2,7 @@
 #
 #   make demo          see it work: two real clusters, one exported Service
 #   make demo KEEP=1   the same, and leave the clusters up to play with
-#   make test          everything: unit, race, fuzz seeds, end to end, traffic
+#   make test          everything: unit, race, fuzz seeds, end to end, traffic, manifests, page
 #   make unit          the unit tests alone
 #   make compat        end to end with the oldest supported Kubernetes on either side
 #   make release       archives for each platform, with checksums, in .build/release
@@ -13,7 +13,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Tests that wait overlap; more at once than this only slow one another down.
 PARALLEL ?= 6
 
-.PHONY: build race demo test unit vet cluster e2e traffic tools compat release image clean
+.PHONY: build race demo test unit vet cluster e2e traffic manifests page tools compat release image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BUILD)/service-mirror .
@@ -21,7 +21,7 @@ build:
 demo: build cluster
 	BUILD=$(BUILD) KEEP=$(KEEP) testdata/demo.sh
 
-test: vet unit e2e traffic
+test: vet unit e2e traffic manifests page
 
 vet:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
@@ -29,6 +29,8 @@ vet:
 	cd testdata/e2e && go vet ./...
 	cd testdata/cluster && go vet ./e2e
 	cd testdata/traffic && go vet ./...
+	cd testdata/deploy && go vet ./...
+	cd testdata/browser && go vet ./...
 
 unit: tools
 	go test -race -count=1 ./...
@@ -45,6 +47,15 @@ e2e: race cluster
 traffic: race cluster
 	testdata/traffic/setup.sh $(BUILD)
 	cd testdata/traffic && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -v -timeout 20m ./...
+
+# What is in deploy/, applied to real API servers; the image, without a registry.
+manifests: race cluster
+	cd testdata/deploy && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 20m ./...
+
+# The status page in a real browser.
+page:
+	testdata/browser/setup.sh
+	cd testdata/browser && go test -count=1 -timeout 10m ./...
 
 # Kubernetes 1.31, here as the local cluster and there as the remote ones. As the local one
 # it knows no ServiceCIDRs, which came with 1.33: what is left out is about these.

@@ -354,6 +354,7 @@ until answer=$(uid_of linked 2>"$work/error"); do
 		[ $tries -lt 15 ] || die "the API server at $server refuses the token: $(cat "$work/error")"
 		sleep 1
 		;;
+	*x509* | *certificate*) die "$server cannot be trusted with $ca_from: say --ca. $(tail -n 1 "$work/error")" ;;
 	*)
 		[ -n "$given" ] || die "the API server does not answer to the new kubeconfig: $(cat "$work/error")"
 		note "not tried: this machine does not reach it ($(tail -n 1 "$work/error"))"

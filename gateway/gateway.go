@@ -37,13 +37,19 @@ const (
 // Gateway is the entrance of a remote cluster.
 type Gateway struct {
 	Addresses []Address            // sorted, unique, fit to be written into Endpoints
-	Partial   bool                 // not all addresses are known yet: those that live Endpoints have stay too
+	Partial   bool                 // not all addresses are known yet: those that live Endpoints have stay too, if Keeps
 	Ports     []corev1.ServicePort // what the gateway listens on
 	Port      string               // name or number of the only port to use; empty: choose by the port rule
 	Static    bool                 // Ports is what the flags say, not what a Service has
 	Reserved  Reserved             // ports that serve one Service alone
 	Linkerd   Linkerd              // zero: the gateway is not Linkerd's
+
+	keeps func(netip.Addr) bool // nil: all
 }
+
+// Keeps tells whether a live address may stay while not all are known: it may be
+// that of a name that is still to be resolved.
+func (g *Gateway) Keeps(addr netip.Addr) bool { return g.keeps == nil || g.keeps(addr) }
 
 // Address is one address of a gateway.
 type Address struct {

@@ -158,7 +158,8 @@ var probeTransport = &http.Transport{DisableKeepAlives: true, MaxResponseHeaderB
 
 // innermost is the cause of a failure, without the ports that differ from try to try.
 func innermost(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
+	var slow net.Error
+	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &slow) && slow.Timeout() {
 		return errors.New("no answer in time")
 	}
 	for {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -38,6 +39,7 @@ type Watch struct {
 	problem  error                     // with the Service
 	names    map[string]answer         // by hostname
 	health   map[netip.AddrPort]*tally // by what is probed
+	seen     map[netip.Addr]bool       // addresses that it has, or had: known ones
 	again    bool                      // hostnames are to be resolved at once
 }
 
@@ -47,7 +49,7 @@ type Watch struct {
 func NewWatch(config Config, options Options, changed func(problem error, differs bool)) *Watch {
 	return &Watch{
 		config: config, options: options, changed: changed, ask: options.Probe.ask,
-		dirty: make(chan struct{}, 1), names: map[string]answer{}, health: map[netip.AddrPort]*tally{},
+		dirty: make(chan struct{}, 1), names: map[string]answer{}, health: map[netip.AddrPort]*tally{}, seen: map[netip.Addr]bool{},
 	}
 }
 
@@ -70,7 +72,7 @@ func (w *Watch) Set(svc *corev1.Service, reserved Reserved) {
 func (w *Watch) Refilter() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.publish()
+	w.publishAgain(true)
 	w.wake()
 }
 
@@ -82,7 +84,9 @@ func (w *Watch) wake() {
 }
 
 // publish puts together what is known. w.mu is held.
-func (w *Watch) publish() {
+func (w *Watch) publish() { w.publishAgain(false) }
+
+func (w *Watch) publishAgain(refiltered bool) {
 	if w.entrance == nil {
 		return
 	}
@@ -99,10 +103,30 @@ func (w *Watch) publish() {
 	}
 	gw, problem := w.entrance.Gateway(found, complete, w.options.Filter)
 	gw.Reserved = w.reserved
+	w.remember(gw)
 	problems = append(problems, problem, w.judge(gw))
 	before := w.current.Swap(gw)
-	w.changed(join(slices.DeleteFunc(problems, func(err error) bool { return err == nil })), !before.Equal(gw))
+	w.changed(join(slices.DeleteFunc(problems, func(err error) bool { return err == nil })), refiltered && gw.Partial || !before.Equal(gw))
 }
+
+// remember notes the addresses that are known, so that one that the gateway has
+// lost does not stay for being taken for an unknown one; nor does one that is
+// refused.
+func (w *Watch) remember(gw *Gateway) {
+	for _, address := range gw.Addresses {
+		if len(w.seen) < maxSeen {
+			w.seen[address.Addr] = true
+		}
+	}
+	if gw.Partial {
+		lost := maps.Clone(w.seen)
+		filter := w.options.Filter
+		gw.keeps = func(addr netip.Addr) bool { return !lost[addr] && filter.address(addr) == nil }
+	}
+}
+
+// maxSeen bounds what is remembered: a gateway may change its address all the time.
+const maxSeen = 10_000
 
 // judge sets the health of each address. It is an error where one does not
 // answer, or where there is nothing to ask.

@@ -387,3 +387,38 @@ func TestProbeThatHasNoPortChangesNothing(t *testing.T) {
 		w.says(`there is no TCP port "x" to probe`)
 	})
 }
+
+// While a name is not resolved a live address may be its own, unless it is known
+// not to be.
+func TestWhatIsKeptWhileNotAllIsKnown(t *testing.T) {
+	var known atomic.Pointer[[]Range]
+	known.Store(new([]Range))
+	watching(t, Config{Service: gatewayName}, func(o *Options) {
+		o.Filter.Local = func() []Range { return *known.Load() }
+		o.Filter.Deny = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
+	}, func(w *watched) {
+		svc := named("never.example.com")
+		svc.Status.LoadBalancer.Ingress = append(svc.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: "192.0.2.1"})
+		w.Set(svc, nil)
+		moved := svc.DeepCopy()
+		moved.Status.LoadBalancer.Ingress[1].IP = "192.0.2.2"
+		w.Set(moved, nil)
+		for text, want := range map[string]bool{"192.0.2.1": false, "192.0.2.9": true, "198.51.100.1": false, "127.0.0.1": false, "10.96.0.9": true} {
+			if got := w.Gateway().Keeps(netip.MustParseAddr(text)); got != want {
+				w.Errorf("%s is kept: %v", text, got)
+			}
+		}
+		w.wait(0)
+		w.mu.Lock()
+		before := w.changes
+		w.mu.Unlock()
+		known.Store(&[]Range{{netip.MustParsePrefix("10.96.0.0/16"), "Service range"}})
+		w.Refilter()
+		w.wait(0)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.changes == before || w.Gateway().Keeps(netip.MustParseAddr("10.96.0.9")) {
+			w.Error("a range of this cluster is not minded")
+		}
+	})
+}

@@ -78,7 +78,9 @@ func (s Source) endpoints(live Objects) []endpoint {
 	}
 	if s.Gateway.Partial {
 		for addr, ready := range was {
-			all = append(all, endpoint{addr, ready})
+			if s.Gateway.Keeps(addr) {
+				all = append(all, endpoint{addr, ready})
+			}
 		}
 	}
 	slices.SortFunc(all, func(a, b endpoint) int { return a.Compare(b.Addr) })

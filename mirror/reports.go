@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"slices"
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -73,7 +74,7 @@ func (r *reports) set(key cache.ObjectName, problems []Problem) {
 			if first || !p.missing() {
 				r.events.mirror(key, r.service(key), p)
 			}
-			r.logger.Info("Mirror is not as it should be", "reason", p.Reason, "cluster", p.Cluster, "service", p.Source, "mirror", key, "message", p.Message)
+			r.logger.Info("Mirror is not as it should be", "reason", p.Reason, "cluster", p.Cluster, "service", p.Source, "mirror", key, "message", strings.ReplaceAll(p.Message, "\n", "; "))
 		}
 	}
 	for _, p := range before {

@@ -57,7 +57,7 @@ func (s *state) report(part string, err error) {
 			s.causes = map[string]string{}
 		}
 		s.causes[part] = Cause(err)
-		s.logger.Info("Remote is not well; what is known of it stays", "part", part, "err", fmt.Sprintf("%.1000v", err))
+		s.logger.Info("Remote is not well; what is known of it stays", "part", part, "err", strings.ReplaceAll(fmt.Sprintf("%.1000v", err), "\n", "; "))
 		s.told(Problem{Part: part, Cause: fmt.Sprintf("%.1000v", err)})
 	}
 }

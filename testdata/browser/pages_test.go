@@ -1,0 +1,122 @@
+package browser
+
+import (
+	"fmt"
+	"time"
+
+	"service-mirror.io/service-mirror/mirror/status"
+)
+
+// Texts as a remote could send them, to see them on the page as texts and to see
+// nothing else come of them.
+const (
+	hostile = `"><script>document.title = "owned"</script><img src=x onerror="document.title = 'owned'">`
+	long    = "a-service-with-the-longest-name-there-can-be-in-a-namespace-and"
+)
+
+// now is when the pages were made.
+func now() time.Time { return time.Now().Truncate(time.Second) }
+
+// nothing is a daemon that was just started, and told of no remote.
+func nothing() status.Page {
+	return status.Page{Local: "london", Version: "v1.0.0", Started: now().Add(-20 * time.Second), Now: now(), Synced: true}
+}
+
+// three is a small installation in which something of each kind is not well.
+func three() status.Page {
+	p := status.Page{
+		Local: "london", Version: "v1.0.0", ElectionOn: true, Leader: true,
+		Started: now().Add(-53 * time.Hour), Now: now(), Synced: true,
+		Remotes: []status.Remote{
+			{
+				Name: "paris", State: status.Up, Since: now().Add(-5 * time.Hour), LastSync: now().Add(-5 * time.Hour), LastEvent: now().Add(-3 * time.Minute),
+				UID: "5f0b7c1e-3c6a-4a8e-9a55-0d7f3ce4b0a1", Exported: 2,
+				Gateways: []status.Gateway{
+					{Name: "ingress/gateway", Known: true, Addresses: []status.Address{{IP: "203.0.113.1", Health: status.Ready}, {IP: "203.0.113.2", Health: status.NotReady}, {IP: "2001:db8:113::1", Health: status.Ready}}},
+				},
+			},
+			{
+				Name: "berlin", State: status.Down, Since: now().Add(-11 * time.Minute), LastSync: now().Add(-26 * time.Hour), LastEvent: now().Add(-12 * time.Minute),
+				UID: "b1946ac9-2492-4d23-a7d1-2b3a1f9a8c77", Exported: 1,
+				Problems: []status.Problem{{Part: "services", Cause: "connect: connection refused"}},
+				Gateways: []status.Gateway{
+					{Name: "ingress/gateway", Known: true, Addresses: []status.Address{{IP: "198.51.100.7", Health: "not asked yet"}}},
+				},
+			},
+			{Name: "madrid", State: status.Connecting, Since: now().Add(-4 * time.Second)},
+		},
+		Mirrors: []status.Mirror{
+			{
+				Namespace: "default", Name: "bar-paris", Cluster: "paris", Source: "default/bar", State: status.Mirrored, ClusterIP: "10.96.14.3",
+				Ports: []string{"http 80/TCP"}, Endpoints: []string{"203.0.113.1:80", "[2001:db8:113::1]:80"},
+			},
+			{
+				Namespace: "default", Name: "postgres-paris", Cluster: "paris", Source: "default/postgres", State: status.Incomplete, ClusterIP: "10.96.201.77",
+				Ports:    []string{"sql 5432/TCP"},
+				Problems: []status.MirrorProblem{{Reason: "PortNotServed", Message: "the gateway ingress/gateway serves no port for sql 5432/TCP: it has http 80/TCP, https 443/TCP"}},
+			},
+			{
+				Namespace: "shop", Name: "cart-berlin", Cluster: "berlin", Source: "shop/cart", State: status.Waiting, Ports: []string{"http 8080/TCP"},
+				Problems: []status.MirrorProblem{{Reason: "NamespaceMissing", Message: "the namespace shop does not exist here"}},
+			},
+		},
+	}
+	return p
+}
+
+// thousands is a large installation, with a little of what is not well and with
+// texts that try to be more than texts.
+func thousands() status.Page {
+	p := three()
+	p.Mirrors = nil
+	for _, name := range []string{"amsterdam", "athens", "lisbon", "oslo", "prague", "rome", "vienna", "warsaw"} {
+		p.Remotes = append(p.Remotes, status.Remote{
+			Name: name, State: status.Up, Since: now().Add(-50 * time.Hour), LastSync: now().Add(-50 * time.Hour), LastEvent: now().Add(-7 * time.Second),
+			UID: "0d7f3ce4-3c6a-4a8e-9a55-5f0b7c1eb0a1", Exported: 1000,
+			Gateways: []status.Gateway{{Name: "ingress/gateway", Known: true, Addresses: []status.Address{{IP: "192.0.2.10", Health: status.Ready}}}},
+		})
+	}
+	p.Remotes[1].State, p.Remotes[1].Problems = status.Refused, []status.Problem{{Part: "uid", Cause: hostile}}
+	for range 40 {
+		g := &p.Remotes[0].Gateways[0]
+		g.Addresses = append(g.Addresses, status.Address{IP: fmt.Sprintf("203.0.113.%d", 10+len(g.Addresses)), Health: status.Ready})
+	}
+	for i := range 10_000 {
+		r := p.Remotes[i%len(p.Remotes)].Name
+		name := fmt.Sprintf("service-%04d", i)
+		m := status.Mirror{
+			Namespace: fmt.Sprintf("team-%02d", i%37), Name: name + "-" + r, Cluster: r, Source: fmt.Sprintf("team-%02d/%s", i%37, name),
+			State: status.Mirrored, ClusterIP: fmt.Sprintf("10.96.%d.%d", i/250, i%250+1),
+			Ports: []string{"http 80/TCP", "https 443/TCP"}, Endpoints: []string{"192.0.2.10:80", "192.0.2.10:443"},
+		}
+		problem := func(state, reason, message string) {
+			m.State, m.Problems = state, []status.MirrorProblem{{Reason: reason, Message: message}}
+			if state != status.Incomplete && state != status.Orphan {
+				m.ClusterIP, m.Endpoints = "", nil
+			}
+		}
+		switch {
+		case i == 100:
+			m.Name, m.Source = hostile, hostile
+			problem(status.Incomplete, "WriteFailed", hostile)
+		case i == 200:
+			m.Name = long
+			m.Ports, m.Endpoints = nil, nil
+			for n := range 70 {
+				m.Ports = append(m.Ports, fmt.Sprintf("port-%d %d/TCP", n, 9000+n))
+				m.Endpoints = append(m.Endpoints, fmt.Sprintf("[2001:db8:1234:5678:9abc:def0:1234:%x]:%d", n, 9000+n))
+			}
+			problem(status.Incomplete, "PortNotServed", "the gateway serves no port for port-3 9003/TCP")
+		case i%400 == 1:
+			problem(status.Waiting, "NamespaceMissing", "the namespace "+m.Namespace+" does not exist here")
+		case i%900 == 2:
+			problem(status.Conflict, "Conflict", "a Service of this name is there already and is not a mirror")
+		case i%1100 == 3:
+			problem(status.Refused, "InvalidName", "its name "+m.Name+" would have 66 characters, 3 more than a Service name may have")
+		case i%1500 == 4:
+			problem(status.Orphan, "Orphan", "no remote of this name is configured")
+		}
+		p.Mirrors = append(p.Mirrors, m)
+	}
+	return p
+}

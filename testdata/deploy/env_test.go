@@ -1,0 +1,129 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const (
+	ours = "service-mirror" // the namespace, and the name of what is in it
+	// reader is who reads in a remote cluster.
+	reader = "service-mirror-reader"
+	// soon is how long a change may take to arrive: two cores carry it all.
+	soon = 20 * time.Second
+)
+
+// env is one test's, with nothing installed in the clusters but what it installs.
+type env struct {
+	*testing.T
+	ctx context.Context
+}
+
+func newEnv(t *testing.T) *env { return &env{T: t, ctx: t.Context()} }
+
+// cleanup does something when the test is over, however it ended.
+func (e *env) cleanup(do func(*env)) {
+	e.Cleanup(func() { do(&env{T: e.T, ctx: context.Background()}) })
+}
+
+// apply applies a kustomization, and deletes it when the test is over, as a user would.
+func (e *env) apply(c *cluster, dir string) {
+	e.Helper()
+	e.kubectl(c, "apply", "-k", dir)
+	e.cleanup(func(e *env) { e.kubectl(c, "delete", "--ignore-not-found", "-k", dir) })
+}
+
+// localWith is deploy/local with components that it has as comments.
+func (e *env) localWith(components ...string) string {
+	e.Helper()
+	dir := e.TempDir()
+	e.must(copyTree(shipped("local"), dir))
+	path := filepath.Join(dir, "kustomization.yaml")
+	content, err := os.ReadFile(path)
+	e.must(err)
+	text := string(content)
+	for _, component := range components {
+		if !strings.Contains(text, "\n# - "+component+" ") {
+			e.Fatalf("%s is not there as a comment:\n%s", component, text)
+		}
+		text = strings.Replace(text, "\n# - "+component, "\n- "+component, 1)
+	}
+	e.must(os.WriteFile(path, []byte(text), 0o644))
+	return dir
+}
+
+func (e *env) kubectl(c *cluster, args ...string) string {
+	e.Helper()
+	out, err := kubectl(e.ctx, append([]string{"--context", c.name}, args...)...)
+	e.must(err)
+	return out
+}
+
+// link runs link.sh for paris, as a user in london's context, and returns what it says.
+func (e *env) link(args ...string) string {
+	e.Helper()
+	e.cleanup(func(e *env) {
+		e.kubectl(paris, "delete", "--ignore-not-found", "-k", shipped("remote"))
+	})
+	out, err := e.tryLink(append([]string{"paris", "--server", paris.config.Host}, args...)...)
+	e.must(err)
+	return out
+}
+
+func (e *env) tryLink(args ...string) (string, error) {
+	return run(e.ctx, shipped("link.sh"), append([]string{"--context", london.name}, args...)...)
+}
+
+// namespace makes a namespace in some clusters that goes with the test.
+func (e *env) namespace(name string, clusters ...*cluster) {
+	e.Helper()
+	for _, c := range clusters {
+		_, err := c.CoreV1().Namespaces().Create(e.ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		e.must(err)
+		e.cleanup(func(e *env) { e.removeNamespace(c, name) })
+	}
+}
+
+// removeNamespace deletes a namespace and waits until it is gone.
+func (e *env) removeNamespace(c *cluster, name string) {
+	e.Helper()
+	if err := c.CoreV1().Namespaces().Delete(e.ctx, name, metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
+		e.must(err)
+	}
+	e.soon("namespace "+name+" is gone", func() error {
+		if _, err := c.CoreV1().Namespaces().Get(e.ctx, name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("it is there (%v)", err)
+		}
+		return nil
+	})
+}
+
+// soon waits until a check passes.
+func (e *env) soon(what string, check func() error) {
+	e.Helper()
+	for deadline := time.Now().Add(soon); ; time.Sleep(50 * time.Millisecond) {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			e.Fatalf("not within %v: %s: %v", soon, what, err)
+		}
+	}
+}
+
+func (e *env) must(err error) {
+	e.Helper()
+	if err != nil {
+		e.Fatal(err)
+	}
+}

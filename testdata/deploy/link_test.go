@@ -1,0 +1,253 @@
+package deploy
+
+import (
+	"encoding/base64"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+const (
+	remoteArgument = "--remote=paris=/etc/service-mirror/remotes/paris.kubeconfig"
+	gatewayKey     = ",gateway=ingress/gateway"
+)
+
+// arguments are those of the Deployment.
+func (e *env) arguments(want ...string) {
+	e.Helper()
+	if got := e.container().Args; !slices.Equal(got, want) {
+		e.Errorf("the Deployment has the arguments %q, want %q", got, want)
+	}
+}
+
+// remotes is the Secret in london with a kubeconfig for each remote.
+func (e *env) remotes() map[string][]byte {
+	e.Helper()
+	secret, err := london.CoreV1().Secrets(ours).Get(e.ctx, "service-mirror-remotes", metav1.GetOptions{})
+	e.must(err)
+	return secret.Data
+}
+
+// reads checks that a kubeconfig leads to paris, trusts it for what it is, and may read there.
+func (e *env) reads(kubeconfig []byte) {
+	e.Helper()
+	config, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
+	e.must(err)
+	if config.Insecure || len(config.CAData) == 0 || config.BearerToken == "" {
+		e.Errorf("the kubeconfig is insecure, or without a CA or a token:\n%s", kubeconfig)
+	}
+	client, err := kubernetes.NewForConfig(config)
+	e.must(err)
+	system, err := client.CoreV1().Namespaces().Get(e.ctx, "kube-system", metav1.GetOptions{})
+	e.must(err)
+	really, err := paris.CoreV1().Namespaces().Get(e.ctx, "kube-system", metav1.GetOptions{})
+	e.must(err)
+	if system.UID != really.UID {
+		e.Errorf("it leads to cluster %s, want %s", system.UID, really.UID)
+	}
+	_, err = client.CoreV1().Services("").List(e.ctx, metav1.ListOptions{})
+	e.must(err)
+	if _, err := client.CoreV1().Secrets(ours).List(e.ctx, metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		e.Errorf("it may read Secrets (%v)", err)
+	}
+}
+
+func TestLink(t *testing.T) {
+	e := newEnv(t)
+	e.apply(london, shipped("local"))
+	e.gateway("203.0.113.1")
+	// Another remote is there already, by other means.
+	_, err := london.CoreV1().Secrets(ours).Create(e.ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "service-mirror-remotes"}, Data: map[string][]byte{"berlin.kubeconfig": []byte("berlin's")},
+	}, metav1.CreateOptions{})
+	e.must(err)
+	const berlin = "--remote=berlin=/etc/service-mirror/remotes/berlin.kubeconfig,gateway=a/b"
+	e.kubectl(london, "--namespace", ours, "patch", "deployment", ours, "--type=json", "--patch",
+		`[{"op": "add", "path": "/spec/template/spec/containers/0/args", "value": ["`+berlin+`"]}]`)
+
+	says := e.link("gateway=ingress/gateway")
+	for _, want := range []string{"serviceaccount/service-mirror-reader created", paris.config.Host, remoteArgument + gatewayKey, "kubectl --context london"} {
+		if !strings.Contains(says, want) {
+			t.Errorf("it does not say %q:\n%s", want, says)
+		}
+	}
+	e.arguments(berlin, remoteArgument+gatewayKey)
+	e.reads(e.remotes()["paris.kubeconfig"])
+
+	t.Run("again nothing changes", func(t *testing.T) {
+		e := newEnv(t)
+		before := e.versions()
+		if says := e.link(); !strings.Contains(says, "it is there already") {
+			t.Errorf("it says:\n%s", says)
+		}
+		if after := e.versions(); !slices.Equal(after, before) {
+			t.Errorf("resourceVersions were %q, are %q", before, after)
+		}
+	})
+	t.Run("the manifests again, the link stays", func(t *testing.T) {
+		e := newEnv(t)
+		e.kubectl(london, "apply", "-k", shipped("local"))
+		e.arguments(berlin, remoteArgument+gatewayKey)
+	})
+	t.Run("other keys", func(t *testing.T) {
+		e := newEnv(t)
+		e.link("gateway=ingress/gateway", "gateway-port=http,cluster-domain=paris.example", "namespaces=default,ingress")
+		e.arguments(berlin, remoteArgument+gatewayKey+",gateway-port=http,cluster-domain=paris.example,namespaces=default,ingress")
+	})
+	t.Run("a new token", func(t *testing.T) {
+		e := newEnv(t)
+		old := e.remotes()["paris.kubeconfig"]
+		e.must(paris.CoreV1().Secrets(ours).Delete(e.ctx, reader, metav1.DeleteOptions{}))
+		e.link("gateway=ingress/gateway")
+		fresh := e.remotes()["paris.kubeconfig"]
+		if string(old) == string(fresh) {
+			t.Error("the kubeconfig is the same")
+		}
+		e.reads(fresh)
+	})
+	t.Run("to a port that the NetworkPolicy does not let out", func(t *testing.T) {
+		e := newEnv(t)
+		policy := e.networkPolicy()
+		config, err := clientcmd.RESTConfigFromKubeConfig(e.remotes()["paris.kubeconfig"])
+		e.must(err)
+		if port := policy.Spec.Egress[0].Ports[0].Port.String(); !strings.HasSuffix(config.Host, ":"+port) {
+			t.Errorf("the daemon is let out to port %s, and needs %s", port, config.Host)
+		}
+	})
+	t.Run("another remote is left alone", func(t *testing.T) {
+		e := newEnv(t)
+		if got := string(e.remotes()["berlin.kubeconfig"]); got != "berlin's" {
+			t.Errorf("berlin's kubeconfig is %q", got)
+		}
+	})
+	t.Run("undone", func(t *testing.T) {
+		e := newEnv(t)
+		for range 2 {
+			out, err := e.tryLink("paris", "--undo")
+			e.must(err)
+			if !strings.Contains(out, "--prune paris") {
+				t.Errorf("it says:\n%s", out)
+			}
+			e.arguments(berlin)
+			if data := e.remotes(); len(data) != 1 || string(data["berlin.kubeconfig"]) != "berlin's" {
+				t.Errorf("the Secret has %v", data)
+			}
+		}
+		if _, err := london.NetworkingV1().NetworkPolicies(ours).Get(e.ctx, "service-mirror-to-paris", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			t.Errorf("the NetworkPolicy is there (%v)", err)
+		}
+	})
+}
+
+func (e *env) networkPolicy() *networkingv1.NetworkPolicy {
+	e.Helper()
+	policy, err := london.NetworkingV1().NetworkPolicies(ours).Get(e.ctx, "service-mirror-to-paris", metav1.GetOptions{})
+	e.must(err)
+	return policy
+}
+
+// versions are the resourceVersions of what link.sh writes.
+func (e *env) versions() (all []string) {
+	e.Helper()
+	for _, c := range []*cluster{london, paris} {
+		out := e.kubectl(c, "--namespace", ours, "get", "deployment,secret,networkpolicy,serviceaccount", "-o",
+			`jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.resourceVersion}{"\n"}{end}`)
+		all = append(all, strings.Split(out, "\n")...)
+	}
+	return all
+}
+
+// An argument in two parts is as good as one, and is changed and removed as such.
+func TestLinkInTwoParts(t *testing.T) {
+	e := newEnv(t)
+	e.apply(london, shipped("local"))
+	e.gateway("203.0.113.1")
+	e.kubectl(london, "--namespace", ours, "patch", "deployment", ours, "--type=json", "--patch",
+		`[{"op": "add", "path": "/spec/template/spec/containers/0/args", "value": ["-v=1", "--gateway=a/b", "--remote", "paris=/old", "-v=2"]}]`)
+	e.link()
+	e.arguments("-v=1", "--gateway=a/b", "--remote", strings.TrimPrefix(remoteArgument, "--remote="), "-v=2")
+	e.link("gateway=ingress/gateway")
+	e.arguments("-v=1", "--gateway=a/b", "--remote", strings.TrimPrefix(remoteArgument, "--remote=")+gatewayKey, "-v=2")
+	_, err := e.tryLink("paris", "--undo")
+	e.must(err)
+	e.arguments("-v=1", "--gateway=a/b", "-v=2")
+}
+
+// Every mistake is told for what it is, and nothing is half done in london.
+func TestLinkRefuses(t *testing.T) {
+	e := newEnv(t)
+	out, err := e.tryLink("paris", "gateway=ingress/gateway")
+	if err == nil || !strings.Contains(out, "has no Deployment service-mirror/service-mirror") || !strings.Contains(out, "apply -k") {
+		t.Errorf("without a Deployment: %v\n%s", err, out)
+	}
+	e.apply(london, shipped("local"))
+	e.gateway("203.0.113.1")
+	notPEM := filepath.Join(t.TempDir(), "ca")
+	e.must(os.WriteFile(notPEM, []byte("x"), 0o600))
+	otherCA := filepath.Join(t.TempDir(), "ca")
+	e.must(os.WriteFile(otherCA, london.config.CAData, 0o600))
+	server := "--server=" + paris.config.Host
+	for _, c := range []struct {
+		args string
+		says string
+	}{
+		{"", "no name of a remote cluster is given"},
+		{"Paris", "not a DNS label"},
+		{"paris berlin", "two names"},
+		{"paris --sever=x", "--sever is not known"},
+		{"paris --server", "needs a value"},
+		{"paris --server=http://x", "is not https://"},
+		{"paris --ca=" + notPEM, "no certificate in it"},
+		{"paris gatway=a/b", "gatway= is not known"},
+		{"paris gateway=gateway", "malformed"},
+		{"paris gateway=a/b,namespaces=a,B", "namespaces=a,B is malformed"},
+		{"paris context=x", "the kubeconfig that is made has one context"},
+		{"paris --undo gateway=a/b", "--undo takes no KEY=VALUE"},
+		{"paris " + server, "There is ingress/gateway"},
+		{"paris gateway=ingress/gateway", "Pods in london cannot reach that: say --server"},
+		{"london gateway=ingress/gateway " + server, "are one cluster"},
+		{"rome gateway=ingress/gateway", "does not answer in context rome"},
+		{"paris gateway=ingress/gateway --server=" + london.config.Host + " --ca=" + otherCA, "another cluster answers"},
+		{"paris gateway=ingress/gateway " + server + " --ca=" + otherCA, "cannot be trusted"},
+		{"paris gateway=ingress/gateway namespaces=nowhere " + server, `"nowhere" not found`},
+	} {
+		out, err := e.tryLink(strings.Fields(c.args)...)
+		if err == nil || !strings.Contains(out, c.says) {
+			t.Errorf("link.sh %s: %v, want it to say %q:\n%s", c.args, err, c.says, out)
+		}
+	}
+	e.arguments()
+	if _, err := london.CoreV1().Secrets(ours).Get(e.ctx, "service-mirror-remotes", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("there is a Secret (%v)", err)
+	}
+	e.kubectl(paris, "delete", "--ignore-not-found", "-k", shipped("remote"))
+	if out, err := e.tryLink("--help"); err != nil || !strings.Contains(out, "usage:") {
+		t.Errorf("--help: %v\n%s", err, out)
+	}
+}
+
+// A kubeconfig that does not check paris's certificate must not have london's daemon not check it.
+func TestLinkIsSecure(t *testing.T) {
+	e := newEnv(t)
+	e.apply(london, shipped("local"))
+	e.gateway("203.0.113.1")
+	config, err := clientcmd.LoadFromFile(paris.kubeconfig)
+	e.must(err)
+	config.Clusters["paris"].CertificateAuthorityData, config.Clusters["paris"].InsecureSkipTLSVerify = nil, true
+	insecure := filepath.Join(t.TempDir(), "kubeconfig")
+	e.must(clientcmd.WriteToFile(*config, insecure))
+	says := e.link("gateway=ingress/gateway", "--remote-kubeconfig", insecure)
+	e.reads(e.remotes()["paris.kubeconfig"])
+	if token := base64.StdEncoding.EncodeToString(e.remotes()["paris.kubeconfig"]); strings.Contains(says, token) {
+		t.Error("it says the kubeconfig")
+	}
+}

@@ -1,0 +1,325 @@
+package deploy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// pod is a Pod of the Deployment, made by the test in place of the controllers and run by it
+// in place of a kubelet: the Pod's command with its arguments, environment, volumes and user,
+// in the image's file system.
+type pod struct {
+	env     *env
+	object  *corev1.Pod
+	root    string
+	address string // of --listen
+	cmd     *exec.Cmd
+	log     lockedBuffer
+	stopped bool
+	ended   chan struct{} // closed when the process has, with err
+	err     error
+}
+
+// container is the one that the Deployment has in london now.
+func (e *env) container() corev1.Container {
+	e.Helper()
+	deployment, err := london.AppsV1().Deployments(ours).Get(e.ctx, ours, metav1.GetOptions{})
+	e.must(err)
+	if n := len(deployment.Spec.Template.Spec.Containers); n != 1 {
+		e.Fatalf("the Deployment has %d containers", n)
+	}
+	return deployment.Spec.Template.Spec.Containers[0]
+}
+
+// podObject makes a Pod of the Deployment in london.
+func (e *env) podObject(change func(*corev1.Pod)) (*corev1.Pod, error) {
+	e.Helper()
+	deployment, err := london.AppsV1().Deployments(ours).Get(e.ctx, ours, metav1.GetOptions{})
+	e.must(err)
+	template := deployment.Spec.Template
+	object := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: ours + "-", Labels: template.Labels, Annotations: template.Annotations},
+		Spec:       template.Spec,
+	}
+	change(object)
+	return london.CoreV1().Pods(ours).Create(e.ctx, object, metav1.CreateOptions{})
+}
+
+// runPod starts a Pod of the Deployment and waits until it is ready. more is put into its
+// environment.
+func (e *env) runPod(more ...string) *pod {
+	e.Helper()
+	object, err := e.podObject(func(*corev1.Pod) {})
+	e.must(err)
+	img := e.ownImage()
+	p := &pod{env: e, object: object, root: filepath.Join(e.TempDir(), "root"), address: freeAddress(e), ended: make(chan struct{})}
+	e.must(copyTree(img.root, p.root))
+	p.mount()
+	container := object.Spec.Containers[0]
+	p.cmd = img.command(p.root)
+	p.cmd.Args = p.listening(slices.Concat(container.Command, container.Args))
+	p.cmd.Env = slices.Concat(p.cmd.Env, p.environment(container), more)
+	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
+	security := object.Spec.SecurityContext
+	p.cmd.SysProcAttr.Credential = &syscall.Credential{
+		Uid: uint32(*security.RunAsUser), Gid: uint32(*security.RunAsGroup), Groups: []uint32{uint32(*security.FSGroup)},
+	}
+	e.must(p.cmd.Start())
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.ended)
+	}()
+	e.Cleanup(func() {
+		p.stop()
+		if e.Failed() {
+			e.Logf("log of %s, %v:\n%s", p.object.Name, p.cmd.Args, &p.log)
+		}
+	})
+	e.soon("the pod is ready", func() error { return p.probe(container.ReadinessProbe) })
+	e.must(p.probe(container.LivenessProbe))
+	return p
+}
+
+func freeAddress(e *env) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	e.must(err)
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// listening puts an address of this machine in place of the port that is the Pod's own.
+func (p *pod) listening(args []string) []string {
+	port := p.object.Spec.Containers[0].Ports[0].ContainerPort
+	i := slices.Index(args, fmt.Sprintf("--listen=:%d", port))
+	if i < 0 {
+		p.env.Fatalf("the arguments %q do not listen on the port %d that the container names", args, port)
+	}
+	args[i] = "--listen=" + p.address
+	return args
+}
+
+func (p *pod) environment(container corev1.Container) []string {
+	server, err := url.Parse(london.config.Host)
+	p.env.must(err)
+	env := []string{"KUBERNETES_SERVICE_HOST=" + server.Hostname(), "KUBERNETES_SERVICE_PORT=" + server.Port()}
+	for _, v := range container.Env {
+		if v.ValueFrom != nil {
+			v.Value = p.field(v.ValueFrom.FieldRef)
+		}
+		env = append(env, v.Name+"="+v.Value)
+	}
+	return env
+}
+
+// field is what the downward API says.
+func (p *pod) field(ref *corev1.ObjectFieldSelector) string {
+	switch ref.FieldPath {
+	case "metadata.name":
+		return p.object.Name
+	case "metadata.namespace":
+		return p.object.Namespace
+	case "metadata.uid":
+		return string(p.object.UID)
+	}
+	p.env.Fatalf("the downward API's %s is not known here", ref.FieldPath)
+	return ""
+}
+
+// mount puts what the Pod's volumes hold now where they are mounted.
+func (p *pod) mount() {
+	p.env.Helper()
+	for _, mount := range p.object.Spec.Containers[0].VolumeMounts {
+		i := slices.IndexFunc(p.object.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == mount.Name })
+		volume := p.object.Spec.Volumes[i]
+		files, mode := map[string][]byte{}, int32(0)
+		switch {
+		case volume.Secret != nil:
+			mode = *volume.Secret.DefaultMode
+			list, err := london.CoreV1().Secrets(ours).List(p.env.ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + volume.Secret.SecretName})
+			p.env.must(err)
+			for _, secret := range list.Items {
+				files = secret.Data
+			}
+			if len(list.Items) == 0 && !*volume.Secret.Optional {
+				p.env.Fatalf("there is no Secret %s", volume.Secret.SecretName)
+			}
+		case volume.Projected != nil:
+			mode = 0o640 // what a kubelet makes of it where there is an fsGroup
+			for _, source := range volume.Projected.Sources {
+				p.project(source, files)
+			}
+		default:
+			p.env.Fatalf("the volume %s is of a kind that is not known here", volume.Name)
+		}
+		p.env.must(p.publish(filepath.Join(p.root, mount.MountPath), files, os.FileMode(mode)))
+	}
+}
+
+func (p *pod) project(source corev1.VolumeProjection, files map[string][]byte) {
+	p.env.Helper()
+	switch {
+	case source.ServiceAccountToken != nil:
+		token, err := london.CoreV1().ServiceAccounts(ours).CreateToken(p.env.ctx, p.object.Spec.ServiceAccountName, &authenticationv1.TokenRequest{
+			Spec: authenticationv1.TokenRequestSpec{
+				ExpirationSeconds: source.ServiceAccountToken.ExpirationSeconds,
+				BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: p.object.Name, UID: p.object.UID},
+			},
+		}, metav1.CreateOptions{})
+		p.env.must(err)
+		files[source.ServiceAccountToken.Path] = []byte(token.Status.Token)
+	case source.ConfigMap != nil:
+		configMap, err := london.CoreV1().ConfigMaps(ours).Get(p.env.ctx, source.ConfigMap.Name, metav1.GetOptions{})
+		p.env.must(err)
+		for _, item := range source.ConfigMap.Items {
+			files[item.Path] = []byte(configMap.Data[item.Key])
+		}
+	case source.DownwardAPI != nil:
+		for _, item := range source.DownwardAPI.Items {
+			files[item.Path] = []byte(p.field(item.FieldRef))
+		}
+	}
+}
+
+// publish writes a volume as a kubelet does: into a folder of its own, which a symlink that
+// is swapped makes current.
+func (p *pod) publish(dir string, files map[string][]byte, mode os.FileMode) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	fresh, err := os.MkdirTemp(dir, "..")
+	if err != nil {
+		return err
+	}
+	group := int(*p.object.Spec.SecurityContext.FSGroup)
+	if err := errors.Join(os.Chmod(fresh, 0o750), os.Chown(fresh, 0, group)); err != nil {
+		return err
+	}
+	for name, content := range files {
+		path := filepath.Join(fresh, name)
+		if err := errors.Join(os.WriteFile(path, content, mode), os.Chmod(path, mode), os.Chown(path, 0, group)); err != nil {
+			return err
+		}
+		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	current := filepath.Join(dir, "..data")
+	if err := os.Symlink(filepath.Base(fresh), current+".new"); err != nil {
+		return err
+	}
+	return os.Rename(current+".new", current)
+}
+
+// probe asks what a probe of the container asks.
+func (p *pod) probe(probe *corev1.Probe) error {
+	get := probe.HTTPGet
+	if get.Port.String() != p.object.Spec.Containers[0].Ports[0].Name {
+		return fmt.Errorf("the probe asks port %v, which the container has not", get.Port)
+	}
+	_, err := p.get(get.Path)
+	return err
+}
+
+func (p *pod) get(path string) (string, error) {
+	client := http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Get("http://" + p.address + path)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s answers %s: %s", path, resp.Status, body)
+	}
+	return string(body), err
+}
+
+// leads tells whether this replica is the one that writes.
+func (p *pod) leads() bool {
+	metrics, err := p.get("/metrics")
+	return err == nil && strings.Contains(metrics, "\nservice_mirror_leader 1\n")
+}
+
+// stop ends the Pod as a kubelet would, and insists that it ends well and in time.
+func (p *pod) stop() {
+	p.env.Helper()
+	if p.stopped {
+		return
+	}
+	p.stopped = true
+	grace := time.Duration(*p.object.Spec.TerminationGracePeriodSeconds) * time.Second
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.ended:
+	case <-time.After(grace):
+		p.env.Errorf("%s did not end within its grace period", p.object.Name)
+		p.cmd.Process.Kill()
+		<-p.ended
+	}
+	if p.err != nil {
+		p.env.Errorf("%s ended with %v", p.object.Name, p.err)
+	}
+}
+
+// logged counts the lines of the log that contain all of the words.
+func (p *pod) logged(words ...string) (count int) {
+lines:
+	for line := range strings.Lines(p.log.String()) {
+		for _, word := range words {
+			if !strings.Contains(line, word) {
+				continue lines
+			}
+		}
+		count++
+	}
+	return count
+}
+
+// metric is the value of one series.
+func (p *pod) metric(series string) (float64, error) {
+	metrics, err := p.get("/metrics")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(metrics) {
+		if value, ok := strings.CutPrefix(line, series+" "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(value), 64)
+		}
+	}
+	return 0, fmt.Errorf("there is no series %s", series)
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

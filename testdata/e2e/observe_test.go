@@ -1,0 +1,224 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// What a daemon says of itself: it serves that, with these flags, on a port that
+// nobody else has.
+var listening = []string{"--listen", "127.0.0.1:0"}
+
+// serves is the address at which a daemon serves, once it does.
+func (d *daemon) serves() string {
+	d.t.Helper()
+	for deadline := time.Now().Add(soon); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		for line := range strings.Lines(d.log.String()) {
+			if _, rest, ok := strings.Cut(line, `"Serving" address="`); ok {
+				address, _, _ := strings.Cut(rest, `"`)
+				return address
+			}
+		}
+	}
+	d.t.Fatal("the daemon serves nothing")
+	return ""
+}
+
+var observer = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
+// get asks a daemon for a path, and returns the status code and the body.
+func (d *daemon) get(path string) (int, string, error) {
+	d.t.Helper()
+	resp, err := observer.Get("http://" + d.serves() + path)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(body), err
+}
+
+// answers checks the status code of a path.
+func (d *daemon) answers(path string, want int) func() error {
+	return func() error {
+		code, body, err := d.get(path)
+		if err == nil && code != want {
+			err = fmt.Errorf("%s answers %d %s, want %d", path, code, body, want)
+		}
+		return err
+	}
+}
+
+// metrics are a daemon's own series, as NAME{LABEL="VALUE",…} without the prefix
+// that all of them have.
+func (d *daemon) metrics() (map[string]float64, error) {
+	d.t.Helper()
+	code, text, err := d.get("/metrics")
+	if err != nil || code != http.StatusOK {
+		return nil, fmt.Errorf("/metrics answers %d: %v", code, err)
+	}
+	all := map[string]float64{}
+	for line := range strings.Lines(text) {
+		series, ok := strings.CutPrefix(strings.TrimSpace(line), "service_mirror_")
+		if !ok {
+			continue
+		}
+		cut := strings.LastIndexByte(series, ' ')
+		value, err := strconv.ParseFloat(series[cut+1:], 64)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", line, err)
+		}
+		all[series[:cut]] = value
+	}
+	return all, nil
+}
+
+// measures checks the values of some series.
+func (d *daemon) measures(want map[string]float64) func() error {
+	return func() error {
+		got, err := d.metrics()
+		if err != nil {
+			return err
+		}
+		for series, value := range want {
+			if found, ok := got[series]; !ok || found != value {
+				return fmt.Errorf("%s is %v (there: %v), want %v", series, found, ok, value)
+			}
+		}
+		return nil
+	}
+}
+
+// state and problems are the series of mirrors by state, and of what is wrong with
+// them by reason.
+func (r *remote) state(word string) string {
+	return fmt.Sprintf(`mirrors{cluster=%q,state=%q}`, r.name, word)
+}
+
+func (r *remote) problem(reason string) string {
+	return fmt.Sprintf(`problems{cluster=%q,reason=%q}`, r.name, reason)
+}
+
+func (r *remote) up() string { return fmt.Sprintf(`remote_up{cluster=%q}`, r.name) }
+
+// page is what the tests read of /status.json.
+type page struct {
+	Leader, Synced, ElectionOn bool
+	Counts                     map[string]int
+	Remotes                    []pageRemote
+	Mirrors                    []struct {
+		Namespace, Name, Cluster, State string
+		Problems                        []struct{ Reason, Message string }
+	}
+}
+
+type pageRemote struct {
+	Name, State, UID string
+	Since, LastSync  time.Time
+	Exported         int
+	Problems         []struct{ Part, Cause string }
+	Gateways         []struct {
+		Name, Problem string
+		Known         bool
+		Addresses     []struct{ IP, Health string }
+	}
+}
+
+func (d *daemon) page() (*page, error) {
+	d.t.Helper()
+	code, text, err := d.get("/status.json")
+	if err != nil || code != http.StatusOK {
+		return nil, fmt.Errorf("/status.json answers %d: %v", code, err)
+	}
+	p := &page{}
+	return p, json.Unmarshal([]byte(text), p)
+}
+
+// shows checks what the status page says of a remote: its state, and of some
+// problem, unless there must be none, all of the words.
+func (d *daemon) shows(r *remote, state string, words ...string) func() error {
+	return func() error {
+		p, err := d.page()
+		if err != nil {
+			return err
+		}
+		for _, row := range p.Remotes {
+			if row.Name != r.name {
+				continue
+			}
+			if row.State != state || (len(words) == 0) != (len(row.Problems) == 0) {
+				return fmt.Errorf("remote %s is %s with problems %v, want %s with %q", r.name, row.State, row.Problems, state, words)
+			}
+			if len(words) == 0 {
+				return nil
+			}
+		problems:
+			for _, problem := range row.Problems {
+				for _, word := range words {
+					if !strings.Contains(problem.Part+": "+problem.Cause, word) {
+						continue problems
+					}
+				}
+				return nil
+			}
+			return fmt.Errorf("remote %s has problems %v, want one with %q", r.name, row.Problems, words)
+		}
+		return fmt.Errorf("remote %s is not on the page", r.name)
+	}
+}
+
+// told is an Event as the tests compare them: how often it was seen is in it, for
+// it must not be one for each try.
+type told struct {
+	object, kind, reason string
+	count                int32
+}
+
+// events are the Events of a namespace of the local cluster about an object, KIND/NAME.
+func (e *env) events(namespace, object string) ([]corev1.Event, error) {
+	kind, name, _ := strings.Cut(object, "/")
+	list, err := e.local.CoreV1().Events(namespace).List(e.ctx, metav1.ListOptions{
+		FieldSelector: "involvedObject.kind=" + kind + ",involvedObject.name=" + name,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list.Items, nil
+}
+
+// told checks that there is exactly one Event of a reason about an object
+// (KIND/NAME), seen once, whose message has these words, and that the daemon
+// has said nothing else of that object.
+func (e *env) told(namespace, object, kind, reason string, words ...string) func() error {
+	return func() error {
+		events, err := e.events(namespace, object)
+		if err != nil {
+			return err
+		}
+		var got []told
+		for _, event := range events {
+			got = append(got, told{object, event.Type, event.Reason, max(event.Count, 1)})
+		}
+		want := told{object, kind, reason, 1}
+		if len(got) != 1 || got[0] != want {
+			return fmt.Errorf("Events %+v, want one: %+v", got, want)
+		}
+		for _, word := range words {
+			if !strings.Contains(events[0].Message, word) {
+				return fmt.Errorf("Event %s says %q, want %q in it", reason, events[0].Message, word)
+			}
+		}
+		if source := events[0].Source.Component; source != "service-mirror" {
+			return fmt.Errorf("Event %s is from %q", reason, source)
+		}
+		return nil
+	}
+}
