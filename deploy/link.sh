@@ -351,7 +351,7 @@ until answer=$(uid_of linked 2>"$work/error"); do
 	case $(cat "$work/error") in
 	*Unauthorized* | *Forbidden* | *'must be logged in'*)
 		tries=$((tries + 1))
-		[ $tries -lt 15 ] || die "the API server at $server refuses the token: $(cat "$work/error")"
+		[ $tries -lt 15 ] || die "the API server at $server refuses the token: is it another cluster? $(cat "$work/error")"
 		sleep 1
 		;;
 	*x509* | *certificate*) die "$server cannot be trusted with $ca_from: say --ca. $(tail -n 1 "$work/error")" ;;

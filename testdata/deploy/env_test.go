@@ -74,6 +74,12 @@ func (e *env) link(args ...string) string {
 	e.cleanup(func(e *env) {
 		e.kubectl(paris, "delete", "--ignore-not-found", "-k", shipped("remote"))
 	})
+	return e.linkAgain(args...)
+}
+
+// linkAgain is link where something else cleans up.
+func (e *env) linkAgain(args ...string) string {
+	e.Helper()
 	out, err := e.tryLink(append([]string{"paris", "--server", paris.config.Host}, args...)...)
 	e.must(err)
 	return out

@@ -86,7 +86,7 @@ func TestLink(t *testing.T) {
 	t.Run("again nothing changes", func(t *testing.T) {
 		e := newEnv(t)
 		before := e.versions()
-		if says := e.link(); !strings.Contains(says, "it is there already") {
+		if says := e.linkAgain(); !strings.Contains(says, "it is there already") {
 			t.Errorf("it says:\n%s", says)
 		}
 		if after := e.versions(); !slices.Equal(after, before) {
@@ -100,14 +100,14 @@ func TestLink(t *testing.T) {
 	})
 	t.Run("other keys", func(t *testing.T) {
 		e := newEnv(t)
-		e.link("gateway=ingress/gateway", "gateway-port=http,cluster-domain=paris.example", "namespaces=default,ingress")
+		e.linkAgain("gateway=ingress/gateway", "gateway-port=http,cluster-domain=paris.example", "namespaces=default,ingress")
 		e.arguments(berlin, remoteArgument+gatewayKey+",gateway-port=http,cluster-domain=paris.example,namespaces=default,ingress")
 	})
 	t.Run("a new token", func(t *testing.T) {
 		e := newEnv(t)
 		old := e.remotes()["paris.kubeconfig"]
 		e.must(paris.CoreV1().Secrets(ours).Delete(e.ctx, reader, metav1.DeleteOptions{}))
-		e.link("gateway=ingress/gateway")
+		e.linkAgain("gateway=ingress/gateway")
 		fresh := e.remotes()["paris.kubeconfig"]
 		if string(old) == string(fresh) {
 			t.Error("the kubeconfig is the same")
@@ -175,7 +175,7 @@ func TestLinkInTwoParts(t *testing.T) {
 		`[{"op": "add", "path": "/spec/template/spec/containers/0/args", "value": ["-v=1", "--gateway=a/b", "--remote", "paris=/old", "-v=2"]}]`)
 	e.link()
 	e.arguments("-v=1", "--gateway=a/b", "--remote", strings.TrimPrefix(remoteArgument, "--remote="), "-v=2")
-	e.link("gateway=ingress/gateway")
+	e.linkAgain("gateway=ingress/gateway")
 	e.arguments("-v=1", "--gateway=a/b", "--remote", strings.TrimPrefix(remoteArgument, "--remote=")+gatewayKey, "-v=2")
 	_, err := e.tryLink("paris", "--undo")
 	e.must(err)
@@ -216,7 +216,7 @@ func TestLinkRefuses(t *testing.T) {
 		{"paris gateway=ingress/gateway", "Pods in london cannot reach that: say --server"},
 		{"london gateway=ingress/gateway " + server, "are one cluster"},
 		{"rome gateway=ingress/gateway", "does not answer in context rome"},
-		{"paris gateway=ingress/gateway --server=" + london.config.Host + " --ca=" + otherCA, "another cluster answers"},
+		{"paris gateway=ingress/gateway --server=" + london.config.Host + " --ca=" + otherCA, "refuses the token: is it another cluster?"},
 		{"paris gateway=ingress/gateway " + server + " --ca=" + otherCA, "cannot be trusted"},
 		{"paris gateway=ingress/gateway namespaces=nowhere " + server, `"nowhere" not found`},
 	} {
