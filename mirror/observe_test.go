@@ -2,10 +2,12 @@ package mirror
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -309,6 +311,39 @@ func TestREADMEHasEveryMetricAndReason(t *testing.T) {
 	for _, reason := range reasons {
 		if !strings.Contains(string(readme), "`"+string(reason)+"`") {
 			t.Errorf("the README does not have reason %s", reason)
+		}
+	}
+}
+
+// The alerts and the dashboard ask for what there is.
+func TestMonitoringAsksForMetricsThatExist(t *testing.T) {
+	metrics := NewMetrics("", []string{"paris"}, func() status.Page {
+		return status.Page{Remotes: []status.Remote{{Name: "paris", Gateways: []status.Gateway{{Name: "a/b"}}}}}
+	})
+	families, err := metrics.Gatherer().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, family := range families {
+		known[family.GetName()], known[family.GetName()+"_bucket"] = true, true
+	}
+	for _, file := range []string{"alerts.yaml", "dashboard.json"} {
+		text, err := os.ReadFile("../deploy/monitoring/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := regexp.MustCompile(`service_mirror_[a-z_]+`).FindAllString(string(text), -1)
+		if len(names) < 5 {
+			t.Errorf("%s asks for %d metrics", file, len(names))
+		}
+		for _, name := range names {
+			if !known[name] {
+				t.Errorf("%s asks for %s, which is not there", file, name)
+			}
+		}
+		if file == "dashboard.json" && !json.Valid(text) {
+			t.Errorf("%s is no JSON", file)
 		}
 	}
 }
