@@ -223,7 +223,7 @@ func (v *view) For(t time.Time) moment { return newMoment("for "+span(max(0, v.N
 func (v *view) Clock() moment { return newMoment(v.Now.UTC().Format("15:04:05 UTC"), v.Now) }
 
 // Title is the page's; browsers show its beginning in a tab.
-func (v *view) Title() string { return fmt.Sprintf("%s: %s, service-mirror", text(v.Local), v.Verdict) }
+func (v *view) Title() string { return fmt.Sprintf("%s: %s, service-mirror", v.Verdict, text(v.Local)) }
 
 // Blemished tells whether any of the rows has a reason to show.
 func (v *view) Blemished() bool {

@@ -74,6 +74,7 @@ type tab struct {
 	*testing.T
 	ctx context.Context
 	url string // of the page, with a slash at its end
+	of  status.Page
 
 	mu       sync.Mutex
 	requests []string // for documents and all else
@@ -107,7 +108,7 @@ func openAt(t *testing.T, p status.Page, w window, path string) *tab {
 	t.Cleanup(closeTab)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	t.Cleanup(cancel)
-	b := &tab{T: t, ctx: ctx, url: server.URL + path}
+	b := &tab{T: t, ctx: ctx, url: server.URL + path, of: p}
 	if err := chromedp.Listen(ctx, b.listen); err != nil {
 		t.Fatal(err)
 	}

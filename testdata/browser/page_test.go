@@ -61,7 +61,7 @@ func TestPages(t *testing.T) {
 // isUnharmed looks for what a text of a remote could have done.
 func (b *tab) isUnharmed() {
 	b.Helper()
-	if title := evaluate[string](b, `document.title`); !strings.HasPrefix(title, "london: ") {
+	if title := evaluate[string](b, `document.title`); !strings.HasSuffix(title, ": "+b.of.Local+", service-mirror") {
 		b.Errorf("the title is %q", title)
 	}
 	if n := evaluate[int](b, `document.querySelectorAll("script, img, iframe, object, embed, [onerror], [onload], [style]").length`); n != 0 {
@@ -149,7 +149,7 @@ func (b *tab) isLegible() {
 // isNamed looks at what those hear who do not see the page.
 func (b *tab) isNamed() {
 	b.Helper()
-	if headings := evaluate[string](b, `[...document.querySelectorAll("h1, h2")].map(h => h.tagName + " " + h.textContent).join(", ")`); headings != "H1 london, H2 Remotes, H2 Mirrors" {
+	if headings := evaluate[string](b, `[...document.querySelectorAll("h1, h2")].map(h => h.tagName + " " + h.textContent).join(", ")`); headings != "H1 "+b.of.Local+", H2 Remotes, H2 Mirrors" {
 		b.Errorf("headings: %s", headings)
 	}
 	for what, expression := range map[string]string{
@@ -257,6 +257,7 @@ func TestPaper(t *testing.T) {
 	b := open(t, thousands(), window{"paper", 1000, "dark"})
 	b.goes("")
 	b.media("print", "light")
+	b.shoot("paper") // what is hidden until then appears with a frame
 	for selector, visible := range map[string]bool{"form": false, ".pager ul": false, "caption": true, ".remote:not([open]) dl": true} {
 		if got := evaluate[bool](b, `document.querySelector(`+strconv.Quote(selector)+`).checkVisibility({contentVisibilityAuto: true})`); got != visible {
 			t.Errorf("on paper %s is seen: %t", selector, got)

@@ -19,7 +19,7 @@ func now() time.Time { return time.Now().Truncate(time.Second) }
 
 // nothing is a daemon that was just started, and told of no remote.
 func nothing() status.Page {
-	return status.Page{Local: "london", Version: "v1.0.0", Started: now().Add(-20 * time.Second), Now: now(), Synced: true}
+	return status.Page{Local: "https://kubernetes-control-plane.london.example.com:6443", Version: "v1.0.0", Started: now().Add(-20 * time.Second), Now: now(), Synced: true}
 }
 
 // three is a small installation in which something of each kind is not well.
