@@ -103,7 +103,10 @@ type timedLock struct {
 	held  atomic.Bool // it has been, in this term
 	// beforeRelease has what is being written come to its end.
 	beforeRelease func(context.Context)
-	mu            sync.Mutex
+
+	mu     sync.Mutex
+	second int64     // of the last renewal, since 1970
+	seen   time.Time // when the first renewal of that second was asked for
 }
 
 // Create implements resourcelock.Interface.
@@ -131,7 +134,12 @@ func (l *timedLock) write(ctx context.Context, record resourcelock.LeaderElectio
 		return err
 	}
 	if mine {
-		l.fence.open(asked)
+		// Others tell a renewal by the second of its time (LeaderElectionRecord): of
+		// several in one second they see the first, and count from that.
+		if second := record.RenewTime.Unix(); second != l.second {
+			l.second, l.seen = second, asked
+		}
+		l.fence.open(l.seen)
 		l.held.Store(true)
 	}
 	return nil

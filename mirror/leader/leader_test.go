@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
 )
 
 var lease = cache.NewObjectName("service-mirror", "service-mirror")
@@ -191,6 +192,34 @@ func TestFenceClosesUnderARequest(t *testing.T) {
 	if resp, err := client.Post(server.URL, "text/plain", strings.NewReader("x")); err == nil || asked.Load() > 0 {
 		t.Errorf("it was sent: %v, %v", resp, err)
 	}
+}
+
+// Others see one renewal a second at most: the fence must not count from a later one.
+func TestFenceCountsFromWhatOthersSee(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const short = 3 * time.Second // renewed every 0.4 s
+		fence := NewFence(short)
+		lock := &timedLock{fence: fence, Interface: &resourcelock.LeaseLock{LockConfig: resourcelock.ResourceLockConfig{Identity: "a"}}}
+		renew := func() {
+			record := resourcelock.LeaderElectionRecord{HolderIdentity: "a", RenewTime: metav1.Now()}
+			if err := lock.write(t.Context(), record, func() error { return nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		renew() // the bubble's time begins with a whole second
+		wait(400 * time.Millisecond)
+		renew()
+		wait(400 * time.Millisecond)
+		renew()
+		wait(short - 800*time.Millisecond)
+		if fence.isOpen() {
+			t.Error("it is open when another may have taken over")
+		}
+		renew()
+		if !fence.isOpen() {
+			t.Error("it is closed after a renewal in another second")
+		}
+	})
 }
 
 func TestFenceOpensForItsLease(t *testing.T) {
