@@ -4,6 +4,7 @@ package leader
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,6 +102,8 @@ type timedLock struct {
 	resourcelock.Interface
 	fence *Fence
 	held  atomic.Bool // it has been, in this term
+	// holder is who held it when it was last read.
+	holder atomic.Pointer[string]
 	// beforeRelease has what is being written come to its end.
 	beforeRelease func(context.Context)
 
@@ -108,6 +111,19 @@ type timedLock struct {
 	second int64     // of the last renewal, since 1970
 	seen   time.Time // when the first renewal of that second was asked for
 }
+
+// Get implements resourcelock.Interface.
+func (l *timedLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	record, raw, err := l.Interface.Get(ctx)
+	if err == nil {
+		l.holder.Store(&record.HolderIdentity)
+	}
+	return record, raw, err
+}
+
+// errNotOurs keeps an elector that was stopped, and still takes itself for the
+// holder, from releasing another's lease.
+var errNotOurs = errors.New("another holds the lease: it is not released")
 
 // Create implements resourcelock.Interface.
 func (l *timedLock) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
@@ -128,6 +144,9 @@ func (l *timedLock) write(ctx context.Context, record resourcelock.LeaderElectio
 		l.fence.close()
 		if l.held.Load() {
 			l.beforeRelease(ctx)
+		}
+		if holder := l.holder.Load(); holder != nil && *holder != l.Identity() {
+			return errNotOurs
 		}
 	}
 	if err := write(); err != nil {

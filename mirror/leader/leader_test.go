@@ -194,6 +194,38 @@ func TestFenceClosesUnderARequest(t *testing.T) {
 	}
 }
 
+// One that was stopped, and takes itself for the holder, must not release what
+// is another's by now.
+func TestAnothersLeaseIsNotReleased(t *testing.T) {
+	client := fake.NewSimpleClientset()
+	lock := func(name string) *timedLock {
+		return &timedLock{fence: NewFence(duration), beforeRelease: func(context.Context) {}, Interface: &resourcelock.LeaseLock{
+			LeaseMeta: metav1.ObjectMeta{Namespace: lease.Namespace, Name: lease.Name}, Client: client.CoordinationV1(),
+			LockConfig: resourcelock.ResourceLockConfig{Identity: name},
+		}}
+	}
+	a, b := lock("a"), lock("b")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(a.Create(t.Context(), resourcelock.LeaderElectionRecord{HolderIdentity: "a"}))
+	_, _, err := b.Get(t.Context())
+	must(err)
+	must(b.Update(t.Context(), resourcelock.LeaderElectionRecord{HolderIdentity: "b"}))
+	_, _, err = a.Get(t.Context()) // as client-go does before it releases
+	must(err)
+	if err := a.Update(t.Context(), resourcelock.LeaderElectionRecord{}); !errors.Is(err, errNotOurs) {
+		t.Errorf("got %v", err)
+	}
+	if record, _, err := b.Get(t.Context()); err != nil || record.HolderIdentity != "b" {
+		t.Errorf("got %+v, %v", record, err)
+	}
+	must(b.Update(t.Context(), resourcelock.LeaderElectionRecord{}))
+}
+
 // Others see one renewal a second at most: the fence must not count from a later one.
 func TestFenceCountsFromWhatOthersSee(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
