@@ -285,6 +285,7 @@ if [ -z "$(values namespaces)" ]; then
 else
 	step "$name: a ServiceAccount that may read Services in $(values namespaces | tr '\n' ' ')($here/remote)"
 	quietly paris apply -k "$here/remote/account"
+	quietly paris apply -k "$here/remote/identity"
 	for one in $(values namespaces | tr ',' ' '); do
 		quietly permit namespace "$one"
 	done

@@ -73,6 +73,7 @@ func (e *env) link(args ...string) string {
 	e.Helper()
 	e.cleanup(func(e *env) {
 		e.kubectl(paris, "delete", "--ignore-not-found", "-k", shipped("remote"))
+		e.kubectl(paris, "delete", "--ignore-not-found", "-k", shipped("remote/identity"))
 	})
 	return e.linkAgain(args...)
 }

@@ -124,8 +124,8 @@ func TestEveryManifest(t *testing.T) {
 			t.Errorf("%s is in no kustomization", path)
 		}
 	}
-	if alone != 6 {
-		t.Errorf("%d kustomizations stand alone, want local, remote and its four parts", alone)
+	if alone != 7 {
+		t.Errorf("%d kustomizations stand alone, want local, remote and its five parts", alone)
 	}
 	for _, component := range []string{"create-namespaces", "endpointslices"} {
 		_, err := kubectl(e.ctx, "--context", london.name, "apply", "--dry-run=server", "-k", e.localWith(component))

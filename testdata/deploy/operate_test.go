@@ -1,0 +1,79 @@
+package deploy
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// exec runs the program in the Pod once more, as kubectl exec does.
+func (p *pod) exec(args ...string) (string, error) {
+	p.env.Helper()
+	cmd := p.env.ownImage().command(p.root, args...)
+	cmd.Env, cmd.SysProcAttr = p.cmd.Env, p.cmd.SysProcAttr
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// What a user does before and after, in the daemon's Pod and so with its permissions.
+func TestOperate(t *testing.T) {
+	e := newEnv(t)
+	e.namespace("shop", london, paris)
+	e.gateway("203.0.113.1")
+	e.apply(london, shipped("local"))
+	e.link("gateway=ingress/gateway")
+	p := e.runPod()
+	e.export("shop", "bar", 80)
+	e.mirrored("shop", "bar-paris", 80, byKubernetes, "203.0.113.1:8080")
+
+	remotes := e.container().Args
+	// Marked with + is what is well.
+	if out, err := p.exec(append(slices.Clone(remotes), "--check")...); err != nil || !strings.HasPrefix(out, "+ ") || strings.Contains(out, "\n- ") || strings.Contains(out, "\n! ") {
+		t.Errorf("--check: %v\n%s", err, out)
+	}
+	since, there := e.mark(london), e.mark(paris)
+	if out, err := p.exec(append(slices.Clone(remotes), "--dry-run")...); err != nil {
+		t.Errorf("--dry-run: %v\n%s", err, out)
+	}
+	p.stop()
+	_, err := e.tryLink("paris", "--undo")
+	e.must(err)
+	if out, err := p.exec("--prune-dry-run", "paris"); err != nil || !strings.Contains(out, "shop/bar-paris") {
+		t.Errorf("--prune-dry-run: %v\n%s", err, out)
+	}
+	if _, err := london.CoreV1().Services("shop").Get(e.ctx, "bar-paris", metav1.GetOptions{}); err != nil {
+		t.Errorf("after --prune-dry-run: %v", err)
+	}
+	if out, err := p.exec("--prune", "paris"); err != nil {
+		t.Errorf("--prune: %v\n%s", err, out)
+	}
+	e.gone("shop", "bar-paris")
+	for _, r := range append(e.requests(london, ours, since), e.requests(paris, reader, there)...) {
+		if r.ResponseStatus.Code == 403 {
+			t.Errorf("refused: %v", r)
+		}
+	}
+}
+
+// A cluster can have both sides: its own mirrors, and Services that another one mirrors.
+func TestBothSides(t *testing.T) {
+	e := newEnv(t)
+	e.apply(london, shipped("remote"))
+	e.apply(london, shipped("local"))
+	e.kubectl(london, "apply", "-k", shipped("remote"))
+	namespace, err := london.CoreV1().Namespaces().Get(e.ctx, ours, metav1.GetOptions{})
+	e.must(err)
+	if namespace.Labels["pod-security.kubernetes.io/enforce"] != "restricted" {
+		t.Errorf("the namespace has the labels %v", namespace.Labels)
+	}
+	for _, g := range e.grants(london, reader) {
+		if g.verb != "list" && g.verb != "watch" && g.verb != "get" {
+			t.Errorf("%s may %v", reader, g)
+		}
+	}
+	if len(e.grants(london, ours)) == 0 || len(e.grants(london, reader)) == 0 {
+		t.Error("one of the two may do nothing")
+	}
+}
