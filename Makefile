@@ -50,6 +50,7 @@ traffic: race cluster
 
 # What is in deploy/, applied to real API servers; the image, without a registry.
 manifests: race cluster
+	testdata/deploy/setup.sh $(BUILD)
 	cd testdata/deploy && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 20m ./...
 
 # The status page in a real browser.
