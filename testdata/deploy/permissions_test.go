@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -163,12 +162,3 @@ func (e *env) permissions(c *cluster, account string, since int64, excused func(
 func streams(g grant) bool { return g.verb == "list" }
 
 func nothing(grant) bool { return false }
-
-// paths are the resources of requests, for a message.
-func paths(requests []request) string {
-	var all []string
-	for _, r := range requests {
-		all = append(all, r.String())
-	}
-	return strings.Join(all, "\n")
-}
