@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -175,49 +176,49 @@ func (d *daemon) shows(r *remote, state string, words ...string) func() error {
 	}
 }
 
-// told is an Event as the tests compare them: how often it was seen is in it, for
-// it must not be one for each try.
-type told struct {
-	object, kind, reason string
-	count                int32
+// event is an Event of the daemon's as the tests compare them. How often it was seen
+// belongs to it: a try that fails again must not be told again.
+type event struct {
+	kind, reason string // kind: Normal, Warning
+	count        int32
 }
 
-// events are the Events of a namespace of the local cluster about an object, KIND/NAME.
-func (e *env) events(namespace, object string) ([]corev1.Event, error) {
+// events are what the daemon has told of an object, KIND/NAME, of the local
+// cluster, in the order in which it began to; about narrows them to those whose
+// message has that word.
+func (e *env) events(namespace, object, about string) (all []event, messages []string, err error) {
 	kind, name, _ := strings.Cut(object, "/")
 	list, err := e.local.CoreV1().Events(namespace).List(e.ctx, metav1.ListOptions{
 		FieldSelector: "involvedObject.kind=" + kind + ",involvedObject.name=" + name,
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return list.Items, nil
+	slices.SortFunc(list.Items, func(a, b corev1.Event) int { return a.FirstTimestamp.Compare(b.FirstTimestamp.Time) })
+	for _, one := range list.Items {
+		if one.Source.Component == "service-mirror" && strings.Contains(one.Message, about) {
+			all = append(all, event{one.Type, one.Reason, one.Count})
+			messages = append(messages, one.Message)
+		}
+	}
+	return all, messages, nil
 }
 
-// told checks that there is exactly one Event of a reason about an object
-// (KIND/NAME), seen once, whose message has these words, and that the daemon
-// has said nothing else of that object.
-func (e *env) told(namespace, object, kind, reason string, words ...string) func() error {
+// tells checks that all that is told of an object is one Event of a reason, seen
+// once, whose message has these words.
+func (e *env) tells(namespace, object, reason string, words ...string) func() error {
 	return func() error {
-		events, err := e.events(namespace, object)
+		got, messages, err := e.events(namespace, object, "")
 		if err != nil {
 			return err
 		}
-		var got []told
-		for _, event := range events {
-			got = append(got, told{object, event.Type, event.Reason, max(event.Count, 1)})
-		}
-		want := told{object, kind, reason, 1}
-		if len(got) != 1 || got[0] != want {
-			return fmt.Errorf("Events %+v, want one: %+v", got, want)
+		if want := []event{{corev1.EventTypeWarning, reason, 1}}; !slices.Equal(got, want) {
+			return fmt.Errorf("Events %v %q about %s, want %v", got, messages, object, want)
 		}
 		for _, word := range words {
-			if !strings.Contains(events[0].Message, word) {
-				return fmt.Errorf("Event %s says %q, want %q in it", reason, events[0].Message, word)
+			if !strings.Contains(messages[0], word) {
+				return fmt.Errorf("Event %s says %q, want %q in it", reason, messages[0], word)
 			}
-		}
-		if source := events[0].Source.Component; source != "service-mirror" {
-			return fmt.Errorf("Event %s is from %q", reason, source)
 		}
 		return nil
 	}
