@@ -43,16 +43,16 @@ func newReplicas(t *testing.T, duration time.Duration) *replicas {
 	return &replicas{e, []string{"--leader-elect", "--leader-elect-lease", e.id + "/mirror", "--leader-elect-duration", duration.String()}}
 }
 
-// user makes another ServiceAccount that may do what the test's own may, and
-// returns its token.
-func (e *env) user(name string) string {
+// user makes another ServiceAccount with a ClusterRole, as the test's own which has
+// the test's name, and returns its token.
+func (e *env) user(name, role string) string {
 	e.Helper()
 	_, err := e.local.CoreV1().ServiceAccounts(e.id).Create(e.ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	e.must(err)
 	_, err = e.local.RbacV1().ClusterRoleBindings().Create(e.ctx, &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: e.id, Name: name}},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: e.id},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
 	}, metav1.CreateOptions{})
 	e.must(err)
 	e.Cleanup(func() {
@@ -69,7 +69,7 @@ func (rs *replicas) start(name string, through *proxy, remotes ...*remote) *repl
 	rs.Helper()
 	user := rs.id + "-" + name
 	kubeconfig := rs.TempDir() + "/" + name
-	token := rs.user(user)
+	token := rs.user(user, rs.id)
 	server, ca := rs.local.config.Host, rs.local.config.CAData
 	if through != nil {
 		server, ca = "https://"+through.address, through.ca
