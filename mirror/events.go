@@ -3,7 +3,6 @@ package mirror
 import (
 	"context"
 	"os"
-	"strings"
 	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
@@ -86,5 +85,5 @@ func (e *Events) remote(cluster string, p remote.Problem) {
 		e.tell(e.pod, corev1.EventTypeNormal, what+"Recovered", "remote "+cluster+": "+p.Part+" is well again")
 		return
 	}
-	e.tell(e.pod, corev1.EventTypeWarning, what+"Failing", "remote "+cluster+": "+p.Part+": "+strings.ReplaceAll(p.Cause, "\n", "; "))
+	e.tell(e.pod, corev1.EventTypeWarning, what+"Failing", "remote "+cluster+": "+p.Part+": "+p.Cause)
 }

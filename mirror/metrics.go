@@ -125,7 +125,7 @@ type collector struct {
 	overview func() status.Page
 	clusters []string
 
-	leader, mirrors, problems, up, since, sync, event, addresses *prometheus.Desc
+	leader, mirrors, problems, up, failing, since, sync, event, addresses *prometheus.Desc
 }
 
 func newCollector(name func(string) string, clusters []string, overview func() status.Page) *collector {
@@ -138,6 +138,7 @@ func newCollector(name func(string) string, clusters []string, overview func() s
 		mirrors:   desc("mirrors", "Exported Services and what stands of their mirrors, by remote cluster and state.", "cluster", "state"),
 		problems:  desc("problems", "What is wrong with mirrors, by remote cluster and reason.", "cluster", "reason"),
 		up:        desc("remote_up", "1 where a remote cluster's exports are known and followed, else 0.", "cluster"),
+		failing:   desc("remote_problems", "What is wrong with a remote cluster, by what fails.", "cluster", "part"),
 		since:     desc("remote_state_since_timestamp_seconds", "When a remote cluster came up or went down; 0: it was never heard of.", "cluster"),
 		sync:      desc("remote_last_sync_timestamp_seconds", "When all exports of a remote cluster were known; 0: never.", "cluster"),
 		event:     desc("remote_last_event_timestamp_seconds", "When a watch on a remote cluster last said something; 0: never.", "cluster"),
@@ -147,7 +148,7 @@ func newCollector(name func(string) string, clusters []string, overview func() s
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{c.leader, c.mirrors, c.problems, c.up, c.since, c.sync, c.event, c.addresses} {
+	for _, desc := range []*prometheus.Desc{c.leader, c.mirrors, c.problems, c.up, c.failing, c.since, c.sync, c.event, c.addresses} {
 		to <- desc
 	}
 }
@@ -209,6 +210,13 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 			up = 1
 		}
 		gauge(c.up, up, cluster)
+		failing := map[string]int{}
+		for _, problem := range r.Problems {
+			failing[remote.Problem(problem).Kind()]++
+		}
+		for _, kind := range remote.Kinds {
+			gauge(c.failing, float64(failing[kind]), cluster, kind)
+		}
 		gauge(c.since, seconds(r.Since), cluster)
 		gauge(c.sync, seconds(r.LastSync), cluster)
 		gauge(c.event, seconds(r.LastEvent), cluster)

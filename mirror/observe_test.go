@@ -96,7 +96,7 @@ func TestEventsOfARemote(t *testing.T) {
 		told := w.remotes["paris"].hooks.Told
 		told("paris", remote.Problem{Part: "kubeconfig", Cause: "no such file"})
 		expectEvents(w.T, recorder) // another replica leads, and tells it
-		w.remotes["paris"].problems = []remote.Problem{{Part: "gateway a/b", Cause: "no address\nand more"}}
+		w.remotes["paris"].problems = []remote.Problem{{Part: "gateway a/b", Cause: "no address; and more"}}
 		w.settle()
 		expectEvents(w.T, recorder, "Warning GatewayFailing remote paris: gateway a/b: no address; and more")
 		told("paris", remote.Problem{Part: "watch of exported Services", Cause: "connection refused"})

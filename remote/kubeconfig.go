@@ -78,7 +78,7 @@ func digest(files []string) ([]byte, error) {
 	for _, file := range files {
 		content, err := os.ReadFile(file)
 		if err != nil {
-			return nil, fmt.Errorf("kubeconfig: %w", err)
+			return nil, err
 		}
 		fmt.Fprintf(hash, "%d\n", len(content))
 		hash.Write(content)

@@ -9,6 +9,7 @@ package remote
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -222,6 +223,9 @@ func (r *Remote) connect(file *kubeconfig) *connection {
 	}
 	c := newConnection(r)
 	client, err := r.newClient(r.options.Client.Tune(cfg, r.spec.Name, &c.network))
+	if err != nil {
+		err = fmt.Errorf("%s: %w", r.spec.Kubeconfig, err)
+	}
 	r.state.report(partKubeconfig, err)
 	if err != nil {
 		file.again() // a certificate may be half written

@@ -36,9 +36,33 @@ const (
 	partExports    = "watch of exported Services" // of a namespace: with more words
 )
 
+// The kinds of problems.
+const (
+	KubeconfigProblem = "kubeconfig"
+	IdentityProblem   = "identity"
+	ExportsProblem    = "exports"
+	GatewayProblem    = "gateway" // its Service, its addresses, or its reserved ports
+)
+
+// Kinds are all kinds of problems.
+var Kinds = []string{KubeconfigProblem, IdentityProblem, ExportsProblem, GatewayProblem}
+
+// Kind is the problem's part, without names.
+func (p Problem) Kind() string {
+	switch {
+	case p.Part == partKubeconfig:
+		return KubeconfigProblem
+	case p.Part == partIdentity:
+		return IdentityProblem
+	case strings.HasPrefix(p.Part, partExports):
+		return ExportsProblem
+	}
+	return GatewayProblem
+}
+
 // Vital tells a problem that keeps everything from arriving.
 func (p Problem) Vital() bool {
-	return p.Part == partKubeconfig || p.Part == partIdentity || strings.HasPrefix(p.Part, partExports)
+	return p.Kind() != GatewayProblem
 }
 
 // report is told how a part of the remote fares; nil is well.
@@ -47,18 +71,22 @@ func (s *state) report(part string, err error) {
 	defer s.mu.Unlock()
 	defer s.judge()
 	before, failing := s.causes[part]
+	var cause string
+	if err != nil {
+		cause = brief(part, err)
+	}
 	switch {
 	case err == nil && failing:
 		delete(s.causes, part)
 		s.logger.Info("Remote is well again", "part", part, "wasFailingWith", before)
 		s.told(Problem{Part: part})
-	case err != nil && (!failing || before != Cause(err)):
+	case err != nil && (!failing || before != cause):
 		if s.causes == nil {
 			s.causes = map[string]string{}
 		}
-		s.causes[part] = Cause(err)
+		s.causes[part] = cause
 		s.logger.Info("Remote is not well; what is known of it stays", "part", part, "err", strings.ReplaceAll(fmt.Sprintf("%.1000v", err), "\n", "; "))
-		s.told(Problem{Part: part, Cause: fmt.Sprintf("%.1000v", err)})
+		s.told(Problem{Part: part, Cause: cause})
 	}
 }
 
@@ -81,6 +109,17 @@ func (s *state) now() (problems []Problem, down bool, since time.Time) {
 		problems = append(problems, Problem{part, s.causes[part]})
 	}
 	return problems, s.down, s.since
+}
+
+// brief is what an error says that is the same at each try. Of files it says
+// which; a hint that client-go adds to some of the tries is after a blank line.
+func brief(part string, err error) string {
+	text := Cause(err)
+	if part == partKubeconfig {
+		text = fmt.Sprintf("%.1000s", err)
+	}
+	text, _, _ = strings.Cut(text, "\n\n")
+	return strings.ReplaceAll(text, "\n", "; ")
 }
 
 // Cause is the innermost text of an error: without the addresses and ports that

@@ -85,3 +85,28 @@ func TestStateTellsPartsApart(t *testing.T) {
 		t.Error(&log)
 	}
 }
+
+// What is told says which file it is about, and is the same at each try.
+func TestCauses(t *testing.T) {
+	dial := fmt.Errorf("Get https://192.0.2.1:1234: %w", errors.New("connection refused"))
+	for _, test := range []struct {
+		part  string
+		err   error
+		cause string
+		kind  string
+	}{
+		{partExports + " in namespace a", dial, "connection refused", ExportsProblem},
+		{partIdentity, dial, "connection refused", IdentityProblem},
+		{"gateway a/b", errors.Join(errors.New("no address"), errors.New("no port")), "no address; no port", GatewayProblem},
+		{partKubeconfig, fmt.Errorf("open /a/token: %w", errors.New("no such file")), "open /a/token: no such file", KubeconfigProblem},
+		{partExports, errors.New("exec: executable x not found\n\nIt looks like a hint"), "exec: executable x not found", ExportsProblem},
+	} {
+		var told Problem
+		s := state{logger: new(logBuffer).logger(), told: func(p Problem) { told = p }}
+		s.report(test.part, test.err)
+		problems, _, _ := s.now()
+		if want := (Problem{test.part, test.cause}); told != want || len(problems) != 1 || problems[0] != want || told.Kind() != test.kind {
+			t.Errorf("%v: %v of kind %s is told, and is %v; want %v of kind %s", test.err, told, told.Kind(), problems, want, test.kind)
+		}
+	}
+}

@@ -80,7 +80,7 @@ func TestOneLeadsAndTheOtherTakesOver(t *testing.T) {
 
 		a.stop()
 		a.is(false, false)
-		wait(3 * time.Second) // it was released
+		wait(5 * time.Second) // it was released: not the whole lease is waited for
 		b.is(true, true)
 		b.stop()
 		if b.terms.Load() != 1 {

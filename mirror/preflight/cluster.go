@@ -123,7 +123,8 @@ func remoteNeeds(spec remote.Spec) []need {
 			needs = append(needs, need{resource: "configmaps", namespace: name.Namespace, name: name.Name, verbs: read})
 		}
 	}
-	return append(needs, need{resource: "namespaces", name: metav1.NamespaceSystem, verbs: []string{"get"},
+	// A Namespace is in itself, as the authorizer sees it: a Role there is enough.
+	return append(needs, need{resource: "namespaces", namespace: metav1.NamespaceSystem, name: metav1.NamespaceSystem, verbs: []string{"get"},
 		why: "another cluster behind this kubeconfig would not be noticed"})
 }
 
@@ -170,7 +171,7 @@ func (n need) String() string {
 	if n.name != "" {
 		text += " " + n.name
 	}
-	if n.namespace != "" {
+	if n.namespace != "" && n.resource != "namespaces" {
 		text += " in namespace " + n.namespace
 	}
 	return text

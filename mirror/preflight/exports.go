@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
@@ -25,11 +26,9 @@ func (r *report) identity(ctx context.Context, client kubernetes.Interface, loca
 	if err != nil {
 		return // the permissions tell
 	}
-	if local != nil {
-		if own, err := local.client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{}); err == nil && own.UID == system.UID {
-			r.fail("its kubeconfig leads to the local cluster itself: give it the remote's")
-			return
-		}
+	if local != nil && local.namespaces[metav1.NamespaceSystem] == system.UID {
+		r.fail("its kubeconfig leads to the local cluster itself: give it the remote's")
+		return
 	}
 	if spec.UID != "" && spec.UID != system.UID {
 		r.fail("it is the cluster with UID %s, but uid=%s is expected: change the kubeconfig or the flag", system.UID, spec.UID)
@@ -135,23 +134,22 @@ func (r *report) exports(ctx context.Context, client kubernetes.Interface, local
 
 // target is what stands in the local cluster, as far as it may be read.
 type target struct {
-	client     kubernetes.Interface
 	services   map[cache.ObjectName]*corev1.Service
-	namespaces map[string]bool // nil: not known
+	namespaces map[string]types.UID // nil: not known
 }
 
 // look lists what a mirror may meet.
 func look(ctx context.Context, client kubernetes.Interface) *target {
-	t := &target{client: client, services: map[cache.ObjectName]*corev1.Service{}}
+	t := &target{services: map[cache.ObjectName]*corev1.Service{}}
 	if list, err := client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{}); err == nil {
 		for i := range list.Items {
 			t.services[cache.MetaObjectToName(&list.Items[i])] = &list.Items[i]
 		}
 	}
 	if list, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{}); err == nil {
-		t.namespaces = map[string]bool{}
+		t.namespaces = map[string]types.UID{}
 		for _, namespace := range list.Items {
-			t.namespaces[namespace.Name] = true
+			t.namespaces[namespace.Name] = namespace.UID
 		}
 	}
 	return t
@@ -166,7 +164,7 @@ func (t *target) obstacle(key cache.ObjectName, cluster string, createNamespaces
 			return fmt.Sprintf("the mirror of remote %s has the name %v", owner, key)
 		}
 	}
-	if t.namespaces != nil && !t.namespaces[key.Namespace] && !createNamespaces {
+	if t.namespaces != nil && t.namespaces[key.Namespace] == "" && !createNamespaces {
 		return fmt.Sprintf("namespace %s does not exist in the local cluster", key.Namespace)
 	}
 	return ""

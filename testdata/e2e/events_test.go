@@ -183,6 +183,8 @@ func TestBadRemotesAreTold(t *testing.T) {
 	t.Logf("the good one after %v", time.Since(start).Round(10*time.Millisecond))
 	e.soon("how they fare", d.measures(map[string]float64{
 		good.up(): 1, hole.up(): 0, missing.up(): 0, good.state("mirrored"): 1, hole.state("mirrored"): 0, missing.state("mirrored"): 0,
+	}), d.measures(map[string]float64{
+		hole.failing("exports"): 1, hole.failing("kubeconfig"): 0, missing.failing("kubeconfig"): 1, missing.failing("exports"): 0, good.failing("exports"): 0,
 	}), d.shows(hole, "down", "i/o timeout"), d.shows(missing, "down", "kubeconfig", "no such file"), d.shows(good, "up"))
 	one := []event{warned("RemoteFailing", 1)}
 	e.soon("what is told", missing.podTells(remoteReasons, one...), hole.podTells(remoteReasons, one...), good.podTells(remoteReasons))

@@ -108,6 +108,9 @@ func (r *remote) problem(reason string) string {
 	return fmt.Sprintf(`problems{cluster=%q,reason=%q}`, r.name, reason)
 }
 
+func (r *remote) failing(part string) string {
+	return fmt.Sprintf(`remote_problems{cluster=%q,part=%q}`, r.name, part)
+}
 func (r *remote) up() string { return fmt.Sprintf(`remote_up{cluster=%q}`, r.name) }
 
 // page is what the tests read of /status.json.

@@ -120,7 +120,7 @@ func TestCheck(t *testing.T) {
 	e.must(err)
 	doors.close()
 	hoped := [][]string{
-		{"! ", remoteName, "xxx will not be mirrored", "70 characters"}, {"! ", remoteName, "headless will not be mirrored"},
+		{"! ", remoteName, "xxx will not be mirrored", "characters"}, {"! ", remoteName, "headless will not be mirrored"},
 		{"! ", remoteName, "theirs will not be mirrored", "not ours"}, {"! ", remoteName, "-other/bar will not be mirrored", "namespace " + e.id + "-other does not exist"},
 		{"! ", remoteName, "does not answer at " + address + ":8080", "connection refused"},
 	}
