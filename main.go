@@ -341,7 +341,8 @@ func parse(args []string) (*config, error) {
 		wrong = append(wrong, err)
 	}
 	pruned := cmp.Or(cfg.prune, cfg.prunePlan)
-	if len(*remotes) == 0 && pruned == "" {
+	// A Deployment stands before the first remote is linked.
+	if len(*remotes) == 0 && pruned == "" && !cfg.election.On {
 		wrong.add("--remote", errors.New("no remote cluster is given"))
 	}
 	for _, text := range *remotes {

@@ -157,6 +157,13 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
+// One that takes part in an election is a Deployment, which may wait for its remotes.
+func TestRemotesMayComeLater(t *testing.T) {
+	if _, err := parse([]string{"--leader-elect", "--leader-elect-lease", "a/b"}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestHelpMentionsEveryFlag(t *testing.T) {
 	for _, flag := range []string{"--help", "-h"} {
 		var stdout, stderr bytes.Buffer

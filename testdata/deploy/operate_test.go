@@ -23,17 +23,18 @@ func TestOperate(t *testing.T) {
 	e.namespace("shop", london, paris)
 	e.gateway("203.0.113.1")
 	e.apply(london, shipped("local"))
+	e.runPod().stop() // it waits for its first remote
 	e.link("gateway=ingress/gateway")
 	p := e.runPod()
 	e.export("shop", "bar", 80)
 	e.mirrored("shop", "bar-paris", 80, byKubernetes, "203.0.113.1:8080")
 
+	since, there := e.mark(london), e.mark(paris)
 	remotes := e.container().Args
 	// Marked with + is what is well.
 	if out, err := p.exec(append(slices.Clone(remotes), "--check")...); err != nil || !strings.HasPrefix(out, "+ ") || strings.Contains(out, "\n- ") || strings.Contains(out, "\n! ") {
 		t.Errorf("--check: %v\n%s", err, out)
 	}
-	since, there := e.mark(london), e.mark(paris)
 	if out, err := p.exec(append(slices.Clone(remotes), "--dry-run")...); err != nil {
 		t.Errorf("--dry-run: %v\n%s", err, out)
 	}
