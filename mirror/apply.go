@@ -79,8 +79,9 @@ func (c *Controller) createPair(ctx context.Context, found *verdict, j job) erro
 		return err
 	}
 	err := c.writeService(ctx, found, j)
-	if apierrors.IsAlreadyExists(err) || rejected(err) {
-		// Whoever has the name does not want our Endpoints under it.
+	if apierrors.IsAlreadyExists(err) && !c.made(ctx, j.key, "services") || rejected(err) {
+		// A stranger that has the name does not want our Endpoints under it. Another
+		// replica that was quicker needs them.
 		made, now := j.changes.Create, c.local.live(j.key)
 		own := Objects{}
 		if made.Endpoints != nil {

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
@@ -365,6 +367,33 @@ func TestMirrorOfAnotherReplicaIsNoStrangers(t *testing.T) {
 					w.Errorf("%s", write.what)
 				}
 			}
+		})
+	}
+}
+
+// Where another replica made the Service in the moment between our Endpoints and
+// our Service, the Endpoints are that mirror's.
+func TestMirrorOfAnotherReplicaKeepsItsEndpoints(t *testing.T) {
+	for _, api := range []EndpointsAPI{UseEndpoints, UseEndpointSlices} {
+		run(t, Options{Policy: Policy{EndpointsAPI: api}}, paris, func(w *world) {
+			var once bool
+			w.server.setRefuse(func(action clienttesting.Action) error {
+				if create, ok := action.(clienttesting.CreateActionImpl); ok && action.GetResource().Resource == "services" && !once {
+					once = true
+					_, err := w.server.create("services", cache.NewObjectName("default", "bar-paris"), create.Object.DeepCopyObject())
+					must(err)
+				}
+				return nil
+			})
+			w.remotes["paris"].export(exportedBar())
+			w.settle()
+			w.wait(time.Minute)
+			for _, write := range w.server.wrote() {
+				if write.err == nil && !strings.HasPrefix(write.what, "create endpoint") {
+					w.Errorf("%s", write.what)
+				}
+			}
+			w.logged(0, "reason=")
 		})
 	}
 }
