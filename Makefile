@@ -5,6 +5,7 @@
 #   make test          everything: unit, race, fuzz seeds, end to end, traffic, manifests, page
 #   make unit          the unit tests alone
 #   make compat        end to end with the oldest supported Kubernetes on either side
+#   make soak          long random walks: three seeds of 10,000 steps; SEEDS="1 2", STEPS=500
 #   make release       archives for each platform, with checksums, in .build/release
 #   make image         the container image, in .build/service-mirror-image.tar
 
@@ -13,7 +14,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Tests that wait overlap; more at once than this only slow one another down.
 PARALLEL ?= 6
 
-.PHONY: build race demo test unit vet cluster e2e traffic manifests page tools compat release image clean
+.PHONY: build race demo test unit vet cluster e2e traffic manifests page tools compat soak release image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BUILD)/service-mirror .
@@ -65,6 +66,14 @@ compat: race cluster
 	testdata/cluster/build.sh $(BUILD)/oldest/cluster oldest
 	cd testdata/e2e && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=london,lisbon go test -skip '$(NO_SERVICECIDRS)' -count=1 -parallel $(PARALLEL) -timeout 40m ./...
 	cd testdata/e2e && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=paris,berlin go test -count=1 -parallel $(PARALLEL) -timeout 40m ./...
+
+# A walk that fails is taken again with its seed and as many steps.
+SEEDS ?= 1 2 3
+STEPS ?= 10000
+soak: race cluster
+	cd testdata/e2e && for seed in $(SEEDS); do \
+		SERVICE_MIRROR_BUILD=$(BUILD) SOAK_SEED=$$seed SOAK_STEPS=$(STEPS) go test -count=1 -v -run '^TestRandomWalk$$' -timeout 2h . || exit 1; \
+	done
 
 cluster:
 	testdata/cluster/build.sh $(BUILD)/cluster

@@ -1,0 +1,274 @@
+package e2e
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// The model of the random walk: what must stand in London, worked out from what
+// the README says and from nothing that the daemon knows. It does no I/O.
+
+type modelPort struct {
+	name     string
+	number   int32
+	protocol corev1.Protocol
+	app      string // appProtocol; empty: none
+}
+
+func (p modelPort) String() string {
+	return fmt.Sprintf("%s:%d/%s %s", p.name, p.number, p.protocol, p.app)
+}
+
+var applications = map[string]string{"http": "http", "kubernetes.io/ws": "http", "grpc": "grpc", "kubernetes.io/h2c": "grpc"}
+
+// serves is the gateway's port for one of an exported Service: of the same
+// protocol, by name, application, number, or the only one.
+func serves(gateway []modelPort, p modelPort) (int32, bool) {
+	gateway = slices.DeleteFunc(slices.Clone(gateway), func(g modelPort) bool { return g.protocol != p.protocol })
+	slices.SortFunc(gateway, func(a, b modelPort) int { return cmp.Compare(a.number, b.number) })
+	for _, fits := range []func(g modelPort) bool{
+		func(g modelPort) bool { return g.name == p.name },
+		func(g modelPort) bool { return g.app != "" && applications[g.app] == applications[p.app] },
+		func(g modelPort) bool { return g.number == p.number },
+		func(modelPort) bool { return len(gateway) == 1 },
+	} {
+		if i := slices.IndexFunc(gateway, fits); i >= 0 {
+			return gateway[i].number, true
+		}
+	}
+	return 0, false
+}
+
+// stranger is what a user has of their own under a mirror's name.
+type stranger string
+
+const (
+	nobody         stranger = ""
+	withSelector   stranger = "a Service with a selector"
+	withEndpoints  stranger = "a Service without a selector, and Endpoints"
+	loneEndpoints  stranger = "lone Endpoints"
+	underTheMirror stranger = "Endpoints in place of the mirror's"
+)
+
+// since is what has happened to an exported Service or its gateway since the last rest.
+type since struct {
+	changed     bool // its mirror may be another now
+	interrupted bool // its mirror may have been gone for a moment
+}
+
+func (s *since) add(other since) {
+	s.changed = s.changed || other.changed
+	s.interrupted = s.interrupted || other.interrupted
+}
+
+// entry is a name in London, and the Service in a remote whose mirror has it.
+type entry struct {
+	remote          *modelRemote
+	namespace, name string
+
+	there, exported bool
+	ports           []modelPort
+	team            string // a label that is copied
+	stranger        stranger
+
+	// What the daemon may have heard of since the last rest, and what it cannot have,
+	// for the remote is cut off.
+	since, hidden since
+	wanted        bool // the mirror was wanted at some time since the last rest, or at it
+	deleted       bool // a user has deleted the mirror Service
+	forgotten     bool // and no daemon that saw it lives
+	edited        bool // a user has changed where it leads to
+
+	// What was seen of it. No step depends on this.
+	stood          bool // at the last rest
+	uid, clusterIP string
+	lines          []string // where it led to, then
+	theirs         snapshots
+	note           note
+}
+
+// snapshots are a stranger's objects, byte for byte; empty: none.
+type snapshots struct{ service, endpoints string }
+
+// note is a label that a user has put on a mirror Service.
+type note struct{ uid, value string }
+
+func (e *entry) String() string {
+	return fmt.Sprintf("%s/%s/%s", e.remote.short, e.namespace, e.name)
+}
+
+// mirrorable tells whether the exported Service is one that is mirrored.
+func (e *entry) mirrorable() bool {
+	return e.exported && slices.ContainsFunc(e.ports, func(p modelPort) bool { return p.protocol == corev1.ProtocolTCP })
+}
+
+type modelRemote struct {
+	short     string
+	fault     fault
+	there     bool // its gateway Service
+	addresses []string
+	ports     []modelPort
+	entries   []*entry
+	// sure tells that it is cut off, and was before the steps that are under way.
+	sure bool
+}
+
+// usable are the gateway's addresses but for one that may not be used.
+func (r *modelRemote) usable() []string {
+	return slices.DeleteFunc(slices.Clone(r.addresses), func(address string) bool { return address == theLinkLocal })
+}
+
+type model struct {
+	namespaces []string // by their short names
+	standing   map[string]bool
+	remotes    []*modelRemote
+	runs       bool // the daemon does
+	sure       bool // and did before the steps under way
+}
+
+// theLinkLocal address is one that a gateway may not have.
+const theLinkLocal = "169.254.169.254"
+
+func newModel(remotes, namespaces, names []string) *model {
+	m := &model{namespaces: namespaces, standing: map[string]bool{}}
+	for _, namespace := range namespaces {
+		m.standing[namespace] = true
+	}
+	for _, remote := range remotes {
+		r := &modelRemote{short: remote}
+		for _, namespace := range namespaces {
+			for _, name := range names {
+				r.entries = append(r.entries, &entry{remote: r, namespace: namespace, name: name})
+			}
+		}
+		m.remotes = append(m.remotes, r)
+	}
+	return m
+}
+
+func (m *model) entries() (all []*entry) {
+	for _, r := range m.remotes {
+		all = append(all, r.entries...)
+	}
+	return all
+}
+
+// begin is called before steps that are taken at once: what one of them does to a
+// remote or to the daemon may come before or after the others.
+func (m *model) begin() {
+	m.sure = m.runs
+	for _, r := range m.remotes {
+		r.sure = r.fault.blackout
+	}
+}
+
+// mirrored tells whether the mirror Service must be there when all is at rest.
+func (m *model) mirrored(e *entry) bool {
+	return m.standing[e.namespace] && e.mirrorable() && (e.stranger == nobody || e.stranger == underTheMirror)
+}
+
+// leads is where the mirror must lead to, as fromEndpoints says it.
+func (e *entry) leads() []string {
+	var lines []string
+	if !e.remote.there {
+		return lines
+	}
+	for _, p := range e.ports {
+		target, ok := serves(e.remote.ports, p)
+		for _, address := range e.remote.usable() {
+			if ok {
+				lines = append(lines, endpoint(address, p.name, target, p.protocol, true))
+			}
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// change changes the exported Service. Between, it may be another one or none.
+func (e *entry) change(interrupts bool, change func()) {
+	was := e.mirrorable()
+	change()
+	e.wanted = e.wanted || was || e.mirrorable()
+	e.happened(since{changed: true, interrupted: interrupts || !e.mirrorable()})
+}
+
+func (e *entry) happened(what since) {
+	if e.remote.sure {
+		e.hidden.add(what)
+	} else {
+		e.since.add(what)
+	}
+}
+
+// changeGateway changes what the remote's gateway is.
+func (r *modelRemote) changeGateway(change func()) {
+	change()
+	for _, e := range r.entries {
+		e.happened(since{changed: true})
+	}
+}
+
+// setFault puts a remote into trouble, or ends it.
+func (r *modelRemote) setFault(f fault) {
+	r.fault, r.sure = f, false
+	for _, e := range r.entries {
+		e.since.add(e.hidden)
+		e.hidden = since{}
+	}
+}
+
+func (m *model) kill() {
+	m.runs, m.sure = false, false
+	for _, e := range m.entries() {
+		e.forgotten = e.forgotten || e.deleted
+	}
+}
+
+func (m *model) deleteMirror(e *entry) {
+	e.deleted, e.edited = true, true // Kubernetes deletes the Endpoints with it
+	e.forgotten = e.forgotten || !m.sure
+}
+
+func (m *model) deleteNamespace(name string) {
+	m.standing[name] = false
+	for _, e := range m.entries() {
+		if e.namespace == name {
+			e.since.interrupted, e.stranger = true, nobody
+		}
+	}
+}
+
+// A mirror that stood at the last rest and must not have gone since, whatever the
+// remote does: stands. leadsOn: and it must lead where it led.
+func (e *entry) stands() bool { return e.stood && !e.since.interrupted && !e.deleted }
+
+func (e *entry) leadsOn() bool {
+	return e.stands() && !e.since.changed && !e.edited && len(e.lines) > 0
+}
+
+// keepsAddress: it may have gone, but comes back with its ClusterIP.
+func (e *entry) keepsAddress() bool { return e.stood && !e.since.interrupted && !e.forgotten }
+
+// rested begins the time after a rest.
+func (m *model) rested() {
+	for _, e := range m.entries() {
+		e.since, e.wanted = since{}, m.mirrored(e)
+		e.deleted, e.forgotten, e.edited = false, false, e.stranger == underTheMirror
+		e.stood = m.mirrored(e)
+	}
+}
+
+// usable: a user edits, or takes over, what the daemon has made.
+func (m *model) usable(e *entry) bool { return m.standing[e.namespace] && e.stranger == nobody }
+
+// free: no mirror has been there, and none is wanted: a user's lone Endpoints can be made.
+func (m *model) free(e *entry) bool { return m.usable(e) && !e.wanted && !e.exported }
+
+// secure: the mirror is there and will be.
+func (m *model) secure(e *entry) bool {
+	return m.usable(e) && m.mirrored(e) && e.stands() && e.hidden == since{}
+}

@@ -1,0 +1,309 @@
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// contentsOf is what stands in a namespace of London, by name; slices by that of
+// their Service.
+type contentsOf struct {
+	services  map[string]*corev1.Service
+	endpoints map[string]*corev1.Endpoints
+	slices    map[string][]*discoveryv1.EndpointSlice
+}
+
+// see reads what stands where London's namespaces stand.
+func (w *walk) see() error {
+	w.seen = map[string]contentsOf{}
+	for _, short := range w.namespaces {
+		if !w.standing[short] {
+			continue
+		}
+		all := contentsOf{map[string]*corev1.Service{}, map[string]*corev1.Endpoints{}, map[string][]*discoveryv1.EndpointSlice{}}
+		services, err := london.CoreV1().Services(w.long(short)).List(w.ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for i := range services.Items {
+			all.services[services.Items[i].Name] = &services.Items[i]
+		}
+		endpoints, err := london.CoreV1().Endpoints(w.long(short)).List(w.ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for i := range endpoints.Items {
+			all.endpoints[endpoints.Items[i].Name] = &endpoints.Items[i]
+		}
+		made, err := london.DiscoveryV1().EndpointSlices(w.long(short)).List(w.ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for i := range made.Items {
+			service := made.Items[i].Labels[discoveryv1.LabelServiceName]
+			all.slices[service] = append(all.slices[service], &made.Items[i])
+		}
+		w.seen[short] = all
+	}
+	return nil
+}
+
+// mirrorOf is the name in London, and what stands under it; nil: nothing.
+func (w *walk) mirrorOf(e *entry) (string, *corev1.Service, *corev1.Endpoints) {
+	name := w.far[e.remote.short].mirror(e.name)
+	return name, w.seen[e.namespace].services[name], w.seen[e.namespace].endpoints[name]
+}
+
+// look checks what must hold at any moment.
+func (w *walk) look() {
+	w.Helper()
+	err := w.see()
+	for _, e := range w.entries() {
+		if err == nil && w.standing[e.namespace] {
+			err = w.holds(e)
+		}
+	}
+	if err != nil {
+		w.fail(fmt.Errorf("in the middle: %w", err))
+	}
+}
+
+// holds checks that a mirror which must stand does, and where it leads to, and that
+// strangers' objects are as they were.
+func (w *walk) holds(e *entry) error {
+	name, svc, endpoints := w.mirrorOf(e)
+	if e.stands() && (svc == nil || string(svc.UID) != e.uid) {
+		return fmt.Errorf("%s had UID %s, and now it is %s", name, e.uid, describeService(svc))
+	}
+	if e.leadsOn() {
+		if endpoints == nil {
+			return fmt.Errorf("the Endpoints of %s are gone", name)
+		}
+		if err := sameLines("Endpoints "+name, fromEndpoints(endpoints), e.lines); err != nil {
+			return err
+		}
+	}
+	if e.theirs.service != "" && (svc == nil || ofService(svc) != e.theirs.service) {
+		return fmt.Errorf("a user's Service %s was\n%s\nand is\n%s", name, e.theirs.service, describeService(svc))
+	}
+	if e.theirs.endpoints == "" {
+		return nil
+	}
+	if endpoints == nil {
+		return w.deletedByKubernetes(e, name)
+	}
+	if now := ofEndpoints(endpoints); now != e.theirs.endpoints {
+		return fmt.Errorf("a user's Endpoints %s were\n%s\nand are\n%s", name, e.theirs.endpoints, now)
+	}
+	return nil
+}
+
+// deletedByKubernetes has a user make their Endpoints again: the endpoints
+// controller, when it is late, deletes them with the Service that was there before.
+// That the daemon does it is an error.
+func (w *walk) deletedByKubernetes(e *entry, name string) error {
+	namespace := w.long(e.namespace)
+	var culprit bool
+	for _, r := range london.read(w.T, w.mark, []byte(name), func(r request) bool {
+		return r.ObjectRef.Resource == "endpoints" && r.ObjectRef.Namespace == namespace && r.ObjectRef.Name == name && r.ResponseStatus.Code < 300
+	}) {
+		daemon := strings.HasPrefix(r.UserAgent, "service-mirror/")
+		if daemon && r.Verb == "delete" {
+			culprit = true
+		} else if !daemon && r.Verb == "create" {
+			culprit = false
+		}
+	}
+	if culprit {
+		return fmt.Errorf("the daemon deleted a user's Endpoints %s", name)
+	}
+	return w.putEndpoints(e, namespace, name)
+}
+
+// beacon is an exported Service of each remote, and a port of its gateway, that
+// change when it is time to rest. What was before that change has been heard of once
+// it is: London may look right while a Service that is exported again, but was not
+// for a moment, is still to come.
+const beacon = "beacon"
+
+func (w *walk) light() error {
+	w.beacons++
+	for _, m := range w.remotes {
+		r := w.far[m.short]
+		if err := w.update(r.cluster, w.id, beacon, func(svc *corev1.Service) { setTeam(svc, fmt.Sprint(w.beacons)) }); err != nil {
+			return err
+		}
+		if m.there {
+			if err := w.update(r.cluster, w.id, "gateway", func(svc *corev1.Service) { svc.Spec.Ports = w.gatewayPorts(m) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// lit checks that the light is seen in London.
+func (w *walk) lit() error {
+	for _, m := range w.remotes {
+		name := w.far[m.short].mirror(beacon)
+		svc, err := london.CoreV1().Services(w.id).Get(w.ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if svc.Labels["team"] != fmt.Sprint(w.beacons) {
+			return fmt.Errorf("the last change in %s has not arrived", m.short)
+		}
+		endpoints, err := london.CoreV1().Endpoints(w.id).Get(w.ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		_, targets := contents(endpoints)
+		if m.there && len(m.usable()) > 0 && !slices.Contains(targets, fmt.Sprintf("%s:%d", beacon, w.beacons)) {
+			return fmt.Errorf("the last change of the gateway of %s has not arrived", m.short)
+		}
+	}
+	return nil
+}
+
+// right checks that London is as the model says: at rest.
+func (w *walk) right() error {
+	if err := w.see(); err != nil {
+		return err
+	}
+	expected := map[string]map[string]bool{}
+	for _, e := range w.entries() {
+		if !w.standing[e.namespace] {
+			continue
+		}
+		name, svc, endpoints := w.mirrorOf(e)
+		if err := w.holds(e); err != nil {
+			return err
+		}
+		if err := w.rightEntry(e, name, svc, endpoints); err != nil {
+			return err
+		}
+		if expected[e.namespace] == nil {
+			expected[e.namespace] = map[string]bool{}
+		}
+		expected[e.namespace][name] = w.mirrored(e) || e.stranger != nobody
+	}
+	for _, short := range w.namespaces {
+		for name := range w.seen[short].services {
+			if !expected[short][name] {
+				return fmt.Errorf("Service %s/%s should not be there", short, name)
+			}
+		}
+		for name := range w.seen[short].endpoints {
+			if !expected[short][name] {
+				return fmt.Errorf("Endpoints %s/%s should not be there", short, name)
+			}
+		}
+		for name := range w.seen[short].slices {
+			if !expected[short][name] {
+				return fmt.Errorf("EndpointSlices of %s/%s should not be there", short, name)
+			}
+		}
+	}
+	return nil
+}
+
+func (w *walk) rightEntry(e *entry, name string, svc *corev1.Service, endpoints *corev1.Endpoints) error {
+	if e.stranger == withSelector {
+		if endpoints == nil || ours(endpoints.Labels) || len(fromEndpoints(endpoints)) > 0 {
+			return fmt.Errorf("a user's Service %s leads to %s", name, snapshot(endpoints))
+		}
+	}
+	if e.stranger == loneEndpoints && svc != nil {
+		return fmt.Errorf("Service %s stands over a user's Endpoints", name)
+	}
+	if !w.mirrored(e) {
+		return nil // what is too much, the caller sees
+	}
+	if err := w.rightService(e, name, svc); err != nil || e.stranger == underTheMirror {
+		return err
+	}
+	if endpoints == nil || !w.owned(e, endpoints.Labels) {
+		return fmt.Errorf("the Endpoints of %s are %s", name, snapshot(endpoints))
+	}
+	if err := sameLines("Endpoints "+name, fromEndpoints(endpoints), e.leads()); err != nil {
+		return err
+	}
+	var lines []string
+	for _, slice := range w.seen[e.namespace].slices[name] {
+		lines = append(lines, fromSlice(slice)...)
+		if slice.Labels[discoveryv1.LabelManagedBy] == "endpointslice-controller.k8s.io" {
+			return fmt.Errorf("EndpointSlice %s is left of a selector", slice.Name)
+		}
+	}
+	return sameLines("EndpointSlices of "+name, lines, e.leads())
+}
+
+func (w *walk) owned(e *entry, labels map[string]string) bool {
+	return ours(labels) && labels["service-mirror.io/cluster"] == w.far[e.remote.short].name
+}
+
+func (w *walk) rightService(e *entry, name string, svc *corev1.Service) error {
+	if svc == nil {
+		return fmt.Errorf("there is no mirror %s", name)
+	}
+	var want []string
+	for _, p := range e.ports {
+		want = append(want, p.String())
+	}
+	slices.Sort(want)
+	switch {
+	case !w.owned(e, svc.Labels), svc.Labels["team"] != e.team, svc.Labels["other"] != "",
+		svc.Annotations["service-mirror.io/remote-service"] != w.long(e.namespace)+"/"+e.name:
+		return fmt.Errorf("mirror %s, of team %q, has labels %v and annotations %v", name, e.team, svc.Labels, svc.Annotations)
+	case svc.Spec.Type != corev1.ServiceTypeClusterIP, len(svc.Spec.Selector) > 0, svc.Spec.ClusterIP == corev1.ClusterIPNone:
+		return fmt.Errorf("%s is no ClusterIP Service without a selector: %+v", name, svc.Spec)
+	case !slices.Equal(ports(svc), want):
+		return fmt.Errorf("%s has ports %q, want %q", name, ports(svc), want)
+	case string(svc.UID) == e.note.uid && svc.Labels["note"] != e.note.value:
+		return fmt.Errorf("a user's label note=%s on %s is now %q", e.note.value, name, svc.Labels["note"])
+	}
+	return nil
+}
+
+// remembered checks that what need not have changed has not, and remembers what is.
+func (w *walk) remembered() error {
+	for _, e := range w.entries() {
+		if !w.mirrored(e) {
+			continue
+		}
+		name, svc, endpoints := w.mirrorOf(e)
+		if e.stands() && string(svc.UID) != e.uid {
+			return fmt.Errorf("the UID of %s was %s and is %s", name, e.uid, svc.UID)
+		}
+		if e.keepsAddress() && svc.Spec.ClusterIP != e.clusterIP {
+			return fmt.Errorf("the ClusterIP of %s was %s and is %s", name, e.clusterIP, svc.Spec.ClusterIP)
+		}
+		e.uid, e.clusterIP, e.lines = string(svc.UID), svc.Spec.ClusterIP, fromEndpoints(endpoints)
+	}
+	return nil
+}
+
+func describeService(svc *corev1.Service) string {
+	if svc == nil {
+		return "not there"
+	}
+	return ofService(svc)
+}
+
+// ofService and ofEndpoints are all of an object, however it was read.
+func ofService(svc *corev1.Service) string {
+	svc = svc.DeepCopy()
+	svc.TypeMeta = metav1.TypeMeta{}
+	return snapshot(svc)
+}
+
+func ofEndpoints(endpoints *corev1.Endpoints) string {
+	endpoints = endpoints.DeepCopy()
+	endpoints.TypeMeta = metav1.TypeMeta{}
+	return snapshot(endpoints)
+}

@@ -1,0 +1,83 @@
+package e2e
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The steps of a walk can be taken again: they are decided whatever comes of them.
+// And they are of all kinds: what is checked is not checked in vain.
+func TestWalkIsDecidedByItsSeed(t *testing.T) {
+	met := map[string]int{}
+	decide := func(seed uint64) (steps []string) {
+		e := &env{T: t, id: "x"}
+		w := &walk{env: e, model: newWalkModel(), rnd: rand.New(rand.NewPCG(seed, 0)), far: map[string]*remote{}}
+		for _, r := range w.remotes {
+			w.far[r.short] = &remote{env: e, name: r.short}
+		}
+		for range 100 {
+			for _, s := range w.heal() {
+				steps = append(steps, s.text)
+			}
+			w.taken++ // the gateways are there now
+			w.rested()
+			for range 30 {
+				w.begin()
+				steps = append(steps, w.choose().text)
+				for _, e := range w.entries() {
+					for what, yes := range map[string]bool{
+						"a mirror stands though it is no longer exported":   e.stands() && e.hidden.interrupted,
+						"a mirror leads where it led though that changed":   e.stands() && !e.since.changed && e.hidden.changed,
+						"a mirror stands while its remote is in trouble":    e.stands() && e.remote.fault != fault{},
+						"a deleted mirror comes back with its ClusterIP":    e.deleted && e.keepsAddress() && w.mirrored(e),
+						"a stranger has the name of an exported Service":    e.stranger != nobody && e.mirrorable(),
+						"a stranger has the name of a Service not exported": e.stranger != nobody && !e.exported,
+						"an exported Service has no TCP port":               e.exported && !e.mirrorable(),
+						"a mirror has some of its ports served":             len(e.leads()) > 0 && len(e.leads()) < len(e.ports)*len(e.remote.usable()),
+					} {
+						if yes {
+							met[what]++
+						} else {
+							met[what] += 0
+						}
+					}
+				}
+			}
+		}
+		return steps
+	}
+	first := decide(1)
+	if !slices.Equal(first, decide(1)) {
+		t.Error("one seed, but other steps")
+	}
+	if slices.Equal(first, decide(2)) {
+		t.Error("two seeds, and the same steps")
+	}
+	for what, times := range met {
+		if times == 0 {
+			t.Errorf("never: %s", what)
+		}
+	}
+	all := strings.Join(first, "\n")
+	for _, f := range faults {
+		if !strings.Contains(all, f.name) {
+			t.Errorf("no remote %s", f.name)
+		}
+	}
+	for _, what := range []string{
+		"is exported", "is made, exported", "not exported any more", "is deleted and made again", "has ports", "team=red",
+		"has other addresses", "has other ports", "gateway of paris is deleted", "gateway of berlin is made",
+		"namespace one is deleted", "namespace two is made again",
+		"makes " + string(withSelector), "makes " + string(withEndpoints), "makes " + string(loneEndpoints), "makes " + string(underTheMirror),
+		"deletes " + string(withSelector), "deletes " + string(withEndpoints), "deletes " + string(loneEndpoints), "deletes " + string(underTheMirror),
+		"Service is deleted by hand", "Endpoints are deleted by hand", "Endpoints are edited by hand",
+		"by hand: port", "by hand: selector", "by hand: type", "by hand: label", "by hand: own label",
+		"daemon is killed", "daemon is stopped", "daemon is started", "berlin is well",
+	} {
+		if !strings.Contains(all, what) {
+			t.Errorf("never: %s", what)
+		}
+	}
+}

@@ -1,0 +1,239 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// restWithin is how long London may take to be right once all is well again: a
+// watch that was told 410 makes its Reflector back off for up to a minute.
+const restWithin = 90 * time.Second
+
+// TestRandomWalk changes whatever can change, in the remotes, between them and in
+// London, and has all be well from time to time: then London must be as the model
+// says. The seed decides the steps, and time does not: SOAK_SEED=… SOAK_STEPS=…
+// takes the same ones again. What the steps meet depends on the machine.
+func TestRandomWalk(t *testing.T) {
+	number := func(variable string, otherwise uint64) uint64 {
+		text := os.Getenv(variable)
+		if text == "" {
+			return otherwise
+		}
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			t.Fatalf("%s: %v", variable, err)
+		}
+		return n
+	}
+	seed, steps := number("SOAK_SEED", rand.Uint64()), int(number("SOAK_STEPS", 400))
+	t.Logf("to take these steps again: SOAK_SEED=%d SOAK_STEPS=%d", seed, steps)
+	w := newWalk(t, seed)
+	for w.rest(); w.taken < steps; w.rest() {
+		for end := min(steps, w.taken+20+w.rnd.IntN(31)); w.taken < end; {
+			w.together(min(end-w.taken, 1+w.rnd.IntN(2)*w.rnd.IntN(4))) // half of the time one
+			w.look()
+		}
+	}
+	since := london.mark(t)
+	time.Sleep(5 * time.Second) // nothing tells that there will be no write
+	w.noWrites(since)
+	if took := time.Since(w.began); steps > 0 {
+		t.Logf("%d steps in %v, %.1f a second; the longest way to rest took %v",
+			steps, took.Round(time.Second), float64(steps)/took.Seconds(), w.longest.Round(100*time.Millisecond))
+	}
+}
+
+type walk struct {
+	*env
+	*model
+	rnd     *rand.Rand
+	plain   map[string]http.Handler // of the proxies
+	d       *daemon
+	ended   []*daemon          // the last ones
+	far     map[string]*remote // the remotes, by their short names
+	log     []string
+	taken   int
+	began   time.Time
+	longest time.Duration
+	mark    auditMark // of the last rest
+	asked   int       // requests of the daemon in London, so far
+	wrote   int
+	beacons int32                 // how often they were lit
+	seen    map[string]contentsOf // what stands in each namespace, when it was last looked at
+}
+
+// step is something that happens. The model has changed when one is made.
+type step struct {
+	text    string
+	touches []string // no two that touch the same are taken at once
+	act     func() error
+}
+
+func newWalkModel() *model {
+	return newModel([]string{"paris", "berlin"}, []string{"one", "two"}, []string{"a", "b", "c", "d"})
+}
+
+func newWalk(t *testing.T, seed uint64) *walk {
+	w := &walk{
+		env:   newEnv(t),
+		model: newWalkModel(),
+		rnd:   rand.New(rand.NewPCG(seed, 0)), far: map[string]*remote{}, plain: map[string]http.Handler{}, beacons: 1, began: time.Now(),
+	}
+	for _, c := range []*cluster{paris, berlin} {
+		r := w.remote(c)
+		w.far[c.name] = r
+		lowPort(r)
+		w.plain[c.name] = r.proxy.handler
+		for _, namespace := range w.namespaces {
+			w.makeNamespace(c, w.long(namespace))
+		}
+		r.export(beacon, func(svc *corev1.Service) {
+			svc.Spec.Ports = []corev1.ServicePort{{Name: "tcp", Port: 1}, {Name: beacon, Port: 1, Protocol: corev1.ProtocolSCTP}}
+		})
+	}
+	for _, namespace := range w.namespaces {
+		w.makeNamespace(london, w.long(namespace))
+	}
+	w.mark = london.mark(t)
+	return w
+}
+
+// long is the full name of a namespace, which is the test's own.
+func (w *walk) long(namespace string) string { return w.id + "-" + namespace }
+
+var lowPorts atomic.Int32
+
+// lowPort moves a proxy to a port that no outgoing connection is given while it is cut.
+func lowPort(r *remote) {
+	r.proxy.cut()
+	r.proxy.listen(fmt.Sprintf("127.0.0.1:%d", 20000+lowPorts.Add(1)))
+	r.writeKubeconfig()
+}
+
+// together takes so many steps at once, but the last one alone where another
+// touches the same: what comes of two is to be known.
+func (w *walk) together(count int) {
+	w.Helper()
+	w.begin()
+	var batch []*step
+	for range count {
+		next := w.choose()
+		if slices.ContainsFunc(batch, next.disturbs) {
+			w.run(batch)
+			batch = []*step{next}
+			break
+		}
+		batch = append(batch, next)
+	}
+	w.run(batch)
+}
+
+func (w *walk) run(batch []*step) {
+	w.Helper()
+	var all sync.WaitGroup
+	results := make([]error, len(batch))
+	for i, s := range batch {
+		w.taken++
+		sign := ""
+		if len(batch) > 1 {
+			sign = ", at once"
+		}
+		w.log = append(w.log, fmt.Sprintf("%s %d%s: %s", time.Now().Format("15:04:05.000"), w.taken, sign, s.text))
+		all.Go(func() {
+			if err := s.act(); err != nil {
+				results[i] = fmt.Errorf("%s: %w", s.text, err)
+			}
+		})
+	}
+	all.Wait()
+	if err := errors.Join(results...); err != nil {
+		w.fail(err)
+	}
+}
+
+func (s *step) disturbs(other *step) bool {
+	return slices.ContainsFunc(s.touches, func(a string) bool {
+		return slices.ContainsFunc(other.touches, func(b string) bool {
+			return strings.HasPrefix(a+"/", b+"/") || strings.HasPrefix(b+"/", a+"/")
+		})
+	})
+}
+
+// rest ends all trouble and waits until London is right.
+func (w *walk) rest() {
+	w.Helper()
+	w.begin()
+	for _, s := range w.heal() {
+		w.log = append(w.log, "to rest: "+s.text)
+		if err := s.act(); err != nil {
+			w.fail(fmt.Errorf("%s: %w", s.text, err))
+		}
+	}
+	begin := time.Now()
+	if err := w.light(); err != nil {
+		w.fail(err)
+	}
+	for {
+		err := w.lit()
+		if err == nil {
+			err = w.right()
+		}
+		if err == nil {
+			break
+		}
+		if time.Since(begin) > restWithin {
+			w.fail(fmt.Errorf("not within %v at rest: %w", restWithin, err))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	took := time.Since(begin)
+	w.longest = max(w.longest, took)
+	if err := w.remembered(); err != nil {
+		w.fail(err)
+	}
+	w.rested()
+	requests := london.requests(w.T, w.id, w.mark)
+	w.mark, w.asked = london.mark(w.T), w.asked+len(requests)
+	for _, r := range requests {
+		if r.writes() {
+			w.wrote++
+		}
+	}
+	w.log = append(w.log, fmt.Sprintf("%s at rest after %v", time.Now().Format("15:04:05.000"), took.Round(time.Millisecond)))
+	w.Logf("at rest: step %d, %v since the start, %v to come to rest; London was asked %d times, %d of them to write",
+		w.taken, time.Since(w.began).Round(time.Second), took.Round(10*time.Millisecond), w.asked, w.wrote)
+}
+
+// fail says how it came to this.
+func (w *walk) fail(err error) {
+	w.Helper()
+	w.Logf("the last steps:\n%s", strings.Join(w.log[max(0, len(w.log)-150):], "\n"))
+	w.Fatalf("after step %d: %v", w.taken, err)
+}
+
+// choose decides on the next step.
+func (w *walk) choose() *step {
+	for {
+		n := w.rnd.IntN(weights)
+		for _, kind := range kinds {
+			if n -= kind.weight; n < 0 {
+				if s := kind.make(w); s != nil {
+					return s
+				}
+				break // there is nothing for it to happen to
+			}
+		}
+	}
+}
