@@ -275,7 +275,8 @@ func (s *apiserver) list(action clienttesting.ListActionImpl, asMetadata bool) (
 	endpointSlices, nodes, cidrs := &discoveryv1.EndpointSliceList{ListMeta: version}, &corev1.NodeList{ListMeta: version}, &networkingv1.ServiceCIDRList{ListMeta: version}
 	for _, obj := range s.objects[resource] {
 		name, byName := strings.CutPrefix(action.ListOptions.FieldSelector, "metadata.name=")
-		if !selector.Matches(labels.Set(accessor(obj).GetLabels())) || byName && name != accessor(obj).GetName() {
+		if !selector.Matches(labels.Set(accessor(obj).GetLabels())) || byName && name != accessor(obj).GetName() ||
+			action.Namespace != "" && action.Namespace != accessor(obj).GetNamespace() {
 			continue
 		}
 		if asMetadata {
@@ -325,6 +326,7 @@ type watcher struct {
 	resource   string
 	selector   labels.Selector
 	asMetadata bool
+	seen       int // the version up to which it has been told
 	events     chan watch.Event
 	stop       func()
 }
@@ -346,7 +348,7 @@ func (s *apiserver) watch(action clienttesting.WatchActionImpl, asMetadata bool)
 	if err != nil {
 		return nil, apierrors.NewBadRequest("a watch must say since when")
 	}
-	w := &watcher{resource: action.GetResource().Resource, selector: selector, asMetadata: asMetadata, events: make(chan watch.Event, room)}
+	w := &watcher{resource: action.GetResource().Resource, selector: selector, asMetadata: asMetadata, seen: since, events: make(chan watch.Event, room)}
 	w.stop = sync.OnceFunc(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -354,9 +356,7 @@ func (s *apiserver) watch(action clienttesting.WatchActionImpl, asMetadata bool)
 		close(w.events)
 	})
 	for _, c := range s.history {
-		if c.version > since {
-			w.send(c)
-		}
+		w.send(c)
 	}
 	s.watchers = append(s.watchers, w)
 	return w, nil
@@ -368,9 +368,10 @@ func (w *watcher) send(c change) {
 	matches := func(obj runtime.Object) bool {
 		return obj != nil && w.selector.Matches(labels.Set(accessor(obj).GetLabels()))
 	}
-	if c.resource != w.resource {
+	if c.resource != w.resource || c.version <= w.seen {
 		return
 	}
+	w.seen = c.version
 	event := watch.Event{Object: c.now}
 	switch was, is := matches(c.before), matches(c.now); {
 	case was && is:

@@ -1,0 +1,508 @@
+package mirror
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2/textlogger"
+)
+
+var (
+	walkSeed  = flag.Uint64("walk-seed", 0, "the only seed to walk with; 0: the usual ones")
+	walkSeeds = flag.Uint64("walk-seeds", 200, "how many seeds to walk with")
+)
+
+// walkSteps is how many steps a walk has.
+const walkSteps = 220
+
+// TestWalk lets things happen at random, and compares the local cluster with the
+// model whenever all has come to rest. What happens depends on the seed alone, and
+// so does which request fails; in which order goroutines run at one point of the
+// virtual time does not, so that a failure may need a few runs to come again.
+func TestWalk(t *testing.T) {
+	seeds := []uint64{*walkSeed}
+	if *walkSeed == 0 {
+		seeds = seeds[:0]
+		for seed := range *walkSeeds {
+			seeds = append(seeds, seed+1)
+		}
+	}
+	var mu sync.Mutex
+	var all tally
+	t.Run("seeds", func(t *testing.T) {
+		for _, seed := range seeds {
+			t.Run(fmt.Sprint(seed), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					w := newWalk(t, seed)
+					defer w.end()
+					w.walk()
+					mu.Lock()
+					defer mu.Unlock()
+					all.add(w.tally)
+				})
+			})
+		}
+	})
+	t.Logf("%+v", all)
+	if n := len(seeds); !t.Failed() && (all.Rests < n*10 || all.Mirrors < n*50 || all.Kept < n*20 || all.Strangers < n*5 || all.Faults < n*15) {
+		t.Errorf("the walks are too tame: %+v", all)
+	}
+}
+
+// tally counts what a walk has seen.
+type tally struct {
+	Steps, Rests, Mirrors, Kept, Strangers, Faults, Unsure int
+}
+
+func (t *tally) add(other tally) {
+	sum, more := reflect.ValueOf(t).Elem(), reflect.ValueOf(other)
+	for i := range sum.NumField() {
+		sum.Field(i).SetInt(sum.Field(i).Int() + more.Field(i).Int())
+	}
+}
+
+// walk is a local cluster, remotes, up to two replicas of the controller, and the model.
+type walk struct {
+	*testing.T
+	tally
+	seed     uint64
+	server   *apiserver
+	wire     *wire
+	client   kubernetes.Interface
+	log      *lockedBuffer
+	remotes  map[string]*walkRemote
+	places   []*place
+	replicas []*replica
+	script   []string
+	shop     string // the namespace: there, going or gone
+
+	strangers map[string]runtime.Object // by resource and key, as they must stay
+
+	mu     sync.Mutex
+	failed map[string]int // how often a request has been seen, by what it asks
+	faulty bool
+	held   bool // watches are
+
+	rested int // how long the history was at the last rest
+}
+
+// walkRemote is a remote cluster, and what the model knows of it.
+type walkRemote struct {
+	*fakeRemote
+	exports map[cache.ObjectName]export
+	known   bool
+	gateway *modelGateway
+}
+
+// replica is a running controller.
+type replica struct {
+	controller *Controller
+	stop       context.CancelFunc
+	ended      chan struct{}
+	depose     context.CancelFunc // nil: it does not lead
+	deposed    chan struct{}
+}
+
+var (
+	walkRemotes    = []string{"berlin", "eu-paris", "paris"}
+	walkNames      = []string{"a", "a-eu", "b", strings.Repeat("long", 15)}
+	walkNamespaces = []string{"default", "shop"}
+)
+
+func newWalk(t *testing.T, seed uint64) *walk {
+	w := &walk{T: t, seed: seed, server: newAPIServer(), log: &lockedBuffer{}, remotes: map[string]*walkRemote{}, shop: "gone",
+		strangers: map[string]runtime.Object{}, failed: map[string]int{}}
+	w.wire = &wire{server: w.server, fault: w.fault}
+	w.client = w.wire.dial()
+	w.server.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
+	w.server.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "home-uid"}})
+	keys := map[cache.ObjectName]bool{}
+	for _, name := range walkRemotes {
+		r := &walkRemote{fakeRemote: newFakeRemote(name), exports: map[cache.ObjectName]export{}, known: true, gateway: &modelGateway{}}
+		r.fakeRemote.gateway = r.gateway.gateway()
+		w.remotes[name] = r
+		for _, namespace := range walkNamespaces {
+			for _, exported := range walkNames {
+				keys[cache.NewObjectName(namespace, exported+"-"+name)] = true
+			}
+		}
+	}
+	for key := range keys {
+		w.places = append(w.places, &place{key: key, may: may{halves{}: true}, tried: map[half]bool{}})
+	}
+	slices.SortFunc(w.places, func(a, b *place) int { return strings.Compare(a.key.String(), b.key.String()) })
+	w.startReplica()
+	w.lead(0)
+	g := generator{rand.New(rand.NewPCG(seed, 1<<40))}
+	for range 12 {
+		w.exports(g)
+	}
+	return w
+}
+
+func (w *walk) walk() {
+	for n := range walkSteps {
+		random := rand.New(rand.NewPCG(w.seed, uint64(n)))
+		w.Steps++
+		if random.IntN(14) == 0 || n == walkSteps-1 {
+			w.note("rest")
+			w.rest(random.IntN(3) == 0 || n == walkSteps-1)
+			w.faults(generator{random})
+		} else {
+			w.step(generator{random})
+		}
+		if w.Failed() {
+			return
+		}
+	}
+}
+
+func (w *walk) note(format string, args ...any) {
+	w.script = append(w.script, fmt.Sprintf("%v step %d: ", time.Now().Format("15:04:05.000"), w.Steps)+fmt.Sprintf(format, args...))
+}
+
+func (w *walk) wrong(format string, args ...any) {
+	w.Helper()
+	log := strings.Split(w.log.String(), "\n")
+	w.Fatalf("seed %d, step %d: %s\nwhat happened, the last of it:\n  %s\nlog:\n  %s\nagain with: go test ./mirror -run TestWalk -walk-seed=%d", w.seed, w.Steps, fmt.Sprintf(format, args...),
+		strings.Join(w.script[max(0, len(w.script)-40):], "\n  "), strings.Join(log[max(0, len(log)-60):], "\n  "), w.seed)
+}
+
+// fault decides what becomes of a request, by what it asks and how often that has
+// been asked: whoever comes first changes nothing.
+func (w *walk) fault(what string) fault {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.faulty {
+		return fault{}
+	}
+	w.failed[what]++
+	hash := fnv.New64()
+	fmt.Fprint(hash, w.seed, what, w.failed[what])
+	random := rand.New(rand.NewPCG(w.seed, hash.Sum64()))
+	resource := corev1.Resource("services")
+	f := fault{delay: time.Duration(random.IntN(300)) * time.Millisecond}
+	if random.IntN(2) == 0 {
+		return f
+	}
+	w.Faults++
+	switch random.IntN(9) {
+	case 0:
+		f.err = apierrors.NewConflict(resource, "x", errTest)
+	case 1:
+		f.err, f.retryAfter = apierrors.NewTooManyRequests("slow down", 1), 1+random.IntN(2)
+	case 2:
+		f.err = apierrors.NewForbidden(resource, "x", fmt.Errorf("exceeded quota: services"))
+	case 3:
+		f.err = apierrors.NewInternalError(errTest)
+	case 4:
+		f.err = apierrors.NewServiceUnavailable("later")
+	case 5:
+		f.err, f.retryAfter = apierrors.NewServiceUnavailable("later"), 1
+	case 6:
+		f.broken = true
+	default:
+		f.lost = true
+	}
+	return f
+}
+
+// surroundings is the world as it bears on a key.
+func (w *walk) surroundings(key cache.ObjectName) surroundings {
+	s := surroundings{known: map[string]bool{}, namespace: key.Namespace != "shop" || w.shop == "there"}
+	for _, name := range walkRemotes {
+		r := w.remotes[name]
+		if !r.known {
+			continue
+		}
+		s.known[name] = true
+		exported, ok := strings.CutSuffix(key.Name, "-"+name)
+		if !ok {
+			continue
+		}
+		source := cache.NewObjectName(key.Namespace, exported)
+		e, ok := r.exports[source]
+		switch {
+		case !ok || e.refused != "" || len(key.Name) > 63:
+		case e.ports == "dns": // without a TCP port; that none is reserved for it, the gateway tells
+			s.known[name] = r.gateway != nil
+		default:
+			s.claims = append(s.claims, claim{remote: name, source: source.String(), export: e, gateway: r.gateway})
+		}
+	}
+	return s
+}
+
+// happened has the model follow what has happened to the keys that fit.
+func (w *walk) happened(fits func(cache.ObjectName) bool) {
+	for _, p := range w.places {
+		if !fits(p.key) {
+			continue
+		}
+		s := w.surroundings(p.key)
+		p.may.close(s)
+		p.try(s)
+		for _, before := range p.unseen {
+			before.close(s)
+		}
+		for now := range p.may {
+			if now.svc.kind != ours {
+				p.another = true
+				// It is the name's ClusterIP only for as long as its source is exported,
+				// and nothing under the name says that it is another remote's.
+				p.newIP = p.newIP || len(s.claims) != 1 || s.claims[0].remote != p.owner || now.eps.kind == ours && now.eps.owner != p.owner
+			}
+		}
+	}
+}
+
+// try notes what controllers try to make where a stranger's Endpoints are.
+func (p *place) try(s surroundings) {
+	for now := range p.may {
+		if now.eps.kind == theirs {
+			p.tried[s.step(halves{svc: now.svc}).eps] = true
+		}
+	}
+}
+
+// seen is when the caches have heard of all that has happened.
+func (w *walk) seen() {
+	for _, p := range w.places {
+		for now := range maps.Clone(p.may) {
+			for _, before := range p.unseen {
+				for old := range before {
+					p.may[halves{now.svc, old.eps}] = true
+				}
+			}
+		}
+		p.unseen = nil
+		w.happened(only(p.key))
+	}
+}
+
+// rest lets all work be done, and compares.
+func (w *walk) rest(settled bool) {
+	w.Helper()
+	w.mu.Lock()
+	w.faulty = false
+	w.mu.Unlock()
+	w.held = false
+	w.server.hold(false)
+	if len(w.replicas) == 0 {
+		w.startReplica()
+	}
+	if !slices.ContainsFunc(w.replicas, func(r *replica) bool { return r.depose != nil }) {
+		w.lead(0)
+	}
+	w.wait(75 * time.Second)
+	w.seen()
+	w.compare()
+	if !settled || w.Failed() {
+		return
+	}
+	w.server.wrote()
+	for _, r := range w.remotes {
+		for _, replica := range w.replicas {
+			replica.controller.resync(r.name)
+		}
+	}
+	w.wait(10 * time.Minute)
+	for _, write := range w.server.wrote() {
+		// A stranger's lone Endpoints are in no cache, and looked at now and then.
+		if write.err == nil || !strings.HasPrefix(write.what, "create endpoints ") || w.strangers[strings.TrimPrefix(write.what, "create ")] == nil {
+			w.wrong("all is in order, but there is: %s: %v", write.what, write.err)
+		}
+	}
+}
+
+func (w *walk) wait(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (w *walk) compare() {
+	w.Helper()
+	w.Rests++
+	w.server.mu.Lock()
+	services, endpoints := len(w.server.objects["services"]), len(w.server.objects["endpoints"])
+	w.rested = len(w.server.history)
+	w.server.mu.Unlock()
+	for _, p := range w.places {
+		svc, eps := w.server.service(p.key.Namespace, p.key.Name), w.server.endpoints(p.key.Namespace, p.key.Name)
+		now := halves{serviceHalf(svc), endpointsHalf(eps)}
+		rest := p.may.rest(w.surroundings(p.key))
+		if !rest[now] {
+			w.wrong("%v is\n  %+v\nand must be one of %d\n  %s\nin %+v", p.key, now, len(rest), listed(rest), w.surroundings(p.key))
+		}
+		if len(rest) > 1 {
+			w.Unsure++
+		}
+		if p.bare && p.faults == w.Faults && now.svc.kind == theirs && now.eps.kind == ours {
+			w.wrong("%v: Endpoints of ours are under the Service that a stranger made", p.key)
+		}
+		if svc != nil {
+			services--
+		}
+		if eps != nil {
+			endpoints--
+		}
+		if now.svc.kind != ours || now.svc.owner != p.owner {
+			p.uid = ""
+		}
+		if now.svc.kind == ours {
+			w.Mirrors++
+			switch {
+			case p.uid == "":
+			case !p.another && svc.UID != p.uid:
+				w.wrong("%v stayed exported, but its Service became another one: %s was %s", p.key, svc.UID, p.uid)
+			case !p.newIP && svc.Spec.ClusterIP != p.clusterIP:
+				w.wrong("%v lost its ClusterIP: %s was %s", p.key, svc.Spec.ClusterIP, p.clusterIP)
+			default:
+				w.Kept++
+			}
+			p.uid, p.clusterIP = svc.UID, svc.Spec.ClusterIP
+		}
+		p.may, p.owner, p.another, p.newIP = may{now: true}, now.svc.owner, false, false
+		clear(p.tried)
+		p.try(w.surroundings(p.key))
+	}
+	if services != 0 || endpoints != 0 {
+		w.wrong("%d Services and %d Endpoints have names that nothing makes", services, endpoints)
+	}
+	for what, was := range w.strangers {
+		w.Strangers++
+		resource, name, _ := strings.Cut(what, " ")
+		namespace, name, _ := strings.Cut(name, "/")
+		if now := w.server.get(resource, namespace, name); !reflect.DeepEqual(now, was) {
+			w.wrong("a stranger's %s is\n  %s\nand was\n  %s", what, text(now), text(was))
+		}
+	}
+}
+
+func listed(all may) string {
+	var out []string
+	for one := range all {
+		out = append(out, fmt.Sprintf("%+v", one))
+	}
+	slices.Sort(out)
+	return strings.Join(out, "\n  ")
+}
+
+// startReplica starts a controller, which does not lead yet.
+func (w *walk) startReplica() {
+	logger := textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w.log)))
+	options := Options{Workers: 3, Policy: Policy{CopyLabels: []string{"team"}, CopyAnnotations: []string{"note"}}}
+	r := &replica{controller: New(Clients{w.server.client, w.server.meta, w.client}, options, logger), ended: make(chan struct{})}
+	var ctx context.Context
+	ctx, r.stop = context.WithCancel(w.Context())
+	for _, name := range walkRemotes {
+		r.controller.Add(w.remotes[name].fakeRemote)
+	}
+	w.replicas = append(w.replicas, r)
+	w.hook()
+	go func() {
+		defer close(r.ended)
+		r.controller.Run(ctx)
+	}()
+	// What it did not see, it cannot remember.
+	for _, p := range w.places {
+		for now := range p.may {
+			p.newIP = p.newIP || now.svc.kind != ours
+		}
+	}
+}
+
+// hook lets all replicas hear of the remotes.
+func (w *walk) hook() {
+	for _, name := range walkRemotes {
+		r := w.remotes[name]
+		r.hooks = w.replicas[0].controller.Hooks(name)
+		r.hooks.Changed = func(cluster string, before, after *corev1.Service) {
+			for _, one := range w.replicas {
+				one.controller.exportChanged(cluster, before, after)
+			}
+		}
+		r.hooks.Resync = func(cluster string) {
+			for _, one := range w.replicas {
+				one.controller.resync(cluster)
+			}
+		}
+	}
+}
+
+func (w *walk) lead(i int) {
+	r, before := w.replicas[i], w.replicas[i].deposed
+	ctx, cancel := context.WithCancel(w.Context())
+	r.depose, r.deposed = cancel, make(chan struct{})
+	go func(deposed chan struct{}) {
+		defer close(deposed)
+		if before != nil {
+			<-before
+		}
+		select {
+		case <-ctx.Done():
+		case <-r.ended:
+		case <-r.controller.Ready():
+			r.controller.Lead(ctx, 5*time.Second)
+		}
+	}(r.deposed)
+}
+
+func (w *walk) stopReplica(i int) {
+	r := w.replicas[i]
+	if w.replicas = slices.Delete(w.replicas, i, i+1); len(w.replicas) > 0 {
+		w.hook()
+	}
+	if r.depose != nil {
+		r.depose()
+	}
+	r.stop()
+	<-r.ended
+	if r.deposed != nil {
+		<-r.deposed
+	}
+	synctest.Wait()
+}
+
+func (w *walk) end() {
+	for len(w.replicas) > 0 {
+		w.stopReplica(0)
+	}
+}
+
+// stranger keeps in mind what must stay as it is.
+func (w *walk) stranger(resource string, key cache.ObjectName) {
+	w.strangers[resource+" "+key.String()] = w.server.get(resource, key.Namespace, key.Name)
+}
+
+// fresh tells that nothing of ours has stood under a key since the last rest.
+func (w *walk) fresh(p *place) bool {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	return p.uid == "" && w.server.objects["endpoints"][p.key] == nil && !slices.ContainsFunc(w.server.history[w.rested:], func(c change) bool {
+		svc, ok := c.now.(*corev1.Service)
+		return ok && cache.MetaObjectToName(svc) == p.key && serviceHalf(svc).kind == ours
+	})
+}
+
+func (w *walk) forget(resource string, key cache.ObjectName) {
+	delete(w.strangers, resource+" "+key.String())
+}

@@ -1,0 +1,389 @@
+package mirror
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+)
+
+// What follows is what the rules of behaviour say of a mirror, written down a
+// second time: it shares no code with what it is compared with. A model does not
+// know how far a controller has come with its work, so it has a set of what may
+// stand under each key; at rest there is most often one thing left.
+
+// export is an exported Service, as far as the walk varies it.
+type export struct {
+	ports      string // names of ports, separated by spaces
+	affinity   bool
+	team, note string // a label and an annotation that are copied; empty: not there
+	forged     bool   // carries labels that make it look like ours
+	refused    string // headless, external or mirror; empty: it is mirrored
+}
+
+// portsByName are all that an exported Service may have. The gateway of two ports
+// serves http and https.
+var portsByName = map[string]corev1.ServicePort{
+	"http":  {Name: "http", Port: 80, Protocol: corev1.ProtocolTCP},
+	"https": {Name: "https", Port: 443, Protocol: corev1.ProtocolTCP},
+	"db":    {Name: "db", Port: 5432, Protocol: corev1.ProtocolTCP},
+	"dns":   {Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP},
+}
+
+func (e export) service(namespace, name string) *corev1.Service {
+	svc := named(namespace, name)
+	svc.Spec.Ports = nil
+	for port := range strings.FieldsSeq(e.ports) {
+		p := portsByName[port]
+		p.NodePort, p.TargetPort = 30000+p.Port, intstr.FromString("pod")
+		svc.Spec.Ports = append(svc.Spec.Ports, p)
+	}
+	if e.affinity {
+		seconds := int32(77)
+		svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+		svc.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &seconds}}
+	}
+	delete(svc.Labels, "team")
+	delete(svc.Annotations, "note")
+	if e.team != "" {
+		svc.Labels["team"] = e.team
+	}
+	if e.note != "" {
+		svc.Annotations["note"] = e.note
+	}
+	if e.forged {
+		svc.Labels[ManagedByLabel], svc.Labels["theirs"], svc.Annotations[RemoteServiceAnnotation] = ManagedBy, "forged", "kube-system/x"
+	}
+	switch e.refused {
+	case "headless":
+		svc.Spec.ClusterIP = "None"
+	case "external":
+		svc.Spec.Type = corev1.ServiceTypeExternalName
+	case "mirror":
+		svc.Labels[ClusterLabel] = "elsewhere"
+	}
+	return svc
+}
+
+// modelGateway is a gateway, as far as the walk varies it; a nil one is not known.
+type modelGateway struct {
+	one       bool              // one port for all, in place of http and https
+	addresses map[string]string // an IP to +, - or ?: ready, not ready, not asked yet
+	partial   bool
+}
+
+func (g *modelGateway) gateway() *gateway.Gateway {
+	if g == nil {
+		return nil
+	}
+	gw := &gateway.Gateway{Partial: g.partial, Ports: []corev1.ServicePort{{Name: "http", Port: 8080}, {Name: "https", Port: 8443}}}
+	if g.one {
+		gw.Ports = []corev1.ServicePort{{Name: "all", Port: 81}}
+	}
+	for _, ip := range slices.Sorted(maps.Keys(g.addresses)) {
+		health := map[string]gateway.Health{"+": gateway.Ready, "-": gateway.NotReady, "?": gateway.Unasked}[g.addresses[ip]]
+		gw.Addresses = append(gw.Addresses, gateway.Address{Addr: netip.MustParseAddr(ip), Health: health})
+	}
+	return gw
+}
+
+// targets are the ports of Endpoints that lead there, as texts.
+func (g *modelGateway) targets(e export) (targets []string) {
+	for name := range strings.FieldsSeq(e.ports) {
+		switch {
+		case name == "dns": // no gateway has UDP
+		case g.one:
+			targets = append(targets, name+" 81/TCP")
+		case name == "http":
+			targets = append(targets, "http 8080/TCP")
+		case name == "https":
+			targets = append(targets, "https 8443/TCP")
+		}
+	}
+	slices.Sort(targets)
+	return targets
+}
+
+// kind tells whose an object is.
+type kind int
+
+const (
+	absent kind = iota
+	theirs
+	ours
+)
+
+// half is a Service or Endpoints in short. What is ours is told part by part, what
+// is theirs is not looked into.
+type half struct {
+	kind    kind
+	owner   string
+	spec    string // of a Service its spec, of Endpoints its ports
+	notes   string // of a Service: the annotations that are ours, and the copied keys
+	foreign string // labels and annotations that are neither
+	where   string // of Endpoints: addresses, each with + or - for ready or not
+}
+
+type halves struct{ svc, eps half }
+
+// claim is an exported Service of a known remote under a key.
+type claim struct {
+	remote, source string
+	export
+	gateway *modelGateway
+}
+
+// surroundings is all that decides what becomes of a mirror.
+type surroundings struct {
+	claims    []claim // by name of the remote; not those that are refused
+	known     map[string]bool
+	namespace bool
+}
+
+// step is what a controller makes of a mirror in the end.
+func (s surroundings) step(now halves) halves {
+	owner := now.svc.owner
+	switch {
+	case now.svc.kind == theirs:
+		return now
+	case now.svc.kind == absent && now.eps.kind == ours:
+		owner = now.eps.owner
+	}
+	if owner == "" {
+		if len(s.claims) == 0 {
+			return now
+		}
+		owner = s.claims[0].remote
+	}
+	i := slices.IndexFunc(s.claims, func(c claim) bool { return c.remote == owner })
+	if i < 0 {
+		if !s.known[owner] {
+			return now
+		}
+		now.svc = half{}
+		if now.eps.kind == ours {
+			now.eps = half{}
+		}
+		return now
+	}
+	if !s.namespace || now.svc.kind == absent && now.eps.kind == theirs {
+		return now
+	}
+	c := s.claims[i]
+	now.svc = half{kind: ours, owner: owner, spec: c.spec(), notes: c.notes(), foreign: clean(now.svc.foreign)}
+	if now.eps.kind != theirs {
+		now.eps = c.endpoints(now.eps)
+	}
+	return now
+}
+
+// spec is what the spec of a mirror must be, but for its ClusterIP.
+func (c claim) spec() string {
+	policy, everywhere := corev1.IPFamilyPolicyPreferDualStack, corev1.ServiceInternalTrafficPolicyCluster
+	spec := corev1.ServiceSpec{
+		Type: corev1.ServiceTypeClusterIP, SessionAffinity: corev1.ServiceAffinityNone,
+		IPFamilies: []corev1.IPFamily{ipv4}, IPFamilyPolicy: &policy, InternalTrafficPolicy: &everywhere,
+	}
+	if c.affinity {
+		seconds := int32(77)
+		spec.SessionAffinity = corev1.ServiceAffinityClientIP
+		spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &seconds}}
+	}
+	for name := range strings.FieldsSeq(c.ports) {
+		p := portsByName[name]
+		p.TargetPort = intstr.FromInt32(p.Port)
+		spec.Ports = append(spec.Ports, p)
+	}
+	return specText(spec)
+}
+
+func specText(spec corev1.ServiceSpec) string {
+	spec.ClusterIP, spec.ClusterIPs = "", nil
+	spec.Ports = slices.SortedFunc(slices.Values(spec.Ports), func(a, b corev1.ServicePort) int { return cmp.Compare(a.Name, b.Name) })
+	return text(spec)
+}
+
+func (c claim) notes() string {
+	return fmt.Sprint(c.source, " ", c.remote+"-uid", " ", c.team, " ", c.note)
+}
+
+// endpoints are what leads to the gateway, made from what does so now.
+func (c claim) endpoints(now half) half {
+	now.kind, now.owner, now.foreign = ours, c.remote, clean(now.foreign)
+	if c.gateway == nil {
+		return now
+	}
+	was := map[string]string{}
+	for one := range strings.FieldsSeq(now.where) {
+		was[one[:len(one)-1]] = one[len(one)-1:]
+	}
+	where := map[string]string{}
+	if c.gateway.partial {
+		maps.Copy(where, was)
+	}
+	for ip, health := range c.gateway.addresses {
+		if health == "?" {
+			health = cmp.Or(was[ip], "+")
+		}
+		where[ip] = health
+	}
+	targets := c.gateway.targets(c.export)
+	if len(targets) == 0 {
+		where = nil
+	}
+	var all []string
+	for ip, health := range where {
+		all = append(all, ip+health)
+	}
+	slices.Sort(all)
+	now.spec, now.where = strings.Join(targets, ", "), strings.Join(all, " ")
+	if len(all) == 0 {
+		now.spec = ""
+	}
+	return now
+}
+
+// may is all that may stand under a key.
+type may map[halves]bool
+
+// close adds what controllers may make of it: each step may have been taken in
+// whole, in part, or not at all.
+func (m may) close(s surroundings) {
+	todo := slices.Collect(maps.Keys(m))
+	for len(todo) > 0 {
+		now := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		next := s.step(now)
+		for _, one := range []halves{next, {next.svc, now.eps}, {now.svc, next.eps}} {
+			if !m[one] {
+				m[one] = true
+				todo = append(todo, one)
+			}
+		}
+	}
+}
+
+// rest is what may stand there when all work is done.
+func (m may) rest(s surroundings) may {
+	out := may{}
+	for now := range m {
+		for next := s.step(now); next != now; next = s.step(now) {
+			now = next
+		}
+		out[now] = true
+	}
+	return out
+}
+
+// each is what becomes of all when something happens to them.
+func (m may) each(do func(halves) halves) may {
+	out := may{}
+	for now := range m {
+		out[do(now)] = true
+	}
+	return out
+}
+
+// serviceHalf and endpointsHalf tell what stands there.
+func serviceHalf(svc *corev1.Service) half {
+	if svc == nil {
+		return half{}
+	}
+	owner := svc.Labels["service-mirror.io/cluster"]
+	if owner == "" || svc.Labels["app.kubernetes.io/managed-by"] != "service-mirror" {
+		return half{kind: theirs}
+	}
+	a := svc.Annotations
+	return half{
+		kind: ours, owner: owner, spec: specText(svc.Spec), foreign: foreign(svc),
+		notes: fmt.Sprint(a["service-mirror.io/remote-service"], " ", a["service-mirror.io/cluster-uid"], " ", svc.Labels["team"], " ", a["note"]),
+	}
+}
+
+func endpointsHalf(endpoints *corev1.Endpoints) half {
+	if endpoints == nil {
+		return half{}
+	}
+	owner := endpoints.Labels["service-mirror.io/cluster"]
+	if owner == "" || endpoints.Labels["app.kubernetes.io/managed-by"] != "service-mirror" {
+		return half{kind: theirs}
+	}
+	h := half{kind: ours, owner: owner, foreign: foreign(endpoints)}
+	var where, ports []string
+	for _, subset := range endpoints.Subsets {
+		for _, address := range subset.Addresses {
+			where = append(where, address.IP+"+")
+		}
+		for _, address := range subset.NotReadyAddresses {
+			where = append(where, address.IP+"-")
+		}
+		for _, port := range subset.Ports {
+			ports = append(ports, fmt.Sprintf("%s %d/%s", port.Name, port.Port, port.Protocol))
+		}
+	}
+	slices.Sort(where)
+	slices.Sort(ports)
+	h.where, h.spec = strings.Join(where, " "), strings.Join(ports, ", ")
+	return h
+}
+
+// foreign are the labels and annotations that belong to neither the mirror nor
+// its source.
+func foreign(obj metav1.Object) string {
+	left := [2]map[string]string{maps.Clone(obj.GetLabels()), maps.Clone(obj.GetAnnotations())}
+	for _, key := range []string{"app.kubernetes.io/managed-by", "service-mirror.io/cluster", "service-mirror.io/remote-service", "service-mirror.io/cluster-uid"} {
+		delete(left[0], key)
+		delete(left[1], key)
+	}
+	if _, ok := obj.(*corev1.Service); ok {
+		delete(left[0], "team")
+		delete(left[1], "note")
+	}
+	var out []string
+	for _, all := range left {
+		for key, value := range all {
+			out = append(out, key+"="+value)
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, " ")
+}
+
+// clean leaves out what stops traffic.
+func clean(foreign string) string {
+	return strings.Join(slices.DeleteFunc(strings.Fields(foreign), func(one string) bool {
+		return strings.HasPrefix(one, "service.kubernetes.io/service-proxy-name=") || strings.HasPrefix(one, "endpointslice.kubernetes.io/skip-mirror=")
+	}), " ")
+}
+
+// place is what the walk keeps of a key.
+type place struct {
+	key cache.ObjectName
+	may may
+	// What the mirror was when all was at rest, and whether it may have become
+	// another since, or may have lost its ClusterIP.
+	owner          string
+	uid            types.UID
+	clusterIP      string
+	another, newIP bool
+	// What may stand there as long as the caches do not know that the Service became
+	// a stranger's, or another remote's: what leads to the gateway may still be
+	// written as if it were not.
+	unseen []may
+	// bare is a stranger's Service that was made where nothing of ours was: nor may
+	// anything be there in the end.
+	bare   bool
+	faults int // how many there had been then: to clean up may fail, too
+	// tried are Endpoints that controllers try to make while a stranger's stand there.
+	tried map[half]bool
+}

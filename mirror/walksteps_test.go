@@ -1,0 +1,393 @@
+package mirror
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// step has one thing happen. How much chance it takes must not depend on what
+// stands in the local cluster, or a seed would not be the same walk again.
+func (w *walk) step(g generator) {
+	steps := []struct {
+		weight int
+		do     func(g generator)
+	}{
+		{18, w.exports}, {4, w.unexports}, {12, w.gateways}, {8, w.knows}, {3, w.namespaces},
+		{6, w.strangersCome}, {4, w.strangersGo}, {10, w.editsService}, {6, w.editsEndpoints}, {6, w.deletes},
+		{6, w.replicasChange}, {4, w.holds}, {8, w.faults}, {40, w.waits},
+	}
+	total := 0
+	for _, one := range steps {
+		total += one.weight
+	}
+	n := g.IntN(total)
+	for _, one := range steps {
+		if n -= one.weight; n < 0 {
+			one.do(g)
+			return
+		}
+	}
+}
+
+func (w *walk) remote(g generator) *walkRemote { return w.remotes[pickOne(g, walkRemotes...)] }
+
+func (w *walk) place(g generator) *place { return w.places[g.IntN(len(w.places))] }
+
+func sourceName(g generator) cache.ObjectName {
+	return cache.NewObjectName(pickOne(g, walkNamespaces...), pickOne(g, walkNames...))
+}
+
+func only(key cache.ObjectName) func(cache.ObjectName) bool {
+	return func(other cache.ObjectName) bool { return other == key }
+}
+
+func of(remote string) func(cache.ObjectName) bool {
+	return func(key cache.ObjectName) bool { return strings.HasSuffix(key.Name, "-"+remote) }
+}
+
+func inNamespace(namespace string) func(cache.ObjectName) bool {
+	return func(key cache.ObjectName) bool { return key.Namespace == namespace }
+}
+
+func (w *walk) exports(g generator) {
+	r, source := w.remote(g), sourceName(g)
+	e := export{
+		ports:    pickOne(g, "http https", "http", "https http db", "db", "http dns", "dns", "db https"),
+		affinity: g.IntN(4) == 0, team: pickOne(g, "", "blue", "red"), note: pickOne(g, "", "hello"),
+		forged: g.IntN(6) == 0,
+	}
+	if g.IntN(8) == 0 {
+		e.refused = pickOne(g, "headless", "external", "mirror")
+	}
+	again := g.IntN(4) == 0
+	w.note("%s exports %v as %+v, made anew %v", r.name, source, e, again)
+	if _, is := r.exports[source]; is && again {
+		w.unexport(r, source)
+	}
+	r.exports[source] = e
+	r.export(e.service(source.Namespace, source.Name))
+	w.happened(only(KeyOf(r.name, source)))
+}
+
+func (w *walk) unexports(g generator) {
+	r, source := w.remote(g), sourceName(g)
+	w.note("%s takes back %v", r.name, source)
+	if _, is := r.exports[source]; is {
+		w.unexport(r, source)
+	}
+}
+
+func (w *walk) unexport(r *walkRemote, source cache.ObjectName) {
+	delete(r.exports, source)
+	r.fakeRemote.unexport(named(source.Namespace, source.Name))
+	w.happened(only(KeyOf(r.name, source)))
+}
+
+func (w *walk) gateways(g generator) {
+	r := w.remote(g)
+	r.gateway = nil
+	if g.IntN(6) > 0 {
+		r.gateway = &modelGateway{one: g.IntN(3) == 0, addresses: map[string]string{}, partial: g.IntN(4) == 0}
+		for i := range g.IntN(5) {
+			r.gateway.addresses[fmt.Sprintf("192.0.2.%d", i+g.IntN(2))] = pickOne(g, "+", "+", "-", "?")
+		}
+	}
+	w.note("the gateway of %s is %+v", r.name, r.gateway)
+	r.setGateway(r.gateway.gateway())
+	w.happened(of(r.name))
+}
+
+func (w *walk) knows(g generator) {
+	r := w.remote(g)
+	r.known = g.IntN(4) > 0
+	w.note("%s is known: %v", r.name, r.known)
+	r.know(r.known)
+	w.happened(func(cache.ObjectName) bool { return true }) // any may say that it is of this remote
+}
+
+// namespaces takes the namespace of shops through its life.
+func (w *walk) namespaces(generator) {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
+	switch w.shop {
+	case "gone":
+		w.shop = "there"
+		w.server.put(ns)
+	case "there":
+		w.shop = "going"
+		now := metav1Now()
+		ns.DeletionTimestamp = &now
+		w.server.put(ns)
+		w.happened(inNamespace("shop"))
+		w.note("the namespace empties")
+		for _, p := range w.places {
+			if p.key.Namespace == "shop" {
+				w.remove(p, true, true)
+			}
+		}
+	case "going":
+		w.shop = "gone"
+		w.server.remove("namespaces", "", "shop")
+	}
+	w.note("the namespace is %s", w.shop)
+	w.happened(inNamespace("shop"))
+}
+
+// remove takes away what stands under a key, whoever it belongs to.
+func (w *walk) remove(p *place, service, endpoints bool) {
+	p.bare = p.bare && !service
+	if service {
+		if w.server.service(p.key.Namespace, p.key.Name) != nil {
+			w.server.remove("services", p.key.Namespace, p.key.Name)
+		}
+		w.forget("services", p.key)
+	}
+	if endpoints {
+		if w.server.endpoints(p.key.Namespace, p.key.Name) != nil {
+			w.server.remove("endpoints", p.key.Namespace, p.key.Name)
+		}
+		w.forget("endpoints", p.key)
+	}
+	for _, r := range w.replicas {
+		select {
+		case <-r.controller.Ready():
+		default: // may have been too late to see what goes
+			p.newIP = p.newIP || service
+		}
+	}
+	// What is being made at this moment is made all the same.
+	without := func(now halves, service, endpoints bool) halves {
+		if service {
+			now.svc = half{}
+		}
+		if endpoints {
+			now.eps = half{}
+		}
+		return now
+	}
+	gone := p.may.each(func(now halves) halves { return without(now, service, endpoints) })
+	if service && endpoints {
+		// Either may be heard of first, and be made again.
+		for _, first := range []bool{true, false} {
+			one := p.may.each(func(now halves) halves { return without(now, first, !first) })
+			one.close(w.surroundings(p.key))
+			maps.Copy(gone, one.each(func(now halves) halves { return without(now, !first, first) }))
+		}
+	}
+	for now := range p.may {
+		if !(service && now.svc.kind == theirs || endpoints && now.eps.kind == theirs) {
+			gone[now] = true
+		}
+	}
+	// So is what was tried while a stranger's was in the way.
+	for now := range maps.Clone(gone) {
+		for tried := range p.tried {
+			if endpoints {
+				gone[halves{now.svc, tried}] = true
+			}
+		}
+	}
+	for _, before := range p.unseen {
+		if service {
+			maps.Copy(gone, before)
+		}
+	}
+	p.may = gone
+}
+
+func (w *walk) deletes(g generator) {
+	p, which := w.place(g), pickOne(g, "pair", "service", "endpoints")
+	w.note("someone deletes the %s %v", which, p.key)
+	w.remove(p, which != "endpoints", which != "service")
+	w.happened(only(p.key))
+}
+
+// there tells whether objects can be made under a key.
+func (w *walk) there(p *place) bool {
+	return len(p.key.Name) <= 63 && (p.key.Namespace != "shop" || w.shop == "there")
+}
+
+func (w *walk) strangersCome(g generator) {
+	p, which, selector, owned := w.place(g), pickOne(g, "pair", "service", "endpoints"), g.IntN(2) == 0, g.IntN(4) == 0
+	w.note("someone makes their %s %v, with our labels %v", which, p.key, owned)
+	if !w.there(p) {
+		return
+	}
+	svc := w.server.service(p.key.Namespace, p.key.Name)
+	if which != "endpoints" && svc == nil {
+		theirs := stranger()
+		theirs.Namespace, theirs.Name = p.key.Namespace, p.key.Name
+		if !selector {
+			theirs.Spec.Selector = nil
+		}
+		if owned {
+			theirs.Labels = map[string]string{ManagedByLabel: ManagedBy, ClusterLabel: "paris"}
+		}
+		fresh := w.fresh(p)
+		w.putService(p, theirs)
+		p.bare, p.faults = fresh, w.Faults
+	}
+	if eps := w.server.endpoints(p.key.Namespace, p.key.Name); which != "service" && eps == nil {
+		theirs := strangersEndpoints()
+		theirs.Namespace, theirs.Name = p.key.Namespace, p.key.Name
+		w.putEndpoints(p, theirs)
+	}
+	w.happened(only(p.key))
+}
+
+// putService stores what someone makes of a Service. What a controller was about
+// to write to it fails on its resourceVersion, or that it is there.
+func (w *walk) putService(p *place, svc *corev1.Service) {
+	p.bare = false
+	w.server.put(svc)
+	now := serviceHalf(w.server.service(p.key.Namespace, p.key.Name))
+	w.forget("services", p.key)
+	if now.kind == theirs {
+		w.stranger("services", p.key)
+	}
+	if now.kind != ours || now.owner != p.owner {
+		p.another, p.newIP = true, true
+	}
+	if now.kind == theirs || now.owner != p.owner {
+		p.unseen = append(p.unseen, p.may)
+	}
+	p.may = p.may.each(func(h halves) halves { return halves{now, h.eps} })
+}
+
+func (w *walk) putEndpoints(p *place, endpoints *corev1.Endpoints) {
+	p.bare = false
+	w.server.put(endpoints)
+	now := endpointsHalf(w.server.endpoints(p.key.Namespace, p.key.Name))
+	w.forget("endpoints", p.key)
+	if now.kind == theirs {
+		w.stranger("endpoints", p.key)
+	}
+	p.may = p.may.each(func(h halves) halves { return halves{h.svc, now} })
+}
+
+func (w *walk) strangersGo(generator) {
+	w.note("the strangers go")
+	for _, p := range w.places {
+		service, endpoints := w.strangers["services "+p.key.String()] != nil, w.strangers["endpoints "+p.key.String()] != nil
+		if service || endpoints {
+			w.remove(p, service, endpoints)
+			w.happened(only(p.key))
+		}
+	}
+}
+
+func (w *walk) editsService(g generator) {
+	p, which, owner := w.place(g), g.IntN(10), pickOne(g, append([]string{"rome"}, walkRemotes...)...)
+	w.note("someone edits Service %v, way %d, %s", p.key, which, owner)
+	svc := w.server.service(p.key.Namespace, p.key.Name)
+	if svc == nil || serviceHalf(svc).kind != ours && which > 2 {
+		return
+	}
+	switch which {
+	case 0:
+		delete(svc.Labels, ClusterLabel)
+	case 1, 2:
+		svc.Labels = map[string]string{ManagedByLabel: ManagedBy, ClusterLabel: owner}
+	case 3:
+		svc.Spec.Ports = []corev1.ServicePort{{Name: "evil", Port: 666, Protocol: corev1.ProtocolTCP}}
+	case 4:
+		svc.Spec.Selector = map[string]string{"app": "evil"}
+	case 5:
+		svc.Spec.Type = corev1.ServiceTypeNodePort
+	case 6:
+		svc.Spec.SessionAffinity, svc.Spec.SessionAffinityConfig = corev1.ServiceAffinityClientIP, nil
+	case 7:
+		svc.Annotations = map[string]string{"hers": "1"}
+	case 8:
+		svc.Labels["his"] = "1"
+		svc.Labels[stopTraffic[0]] = "mesh"
+	case 9:
+		local := corev1.ServiceInternalTrafficPolicyLocal
+		svc.Spec.InternalTrafficPolicy = &local
+		slices.Reverse(svc.Spec.Ports)
+	}
+	w.putService(p, svc)
+	w.happened(only(p.key))
+}
+
+func (w *walk) editsEndpoints(g generator) {
+	p, which, owner := w.place(g), g.IntN(7), pickOne(g, append([]string{"rome"}, walkRemotes...)...)
+	w.note("someone edits Endpoints %v, way %d, %s", p.key, which, owner)
+	eps := w.server.endpoints(p.key.Namespace, p.key.Name)
+	if eps == nil || endpointsHalf(eps).kind != ours && which > 1 {
+		return
+	}
+	switch which {
+	case 0:
+		delete(eps.Labels, ManagedByLabel)
+	case 1, 2:
+		eps.Labels = map[string]string{ManagedByLabel: ManagedBy, ClusterLabel: owner}
+	case 3:
+		eps.Subsets = nil
+	case 4:
+		eps.Subsets = strangersEndpoints().Subsets
+	case 5:
+		eps.Labels["endpointslice.kubernetes.io/skip-mirror"] = "true"
+		eps.Labels["his"] = "1"
+	case 6:
+		eps.Subsets = append(eps.Subsets, corev1.EndpointSubset{NotReadyAddresses: []corev1.EndpointAddress{{IP: "192.0.2.77"}}})
+	}
+	w.putEndpoints(p, eps)
+	w.happened(only(p.key))
+}
+
+func (w *walk) replicasChange(g generator) {
+	what, n, leads := g.IntN(4), g.IntN(2), g.IntN(5) > 0
+	switch {
+	case what == 0 && len(w.replicas) < 2:
+		w.note("another replica starts")
+		w.startReplica()
+	case what == 1 && len(w.replicas) > 0:
+		w.note("a replica ends")
+		w.stopReplica(n % len(w.replicas))
+	}
+	for _, r := range w.replicas {
+		if r.depose != nil {
+			r.depose()
+			r.depose = nil
+		}
+	}
+	if leads && len(w.replicas) > 0 {
+		// Who takes over at the very moment at which a Service goes, when its cache
+		// has lost it but not yet told of it, does not know the ClusterIP.
+		synctest.Wait()
+		w.lead(n % len(w.replicas))
+		synctest.Wait()
+	}
+	w.note("of %d replicas one leads: %v", len(w.replicas), leads)
+}
+
+func (w *walk) holds(g generator) {
+	w.held = g.IntN(2) == 0
+	w.note("watches are held up: %v", w.held)
+	w.server.hold(w.held)
+}
+
+func (w *walk) faults(g generator) {
+	faulty := g.IntN(4) > 0
+	w.note("the API server fails: %v", faulty)
+	w.mu.Lock()
+	w.faulty = faulty
+	w.mu.Unlock()
+}
+
+func (w *walk) waits(g generator) {
+	d := time.Duration(g.IntN(3000)) * time.Millisecond
+	w.note("time passes: %v", d)
+	w.wait(d)
+	if !w.held {
+		w.seen()
+	}
+}
