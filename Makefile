@@ -6,6 +6,7 @@
 #   make unit          the unit tests alone
 #   make compat        end to end with the oldest supported Kubernetes on either side
 #   make soak          long random walks: three seeds of 10,000 steps; SEEDS="1 2", STEPS=500
+#   make bench         speed, memory and cost beside what the API server allows; deploy/performance
 #   make release       archives for each platform, with checksums, in .build/release
 #   make image         the container image, in .build/service-mirror-image.tar
 
@@ -32,6 +33,7 @@ vet:
 	cd testdata/traffic && go vet ./...
 	cd testdata/deploy && go vet ./...
 	cd testdata/browser && go vet ./...
+	cd testdata/bench && go vet ./...
 
 unit: tools
 	go test -race -count=1 ./...
@@ -74,6 +76,11 @@ soak: race cluster
 	cd testdata/e2e && for seed in $(SEEDS); do \
 		SERVICE_MIRROR_BUILD=$(BUILD) SOAK_SEED=$$seed SOAK_STEPS=$(STEPS) go test -count=1 -v -run '^TestRandomWalk$$' -timeout 2h . || exit 1; \
 	done
+
+# What the daemon does in the time that the API server needs anyway: an hour or two. ONLY=cold,delay
+# measures some rows and keeps nothing.
+bench: build cluster
+	cd testdata/bench && go build -o $(BUILD)/bench . && $(BUILD)/bench -build $(BUILD) $(if $(ONLY),-rows $(ONLY))
 
 cluster:
 	testdata/cluster/build.sh $(BUILD)/cluster
