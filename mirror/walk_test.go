@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"hash/fnv"
@@ -21,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2/textlogger"
 )
 
 var (
@@ -110,15 +108,6 @@ type walkRemote struct {
 	exports map[cache.ObjectName]export
 	known   bool
 	gateway *modelGateway
-}
-
-// replica is a running controller.
-type replica struct {
-	controller *Controller
-	stop       context.CancelFunc
-	ended      chan struct{}
-	depose     context.CancelFunc // nil: it does not lead
-	deposed    chan struct{}
 }
 
 var (
@@ -223,6 +212,12 @@ func (w *walk) fault(what string) fault {
 		f.lost = true
 	}
 	return f
+}
+
+func (w *walk) faultsYet() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.Faults
 }
 
 // surroundings is the world as it bears on a key.
@@ -355,7 +350,7 @@ func (w *walk) compare() {
 		if len(rest) > 1 {
 			w.Unsure++
 		}
-		if p.bare && p.faults == w.Faults && now.svc.kind == theirs && now.eps.kind == ours {
+		if p.bare && p.faults == w.faultsYet() && now.svc.kind == theirs && now.eps.kind == ours {
 			w.wrong("%v: Endpoints of ours are under the Service that a stranger made", p.key)
 		}
 		if svc != nil {
@@ -404,88 +399,6 @@ func listed(all may) string {
 	}
 	slices.Sort(out)
 	return strings.Join(out, "\n  ")
-}
-
-// startReplica starts a controller, which does not lead yet.
-func (w *walk) startReplica() {
-	logger := textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w.log)))
-	options := Options{Workers: 3, Policy: Policy{CopyLabels: []string{"team"}, CopyAnnotations: []string{"note"}}}
-	r := &replica{controller: New(Clients{w.server.client, w.server.meta, w.client}, options, logger), ended: make(chan struct{})}
-	var ctx context.Context
-	ctx, r.stop = context.WithCancel(w.Context())
-	for _, name := range walkRemotes {
-		r.controller.Add(w.remotes[name].fakeRemote)
-	}
-	w.replicas = append(w.replicas, r)
-	w.hook()
-	go func() {
-		defer close(r.ended)
-		r.controller.Run(ctx)
-	}()
-	// What it did not see, it cannot remember.
-	for _, p := range w.places {
-		for now := range p.may {
-			p.newIP = p.newIP || now.svc.kind != ours
-		}
-	}
-}
-
-// hook lets all replicas hear of the remotes.
-func (w *walk) hook() {
-	for _, name := range walkRemotes {
-		r := w.remotes[name]
-		r.hooks = w.replicas[0].controller.Hooks(name)
-		r.hooks.Changed = func(cluster string, before, after *corev1.Service) {
-			for _, one := range w.replicas {
-				one.controller.exportChanged(cluster, before, after)
-			}
-		}
-		r.hooks.Resync = func(cluster string) {
-			for _, one := range w.replicas {
-				one.controller.resync(cluster)
-			}
-		}
-	}
-}
-
-func (w *walk) lead(i int) {
-	r, before := w.replicas[i], w.replicas[i].deposed
-	ctx, cancel := context.WithCancel(w.Context())
-	r.depose, r.deposed = cancel, make(chan struct{})
-	go func(deposed chan struct{}) {
-		defer close(deposed)
-		if before != nil {
-			<-before
-		}
-		select {
-		case <-ctx.Done():
-		case <-r.ended:
-		case <-r.controller.Ready():
-			r.controller.Lead(ctx, 5*time.Second)
-		}
-	}(r.deposed)
-}
-
-func (w *walk) stopReplica(i int) {
-	r := w.replicas[i]
-	if w.replicas = slices.Delete(w.replicas, i, i+1); len(w.replicas) > 0 {
-		w.hook()
-	}
-	if r.depose != nil {
-		r.depose()
-	}
-	r.stop()
-	<-r.ended
-	if r.deposed != nil {
-		<-r.deposed
-	}
-	synctest.Wait()
-}
-
-func (w *walk) end() {
-	for len(w.replicas) > 0 {
-		w.stopReplica(0)
-	}
 }
 
 // stranger keeps in mind what must stay as it is.

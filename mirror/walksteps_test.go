@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -232,7 +231,7 @@ func (w *walk) strangersCome(g generator) {
 		}
 		fresh := w.fresh(p)
 		w.putService(p, theirs)
-		p.bare, p.faults = fresh, w.Faults
+		p.bare, p.faults = fresh, w.faultsYet()
 	}
 	if eps := w.server.endpoints(p.key.Namespace, p.key.Name); which != "service" && eps == nil {
 		theirs := strangersEndpoints()
@@ -341,32 +340,6 @@ func (w *walk) editsEndpoints(g generator) {
 	}
 	w.putEndpoints(p, eps)
 	w.happened(only(p.key))
-}
-
-func (w *walk) replicasChange(g generator) {
-	what, n, leads := g.IntN(4), g.IntN(2), g.IntN(5) > 0
-	switch {
-	case what == 0 && len(w.replicas) < 2:
-		w.note("another replica starts")
-		w.startReplica()
-	case what == 1 && len(w.replicas) > 0:
-		w.note("a replica ends")
-		w.stopReplica(n % len(w.replicas))
-	}
-	for _, r := range w.replicas {
-		if r.depose != nil {
-			r.depose()
-			r.depose = nil
-		}
-	}
-	if leads && len(w.replicas) > 0 {
-		// Who takes over at the very moment at which a Service goes, when its cache
-		// has lost it but not yet told of it, does not know the ClusterIP.
-		synctest.Wait()
-		w.lead(n % len(w.replicas))
-		synctest.Wait()
-	}
-	w.note("of %d replicas one leads: %v", len(w.replicas), leads)
 }
 
 func (w *walk) holds(g generator) {
