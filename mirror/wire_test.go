@@ -112,6 +112,7 @@ func actionOf(req *http.Request) (clienttesting.Action, error) {
 		if err != nil {
 			return nil, err
 		}
+		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{}) // as decoded into a typed object
 		if req.Method == http.MethodPost {
 			return clienttesting.NewCreateAction(gvr, namespace, obj), nil
 		}

@@ -34,6 +34,7 @@ type world struct {
 	start      func() // lets the controller run
 	stop       func() // ends the controller and waits for it
 	standsBy   bool   // the controller does not lead, if this is set before it starts
+	wire       *wire  // what it writes through; nil: the fake client
 	ended      chan struct{}
 }
 
@@ -58,7 +59,11 @@ func (w *world) use(options Options, remotes ...string) {
 		options.Workers = 4
 	}
 	logger := textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w.log)))
-	w.controller = New(Clients{w.server.client, w.server.meta, w.server.client}, options, logger)
+	clients := Clients{w.server.client, w.server.meta, w.server.client}
+	if w.wire != nil {
+		clients.Write = w.wire.dial()
+	}
+	w.controller = New(clients, options, logger)
 	for _, name := range remotes {
 		r := w.remotes[name]
 		if r == nil {

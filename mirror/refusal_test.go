@@ -1,0 +1,233 @@
+package mirror
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	clienttesting "k8s.io/client-go/testing"
+)
+
+// wired is run with a real client to write with, whose requests meet faults.
+func wired(t *testing.T, options Options, remotes []string, faults func(what string) fault, test func(w *world)) {
+	t.Helper()
+	run(t, options, remotes, func(w *world) {
+		w.stop()
+		w.wire = &wire{server: w.server, fault: faults}
+		w.use(options, remotes...)
+		test(w)
+	})
+}
+
+// times notes when requests are made.
+type times struct {
+	mu sync.Mutex
+	at map[string][]time.Duration // since the first note of all
+	t0 time.Time
+}
+
+func (n *times) note(what string) (before int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.at == nil {
+		n.at, n.t0 = map[string][]time.Duration{}, time.Now()
+	}
+	n.at[what] = append(n.at[what], time.Since(n.t0))
+	return len(n.at[what]) - 1
+}
+
+func (n *times) of(what string) []time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.at[what])
+}
+
+const (
+	postEndpoints = "POST /api/v1/namespaces/default/endpoints"
+	postServices  = "POST /api/v1/namespaces/default/services"
+	putServices   = "PUT /api/v1/namespaces/default/services/bar-paris"
+)
+
+var (
+	errBusy  = apierrors.NewTooManyRequests("slow down", 0)
+	errQuota = apierrors.NewForbidden(corev1.Resource("services"), "bar-paris", errors.New("exceeded quota: few, requested: services=1, used: services=9, limited: services=9"))
+)
+
+// How long an API server that is busy wants to be left alone is what it says, no
+// sooner and no later.
+func TestRetryAfterIsWhatIsWaited(t *testing.T) {
+	const s = time.Second
+	for _, seconds := range []int{1, 7, 90} {
+		t.Run(fmt.Sprint(seconds), func(t *testing.T) {
+			var asked times
+			wired(t, Options{}, paris, func(what string) fault {
+				if before := asked.note(what); what == postServices && before < 3 {
+					return fault{err: errBusy, retryAfter: seconds}
+				}
+				return fault{}
+			}, func(w *world) {
+				w.remotes["paris"].export(exportedBar())
+				w.settle()
+				w.wait(10 * time.Minute)
+				wait := time.Duration(seconds) * s
+				if got, want := asked.of(postServices), []time.Duration{0, wait, 2 * wait, 3 * wait}; !slices.Equal(got, want) {
+					w.Errorf("asked at %v, want %v", got, want)
+				}
+				w.mirrored()
+				w.logged(0, "reason=")
+			})
+		})
+	}
+}
+
+// One whose turn it is waits; the others do not wait with it.
+func TestBusyAnswerHoldsUpNobodyElse(t *testing.T) {
+	var asked times
+	wired(t, Options{Workers: 2}, paris, func(what string) fault {
+		// The first in the queue are told to wait.
+		if before := asked.note(what); what == postEndpoints && before == 0 {
+			return fault{err: errBusy, retryAfter: 60}
+		}
+		return fault{delay: time.Millisecond}
+	}, func(w *world) {
+		for n := range 1000 {
+			w.remotes["paris"].export(named("default", fmt.Sprintf("svc-%d", n)))
+		}
+		w.start()
+		w.wait(3 * time.Second) // two requests each, a millisecond each, by one worker
+		if n := mirrors(w); n != 999 {
+			w.Errorf("%d mirrors after 3 s, want 999", n)
+		}
+		w.wait(60 * time.Second)
+		if n := mirrors(w); n != 1000 {
+			w.Errorf("%d mirrors after 63 s, want 1000", n)
+		}
+	})
+}
+
+func mirrors(w *world) int {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	return len(w.server.objects["services"])
+}
+
+// A quota refuses some: the others are mirrored meanwhile, those that are refused
+// are tried with back-off, and mirrored once there is room.
+func TestQuotaStarvesNobodyElse(t *testing.T) {
+	for _, kind := range []string{"services", "endpoints"} {
+		t.Run(kind, func(t *testing.T) {
+			run(t, Options{Workers: 2}, []string{"paris", "berlin"}, func(w *world) {
+				w.server.setRefuse(func(action clienttesting.Action) error {
+					if create, ok := action.(clienttesting.CreateActionImpl); ok && action.GetResource().Resource == kind && strings.HasPrefix(accessor(create.Object).GetName(), "big-") {
+						return errQuota
+					}
+					return nil
+				})
+				for n := range 100 { // first in the queue
+					w.remotes["paris"].export(named("default", fmt.Sprintf("big-%d", n)))
+				}
+				for n := range 1000 {
+					remote := []string{"paris", "berlin"}[n%2]
+					w.remotes[remote].export(named("default", fmt.Sprintf("svc-%d", n)))
+				}
+				w.start()
+				w.wait(0)
+				if n := mirrors(w); n != 1000 {
+					w.Errorf("%d mirrors at once, want 1000", n)
+				}
+				w.wait(10 * time.Minute)
+				w.server.wrote()
+				w.wait(10 * time.Minute)
+				// Each once in 30 s.
+				if tries := len(w.server.wrote()); tries < 100*19 || tries > 100*21 {
+					w.Errorf("%d tries in ten minutes of 100 that are refused", tries)
+				}
+				w.logged(100, `"Mirror is not as it should be" reason="WriteFailed"`)
+				w.server.setRefuse(nil)
+				w.wait(31 * time.Second)
+				if n := mirrors(w); n != 1100 {
+					w.Errorf("%d mirrors when there is room, want 1100", n)
+				}
+				w.logged(100, `"Mirror's problem is over" reason="WriteFailed"`)
+			})
+		})
+	}
+}
+
+// What a quota kept from being made whole leaves nothing when it is not wanted any more.
+func TestRefusedMirrorIsTakenBack(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		w.server.setRefuse(refusing("create", "services", forever, errQuota))
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.remotes["paris"].unexport(exportedBar())
+		w.wait(time.Minute)
+		if left := w.pair(); left.Service != nil || left.Endpoints != nil {
+			w.Errorf("left: %s", text(left))
+		}
+		w.server.wrote()
+		w.wait(time.Hour)
+		w.expect()
+		w.logged(1, `problem is over" reason="WriteFailed"`)
+	})
+}
+
+// An answer that is lost says nothing of what was done. Each write is lost in turn,
+// with the watch up to date and behind.
+func TestLostAnswers(t *testing.T) {
+	changed := exportedBar()
+	changed.Spec.Ports[0].Port = 81
+	for _, behind := range []bool{false, true} {
+		for _, lost := range []string{
+			postEndpoints, postServices, putServices,
+			"DELETE /api/v1/namespaces/default/services/bar-paris", "DELETE /api/v1/namespaces/default/endpoints/bar-paris",
+		} {
+			t.Run(fmt.Sprint(lost, " behind ", behind), func(t *testing.T) {
+				var asked times
+				wired(t, Options{}, paris, func(what string) fault {
+					return fault{lost: asked.note(what) == 0 && what == lost}
+				}, func(w *world) {
+					w.settle()
+					w.server.hold(behind)
+					catchUp := func() {
+						w.wait(time.Second)
+						w.server.hold(false)
+						w.wait(time.Minute)
+						w.server.hold(behind)
+					}
+					w.remotes["paris"].export(exportedBar())
+					catchUp()
+					w.mirrored()
+					was := w.pair().Service
+					w.remotes["paris"].export(changed)
+					catchUp()
+					if now := w.pair().Service; now.UID != was.UID || now.Spec.ClusterIP != was.Spec.ClusterIP || now.Spec.Ports[0].Port != 81 {
+						w.Errorf("got %s, it was %s", text(now), text(was))
+					}
+					w.remotes["paris"].unexport(changed)
+					catchUp()
+					if left := w.pair(); left.Service != nil || left.Endpoints != nil {
+						w.Errorf("left: %s", text(left))
+					}
+					done := map[string]int{}
+					for _, write := range w.server.wrote() {
+						if write.err == nil {
+							done[write.what]++
+						}
+					}
+					want := map[string]int{createEndpoints: 1, createService: 1, updateService: 1, deleteService: 1, deleteEndpoints: 1}
+					if text(done) != text(want) {
+						w.Errorf("done %v, want %v", done, want)
+					}
+					w.logged(0, `reason="Conflict"`)
+				})
+			})
+		}
+	}
+}
