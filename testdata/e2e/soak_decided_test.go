@@ -74,7 +74,7 @@ func TestWalkIsDecidedByItsSeed(t *testing.T) {
 		"deletes " + string(withSelector), "deletes " + string(withEndpoints), "deletes " + string(loneEndpoints), "deletes " + string(underTheMirror),
 		"Service is deleted by hand", "Endpoints are deleted by hand", "Endpoints are edited by hand",
 		"by hand: port", "by hand: selector", "by hand: type", "by hand: label", "by hand: own label",
-		"daemon is killed", "daemon is stopped", "daemon is started", "berlin is well",
+		"daemon is killed", "daemon is stopped", "daemon is started", "time passes", "berlin is well",
 	} {
 		if !strings.Contains(all, what) {
 			t.Errorf("never: %s", what)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -37,6 +38,7 @@ var kinds = []struct {
 	{3, (*walk).killDaemon},
 	{1, (*walk).stopDaemon},
 	{8, (*walk).startAgain},
+	{2, (*walk).restartInTrouble},
 }
 
 var weights = func() (sum int) {
@@ -322,6 +324,22 @@ func (w *walk) startAgain() *step {
 	}
 	w.runs = true
 	return &step{text: "the daemon is started", touches: []string{"daemon"}, act: w.startDaemon}
+}
+
+// restartInTrouble also waits until a new daemon goes on without what it cannot read.
+func (w *walk) restartInTrouble() *step {
+	if !w.runs || !slices.ContainsFunc(w.remotes, func(r *modelRemote) bool { return r.fault != fault{} }) {
+		return nil
+	}
+	w.kill()
+	w.runs = true
+	return &step{text: "the daemon is killed and started, and time passes", touches: []string{"daemon"}, act: func() error {
+		if err := w.endDaemon((*daemon).kill); err != nil {
+			return err
+		}
+		defer time.Sleep(3 * time.Second) // that nothing is written cannot be awaited
+		return w.startDaemon()
+	}}
 }
 
 // heal is what leads to rest.
