@@ -73,7 +73,6 @@ type Controller struct {
 
 // How a remote's cache is indexed.
 const (
-	byMirror    = "mirror"    // exported Services, by the key of the mirror that they make
 	byNamespace = "namespace" // exported Services, by their namespace
 	byClaim     = "claim"     // exported Services, by the gateway ports that they claim
 )
@@ -106,24 +105,19 @@ func (c *Controller) Add(r Remote) {
 // Hooks is what a remote of this name must be given.
 func (c *Controller) Hooks(cluster string) remote.Hooks {
 	return remote.Hooks{
-		Indexers: Indexers(cluster),
-		Trim:     c.options.TrimExported,
-		Changed:  c.exportChanged,
-		Resync:   c.resync,
-		Accept:   c.accept,
-		Told:     c.options.Events.remote,
+		Indexes: Indexes,
+		Trim:    c.options.TrimExported,
+		Changed: c.exportChanged,
+		Resync:  c.resync,
+		Accept:  c.accept,
+		Told:    c.options.Events.remote,
 	}
 }
 
-// Indexers are the indexes over a remote's exported Services.
-func Indexers(cluster string) cache.TypedIndexers[*corev1.Service] {
-	return cache.TypedIndexers[*corev1.Service]{
-		byMirror: func(svc *corev1.Service) ([]string, error) {
-			return []string{KeyOf(cluster, cache.MetaObjectToName(svc)).String()}, nil
-		},
-		byNamespace: func(svc *corev1.Service) ([]string, error) { return []string{svc.Namespace}, nil },
-		byClaim:     func(svc *corev1.Service) ([]string, error) { return gateway.Claims(svc), nil },
-	}
+// Indexes are those over a remote's exported Services.
+var Indexes = map[string]func(*corev1.Service) []string{
+	byNamespace: func(svc *corev1.Service) []string { return []string{svc.Namespace} },
+	byClaim:     gateway.Claims,
 }
 
 // exportChanged enqueues the mirror of an exported Service, and those that claim
@@ -259,50 +253,47 @@ func (c *Controller) refilter() {
 
 // handleLocal turns what happens in the local cluster into keys.
 func (c *Controller) handleLocal() {
-	remote.Register(c.local.services, cache.TypedResourceEventHandlerFuncs[*corev1.Service]{
-		AddFunc: func(svc *corev1.Service) { c.localChanged(svc) },
-		UpdateFunc: func(before, svc *corev1.Service) {
+	c.local.services.Handle(remote.Handler[*corev1.Service]{
+		Added: func(svc *corev1.Service) { c.localChanged(svc) },
+		Updated: func(before, svc *corev1.Service) {
 			if _, was := Owner(before); was || len(clusterOf(svc)) > 0 {
 				c.localChanged(svc)
 			}
 		},
-		DeleteFunc: func(deleted cache.DeletedObject[*corev1.Service]) {
-			key := deleted.GetObjectName()
-			if svc := deleted.OptionalObj; svc != nil && c.concerns(svc) {
-				c.addresses.Store(key, addressOf(svc, time.Now()))
+		Deleted: func(key cache.ObjectName, last *corev1.Service) {
+			if last != nil && c.concerns(last) {
+				c.addresses.Store(key, addressOf(last, time.Now()))
 			}
 			c.queue.Add(key)
 		},
 	})
-	remote.Register(c.local.endpoints, cache.TypedResourceEventHandlerFuncs[*corev1.Endpoints]{
-		AddFunc:    func(endpoints *corev1.Endpoints) { c.localChanged(endpoints) },
-		UpdateFunc: func(_, endpoints *corev1.Endpoints) { c.localChanged(endpoints) },
-		DeleteFunc: func(endpoints cache.DeletedObject[*corev1.Endpoints]) { c.queue.Add(endpoints.GetObjectName()) },
+	c.local.endpoints.Handle(remote.Handler[*corev1.Endpoints]{
+		Added:   func(endpoints *corev1.Endpoints) { c.localChanged(endpoints) },
+		Updated: func(_, endpoints *corev1.Endpoints) { c.localChanged(endpoints) },
+		Deleted: func(key cache.ObjectName, _ *corev1.Endpoints) { c.queue.Add(key) },
 	})
-	remote.Register(c.local.slices, cache.TypedResourceEventHandlerFuncs[*discoveryv1.EndpointSlice]{
-		AddFunc:    func(slice *discoveryv1.EndpointSlice) { c.sliceChanged(slice) },
-		UpdateFunc: func(_, slice *discoveryv1.EndpointSlice) { c.sliceChanged(slice) },
-		DeleteFunc: func(slice cache.DeletedObject[*discoveryv1.EndpointSlice]) {
-			c.queue.Add(sliceKey(slice.GetObjectName()))
-		},
+	c.local.slices.Handle(remote.Handler[*discoveryv1.EndpointSlice]{
+		Added:   func(slice *discoveryv1.EndpointSlice) { c.sliceChanged(slice) },
+		Updated: func(_, slice *discoveryv1.EndpointSlice) { c.sliceChanged(slice) },
+		Deleted: func(name cache.ObjectName, _ *discoveryv1.EndpointSlice) { c.queue.Add(sliceKey(name)) },
 	})
-	remote.Register(c.local.namespaces, cache.TypedResourceEventHandlerFuncs[*metav1.PartialObjectMetadata]{
-		AddFunc: func(ns *metav1.PartialObjectMetadata) { c.namespaceChanged(ns.Name) },
-		UpdateFunc: func(before, ns *metav1.PartialObjectMetadata) {
+	c.local.namespaces.Handle(remote.Handler[*metav1.PartialObjectMetadata]{
+		Added: func(ns *metav1.PartialObjectMetadata) { c.namespaceChanged(ns.Name) },
+		Updated: func(before, ns *metav1.PartialObjectMetadata) {
 			if before.UID != ns.UID || (before.DeletionTimestamp == nil) != (ns.DeletionTimestamp == nil) {
 				c.namespaceChanged(ns.Name)
 			}
 		},
-		DeleteFunc: func(ns cache.DeletedObject[*metav1.PartialObjectMetadata]) { c.namespaceChanged(ns.GetName()) },
+		Deleted: func(name cache.ObjectName, _ *metav1.PartialObjectMetadata) { c.namespaceChanged(name.Name) },
 	})
 	leftover := func(slice *metav1.PartialObjectMetadata) {
 		c.queue.add(slice.Labels[ClusterLabel], serviceOf(slice))
 	}
-	remote.Register(c.local.leftovers, cache.TypedResourceEventHandlerFuncs[*metav1.PartialObjectMetadata]{
-		AddFunc:    leftover,
-		UpdateFunc: func(_, slice *metav1.PartialObjectMetadata) { leftover(slice) },
-		DeleteFunc: func(slice cache.DeletedObject[*metav1.PartialObjectMetadata]) {
-			c.local.ownLeftovers.latest(slice.GetObjectName()) // forgets that it was deleted
+	c.local.leftovers.Handle(remote.Handler[*metav1.PartialObjectMetadata]{
+		Added:   leftover,
+		Updated: func(_, slice *metav1.PartialObjectMetadata) { leftover(slice) },
+		Deleted: func(name cache.ObjectName, _ *metav1.PartialObjectMetadata) {
+			c.local.ownLeftovers.latest(name) // forgets that it was deleted
 		},
 	})
 }
@@ -351,24 +342,23 @@ func (c *Controller) resync(cluster string) {
 // keysOf are all keys of a remote, some of them twice: those that it exports, and
 // those that stand in its name.
 func (c *Controller) keysOf(cluster string) []cache.ObjectName {
-	var texts []string
+	var keys []cache.ObjectName
 	if r := c.remote(cluster); r != nil {
 		if view, ok := r.View(); ok {
-			texts = view.Services.Values(byMirror)
+			for _, name := range view.Services.Names() {
+				keys = append(keys, KeyOf(cluster, name))
+			}
 		}
 	}
 	for _, indexer := range []cache.Indexer{c.local.services.GetIndexer(), c.local.endpoints.GetIndexer()} {
-		some, _ := indexer.IndexKeys(byCluster, cluster)
-		texts = append(texts, some...)
-	}
-	var keys []cache.ObjectName
-	for _, text := range texts {
-		if key, err := cache.ParseObjectName(text); err == nil {
-			keys = append(keys, key)
+		texts, _ := indexer.IndexKeys(byCluster, cluster)
+		for _, text := range texts {
+			if key, err := cache.ParseObjectName(text); err == nil {
+				keys = append(keys, key)
+			}
 		}
 	}
-	ours, _ := c.local.slices.GetTypedIndexer().ByTypedIndex(byCluster, cluster)
-	for _, slice := range ours {
+	for _, slice := range c.local.slices.ByIndex(byCluster, cluster) {
 		keys = append(keys, sliceKey(cache.MetaObjectToName(slice)))
 	}
 	return keys
@@ -392,7 +382,7 @@ func (c *Controller) accept(ctx context.Context, spec remote.Spec, uid types.UID
 		}
 		return nil
 	}
-	mirrors, _ := c.local.services.GetTypedIndexer().ByTypedIndex(byCluster, spec.Name)
+	mirrors := c.local.services.ByIndex(byCluster, spec.Name)
 	var other string
 	for _, mirror := range mirrors {
 		switch known := mirror.Annotations[ClusterUIDAnnotation]; {

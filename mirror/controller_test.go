@@ -7,7 +7,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
 )
@@ -379,17 +378,6 @@ func TestRunThatEndsEarlyShutsItsQueue(t *testing.T) {
 			w.Error("the queue's goroutines outlive Run")
 		}
 	})
-}
-
-func TestAnotherNamesake(t *testing.T) {
-	// What a remote's cache holds under one mirror name is found by that name.
-	r := newFakeRemote("paris")
-	must(r.indexer.Add(exportedBar()))
-	must(r.indexer.Add(named("other", "bar")))
-	found, err := r.indexer.ByTypedIndex(byMirror, "default/bar-paris")
-	if err != nil || len(found) != 1 || cache.MetaObjectToName(found[0]) != cache.NewObjectName("default", "bar") {
-		t.Errorf("got %s, %v", text(found), err)
-	}
 }
 
 // Of a namespace that is not watched any more nothing is known: its mirrors stay.

@@ -27,11 +27,11 @@ const (
 // EndpointSlices, the namespaces, and the EndpointSlices that a selector left
 // behind on a mirror.
 type local struct {
-	services   cache.TypedSharedIndexInformer[*corev1.Service]
-	endpoints  cache.TypedSharedIndexInformer[*corev1.Endpoints]
-	slices     cache.TypedSharedIndexInformer[*discoveryv1.EndpointSlice]
-	namespaces cache.TypedSharedIndexInformer[*metav1.PartialObjectMetadata]
-	leftovers  cache.TypedSharedIndexInformer[*metav1.PartialObjectMetadata]
+	services   *remote.Informer[*corev1.Service]
+	endpoints  *remote.Informer[*corev1.Endpoints]
+	slices     *remote.Informer[*discoveryv1.EndpointSlice]
+	namespaces *remote.Informer[*metav1.PartialObjectMetadata]
+	leftovers  *remote.Informer[*metav1.PartialObjectMetadata]
 
 	ownServices  written[*corev1.Service]
 	ownEndpoints written[*corev1.Endpoints]
@@ -52,12 +52,10 @@ func newLocal(client kubernetes.Interface, meta metadata.Interface, report func(
 		namespaces: inform(meta, meta.Resource(corev1.SchemeGroupVersion.WithResource("namespaces")), "", &metav1.PartialObjectMetadata{}, trimMetadata, reporter(report, "namespaces")),
 		leftovers:  inform(meta, meta.Resource(discovery.WithResource("endpointslices")), leftovers, &metav1.PartialObjectMetadata{}, trimMetadata, reporter(report, "endpointslices' metadata")),
 	}
-	addIndex(l.services, byCluster, func(svc *corev1.Service) ([]string, error) { return clusterOf(svc), nil })
-	addIndex(l.endpoints, byCluster, func(endpoints *corev1.Endpoints) ([]string, error) { return clusterOf(endpoints), nil })
-	addIndex(l.slices, byCluster, func(slice *discoveryv1.EndpointSlice) ([]string, error) { return clusterOf(slice), nil })
-	addIndex(l.leftovers, byService, func(slice *metav1.PartialObjectMetadata) ([]string, error) {
-		return []string{serviceOf(slice).String()}, nil
-	})
+	l.services.Index(byCluster, func(svc *corev1.Service) []string { return clusterOf(svc) })
+	l.endpoints.Index(byCluster, func(endpoints *corev1.Endpoints) []string { return clusterOf(endpoints) })
+	l.slices.Index(byCluster, func(slice *discoveryv1.EndpointSlice) []string { return clusterOf(slice) })
+	l.leftovers.Index(byService, func(slice *metav1.PartialObjectMetadata) []string { return []string{serviceOf(slice).String()} })
 	l.ownServices.informer = l.services
 	l.ownEndpoints.informer = l.endpoints
 	l.ownSlices.informer = l.slices
@@ -67,10 +65,7 @@ func newLocal(client kubernetes.Interface, meta metadata.Interface, report func(
 
 // inform makes an informer of what a client lists under a selector. report is told
 // how the part named fares.
-func inform[T interface {
-	cache.Object
-	runtime.Object
-}, L runtime.Object](client any, objects remote.Lister[L], selector string, example T, trim func(T) T, report func(error)) cache.TypedSharedIndexInformer[T] {
+func inform[T remote.Object, L runtime.Object](client any, objects remote.Lister[L], selector string, example T, trim func(T) T, report func(error)) *remote.Informer[T] {
 	lw := remote.NewListWatch(objects, func(options *metav1.ListOptions) { options.LabelSelector = selector })
 	lw.Report, lw.Client = report, client
 	return remote.NewInformer(lw, example, trim)
@@ -78,12 +73,6 @@ func inform[T interface {
 
 func reporter(report func(string, error), part string) func(error) {
 	return func(err error) { report(part, err) }
-}
-
-func addIndex[T cache.Object](informer cache.TypedSharedIndexInformer[T], name string, index cache.TypedIndexFunc[T]) {
-	if err := informer.AddTypedIndexers(cache.TypedIndexers[T]{name: index}); err != nil {
-		panic(err) // only once it has ended
-	}
 }
 
 func clusterOf(obj metav1.Object) []string {
@@ -124,7 +113,7 @@ func (l *local) live(key cache.ObjectName) Objects {
 
 // namespace tells whether mirrors can be made in a namespace now.
 func (l *local) namespace(name string) *Problem {
-	switch ns := remote.Get(l.namespaces.GetTypedIndexer(), cache.NewObjectName("", name)); {
+	switch ns := l.namespaces.Get(cache.NewObjectName("", name)); {
 	case ns == nil:
 		return &Problem{Reason: NamespaceMissing, Message: "namespace " + name + " does not exist in the local cluster"}
 	case ns.DeletionTimestamp != nil:
@@ -136,7 +125,7 @@ func (l *local) namespace(name string) *Problem {
 
 // uid is the UID by which the local cluster is known; empty if it has none.
 func (l *local) uid() types.UID {
-	if ns := remote.Get(l.namespaces.GetTypedIndexer(), cache.NewObjectName("", metav1.NamespaceSystem)); ns != nil {
+	if ns := l.namespaces.Get(cache.NewObjectName("", metav1.NamespaceSystem)); ns != nil {
 		return ns.UID
 	}
 	return ""
@@ -144,11 +133,8 @@ func (l *local) uid() types.UID {
 
 // written remembers what we wrote until the cache has caught up with it. A sync
 // that saw the state before our own write would write again, in vain.
-type written[T interface {
-	cache.Object
-	metav1.Object
-}] struct {
-	informer cache.TypedSharedIndexInformer[T]
+type written[T remote.Object] struct {
+	informer *remote.Informer[T]
 	objects  sync.Map // cache.ObjectName to T: made or changed
 	deleted  sync.Map // cache.ObjectName to types.UID
 }
@@ -175,7 +161,7 @@ func (w *written[T]) latest(key cache.ObjectName) T {
 		}
 		w.objects.CompareAndDelete(key, own)
 	}
-	obj := remote.Get(w.informer.GetTypedIndexer(), key)
+	obj := w.informer.Get(key)
 	if uid, ok := w.deleted.Load(key); ok {
 		if obj != none && obj.GetUID() == uid && obj.GetDeletionTimestamp() == nil {
 			return none

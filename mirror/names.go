@@ -46,6 +46,15 @@ func KeyOf(cluster string, exported cache.ObjectName) cache.ObjectName {
 	return cache.NewObjectName(exported.Namespace, name)
 }
 
+// exportedAs is the Service that a remote cluster would have to export for this
+// to be its mirror's key; without a name where it cannot.
+func exportedAs(cluster string, key cache.ObjectName) cache.ObjectName {
+	if name, found := strings.CutSuffix(key.Name, "-"+cluster); found {
+		return cache.NewObjectName(key.Namespace, name)
+	}
+	return cache.ObjectName{}
+}
+
 // Owner is the remote cluster for which an object was made by us; false where
 // the object is a stranger's.
 func Owner(obj metav1.Object) (cluster string, ours bool) {

@@ -76,3 +76,17 @@ func TestOwner(t *testing.T) {
 		}
 	}
 }
+
+func TestExportedAs(t *testing.T) {
+	for _, name := range []string{"bar", "api-eu", "paris", "x-paris"} {
+		exported := cache.NewObjectName("default", name)
+		if got := exportedAs("paris", KeyOf("paris", exported)); got != exported {
+			t.Errorf("%v comes back as %v", exported, got)
+		}
+	}
+	for _, name := range []string{"bar", "bar-berlin", "barparis", "paris", ""} {
+		if got := exportedAs("paris", cache.NewObjectName("default", name)); got.Name != "" {
+			t.Errorf("%q is taken for the mirror of %v", name, got)
+		}
+	}
+}

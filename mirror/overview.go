@@ -35,8 +35,7 @@ func (c *Controller) Overview() status.Page {
 			}
 		}
 	}
-	for _, obj := range c.local.services.GetIndexer().List() {
-		svc := obj.(*corev1.Service)
+	for _, svc := range c.local.services.All() {
 		key := cache.MetaObjectToName(svc)
 		if cluster, ours := Owner(svc); ours && !seen[key] {
 			page.Mirrors = append(page.Mirrors, c.leftRow(cluster, key, svc))

@@ -23,8 +23,8 @@ import (
 // node, of its pods. A gateway must not have one of them. Where they may not be
 // read, or the API server has no such objects, mirroring goes on without.
 type ranges struct {
-	serviceCIDRs cache.TypedSharedIndexInformer[*networkingv1.ServiceCIDR]
-	nodes        cache.TypedSharedIndexInformer[*corev1.Node]
+	serviceCIDRs *remote.Informer[*networkingv1.ServiceCIDR]
+	nodes        *remote.Informer[*corev1.Node]
 	logger       klog.Logger
 	changed      func() // told when the ranges are others than before
 
@@ -38,8 +38,8 @@ func newRanges(client kubernetes.Interface, logger klog.Logger, report func(part
 	r.known.Store(&[]gateway.Range{})
 	r.serviceCIDRs = optional(r, 0, "servicecidrs", client, client.NetworkingV1().ServiceCIDRs(), &networkingv1.ServiceCIDR{}, trimServiceCIDR, report)
 	r.nodes = optional(r, 1, "nodes", client, client.CoreV1().Nodes(), &corev1.Node{}, trimNode, report)
-	addIndex(r.serviceCIDRs, byRange, func(cidr *networkingv1.ServiceCIDR) ([]string, error) { return cidr.Spec.CIDRs, nil })
-	addIndex(r.nodes, byRange, func(node *corev1.Node) ([]string, error) { return node.Spec.PodCIDRs, nil })
+	r.serviceCIDRs.Index(byRange, func(cidr *networkingv1.ServiceCIDR) []string { return cidr.Spec.CIDRs })
+	r.nodes.Index(byRange, func(node *corev1.Node) []string { return node.Spec.PodCIDRs })
 	return r
 }
 
@@ -47,10 +47,7 @@ func newRanges(client kubernetes.Interface, logger klog.Logger, report func(part
 const byRange = "range"
 
 // optional makes an informer of a kind that may not be there to be read.
-func optional[T interface {
-	cache.Object
-	runtime.Object
-}, L runtime.Object](r *ranges, i int, part string, client any, objects remote.Lister[L], example T, trim func(T) T, report func(part string, err error)) cache.TypedSharedIndexInformer[T] {
+func optional[T remote.Object, L runtime.Object](r *ranges, i int, part string, client any, objects remote.Lister[L], example T, trim func(T) T, report func(part string, err error)) *remote.Informer[T] {
 	r.refused[i] = make(chan struct{})
 	refuse := sync.OnceFunc(func() { close(r.refused[i]) })
 	lw := remote.NewListWatch(objects, func(*metav1.ListOptions) {})
@@ -64,10 +61,10 @@ func optional[T interface {
 		refuse()
 	}
 	informer := remote.NewInformer(lw, example, trim)
-	remote.Register(informer, cache.TypedResourceEventHandlerFuncs[T]{
-		AddFunc:    func(T) { r.touch() },
-		UpdateFunc: func(_, _ T) { r.touch() },
-		DeleteFunc: func(cache.DeletedObject[T]) { r.touch() },
+	informer.Handle(remote.Handler[T]{
+		Added:   func(T) { r.touch() },
+		Updated: func(_, _ T) { r.touch() },
+		Deleted: func(cache.ObjectName, T) { r.touch() },
 	})
 	return informer
 }

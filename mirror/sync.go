@@ -187,7 +187,7 @@ func (c *Controller) claims(key cache.ObjectName) claims {
 			continue
 		}
 		known := view.Watches(key.Namespace)
-		for _, svc := range view.Services.ByIndex(byMirror, key.String()) {
+		if svc := view.Services.Get(exportedAs(r.Name(), key)); svc != nil {
 			source := Source{Cluster: r.Name(), UID: view.UID, Service: svc, Rivals: func(claim string) []*corev1.Service {
 				return view.Services.ByIndex(byClaim, claim)
 			}}

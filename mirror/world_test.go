@@ -162,9 +162,9 @@ func (w *world) mirrored() {
 
 // fakeRemote is a remote cluster as package remote shows it.
 type fakeRemote struct {
-	name    string
-	hooks   remote.Hooks
-	indexer cache.TypedIndexer[*corev1.Service]
+	name     string
+	hooks    remote.Hooks
+	services *remote.Informer[*corev1.Service] // which does not run
 
 	mu      sync.Mutex
 	unknown bool // nothing may be concluded from it
@@ -177,11 +177,11 @@ type fakeRemote struct {
 }
 
 func newFakeRemote(name string) *fakeRemote {
-	informer := cache.NewSharedIndexInformer(&cache.ListWatch{}, &corev1.Service{}, 0, cache.TypedIndexersToIndexers(Indexers(name)))
-	return &fakeRemote{
-		name: name, gateway: parisGateway(), uid: types.UID(name + "-uid"),
-		indexer: cache.NewTypedSharedIndexInformer[*corev1.Service](informer).GetTypedIndexer(),
+	services := remote.NewInformer(&remote.ListWatch{}, &corev1.Service{}, func(svc *corev1.Service) *corev1.Service { return svc })
+	for index, values := range Indexes {
+		services.Index(index, values)
 	}
+	return &fakeRemote{name: name, gateway: parisGateway(), uid: types.UID(name + "-uid"), services: services}
 }
 
 func (r *fakeRemote) Name() string { return r.name }
@@ -207,7 +207,7 @@ func (r *fakeRemote) View() (remote.View, bool) {
 	if r.unknown {
 		return remote.View{}, false
 	}
-	return remote.View{Services: remote.Services{r.indexer}, Gateways: remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{{}: r.gateway}}, UID: r.uid, Namespaces: r.namespaces}, true
+	return remote.View{Services: remote.Services{r.services}, Gateways: remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{{}: r.gateway}}, UID: r.uid, Namespaces: r.namespaces}, true
 }
 
 // know makes the remote known, or unknown.
@@ -226,15 +226,15 @@ func (r *fakeRemote) setGateway(gw *gateway.Gateway) {
 }
 
 func (r *fakeRemote) export(svc *corev1.Service) {
-	before := remote.Get(r.indexer, cache.MetaObjectToName(svc))
+	before := r.services.Get(cache.MetaObjectToName(svc))
 	after := r.hooks.Trim(svc.DeepCopy())
-	must(r.indexer.Add(after))
+	must(r.services.GetIndexer().Add(remote.Pack(after)))
 	r.hooks.Changed(r.name, before, after)
 }
 
 func (r *fakeRemote) unexport(svc *corev1.Service) {
-	before := remote.Get(r.indexer, cache.MetaObjectToName(svc))
-	must(r.indexer.Delete(svc))
+	before := r.services.Get(cache.MetaObjectToName(svc))
+	must(r.services.GetIndexer().Delete(svc))
 	r.hooks.Changed(r.name, cmp.Or(before, svc), nil)
 }
 

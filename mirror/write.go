@@ -240,7 +240,7 @@ func (c *Controller) removeLeftovers(ctx context.Context, found *verdict, key ca
 	if svc == nil || len(svc.Spec.Selector) > 0 {
 		return
 	}
-	leftovers, _ := c.local.leftovers.GetTypedIndexer().ByTypedIndex(byService, key.String())
+	leftovers := c.local.leftovers.ByIndex(byService, key.String())
 	for _, slice := range leftovers {
 		if c.local.ownLeftovers.latest(cache.MetaObjectToName(slice)) == nil {
 			continue // deleted before

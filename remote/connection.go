@@ -22,7 +22,7 @@ import (
 type connection struct {
 	remote   *Remote
 	client   kubernetes.Interface
-	services []cache.TypedSharedIndexInformer[*corev1.Service] // of each namespace that is watched, or of all
+	services []*Informer[*corev1.Service] // of each namespace that is watched, or of all
 	gateways *gateways
 
 	ready   chan struct{} // closed when it is known what this connection is worth: synced, or refused
@@ -61,22 +61,23 @@ func (c *connection) open(client kubernetes.Interface) {
 }
 
 // informServices makes the informer of a namespace's exported Services.
-func (c *connection) informServices(namespace string) cache.TypedSharedIndexInformer[*corev1.Service] {
+func (c *connection) informServices(namespace string) *Informer[*corev1.Service] {
 	part := partExports
 	if namespace != metav1.NamespaceAll {
 		part += " in " + namespace
 	}
 	services := inform(c, part, c.client.CoreV1().Services(namespace), &corev1.Service{}, c.remote.hooks.Trim,
 		func(options *metav1.ListOptions) { options.LabelSelector = c.remote.options.Selector })
-	must(services.AddTypedIndexers(c.remote.hooks.Indexers))
+	for name, values := range c.remote.hooks.Indexes {
+		services.Index(name, values)
+	}
 	changed := func(before, after *corev1.Service) { c.remote.hooks.Changed(c.remote.spec.Name, before, after) }
-	Register(services, cache.TypedResourceEventHandlerFuncs[*corev1.Service]{
-		AddFunc:    func(svc *corev1.Service) { changed(nil, svc) },
-		UpdateFunc: changed,
-		DeleteFunc: func(svc cache.DeletedObject[*corev1.Service]) {
-			last := svc.OptionalObj
-			if last == nil { // only its name is known
-				last = &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: svc.GetNamespace(), Name: svc.GetName()}}
+	services.Handle(Handler[*corev1.Service]{
+		Added:   func(svc *corev1.Service) { changed(nil, svc) },
+		Updated: changed,
+		Deleted: func(name cache.ObjectName, last *corev1.Service) {
+			if last == nil {
+				last = &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}}
 			}
 			changed(last, nil)
 		},
@@ -85,10 +86,7 @@ func (c *connection) informServices(namespace string) cache.TypedSharedIndexInfo
 }
 
 // inform makes an informer of what a client lists, narrowed down and trimmed.
-func inform[T interface {
-	cache.Object
-	runtime.Object
-}, L runtime.Object](c *connection, part string, objects Lister[L], example T, trim func(T) T, narrow func(*metav1.ListOptions)) cache.TypedSharedIndexInformer[T] {
+func inform[T Object, L runtime.Object](c *connection, part string, objects Lister[L], example T, trim func(T) T, narrow func(*metav1.ListOptions)) *Informer[T] {
 	lw := NewListWatch(objects, narrow)
 	lw.Before = c.identify
 	lw.Report = func(err error) { c.report(part, err) }
@@ -265,9 +263,6 @@ func (c *connection) view() (View, bool) {
 	if c.refused || !c.synced.Load() {
 		return View{}, false
 	}
-	view := View{Gateways: c.gateways.view(), UID: c.uid, Namespaces: c.remote.spec.Namespaces}
-	for _, services := range c.services {
-		view.Services = append(view.Services, services.GetTypedIndexer())
-	}
+	view := View{Services: c.services, Gateways: c.gateways.view(), UID: c.uid, Namespaces: c.remote.spec.Namespaces}
 	return view, true
 }

@@ -44,14 +44,14 @@ func (g Gateways) For(exported *corev1.Service) (*gateway.Gateway, error) {
 type gateways struct {
 	conn       *connection
 	all        []*entrance
-	configMaps map[cache.ObjectName]cache.TypedSharedIndexInformer[*corev1.ConfigMap]
+	configMaps map[cache.ObjectName]*Informer[*corev1.ConfigMap]
 	known      chan struct{} // closed when all that is read has been
 	reading    sync.Mutex    // held while the caches are looked at
 }
 
 type entrance struct {
 	config  gateway.Config
-	service cache.TypedSharedIndexInformer[*corev1.Service] // of one object; nil where none is read
+	service *Informer[*corev1.Service] // of one object; nil where none is read
 	watch   *gateway.Watch
 }
 
@@ -68,7 +68,7 @@ func serviceName(config gateway.Config) string {
 }
 
 func newGateways(c *connection) *gateways {
-	g := &gateways{conn: c, known: make(chan struct{}), configMaps: map[cache.ObjectName]cache.TypedSharedIndexInformer[*corev1.ConfigMap]{}}
+	g := &gateways{conn: c, known: make(chan struct{}), configMaps: map[cache.ObjectName]*Informer[*corev1.ConfigMap]{}}
 	for _, config := range c.remote.spec.Gateways {
 		e := &entrance{config: config}
 		e.watch = gateway.NewWatch(config, c.remote.options.Gateway, func(problem error, differs bool) {
@@ -81,10 +81,10 @@ func newGateways(c *connection) *gateways {
 		if config.ReadsService() {
 			e.service = inform(c, "watch of the gateway Service "+config.Service.String(), c.client.CoreV1().Services(config.Service.Namespace),
 				&corev1.Service{}, gateway.Trim, byName(config.Service))
-			Register(e.service, cache.TypedResourceEventHandlerFuncs[*corev1.Service]{
-				AddFunc:    func(*corev1.Service) { g.read(e) },
-				UpdateFunc: func(_, _ *corev1.Service) { g.read(e) },
-				DeleteFunc: func(cache.DeletedObject[*corev1.Service]) { g.read(e) },
+			e.service.Handle(Handler[*corev1.Service]{
+				Added:   func(*corev1.Service) { g.read(e) },
+				Updated: func(_, _ *corev1.Service) { g.read(e) },
+				Deleted: func(cache.ObjectName, *corev1.Service) { g.read(e) },
 			})
 		}
 		g.readConfigMap(config.TCPServices)
@@ -106,10 +106,10 @@ func (g *gateways) readConfigMap(name cache.ObjectName) {
 	informer := inform(g.conn, "watch of the ConfigMap "+name.String(), g.conn.client.CoreV1().ConfigMaps(name.Namespace),
 		&corev1.ConfigMap{}, trimConfigMap, byName(name))
 	g.configMaps[name] = informer
-	Register(informer, cache.TypedResourceEventHandlerFuncs[*corev1.ConfigMap]{
-		AddFunc:    func(*corev1.ConfigMap) { g.readAll() },
-		UpdateFunc: func(_, _ *corev1.ConfigMap) { g.readAll() },
-		DeleteFunc: func(cache.DeletedObject[*corev1.ConfigMap]) { g.readAll() },
+	informer.Handle(Handler[*corev1.ConfigMap]{
+		Added:   func(*corev1.ConfigMap) { g.readAll() },
+		Updated: func(_, _ *corev1.ConfigMap) { g.readAll() },
+		Deleted: func(cache.ObjectName, *corev1.ConfigMap) { g.readAll() },
 	})
 }
 
@@ -167,7 +167,7 @@ func (g *gateways) read(e *entrance) {
 		if !e.service.HasSynced() {
 			return
 		}
-		svc = Get(e.service.GetTypedIndexer(), e.config.Service)
+		svc = e.service.Get(e.config.Service)
 	}
 	reserved := gateway.Reserved{}
 	for _, source := range []struct {
@@ -183,7 +183,7 @@ func (g *gateways) read(e *entrance) {
 		}
 		var some gateway.Reserved
 		problem := errors.New("it does not exist: no port is reserved")
-		if configMap := Get(informer.GetTypedIndexer(), source.name); configMap != nil {
+		if configMap := informer.Get(source.name); configMap != nil {
 			some, problem = gateway.ParseReserved(configMap.Data, source.protocol)
 		}
 		g.conn.report("ConfigMap "+source.name.String(), problem)

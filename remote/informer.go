@@ -30,33 +30,89 @@ func NewListWatch[L runtime.Object](objects Lister[L], narrow func(*metav1.ListO
 	}
 }
 
-// NewInformer makes an informer over lw that holds its objects trimmed. It never
-// resyncs: what changes nothing is no event.
-func NewInformer[T interface {
-	cache.Object
-	runtime.Object
-}](lw *ListWatch, example T, trim func(T) T) cache.TypedSharedIndexInformer[T] {
+// Informer keeps the objects of a ListWatch, packed. It never resyncs: what
+// changes nothing is no event.
+type Informer[T Object] struct {
+	cache.SharedIndexInformer
+	example T
+}
+
+// NewInformer makes an informer over lw that keeps of its objects what trim
+// leaves.
+func NewInformer[T Object](lw *ListWatch, example T, trim func(T) T) *Informer[T] {
 	informer := cache.NewSharedIndexInformer(lw, example, 0, cache.Indexers{})
 	must(informer.SetTransform(func(obj any) (any, error) {
 		if typed, ok := obj.(T); ok {
-			return trim(typed), nil
+			return Pack(trim(typed)), nil
 		}
 		return obj, nil
 	}))
-	return cache.NewTypedSharedIndexInformer[T](informer)
+	return &Informer[T]{informer, example}
 }
 
-// Register adds a handler to an informer that has not ended.
-func Register[T cache.Object](informer cache.TypedSharedIndexInformer[T], handler cache.TypedResourceEventHandler[T]) {
-	_, err := informer.AddTypedEventHandler(handler)
+// Handler is told what happens to an informer's objects. Of one that is deleted
+// the last state that was seen is nil if there is none.
+type Handler[T Object] struct {
+	Added   func(T)
+	Updated func(before, after T)
+	Deleted func(name cache.ObjectName, last T)
+}
+
+// Handle adds a handler to an informer that has not ended.
+func (i *Informer[T]) Handle(handler Handler[T]) {
+	_, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(obj any) { handler.Added(i.unpack(obj)) },
+		UpdateFunc: func(before, after any) { handler.Updated(i.unpack(before), i.unpack(after)) },
+		DeleteFunc: func(obj any) {
+			key, err := cache.DeletionHandlingObjectToName(obj)
+			must(err)
+			if missed, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = missed.Obj
+			}
+			handler.Deleted(key, i.unpack(obj))
+		},
+	})
 	must(err)
 }
 
-// Get reads one object from a cache; the zero T where there is none.
-func Get[T cache.Object](indexer cache.TypedIndexer[T], key cache.ObjectName) T {
-	obj, _, _ := indexer.GetByKey(key.String())
-	typed, _ := obj.(T)
-	return typed
+// Index adds an index, by the values that an object has.
+func (i *Informer[T]) Index(name string, values func(T) []string) {
+	must(i.AddIndexers(cache.Indexers{name: func(obj any) ([]string, error) { return values(i.unpack(obj)), nil }}))
+}
+
+// Get reads one object; nil where there is none.
+func (i *Informer[T]) Get(key cache.ObjectName) T {
+	obj, _, _ := i.GetIndexer().GetByKey(key.String())
+	return i.unpack(obj)
+}
+
+// ByIndex reads the objects that have a value in an index.
+func (i *Informer[T]) ByIndex(name, value string) []T {
+	found, err := i.GetIndexer().ByIndex(name, value)
+	must(err)
+	return i.unpackAll(found)
+}
+
+// All reads all objects.
+func (i *Informer[T]) All() []T { return i.unpackAll(i.GetIndexer().List()) }
+
+func (i *Informer[T]) unpackAll(packed []any) []T {
+	all := make([]T, 0, len(packed))
+	for _, obj := range packed {
+		all = append(all, i.unpack(obj))
+	}
+	return all
+}
+
+func (i *Informer[T]) unpack(obj any) T {
+	p, ok := obj.(*packed)
+	if !ok {
+		var none T
+		return none
+	}
+	fresh := i.example.DeepCopyObject().(T)
+	must(fresh.Unmarshal(p.data))
+	return fresh
 }
 
 // must is for calls that fail only where this program is wrong: an informer

@@ -31,8 +31,9 @@ const reloadPeriod = 2 * time.Second
 
 // Hooks is what a remote needs of the one who mirrors it.
 type Hooks struct {
-	// Indexers are kept over the exported Services.
-	Indexers cache.TypedIndexers[*corev1.Service]
+	// Indexes are kept over the exported Services: of each, by name, the values
+	// that a Service has in it.
+	Indexes map[string]func(*corev1.Service) []string
 	// Trim cuts an exported Service down to what is held of it.
 	Trim func(*corev1.Service) *corev1.Service
 	// Changed is called for each exported Service that comes (before is nil),
@@ -64,23 +65,36 @@ func (v View) Watches(namespace string) bool {
 
 // Services are the exported Services of a remote: of all its namespaces, or of
 // each that is watched.
-type Services []cache.TypedIndexer[*corev1.Service]
+type Services []*Informer[*corev1.Service]
+
+// Get is one of them; nil if there is none.
+func (s Services) Get(name cache.ObjectName) *corev1.Service {
+	for _, part := range s {
+		if svc := part.Get(name); svc != nil {
+			return svc
+		}
+	}
+	return nil
+}
 
 // ByIndex are those that have a value in an index.
 func (s Services) ByIndex(index, value string) []*corev1.Service {
 	var all []*corev1.Service
 	for _, part := range s {
-		some, _ := part.ByTypedIndex(index, value)
-		all = append(all, some...)
+		all = append(all, part.ByIndex(index, value)...)
 	}
 	return all
 }
 
-// Values are all values in an index.
-func (s Services) Values(index string) []string {
-	var all []string
+// Names are the names of all of them.
+func (s Services) Names() []cache.ObjectName {
+	var all []cache.ObjectName
 	for _, part := range s {
-		all = append(all, part.ListIndexFuncValues(index)...)
+		for _, key := range part.GetIndexer().ListKeys() {
+			name, err := cache.ParseObjectName(key)
+			must(err)
+			all = append(all, name)
+		}
 	}
 	return all
 }
@@ -89,9 +103,7 @@ func (s Services) Values(index string) []string {
 func (s Services) All() []*corev1.Service {
 	var all []*corev1.Service
 	for _, part := range s {
-		for _, obj := range part.List() {
-			all = append(all, obj.(*corev1.Service))
-		}
+		all = append(all, part.All()...)
 	}
 	return all
 }
@@ -99,7 +111,7 @@ func (s Services) All() []*corev1.Service {
 // Len is how many there are.
 func (s Services) Len() (n int) {
 	for _, part := range s {
-		n += len(part.ListKeys())
+		n += len(part.GetIndexer().ListKeys())
 	}
 	return n
 }

@@ -256,7 +256,7 @@ func (r *rig) known(uid types.UID, address string, exported ...string) {
 	}
 	var keys []string
 	for _, part := range view.Services {
-		keys = append(keys, part.ListKeys()...)
+		keys = append(keys, part.GetIndexer().ListKeys()...)
 	}
 	// The fake does not select.
 	keys = slices.DeleteFunc(keys, func(key string) bool { return strings.HasPrefix(key, "ingress/") })

@@ -94,11 +94,12 @@ func (d *daemon) measures(series string) (float64, error) {
 	return 0, fmt.Errorf("there is no series %s: %w", series, io.ErrUnexpectedEOF)
 }
 
-// memory is the resident set now and at its largest, in bytes.
-func (d *daemon) memory() (now, peak int64, err error) {
+// memory is the resident set now, what of it is a file's (the program), and the resident
+// set at its largest, in bytes.
+func (d *daemon) memory() (now, file, peak int64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
@@ -109,11 +110,13 @@ func (d *daemon) memory() (now, peak int64, err error) {
 		switch fields[0] {
 		case "VmRSS:":
 			now = value << 10
+		case "RssFile:":
+			file = value << 10
 		case "VmHWM:":
 			peak = value << 10
 		}
 	}
-	return now, peak, nil
+	return now, file, peak, nil
 }
 
 // cpu is the processor time that was used.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,7 +32,7 @@ func (b *bench) change(ctx context.Context, i int) error {
 // delays are the times from the answer to each change in paris to the answer to the
 // write that follows in london.
 func (b *bench) delays(london *cluster, there, here int64) ([]time.Duration, error) {
-	changes, err := b.paris.requests(there, "system:admin")
+	changes, err := b.paris.requests(there, "admin")
 	if err != nil {
 		return nil, err
 	}
@@ -57,6 +58,9 @@ func (b *bench) delays(london *cluster, there, here int64) ([]time.Duration, err
 		}
 		delays = append(delays, written[key][0].Sub(c.StageTimestamp))
 		written[key] = written[key][1:]
+	}
+	if len(delays) == 0 {
+		return nil, errors.New("the audit log of paris shows no change")
 	}
 	return delays, nil
 }
