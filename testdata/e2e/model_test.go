@@ -268,7 +268,7 @@ func (m *model) usable(e *entry) bool { return m.standing[e.namespace] && e.stra
 // free: no mirror has been there, and none is wanted: a user's lone Endpoints can be made.
 func (m *model) free(e *entry) bool { return m.usable(e) && !e.wanted && !e.exported }
 
-// secure: the mirror is there and will be.
+// secure: the mirror is there and will be, and Kubernetes' controllers are done with it.
 func (m *model) secure(e *entry) bool {
-	return m.usable(e) && m.mirrored(e) && e.stands() && e.hidden == since{}
+	return m.usable(e) && m.mirrored(e) && e.stands() && !e.edited && e.hidden == since{}
 }
