@@ -1,0 +1,205 @@
+package remote
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/streaming"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/scheme"
+	restwatch "k8s.io/client-go/rest/watch"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/textlogger"
+
+	"service-mirror.io/service-mirror/gateway"
+)
+
+// liveServer is a remote's API server over real connections, as far as a Remote
+// reads it: default/bar is exported, and there is ingress/gateway.
+type liveServer struct {
+	*httptest.Server
+	uid types.UID
+	// list and exports, where set, answer in place of the usual: a list of exported
+	// Services, and a watch of them once it is up to date.
+	list    http.HandlerFunc
+	exports func(ctx context.Context, send func(watch.EventType, runtime.Object) error)
+
+	flush bool // after each event of exports
+
+	open, opened atomic.Int64 // watches: that are open, and that ever were
+}
+
+func newLiveServer(t *testing.T, uid types.UID) *liveServer {
+	s := &liveServer{uid: uid}
+	s.Server = httptest.NewUnstartedServer(s)
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+var protobuf, _ = runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
+
+func encode(obj runtime.Object) []byte {
+	out, err := runtime.Encode(scheme.Codecs.EncoderForVersion(protobuf.Serializer, corev1.SchemeGroupVersion), obj)
+	must(err)
+	return out
+}
+
+func (s *liveServer) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	query := req.URL.Query()
+	w.Header().Set("Content-Type", runtime.ContentTypeProtobuf)
+	var obj runtime.Object
+	ofGateway := strings.Contains(query.Get("fieldSelector"), "gateway")
+	what := service("default", "bar")
+	if ofGateway {
+		what = gatewayService("192.0.2.1")
+	}
+	what.ResourceVersion = "5"
+	switch {
+	case strings.HasSuffix(req.URL.Path, "/namespaces/kube-system"):
+		obj = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: s.uid}}
+	case query.Get("watch") != "":
+		s.watch(w, req, what, ofGateway)
+		return
+	case s.list != nil && !ofGateway:
+		s.list(w, req)
+		return
+	default:
+		obj = &corev1.ServiceList{ListMeta: metav1.ListMeta{ResourceVersion: "5"}, Items: []corev1.Service{*what}}
+	}
+	w.Write(encode(obj))
+}
+
+// watch streams: first what there is, if that is asked for, then what exports sends.
+func (s *liveServer) watch(w http.ResponseWriter, req *http.Request, what *corev1.Service, ofGateway bool) {
+	initial := req.URL.Query().Get("sendInitialEvents") == "true"
+	if initial && s.list != nil && !ofGateway { // a list it must be
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		w.Write(encode(&metav1.Status{Status: metav1.StatusFailure, Code: http.StatusMethodNotAllowed, Reason: metav1.StatusReasonMethodNotAllowed}))
+		return
+	}
+	w.Header().Set("Content-Type", runtime.ContentTypeProtobuf+";stream=watch")
+	encoder := restwatch.NewEncoder(
+		streaming.NewEncoder(protobuf.StreamSerializer.Framer.NewFrameWriter(w), scheme.Codecs.EncoderForVersion(protobuf.StreamSerializer.Serializer, corev1.SchemeGroupVersion)),
+		scheme.Codecs.EncoderForVersion(protobuf.Serializer, corev1.SchemeGroupVersion))
+	send := func(kind watch.EventType, obj runtime.Object) error {
+		err := encoder.Encode(&watch.Event{Type: kind, Object: obj})
+		if s.exports == nil || s.flush {
+			w.(http.Flusher).Flush()
+		}
+		return err
+	}
+	if initial {
+		send(watch.Added, what)
+		send(watch.Bookmark, &corev1.Service{ObjectMeta: metav1.ObjectMeta{ResourceVersion: "5", Annotations: map[string]string{metav1.InitialEventsAnnotationKey: "true"}}})
+	}
+	w.(http.Flusher).Flush()
+	s.opened.Add(1)
+	s.open.Add(1)
+	defer s.open.Add(-1)
+	if s.exports != nil && !ofGateway {
+		s.exports(req.Context(), send)
+		w.(http.Flusher).Flush()
+	}
+	<-req.Context().Done()
+}
+
+// follower is a Remote that follows a live server.
+type follower struct {
+	*Remote
+	path string // of its kubeconfig
+	stop func() // ends it and waits for it
+
+	mu      sync.Mutex
+	changed map[string]int // how often, by Service
+}
+
+// follow starts a Remote. Its kubeconfig trusts whoever answers.
+func follow(t *testing.T, s *liveServer, name string) *follower {
+	t.Helper()
+	f := &follower{path: filepath.Join(t.TempDir(), "config"), changed: map[string]int{}}
+	f.leadTo(t, s, "first")
+	spec := through()
+	spec.Name, spec.Kubeconfig = name, f.path
+	f.Remote = New(spec, Options{Selector: selector, Gateway: gateway.Options{Probe: gateway.Probe{Kind: gateway.ProbeNone}}}, Hooks{
+		Trim: func(svc *corev1.Service) *corev1.Service {
+			return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: svc.Namespace, Name: svc.Name, ResourceVersion: svc.ResourceVersion}}
+		},
+		Changed: func(_ string, before, after *corev1.Service) {
+			one := after
+			if one == nil {
+				one = before
+			}
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.changed[cache.MetaObjectToName(one).String()]++
+		},
+		Resync: func(string) {},
+		Accept: func(context.Context, Spec, types.UID) error { return nil },
+	})
+	ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(io.Discard)))))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		f.Run(ctx)
+	}()
+	f.stop = sync.OnceFunc(func() {
+		cancel()
+		<-ended
+	})
+	t.Cleanup(f.stop)
+	return f
+}
+
+func (f *follower) leadTo(t *testing.T, s *liveServer, mark string) {
+	write(t, f.path, "# "+mark+"\n"+strings.ReplaceAll(kubeconfigFor(strings.TrimPrefix(s.URL, "https://"), "token: secret"), `{server:`, `{insecure-skip-tls-verify: true, server:`))
+}
+
+func (f *follower) changes(name string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changed[name]
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, limit time.Duration, what func() string) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		missing := what()
+		if missing == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v: %s", limit, missing)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// known wants each to be known.
+func known(all ...*follower) func() string {
+	return func() string {
+		for _, f := range all {
+			if _, ok := f.View(); !ok {
+				return fmt.Sprintf("nothing is known of %s: %+v", f.Name(), f.Status())
+			}
+		}
+		return ""
+	}
+}
