@@ -147,6 +147,10 @@ func orNone(text string) string {
 
 const kb, mb = 1 << 10, 1 << 20
 
+// settling is how long an idle Go program takes to give its garbage back: it collects every two
+// minutes.
+const settling = 150 * time.Second
+
 // memory is what the mirrors take.
 func (b *bench) memory(ctx context.Context) error {
 	for _, n := range append([]int{0}, b.sizes[1:]...) {
@@ -155,7 +159,7 @@ func (b *bench) memory(ctx context.Context) error {
 			return err
 		}
 		measured := func(what string) error {
-			if err := pause(ctx, 30*time.Second); err != nil { // what is garbage is given back
+			if err := pause(ctx, settling); err != nil {
 				return err
 			}
 			now, file, peak, err := d.memory()
@@ -247,7 +251,7 @@ func (b *bench) remotes(ctx context.Context) error {
 			return 0, 0, err
 		}
 		_, last := span(all)
-		if err := pause(ctx, 30*time.Second); err != nil {
+		if err := pause(ctx, settling); err != nil {
 			return 0, 0, err
 		}
 		now, _, _, err = d.memory()
@@ -259,7 +263,7 @@ func (b *bench) remotes(ctx context.Context) error {
 	}
 	d, err := b.run(account, b.mirrors(0)...)
 	if err == nil {
-		err = pause(ctx, 30*time.Second)
+		err = pause(ctx, settling)
 	}
 	if err != nil {
 		london.stop()
