@@ -332,7 +332,7 @@ type watcher struct {
 }
 
 // room is more than any test has events.
-const room = 10000
+const room = 50000
 
 func (w *watcher) ResultChan() <-chan watch.Event { return w.events }
 func (w *watcher) Stop()                          { w.stop() }

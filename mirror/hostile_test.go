@@ -1,0 +1,66 @@
+package mirror
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+)
+
+// A remote with thousands of Services of hostile names and annotations: what can be
+// mirrored is, what is held of it is bounded, and another remote is served first thing.
+func TestThousandsOfHostileServices(t *testing.T) {
+	const services = 5_000
+	run(t, Options{Workers: 8}, []string{"paris", "berlin"}, func(w *world) {
+		hostile := strings.Repeat("5432=1, \x00/UDP=🦊,", 1000)
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		bad := 0
+		for n := range services {
+			svc := named("default", fmt.Sprintf("svc-%d", n))
+			svc.Annotations["example.com/junk"] = strings.Repeat("x", 10_000)
+			svc.Annotations[gateway.Annotation] = "../../kube-system/x"
+			switch n % 5 {
+			case 0:
+				svc.Name, bad = fmt.Sprintf("../%d\x00%s", n, strings.Repeat("A", 100)), bad+1
+			case 1:
+				svc.Labels[ManagedByLabel], svc.Annotations[RemoteServiceAnnotation] = ManagedBy, "kube-system/kubernetes"
+			case 2:
+				svc.Annotations[gateway.PortsAnnotation] = hostile[:200]
+			}
+			w.remotes["paris"].export(svc)
+		}
+		w.remotes["berlin"].export(exportedBar())
+		w.start()
+		w.wait(time.Minute)
+		if n := mirrors(w); n != services-bad+1 {
+			w.Errorf("%d mirrors, want %d", n, services-bad+1)
+		}
+		place := 0
+		for i, write := range w.server.wrote() {
+			if write.what == "create services default/bar-berlin" {
+				place = i
+			}
+		}
+		if place == 0 || place > 100 {
+			w.Errorf("the other remote is served after %d writes", place)
+		}
+		for _, key := range []cache.ObjectName{cache.NewObjectName("default", "svc-1-paris"), cache.NewObjectName("default", "svc-2-paris")} {
+			if got := w.server.endpoints(key.Namespace, key.Name); got == nil || len(got.Subsets) > 0 {
+				w.Errorf("%v leads through a gateway that the flags do not list: %s", key, text(got))
+			}
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		// The fake API server, its history and its watchers hold several copies of each.
+		if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > services*40_000 {
+			w.Errorf("%d bytes for each Service", grown/services)
+		}
+	})
+}
