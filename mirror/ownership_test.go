@@ -397,3 +397,20 @@ func TestMirrorOfAnotherReplicaKeepsItsEndpoints(t *testing.T) {
 		})
 	}
 }
+
+// Endpoints with half of our labels are someone's, and no reason to keep the rest of a
+// mirror that nobody exports any more.
+func TestUnwantedMirrorWithStrangersEndpointsGoes(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		w.settle()
+		theirs := w.pair().Endpoints
+		delete(theirs.Labels, ClusterLabel)
+		w.server.put(theirs)
+		w.settle()
+		w.expect()
+		w.logged(1, `reason="Conflict"`)
+		w.remotes["paris"].unexport(exportedBar())
+		w.settle()
+		w.expect("delete services default/bar-paris")
+	})
+}

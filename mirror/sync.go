@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -98,22 +99,11 @@ func (c *Controller) decide(key cache.ObjectName) (found verdict, j *job) {
 			c.families.Store(&families)
 		}
 	}
-	if live.Endpoints != nil {
-		if _, ours := Owner(live.Endpoints); !ours {
-			c.conflicts(&found, claims.sources, endpointsTaken)
-			found.after = strangerPeriod
-			return found, nil
-		}
-	}
-	for _, slice := range []*discoveryv1.EndpointSlice{live.IPv4, live.IPv6} {
-		if slice == nil {
-			continue
-		}
-		if _, ours := Owner(slice); !ours {
-			c.conflicts(&found, claims.sources, sliceTaken)
-			found.after = strangerPeriod
-			return found, nil
-		}
+	live, taken := withoutStrangers(live)
+	if taken != "" && len(claims.sources) > 0 {
+		c.conflicts(&found, claims.sources, taken)
+		found.after = strangerPeriod
+		return found, nil
 	}
 	if deleting(live) {
 		return found, nil // its end brings the key back
@@ -127,6 +117,26 @@ func (c *Controller) decide(key cache.ObjectName) (found verdict, j *job) {
 		j = c.update(&found, key, live, *source)
 	}
 	return found, j
+}
+
+// withoutStrangers is what is ours of what leads from a mirror to the gateway, and
+// why the rest is not.
+func withoutStrangers(live Objects) (own Objects, taken string) {
+	own = live
+	if live.Endpoints != nil {
+		if _, ours := Owner(live.Endpoints); !ours {
+			own.Endpoints, taken = nil, endpointsTaken
+		}
+	}
+	for _, slice := range []**discoveryv1.EndpointSlice{&own.IPv4, &own.IPv6} {
+		if *slice == nil {
+			continue
+		}
+		if _, ours := Owner(*slice); !ours {
+			*slice, taken = nil, cmp.Or(taken, sliceTaken)
+		}
+	}
+	return own, taken
 }
 
 // remove takes away what is left of a mirror that is not wanted any more.
