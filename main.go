@@ -150,7 +150,7 @@ func mirrorAll(ctx context.Context, cfg *config, local *rest.Config, stdout io.W
 		remotes = append(remotes, r)
 	}
 	var wg sync.WaitGroup
-	if cfg.listen != "" {
+	if cfg.listen != "" && !cfg.dryRun { // the daemon beside it may listen there
 		listener, err := net.Listen("tcp", cfg.listen)
 		if err != nil {
 			return fmt.Errorf("--listen: %w", err)
@@ -179,7 +179,8 @@ func mirrorAll(ctx context.Context, cfg *config, local *rest.Config, stdout io.W
 	return nil
 }
 
-// planTime is how long a dry run waits for what is to be known of the remotes.
+// planTime is how long a dry run waits for what is to be known of the local cluster,
+// and then for that of the remotes.
 const planTime = 30 * time.Second
 
 // plan prints what would be written once every remote is known, or time is up.
@@ -187,6 +188,8 @@ func plan(ctx context.Context, controller *mirror.Controller, remotes []*remote.
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-time.After(planTime):
+		return fmt.Errorf("local cluster %s: not all that is needed of it can be read; --check may say why", local)
 	case <-controller.Ready():
 	}
 	var unknown []error

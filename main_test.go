@@ -5,16 +5,24 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/spf13/pflag"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/gateway"
@@ -200,6 +208,56 @@ func TestMissingLocalClusterIsAFailure(t *testing.T) {
 		t.Errorf("exit code %d, want 1", code)
 	}
 	if lines := strings.Count(stderr.String(), "\n"); lines != 1 || !strings.HasPrefix(stderr.String(), "service-mirror: local cluster: ") {
+		t.Errorf("stderr: %s", &stderr)
+	}
+}
+
+// Where the local cluster cannot be read, nothing that is planned would be true: a
+// dry run says so, and ends.
+func TestDryRunGivesUpOnAnUnreadableCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		local := &rest.Config{Host: "london"}
+		read, err := kubernetes.NewForConfig(local)
+		if err != nil {
+			t.Fatal(err)
+		}
+		meta, err := metadata.NewForConfig(local)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// It does not run before the end, so it is never ready.
+		controller := mirror.New(mirror.Clients{Read: read, Write: read, Metadata: meta}, mirror.Options{}, klog.Background())
+		ctx, cancel := context.WithTimeout(t.Context(), 2*planTime)
+		defer cancel()
+		var stdout bytes.Buffer
+		if err := plan(ctx, controller, nil, "london", &stdout); err == nil || !strings.Contains(err.Error(), "local cluster london: ") || stdout.Len() > 0 {
+			t.Errorf("got %v, and on stdout %q", err, &stdout)
+		}
+		cancel()
+		controller.Run(ctx) // ends what it has begun
+	})
+}
+
+// A dry run beside the daemon has its flags, and leaves it its address.
+func TestDryRunDoesNotListen(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	config := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{"london": {Server: "https://" + taken.Addr().String()}},
+		Contexts:       map[string]*clientcmdapi.Context{"london": {Cluster: "london"}},
+		CurrentContext: "london",
+	}, config); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // it has nothing to wait for
+	args := []string{"--remote", "paris=a,gateway=ingress/gateway", "--kubeconfig", config, "--listen", taken.Addr().String()}
+	var stdout, stderr bytes.Buffer
+	if run(ctx, append(args, "--dry-run"), &stdout, &stderr); !strings.HasSuffix(stderr.String(), "service-mirror: "+context.Canceled.Error()+"\n") {
 		t.Errorf("stderr: %s", &stderr)
 	}
 }
