@@ -225,7 +225,8 @@ if [ -n "$undo" ]; then
 	quietly london delete networkpolicy "$policy" --namespace $namespace --ignore-not-found
 	cat <<END
 
-The mirrors of $name stay, as they are. To remove them: service-mirror --prune $name
+The mirrors of $name stay, as they are. To remove them:
+    service-mirror${kubeconfig:+ --kubeconfig $kubeconfig} --context $context --prune $name
 Its token stays valid until the account is removed there, where no other cluster uses it:
     kubectl --context $remote_context --namespace $namespace delete serviceaccount $reader
 END

@@ -19,6 +19,7 @@ END
 here=$(cd "$(dirname "$0")" && pwd)
 source=$here/../..
 out='' version='' image=''
+[ "${1-}" != --help ] || set -- -h
 while getopts o:t:p:h option; do
 	case $option in
 	o) out=$OPTARG ;;
