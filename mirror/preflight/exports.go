@@ -3,6 +3,7 @@ package preflight
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -110,10 +111,11 @@ func (r *report) exports(ctx context.Context, client kubernetes.Interface, local
 		r.warn("no Service is exported: label one with %s", options.Remote.Selector)
 		return
 	}
+	entrance := &gateway.Gateway{Static: true, Reserved: r.reserved(ctx, client, spec.Gateways[0])}
 	wrong := 0
 	for i := range exported {
 		svc := &exported[i]
-		source := mirror.Source{Cluster: spec.Name, Service: svc}
+		source := mirror.Source{Cluster: spec.Name, Service: svc, Gateway: entrance}
 		problem := ""
 		if refusal := options.Mirror.Refuse(source); refusal != nil {
 			problem = refusal.Message
@@ -130,6 +132,35 @@ func (r *report) exports(ctx context.Context, client kubernetes.Interface, local
 		r.warn("and %d more will not be mirrored", wrong-20)
 	}
 	r.ok("%d Services are exported, %d of them can be mirrored", len(exported), len(exported)-wrong)
+}
+
+// reserved reads which gateway ports the ConfigMaps reserve, for TCP and for UDP.
+func (r *report) reserved(ctx context.Context, client kubernetes.Interface, config gateway.Config) gateway.Reserved {
+	all := gateway.Reserved{}
+	for _, source := range []struct {
+		name     cache.ObjectName
+		protocol corev1.Protocol
+	}{{config.TCPServices, corev1.ProtocolTCP}, {config.UDPServices, corev1.ProtocolUDP}} {
+		if source.name == (cache.ObjectName{}) {
+			continue
+		}
+		list, err := client.CoreV1().ConfigMaps(source.name.Namespace).List(ctx, metav1.ListOptions{
+			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, source.name.Name).String(),
+		})
+		if err != nil {
+			continue // the permissions tell
+		}
+		if len(list.Items) == 0 {
+			r.warn("ConfigMap %s does not exist: no port is reserved", source.name)
+			continue
+		}
+		some, err := gateway.ParseReserved(list.Items[0].Data, source.protocol)
+		if err != nil {
+			r.warn("ConfigMap %s: %s", source.name, oneLine(err))
+		}
+		maps.Copy(all, some)
+	}
+	return all
 }
 
 // target is what stands in the local cluster, as far as it may be read.
