@@ -9,6 +9,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -126,10 +127,10 @@ func (c *Controller) exportChanged(cluster string, before, after *corev1.Service
 	var claims []string
 	for _, svc := range []*corev1.Service{before, after} {
 		if svc != nil {
-			c.queue.add(cluster, KeyOf(cluster, cache.MetaObjectToName(svc)))
 			claims = append(claims, gateway.Claims(svc)...)
 		}
 	}
+	c.queue.add(cluster, KeyOf(cluster, cache.MetaObjectToName(cmp.Or(after, before))))
 	if len(claims) == 0 || before != nil && after != nil && before.Annotations[gateway.PortsAnnotation] == after.Annotations[gateway.PortsAnnotation] {
 		return
 	}

@@ -272,8 +272,19 @@ func (c *Controller) made(ctx context.Context, key cache.ObjectName, kind string
 	}
 	switch kind {
 	case "services":
-		list, err := c.client.CoreV1().Services(key.Namespace).List(ctx, ours(key.Name))
-		return err == nil && len(list.Items) > 0
+		named := metav1.ListOptions{FieldSelector: ours(key.Name).FieldSelector}
+		list, err := c.client.CoreV1().Services(key.Namespace).List(ctx, named)
+		if err != nil || len(list.Items) == 0 {
+			return false
+		}
+		svc := trimLocal(&list.Items[0])
+		if _, ours := Owner(svc); ours {
+			return true
+		}
+		// Else our own Endpoints, made and deleted, would have it tried again at once
+		// until the cache has the stranger's Service.
+		c.local.ownServices.add(svc)
+		return false
 	case "endpoints":
 		list, err := c.client.CoreV1().Endpoints(key.Namespace).List(ctx, ours(key.Name))
 		return err == nil && len(list.Items) > 0
