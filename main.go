@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
@@ -245,6 +244,41 @@ func names(specs []remote.Spec) (names []string) {
 	return names
 }
 
+const usage = `service-mirror makes the Services of other Kubernetes clusters reachable in this
+one, through those clusters' gateways. For each Service that a remote cluster
+exports it keeps a Service NAME-REMOTE in the same namespace.
+
+  service-mirror --remote paris=paris.kubeconfig --gateway ingress/gateway
+
+`
+
+// describe is the help on every flag: the name and the kind of its value on one
+// line, what it does below.
+func (cfg *config) describe() string {
+	var text strings.Builder
+	cfg.flags.VisitAll(func(f *pflag.Flag) {
+		kind, help := pflag.UnquoteUsage(f)
+		name := "--" + f.Name
+		if f.Shorthand != "" {
+			name = "-" + f.Shorthand + ", " + name
+		}
+		if f.DefValue != "" && f.DefValue != "[]" && f.DefValue != "false" {
+			help += fmt.Sprintf(" (default %s)", f.DefValue)
+		}
+		fmt.Fprintf(&text, "  %s\n", strings.TrimSpace(name+" "+kind))
+		line := "     "
+		for word := range strings.FieldsSeq(help) {
+			if len(line)+1+len(word) > 80 {
+				fmt.Fprintln(&text, line)
+				line = "     "
+			}
+			line += " " + word
+		}
+		fmt.Fprintln(&text, line)
+	})
+	return text.String()
+}
+
 // config is what the flags say.
 type config struct {
 	flags                   *pflag.FlagSet
@@ -323,7 +357,7 @@ func parse(args []string) (*config, error) {
 	if slices.Contains(names(cfg.remotes), pruned) {
 		wrong.add("--prune "+pruned, errors.New("--remote names it too: its mirrors would be made again"))
 	}
-	wrong.add("--export-selector", checkSelector(cfg.remote.Selector))
+	wrong.add("--export-selector", remote.ValidateSelector(cfg.remote.Selector))
 	wrong.add("--copy-labels", mirror.ValidateKeys(cfg.options.CopyLabels))
 	wrong.add("--copy-annotations", mirror.ValidateKeys(cfg.options.CopyAnnotations))
 	if api := cfg.options.EndpointsAPI; api != mirror.UseEndpoints && api != mirror.UseEndpointSlices {
@@ -383,15 +417,6 @@ func (cfg *config) addRemote(text string, shared gateway.Config, wrong *mistakes
 		}
 	}
 	cfg.remotes = append(cfg.remotes, spec)
-}
-
-// checkSelector refuses the empty selector: it would export everything.
-func checkSelector(text string) error {
-	selector, err := labels.Parse(text)
-	if err == nil && selector.Empty() {
-		err = errors.New("an empty selector would export every Service")
-	}
-	return err
 }
 
 // localConfig finds the local cluster: the flags, else the pod's own

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/tools/cache"
@@ -119,4 +120,14 @@ func ParseObjectName(text string) (cache.ObjectName, error) {
 		return cache.ObjectName{}, fmt.Errorf("gateway %q is not NAMESPACE/NAME", text)
 	}
 	return cache.NewObjectName(namespace, name), nil
+}
+
+// ValidateSelector checks which Services are exported. The empty selector would
+// export everything.
+func ValidateSelector(text string) error {
+	selector, err := labels.Parse(text)
+	if err == nil && selector.Empty() {
+		err = errors.New("an empty selector would export every Service")
+	}
+	return err
 }

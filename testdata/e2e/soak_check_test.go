@@ -163,7 +163,8 @@ func (w *walk) lit() error {
 			return err
 		}
 		_, targets := contents(endpoints)
-		if m.there && len(m.usable()) > 0 && !slices.Contains(targets, fmt.Sprintf("%s:%d", beacon, w.beacons)) {
+		leads := m.there && len(m.usable()) > 0
+		if leads && !slices.Contains(targets, fmt.Sprintf("%s:%d", beacon, w.beacons)) || !leads && len(targets) > 0 {
 			return fmt.Errorf("the last change of the gateway of %s has not arrived", m.short)
 		}
 	}
