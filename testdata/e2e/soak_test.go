@@ -37,7 +37,7 @@ func TestRandomWalk(t *testing.T) {
 		}
 		return n
 	}
-	seed, steps := number("SOAK_SEED", rand.Uint64()), int(number("SOAK_STEPS", 400))
+	seed, steps := number("SOAK_SEED", 1), int(number("SOAK_STEPS", 400))
 	t.Logf("to take these steps again: SOAK_SEED=%d SOAK_STEPS=%d", seed, steps)
 	w := newWalk(t, seed)
 	for w.rest(); w.taken < steps; w.rest() {
