@@ -123,7 +123,7 @@ func (g *gatewayPod) start(deployment *appsv1.Deployment) error {
 		args = append(args, arg)
 	}
 	var err error
-	script := `mount -t tmpfs -o mode=1777 tmpfs /tmp && exec "$@"`
+	script := `cd / && mount -t tmpfs -o mode=1777 tmpfs /tmp && exec "$@"`
 	if g.process, err = g.pod.start("gateway", append([]string{"sh", "-c", script, "sh"}, args...)...); err != nil {
 		return err
 	}
