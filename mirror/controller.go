@@ -106,7 +106,7 @@ func (c *Controller) Add(r Remote) {
 // Hooks is what a remote of this name must be given.
 func (c *Controller) Hooks(cluster string) remote.Hooks {
 	return remote.Hooks{
-		Indexes: Indexes,
+		Indexes: indexes,
 		Trim:    c.options.TrimExported,
 		Changed: c.exportChanged,
 		Resync:  c.resync,
@@ -115,8 +115,8 @@ func (c *Controller) Hooks(cluster string) remote.Hooks {
 	}
 }
 
-// Indexes are those over a remote's exported Services.
-var Indexes = map[string]func(*corev1.Service) []string{
+// indexes are those over a remote's exported Services.
+var indexes = map[string]func(*corev1.Service) []string{
 	byNamespace: func(svc *corev1.Service) []string { return []string{svc.Namespace} },
 	byClaim:     gateway.Claims,
 }

@@ -23,8 +23,8 @@ const (
 	ClusterUIDAnnotation = "service-mirror.io/cluster-uid"
 )
 
-// Name is the name of the mirror of a remote cluster's Service. Names are made,
-// never parsed: "api-eu" of "paris" and "api" of "eu-paris" make the same one.
+// Name is the name of the mirror of a remote cluster's Service. It does not tell
+// of which cluster: "api-eu" of "paris" and "api" of "eu-paris" make the same one.
 // A name that no Service can have (RFC 1123 label, 63 characters) is an error.
 func Name(cluster, exported string) (string, error) {
 	name := exported + "-" + cluster

@@ -178,7 +178,7 @@ type fakeRemote struct {
 
 func newFakeRemote(name string) *fakeRemote {
 	services := remote.NewInformer(&remote.ListWatch{}, &corev1.Service{}, func(svc *corev1.Service) *corev1.Service { return svc })
-	for index, values := range Indexes {
+	for index, values := range indexes {
 		services.Index(index, values)
 	}
 	return &fakeRemote{name: name, gateway: parisGateway(), uid: types.UID(name + "-uid"), services: services}

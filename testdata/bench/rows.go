@@ -210,8 +210,11 @@ func (b *bench) gatewayMoves(ctx context.Context, n int) error {
 			return 0, err
 		}
 		all, err := london.writesOf(since)
-		if err != nil || len(all) != n {
-			return 0, fmt.Errorf("%d mirrors took %s: %w", n, summary(all), err)
+		if err != nil {
+			return 0, err
+		}
+		if len(all) != n {
+			return 0, fmt.Errorf("%d mirrors took %s", n, summary(all))
 		}
 		_, last := span(all)
 		return last.Sub(asked), nil
@@ -230,8 +233,11 @@ func (b *bench) gatewayMoves(ctx context.Context, n int) error {
 			return 0, err
 		}
 		all, err := london.writesOf(since)
-		if err != nil || len(all) != n {
-			return 0, fmt.Errorf("the bare loop made %s: %w", summary(all), err)
+		if err != nil {
+			return 0, err
+		}
+		if len(all) != n {
+			return 0, fmt.Errorf("the bare loop made %s", summary(all))
 		}
 		first, last := span(all)
 		if d, err = b.run(account, b.mirrors(n)...); err != nil {
