@@ -71,7 +71,7 @@ func overwritten(j job, message string) Problem {
 
 func (c *Controller) createPair(ctx context.Context, found *verdict, j job) error {
 	if j.desired.Endpoints == nil {
-		if err := c.nobodysEndpoints(ctx, j); err != nil {
+		if err := c.strangers.none(ctx, j.key); err != nil {
 			return err
 		}
 	}

@@ -70,6 +70,7 @@ type Controller struct {
 	working   sync.Map      // cache.ObjectName to time.Time: what is being worked on since when
 	addresses sync.Map      // cache.ObjectName to serviceAddress: what Services under a key have or had
 	holds     holds
+	strangers *strangers
 }
 
 // How a remote's cache is indexed.
@@ -88,7 +89,7 @@ type Clients struct {
 
 // New makes a controller. Its remotes are added before it runs.
 func New(clients Clients, options Options, logger klog.Logger) *Controller {
-	c := &Controller{options: options, client: clients.Write, queue: newQueue(options.Metrics), keys: make(chan cache.ObjectName), ready: make(chan struct{}), holds: newHolds(), logger: logger}
+	c := &Controller{options: options, client: clients.Write, queue: newQueue(options.Metrics), keys: make(chan cache.ObjectName), ready: make(chan struct{}), holds: newHolds(), strangers: newStrangers(clients.Metadata), logger: logger}
 	c.reports.logger, c.reports.events = logger, options.Events
 	c.reports.service = func(key cache.ObjectName) *corev1.Service { return c.local.live(key).Service }
 	c.local = newLocal(clients.Read, clients.Metadata, c.reports.local)

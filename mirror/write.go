@@ -23,26 +23,6 @@ const endpointSliceController = "endpointslice-controller.k8s.io"
 // errNotYetFree tells that a deleted mirror's ClusterIP has not been released.
 var errNotYetFree = errors.New("the ClusterIP that it had is not yet free")
 
-// nobodysEndpoints makes sure, where a mirror is made without Endpoints, that
-// there are none of a stranger's under its name: Kubernetes would lead the
-// mirror to them, too.
-func (c *Controller) nobodysEndpoints(ctx context.Context, j job) error {
-	if j.live.Endpoints != nil {
-		return nil
-	}
-	endpoints, err := c.client.CoreV1().Endpoints(j.key.Namespace).Get(ctx, j.key.Name, metav1.GetOptions{ResourceVersion: "0"})
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil
-	case err != nil:
-		return fmt.Errorf("get Endpoints: %w", err)
-	}
-	if _, ours := Owner(endpoints); ours {
-		return nil // the cache will tell, and they go
-	}
-	return apierrors.NewAlreadyExists(corev1.Resource("endpoints"), j.key.Name)
-}
-
 func (c *Controller) writeService(ctx context.Context, found *verdict, j job) error {
 	services := c.client.CoreV1().Services(j.key.Namespace)
 	var got *corev1.Service

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -81,13 +80,13 @@ type need struct {
 
 func localNeeds(options Options) []need {
 	write := []string{"list", "watch", "create", "update", "delete"}
-	endpoints, slices := slices.Clone(write), []string{"list", "watch", "delete"}
+	slices := []string{"list", "watch", "delete"}
 	if options.Mirror.EndpointsAPI == mirror.UseEndpointSlices {
-		endpoints, slices = append(endpoints, "get"), write
+		slices = write
 	}
 	needs := []need{
 		{resource: "services", verbs: write},
-		{resource: "endpoints", verbs: endpoints},
+		{resource: "endpoints", verbs: write},
 		{group: "discovery.k8s.io", resource: "endpointslices", verbs: slices},
 		{resource: "namespaces", verbs: []string{"list", "watch"}},
 		{resource: "events", verbs: []string{"create", "patch"}, why: "no Events are made"},
