@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/tools/cache"
 )
 
 // families are the application protocols that one gateway port can serve
@@ -24,9 +25,9 @@ var families = [][]string{
 // and named in the error; the others are right all the same. A gateway without
 // any port is no gateway: that is for Read to say, once.
 //
-// rivals tells which exported Services claim a gateway port with an annotation;
-// nil: none but this one.
-func (g *Gateway) Targets(exported *corev1.Service, rivals func(claim string) []*corev1.Service) ([]corev1.EndpointPort, error) {
+// holder tells which exported Service has a gateway port, of those that claim it with an
+// annotation; nil: this one.
+func (g *Gateway) Targets(exported *corev1.Service, holder func(claim string) cache.ObjectName) ([]corev1.EndpointPort, error) {
 	if len(g.Ports) == 0 {
 		return nil, nil
 	}
@@ -34,7 +35,7 @@ func (g *Gateway) Targets(exported *corev1.Service, rivals func(claim string) []
 	problems := []error{err}
 	var targets []corev1.EndpointPort
 	for _, port := range exported.Spec.Ports {
-		target, reserved, err := g.reserved(exported, port, rivals)
+		target, reserved, err := g.reserved(exported, port, holder)
 		if !reserved {
 			target, err = g.port(port)
 		}

@@ -151,10 +151,10 @@ func Claims(exported *corev1.Service) (claims []string) {
 func (r Reservation) claim() string { return fmt.Sprintf("%d/%s", r.Gateway, r.Protocol) }
 
 // reserved is the gateway port that is reserved for a port of an exported
-// Service: its annotation counts before the ConfigMaps. rivals are the other
-// exported Services that claim a gateway port; ok is false where none is
+// Service: its annotation counts before the ConfigMaps. holder tells which of the
+// exported Services that claim a gateway port has it; ok is false where none is
 // reserved, or what is reserved cannot be used.
-func (g *Gateway) reserved(exported *corev1.Service, port corev1.ServicePort, rivals func(claim string) []*corev1.Service) (target int32, ok bool, err error) {
+func (g *Gateway) reserved(exported *corev1.Service, port corev1.ServicePort, holder func(claim string) cache.ObjectName) (target int32, ok bool, err error) {
 	self := cache.MetaObjectToName(exported)
 	reservations, _ := ParseReservations(exported.Annotations[PortsAnnotation])
 	i := slices.IndexFunc(reservations, func(r Reservation) bool { return r.Port == port.Port && r.Protocol == protocol(port) })
@@ -172,22 +172,12 @@ func (g *Gateway) reserved(exported *corev1.Service, port corev1.ServicePort, ri
 			return 0, true, fmt.Errorf("gateway port %s is reserved for %v", mine.claim(), other.Service)
 		}
 	}
-	if rivals != nil {
-		for _, rival := range rivals(mine.claim()) {
-			if older(rival, exported) {
-				return 0, true, fmt.Errorf("gateway port %s is reserved for %v, which claimed it before", mine.claim(), cache.MetaObjectToName(rival))
-			}
+	if holder != nil {
+		if other := holder(mine.claim()); other != self && other != (cache.ObjectName{}) {
+			return 0, true, fmt.Errorf("gateway port %s is reserved for %v, which is older and claims it too", mine.claim(), other)
 		}
 	}
 	return mine.Gateway, true, g.listens(mine.Gateway, mine.Protocol)
-}
-
-// older orders the Services that claim one port: the first one made has it.
-func older(a, b *corev1.Service) bool {
-	if !a.CreationTimestamp.Equal(&b.CreationTimestamp) {
-		return a.CreationTimestamp.Before(&b.CreationTimestamp)
-	}
-	return cache.MetaObjectToName(a).String() < cache.MetaObjectToName(b).String()
 }
 
 // listens refuses a reserved port that the gateway Service does not have. Of a

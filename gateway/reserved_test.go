@@ -5,10 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -86,19 +84,13 @@ func TestReservedPorts(t *testing.T) {
 	postgres := func(annotation string) *corev1.Service {
 		svc := exportedWith(port("db", 5432, tcp, ""), port("http", 8080, tcp, ""), port("dns", 53, udp, ""))
 		svc.Annotations = map[string]string{PortsAnnotation: annotation}
-		svc.CreationTimestamp = metav1.Unix(1000, 0)
-		return svc
-	}
-	rival := func(name string, made time.Duration) *corev1.Service {
-		svc := postgres("")
-		svc.Name, svc.CreationTimestamp = name, metav1.NewTime(svc.CreationTimestamp.Add(made))
 		return svc
 	}
 	for _, test := range []struct {
 		name       string
 		annotation string
 		reserved   Reserved
-		rivals     []*corev1.Service
+		holder     string // of each port that is claimed
 		only       string
 		static     bool
 		want       map[string]int32 // by the exported port's name
@@ -125,17 +117,19 @@ func TestReservedPorts(t *testing.T) {
 		{name: "an annotation of a port that the gateway lacks", annotation: "5432=1", want: map[string]int32{"http": 80, "dns": 15353}, wantErr: "port 1/TCP is reserved for it, but"},
 		{name: "an annotation of a port that a ConfigMap gives to another", annotation: "5432=15432", reserved: Reserved{forPort("default/mysql", "3306", tcp): 15432},
 			want: map[string]int32{"http": 80, "dns": 15353}, wantErr: "gateway port 15432/TCP is reserved for default/mysql"},
-		{name: "one that an older Service claims", annotation: "5432=15432", rivals: []*corev1.Service{rival("z", -time.Second)},
-			want: map[string]int32{"http": 80, "dns": 15353}, wantErr: "gateway port 15432/TCP is reserved for default/z, which claimed it before"},
-		{name: "one that a younger Service claims", annotation: "5432=15432", rivals: []*corev1.Service{rival("a", time.Second)}, want: map[string]int32{"db": 15432, "http": 80, "dns": 15353}},
-		{name: "of one age the name decides", annotation: "5432=15432", rivals: []*corev1.Service{rival("a", 0)},
-			want: map[string]int32{"http": 80, "dns": 15353}, wantErr: "reserved for default/a"},
-		{name: "one is no rival of itself", annotation: "5432=15432", rivals: []*corev1.Service{rival("postgres", 0)}, want: map[string]int32{"db": 15432, "http": 80, "dns": 15353}},
+		{name: "one that an older Service claims", annotation: "5432=15432", holder: "z",
+			want: map[string]int32{"http": 80, "dns": 15353}, wantErr: "gateway port 15432/TCP is reserved for default/z, which is older and claims it too"},
+		{name: "one that it has", annotation: "5432=15432", holder: "postgres", want: map[string]int32{"db": 15432, "http": 80, "dns": 15353}},
 		{name: "a malformed entry is named", annotation: "5432=15432,x", want: map[string]int32{"db": 15432, "http": 80, "dns": 15353}, wantErr: `entry "x": it is not PORT=GATEWAYPORT`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			gw := &Gateway{Ports: ports, Port: test.only, Static: test.static, Reserved: test.reserved}
-			targets, err := gw.Targets(postgres(test.annotation), func(string) []*corev1.Service { return test.rivals })
+			targets, err := gw.Targets(postgres(test.annotation), func(string) cache.ObjectName {
+				if test.holder == "" {
+					return cache.ObjectName{}
+				}
+				return cache.NewObjectName("default", test.holder)
+			})
 			got := map[string]int32{}
 			for _, target := range targets {
 				got[target.Name] = target.Port

@@ -23,6 +23,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
@@ -122,28 +123,38 @@ var indexes = map[string]func(*corev1.Service) []string{
 	byClaim:     gateway.Claims,
 }
 
-// exportChanged enqueues the mirror of an exported Service, and those that claim
-// the same gateway ports: one of them may have to yield, or may have what it wants now.
+// exportChanged enqueues the mirror of an exported Service, and of those that claim a
+// gateway port which it had, or has now: they may have what they want, or must yield.
 func (c *Controller) exportChanged(cluster string, before, after *corev1.Service) {
-	var claims []string
-	for _, svc := range []*corev1.Service{before, after} {
-		if svc != nil {
-			claims = append(claims, gateway.Claims(svc)...)
-		}
-	}
-	c.queue.add(cluster, KeyOf(cluster, cache.MetaObjectToName(cmp.Or(after, before))))
-	if len(claims) == 0 || before != nil && after != nil && before.Annotations[gateway.PortsAnnotation] == after.Annotations[gateway.PortsAnnotation] {
+	self := cache.MetaObjectToName(cmp.Or(after, before))
+	c.queue.add(cluster, KeyOf(cluster, self))
+	had, has := claimsOf(before), claimsOf(after)
+	if len(had)+len(has) == 0 {
 		return
 	}
 	view, ok := c.remote(cluster).View()
 	if !ok {
 		return
 	}
-	for _, claim := range claims {
-		for _, rival := range view.Services.ByIndex(byClaim, claim) {
-			c.queue.add(cluster, KeyOf(cluster, cache.MetaObjectToName(rival)))
+	if before != nil && after != nil && before.CreationTimestamp.Equal(&after.CreationTimestamp) {
+		had, has = had.Difference(has), has.Difference(had)
+	}
+	for claim := range had.Union(has) {
+		if !had.Has(claim) && view.Services.Eldest(byClaim, claim) != self {
+			continue // whoever has it keeps it
+		}
+		for _, rival := range view.Services.NamesByIndex(byClaim, claim) {
+			c.queue.add(cluster, KeyOf(cluster, rival))
 		}
 	}
+}
+
+// claimsOf are the gateway ports that an exported Service, or none, claims.
+func claimsOf(exported *corev1.Service) sets.Set[string] {
+	if exported == nil {
+		return nil
+	}
+	return sets.New(gateway.Claims(exported)...)
 }
 
 // Run keeps the caches filled until the context ends. Only what leads writes.

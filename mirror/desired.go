@@ -55,8 +55,8 @@ type Source struct {
 	Gateway *gateway.Gateway // nil: not known, endpoints stay as they are
 	// NoGateway says why Gateway is none at all; nil where the Service has one.
 	NoGateway error
-	// Rivals gives the exported Services that claim a gateway port.
-	Rivals func(claim string) []*corev1.Service
+	// Holder is the exported Service that has a gateway port, of those that claim it.
+	Holder func(claim string) cache.ObjectName
 }
 
 // Refuse gives the reason for which an exported Service is not mirrored,

@@ -37,7 +37,7 @@ func (p Policy) setEndpoints(src Source, live Objects, families []corev1.IPFamil
 	if src.Gateway == nil {
 		return nil
 	}
-	targets, err := src.Gateway.Targets(src.Service, src.Rivals)
+	targets, err := src.Gateway.Targets(src.Service, src.Holder)
 	addrs := inFamilies(src.endpoints(live), families)
 	if len(targets) == 0 {
 		addrs = nil

@@ -249,6 +249,39 @@ func TestStrangersInTheWayOfSlices(t *testing.T) {
 	}
 }
 
+// That no stranger's Endpoints stand in the way costs a request for each namespace, not
+// for each mirror; and it is asked again later.
+func TestStrangersAreAskedForTogether(t *testing.T) {
+	asked := func(w *world) (n int) {
+		for _, action := range w.server.meta.Actions() {
+			if action.Matches("list", "endpoints") {
+				n++
+			}
+		}
+		return n
+	}
+	run(t, slicesOnly, paris, func(w *world) {
+		for i := range 100 {
+			w.remotes["paris"].export(named("default", fmt.Sprintf("svc-%d", i)))
+		}
+		w.settle()
+		if got := len(w.server.wrote()); got != 200 {
+			w.Errorf("%d writes", got)
+		}
+		if got := asked(w); got != 1 {
+			w.Errorf("it asked %d times for 100 mirrors", got)
+		}
+		w.server.put(&corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris"}})
+		w.wait(strangersPeriod + time.Second)
+		w.remotes["paris"].export(exportedBar())
+		w.wait(time.Second)
+		w.logged(1, endpointsTaken)
+		if w.server.service("default", "bar-paris") != nil {
+			w.Error("a mirror was made over a stranger's Endpoints")
+		}
+	})
+}
+
 // What takes another's place stands before the other goes.
 func TestEndpointsAPIIsChanged(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
@@ -337,8 +370,12 @@ func TestRivalsForAGatewayPort(t *testing.T) {
 		w.remotes["paris"].export(claiming("b", "5432=15432", 1)) // was there before a
 		served("a", false)
 		served("b", true)
-		w.logged(1, "reserved for default/b, which claimed it before")
+		w.logged(1, "reserved for default/b, which is older and claims it too")
 		w.remotes["paris"].export(claiming("b", "", 1))
+		served("a", true)
+		w.remotes["paris"].export(claiming("b", "5432=15432", 1))
+		served("a", false)
+		w.remotes["paris"].export(claiming("b", "5432=15432", 3)) // made again, and now younger
 		served("a", true)
 		w.remotes["paris"].export(claiming("b", "5432=15432", 1))
 		served("a", false)

@@ -15,7 +15,7 @@ import (
 // A remote with thousands of Services of hostile names and annotations: what can be
 // mirrored is, what is held of it is bounded, and another remote is served first thing.
 func TestThousandsOfHostileServices(t *testing.T) {
-	const services = 5_000
+	const services = 10_000
 	run(t, Options{Workers: 8}, []string{"paris", "berlin"}, func(w *world) {
 		hostile := strings.Repeat("5432=1, \x00/UDP=🦊,", 1000)
 		var before, after runtime.MemStats
@@ -33,6 +33,9 @@ func TestThousandsOfHostileServices(t *testing.T) {
 				svc.Labels[ManagedByLabel], svc.Annotations[RemoteServiceAnnotation] = ManagedBy, "kube-system/kubernetes"
 			case 2:
 				svc.Annotations[gateway.PortsAnnotation] = hostile[:200]
+			case 3: // all of them claim one port
+				svc.Annotations[gateway.PortsAnnotation] = "80=15432"
+				delete(svc.Annotations, gateway.Annotation)
 			}
 			w.remotes["paris"].export(svc)
 		}

@@ -198,8 +198,8 @@ func (c *Controller) claims(key cache.ObjectName) claims {
 		}
 		known := view.Watches(key.Namespace)
 		if svc := view.Services.Get(exportedAs(r.Name(), key)); svc != nil {
-			source := Source{Cluster: r.Name(), UID: view.UID, Service: svc, Rivals: func(claim string) []*corev1.Service {
-				return view.Services.ByIndex(byClaim, claim)
+			source := Source{Cluster: r.Name(), UID: view.UID, Service: svc, Holder: func(claim string) cache.ObjectName {
+				return view.Services.Eldest(byClaim, claim)
 			}}
 			source.Gateway, source.NoGateway = view.Gateways.For(svc)
 			if refusal := c.options.Refuse(source); refusal != nil {

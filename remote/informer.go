@@ -93,6 +93,17 @@ func (i *Informer[T]) ByIndex(name, value string) []T {
 	return i.unpackAll(found)
 }
 
+// indexed are the objects that have a value in an index, as they are kept.
+func (i *Informer[T]) indexed(name, value string) []*packed {
+	found, err := i.GetIndexer().ByIndex(name, value)
+	must(err)
+	all := make([]*packed, len(found))
+	for n, obj := range found {
+		all[n] = obj.(*packed)
+	}
+	return all
+}
+
 // All reads all objects.
 func (i *Informer[T]) All() []T { return i.unpackAll(i.GetIndexer().List()) }
 

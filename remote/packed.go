@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +24,7 @@ type Object interface {
 type packed struct {
 	name    string // NAMESPACE/NAME, or NAME
 	version string
+	made    int64 // when it was created, in seconds since 1970
 	data    []byte
 }
 
@@ -30,7 +32,7 @@ type packed struct {
 func Pack[T Object](obj T) any {
 	data, err := obj.Marshal()
 	must(err)
-	return &packed{cache.MetaObjectToName(obj).String(), obj.GetResourceVersion(), data}
+	return &packed{cache.MetaObjectToName(obj).String(), obj.GetResourceVersion(), obj.GetCreationTimestamp().Unix(), data}
 }
 
 // GetObjectMeta has client-go find what it looks for in each object of a cache.
@@ -40,4 +42,9 @@ func (p *packed) GetObjectMeta() metav1.Object {
 		meta.Namespace, meta.Name = namespace, name
 	}
 	return meta
+}
+
+// compareAge orders by age; of two that were made in one second, by name.
+func compareAge(a, b *packed) int {
+	return cmp.Or(cmp.Compare(a.made, b.made), strings.Compare(a.name, b.name))
 }

@@ -91,12 +91,42 @@ func (s Services) Names() []cache.ObjectName {
 	var all []cache.ObjectName
 	for _, part := range s {
 		for _, key := range part.GetIndexer().ListKeys() {
-			name, err := cache.ParseObjectName(key)
-			must(err)
-			all = append(all, name)
+			all = append(all, nameOf(key))
 		}
 	}
 	return all
+}
+
+// NamesByIndex are the names of those that have a value in an index.
+func (s Services) NamesByIndex(index, value string) []cache.ObjectName {
+	var all []cache.ObjectName
+	for _, part := range s {
+		keys, err := part.GetIndexer().IndexKeys(index, value)
+		must(err)
+		for _, key := range keys {
+			all = append(all, nameOf(key))
+		}
+	}
+	return all
+}
+
+// Eldest is the name of the one that was made first of those that have a value in an
+// index, the first by name where that was in the same second; zero if none has it.
+func (s Services) Eldest(index, value string) (name cache.ObjectName) {
+	var all []*packed
+	for _, part := range s {
+		all = append(all, part.indexed(index, value)...)
+	}
+	if len(all) > 0 {
+		name = nameOf(slices.MinFunc(all, compareAge).name)
+	}
+	return name
+}
+
+func nameOf(key string) cache.ObjectName {
+	name, err := cache.ParseObjectName(key)
+	must(err)
+	return name
 }
 
 // All are all of them.
