@@ -50,7 +50,9 @@ func (c *Controller) apply(ctx context.Context, found *verdict, j job) {
 	case ch.Create.Service != nil:
 		err = c.createPair(ctx, found, j)
 	case j.source == nil:
-		err = c.delete(ctx, ch.Delete)
+		if err = c.delete(ctx, ch.Delete); err == nil || apierrors.IsConflict(err) { // else it is not as it was
+			c.leftUnder.Delete(j.key)
+		}
 	default:
 		if err = c.writeService(ctx, found, j); err == nil || rejected(err) {
 			err = errors.Join(err, c.writeAddresses(ctx, found, j))
@@ -94,7 +96,9 @@ func (c *Controller) createPair(ctx context.Context, found *verdict, j job) erro
 			own.IPv6 = now.IPv6
 		}
 		if deleteErr := c.delete(ctx, own); deleteErr != nil {
-			klog.FromContext(ctx).Error(deleteErr, "What leads to the gateway stays behind without a Service")
+			klog.FromContext(ctx).Error(deleteErr, "What leads to the gateway stays behind under a Service that is not ours: it is tried again")
+			c.leftUnder.Store(j.key, own)
+			found.soon = true
 		}
 	}
 	if err == nil {

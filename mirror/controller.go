@@ -70,6 +70,7 @@ type Controller struct {
 	ready     chan struct{} // closed when the local caches are filled
 	working   sync.Map      // cache.ObjectName to time.Time: what is being worked on since when
 	addresses sync.Map      // cache.ObjectName to serviceAddress: what Services under a key have or had
+	leftUnder sync.Map      // cache.ObjectName to Objects: what we made under a stranger's Service and could not take away
 	holds     holds
 	strangers *strangers
 }

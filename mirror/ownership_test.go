@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +102,38 @@ func TestEndpointsMadeUnderAStrangersServiceAreRemoved(t *testing.T) {
 		w.settle()
 		w.expect(createEndpoints, createService)
 		w.mirrored()
+	})
+}
+
+// The API server is away just when they are to be removed.
+func TestEndpointsMadeUnderAStrangersServiceAreRemovedInTheEnd(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		w.settle()
+		w.server.hold(true)
+		w.server.put(stranger())
+		away := true
+		w.server.refuse = func(action clienttesting.Action) error {
+			if away && action.GetVerb() == "delete" {
+				return apierrors.NewInternalError(errors.New("etcd is away"))
+			}
+			return nil
+		}
+		w.remotes["paris"].export(exportedBar())
+		w.wait(time.Second)
+		if w.pair().Endpoints == nil {
+			w.Error("they were removed")
+		}
+		w.server.hold(false)
+		w.wait(time.Second)
+		away = false
+		w.wait(time.Minute)
+		if left := w.pair().Endpoints; left != nil {
+			w.Errorf("left: %s", text(left))
+		}
+		w.logged(1, `reason="Conflict"`)
+		w.server.wrote()
+		w.wait(time.Hour)
+		w.expect()
 	})
 }
 

@@ -91,8 +91,9 @@ func (c *Controller) decide(key cache.ObjectName) (found verdict, j *job) {
 			// it, Endpoints included, is theirs.
 			c.conflicts(&found, claims.sources, serviceTaken)
 			c.addresses.Delete(key)
-			return found, nil
+			return found, c.removeLeftUnder(key)
 		}
+		c.leftUnder.Delete(key)
 		// Now: that it was deleted may be told only after it has been seen.
 		c.addresses.Store(key, addressOf(live.Service, time.Time{}))
 		if families := live.Service.Spec.IPFamilies; len(families) > 0 {
@@ -117,6 +118,16 @@ func (c *Controller) decide(key cache.ObjectName) (found verdict, j *job) {
 		j = c.update(&found, key, live, *source)
 	}
 	return found, j
+}
+
+// removeLeftUnder takes away, as it was then, what createPair had to leave.
+func (c *Controller) removeLeftUnder(key cache.ObjectName) *job {
+	value, ok := c.leftUnder.Load(key)
+	if !ok {
+		return nil
+	}
+	left := value.(Objects)
+	return &job{key: key, live: left, changes: Changes{Delete: left}}
 }
 
 // withoutStrangers is what is ours of what leads from a mirror to the gateway, and
