@@ -28,35 +28,35 @@ var oldest = utilversion.MustParseSemantic("1.31.0")
 const maxSkew = 5 * time.Second
 
 // reach asks an API server for its version, and for the time.
-func (r *report) reach(ctx context.Context, cfg *rest.Config) (kubernetes.Interface, bool) {
+func (r *report) reach(ctx context.Context, cfg *rest.Config) bool {
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		r.fail("%s: %v", cfg.Host, err)
-		return nil, false
+		return false
 	}
 	transport, err := rest.HTTPClientFor(cfg)
 	if err != nil {
 		r.fail("%s: %v", cfg.Host, err)
-		return nil, false
+		return false
 	}
 	url := client.CoreV1().RESTClient().Get().AbsPath("/version").URL().String()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		r.fail("%v", err)
-		return nil, false
+		return false
 	}
 	begin := time.Now()
 	resp, err := transport.Do(req)
 	if err != nil {
 		r.fail("the API server does not answer: %s; is %s right, and may this machine reach it?", remote.Cause(err), cfg.Host)
-		return nil, false
+		return false
 	}
 	took := time.Since(begin)
 	defer resp.Body.Close()
 	var info version.Info
 	if resp.StatusCode != http.StatusOK || json.NewDecoder(resp.Body).Decode(&info) != nil {
 		r.fail("%s answers with status %s: are the credentials right?", url, resp.Status)
-		return nil, false
+		return false
 	}
 	if has, err := utilversion.ParseGeneric(info.GitVersion); err == nil && has.LessThan(oldest) {
 		r.warn("Kubernetes %s is older than %v, with which this program was made to work", info.GitVersion, oldest)
@@ -68,7 +68,8 @@ func (r *report) reach(ctx context.Context, cfg *rest.Config) (kubernetes.Interf
 			r.warn("its clock and this machine's are %v apart: set both by NTP", skew.Round(time.Second).Abs())
 		}
 	}
-	return client, true
+	r.client = client
+	return true
 }
 
 // need is a permission, and what for.
@@ -128,12 +129,12 @@ func remoteNeeds(spec remote.Spec) []need {
 }
 
 // permissions asks an API server what these credentials may do.
-func (r *report) permissions(ctx context.Context, client kubernetes.Interface, needs []need) {
+func (r *report) permissions(ctx context.Context, needs []need) {
 	failed := false
 	for _, need := range needs {
 		var missing []string
 		for _, verb := range need.verbs {
-			review, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
+			review, err := r.client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
 				Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
 					Group: need.group, Resource: need.resource, Namespace: need.namespace, Name: need.name, Verb: verb,
 				}},

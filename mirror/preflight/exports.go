@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -13,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
@@ -22,8 +22,8 @@ import (
 )
 
 // identity compares who the cluster is with who it should be.
-func (r *report) identity(ctx context.Context, client kubernetes.Interface, local *target, spec remote.Spec) {
-	system, err := client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+func (r *report) identity(ctx context.Context, local *target, spec remote.Spec) {
+	system, err := r.client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	if err != nil {
 		return // the permissions tell
 	}
@@ -38,18 +38,34 @@ func (r *report) identity(ctx context.Context, client kubernetes.Interface, loca
 	r.ok("it is the cluster with UID %s", system.UID)
 }
 
-// gateway looks for a gateway Service and tries to connect to its addresses.
-func (r *report) gateway(ctx context.Context, client kubernetes.Interface, config gateway.Config, options gateway.Options) {
+// gateways looks at those that the flags list.
+func (r *report) gateways(ctx context.Context, spec remote.Spec, options gateway.Options) remote.Gateways {
+	known := map[cache.ObjectName]*gateway.Gateway{}
+	reserved := r.reserved(ctx, spec.Gateways[0])
+	for i, config := range spec.Gateways {
+		gw := r.gateway(ctx, config, options)
+		gw.Reserved = reserved
+		if i == 0 {
+			known[cache.ObjectName{}] = gw
+		}
+		known[config.Service] = gw
+	}
+	return remote.Gateways{Known: known}
+}
+
+// gateway looks for a gateway Service and tries to connect to its addresses. What
+// cannot be read of it has no ports.
+func (r *report) gateway(ctx context.Context, config gateway.Config, options gateway.Options) *gateway.Gateway {
 	var svc *corev1.Service
 	name := "gateway"
 	if config.ReadsService() {
 		name += " " + config.Service.String()
-		list, err := client.CoreV1().Services(config.Service.Namespace).List(ctx, metav1.ListOptions{
+		list, err := r.client.CoreV1().Services(config.Service.Namespace).List(ctx, metav1.ListOptions{
 			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, config.Service.Name).String(),
 		})
 		if err != nil {
 			r.fail("%s cannot be read: %s", name, remote.Cause(err))
-			return
+			return &gateway.Gateway{Static: true}
 		}
 		if len(list.Items) > 0 {
 			svc = &list.Items[0]
@@ -74,12 +90,12 @@ func (r *report) gateway(ctx context.Context, client kubernetes.Interface, confi
 		r.warn("%s: %s", name, oneLine(err))
 	}
 	if len(gw.Addresses) == 0 {
-		return // said before
+		return gw // said before
 	}
 	port, err := options.Probe.Target(gw)
 	if err != nil {
 		r.warn("%s: %v", name, err)
-		return
+		return gw
 	}
 	for _, address := range gw.Addresses {
 		target := netip.AddrPortFrom(address.Addr, port).String()
@@ -91,17 +107,18 @@ func (r *report) gateway(ctx context.Context, client kubernetes.Interface, confi
 		conn.Close()
 		r.ok("%s answers at %s", name, target)
 	}
+	return gw
 }
 
 // exports looks at what would be mirrored, and at what is in its way.
-func (r *report) exports(ctx context.Context, client kubernetes.Interface, local *target, options Options, spec remote.Spec) {
+func (r *report) exports(ctx context.Context, local *target, options Options, spec remote.Spec, gateways remote.Gateways) {
 	namespaces := spec.Namespaces
 	if len(namespaces) == 0 {
 		namespaces = []string{metav1.NamespaceAll}
 	}
 	var exported []corev1.Service
 	for _, namespace := range namespaces {
-		list, err := client.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{LabelSelector: options.Remote.Selector})
+		list, err := r.client.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{LabelSelector: options.Remote.Selector})
 		if err != nil {
 			return // the permissions tell
 		}
@@ -111,11 +128,12 @@ func (r *report) exports(ctx context.Context, client kubernetes.Interface, local
 		r.warn("no Service is exported: label one with %s", options.Remote.Selector)
 		return
 	}
-	entrance := &gateway.Gateway{Static: true, Reserved: r.reserved(ctx, client, spec.Gateways[0])}
-	wrong := 0
+	var refused, unserved []string
 	for i := range exported {
 		svc := &exported[i]
-		source := mirror.Source{Cluster: spec.Name, Service: svc, Gateway: entrance}
+		source := mirror.Source{Cluster: spec.Name, Service: svc}
+		var noGateway error
+		source.Gateway, noGateway = gateways.For(svc)
 		problem := ""
 		if refusal := options.Mirror.Refuse(source); refusal != nil {
 			problem = refusal.Message
@@ -123,19 +141,32 @@ func (r *report) exports(ctx context.Context, client kubernetes.Interface, local
 			problem = local.obstacle(mirror.KeyOf(spec.Name, cache.MetaObjectToName(svc)), spec.Name, options.Mirror.CreateNamespaces)
 		}
 		if problem != "" {
-			if wrong++; wrong <= 20 {
-				r.warn("%s/%s will not be mirrored: %s", svc.Namespace, svc.Name, problem)
-			}
+			refused = append(refused, fmt.Sprintf("%s/%s will not be mirrored: %s", svc.Namespace, svc.Name, problem))
+			continue
+		}
+		_, err := source.Gateway.Targets(svc, nil)
+		if err := errors.Join(noGateway, err); err != nil {
+			unserved = append(unserved, fmt.Sprintf("%s/%s will be mirrored, but does not lead to all of its ports: %s", svc.Namespace, svc.Name, oneLine(err)))
 		}
 	}
-	if wrong > 20 {
-		r.warn("and %d more will not be mirrored", wrong-20)
+	r.some(refused, "will not be mirrored")
+	r.some(unserved, "do not lead to all of their ports")
+	r.ok("%d Services are exported, %d of them can be mirrored", len(exported), len(exported)-len(refused))
+}
+
+// some warns of the first of many, and says of the others how many do, or do not.
+func (r *report) some(lines []string, do string) {
+	const most = 20
+	for _, line := range lines[:min(most, len(lines))] {
+		r.warn("%s", line)
 	}
-	r.ok("%d Services are exported, %d of them can be mirrored", len(exported), len(exported)-wrong)
+	if more := len(lines) - most; more > 0 {
+		r.warn("and %d more %s", more, do)
+	}
 }
 
 // reserved reads which gateway ports the ConfigMaps reserve, for TCP and for UDP.
-func (r *report) reserved(ctx context.Context, client kubernetes.Interface, config gateway.Config) gateway.Reserved {
+func (r *report) reserved(ctx context.Context, config gateway.Config) gateway.Reserved {
 	all := gateway.Reserved{}
 	for _, source := range []struct {
 		name     cache.ObjectName
@@ -144,7 +175,7 @@ func (r *report) reserved(ctx context.Context, client kubernetes.Interface, conf
 		if source.name == (cache.ObjectName{}) {
 			continue
 		}
-		list, err := client.CoreV1().ConfigMaps(source.name.Namespace).List(ctx, metav1.ListOptions{
+		list, err := r.client.CoreV1().ConfigMaps(source.name.Namespace).List(ctx, metav1.ListOptions{
 			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, source.name.Name).String(),
 		})
 		if err != nil {
@@ -170,14 +201,14 @@ type target struct {
 }
 
 // look lists what a mirror may meet.
-func look(ctx context.Context, client kubernetes.Interface) *target {
+func (r *report) look(ctx context.Context) *target {
 	t := &target{services: map[cache.ObjectName]*corev1.Service{}}
-	if list, err := client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{}); err == nil {
+	if list, err := r.client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{}); err == nil {
 		for i := range list.Items {
 			t.services[cache.MetaObjectToName(&list.Items[i])] = &list.Items[i]
 		}
 	}
-	if list, err := client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{}); err == nil {
+	if list, err := r.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{}); err == nil {
 		t.namespaces = map[string]types.UID{}
 		for _, namespace := range list.Items {
 			t.namespaces[namespace.Name] = namespace.UID

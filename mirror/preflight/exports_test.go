@@ -37,9 +37,11 @@ func TestReservedPortsCount(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			r := &report{cluster: "paris", out: &out}
+			r := &report{cluster: "paris", out: &out, client: fake.NewClientset(test.objects...)}
 			spec := remote.Spec{Name: "paris", Gateways: []gateway.Config{test.config}}
-			r.exports(t.Context(), fake.NewClientset(test.objects...), nil, Options{}, spec)
+			r.exports(t.Context(), nil, Options{}, spec, remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{
+				{}: {Static: true, Reserved: r.reserved(t.Context(), test.config)},
+			}})
 			if out.String() != test.want {
 				t.Errorf("it says\n%swant\n%s", &out, test.want)
 			}
@@ -48,3 +50,28 @@ func TestReservedPortsCount(t *testing.T) {
 }
 
 var named = gateway.Config{UDPServices: cache.NewObjectName("ingress", "udp-services")}
+
+// What the gateway does not serve is told before anyone tries to connect.
+func TestPortsThatTheGatewayDoesNotServe(t *testing.T) {
+	svc := func(name, chosen string, ports ...corev1.ServicePort) *corev1.Service {
+		return &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Annotations: map[string]string{gateway.Annotation: chosen}},
+			Spec:       corev1.ServiceSpec{ClusterIP: "10.0.0.1", Ports: ports},
+		}
+	}
+	http, db := corev1.ServicePort{Name: "http", Port: 80}, corev1.ServicePort{Name: "db", Port: 5432}
+	var out bytes.Buffer
+	r := &report{cluster: "paris", out: &out, client: fake.NewClientset(
+		svc("a-web", "", http), svc("b-postgres", "", db), svc("c-private", "ingress/private", db), svc("d-lost", "ingress/other", http))}
+	public := &gateway.Gateway{Ports: []corev1.ServicePort{http, {Name: "https", Port: 443}}}
+	r.exports(t.Context(), nil, Options{}, remote.Spec{Name: "paris"}, remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{
+		{}: public, cache.NewObjectName("ingress", "private"): {Ports: []corev1.ServicePort{db}},
+	}})
+	const want = `! paris: shop/b-postgres will be mirrored, but does not lead to all of its ports: port db (5432/TCP): no TCP port of the gateway fits: it has http (80/TCP), https (443/TCP)
+! paris: shop/d-lost will be mirrored, but does not lead to all of its ports: annotation service-mirror.io/gateway names "ingress/other", which is not one of the gateways in the flags: add gateway=ingress/other to its --remote
++ paris: 4 Services are exported, 4 of them can be mirrored
+`
+	if out.String() != want {
+		t.Errorf("it says\n%swant\n%s", &out, want)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -58,6 +59,7 @@ func Run(ctx context.Context, options Options, out io.Writer) bool {
 type report struct {
 	cluster string
 	out     io.Writer
+	client  kubernetes.Interface // once it is reached
 	failed  bool
 }
 
@@ -76,12 +78,11 @@ func (r *report) fail(format string, args ...any) {
 func (r *report) localCluster(ctx context.Context, options Options) (*target, bool) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	client, ok := r.reach(ctx, options.Local)
-	if !ok {
+	if !r.reach(ctx, options.Local) {
 		return nil, false
 	}
-	r.permissions(ctx, client, localNeeds(options))
-	return look(ctx, client), true
+	r.permissions(ctx, localNeeds(options))
+	return r.look(ctx), true
 }
 
 // remoteCluster looks at one that is read from. local is nil where the local
@@ -95,14 +96,11 @@ func (r *report) remoteCluster(ctx context.Context, options Options, spec remote
 		return
 	}
 	r.ok("kubeconfig %s leads to %s", spec.Kubeconfig, cfg.Host)
-	client, ok := r.reach(ctx, options.Remote.Client.Tune(cfg, spec.Name, &remote.Network{}))
-	if !ok {
+	if !r.reach(ctx, options.Remote.Client.Tune(cfg, spec.Name, &remote.Network{})) {
 		return
 	}
-	r.permissions(ctx, client, remoteNeeds(spec))
-	r.identity(ctx, client, local, spec)
-	for _, config := range spec.Gateways {
-		r.gateway(ctx, client, config, options.Remote.Gateway)
-	}
-	r.exports(ctx, client, local, options, spec)
+	r.permissions(ctx, remoteNeeds(spec))
+	r.identity(ctx, local, spec)
+	gateways := r.gateways(ctx, spec, options.Remote.Gateway)
+	r.exports(ctx, local, options, spec, gateways)
 }

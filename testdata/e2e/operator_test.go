@@ -115,6 +115,9 @@ func TestCheck(t *testing.T) {
 	e.stranger(r.mirror("theirs"))
 	r.export("theirs")
 	e.makeNamespace(paris, e.id+"-other")
+	r.export("database", func(svc *corev1.Service) {
+		svc.Spec.Ports = []corev1.ServicePort{{Name: "db", Port: 5432, Protocol: corev1.ProtocolSCTP}, {Name: "http", Port: 80}}
+	})
 	elsewhere := r.exported("bar", func(svc *corev1.Service) { svc.Namespace = e.id + "-other" })
 	_, err := paris.CoreV1().Services(elsewhere.Namespace).Create(e.ctx, elsewhere, metav1.CreateOptions{})
 	e.must(err)
@@ -122,6 +125,7 @@ func TestCheck(t *testing.T) {
 	hoped := [][]string{
 		{"! ", remoteName, "xxx will not be mirrored", "characters"}, {"! ", remoteName, "headless will not be mirrored"},
 		{"! ", remoteName, "theirs will not be mirrored", "not ours"}, {"! ", remoteName, "-other/bar will not be mirrored", "namespace " + e.id + "-other does not exist"},
+		{"! ", remoteName, "database will be mirrored", "port db (5432/SCTP)", "no SCTP port of the gateway fits"},
 		{"! ", remoteName, "does not answer at " + address + ":8080", "connection refused"},
 	}
 	e.checked(0, e.once(all, "--check"), hoped...)
@@ -131,13 +135,13 @@ func TestCheck(t *testing.T) {
 	e.checked(1, e.once(all, "--check"), append(hoped, []string{"- ", remoteName, "uid=11111111-2222-3333-4444-555555555555 is expected"})...)
 	r.keys = ""
 	e.checked(1, e.once(all, "--check", "--endpoints-api", "endpointslices"), append(hoped,
-		[]string{"- ", localName, "may not create, update endpointslices.discovery.k8s.io"}, []string{"- ", localName, "may not get endpoints"})...)
+		[]string{"- ", localName, "may not create, update endpointslices.discovery.k8s.io"})...)
 	two := []*remote{r, e.remote(berlin)}
 	two[1].proxy.cut()
 	e.checked(1, e.once(two, "--check"), append(hoped, []string{"- ", "remote " + two[1].name, "does not answer", "connection refused", two[1].proxy.address})...)
 	two[1].proxy.heal()
 	doors.open()
-	hoped = hoped[:4]
+	hoped = hoped[:5]
 	two[1].gateway() // without an address
 	two[1].export("bar")
 	e.checked(1, e.once(two, "--check"), append(hoped, []string{"- ", "remote " + two[1].name, "no address"})...)
