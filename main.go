@@ -22,7 +22,6 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/uuid"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -98,7 +97,7 @@ func do(ctx context.Context, cfg *config, stdout io.Writer) error {
 		}
 		return nil
 	case cfg.prune != "" || cfg.prunePlan != "":
-		client, err := kubernetes.NewForConfig(local)
+		client, err := remote.NewClient(local)
 		if err != nil {
 			return fmt.Errorf("local cluster: %w", err)
 		}
@@ -117,13 +116,13 @@ func mirrorAll(ctx context.Context, cfg *config, local *rest.Config, stdout io.W
 	}
 	var clients mirror.Clients
 	var err error
-	if clients.Read, err = kubernetes.NewForConfig(local); err != nil {
+	if clients.Read, err = remote.NewClient(local); err != nil {
 		return fmt.Errorf("local cluster: %w", err)
 	}
 	if clients.Metadata, err = metadata.NewForConfig(local); err != nil {
 		return fmt.Errorf("local cluster: %w", err)
 	}
-	if clients.Write, err = kubernetes.NewForConfig(writing); err != nil {
+	if clients.Write, err = remote.NewClient(writing); err != nil {
 		return fmt.Errorf("local cluster: %w", err)
 	}
 	logger, started := klog.FromContext(ctx), time.Now()
@@ -218,7 +217,7 @@ func plan(ctx context.Context, controller *mirror.Controller, remotes []*remote.
 const grace = 5 * time.Second
 
 // lead has the controller write, for as long as this replica leads.
-func (cfg *config) lead(ctx context.Context, controller *mirror.Controller, client kubernetes.Interface, fence *leader.Fence) {
+func (cfg *config) lead(ctx context.Context, controller *mirror.Controller, client remote.Client, fence *leader.Fence) {
 	select {
 	case <-ctx.Done():
 		return
@@ -230,7 +229,7 @@ func (cfg *config) lead(ctx context.Context, controller *mirror.Controller, clie
 	}
 	host, _ := os.Hostname()
 	err := leader.Election{
-		Client: client, Lease: cfg.election.Lease, Identity: host + "_" + string(uuid.NewUUID()), Duration: cfg.election.Duration, Fence: fence,
+		Client: client.CoordinationV1(), Lease: cfg.election.Lease, Identity: host + "_" + string(uuid.NewUUID()), Duration: cfg.election.Duration, Fence: fence,
 	}.Run(ctx, func(ctx context.Context) { controller.Lead(ctx, min(grace, cfg.election.Duration/4)) })
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "This replica cannot stand for election")

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -217,7 +216,7 @@ func TestMissingLocalClusterIsAFailure(t *testing.T) {
 func TestDryRunGivesUpOnAnUnreadableCluster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		local := &rest.Config{Host: "london"}
-		read, err := kubernetes.NewForConfig(local)
+		read, err := remote.NewClient(local)
 		if err != nil {
 			t.Fatal(err)
 		}

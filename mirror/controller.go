@@ -24,7 +24,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -56,7 +55,7 @@ type Remote interface {
 // Controller mirrors the exported Services of remote clusters.
 type Controller struct {
 	options Options
-	client  kubernetes.Interface // of one who leads
+	client  remote.Client // of one who leads
 	local   *local
 	ranges  *ranges
 	remotes []Remote // sorted by name
@@ -84,9 +83,9 @@ const (
 // Clients are those of the local cluster. One who does not lead may read with
 // the first two, and is refused by the third.
 type Clients struct {
-	Read     kubernetes.Interface
+	Read     remote.Client
 	Metadata metadata.Interface
-	Write    kubernetes.Interface
+	Write    remote.Client
 }
 
 // New makes a controller. Its remotes are added before it runs.

@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/cache"
@@ -27,7 +26,7 @@ type Events struct {
 
 // NewEvents makes Events that are written with client until the context ends.
 // What concerns a whole remote is told of the pod, unless that is nil.
-func NewEvents(ctx context.Context, client kubernetes.Interface, pod *corev1.ObjectReference) *Events {
+func NewEvents(ctx context.Context, client remote.Client, pod *corev1.ObjectReference) *Events {
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	return &Events{recorder: broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "service-mirror"}), pod: pod}

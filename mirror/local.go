@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 
@@ -39,7 +38,7 @@ type local struct {
 	ownLeftovers written[*metav1.PartialObjectMetadata]
 }
 
-func newLocal(client kubernetes.Interface, meta metadata.Interface, report func(part string, err error)) *local {
+func newLocal(client remote.Client, meta metadata.Interface, report func(part string, err error)) *local {
 	const ours = ManagedByLabel + "=" + ManagedBy
 	const ourSlices = ours + "," + discoveryv1.LabelManagedBy + "=" + sliceManager
 	// The EndpointSlice controller copies a Service's labels onto its slices.

@@ -10,13 +10,14 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/client-go/kubernetes"
+
+	"service-mirror.io/service-mirror/remote"
 )
 
 // Prune removes all mirrors of one remote cluster, and nothing else, after it
 // has listed them. With dry it only lists. Objects that have changed meanwhile
 // are left, which is an error. local is the name of the cluster that client is of.
-func Prune(ctx context.Context, client kubernetes.Interface, local, cluster string, dry bool, out io.Writer) error {
+func Prune(ctx context.Context, client remote.Client, local, cluster string, dry bool, out io.Writer) error {
 	all, err := ownedBy(ctx, client, cluster)
 	if err != nil {
 		return err
@@ -52,7 +53,7 @@ type owned struct {
 
 // ownedBy lists what was made for a remote cluster: Services first, so that no
 // client is led to where nothing is.
-func ownedBy(ctx context.Context, client kubernetes.Interface, cluster string) ([]owned, error) {
+func ownedBy(ctx context.Context, client remote.Client, cluster string) ([]owned, error) {
 	ours := labels.Set{ManagedByLabel: ManagedBy, ClusterLabel: cluster}
 	options := metav1.ListOptions{LabelSelector: ours.String()}
 	var all []owned

@@ -11,7 +11,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -33,7 +32,7 @@ type ranges struct {
 	known   atomic.Pointer[[]gateway.Range]
 }
 
-func newRanges(client kubernetes.Interface, logger klog.Logger, report func(part string, err error), changed func()) *ranges {
+func newRanges(client remote.Client, logger klog.Logger, report func(part string, err error), changed func()) *ranges {
 	r := &ranges{logger: logger, changed: changed, dirty: make(chan struct{}, 1)}
 	r.known.Store(&[]gateway.Range{})
 	r.serviceCIDRs = optional(r, 0, "servicecidrs", client, client.NetworkingV1().ServiceCIDRs(), &networkingv1.ServiceCIDR{}, trimServiceCIDR, report)

@@ -21,8 +21,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/remote"
 )
 
 var (
@@ -100,7 +101,7 @@ type walk struct {
 	seed     uint64
 	server   *apiserver
 	wire     *wire
-	client   kubernetes.Interface
+	client   remote.Client
 	log      *lockedBuffer
 	remotes  map[string]*walkRemote
 	places   []*place

@@ -15,10 +15,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
+
+	"service-mirror.io/service-mirror/remote"
 )
 
 // wire is the HTTP between a real client and the fake API server, without a
@@ -42,11 +43,15 @@ type fault struct {
 var errBroken = errors.New("the connection broke")
 
 // dial makes a real client of the fake API server.
-func (w *wire) dial() kubernetes.Interface {
-	return kubernetes.NewForConfigOrDie(&rest.Config{
+func (w *wire) dial() remote.Client {
+	client, err := remote.NewClient(&rest.Config{
 		Host: "http://london", Transport: w, QPS: -1,
 		ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeProtobuf, AcceptContentTypes: runtime.ContentTypeProtobuf},
 	})
+	if err != nil {
+		panic(err)
+	}
+	return client
 }
 
 // RoundTrip implements http.RoundTripper.

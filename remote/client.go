@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net"
 	"net/http"
@@ -12,9 +13,59 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	authorizationv1 "k8s.io/client-go/kubernetes/typed/authorization/v1"
+	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	discoveryv1 "k8s.io/client-go/kubernetes/typed/discovery/v1"
+	networkingv1 "k8s.io/client-go/kubernetes/typed/networking/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/klog/v2"
 )
+
+// Client is the part of a Kubernetes client that this program uses. With client-go's own,
+// which has every API group, the program takes a fifth more memory.
+type Client interface {
+	AuthorizationV1() authorizationv1.AuthorizationV1Interface
+	CoordinationV1() coordinationv1.CoordinationV1Interface
+	CoreV1() corev1.CoreV1Interface
+	DiscoveryV1() discoveryv1.DiscoveryV1Interface
+	NetworkingV1() networkingv1.NetworkingV1Interface
+}
+
+type client struct {
+	authorization *authorizationv1.AuthorizationV1Client
+	coordination  *coordinationv1.CoordinationV1Client
+	core          *corev1.CoreV1Client
+	discovery     *discoveryv1.DiscoveryV1Client
+	networking    *networkingv1.NetworkingV1Client
+}
+
+func (c *client) AuthorizationV1() authorizationv1.AuthorizationV1Interface { return c.authorization }
+func (c *client) CoordinationV1() coordinationv1.CoordinationV1Interface    { return c.coordination }
+func (c *client) CoreV1() corev1.CoreV1Interface                            { return c.core }
+func (c *client) DiscoveryV1() discoveryv1.DiscoveryV1Interface             { return c.discovery }
+func (c *client) NetworkingV1() networkingv1.NetworkingV1Interface          { return c.networking }
+
+// NewClient makes a client; its groups share connections, and the limit on requests.
+func NewClient(cfg *rest.Config) (Client, error) {
+	cfg = rest.CopyConfig(cfg)
+	if cfg.RateLimiter == nil && cfg.QPS > 0 {
+		cfg.RateLimiter = flowcontrol.NewTokenBucketRateLimiter(cfg.QPS, max(1, cfg.Burst))
+	}
+	transport, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return nil, err
+	}
+	var c client
+	var errs [5]error
+	c.authorization, errs[0] = authorizationv1.NewForConfigAndClient(cfg, transport)
+	c.coordination, errs[1] = coordinationv1.NewForConfigAndClient(cfg, transport)
+	c.core, errs[2] = corev1.NewForConfigAndClient(cfg, transport)
+	c.discovery, errs[3] = discoveryv1.NewForConfigAndClient(cfg, transport)
+	c.networking, errs[4] = networkingv1.NewForConfigAndClient(cfg, transport)
+	return &c, errors.Join(errs[:]...)
+}
 
 // dialTimeout is how long a cluster that does not answer is waited for.
 const dialTimeout = 3 * time.Second

@@ -13,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -21,7 +20,7 @@ import (
 // informers. A changed kubeconfig makes a new one.
 type connection struct {
 	remote   *Remote
-	client   kubernetes.Interface
+	client   Client
 	services []*Informer[*corev1.Service] // of each namespace that is watched, or of all
 	gateways *gateways
 
@@ -48,7 +47,7 @@ func newConnection(r *Remote) *connection {
 }
 
 // open makes the informers over a client.
-func (c *connection) open(client kubernetes.Interface) {
+func (c *connection) open(client Client) {
 	c.client = client
 	namespaces := c.remote.spec.Namespaces
 	if len(namespaces) == 0 {

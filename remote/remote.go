@@ -17,7 +17,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -153,7 +152,7 @@ type Remote struct {
 	hooks   Hooks
 	state   state
 	// newClient is replaced in tests.
-	newClient func(*rest.Config) (kubernetes.Interface, error)
+	newClient func(*rest.Config) (Client, error)
 
 	current atomic.Pointer[connection] // what View reads; nil until one is ready
 	newest  atomic.Pointer[connection] // current, or the one that will replace it
@@ -171,7 +170,7 @@ type Options struct {
 func New(spec Spec, options Options, hooks Hooks) *Remote {
 	return &Remote{
 		spec: spec, options: options, hooks: hooks,
-		newClient: func(cfg *rest.Config) (kubernetes.Interface, error) { return kubernetes.NewForConfig(cfg) },
+		newClient: func(cfg *rest.Config) (Client, error) { return NewClient(cfg) },
 	}
 }
 

@@ -19,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
@@ -191,7 +190,7 @@ func connecting(t *testing.T, spec Spec, start bool, test func(*rig)) {
 				return r.accept(uid)
 			},
 		})
-		r.newClient = func(cfg *rest.Config) (kubernetes.Interface, error) {
+		r.newClient = func(cfg *rest.Config) (Client, error) {
 			if c := r.clusters[cfg.Host]; c != nil {
 				return c, nil
 			}

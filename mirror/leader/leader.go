@@ -10,7 +10,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
+	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
@@ -19,7 +19,7 @@ import (
 
 // Election is one replica's part in electing a leader.
 type Election struct {
-	Client   kubernetes.Interface // that the fence does not hold
+	Client   coordinationv1.LeasesGetter // that the fence does not hold
 	Lease    cache.ObjectName
 	Identity string        // of this replica, unlike every other's
 	Duration time.Duration // of the lease: so long after a leader's last sign another takes over
@@ -50,7 +50,7 @@ func (e Election) once(ctx context.Context, lead func(ctx context.Context)) erro
 	defer stop()
 	lock := &timedLock{fence: e.Fence, Interface: &resourcelock.LeaseLock{
 		LeaseMeta:  metav1.ObjectMeta{Namespace: e.Lease.Namespace, Name: e.Lease.Name},
-		Client:     e.Client.CoordinationV1(),
+		Client:     e.Client,
 		LockConfig: resourcelock.ResourceLockConfig{Identity: e.Identity},
 	}}
 	leading, cancel := context.WithCancel(electing)

@@ -36,7 +36,7 @@ type replica struct {
 }
 
 func stand(t *testing.T, client *fake.Clientset, name string) *replica {
-	r := &replica{T: t, election: Election{Client: client, Lease: lease, Identity: name, Duration: duration, Fence: NewFence(duration)}}
+	r := &replica{T: t, election: Election{Client: client.CoordinationV1(), Lease: lease, Identity: name, Duration: duration, Fence: NewFence(duration)}}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {

@@ -12,7 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilversion "k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/apimachinery/pkg/version"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -29,7 +28,7 @@ const maxSkew = 5 * time.Second
 
 // reach asks an API server for its version, and for the time.
 func (r *report) reach(ctx context.Context, cfg *rest.Config) bool {
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := remote.NewClient(cfg)
 	if err != nil {
 		r.fail("%s: %v", cfg.Host, err)
 		return false

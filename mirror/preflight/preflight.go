@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -59,7 +58,7 @@ func Run(ctx context.Context, options Options, out io.Writer) bool {
 type report struct {
 	cluster string
 	out     io.Writer
-	client  kubernetes.Interface // once it is reached
+	client  remote.Client // once it is reached
 	failed  bool
 }
 
