@@ -78,7 +78,7 @@ type ClientOptions struct {
 }
 
 // Tune sets up a client configuration the way all our clients are: protobuf on
-// the wire, no limit on the client's side (API Priority and Fairness is the
+// the wire and nothing compressed, no limit on the client's side (API Priority and Fairness is the
 // server's own), a short time to dial, and warnings that do not flood the log.
 // network makes the connections.
 func (o ClientOptions) Tune(cfg *rest.Config, cluster string, network *Network) *rest.Config {
@@ -89,6 +89,8 @@ func (o ClientOptions) Tune(cfg *rest.Config, cluster string, network *Network) 
 	if cluster != "" {
 		cfg.UserAgent += " remote/" + cluster
 	}
+	// Watches are compressed, too: each holds a decoder of 40 KB, and each event waits for it.
+	cfg.DisableCompression = true
 	cfg.QPS, cfg.Burst = o.QPS, o.Burst
 	if cfg.QPS == 0 {
 		cfg.QPS = -1
