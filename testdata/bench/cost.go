@@ -151,41 +151,45 @@ const kb, mb = 1 << 10, 1 << 20
 // minutes.
 const settling = 150 * time.Second
 
-// memory is what the mirrors take.
+// memory is what the mirrors take. The sizes are measured at once: they mostly wait.
 func (b *bench) memory(ctx context.Context) error {
-	for _, n := range append([]int{0}, b.sizes[1:]...) {
+	sizes := append([]int{0}, b.sizes[1:]...)
+	made, restarted := make([]footprint, len(sizes)), make([]footprint, len(sizes))
+	if err := inParallel(len(sizes), len(sizes), func(i int) error {
+		n := sizes[i]
 		london, account, d, err := b.settledDaemon(ctx, n)
 		if err != nil {
 			return err
 		}
-		measured := func(what string) error {
-			if err := pause(ctx, settling); err != nil {
-				return err
-			}
-			now, file, peak, err := d.memory()
-			if err != nil {
-				return err
-			}
-			goal := int64(40*mb + 5*kb*n)
-			b.result(fmt.Sprintf("memory, %d mirrors, %s", n, what), fmt.Sprintf("≤ %d MB", goal/mb),
-				fmt.Sprintf("%d MB, %d MB of it the program itself; at most %d MB on the way", now/mb, file/mb, peak/mb), now <= goal)
-			return nil
-		}
-		err = measured("after they were made")
-		if err == nil && n > 0 {
-			d.stop()
-			if d, err = b.run(account, b.mirrors(n)...); err == nil {
-				if err = b.settled(ctx, d, n); err == nil {
-					err = measured("after a restart")
-				}
-			}
-		}
+		defer london.stop()
+		made[i], err = d.footprint(ctx)
 		d.stop()
-		london.stop()
 		if err != nil {
 			return err
 		}
+		if d, err = b.run(account, b.mirrors(n)...); err != nil {
+			return err
+		}
+		defer d.stop()
+		if err := b.settled(ctx, d, n); err != nil {
+			return err
+		}
+		restarted[i], err = d.footprint(ctx)
+		return err
+	}); err != nil {
+		return err
 	}
+	for i, n := range sizes {
+		goal := int64(40*mb + 5*kb*n)
+		for _, one := range []struct {
+			when string
+			footprint
+		}{{"after they were made", made[i]}, {"after a restart", restarted[i]}} {
+			b.result(fmt.Sprintf("memory, %d mirrors, %s", n, one.when), fmt.Sprintf("≤ %d MB", goal/mb),
+				fmt.Sprintf("%d MB, %d MB of it the program itself; at most %d MB on the way", one.now/mb, one.file/mb, one.peak/mb), one.now <= goal)
+		}
+	}
+	b.empty = restarted[0].now
 	return nil
 }
 
@@ -209,18 +213,19 @@ func (b *bench) remotes(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	run := func(dead bool) (took time.Duration, now int64, err error) {
+	// run tells how long it takes to mirror all, and notes what the daemon takes then.
+	run := func(dead bool, takes *footprint) (took time.Duration, err error) {
 		london, account, err := b.newLondon(ctx)
 		if err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		defer london.stop()
 		if err := london.namespaces(ctx, names); err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		since, err := london.mark()
 		if err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		args := []string{"--export-selector=bench-remotes=true"}
 		for i, name := range names {
@@ -234,59 +239,54 @@ func (b *bench) remotes(ctx context.Context) error {
 			config.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
 			config.CurrentContext = "x"
 			if err := clientcmd.WriteToFile(*config, path); err != nil {
-				return 0, 0, err
+				return 0, err
 			}
 			args = append(args, "--remote=dead="+path+",gateway=ingress/gateway")
 		}
 		d, err := b.run(account, args...)
 		if err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		defer d.stop()
 		if err := london.wrote(ctx, since, count*each, "create", "endpoints"); err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		all, err := london.writesOf(since)
 		if err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		_, last := span(all)
-		if err := pause(ctx, settling); err != nil {
-			return 0, 0, err
+		if takes != nil {
+			*takes, err = d.footprint(ctx)
 		}
-		now, _, _, err = d.memory()
-		return last.Sub(d.started), now, err
+		return last.Sub(d.started), err
 	}
-	london, account, err := b.newLondon(ctx)
+	if b.empty == 0 {
+		london, _, d, err := b.settledDaemon(ctx, 0)
+		if err != nil {
+			return err
+		}
+		defer london.stop()
+		defer d.stop()
+		empty, err := d.footprint(ctx)
+		if err != nil {
+			return err
+		}
+		b.empty = empty.now
+	}
+	var full footprint
+	beside, alone, err := b.alternate(func() (time.Duration, error) { return run(true, nil) }, func() (time.Duration, error) {
+		if full == (footprint{}) {
+			return run(false, &full)
+		}
+		return run(false, nil)
+	})
 	if err != nil {
 		return err
 	}
-	d, err := b.run(account, b.mirrors(0)...)
-	if err == nil {
-		err = pause(ctx, settling)
-	}
-	if err != nil {
-		london.stop()
-		return err
-	}
-	empty, _, _, err := d.memory()
-	d.stop()
-	london.stop()
-	if err != nil {
-		return err
-	}
-	took, now, err := run(false)
-	if err != nil {
-		return err
-	}
-	beside, _, err := run(true)
-	if err != nil {
-		return err
-	}
-	a := (now - empty) / count
-	b.result(fmt.Sprintf("%d remotes of %d Services, memory", count, each), "≤ 1024 KB a remote", fmt.Sprintf("%d KB a remote: %d MB, of one without Services %d MB", a/kb, now/mb, empty/mb), a <= mb)
-	b.result(fmt.Sprintf("%d remotes of %d Services, beside a dead one", count, each), "changes nothing for the others",
-		fmt.Sprintf("all mirrored in %.1f s, and in %.1f s without it", beside.Seconds(), took.Seconds()), beside.Seconds() <= 1.10*took.Seconds())
+	a := (full.now - b.empty) / count
+	b.result(fmt.Sprintf("%d remotes of %d Services, memory", count, each), "≤ 1024 KB a remote", fmt.Sprintf("%d KB a remote: %d MB, of one without Services %d MB", a/kb, full.now/mb, b.empty/mb), a <= mb)
+	b.compare(fmt.Sprintf("%d remotes of %d Services are mirrored beside a dead one", count, each), 1.10, "without it", beside, alone)
 	return nil
 }
 

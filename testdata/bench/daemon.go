@@ -94,12 +94,18 @@ func (d *daemon) measures(series string) (float64, error) {
 	return 0, fmt.Errorf("there is no series %s: %w", series, io.ErrUnexpectedEOF)
 }
 
-// memory is the resident set now, what of it is a file's (the program), and the resident
-// set at its largest, in bytes.
-func (d *daemon) memory() (now, file, peak int64, err error) {
+// footprint is what a process takes, in bytes: the resident set now, what of it is a file's
+// (the program), and the resident set at its largest.
+type footprint struct{ now, file, peak int64 }
+
+// footprint is what the daemon takes once it has given its garbage back.
+func (d *daemon) footprint(ctx context.Context) (f footprint, err error) {
+	if err := pause(ctx, settling); err != nil {
+		return f, err
+	}
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
 	if err != nil {
-		return 0, 0, 0, err
+		return f, err
 	}
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
@@ -109,14 +115,14 @@ func (d *daemon) memory() (now, file, peak int64, err error) {
 		value, _ := strconv.ParseInt(fields[1], 10, 64)
 		switch fields[0] {
 		case "VmRSS:":
-			now = value << 10
+			f.now = value << 10
 		case "RssFile:":
-			file = value << 10
+			f.file = value << 10
 		case "VmHWM:":
-			peak = value << 10
+			f.peak = value << 10
 		}
 	}
-	return now, file, peak, nil
+	return f, nil
 }
 
 // cpu is the processor time that was used.

@@ -91,6 +91,7 @@ type bench struct {
 	reader  string // kubeconfig of the ServiceAccount that reads paris
 	results []result
 	plots   []plot
+	empty   int64 // bytes of a daemon without mirrors; 0: not measured
 }
 
 // say shows progress.

@@ -33,10 +33,10 @@ func (b *bench) result(what, goal, measured string, met bool) {
 }
 
 // compare notes how two medians relate.
-func (b *bench) compare(what string, goal float64, ours, bare []time.Duration) {
+func (b *bench) compare(what string, goal float64, with string, ours, bare []time.Duration) {
 	a, c := median(ours), median(bare)
 	ratio := a.Seconds() / c.Seconds()
-	b.result(what, fmt.Sprintf("≤ %.2f × the bare loop", goal), fmt.Sprintf("%.2f s: %.2f × %.2f s", a.Seconds(), ratio, c.Seconds()), ratio <= goal)
+	b.result(what, fmt.Sprintf("≤ %.2f × %s", goal, with), fmt.Sprintf("%.2f s: %.2f × %.2f s", a.Seconds(), ratio, c.Seconds()), ratio <= goal)
 }
 
 // report prints the table; keep has it and the plots kept.

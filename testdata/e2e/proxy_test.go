@@ -86,7 +86,7 @@ func (p *proxy) redirect(to *cluster, token string) {
 			}
 		},
 		ModifyResponse: func(response *http.Response) error {
-			if p.noBookmarks.Load() && response.Request.URL.Query().Get("watch") != "" {
+			if p.noBookmarks.Load() && response.StatusCode == http.StatusOK && response.Request.URL.Query().Get("watch") != "" {
 				response.Body = &bookmarkFilter{ReadCloser: response.Body}
 			}
 			return nil
