@@ -78,8 +78,8 @@ soak: race cluster
 		SERVICE_MIRROR_BUILD=$(BUILD) SOAK_SEED=SEED SOAK_STEPS=$(STEPS) $(BUILD)/soak.test -test.v -test.run "^TestRandomWalk$$" -test.timeout 3h 2>&1 | \
 		sed -u "s/^/seed SEED: /"'
 
-# What the daemon does in the time that the API server needs anyway: an hour or two. ONLY=cold,delay
-# measures some rows and keeps nothing.
+# What the daemon does in the time that the API server needs anyway: an hour or two, on a quiet
+# machine. ONLY=cold,delay measures some rows again; what the table has of the others stays.
 bench: build cluster
 	cd testdata/bench && go build -o $(BUILD)/bench . && $(BUILD)/bench -build $(BUILD) $(if $(ONLY),-rows $(ONLY))
 

@@ -33,7 +33,8 @@ func run(ctx context.Context, args []string) error {
 	if len(args) > 0 && args[0] == "bare" {
 		return bare(ctx, args[1:])
 	}
-	b := &bench{started: time.Now()}
+	b := &bench{started: time.Now(), measured: map[string]measured{}}
+	var keep bool
 	var sizes, rows string
 	f := flag.NewFlagSet("bench", flag.ExitOnError)
 	f.StringVar(&b.build, "build", "../../.build", "directory of the cluster and service-mirror programs")
@@ -42,7 +43,8 @@ func run(ctx context.Context, args []string) error {
 	f.IntVar(&b.runs, "runs", 5, "how often each comparison is made; the median counts")
 	f.DurationVar(&b.idle, "idle", 5*time.Minute, "how long the idle daemon is watched")
 	f.StringVar(&sizes, "sizes", "1000,2000,10000", "numbers of mirrors")
-	f.StringVar(&rows, "rows", "", "only these of "+strings.Join(rowNames(), ", ")+": the table is then printed and not kept")
+	f.StringVar(&rows, "rows", "", "only these of "+strings.Join(rowNames(), ", ")+": the table keeps the others")
+	f.BoolVar(&keep, "keep", true, "keep the table, and the plots; else it is only printed")
 	f.Parse(args)
 	for text := range strings.SplitSeq(sizes, ",") {
 		n, err := strconv.Atoi(text)
@@ -70,11 +72,20 @@ func run(ctx context.Context, args []string) error {
 			continue
 		}
 		b.say("%s", row.name)
+		b.results, b.plots = nil, nil
 		if err := row.measure(ctx); err != nil {
 			return fmt.Errorf("%s: %w", row.name, err)
 		}
+		b.measured[row.name] = measured{b.results, b.plots, machine(), b.versions(), time.Now().UTC().Format("2006-01-02"), b.runs}
+		if keep {
+			if err := b.keep(); err != nil {
+				return err
+			}
+		}
 	}
-	return b.report(len(wanted) == 0)
+	page, err := table(b.measured)
+	os.Stdout.Write(page)
+	return err
 }
 
 // bench is one run of the whole.
@@ -84,14 +95,15 @@ type bench struct {
 	sizes              []int
 	idle               time.Duration
 
-	started time.Time
-	dir     string
-	program string // the daemon
-	paris   *cluster
-	reader  string // kubeconfig of the ServiceAccount that reads paris
-	results []result
-	plots   []plot
-	empty   int64 // bytes of a daemon without mirrors; 0: not measured
+	started  time.Time
+	dir      string
+	program  string // the daemon
+	paris    *cluster
+	reader   string   // kubeconfig of the ServiceAccount that reads paris
+	results  []result // of the row that is being measured
+	plots    []plot
+	measured map[string]measured
+	empty    int64 // bytes of a daemon without mirrors; 0: not measured
 }
 
 // say shows progress.

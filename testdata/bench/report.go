@@ -2,7 +2,11 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,56 +43,97 @@ func (b *bench) compare(what string, goal float64, with string, ours, bare []tim
 	b.result(what, fmt.Sprintf("≤ %.2f × %s", goal, with), fmt.Sprintf("%.2f s: %.2f × %.2f s", a.Seconds(), ratio, c.Seconds()), ratio <= goal)
 }
 
-// report prints the table; keep has it and the plots kept.
-func (b *bench) report(keep bool) error {
-	page := struct {
-		Results                 []result
-		Plots                   []plot
-		Machine, Versions, Date string
-		Runs                    int
-		Took                    time.Duration
-	}{b.results, b.plots, machine(), b.versions(), time.Now().UTC().Format("2006-01-02"), b.runs, time.Since(b.started).Round(time.Minute)}
-	var text bytes.Buffer
-	if err := pageTemplate.Execute(&text, page); err != nil {
+// measured is what one row gave.
+type measured struct {
+	Results                []result
+	Plots                  []plot `json:",omitempty"`
+	Machine, Version, Date string
+	Runs                   int
+}
+
+// kept is what each row gave when it was last measured, on this machine.
+func (b *bench) kept() (map[string]measured, error) {
+	rows := map[string]measured{}
+	text, err := os.ReadFile(filepath.Join(b.out, "results.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return rows, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &rows)
+	}
+	maps.DeleteFunc(rows, func(_ string, m measured) bool { return m.Machine != machine() })
+	return rows, err
+}
+
+// keep replaces what is kept of the rows that were measured, and makes table and plots of all.
+func (b *bench) keep() error {
+	rows, err := b.kept()
+	if err != nil {
 		return err
 	}
-	fmt.Print(text.String())
-	if !keep {
-		return nil
+	maps.Copy(rows, b.measured)
+	text, err := json.MarshalIndent(rows, "", "\t")
+	if err != nil {
+		return err
+	}
+	page, err := table(rows)
+	if err != nil {
+		return err
+	}
+	files := map[string][]byte{"results.json": append(text, '\n'), "README.md": page}
+	for _, row := range rows {
+		for _, p := range row.Plots {
+			var svg bytes.Buffer
+			if err := plotTemplate.Execute(&svg, p); err != nil {
+				return err
+			}
+			files[p.File] = svg.Bytes()
+		}
 	}
 	if err := os.MkdirAll(b.out, 0o755); err != nil {
 		return err
 	}
-	for _, p := range b.plots {
-		var svg bytes.Buffer
-		if err := plotTemplate.Execute(&svg, p); err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(b.out, p.file), svg.Bytes(), 0o644); err != nil {
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(b.out, name), content, 0o644); err != nil {
 			return err
 		}
 	}
-	return os.WriteFile(filepath.Join(b.out, "README.md"), text.Bytes(), 0o644)
+	return nil
+}
+
+// table is the page about these rows.
+func table(rows map[string]measured) ([]byte, error) {
+	var page struct {
+		Rows    []measured
+		Machine string
+	}
+	for _, name := range rowNames() {
+		if row, ok := rows[name]; ok {
+			page.Rows, page.Machine = append(page.Rows, row), row.Machine
+		}
+	}
+	var text bytes.Buffer
+	err := pageTemplate.Execute(&text, page)
+	return text.Bytes(), err
 }
 
 var pageTemplate = template.Must(template.New("").Parse(`# Performance
 
-What ` + "`make bench`" + ` measured on {{.Date}}, in {{.Took}}: {{.Machine}}; {{.Versions}}.
-The API servers, etcd and the daemon share that machine, so the daemon's own work is taken
-from theirs.
+What ` + "`make bench`" + ` measured: {{.Machine}}. The API servers, etcd and the daemon share that
+machine, so the daemon's own work is taken from theirs.
 
 The *bare loop* is a client-go program that makes the same requests from 32 goroutines and
 does nothing else; the *floor* an informer whose handler writes. They and the daemon use the
-shipped ServiceAccounts, under the shipped admission policy, and run in turn; each figure is
-the median of {{.Runs}}. A cold start counts from the start of the process to the API server's
+shipped ServiceAccounts, under the shipped admission policy, and run in turn; of repeated runs
+the median counts. A cold start counts from the start of the process to the API server's
 answer to the last write, in a new and empty cluster; the bare loop from its first request.
 
-| what | goal | measured | met |
-|---|---|---|---|
-{{range .Results}}| {{.What}} | {{.Goal}} | {{.Measured}} | {{.Mark}} |
-{{end}}
-{{range .Plots}}![{{.Title}}]({{.File}})
-{{end}}`))
+| what | goal | measured | met | runs | with |
+|---|---|---|---|---|---|
+{{range $row := .Rows}}{{range .Results}}| {{.What}} | {{.Goal}} | {{.Measured}} | {{.Mark}} | {{$row.Runs}} | {{$row.Version}}, {{$row.Date}} |
+{{end}}{{end}}
+{{range .Rows}}{{range .Plots}}![{{.Title}}]({{.File}})
+{{end}}{{end}}`))
 
 // machine is what this runs on.
 func machine() string {
@@ -110,17 +155,17 @@ func machine() string {
 
 func (b *bench) versions() string {
 	program, _ := exec.Command(b.program, "--version").Output()
-	server, err := b.paris.Discovery().ServerVersion()
-	if err != nil {
-		return strings.TrimSpace(string(program))
+	version := strings.TrimPrefix(strings.TrimSpace(string(program)), "service-mirror ")
+	if server, err := b.paris.Discovery().ServerVersion(); err == nil {
+		version += ", Kubernetes " + server.GitVersion
 	}
-	return fmt.Sprintf("%s, Kubernetes %s, %s", strings.TrimSpace(string(program)), server.GitVersion, runtime.Version())
+	return version + ", " + runtime.Version()
 }
 
 // plot shows times over numbers of mirrors.
 type plot struct {
-	title, file string
-	groups      []group
+	Title, File string
+	Groups      []group
 }
 
 // group is what was measured of one number of mirrors, in seconds.
@@ -130,11 +175,8 @@ type group struct {
 }
 
 func (p *plot) add(n int, ours, bare []time.Duration) {
-	p.groups = append(p.groups, group{n, median(ours).Seconds(), median(bare).Seconds()})
+	p.Groups = append(p.Groups, group{n, median(ours).Seconds(), median(bare).Seconds()})
 }
-
-func (p plot) Title() string { return p.title }
-func (p plot) File() string  { return p.file }
 
 // The chart's measures, in its own units.
 const (
@@ -150,10 +192,10 @@ type Bar struct {
 
 func (p plot) Bars() (bars []Bar) {
 	most := 0.0
-	for _, g := range p.groups {
+	for _, g := range p.Groups {
 		most = max(most, g.Ours, g.Bare)
 	}
-	for i, g := range p.groups {
+	for i, g := range p.Groups {
 		for j, value := range []float64{g.Bare, g.Ours} {
 			height := chartHeight * value / most
 			x := chartLeft + float64(i*groupWidth) + 20 + float64(j)*(barWidth+6)
@@ -170,13 +212,13 @@ type Label struct {
 }
 
 func (p plot) Labels() (labels []Label) {
-	for i, g := range p.groups {
+	for i, g := range p.Groups {
 		labels = append(labels, Label{chartLeft + float64(i*groupWidth) + 20 + barWidth + 3, fmt.Sprintf("%d mirrors: %.2f ×", g.N, g.Ours/g.Bare)})
 	}
 	return labels
 }
 
-func (p plot) Width() int  { return 2*chartLeft + len(p.groups)*groupWidth }
+func (p plot) Width() int  { return 2*chartLeft + len(p.Groups)*groupWidth }
 func (p plot) Height() int { return chartTop + chartHeight + 40 }
 func (p plot) Floor() int  { return chartTop + chartHeight }
 

@@ -57,7 +57,7 @@ func (b *bench) cold(ctx context.Context, api string) error {
 	if api == "endpointslices" {
 		components, resource = []string{"endpointslices"}, "endpointslices"
 	}
-	chart := plot{title: "Cold start with --endpoints-api=" + api, file: "cold-" + api + ".svg"}
+	chart := plot{Title: "Cold start with --endpoints-api=" + api, File: "cold-" + api + ".svg"}
 	for _, n := range b.sizes {
 		file := filepath.Join(b.dir, fmt.Sprintf("%s-%d.json", api, n))
 		daemon := func() (time.Duration, error) {
