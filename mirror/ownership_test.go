@@ -3,6 +3,7 @@ package mirror
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,9 +112,10 @@ func TestEndpointsMadeUnderAStrangersServiceAreRemovedInTheEnd(t *testing.T) {
 		w.settle()
 		w.server.hold(true)
 		w.server.put(stranger())
-		away := true
+		var away atomic.Bool
+		away.Store(true)
 		w.server.refuse = func(action clienttesting.Action) error {
-			if away && action.GetVerb() == "delete" {
+			if away.Load() && action.GetVerb() == "delete" {
 				return apierrors.NewInternalError(errors.New("etcd is away"))
 			}
 			return nil
@@ -125,7 +127,7 @@ func TestEndpointsMadeUnderAStrangersServiceAreRemovedInTheEnd(t *testing.T) {
 		}
 		w.server.hold(false)
 		w.wait(time.Second)
-		away = false
+		away.Store(false)
 		w.wait(time.Minute)
 		if left := w.pair().Endpoints; left != nil {
 			w.Errorf("left: %s", text(left))
