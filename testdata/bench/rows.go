@@ -265,7 +265,7 @@ func (b *bench) settled(ctx context.Context, d *daemon, n int) error {
 	if err := d.ready(ctx); err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(2 * time.Minute); ; {
+	for most, since := -1.0, time.Now(); ; {
 		mirrored, err := d.measures(`service_mirror_mirrors{cluster="paris",state="mirrored"}`)
 		if err != nil {
 			return err
@@ -277,8 +277,10 @@ func (b *bench) settled(ctx context.Context, d *daemon, n int) error {
 		if int(mirrored) == n && depth == 0 {
 			return pause(ctx, time.Second) // its garbage, and the audit log's last lines
 		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%v of %d mirrors are as they should be, %v wait", mirrored, n, depth)
+		if mirrored > most {
+			most, since = mirrored, time.Now()
+		} else if time.Since(since) > 2*time.Minute {
+			return fmt.Errorf("%v of %d mirrors are as they should be, %v wait, and nothing happens any more", mirrored, n, depth)
 		}
 		if err := pause(ctx, 200*time.Millisecond); err != nil {
 			return err
