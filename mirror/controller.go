@@ -339,8 +339,8 @@ func (c *Controller) namespaceChanged(namespace string) {
 		if !ok {
 			continue // all of its keys are enqueued when it syncs
 		}
-		for _, svc := range view.Services.ByIndex(byNamespace, namespace) {
-			c.queue.add(r.Name(), KeyOf(r.Name(), cache.MetaObjectToName(svc)))
+		for _, name := range view.Services.NamesByIndex(byNamespace, namespace) {
+			c.queue.add(r.Name(), KeyOf(r.Name(), name))
 		}
 	}
 }

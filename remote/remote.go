@@ -76,15 +76,6 @@ func (s Services) Get(name cache.ObjectName) *corev1.Service {
 	return nil
 }
 
-// ByIndex are those that have a value in an index.
-func (s Services) ByIndex(index, value string) []*corev1.Service {
-	var all []*corev1.Service
-	for _, part := range s {
-		all = append(all, part.ByIndex(index, value)...)
-	}
-	return all
-}
-
 // Names are the names of all of them.
 func (s Services) Names() []cache.ObjectName {
 	var all []cache.ObjectName
