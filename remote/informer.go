@@ -64,12 +64,12 @@ func (i *Informer[T]) Handle(handler Handler[T]) {
 		AddFunc:    func(obj any) { handler.Added(i.unpack(obj)) },
 		UpdateFunc: func(before, after any) { handler.Updated(i.unpack(before), i.unpack(after)) },
 		DeleteFunc: func(obj any) {
-			key, err := cache.DeletionHandlingObjectToName(obj)
-			must(err)
 			if missed, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-				obj = missed.Obj
+				handler.Deleted(nameOf(missed.Key), i.unpack(missed.Obj))
+				return
 			}
-			handler.Deleted(key, i.unpack(obj))
+			last := i.unpack(obj)
+			handler.Deleted(cache.MetaObjectToName(last), last)
 		},
 	})
 	must(err)

@@ -37,11 +37,18 @@ func Pack[T Object](obj T) any {
 
 // GetObjectMeta has client-go find what it looks for in each object of a cache.
 func (p *packed) GetObjectMeta() metav1.Object {
-	meta := &metav1.ObjectMeta{Name: p.name, ResourceVersion: p.version}
-	if namespace, name, found := strings.Cut(p.name, "/"); found {
-		meta.Namespace, meta.Name = namespace, name
+	name := nameOf(p.name)
+	return &metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name, ResourceVersion: p.version}
+}
+
+// nameOf is the name that has this key in a cache, whatever is in it: a remote may send
+// names with slashes, which client-go's own function does not take.
+func nameOf(key string) cache.ObjectName {
+	namespace, name, found := strings.Cut(key, "/")
+	if !found {
+		return cache.NewObjectName("", key)
 	}
-	return meta
+	return cache.NewObjectName(namespace, name)
 }
 
 // compareAge orders by age; of two that were made in one second, by name.

@@ -113,12 +113,6 @@ func (s Services) Eldest(index, value string) (name cache.ObjectName) {
 	return name
 }
 
-func nameOf(key string) cache.ObjectName {
-	name, err := cache.ParseObjectName(key)
-	must(err)
-	return name
-}
-
 // All are all of them.
 func (s Services) All() []*corev1.Service {
 	var all []*corev1.Service

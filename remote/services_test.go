@@ -45,3 +45,13 @@ func TestEldest(t *testing.T) {
 		t.Errorf("of red there are %v", got)
 	}
 }
+
+// A name that no API server takes is the key that it has in a cache.
+func TestHostileNames(t *testing.T) {
+	for _, name := range []string{"", "/", "a", "a/b", "a/../b", "a//", "a/b/c\x00"} {
+		key := nameOf(name).String()
+		if nameOf(key) != nameOf(name) || name != "/" && name != "" && key != name {
+			t.Errorf("%q became %q", name, key)
+		}
+	}
+}
