@@ -427,6 +427,37 @@ func (s *apiserver) put(obj runtime.Object) {
 	s.store(resource, key, obj)
 }
 
+// add makes an object for someone else and returns it as stored; nil if there is
+// one of that name. What comes of it may change it before it can be asked for.
+func (s *apiserver) add(obj runtime.Object) runtime.Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	made, err := s.create(resourceOf(obj), cache.MetaObjectToName(accessor(obj)), obj.DeepCopyObject())
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	must(err)
+	return made
+}
+
+// edit has someone else change an object in one go, and returns it as stored; nil
+// if it is not there, or they leave it as it is.
+func (s *apiserver) edit(resource string, key cache.ObjectName, change func(runtime.Object) bool) runtime.Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	obj := s.objects[resource][key]
+	if obj == nil {
+		return nil
+	}
+	obj = obj.DeepCopyObject()
+	if !change(obj) {
+		return nil
+	}
+	edited, err := s.update(resource, key, obj)
+	must(err)
+	return edited
+}
+
 // hold keeps all events back, as a slow watch would, until they are let go.
 func (s *apiserver) hold(held bool) {
 	s.mu.Lock()
@@ -456,9 +487,13 @@ func (s *apiserver) setAdmit(admit func(runtime.Object)) {
 
 // remove deletes an object for someone else.
 func (s *apiserver) remove(resource, namespace, name string) {
+	must(s.tryRemove(resource, cache.NewObjectName(namespace, name)))
+}
+
+func (s *apiserver) tryRemove(resource string, key cache.ObjectName) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	must(s.delete(resource, cache.NewObjectName(namespace, name), nil))
+	return s.delete(resource, key, nil)
 }
 
 // removePair deletes a Service, and what Kubernetes deletes after it: its Endpoints.

@@ -418,11 +418,6 @@ func listed(all may) string {
 	return strings.Join(out, "\n  ")
 }
 
-// stranger keeps in mind what must stay as it is.
-func (w *walk) stranger(resource string, key cache.ObjectName) {
-	w.strangers[resource+" "+key.String()] = w.server.get(resource, key.Namespace, key.Name)
-}
-
 // fresh tells that nothing of ours has stood under a key since the last rest.
 func (w *walk) fresh(p *place) bool {
 	w.server.mu.Lock()

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -143,15 +144,11 @@ func (w *walk) namespaces(generator) {
 func (w *walk) remove(p *place, service, endpoints bool) {
 	p.bare = p.bare && !service
 	if service {
-		if w.server.service(p.key.Namespace, p.key.Name) != nil {
-			w.server.remove("services", p.key.Namespace, p.key.Name)
-		}
+		must(ignoreNotFound(w.server.tryRemove("services", p.key)))
 		w.forget("services", p.key)
 	}
 	if endpoints {
-		if w.server.endpoints(p.key.Namespace, p.key.Name) != nil {
-			w.server.remove("endpoints", p.key.Namespace, p.key.Name)
-		}
+		must(ignoreNotFound(w.server.tryRemove("endpoints", p.key)))
 		w.forget("endpoints", p.key)
 	}
 	for _, r := range w.replicas {
@@ -219,8 +216,7 @@ func (w *walk) strangersCome(g generator) {
 	if !w.there(p) {
 		return
 	}
-	svc := w.server.service(p.key.Namespace, p.key.Name)
-	if which != "endpoints" && svc == nil {
+	if which != "endpoints" {
 		theirs := stranger()
 		theirs.Namespace, theirs.Name = p.key.Namespace, p.key.Name
 		if !selector {
@@ -229,27 +225,31 @@ func (w *walk) strangersCome(g generator) {
 		if owned {
 			theirs.Labels = map[string]string{ManagedByLabel: ManagedBy, ClusterLabel: "paris"}
 		}
-		fresh := w.fresh(p)
-		w.putService(p, theirs)
-		p.bare, p.faults = fresh, w.faultsYet()
+		if w.setService(p, w.server.add(theirs)) {
+			p.bare, p.faults = w.fresh(p), w.faultsYet()
+		}
 	}
-	if eps := w.server.endpoints(p.key.Namespace, p.key.Name); which != "service" && eps == nil {
+	if which != "service" {
 		theirs := strangersEndpoints()
 		theirs.Namespace, theirs.Name = p.key.Namespace, p.key.Name
-		w.putEndpoints(p, theirs)
+		w.setEndpoints(p, w.server.add(theirs))
 	}
 	w.happened(only(p.key))
 }
 
-// putService stores what someone makes of a Service. What a controller was about
-// to write to it fails on its resourceVersion, or that it is there.
-func (w *walk) putService(p *place, svc *corev1.Service) {
+// setService tells the model what someone has made of a Service, if anything. What
+// a controller was about to write to it fails on its resourceVersion, or that it
+// is there.
+func (w *walk) setService(p *place, made runtime.Object) bool {
+	svc, ok := made.(*corev1.Service)
+	if !ok {
+		return false
+	}
 	p.bare = false
-	w.server.put(svc)
-	now := serviceHalf(w.server.service(p.key.Namespace, p.key.Name))
+	now := serviceHalf(svc)
 	w.forget("services", p.key)
 	if now.kind == theirs {
-		w.stranger("services", p.key)
+		w.strangers["services "+p.key.String()] = svc
 	}
 	if now.kind != ours || now.owner != p.owner {
 		p.another, p.newIP = true, true
@@ -258,15 +258,19 @@ func (w *walk) putService(p *place, svc *corev1.Service) {
 		p.unseen = append(p.unseen, p.may)
 	}
 	p.may = p.may.each(func(h halves) halves { return halves{now, h.eps} })
+	return true
 }
 
-func (w *walk) putEndpoints(p *place, endpoints *corev1.Endpoints) {
+func (w *walk) setEndpoints(p *place, made runtime.Object) {
+	endpoints, ok := made.(*corev1.Endpoints)
+	if !ok {
+		return
+	}
 	p.bare = false
-	w.server.put(endpoints)
-	now := endpointsHalf(w.server.endpoints(p.key.Namespace, p.key.Name))
+	now := endpointsHalf(endpoints)
 	w.forget("endpoints", p.key)
 	if now.kind == theirs {
-		w.stranger("endpoints", p.key)
+		w.strangers["endpoints "+p.key.String()] = endpoints
 	}
 	p.may = p.may.each(func(h halves) halves { return halves{h.svc, now} })
 }
@@ -285,9 +289,16 @@ func (w *walk) strangersGo(generator) {
 func (w *walk) editsService(g generator) {
 	p, which, owner := w.place(g), g.IntN(10), pickOne(g, append([]string{"rome"}, walkRemotes...)...)
 	w.note("someone edits Service %v, way %d, %s", p.key, which, owner)
-	svc := w.server.service(p.key.Namespace, p.key.Name)
-	if svc == nil || serviceHalf(svc).kind != ours && which > 2 {
-		return
+	w.setService(p, w.server.edit("services", p.key, func(obj runtime.Object) bool {
+		return editService(obj.(*corev1.Service), which, owner)
+	}))
+	w.happened(only(p.key))
+}
+
+// editService is one of ten ways to edit a Service; most are tried on mirrors only.
+func editService(svc *corev1.Service, which int, owner string) bool {
+	if serviceHalf(svc).kind != ours && which > 2 {
+		return false
 	}
 	switch which {
 	case 0:
@@ -312,16 +323,22 @@ func (w *walk) editsService(g generator) {
 		svc.Spec.InternalTrafficPolicy = &local
 		slices.Reverse(svc.Spec.Ports)
 	}
-	w.putService(p, svc)
-	w.happened(only(p.key))
+	return true
 }
 
 func (w *walk) editsEndpoints(g generator) {
 	p, which, owner := w.place(g), g.IntN(7), pickOne(g, append([]string{"rome"}, walkRemotes...)...)
 	w.note("someone edits Endpoints %v, way %d, %s", p.key, which, owner)
-	eps := w.server.endpoints(p.key.Namespace, p.key.Name)
-	if eps == nil || endpointsHalf(eps).kind != ours && which > 1 {
-		return
+	w.setEndpoints(p, w.server.edit("endpoints", p.key, func(obj runtime.Object) bool {
+		return editEndpoints(obj.(*corev1.Endpoints), which, owner)
+	}))
+	w.happened(only(p.key))
+}
+
+// editEndpoints is one of seven ways to edit Endpoints; most are tried on ours only.
+func editEndpoints(eps *corev1.Endpoints, which int, owner string) bool {
+	if endpointsHalf(eps).kind != ours && which > 1 {
+		return false
 	}
 	switch which {
 	case 0:
@@ -338,8 +355,7 @@ func (w *walk) editsEndpoints(g generator) {
 	case 6:
 		eps.Subsets = append(eps.Subsets, corev1.EndpointSubset{NotReadyAddresses: []corev1.EndpointAddress{{IP: "192.0.2.77"}}})
 	}
-	w.putEndpoints(p, eps)
-	w.happened(only(p.key))
+	return true
 }
 
 func (w *walk) holds(g generator) {

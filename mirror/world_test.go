@@ -244,6 +244,13 @@ func must(err error) {
 	}
 }
 
+func ignoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
 // named gives exportedBar another name, and a namespace unless that is empty.
 func named(namespace, name string) *corev1.Service {
 	svc := exportedBar()
