@@ -79,9 +79,8 @@ func (b *bench) restart(ctx context.Context) error {
 		return err
 	}
 	others := slices.DeleteFunc(slices.Concat(ours, theirs), isRead)
-	b.result(fmt.Sprintf("restart with all in order, %d mirrors", n), "no write; the lists and watches only",
-		fmt.Sprintf("London: %s; Paris: %s", summary(ours), summary(theirs)), len(others) == 0)
-	return nil
+	return b.note(result{What: fmt.Sprintf("restart with all in order, %d mirrors", n), Goal: "no write; the lists and watches only",
+		Measured: fmt.Sprintf("London: %s; Paris: %s", summary(ours), summary(theirs)), Met: len(others) == 0})
 }
 
 // isRead tells the lists and watches, and the look at who a cluster is.
@@ -132,10 +131,10 @@ func (b *bench) idleRow(ctx context.Context) error {
 		return r.Verb == "watch" || r.ObjectRef.Resource == "leases"
 	})
 	share := (after - before).Seconds() / b.idle.Seconds()
-	b.result(fmt.Sprintf("idle for %v, %d mirrors, requests", b.idle, n), "watches and the lease only",
-		fmt.Sprintf("London: %s; Paris: %s", orNone(summary(ours)), orNone(summary(theirs))), len(others) == 0)
-	b.result(fmt.Sprintf("idle for %v, %d mirrors, CPU", b.idle, n), "< 0.1 % of a core", fmt.Sprintf("%.3f %%", 100*share), share < 0.001)
-	return nil
+	return b.note(
+		result{What: fmt.Sprintf("idle for %v, %d mirrors, requests", b.idle, n), Goal: "watches and the lease only",
+			Measured: fmt.Sprintf("London: %s; Paris: %s", orNone(summary(ours)), orNone(summary(theirs))), Met: len(others) == 0},
+		result{What: fmt.Sprintf("idle for %v, %d mirrors, CPU", b.idle, n), Goal: "< 0.1 % of a core", Measured: fmt.Sprintf("%.3f %%", 100*share), Met: share < 0.001})
 }
 
 func orNone(text string) string {
@@ -179,18 +178,19 @@ func (b *bench) memory(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	var results []result
 	for i, n := range sizes {
 		goal := int64(40*mb + 5*kb*n)
 		for _, one := range []struct {
 			when string
 			footprint
 		}{{"after they were made", made[i]}, {"after a restart", restarted[i]}} {
-			b.result(fmt.Sprintf("memory, %d mirrors, %s", n, one.when), fmt.Sprintf("≤ %d MB", goal/mb),
-				fmt.Sprintf("%d MB, %d MB of it the program itself; at most %d MB on the way", one.now/mb, one.file/mb, one.peak/mb), one.now <= goal)
+			results = append(results, result{What: fmt.Sprintf("memory, %d mirrors, %s", n, one.when), Mirrors: n, Goal: fmt.Sprintf("≤ %d MB", goal/mb),
+				Measured: fmt.Sprintf("%d MB, %d MB of it the program itself; at most %d MB on the way", one.now/mb, one.file/mb, one.peak/mb), Met: one.now <= goal})
 		}
 	}
 	b.empty = restarted[0].now
-	return nil
+	return b.note(results...)
 }
 
 // remotes has many of them in one process, and one that is dead.
@@ -275,7 +275,7 @@ func (b *bench) remotes(ctx context.Context) error {
 		b.empty = empty.now
 	}
 	var full footprint
-	beside, alone, err := b.alternate(func() (time.Duration, error) { return run(true, nil) }, func() (time.Duration, error) {
+	beside, alone, err := b.alternate(b.runsOf(count*each), func() (time.Duration, error) { return run(true, nil) }, func() (time.Duration, error) {
 		if full == (footprint{}) {
 			return run(false, &full)
 		}
@@ -285,9 +285,10 @@ func (b *bench) remotes(ctx context.Context) error {
 		return err
 	}
 	a := (full.now - b.empty) / count
-	b.result(fmt.Sprintf("%d remotes of %d Services, memory", count, each), "≤ 1024 KB a remote", fmt.Sprintf("%d KB a remote: %d MB, of one without Services %d MB", a/kb, full.now/mb, b.empty/mb), a <= mb)
-	b.compare(fmt.Sprintf("%d remotes of %d Services are mirrored beside a dead one", count, each), 1.10, "without it", beside, alone)
-	return nil
+	return b.note(
+		result{What: fmt.Sprintf("%d remotes of %d Services, memory", count, each), Goal: "≤ 1024 KB a remote",
+			Measured: fmt.Sprintf("%d KB a remote: %d MB, of one without Services %d MB", a/kb, full.now/mb, b.empty/mb), Met: a <= mb},
+		compare(fmt.Sprintf("%d remotes of %d Services are mirrored beside a dead one", count, each), 0, 1.10, "without it", beside, alone))
 }
 
 // churn counts what a remote sends while its pods come and go.
@@ -350,9 +351,8 @@ func (b *bench) churn(ctx context.Context) error {
 			return err
 		}
 	}
-	b.result(fmt.Sprintf("bytes from the remote in %d minutes while its pods churn (%d changes)", minutes, changes), "bookmarks and pings only",
-		fmt.Sprintf("%d bytes, and %d bytes without churn; the first list had %d", sent[1], sent[0], filled), sent[1] <= sent[0]+sent[0]/2+4*kb)
-	return nil
+	return b.note(result{What: fmt.Sprintf("bytes from the remote in %d minutes while its pods churn", minutes), Goal: "bookmarks and pings only",
+		Measured: fmt.Sprintf("%d bytes with %d changes, and %d bytes without churn; the first list had %d", sent[1], changes, sent[0], filled), Met: sent[1] <= sent[0]+sent[0]/2+4*kb})
 }
 
 // podsComeAndGo makes ready pods of exported Services and deletes them again, as fast as

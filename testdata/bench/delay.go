@@ -129,16 +129,17 @@ func (b *bench) delay(ctx context.Context) error {
 			}
 		}
 	}
+	var results []result
 	for _, q := range []struct {
 		percent int
 		goal    float64
 	}{{50, 1.15}, {99, 1.5}} {
 		a, c := percentile(ours, q.percent), percentile(floor, q.percent)
-		b.result(fmt.Sprintf("one remote change to the local write, idle, %d changes, p%d", len(ours), q.percent),
-			fmt.Sprintf("≤ %.2f × the floor", q.goal), fmt.Sprintf("%.2f ms: %.2f × %.2f ms", milliseconds(a), a.Seconds()/c.Seconds(), milliseconds(c)),
-			a.Seconds() <= q.goal*c.Seconds())
+		results = append(results, result{What: fmt.Sprintf("one remote change to the local write, idle, %d changes, p%d", len(ours), q.percent),
+			Goal:     fmt.Sprintf("≤ %.2f × the floor", q.goal),
+			Measured: fmt.Sprintf("%.2f ms: %.2f × %.2f ms", milliseconds(a), a.Seconds()/c.Seconds(), milliseconds(c)), Met: a.Seconds() <= q.goal*c.Seconds()})
 	}
-	return nil
+	return b.note(results...)
 }
 
 // storm changes Services of one remote while another has 2,000 mirrored for the first time.
@@ -226,10 +227,8 @@ func (b *bench) storm(ctx context.Context) error {
 		return err
 	}
 	p50, p99, length := percentile(got, 50), percentile(got, 99), last.Sub(first)
-	b.result(fmt.Sprintf("the same while %d Services of another remote are being mirrored, %d changes, p99", stormSize, len(got)),
-		"bounded by fairness, not by the storm's end", fmt.Sprintf("p99 %.0f ms, p50 %.0f ms; the storm lasts %.1f s", milliseconds(p99), milliseconds(p50), length.Seconds()),
-		p99 < length/4)
-	return nil
+	return b.note(result{What: fmt.Sprintf("the same while %d Services of another remote are being mirrored, p99", stormSize), Goal: "bounded by fairness, not by the storm's end",
+		Measured: fmt.Sprintf("p99 %.0f ms, p50 %.0f ms of %d changes; the storm lasts %.1f s", milliseconds(p99), milliseconds(p50), len(got), length.Seconds()), Met: p99 < length/4})
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

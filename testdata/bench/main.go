@@ -33,18 +33,17 @@ func run(ctx context.Context, args []string) error {
 	if len(args) > 0 && args[0] == "bare" {
 		return bare(ctx, args[1:])
 	}
-	b := &bench{started: time.Now(), measured: map[string]measured{}}
-	var keep bool
+	b := &bench{started: time.Now()}
 	var sizes, rows string
 	f := flag.NewFlagSet("bench", flag.ExitOnError)
 	f.StringVar(&b.build, "build", "../../.build", "directory of the cluster and service-mirror programs")
 	f.StringVar(&b.deploy, "deploy", "../../deploy", "directory of the manifests that are applied")
 	f.StringVar(&b.out, "out", "../../deploy/performance", "directory of the table and the plot")
-	f.IntVar(&b.runs, "runs", 5, "how often each comparison is made; the median counts")
+	f.IntVar(&b.runs, "runs", 5, "how often each comparison is made, those of 2,000 mirrors: smaller ones more often, larger ones less; the median counts")
 	f.DurationVar(&b.idle, "idle", 5*time.Minute, "how long the idle daemon is watched")
 	f.StringVar(&sizes, "sizes", "1000,2000,10000", "numbers of mirrors")
 	f.StringVar(&rows, "rows", "", "only these of "+strings.Join(rowNames(), ", ")+": the table keeps the others")
-	f.BoolVar(&keep, "keep", true, "keep the table, and the plots; else it is only printed")
+	f.BoolVar(&b.keep, "keep", true, "keep the table, and the plots; else it is only printed")
 	f.Parse(args)
 	for text := range strings.SplitSeq(sizes, ",") {
 		n, err := strconv.Atoi(text)
@@ -63,6 +62,9 @@ func run(ctx context.Context, args []string) error {
 			return fmt.Errorf("-rows: there is no %q, only %s", name, strings.Join(rowNames(), ", "))
 		}
 	}
+	if err := b.load(); err != nil {
+		return err
+	}
 	defer b.close()
 	if err := b.prepare(ctx); err != nil {
 		return err
@@ -72,18 +74,12 @@ func run(ctx context.Context, args []string) error {
 			continue
 		}
 		b.say("%s", row.name)
-		b.results, b.plots = nil, nil
+		b.row = row.name
 		if err := row.measure(ctx); err != nil {
 			return fmt.Errorf("%s: %w", row.name, err)
 		}
-		b.measured[row.name] = measured{b.results, b.plots, machine(), b.versions(), time.Now().UTC().Format("2006-01-02"), b.runs}
-		if keep {
-			if err := b.keep(); err != nil {
-				return err
-			}
-		}
 	}
-	page, err := table(b.measured)
+	page, err := b.report.page()
 	os.Stdout.Write(page)
 	return err
 }
@@ -91,19 +87,19 @@ func run(ctx context.Context, args []string) error {
 // bench is one run of the whole.
 type bench struct {
 	build, deploy, out string
+	keep               bool
 	runs               int
 	sizes              []int
 	idle               time.Duration
 
-	started  time.Time
-	dir      string
-	program  string // the daemon
-	paris    *cluster
-	reader   string   // kubeconfig of the ServiceAccount that reads paris
-	results  []result // of the row that is being measured
-	plots    []plot
-	measured map[string]measured
-	empty    int64 // bytes of a daemon without mirrors; 0: not measured
+	started time.Time
+	dir     string
+	program string // the daemon
+	paris   *cluster
+	reader  string // kubeconfig of the ServiceAccount that reads paris
+	report  report
+	row     string // the one that is being measured
+	empty   int64  // bytes of a daemon without mirrors; 0: not measured
 }
 
 // say shows progress.

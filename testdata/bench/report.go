@@ -2,16 +2,17 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"text/template"
 	"time"
@@ -20,7 +21,10 @@ import (
 // result is a line of the table.
 type result struct {
 	What, Goal, Measured string
+	Mirrors              int // what the lines of a row are ordered by
 	Met                  bool
+	Runs                 int // of which the median counts
+	Version, Date        string
 }
 
 func (r result) Mark() string {
@@ -30,58 +34,95 @@ func (r result) Mark() string {
 	return "**no**"
 }
 
-func (b *bench) result(what, goal, measured string, met bool) {
-	r := result{what, goal, measured, met}
-	b.results = append(b.results, r)
-	b.say("  %s: %s (goal: %s; met: %s)", r.What, r.Measured, r.Goal, r.Mark())
-}
-
-// compare notes how two medians relate.
-func (b *bench) compare(what string, goal float64, with string, ours, bare []time.Duration) {
+// compare tells how two medians relate.
+func compare(what string, mirrors int, goal float64, with string, ours, bare []time.Duration) result {
 	a, c := median(ours), median(bare)
 	ratio := a.Seconds() / c.Seconds()
-	b.result(what, fmt.Sprintf("≤ %.2f × %s", goal, with), fmt.Sprintf("%.2f s: %.2f × %.2f s", a.Seconds(), ratio, c.Seconds()), ratio <= goal)
+	return result{What: what, Mirrors: mirrors, Runs: len(ours), Goal: fmt.Sprintf("≤ %.2f × %s", goal, with),
+		Measured: fmt.Sprintf("%.2f s: %.2f × %.2f s", a.Seconds(), ratio, c.Seconds()), Met: ratio <= goal}
+}
+
+// report is all that was measured on a machine, in this run or before.
+type report struct {
+	Machine string
+	Rows    map[string]*measured
 }
 
 // measured is what one row gave.
 type measured struct {
-	Results                []result
-	Plots                  []plot `json:",omitempty"`
-	Machine, Version, Date string
-	Runs                   int
+	Results []result
+	Plots   []plot `json:",omitempty"`
 }
 
-// kept is what each row gave when it was last measured, on this machine.
-func (b *bench) kept() (map[string]measured, error) {
-	rows := map[string]measured{}
+// row is that of the name, new if need be.
+func (r *report) row(name string) *measured {
+	if r.Rows[name] == nil {
+		r.Rows[name] = &measured{}
+	}
+	return r.Rows[name]
+}
+
+// load takes up what is kept of this machine.
+func (b *bench) load() error {
+	b.report = report{Machine: machine(), Rows: map[string]*measured{}}
+	if !b.keep {
+		return nil
+	}
 	text, err := os.ReadFile(filepath.Join(b.out, "results.json"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return rows, nil
+		return nil
 	}
+	var kept report
 	if err == nil {
-		err = json.Unmarshal(text, &rows)
+		err = json.Unmarshal(text, &kept)
 	}
-	maps.DeleteFunc(rows, func(_ string, m measured) bool { return m.Machine != machine() })
-	return rows, err
+	if err == nil && kept.Machine == b.report.Machine {
+		b.report = kept
+	}
+	return err
 }
 
-// keep replaces what is kept of the rows that were measured, and makes table and plots of all.
-func (b *bench) keep() error {
-	rows, err := b.kept()
+// note takes results into the table, in the place of what was measured of the same before,
+// and keeps it at once: a row may take half an hour.
+func (b *bench) note(results ...result) error {
+	row := b.report.row(b.row)
+	for _, r := range results {
+		r.Runs, r.Version, r.Date = max(1, r.Runs), b.versions(), time.Now().UTC().Format("2006-01-02")
+		row.Results = slices.DeleteFunc(row.Results, func(old result) bool { return old.What == r.What })
+		row.Results = append(row.Results, r)
+		b.say("  %s: %s (goal: %s; met: %s)", r.What, r.Measured, r.Goal, r.Mark())
+	}
+	slices.SortStableFunc(row.Results, func(x, y result) int { return cmp.Compare(x.Mirrors, y.Mirrors) })
+	return b.save()
+}
+
+// draw takes times into the row's plot.
+func (b *bench) draw(title, file string, g group) {
+	row := b.report.row(b.row)
+	i := slices.IndexFunc(row.Plots, func(p plot) bool { return p.File == file })
+	if i < 0 {
+		i, row.Plots = len(row.Plots), append(row.Plots, plot{Title: title, File: file})
+	}
+	p := &row.Plots[i]
+	p.Groups = append(slices.DeleteFunc(p.Groups, func(old group) bool { return old.N == g.N }), g)
+	slices.SortFunc(p.Groups, func(x, y group) int { return cmp.Compare(x.N, y.N) })
+}
+
+// save writes the report, its table and its plots.
+func (b *bench) save() error {
+	if !b.keep {
+		return nil
+	}
+	text, err := json.MarshalIndent(b.report, "", "\t")
 	if err != nil {
 		return err
 	}
-	maps.Copy(rows, b.measured)
-	text, err := json.MarshalIndent(rows, "", "\t")
-	if err != nil {
-		return err
-	}
-	page, err := table(rows)
+	page, err := b.report.page()
 	if err != nil {
 		return err
 	}
 	files := map[string][]byte{"results.json": append(text, '\n'), "README.md": page}
-	for _, row := range rows {
+	for _, row := range b.report.Rows {
 		for _, p := range row.Plots {
 			var svg bytes.Buffer
 			if err := plotTemplate.Execute(&svg, p); err != nil {
@@ -101,19 +142,16 @@ func (b *bench) keep() error {
 	return nil
 }
 
-// table is the page about these rows.
-func table(rows map[string]measured) ([]byte, error) {
-	var page struct {
-		Rows    []measured
-		Machine string
-	}
+// page is the report to be read.
+func (r *report) page() ([]byte, error) {
+	var rows []*measured
 	for _, name := range rowNames() {
-		if row, ok := rows[name]; ok {
-			page.Rows, page.Machine = append(page.Rows, row), row.Machine
+		if row, ok := r.Rows[name]; ok {
+			rows = append(rows, row)
 		}
 	}
 	var text bytes.Buffer
-	err := pageTemplate.Execute(&text, page)
+	err := pageTemplate.Execute(&text, map[string]any{"Machine": r.Machine, "Rows": rows})
 	return text.Bytes(), err
 }
 
@@ -130,7 +168,7 @@ answer to the last write, in a new and empty cluster; the bare loop from its fir
 
 | what | goal | measured | met | runs | with |
 |---|---|---|---|---|---|
-{{range $row := .Rows}}{{range .Results}}| {{.What}} | {{.Goal}} | {{.Measured}} | {{.Mark}} | {{$row.Runs}} | {{$row.Version}}, {{$row.Date}} |
+{{range .Rows}}{{range .Results}}| {{.What}} | {{.Goal}} | {{.Measured}} | {{.Mark}} | {{.Runs}} | {{.Version}}, {{.Date}} |
 {{end}}{{end}}
 {{range .Rows}}{{range .Plots}}![{{.Title}}]({{.File}})
 {{end}}{{end}}`))
@@ -172,10 +210,6 @@ type plot struct {
 type group struct {
 	N          int
 	Ours, Bare float64
-}
-
-func (p *plot) add(n int, ours, bare []time.Duration) {
-	p.Groups = append(p.Groups, group{n, median(ours).Seconds(), median(bare).Seconds()})
 }
 
 // The chart's measures, in its own units.

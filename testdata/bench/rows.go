@@ -57,8 +57,7 @@ func (b *bench) cold(ctx context.Context, api string) error {
 	if api == "endpointslices" {
 		components, resource = []string{"endpointslices"}, "endpointslices"
 	}
-	chart := plot{Title: "Cold start with --endpoints-api=" + api, File: "cold-" + api + ".svg"}
-	for _, n := range b.sizes {
+	for i, n := range b.sizes {
 		file := filepath.Join(b.dir, fmt.Sprintf("%s-%d.json", api, n))
 		daemon := func() (time.Duration, error) {
 			london, account, err := b.newLondon(ctx, components...)
@@ -87,7 +86,7 @@ func (b *bench) cold(ctx context.Context, api string) error {
 			if len(all) != 2*n {
 				return 0, fmt.Errorf("%d mirrors took %s", n, summary(all))
 			}
-			if _, err := os.Stat(file); err != nil {
+			if _, err := os.Stat(file); err != nil { // for the loop
 				if err := dump(ctx, london, file); err != nil {
 					return 0, err
 				}
@@ -123,17 +122,20 @@ func (b *bench) cold(ctx context.Context, api string) error {
 			first, last := span(all)
 			return last.Sub(first), nil
 		}
-		if _, err := daemon(); err != nil { // gives the objects to the loop, and warms the machine
-			return err
+		if i == 0 { // warms the machine
+			if _, err := daemon(); err != nil {
+				return err
+			}
 		}
-		ours, bare, err := b.alternate(daemon, ceiling)
+		ours, bare, err := b.alternate(b.runsOf(n), daemon, ceiling)
 		if err != nil {
 			return err
 		}
-		chart.add(n, ours, bare)
-		b.compare(fmt.Sprintf("cold start, %d mirrors, %s", n, api), 1.10, bareLoop, ours, bare)
+		b.draw("Cold start with --endpoints-api="+api, "cold-"+api+".svg", group{n, median(ours).Seconds(), median(bare).Seconds()})
+		if err := b.note(compare(fmt.Sprintf("cold start, %d mirrors, %s", n, api), n, 1.10, bareLoop, ours, bare)); err != nil {
+			return err
+		}
 	}
-	b.plots = append(b.plots, chart)
 	return nil
 }
 
@@ -146,9 +148,15 @@ func (b *bench) bare(args ...string) (*daemon, error) {
 	return b.process("", self, append([]string{"bare"}, args...)...)
 }
 
-// alternate measures two things in turn.
-func (b *bench) alternate(ours, bare func() (time.Duration, error)) (a, c []time.Duration, err error) {
-	for i := range b.runs {
+// runsOf is how often n mirrors are measured. Short runs differ more, by a third here, and
+// long ones take minutes.
+func (b *bench) runsOf(n int) int {
+	return min(max(3, b.runs*2000/n|1), 2*b.runs+1)
+}
+
+// alternate measures two things in turn, so often.
+func (b *bench) alternate(runs int, ours, bare func() (time.Duration, error)) (a, c []time.Duration, err error) {
+	for i := range runs {
 		one, err := ours()
 		if err != nil {
 			return nil, nil, err
@@ -251,12 +259,11 @@ func (b *bench) gatewayMoves(ctx context.Context, n int) error {
 	if err := b.settled(ctx, d, n); err != nil {
 		return err
 	}
-	ours, bare, err := b.alternate(daemon, loop)
+	ours, bare, err := b.alternate(b.runsOf(n), daemon, loop)
 	if err != nil {
 		return err
 	}
-	b.compare(fmt.Sprintf("gateway's address changes, %d Endpoints follow", n), 1.10, bareLoop, ours, bare)
-	return nil
+	return b.note(compare(fmt.Sprintf("gateway's address changes, %d Endpoints follow", n), n, 1.10, bareLoop, ours, bare))
 }
 
 // settled waits until the daemon's mirrors are as they should be, and it has nothing
