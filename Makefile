@@ -74,9 +74,9 @@ compat: race cluster
 SEEDS ?= 1 2 3
 STEPS ?= 10000
 soak: race cluster
-	cd testdata/e2e && go test -c -o $(BUILD)/soak.test . && printf '%s\n' $(SEEDS) | xargs -P 3 -I SEED bash -o pipefail -c ' \
-		SERVICE_MIRROR_BUILD=$(BUILD) SOAK_SEED=SEED SOAK_STEPS=$(STEPS) $(BUILD)/soak.test -test.v -test.run "^TestRandomWalk$$" -test.timeout 3h 2>&1 | \
-		sed -u "s/^/seed SEED: /"'
+	cd testdata/e2e && go test -c -o $(BUILD)/soak.test . && printf '%s\n' $(SEEDS) | xargs -P 3 -I {} bash -o pipefail -c ' \
+		SERVICE_MIRROR_BUILD=$(BUILD) SOAK_SEED={} SOAK_STEPS=$(STEPS) $(BUILD)/soak.test -test.v -test.run "^TestRandomWalk$$" -test.timeout 3h 2>&1 | \
+		sed -u "s/^/seed {}: /"'
 
 # What the daemon does in the time that the API server needs anyway: an hour or two, on a quiet
 # machine. ONLY=cold,delay measures some rows again; what the table has of the others stays.

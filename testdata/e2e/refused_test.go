@@ -74,7 +74,7 @@ func TestRefusedAddresses(t *testing.T) {
 			}
 			return nil
 		})
-		e.must(r.mirrored("bar", good)())
+		e.soon("the good one of "+host, r.mirrored("bar", good)) // which is logged before it is written
 		n.say(host, test.address)
 		e.soon(test.address+" alone in DNS", r.mirrored("bar"))
 		r.gateway(good)
