@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,7 +28,8 @@ import (
 // apiserver is what the fakes lack of the local API server: one growing
 // resourceVersion for all, watches that keep to their selector and start where
 // they are told to, preconditions, defaults, ClusterIPs, and namespaces that
-// must exist. The controllers of Kubernetes are not part of it.
+// must exist. Of the controllers of Kubernetes only the one that makes
+// EndpointSlices of Endpoints is part of it.
 type apiserver struct {
 	client *fake.Clientset
 	meta   *metadatafake.FakeMetadataClient
@@ -39,6 +41,8 @@ type apiserver struct {
 	admit  func(runtime.Object)
 	// unreadable are the resources that may not be listed, and why.
 	unreadable map[string]error
+	// makesNone has no EndpointSlices made of Endpoints.
+	makesNone bool
 
 	version  int
 	address  int
@@ -234,7 +238,26 @@ func (s *apiserver) delete(resource string, key cache.ObjectName, preconditions 
 	s.version++
 	accessor(gone).SetResourceVersion(strconv.Itoa(s.version))
 	s.publish(change{resource: resource, version: s.version, before: gone})
+	if made := cache.NewObjectName(key.Namespace, sliceMade(key.Name)); resource == "endpoints" && s.objects["endpointslices"][made] != nil {
+		return s.delete("endpointslices", made, nil)
+	}
 	return nil
+}
+
+// sliceMade is the name of the EndpointSlice that is made of Endpoints.
+func sliceMade(name string) string { return name + "-made" }
+
+// makeSlice makes the EndpointSlice of Endpoints.
+func (s *apiserver) makeSlice(of *corev1.Endpoints) {
+	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: of.Namespace, Name: sliceMade(of.Name), Labels: maps.Clone(of.Labels)}}
+	if slice.Labels == nil {
+		slice.Labels = map[string]string{}
+	}
+	slice.Labels[discoveryv1.LabelServiceName], slice.Labels[discoveryv1.LabelManagedBy] = of.Name, mirroringController
+	for addr := range (Objects{Endpoints: of}).endpoints() {
+		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{addr.String()}})
+	}
+	s.store("endpointslices", cache.MetaObjectToName(slice), slice)
 }
 
 // store keeps an object and gives back a copy for the one who sent it.
@@ -247,6 +270,9 @@ func (s *apiserver) store(resource string, key cache.ObjectName, obj runtime.Obj
 	before := s.objects[resource][key]
 	s.objects[resource][key] = obj
 	s.publish(change{resource: resource, version: s.version, before: before, now: obj})
+	if endpoints, ok := obj.(*corev1.Endpoints); ok && !s.makesNone {
+		s.makeSlice(endpoints)
+	}
 	return obj.DeepCopyObject()
 }
 
@@ -477,6 +503,13 @@ func (s *apiserver) setRefuse(refuse func(clienttesting.Action) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refuse = refuse
+}
+
+// setMakesNone has EndpointSlices made of the Endpoints that are stored from now on, or none.
+func (s *apiserver) setMakesNone(none bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.makesNone = none
 }
 
 func (s *apiserver) setAdmit(admit func(runtime.Object)) {

@@ -70,6 +70,7 @@ type Controller struct {
 	working   sync.Map      // cache.ObjectName to time.Time: what is being worked on since when
 	addresses sync.Map      // cache.ObjectName to serviceAddress: what Services under a key have or had
 	leftUnder sync.Map      // cache.ObjectName to Objects: what we made under a stranger's Service and could not take away
+	doubts    sync.Map      // cache.ObjectName to doubt: mirrors that may be without EndpointSlices
 	holds     holds
 	strangers *strangers
 }
@@ -269,6 +270,9 @@ func (c *Controller) handleLocal() {
 	c.local.services.Handle(remote.Handler[*corev1.Service]{
 		Added: func(svc *corev1.Service) { c.localChanged(svc) },
 		Updated: func(before, svc *corev1.Service) {
+			if len(before.Spec.Selector) > 0 && len(svc.Spec.Selector) == 0 {
+				c.doubtSlices(cache.MetaObjectToName(svc))
+			}
 			if _, was := Owner(before); was || len(clusterOf(svc)) > 0 {
 				c.localChanged(svc)
 			}
@@ -276,14 +280,23 @@ func (c *Controller) handleLocal() {
 		Deleted: func(key cache.ObjectName, last *corev1.Service) {
 			if last != nil && c.concerns(last) {
 				c.addresses.Store(key, addressOf(last, time.Now()))
+				c.doubtSlices(key)
 			}
 			c.queue.Add(key)
 		},
 	})
 	c.local.endpoints.Handle(remote.Handler[*corev1.Endpoints]{
-		Added:   func(endpoints *corev1.Endpoints) { c.localChanged(endpoints) },
-		Updated: func(_, endpoints *corev1.Endpoints) { c.localChanged(endpoints) },
-		Deleted: func(key cache.ObjectName, _ *corev1.Endpoints) { c.queue.Add(key) },
+		Added: func(endpoints *corev1.Endpoints) { c.localChanged(endpoints) },
+		Updated: func(before, endpoints *corev1.Endpoints) {
+			if !isMirrored(before) && isMirrored(endpoints) {
+				c.doubtSlices(cache.MetaObjectToName(endpoints))
+			}
+			c.localChanged(endpoints)
+		},
+		Deleted: func(key cache.ObjectName, _ *corev1.Endpoints) {
+			c.doubtSlices(key)
+			c.queue.Add(key)
+		},
 	})
 	c.local.slices.Handle(remote.Handler[*discoveryv1.EndpointSlice]{
 		Added:   func(slice *discoveryv1.EndpointSlice) { c.sliceChanged(slice) },

@@ -296,6 +296,7 @@ func TestEndpointsAPIIsChanged(t *testing.T) {
 		}
 
 		w.stop()
+		w.server.setMakesNone(true)
 		w.use(Options{}, "paris")
 		w.settle()
 		w.expect(createEndpoints) // Kubernetes has made no slices of them yet

@@ -31,6 +31,13 @@ const rejectedPeriod = 5 * time.Minute
 
 func (v *verdict) add(p Problem) { v.problems = append(v.problems, p) }
 
+// again has the mirror looked at after so long, if not earlier.
+func (v *verdict) again(after time.Duration) {
+	if v.after == 0 || after < v.after {
+		v.after = after
+	}
+}
+
 // work looks at a key and reports what was found.
 func (c *Controller) work(ctx context.Context, key cache.ObjectName) {
 	defer c.queue.Done(key)
@@ -66,6 +73,7 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) verdict {
 	c.apply(ctx, &found, *j)
 	if j.source != nil {
 		c.removeLeftovers(ctx, &found, key, j.live.Service)
+		c.remakeEndpoints(ctx, &found, *j)
 	}
 	return found
 }
@@ -91,6 +99,7 @@ func (c *Controller) decide(key cache.ObjectName) (found verdict, j *job) {
 			// it, Endpoints included, is theirs.
 			c.conflicts(&found, claims.sources, serviceTaken)
 			c.addresses.Delete(key)
+			c.doubts.Delete(key)
 			return found, c.removeLeftUnder(key)
 		}
 		c.leftUnder.Delete(key)
@@ -158,6 +167,7 @@ func (c *Controller) remove(key cache.ObjectName, live Objects, claims claims) *
 		}
 	}
 	c.holds.clear(key)
+	c.doubts.Delete(key)
 	return &job{key: key, live: live, changes: Diff(live, Objects{})}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -138,7 +137,7 @@ func createOrUpdate[T comparable](ctx context.Context, metrics *Metrics, kind st
 func (c *Controller) deleteReplaced(ctx context.Context, found *verdict, j job) error {
 	gone := j.changes.Delete
 	if (gone.IPv4 != nil || gone.IPv6 != nil) && j.desired.Endpoints != nil {
-		ready, err := c.madeOfEndpoints(ctx, j)
+		ready, err := c.madeOfAll(ctx, j)
 		if err != nil {
 			return err
 		}
@@ -148,31 +147,6 @@ func (c *Controller) deleteReplaced(ctx context.Context, found *verdict, j job) 
 		}
 	}
 	return c.delete(ctx, gone)
-}
-
-// madePeriod is how often it is looked whether Kubernetes has made EndpointSlices
-// of Endpoints. They are in no cache: only a change of --endpoints-api waits for them.
-const madePeriod = time.Second
-
-// mirroringController makes EndpointSlices of Endpoints.
-const mirroringController = "endpointslicemirroring-controller.k8s.io"
-
-// madeOfEndpoints tells whether there are EndpointSlices of all addresses that the
-// desired Endpoints have.
-func (c *Controller) madeOfEndpoints(ctx context.Context, j job) (bool, error) {
-	made, err := c.client.DiscoveryV1().EndpointSlices(j.key.Namespace).List(ctx, metav1.ListOptions{
-		LabelSelector: discoveryv1.LabelServiceName + "=" + j.key.Name + "," + discoveryv1.LabelManagedBy + "=" + mirroringController,
-	})
-	if err != nil {
-		return false, fmt.Errorf("list EndpointSlices: %w", err)
-	}
-	missing := Objects{Endpoints: j.desired.Endpoints}.endpoints()
-	for i := range made.Items {
-		for addr := range (Objects{IPv4: &made.Items[i]}).endpoints() {
-			delete(missing, addr)
-		}
-	}
-	return len(missing) == 0, nil
 }
 
 // delete removes what is ours, as it was seen and not as it may be by now: the

@@ -1,0 +1,115 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+)
+
+// Of Endpoints Kubernetes makes the EndpointSlices that kube-proxy reads. They are in no
+// cache: they are looked for only where they may be missing.
+
+// mirroringController makes EndpointSlices of Endpoints.
+const mirroringController = "endpointslicemirroring-controller.k8s.io"
+
+// madePeriod is how soon it is looked whether it has made them.
+const madePeriod = time.Second
+
+// lastMadePeriod is how rarely, if it makes none.
+const lastMadePeriod = 5 * time.Minute
+
+// slicesMade are the EndpointSlices that Kubernetes has made of a mirror's Endpoints.
+func (c *Controller) slicesMade(ctx context.Context, key cache.ObjectName) ([]discoveryv1.EndpointSlice, error) {
+	made, err := c.client.DiscoveryV1().EndpointSlices(key.Namespace).List(ctx, metav1.ListOptions{
+		LabelSelector: discoveryv1.LabelServiceName + "=" + key.Name + "," + discoveryv1.LabelManagedBy + "=" + mirroringController,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list EndpointSlices: %w", err)
+	}
+	return made.Items, nil
+}
+
+// madeOfAll tells whether there are EndpointSlices of all addresses that the desired
+// Endpoints have.
+func (c *Controller) madeOfAll(ctx context.Context, j job) (bool, error) {
+	made, err := c.slicesMade(ctx, j.key)
+	if err != nil {
+		return false, err
+	}
+	missing := Objects{Endpoints: j.desired.Endpoints}.endpoints()
+	for i := range made {
+		for addr := range (Objects{IPv4: &made[i]}).endpoints() {
+			delete(missing, addr)
+		}
+	}
+	return len(missing) == 0, nil
+}
+
+// doubt is that of a mirror which has its Endpoints, but perhaps no EndpointSlices.
+type doubt struct {
+	look time.Time // for them
+	wait time.Duration
+}
+
+// doubtSlices is called when a mirror was for a moment nothing that Kubernetes makes
+// EndpointSlices of. Its controller deletes and forgets them then. Has it not heard of that
+// deletion when the mirror is whole again, it finds all of them in its cache and makes none,
+// and the deletion of slices that it has forgotten does not have it look again.
+func (c *Controller) doubtSlices(key cache.ObjectName) {
+	wait := madePeriod
+	if before, ok := c.doubts.Load(key); ok {
+		wait = before.(doubt).wait // the Endpoints may have gone because of it
+	}
+	c.doubts.Store(key, doubt{look: time.Now().Add(wait), wait: wait})
+}
+
+// isMirrored tells whether Kubernetes makes EndpointSlices of Endpoints, as far as that is
+// up to them.
+func isMirrored(endpoints *corev1.Endpoints) bool {
+	_, skip := endpoints.Labels[discoveryv1.LabelSkipMirror]
+	_, lock := endpoints.Annotations[leaderElection]
+	return !skip && !lock
+}
+
+// remakeEndpoints deletes the Endpoints of a mirror if there are no EndpointSlices of them:
+// they are made again, and the slices with them.
+func (c *Controller) remakeEndpoints(ctx context.Context, found *verdict, j job) {
+	value, ok := c.doubts.Load(j.key)
+	if !ok {
+		return
+	}
+	due := value.(doubt)
+	if wait := time.Until(due.look); wait > 0 {
+		found.again(wait)
+		return
+	}
+	endpoints := c.local.live(j.key).Endpoints
+	if len(Objects{Endpoints: endpoints}.endpoints()) == 0 {
+		c.doubts.CompareAndDelete(j.key, due)
+		return
+	}
+	made, err := c.slicesMade(ctx, j.key)
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Cannot look whether the mirror has EndpointSlices: it is tried again")
+		found.soon = true
+		return
+	}
+	if len(made) > 0 {
+		c.doubts.CompareAndDelete(j.key, due)
+		return
+	}
+	klog.FromContext(ctx).Info("Kubernetes has made no EndpointSlices of the mirror's Endpoints, making them anew")
+	next := min(2*due.wait, lastMadePeriod)
+	c.doubts.Store(j.key, doubt{look: time.Now().Add(next), wait: next})
+	found.again(next)
+	if err := c.delete(ctx, Objects{Endpoints: endpoints}); err != nil && !apierrors.IsConflict(err) {
+		klog.FromContext(ctx).Error(err, "Cannot make the mirror's Endpoints anew: it is tried again", "after", next)
+	}
+}

@@ -1,0 +1,133 @@
+package mirror
+
+import (
+	"testing"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+// forAMoment are the ways in which a mirror is for a moment nothing that Kubernetes makes
+// EndpointSlices of, and what is written about it.
+var forAMoment = map[string]struct {
+	edit   func(w *world)
+	writes []string
+}{
+	"a selector": {func(w *world) {
+		svc := w.pair().Service
+		svc.Spec.Selector = map[string]string{"app": "x"}
+		w.server.put(svc)
+	}, []string{updateService}},
+	"skip-mirror": {func(w *world) {
+		endpoints := w.pair().Endpoints
+		endpoints.Labels[discoveryv1.LabelSkipMirror] = "true"
+		w.server.put(endpoints)
+	}, []string{updateEndpoints}},
+	"a leader's lock": {func(w *world) {
+		endpoints := w.pair().Endpoints
+		endpoints.Annotations = map[string]string{leaderElection: "{}"}
+		w.server.put(endpoints)
+	}, []string{updateEndpoints}},
+	"no Service":   {func(w *world) { w.server.remove("services", "default", "bar-paris") }, []string{createService}},
+	"no Endpoints": {func(w *world) { w.server.remove("endpoints", "default", "bar-paris") }, []string{createEndpoints}},
+}
+
+func TestEndpointsWithoutSlicesAreMadeAnew(t *testing.T) {
+	for name, test := range forAMoment {
+		t.Run(name, func(t *testing.T) {
+			exporting(t, Options{}, paris, func(w *world) {
+				had := w.pair().Service
+				w.server.setMakesNone(true)
+				test.edit(w)
+				if w.server.slice("default", sliceMade("bar-paris")) != nil {
+					w.server.remove("endpointslices", "default", sliceMade("bar-paris"))
+				}
+				w.wait(900 * time.Millisecond)
+				w.expect(test.writes...)
+				w.wait(200 * time.Millisecond)
+				w.expect(deleteEndpoints, createEndpoints)
+				w.mirrored()
+				// Less and less often, for ever.
+				w.wait(6 * time.Second)
+				w.expect(deleteEndpoints, createEndpoints, deleteEndpoints, createEndpoints)
+				w.wait(time.Hour)
+				w.server.wrote()
+				w.wait(time.Hour)
+				if writes := len(w.server.wrote()); writes < 22 || writes > 26 {
+					w.Errorf("%d writes in an hour, want two every five minutes", writes)
+				}
+
+				w.server.setMakesNone(false)
+				w.wait(2 * lastMadePeriod)
+				w.expect(deleteEndpoints, createEndpoints)
+				w.wait(time.Hour)
+				w.expect()
+				w.mirrored()
+				if now := w.pair().Service; name != "no Service" && now.UID != had.UID {
+					w.Error("the Service became another one")
+				}
+			})
+		})
+	}
+}
+
+func TestEndpointsWithSlicesStay(t *testing.T) {
+	for name, test := range forAMoment {
+		t.Run(name, func(t *testing.T) {
+			exporting(t, Options{}, paris, func(w *world) {
+				test.edit(w)
+				w.wait(time.Hour)
+				w.expect(test.writes...)
+			})
+		})
+	}
+}
+
+// Of no addresses there is nothing to be made.
+func TestEndpointsWithoutAddressesStay(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		w.server.setMakesNone(true)
+		w.remotes["paris"].setGateway(gatewayAt())
+		w.wait(time.Second)
+		w.server.remove("endpointslices", "default", sliceMade("bar-paris"))
+		w.server.wrote()
+		forAMoment["a selector"].edit(w)
+		w.wait(time.Hour)
+		w.expect(updateService)
+	})
+}
+
+// Nothing is asked for mirrors that nobody touches.
+func TestSlicesAreLookedForOnlyInDoubt(t *testing.T) {
+	asked := func(w *world) (n int) {
+		for _, action := range w.server.client.Actions() {
+			if action.Matches("list", "endpointslices") && action.GetNamespace() != "" {
+				n++
+			}
+		}
+		return n
+	}
+	run(t, Options{}, paris, func(w *world) {
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.remotes["paris"].setGateway(gatewayAt("192.0.2.7"))
+		w.wait(time.Hour)
+		if n := asked(w); n != 0 {
+			w.Errorf("it is looked for them %d times", n)
+		}
+		forAMoment["a selector"].edit(w)
+		w.wait(time.Hour)
+		if n := asked(w); n != 1 {
+			w.Errorf("in doubt it is looked for them %d times", n)
+		}
+		w.remotes["paris"].unexport(exportedBar())
+		w.wait(time.Hour)
+		if n := asked(w); n != 1 {
+			w.Errorf("after its end it is looked for them %d times", n)
+		}
+		w.controller.doubts.Range(func(key, _ any) bool {
+			w.Errorf("%v is still in doubt", key)
+			return true
+		})
+	})
+}
