@@ -8,7 +8,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	clientmetrics "k8s.io/client-go/tools/metrics"
-	"k8s.io/client-go/util/workqueue"
 
 	"service-mirror.io/service-mirror/mirror/status"
 	"service-mirror.io/service-mirror/remote"
@@ -97,28 +96,18 @@ func (m *Metrics) wrote(kind, verb string) {
 	}
 }
 
-// queueMetrics gives a queue what it measures itself by.
-type queueMetrics struct{ *Metrics }
-
-func (q queueMetrics) NewDepthMetric(string) workqueue.GaugeMetric       { return q.depth }
-func (q queueMetrics) NewLatencyMetric(string) workqueue.HistogramMetric { return q.latency }
-func (queueMetrics) NewAddsMetric(string) workqueue.CounterMetric        { return unmeasured{} }
-func (queueMetrics) NewWorkDurationMetric(string) workqueue.HistogramMetric {
-	return unmeasured{} // syncs has it
+func (m *Metrics) queued() {
+	if m != nil {
+		m.depth.Inc()
+	}
 }
-func (queueMetrics) NewUnfinishedWorkSecondsMetric(string) workqueue.SettableGaugeMetric {
-	return unmeasured{}
-}
-func (queueMetrics) NewLongestRunningProcessorSecondsMetric(string) workqueue.SettableGaugeMetric {
-	return unmeasured{}
-}
-func (queueMetrics) NewRetriesMetric(string) workqueue.CounterMetric { return unmeasured{} }
 
-type unmeasured struct{}
-
-func (unmeasured) Inc()            {}
-func (unmeasured) Set(float64)     {}
-func (unmeasured) Observe(float64) {}
+func (m *Metrics) taken(waited time.Duration) {
+	if m != nil {
+		m.depth.Dec()
+		m.latency.Observe(waited.Seconds())
+	}
+}
 
 // collector tells how things stand at the moment of a scrape.
 type collector struct {

@@ -21,16 +21,15 @@ type queue struct {
 	lanes *lanes
 }
 
-// newQueue makes a queue that measures itself; metrics may be nil.
+// newQueue makes a queue that measures itself, for one that the workqueue measures wakes the
+// program twice a second; metrics may be nil.
 func newQueue(metrics *Metrics) *queue {
 	lanes := &lanes{
+		metrics: metrics,
 		cluster: map[cache.ObjectName]string{},
-		waiting: map[string]workqueue.Queue[cache.ObjectName]{},
+		waiting: map[string]workqueue.Queue[waiting]{},
 	}
 	config := workqueue.TypedQueueConfig[cache.ObjectName]{Queue: lanes}
-	if metrics != nil {
-		config.Name, config.MetricsProvider = "mirrors", queueMetrics{metrics}
-	}
 	return &queue{
 		TypedRateLimitingInterface: workqueue.NewTypedRateLimitingQueueWithConfig(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](firstRetry, lastRetry),
@@ -53,12 +52,19 @@ func (q *queue) add(cluster string, key cache.ObjectName) {
 // goes into the lane of the remote that last asked for it; where that is not
 // known, as when it is retried, into a lane of its own kind.
 type lanes struct {
+	metrics *Metrics
 	mu      sync.Mutex // assign is called outside of the queue's own lock
 	cluster map[cache.ObjectName]string
 
-	waiting map[string]workqueue.Queue[cache.ObjectName]
+	waiting map[string]workqueue.Queue[waiting]
 	turns   []string // the lanes that are not empty, next first
 	length  int
+}
+
+// waiting is a key in a lane.
+type waiting struct {
+	key   cache.ObjectName
+	since time.Time
 }
 
 func (l *lanes) assign(cluster string, key cache.ObjectName) {
@@ -76,12 +82,13 @@ func (l *lanes) Push(key cache.ObjectName) {
 	cluster := l.cluster[key]
 	lane, ok := l.waiting[cluster]
 	if !ok {
-		lane = workqueue.DefaultQueue[cache.ObjectName]()
+		lane = workqueue.DefaultQueue[waiting]()
 		l.waiting[cluster] = lane
 		l.turns = append(l.turns, cluster)
 	}
-	lane.Push(key)
+	lane.Push(waiting{key, time.Now()})
 	l.length++
+	l.metrics.queued()
 }
 
 func (l *lanes) Len() int {
@@ -96,13 +103,14 @@ func (l *lanes) Pop() cache.ObjectName {
 	cluster := l.turns[0]
 	l.turns = l.turns[1:]
 	lane := l.waiting[cluster]
-	key := lane.Pop()
+	next := lane.Pop()
 	if lane.Len() > 0 {
 		l.turns = append(l.turns, cluster)
 	} else {
 		delete(l.waiting, cluster)
 	}
-	delete(l.cluster, key)
+	delete(l.cluster, next.key)
 	l.length--
-	return key
+	l.metrics.taken(time.Since(next.since))
+	return next.key
 }
