@@ -70,8 +70,8 @@ type Controller struct {
 	working   sync.Map      // cache.ObjectName to time.Time: what is being worked on since when
 	addresses sync.Map      // cache.ObjectName to serviceAddress: what Services under a key have or had
 	leftUnder sync.Map      // cache.ObjectName to Objects: what we made under a stranger's Service and could not take away
-	doubts    sync.Map      // cache.ObjectName to doubt: mirrors that may be without EndpointSlices
 	holds     holds
+	doubts    doubts
 	strangers *strangers
 }
 

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,6 +25,11 @@ const madePeriod = time.Second
 
 // lastMadePeriod is how rarely, if it makes none.
 const lastMadePeriod = 5 * time.Minute
+
+// lookPeriod is the time from one mirror's look to the next one's, where many are in doubt
+// at once: the controller makes 20 EndpointSlices a second by default, and what it has not
+// yet come to is not missing.
+const lookPeriod = 200 * time.Millisecond
 
 // slicesMade are the EndpointSlices that Kubernetes has made of a mirror's Endpoints.
 func (c *Controller) slicesMade(ctx context.Context, key cache.ObjectName) ([]discoveryv1.EndpointSlice, error) {
@@ -52,10 +58,29 @@ func (c *Controller) madeOfAll(ctx context.Context, j job) (bool, error) {
 	return len(missing) == 0, nil
 }
 
-// doubt is that of a mirror which has its Endpoints, but perhaps no EndpointSlices.
+// doubts are the mirrors that have their Endpoints, but perhaps no EndpointSlices.
+type doubts struct {
+	byKey sync.Map // cache.ObjectName to doubt
+	mu    sync.Mutex
+	next  time.Time // when the next mirror may be looked at
+}
+
 type doubt struct {
-	look time.Time // for them
+	look time.Time // when it is looked for its EndpointSlices, or asked for a turn to do so
 	wait time.Duration
+	turn bool // it has one
+}
+
+// turn is when a mirror may be looked at, after those that asked before.
+func (d *doubts) turn() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	turn := time.Now()
+	if turn.Before(d.next) {
+		turn = d.next
+	}
+	d.next = turn.Add(lookPeriod)
+	return turn
 }
 
 // doubtSlices is called when a mirror was for a moment nothing that Kubernetes makes
@@ -64,10 +89,10 @@ type doubt struct {
 // and the deletion of slices that it has forgotten does not have it look again.
 func (c *Controller) doubtSlices(key cache.ObjectName) {
 	wait := madePeriod
-	if before, ok := c.doubts.Load(key); ok {
+	if before, ok := c.doubts.byKey.Load(key); ok {
 		wait = before.(doubt).wait // the Endpoints may have gone because of it
 	}
-	c.doubts.Store(key, doubt{look: time.Now().Add(wait), wait: wait})
+	c.doubts.byKey.Store(key, doubt{look: time.Now().Add(wait), wait: wait})
 }
 
 // isMirrored tells whether Kubernetes makes EndpointSlices of Endpoints, as far as that is
@@ -81,7 +106,7 @@ func isMirrored(endpoints *corev1.Endpoints) bool {
 // remakeEndpoints deletes the Endpoints of a mirror if there are no EndpointSlices of them:
 // they are made again, and the slices with them.
 func (c *Controller) remakeEndpoints(ctx context.Context, found *verdict, j job) {
-	value, ok := c.doubts.Load(j.key)
+	value, ok := c.doubts.byKey.Load(j.key)
 	if !ok {
 		return
 	}
@@ -92,8 +117,16 @@ func (c *Controller) remakeEndpoints(ctx context.Context, found *verdict, j job)
 	}
 	endpoints := c.local.live(j.key).Endpoints
 	if len(Objects{Endpoints: endpoints}.endpoints()) == 0 {
-		c.doubts.CompareAndDelete(j.key, due)
+		c.doubts.byKey.CompareAndDelete(j.key, due)
 		return
+	}
+	if !due.turn {
+		due.turn, due.look = true, c.doubts.turn()
+		c.doubts.byKey.Store(j.key, due)
+		if wait := time.Until(due.look); wait > 0 {
+			found.again(wait)
+			return
+		}
 	}
 	made, err := c.slicesMade(ctx, j.key)
 	if err != nil {
@@ -102,12 +135,12 @@ func (c *Controller) remakeEndpoints(ctx context.Context, found *verdict, j job)
 		return
 	}
 	if len(made) > 0 {
-		c.doubts.CompareAndDelete(j.key, due)
+		c.doubts.byKey.CompareAndDelete(j.key, due)
 		return
 	}
 	klog.FromContext(ctx).Info("Kubernetes has made no EndpointSlices of the mirror's Endpoints, making them anew")
 	next := min(2*due.wait, lastMadePeriod)
-	c.doubts.Store(j.key, doubt{look: time.Now().Add(next), wait: next})
+	c.doubts.byKey.Store(j.key, doubt{look: time.Now().Add(next), wait: next})
 	found.again(next)
 	if err := c.delete(ctx, Objects{Endpoints: endpoints}); err != nil && !apierrors.IsConflict(err) {
 		klog.FromContext(ctx).Error(err, "Cannot make the mirror's Endpoints anew: it is tried again", "after", next)

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -97,37 +98,89 @@ func TestEndpointsWithoutAddressesStay(t *testing.T) {
 	})
 }
 
+// looks counts how often it has been looked for EndpointSlices.
+func looks(w *world) (n int) {
+	for _, action := range w.server.client.Actions() {
+		if action.Matches("list", "endpointslices") && action.GetNamespace() != "" {
+			n++
+		}
+	}
+	return n
+}
+
+func noDoubtIsLeft(w *world) {
+	w.Helper()
+	w.controller.doubts.byKey.Range(func(key, _ any) bool {
+		w.Errorf("%v is still in doubt", key)
+		return true
+	})
+}
+
 // Nothing is asked for mirrors that nobody touches.
 func TestSlicesAreLookedForOnlyInDoubt(t *testing.T) {
-	asked := func(w *world) (n int) {
-		for _, action := range w.server.client.Actions() {
-			if action.Matches("list", "endpointslices") && action.GetNamespace() != "" {
-				n++
-			}
-		}
-		return n
-	}
 	run(t, Options{}, paris, func(w *world) {
 		w.remotes["paris"].export(exportedBar())
 		w.settle()
 		w.remotes["paris"].setGateway(gatewayAt("192.0.2.7"))
 		w.wait(time.Hour)
-		if n := asked(w); n != 0 {
+		if n := looks(w); n != 0 {
 			w.Errorf("it is looked for them %d times", n)
 		}
 		forAMoment["a selector"].edit(w)
 		w.wait(time.Hour)
-		if n := asked(w); n != 1 {
+		if n := looks(w); n != 1 {
 			w.Errorf("in doubt it is looked for them %d times", n)
 		}
 		w.remotes["paris"].unexport(exportedBar())
 		w.wait(time.Hour)
-		if n := asked(w); n != 1 {
+		if n := looks(w); n != 1 {
 			w.Errorf("after its end it is looked for them %d times", n)
 		}
-		w.controller.doubts.Range(func(key, _ any) bool {
-			w.Errorf("%v is still in doubt", key)
-			return true
-		})
+		noDoubtIsLeft(w)
+	})
+}
+
+// Whoever deletes all mirrors at once gives Kubernetes' controller much to do: it is looked
+// for the slices more slowly than it makes them.
+func TestSlicesOfManyAreLookedForInTurn(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		const n = 100
+		for i := range n {
+			w.remotes["paris"].export(named("default", fmt.Sprintf("svc-%d", i)))
+		}
+		w.settle()
+		w.server.wrote()
+		for i := range n {
+			w.server.removePair("default", fmt.Sprintf("svc-%d-paris", i))
+		}
+		w.wait(madePeriod - time.Millisecond)
+		for range 5 {
+			before := looks(w)
+			w.wait(time.Second)
+			if did := looks(w) - before; did < 4 || did > 6 {
+				w.Errorf("%d looks in a second", did)
+			}
+		}
+		w.wait(n * lookPeriod)
+		if all := looks(w); all != n {
+			w.Errorf("%d looks for %d mirrors", all, n)
+		}
+		noDoubtIsLeft(w)
+		if writes := len(w.server.wrote()); writes != 2*n {
+			w.Errorf("%d writes", writes)
+		}
+		// Those that are gone have kept no turn.
+		w.remotes["paris"].export(exportedBar())
+		w.wait(time.Second)
+		for i := range n {
+			w.remotes["paris"].unexport(named("default", fmt.Sprintf("svc-%d", i)))
+		}
+		w.wait(time.Second)
+		before := looks(w)
+		forAMoment["a selector"].edit(w)
+		w.wait(madePeriod + lookPeriod)
+		if looks(w) != before+1 {
+			w.Error("it is not looked for the slices")
+		}
 	})
 }
