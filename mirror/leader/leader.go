@@ -26,10 +26,9 @@ type Election struct {
 	Fence    *Fence
 }
 
-// A leader renews in good time, and gives up before its lease has ended. It renews less
-// often than is usual: that is most of what this program costs at rest.
+// A leader renews in good time, and gives up before its lease has ended.
 func (e Election) renewDeadline() time.Duration { return e.Duration * 2 / 3 }
-func (e Election) retryPeriod() time.Duration   { return e.Duration / 5 }
+func (e Election) retryPeriod() time.Duration   { return e.Duration * 2 / 15 }
 
 // Run calls lead whenever this replica leads, until the context ends; lead's
 // context ends with that, or when the lease is lost. Only when lead has returned

@@ -229,7 +229,7 @@ func TestAnothersLeaseIsNotReleased(t *testing.T) {
 // Others see one renewal a second at most: the fence must not count from a later one.
 func TestFenceCountsFromWhatOthersSee(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const short = 3 * time.Second // renewed every 0.6 s
+		const short = 3 * time.Second // renewed every 0.4 s
 		fence := NewFence(short)
 		lock := &timedLock{fence: fence, Interface: &resourcelock.LeaseLock{LockConfig: resourcelock.ResourceLockConfig{Identity: "a"}}}
 		renew := func() {
@@ -239,9 +239,11 @@ func TestFenceCountsFromWhatOthersSee(t *testing.T) {
 			}
 		}
 		renew() // the bubble's time begins with a whole second
-		wait(600 * time.Millisecond)
+		wait(400 * time.Millisecond)
 		renew()
-		wait(short - 600*time.Millisecond)
+		wait(400 * time.Millisecond)
+		renew()
+		wait(short - 800*time.Millisecond)
 		if fence.isOpen() {
 			t.Error("it is open when another may have taken over")
 		}
