@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -247,8 +248,17 @@ func (s *apiserver) delete(resource string, key cache.ObjectName, preconditions 
 // sliceMade is the name of the EndpointSlice that is made of Endpoints.
 func sliceMade(name string) string { return name + "-made" }
 
-// makeSlice makes the EndpointSlice of Endpoints.
-func (s *apiserver) makeSlice(of *corev1.Endpoints) {
+// makesAfter is how long it takes until that is made.
+const makesAfter = 50 * time.Millisecond
+
+// makeSlice makes the EndpointSlice of Endpoints that are still there.
+func (s *apiserver) makeSlice(uid types.UID, key cache.ObjectName) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	of, ok := s.objects["endpoints"][key].(*corev1.Endpoints)
+	if !ok || of.UID != uid {
+		return
+	}
 	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: of.Namespace, Name: sliceMade(of.Name), Labels: maps.Clone(of.Labels)}}
 	if slice.Labels == nil {
 		slice.Labels = map[string]string{}
@@ -271,7 +281,7 @@ func (s *apiserver) store(resource string, key cache.ObjectName, obj runtime.Obj
 	s.objects[resource][key] = obj
 	s.publish(change{resource: resource, version: s.version, before: before, now: obj})
 	if endpoints, ok := obj.(*corev1.Endpoints); ok && !s.makesNone {
-		s.makeSlice(endpoints)
+		time.AfterFunc(makesAfter, func() { s.makeSlice(endpoints.UID, key) })
 	}
 	return obj.DeepCopyObject()
 }

@@ -270,7 +270,7 @@ func (c *Controller) handleLocal() {
 	c.local.services.Handle(remote.Handler[*corev1.Service]{
 		Added: func(svc *corev1.Service) { c.localChanged(svc) },
 		Updated: func(before, svc *corev1.Service) {
-			if len(before.Spec.Selector) > 0 && len(svc.Spec.Selector) == 0 {
+			if before.UID != svc.UID || len(before.Spec.Selector) > 0 && len(svc.Spec.Selector) == 0 {
 				c.doubtSlices(cache.MetaObjectToName(svc))
 			}
 			if _, was := Owner(before); was || len(clusterOf(svc)) > 0 {
@@ -288,7 +288,7 @@ func (c *Controller) handleLocal() {
 	c.local.endpoints.Handle(remote.Handler[*corev1.Endpoints]{
 		Added: func(endpoints *corev1.Endpoints) { c.localChanged(endpoints) },
 		Updated: func(before, endpoints *corev1.Endpoints) {
-			if !isMirrored(before) && isMirrored(endpoints) {
+			if before.UID != endpoints.UID || !isMirrored(before) && isMirrored(endpoints) {
 				c.doubtSlices(cache.MetaObjectToName(endpoints))
 			}
 			c.localChanged(endpoints)

@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -25,6 +24,10 @@ const madePeriod = time.Second
 
 // lastMadePeriod is how rarely, if it makes none.
 const lastMadePeriod = 5 * time.Minute
+
+// secondLook is how long after it is looked again: on a busy control plane, those that were
+// there may have been about to go.
+const secondLook = 30 * time.Second
 
 // lookPeriod is the time from one mirror's look to the next one's, where many are in doubt
 // at once: the controller makes 20 EndpointSlices a second by default, and what it has not
@@ -66,9 +69,10 @@ type doubts struct {
 }
 
 type doubt struct {
-	look time.Time // when it is looked for its EndpointSlices, or asked for a turn to do so
-	wait time.Duration
-	turn bool // it has one
+	look time.Time     // when it is looked for its EndpointSlices, or asked for a turn to do so
+	wait time.Duration // from one attempt to make the Endpoints anew to the next
+	turn bool          // it has one
+	seen bool          // there were some when it was last looked
 }
 
 // turn is when a mirror may be looked at, after those that asked before.
@@ -88,11 +92,17 @@ func (d *doubts) turn() time.Time {
 // deletion when the mirror is whole again, it finds all of them in its cache and makes none,
 // and the deletion of slices that it has forgotten does not have it look again.
 func (c *Controller) doubtSlices(key cache.ObjectName) {
-	wait := madePeriod
-	if before, ok := c.doubts.byKey.Load(key); ok {
-		wait = before.(doubt).wait // the Endpoints may have gone because of it
+	next := doubt{wait: madePeriod}
+	value, ok := c.doubts.byKey.Load(key)
+	if ok {
+		before := value.(doubt)
+		next.wait, next.turn = before.wait, before.turn // the Endpoints may have gone because of it
 	}
-	c.doubts.byKey.Store(key, doubt{look: time.Now().Add(wait), wait: wait})
+	next.look = time.Now().Add(next.wait)
+	if next.turn && value.(doubt).look.After(next.look) {
+		next.look = value.(doubt).look
+	}
+	c.doubts.byKey.Store(key, next)
 }
 
 // isMirrored tells whether Kubernetes makes EndpointSlices of Endpoints, as far as that is
@@ -103,46 +113,74 @@ func isMirrored(endpoints *corev1.Endpoints) bool {
 	return !skip && !lock
 }
 
-// remakeEndpoints deletes the Endpoints of a mirror if there are no EndpointSlices of them:
-// they are made again, and the slices with them.
+// remakeEndpoints looks for the EndpointSlices of a mirror that is in doubt. If there are
+// none it deletes its Endpoints and makes them again, and Kubernetes the slices.
 func (c *Controller) remakeEndpoints(ctx context.Context, found *verdict, j job) {
 	value, ok := c.doubts.byKey.Load(j.key)
 	if !ok {
 		return
 	}
 	due := value.(doubt)
+	// A newer doubt stays: what raised it brings the key back.
+	become := func(next doubt) bool { return c.doubts.byKey.CompareAndSwap(j.key, due, next) }
+	lookAfter := func(wait time.Duration, next doubt) {
+		next.look = time.Now().Add(wait)
+		become(next)
+		found.again(wait)
+	}
 	if wait := time.Until(due.look); wait > 0 {
 		found.again(wait)
 		return
 	}
-	endpoints := c.local.live(j.key).Endpoints
+	if !j.changes.Empty() { // of what has just been written, or could not be
+		lookAfter(due.wait, due)
+		return
+	}
+	endpoints := j.live.Endpoints
 	if len(Objects{Endpoints: endpoints}.endpoints()) == 0 {
 		c.doubts.byKey.CompareAndDelete(j.key, due)
 		return
 	}
 	if !due.turn {
-		due.turn, due.look = true, c.doubts.turn()
-		c.doubts.byKey.Store(j.key, due)
-		if wait := time.Until(due.look); wait > 0 {
+		next := due
+		next.turn, next.look = true, c.doubts.turn()
+		if wait := time.Until(next.look); !become(next) || wait > 0 {
 			found.again(wait)
 			return
 		}
+		due = next
 	}
 	made, err := c.slicesMade(ctx, j.key)
-	if err != nil {
+	switch {
+	case err != nil:
 		klog.FromContext(ctx).Error(err, "Cannot look whether the mirror has EndpointSlices: it is tried again")
 		found.soon = true
-		return
-	}
-	if len(made) > 0 {
+	case len(made) > 0 && due.seen:
 		c.doubts.byKey.CompareAndDelete(j.key, due)
-		return
+	case len(made) > 0:
+		lookAfter(secondLook, doubt{wait: madePeriod, seen: true})
+	default:
+		wait := min(2*due.wait, lastMadePeriod)
+		lookAfter(wait, doubt{wait: wait})
+		klog.FromContext(ctx).Info("Kubernetes has made no EndpointSlices of the mirror's Endpoints, making them anew")
+		if err := c.remake(ctx, endpoints); err != nil {
+			klog.FromContext(ctx).Error(err, "The mirror's Endpoints are not made anew: it is tried again")
+			found.soon = true
+		}
 	}
-	klog.FromContext(ctx).Info("Kubernetes has made no EndpointSlices of the mirror's Endpoints, making them anew")
-	next := min(2*due.wait, lastMadePeriod)
-	c.doubts.byKey.Store(j.key, doubt{look: time.Now().Add(next), wait: next})
-	found.again(next)
-	if err := c.delete(ctx, Objects{Endpoints: endpoints}); err != nil && !apierrors.IsConflict(err) {
-		klog.FromContext(ctx).Error(err, "Cannot make the mirror's Endpoints anew: it is tried again", "after", next)
+}
+
+// remake makes Endpoints anew, as they are: the gateway may be unknown now.
+func (c *Controller) remake(ctx context.Context, endpoints *corev1.Endpoints) error {
+	if err := c.delete(ctx, Objects{Endpoints: endpoints}); err != nil {
+		return err
 	}
+	again := endpoints.DeepCopy()
+	again.UID, again.ResourceVersion, again.CreationTimestamp = "", "", metav1.Time{}
+	made, err := createOrUpdate(ctx, c.options.Metrics, "Endpoints", c.client.CoreV1().Endpoints(again.Namespace), again, nil)
+	if err != nil {
+		return err
+	}
+	c.local.ownEndpoints.add(trimEndpoints(made))
+	return nil
 }

@@ -5,7 +5,12 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"service-mirror.io/service-mirror/gateway"
 )
 
 // forAMoment are the ways in which a mirror is for a moment nothing that Kubernetes makes
@@ -84,6 +89,125 @@ func TestEndpointsWithSlicesStay(t *testing.T) {
 	}
 }
 
+// On a busy control plane slices that are there may be about to go.
+func TestSlicesThatGoLateAreMissedToo(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		forAMoment["a selector"].edit(w)
+		w.wait(10 * time.Second)
+		w.expect(updateService)
+		w.server.remove("endpointslices", "default", sliceMade("bar-paris"))
+		w.wait(time.Hour)
+		w.expect(deleteEndpoints, createEndpoints)
+	})
+}
+
+// They are made anew as they were: what leads to the gateway may not be known now, and
+// something on them may be another's.
+func TestEndpointsAreMadeAnewAsTheyWere(t *testing.T) {
+	partial := gatewayAt()
+	partial.Partial = true
+	for name, gw := range map[string]*gateway.Gateway{"unknown": nil, "partial": partial} {
+		t.Run(name, func(t *testing.T) {
+			exporting(t, Options{}, paris, func(w *world) {
+				w.remotes["paris"].setGateway(gw)
+				endpoints := w.pair().Endpoints
+				endpoints.Labels["theirs"] = "x"
+				w.server.put(endpoints)
+				w.wait(time.Second)
+				w.server.setMakesNone(true)
+				w.server.remove("endpointslices", "default", sliceMade("bar-paris"))
+				forAMoment["a selector"].edit(w)
+				w.wait(90 * time.Second)
+				w.server.wrote()
+				now := w.pair().Endpoints
+				if now == nil || now.UID == endpoints.UID || text(now.Subsets) != text(endpoints.Subsets) || text(now.Labels) != text(endpoints.Labels) {
+					w.Errorf("they were %s and are %s", text(endpoints), text(now))
+				}
+			})
+		})
+	}
+}
+
+// What has just been written has no slices yet, however long ago the doubt arose.
+func TestNewEndpointsAreNotMadeAnew(t *testing.T) {
+	shop := func() *corev1.Namespace { return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}} }
+	t.Run("namespace made again", func(t *testing.T) {
+		run(t, Options{}, paris, func(w *world) {
+			w.server.put(shop())
+			w.remotes["paris"].export(named("shop", "bar"))
+			w.settle()
+			going, now := shop(), metav1Now()
+			going.DeletionTimestamp = &now
+			w.server.put(going)
+			w.server.removePair("shop", "bar-paris")
+			w.server.remove("namespaces", "", "shop")
+			w.wait(time.Minute)
+			w.server.wrote()
+			w.server.put(shop())
+			w.wait(time.Hour)
+			w.expect(createShopEndpoints, createShopService)
+		})
+	})
+	t.Run("remote known again", func(t *testing.T) {
+		exporting(t, Options{}, paris, func(w *world) {
+			w.remotes["paris"].know(false)
+			w.server.remove("endpoints", "default", "bar-paris")
+			w.wait(time.Minute)
+			w.expect()
+			w.remotes["paris"].know(true)
+			w.wait(time.Hour)
+			w.expect(createEndpoints)
+		})
+	})
+	t.Run("a new leader", func(t *testing.T) {
+		exporting(t, Options{}, paris, func(w *world) {
+			w.stop()
+			w.standsBy = true
+			w.use(Options{}, "paris")
+			w.settle()
+			w.server.removePair("default", "bar-paris")
+			w.wait(time.Minute)
+			w.expect()
+			go w.controller.Lead(w.Context(), time.Second)
+			w.wait(time.Hour)
+			w.expect(createEndpoints, createService)
+		})
+	})
+	t.Run("no Service", func(t *testing.T) {
+		exporting(t, Options{}, paris, func(w *world) {
+			w.server.setMakesNone(true)
+			w.server.setRefuse(refusing("create", "services", forever, apierrors.NewForbidden(corev1.Resource("services"), "bar-paris", errTest)))
+			w.server.removePair("default", "bar-paris")
+			w.wait(time.Hour)
+			for _, write := range w.server.wrote() {
+				if write.what == deleteEndpoints {
+					w.Error("they are deleted though there is no Service")
+				}
+			}
+		})
+	})
+}
+
+// Who makes the same mirrors over and over takes no turns from others.
+func TestOneTurnForEach(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		const n = 10
+		for i := range n {
+			w.remotes["paris"].export(named("default", fmt.Sprintf("svc-%d", i)))
+		}
+		w.settle()
+		for range 600 {
+			for i := range n {
+				w.server.remove("endpoints", "default", fmt.Sprintf("svc-%d-paris", i))
+			}
+			w.wait(madePeriod + 100*time.Millisecond)
+		}
+		if wait := time.Until(w.controller.doubts.next); wait > n*lookPeriod {
+			w.Errorf("the next turn is in %v", wait)
+		}
+	})
+}
+
 // Of no addresses there is nothing to be made.
 func TestEndpointsWithoutAddressesStay(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
@@ -128,12 +252,12 @@ func TestSlicesAreLookedForOnlyInDoubt(t *testing.T) {
 		}
 		forAMoment["a selector"].edit(w)
 		w.wait(time.Hour)
-		if n := looks(w); n != 1 {
+		if n := looks(w); n != 2 {
 			w.Errorf("in doubt it is looked for them %d times", n)
 		}
 		w.remotes["paris"].unexport(exportedBar())
 		w.wait(time.Hour)
-		if n := looks(w); n != 1 {
+		if n := looks(w); n != 2 {
 			w.Errorf("after its end it is looked for them %d times", n)
 		}
 		noDoubtIsLeft(w)
@@ -161,8 +285,8 @@ func TestSlicesOfManyAreLookedForInTurn(t *testing.T) {
 				w.Errorf("%d looks in a second", did)
 			}
 		}
-		w.wait(n * lookPeriod)
-		if all := looks(w); all != n {
+		w.wait(2*n*lookPeriod + secondLook)
+		if all := looks(w); all != 2*n {
 			w.Errorf("%d looks for %d mirrors", all, n)
 		}
 		noDoubtIsLeft(w)
