@@ -79,12 +79,16 @@ type doubt struct {
 func (d *doubts) turn() time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	turn := time.Now()
-	if turn.Before(d.next) {
-		turn = d.next
-	}
+	turn := later(time.Now(), d.next)
 	d.next = turn.Add(lookPeriod)
 	return turn
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // doubtSlices is called when a mirror was for a moment nothing that Kubernetes makes
@@ -93,15 +97,15 @@ func (d *doubts) turn() time.Time {
 // and the deletion of slices that it has forgotten does not have it look again.
 func (c *Controller) doubtSlices(key cache.ObjectName) {
 	next := doubt{wait: madePeriod}
-	value, ok := c.doubts.byKey.Load(key)
-	if ok {
-		before := value.(doubt)
-		next.wait, next.turn = before.wait, before.turn // the Endpoints may have gone because of it
+	if before, ok := c.doubts.byKey.Load(key); ok {
+		next = before.(doubt) // it keeps its turn, and its wait: the Endpoints may have gone because of it
 	}
-	next.look = time.Now().Add(next.wait)
-	if next.turn && value.(doubt).look.After(next.look) {
-		next.look = value.(doubt).look
+	if soon := time.Now().Add(next.wait); next.turn {
+		next.look = later(next.look, soon)
+	} else {
+		next.look = soon
 	}
+	next.seen = false
 	c.doubts.byKey.Store(key, next)
 }
 
@@ -128,12 +132,14 @@ func (c *Controller) remakeEndpoints(ctx context.Context, found *verdict, j job)
 		become(next)
 		found.again(wait)
 	}
-	if wait := time.Until(due.look); wait > 0 {
-		found.again(wait)
+	if !j.changes.Empty() { // nothing can have been made yet; what was written brings the key back
+		next := due
+		next.look = later(due.look, time.Now().Add(due.wait))
+		become(next)
 		return
 	}
-	if !j.changes.Empty() { // of what has just been written, or could not be
-		lookAfter(due.wait, due)
+	if wait := time.Until(due.look); wait > 0 {
+		found.again(wait)
 		return
 	}
 	endpoints := j.live.Endpoints

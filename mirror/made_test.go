@@ -188,6 +188,22 @@ func TestNewEndpointsAreNotMadeAnew(t *testing.T) {
 	})
 }
 
+// A stranger's Endpoints that took the place of ours are tried as rarely as any.
+func TestStrangersEndpointsAreNoDoubt(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		theirs := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris"}}
+		w.server.hold(true)
+		w.server.remove("endpoints", "default", "bar-paris")
+		w.server.put(theirs)
+		w.server.hold(false)
+		w.wait(time.Hour)
+		most := int(time.Hour / strangerPeriod)
+		if tries := len(w.server.wrote()); tries < most-1 || tries > most+1 {
+			w.Errorf("%d tries in an hour, want one every %v", tries, strangerPeriod)
+		}
+	})
+}
+
 // Who makes the same mirrors over and over takes no turns from others.
 func TestOneTurnForEach(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
