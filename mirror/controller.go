@@ -270,17 +270,17 @@ func (c *Controller) handleLocal() {
 	c.local.services.Handle(remote.Handler[*corev1.Service]{
 		Added: func(svc *corev1.Service) { c.localChanged(svc) },
 		Updated: func(before, svc *corev1.Service) {
-			if before.UID != svc.UID || len(before.Spec.Selector) > 0 && len(svc.Spec.Selector) == 0 {
-				c.doubtSlices(cache.MetaObjectToName(svc))
-			}
 			if _, was := Owner(before); was || len(clusterOf(svc)) > 0 {
+				if before.UID != svc.UID || len(before.Spec.Selector) > 0 && len(svc.Spec.Selector) == 0 {
+					c.doubts.raise(cache.MetaObjectToName(svc))
+				}
 				c.localChanged(svc)
 			}
 		},
 		Deleted: func(key cache.ObjectName, last *corev1.Service) {
 			if last != nil && c.concerns(last) {
 				c.addresses.Store(key, addressOf(last, time.Now()))
-				c.doubtSlices(key)
+				c.doubts.raise(key)
 			}
 			c.queue.Add(key)
 		},
@@ -289,12 +289,12 @@ func (c *Controller) handleLocal() {
 		Added: func(endpoints *corev1.Endpoints) { c.localChanged(endpoints) },
 		Updated: func(before, endpoints *corev1.Endpoints) {
 			if before.UID != endpoints.UID || !isMirrored(before) && isMirrored(endpoints) {
-				c.doubtSlices(cache.MetaObjectToName(endpoints))
+				c.doubts.raise(cache.MetaObjectToName(endpoints))
 			}
 			c.localChanged(endpoints)
 		},
 		Deleted: func(key cache.ObjectName, _ *corev1.Endpoints) {
-			c.doubtSlices(key)
+			c.doubts.raise(key)
 			c.queue.Add(key)
 		},
 	})

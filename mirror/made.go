@@ -91,13 +91,13 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// doubtSlices is called when a mirror was for a moment nothing that Kubernetes makes
+// raise is called when a mirror was for a moment nothing that Kubernetes makes
 // EndpointSlices of. Its controller deletes and forgets them then. Has it not heard of that
 // deletion when the mirror is whole again, it finds all of them in its cache and makes none,
 // and the deletion of slices that it has forgotten does not have it look again.
-func (c *Controller) doubtSlices(key cache.ObjectName) {
+func (d *doubts) raise(key cache.ObjectName) {
 	next := doubt{wait: madePeriod}
-	if before, ok := c.doubts.byKey.Load(key); ok {
+	if before, ok := d.byKey.Load(key); ok {
 		next = before.(doubt) // it keeps its turn, and its wait: the Endpoints may have gone because of it
 	}
 	if soon := time.Now().Add(next.wait); next.turn {
@@ -106,8 +106,11 @@ func (c *Controller) doubtSlices(key cache.ObjectName) {
 		next.look = soon
 	}
 	next.seen = false
-	c.doubts.byKey.Store(key, next)
+	d.byKey.Store(key, next)
 }
+
+// clear is for a mirror that is wanted no more.
+func (d *doubts) clear(key cache.ObjectName) { d.byKey.Delete(key) }
 
 // isMirrored tells whether Kubernetes makes EndpointSlices of Endpoints, as far as that is
 // up to them.
@@ -174,19 +177,4 @@ func (c *Controller) remakeEndpoints(ctx context.Context, found *verdict, j job)
 			found.soon = true
 		}
 	}
-}
-
-// remake makes Endpoints anew, as they are: the gateway may be unknown now.
-func (c *Controller) remake(ctx context.Context, endpoints *corev1.Endpoints) error {
-	if err := c.delete(ctx, Objects{Endpoints: endpoints}); err != nil {
-		return err
-	}
-	again := endpoints.DeepCopy()
-	again.UID, again.ResourceVersion, again.CreationTimestamp = "", "", metav1.Time{}
-	made, err := createOrUpdate(ctx, c.options.Metrics, "Endpoints", c.client.CoreV1().Endpoints(again.Namespace), again, nil)
-	if err != nil {
-		return err
-	}
-	c.local.ownEndpoints.add(trimEndpoints(made))
-	return nil
 }

@@ -99,7 +99,7 @@ func (c *Controller) decide(key cache.ObjectName) (found verdict, j *job) {
 			// it, Endpoints included, is theirs.
 			c.conflicts(&found, claims.sources, serviceTaken)
 			c.addresses.Delete(key)
-			c.doubts.byKey.Delete(key)
+			c.doubts.clear(key)
 			return found, c.removeLeftUnder(key)
 		}
 		c.leftUnder.Delete(key)
@@ -167,7 +167,7 @@ func (c *Controller) remove(key cache.ObjectName, live Objects, claims claims) *
 		}
 	}
 	c.holds.clear(key)
-	c.doubts.byKey.Delete(key)
+	c.doubts.clear(key)
 	return &job{key: key, live: live, changes: Diff(live, Objects{})}
 }
 

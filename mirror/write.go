@@ -183,6 +183,21 @@ func (c *Controller) delete(ctx context.Context, gone Objects) error {
 	return nil
 }
 
+// remake makes Endpoints anew, as they are: the gateway may be unknown now.
+func (c *Controller) remake(ctx context.Context, endpoints *corev1.Endpoints) error {
+	if err := c.delete(ctx, Objects{Endpoints: endpoints}); err != nil {
+		return err
+	}
+	again := endpoints.DeepCopy()
+	again.UID, again.ResourceVersion, again.CreationTimestamp = "", "", metav1.Time{}
+	made, err := createOrUpdate(ctx, c.options.Metrics, "Endpoints", c.client.CoreV1().Endpoints(again.Namespace), again, nil)
+	if err != nil {
+		return err
+	}
+	c.local.ownEndpoints.add(trimEndpoints(made))
+	return nil
+}
+
 func exactly(obj metav1.Object) metav1.DeleteOptions {
 	uid, version := obj.GetUID(), obj.GetResourceVersion()
 	return metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}}
