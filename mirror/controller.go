@@ -109,12 +109,12 @@ func (c *Controller) Add(r Remote) {
 // Hooks is what a remote of this name must be given.
 func (c *Controller) Hooks(cluster string) remote.Hooks {
 	return remote.Hooks{
-		Indexes: indexes,
-		Trim:    c.options.TrimExported,
-		Changed: c.exportChanged,
-		Resync:  c.resync,
-		Accept:  c.accept,
-		Told:    c.options.Events.remote,
+		Indexes:   indexes,
+		Trim:      c.options.TrimExported,
+		Changed:   c.exportChanged,
+		Resync:    c.resync,
+		Accept:    c.accept,
+		OnProblem: c.options.Events.remote,
 	}
 }
 
@@ -141,7 +141,7 @@ func (c *Controller) exportChanged(cluster string, before, after *corev1.Service
 		had, has = had.Difference(has), has.Difference(had)
 	}
 	for claim := range had.Union(has) {
-		if !had.Has(claim) && view.Services.Eldest(byClaim, claim) != self {
+		if !had.Has(claim) && view.Services.Oldest(byClaim, claim) != self {
 			continue // whoever has it keeps it
 		}
 		for _, rival := range view.Services.NamesByIndex(byClaim, claim) {

@@ -93,7 +93,7 @@ func TestEventsOfARemote(t *testing.T) {
 	pod := &corev1.ObjectReference{Kind: "Pod", Namespace: "sm", Name: "sm-1"}
 	events, recorder := recording(pod)
 	run(t, Options{Events: events}, paris, func(w *world) {
-		told := w.remotes["paris"].hooks.Told
+		told := w.remotes["paris"].hooks.OnProblem
 		told("paris", remote.Problem{Part: "kubeconfig", Cause: "no such file"})
 		expectEvents(w.T, recorder) // another replica leads, and tells it
 		w.remotes["paris"].problems = []remote.Problem{{Part: "gateway a/b", Cause: "no address; and more"}}

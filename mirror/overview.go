@@ -98,7 +98,7 @@ func (c *Controller) leftRow(cluster string, key cache.ObjectName, svc *corev1.S
 	row.Source = svc.Annotations[RemoteServiceAnnotation]
 	row.State = status.Orphan
 	if r := c.remote(cluster); r != nil {
-		if view, ok := r.View(); !ok || !view.Watches(key.Namespace) {
+		if view, ok := r.View(); !ok || !view.Knows(key.Namespace) {
 			row.State = status.Mirrored // as far as is known
 		}
 	}

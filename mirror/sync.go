@@ -217,10 +217,10 @@ func (c *Controller) claims(key cache.ObjectName) claims {
 		if !ok {
 			continue
 		}
-		known := view.Watches(key.Namespace)
+		known := view.Knows(key.Namespace)
 		if svc := view.Services.Get(exportedAs(r.Name(), key)); svc != nil {
 			source := Source{Cluster: r.Name(), UID: view.UID, Service: svc, Holder: func(claim string) cache.ObjectName {
-				return view.Services.Eldest(byClaim, claim)
+				return view.Services.Oldest(byClaim, claim)
 			}}
 			source.Gateway, source.NoGateway = view.Gateways.For(svc)
 			if refusal := c.options.Refuse(source); refusal != nil {

@@ -228,7 +228,7 @@ func (r *fakeRemote) setGateway(gw *gateway.Gateway) {
 func (r *fakeRemote) export(svc *corev1.Service) {
 	before := r.services.Get(cache.MetaObjectToName(svc))
 	after := r.hooks.Trim(svc.DeepCopy())
-	must(r.services.GetIndexer().Add(remote.Pack(after)))
+	must(r.services.GetIndexer().Add(remote.Encode(after)))
 	r.hooks.Changed(r.name, before, after)
 }
 

@@ -30,7 +30,7 @@ func NewListWatch[L runtime.Object](objects Lister[L], narrow func(*metav1.ListO
 	}
 }
 
-// Informer keeps the objects of a ListWatch, packed. It never resyncs: what
+// Informer keeps the objects of a ListWatch, encoded. It never resyncs: what
 // changes nothing is no event.
 type Informer[T Object] struct {
 	cache.SharedIndexInformer
@@ -43,7 +43,7 @@ func NewInformer[T Object](lw *ListWatch, example T, trim func(T) T) *Informer[T
 	informer := cache.NewSharedIndexInformer(lw, example, 0, cache.Indexers{})
 	must(informer.SetTransform(func(obj any) (any, error) {
 		if typed, ok := obj.(T); ok {
-			return Pack(trim(typed)), nil
+			return Encode(trim(typed)), nil
 		}
 		return obj, nil
 	}))
@@ -61,14 +61,14 @@ type Handler[T Object] struct {
 // Handle adds a handler to an informer that has not ended.
 func (i *Informer[T]) Handle(handler Handler[T]) {
 	_, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { handler.Added(i.unpack(obj)) },
-		UpdateFunc: func(before, after any) { handler.Updated(i.unpack(before), i.unpack(after)) },
+		AddFunc:    func(obj any) { handler.Added(i.decode(obj)) },
+		UpdateFunc: func(before, after any) { handler.Updated(i.decode(before), i.decode(after)) },
 		DeleteFunc: func(obj any) {
 			if missed, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-				handler.Deleted(nameOf(missed.Key), i.unpack(missed.Obj))
+				handler.Deleted(nameOf(missed.Key), i.decode(missed.Obj))
 				return
 			}
-			last := i.unpack(obj)
+			last := i.decode(obj)
 			handler.Deleted(cache.MetaObjectToName(last), last)
 		},
 	})
@@ -77,46 +77,46 @@ func (i *Informer[T]) Handle(handler Handler[T]) {
 
 // Index adds an index, by the values that an object has.
 func (i *Informer[T]) Index(name string, values func(T) []string) {
-	must(i.AddIndexers(cache.Indexers{name: func(obj any) ([]string, error) { return values(i.unpack(obj)), nil }}))
+	must(i.AddIndexers(cache.Indexers{name: func(obj any) ([]string, error) { return values(i.decode(obj)), nil }}))
 }
 
 // Get reads one object; nil where there is none.
 func (i *Informer[T]) Get(key cache.ObjectName) T {
 	obj, _, _ := i.GetIndexer().GetByKey(key.String())
-	return i.unpack(obj)
+	return i.decode(obj)
 }
 
 // ByIndex reads the objects that have a value in an index.
 func (i *Informer[T]) ByIndex(name, value string) []T {
 	found, err := i.GetIndexer().ByIndex(name, value)
 	must(err)
-	return i.unpackAll(found)
+	return i.decodeAll(found)
 }
 
 // indexed are the objects that have a value in an index, as they are kept.
-func (i *Informer[T]) indexed(name, value string) []*packed {
+func (i *Informer[T]) indexed(name, value string) []*encoded {
 	found, err := i.GetIndexer().ByIndex(name, value)
 	must(err)
-	all := make([]*packed, len(found))
+	all := make([]*encoded, len(found))
 	for n, obj := range found {
-		all[n] = obj.(*packed)
+		all[n] = obj.(*encoded)
 	}
 	return all
 }
 
 // All reads all objects.
-func (i *Informer[T]) All() []T { return i.unpackAll(i.GetIndexer().List()) }
+func (i *Informer[T]) All() []T { return i.decodeAll(i.GetIndexer().List()) }
 
-func (i *Informer[T]) unpackAll(packed []any) []T {
-	all := make([]T, 0, len(packed))
-	for _, obj := range packed {
-		all = append(all, i.unpack(obj))
+func (i *Informer[T]) decodeAll(objs []any) []T {
+	all := make([]T, 0, len(objs))
+	for _, obj := range objs {
+		all = append(all, i.decode(obj))
 	}
 	return all
 }
 
-func (i *Informer[T]) unpack(obj any) T {
-	p, ok := obj.(*packed)
+func (i *Informer[T]) decode(obj any) T {
+	p, ok := obj.(*encoded)
 	if !ok {
 		var none T
 		return none

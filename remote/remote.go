@@ -1,4 +1,4 @@
-// Package remote knows one remote cluster: from its kubeconfig, read again when
+// Encodeage remote knows one remote cluster: from its kubeconfig, read again when
 // it changes, to a cache of its exported Services and of its gateway Service,
 // and how it fares. It reads and never writes; what is made of the Services is
 // not its business.
@@ -44,8 +44,8 @@ type Hooks struct {
 	// Accept tells whether the cluster of this UID (empty: it may not be read) is
 	// the one that the remote's mirrors are of.
 	Accept func(ctx context.Context, spec Spec, uid types.UID) error
-	// Told is called of each problem that comes, or is over.
-	Told func(cluster string, problem Problem)
+	// OnProblem is called of each problem that comes, or is over.
+	OnProblem func(cluster string, problem Problem)
 }
 
 // View is what is known of a remote cluster.
@@ -57,8 +57,8 @@ type View struct {
 	Namespaces []string
 }
 
-// Watches tells whether the exports of a namespace are known.
-func (v View) Watches(namespace string) bool {
+// Knows tells whether the exports of a namespace are known.
+func (v View) Knows(namespace string) bool {
 	return len(v.Namespaces) == 0 || slices.Contains(v.Namespaces, namespace)
 }
 
@@ -100,10 +100,10 @@ func (s Services) NamesByIndex(index, value string) []cache.ObjectName {
 	return all
 }
 
-// Eldest is the name of the one that was made first of those that have a value in an
+// Oldest is the name of the one that was made first of those that have a value in an
 // index, the first by name where that was in the same second; zero if none has it.
-func (s Services) Eldest(index, value string) (name cache.ObjectName) {
-	var all []*packed
+func (s Services) Oldest(index, value string) (name cache.ObjectName) {
+	var all []*encoded
 	for _, part := range s {
 		all = append(all, part.indexed(index, value)...)
 	}
@@ -191,9 +191,9 @@ func ClusterOf(ctx context.Context) string {
 
 // Run connects and stays connected until the context ends.
 func (r *Remote) Run(ctx context.Context) {
-	r.state.told = func(p Problem) {
-		if r.hooks.Told != nil {
-			r.hooks.Told(r.spec.Name, p)
+	r.state.onProblem = func(p Problem) {
+		if r.hooks.OnProblem != nil {
+			r.hooks.OnProblem(r.spec.Name, p)
 		}
 	}
 	r.state.logger = klog.LoggerWithValues(klog.FromContext(ctx), "cluster", r.spec.Name)

@@ -11,14 +11,14 @@ import (
 
 // The eldest is the first one made, of all namespaces that are watched; of two that
 // were made in one second the first by name.
-func TestEldest(t *testing.T) {
+func TestOldest(t *testing.T) {
 	const byTeam = "team"
 	part := func(all ...*corev1.Service) *Informer[*corev1.Service] {
 		lw := NewListWatch(fake.NewSimpleClientset().CoreV1().Services(""), func(*metav1.ListOptions) {})
 		informer := NewInformer(lw, &corev1.Service{}, func(svc *corev1.Service) *corev1.Service { return svc })
 		informer.Index(byTeam, func(svc *corev1.Service) []string { return []string{svc.Labels["team"]} })
 		for _, svc := range all {
-			must(informer.GetIndexer().Add(Pack(svc)))
+			must(informer.GetIndexer().Add(Encode(svc)))
 		}
 		return informer
 	}
@@ -37,7 +37,7 @@ func TestEldest(t *testing.T) {
 		"green": cache.NewObjectName("b", "a"),
 		"none":  {},
 	} {
-		if got := services.Eldest(byTeam, team); got != want {
+		if got := services.Oldest(byTeam, team); got != want {
 			t.Errorf("of %s: got %v, want %v", team, got, want)
 		}
 	}

@@ -16,8 +16,8 @@ import (
 // logged when it comes, when its cause changes and when it is over: not at each
 // try.
 type state struct {
-	logger klog.Logger
-	told   func(Problem) // of what is logged
+	logger    klog.Logger
+	onProblem func(Problem) // of what is logged
 
 	mu     sync.Mutex
 	causes map[string]string
@@ -79,14 +79,14 @@ func (s *state) report(part string, err error) {
 	case err == nil && failing:
 		delete(s.causes, part)
 		s.logger.Info("Remote is well again", "part", part, "wasFailingWith", before)
-		s.told(Problem{Part: part})
+		s.onProblem(Problem{Part: part})
 	case err != nil && (!failing || before != cause):
 		if s.causes == nil {
 			s.causes = map[string]string{}
 		}
 		s.causes[part] = cause
 		s.logger.Info("Remote is not well; what is known of it stays", "part", part, "err", strings.ReplaceAll(fmt.Sprintf("%.1000v", err), "\n", "; "))
-		s.told(Problem{Part: part, Cause: cause})
+		s.onProblem(Problem{Part: part, Cause: cause})
 	}
 }
 

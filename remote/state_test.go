@@ -62,7 +62,7 @@ func TestStateLogsEachFailureOnce(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var log logBuffer
-			s := state{logger: log.logger(), told: func(Problem) {}}
+			s := state{logger: log.logger(), onProblem: func(Problem) {}}
 			for _, err := range test.reports {
 				s.report("a", err)
 			}
@@ -75,7 +75,7 @@ func TestStateLogsEachFailureOnce(t *testing.T) {
 
 func TestStateTellsPartsApart(t *testing.T) {
 	var log logBuffer
-	s := state{logger: log.logger(), told: func(Problem) {}}
+	s := state{logger: log.logger(), onProblem: func(Problem) {}}
 	failure := errors.New("forbidden")
 	s.report("a", failure)
 	s.report("b", failure)
@@ -102,7 +102,7 @@ func TestCauses(t *testing.T) {
 		{partExports, errors.New("exec: executable x not found\n\nIt looks like a hint"), "exec: executable x not found", ExportsProblem},
 	} {
 		var told Problem
-		s := state{logger: new(logBuffer).logger(), told: func(p Problem) { told = p }}
+		s := state{logger: new(logBuffer).logger(), onProblem: func(p Problem) { told = p }}
 		s.report(test.part, test.err)
 		problems, _, _ := s.now()
 		if want := (Problem{test.part, test.cause}); told != want || len(problems) != 1 || problems[0] != want || told.Kind() != test.kind {

@@ -18,25 +18,25 @@ type Object interface {
 	Unmarshal([]byte) error
 }
 
-// packed is an object as the bytes of its protobuf encoding. As a struct it takes
+// encoded is an object as the bytes of its protobuf encoding. As a struct it takes
 // four times as much: most of its fields are empty, and each of its maps has room
 // for eight. A cache is read seldom, and one object at a time.
-type packed struct {
+type encoded struct {
 	name    string // NAMESPACE/NAME, or NAME
 	version string
 	made    int64 // when it was created, in seconds since 1970
 	data    []byte
 }
 
-// Pack makes of an object what a cache keeps.
-func Pack[T Object](obj T) any {
+// Encode makes of an object what a cache keeps.
+func Encode[T Object](obj T) any {
 	data, err := obj.Marshal()
 	must(err)
-	return &packed{cache.MetaObjectToName(obj).String(), obj.GetResourceVersion(), obj.GetCreationTimestamp().Unix(), data}
+	return &encoded{cache.MetaObjectToName(obj).String(), obj.GetResourceVersion(), obj.GetCreationTimestamp().Unix(), data}
 }
 
 // GetObjectMeta has client-go find what it looks for in each object of a cache.
-func (p *packed) GetObjectMeta() metav1.Object {
+func (p *encoded) GetObjectMeta() metav1.Object {
 	name := nameOf(p.name)
 	return &metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name, ResourceVersion: p.version}
 }
@@ -52,6 +52,6 @@ func nameOf(key string) cache.ObjectName {
 }
 
 // compareAge orders by age; of two that were made in one second, by name.
-func compareAge(a, b *packed) int {
+func compareAge(a, b *encoded) int {
 	return cmp.Or(cmp.Compare(a.made, b.made), strings.Compare(a.name, b.name))
 }
