@@ -106,22 +106,28 @@ func (w *Watch) probe(ctx context.Context, target netip.AddrPort, _ <-chan struc
 	probe := w.options.Probe
 	for {
 		err := w.ask(ctx, target)
-		w.mu.Lock()
-		if ctx.Err() == nil {
-			known := w.health[target]
-			if known == nil {
-				known = &tally{health: Unasked}
-				w.health[target] = known
+		w.update(func() bool {
+			if ctx.Err() == nil {
+				w.count(target, err)
 			}
-			before := known.health
-			if known.add(err, probe.Threshold); known.health != before {
-				w.publish()
-			}
-		}
-		w.mu.Unlock()
+			return false
+		})
 		if !sleep(ctx, wait.Jitter(probe.Period, 0.1), nil) {
 			return
 		}
+	}
+}
+
+// count adds what came of a probe. w.mu is held.
+func (w *Watch) count(target netip.AddrPort, err error) {
+	known := w.health[target]
+	if known == nil {
+		known = &tally{health: Unasked}
+		w.health[target] = known
+	}
+	before := known.health
+	if known.add(err, w.options.Probe.Threshold); known.health != before {
+		w.publish()
 	}
 }
 
