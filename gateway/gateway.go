@@ -36,13 +36,14 @@ const (
 
 // Gateway is the entrance of a remote cluster.
 type Gateway struct {
-	Addresses []Address            // sorted, unique, fit to be written into Endpoints
-	Partial   bool                 // not all addresses are known yet: those that live Endpoints have stay too, if Keeps
-	Ports     []corev1.ServicePort // what the gateway listens on
-	Port      string               // name or number of the only port to use; empty: choose by the port rule
-	Static    bool                 // Ports is what the flags say, not what a Service has
-	Reserved  Reserved             // ports that serve one Service alone
-	Linkerd   Linkerd              // zero: the gateway is not Linkerd's
+	Addresses []Address             // sorted, unique, fit to be written into Endpoints
+	Partial   bool                  // not all addresses are known yet: those that live Endpoints have stay too, if Keeps
+	Ports     []corev1.ServicePort  // what the gateway listens on
+	Port      string                // name or number of the only port to use; empty: choose by the port rule
+	Static    bool                  // Ports is what the flags say, not what a Service has
+	Unserved  map[PortNumber]string // ports that the load balancer does not serve, with the reason
+	Reserved  Reserved              // ports that serve one Service alone
+	Linkerd   Linkerd               // zero: the gateway is not Linkerd's
 
 	keeps func(netip.Addr) bool // nil: all
 }
@@ -85,7 +86,7 @@ func (g *Gateway) Equal(other *Gateway) bool {
 	}
 	return g.Port == other.Port && g.Partial == other.Partial && g.Static == other.Static && g.Linkerd == other.Linkerd &&
 		slices.Equal(g.Addresses, other.Addresses) &&
-		equality.Semantic.DeepEqual(g.Ports, other.Ports) && maps.Equal(g.Reserved, other.Reserved)
+		equality.Semantic.DeepEqual(g.Ports, other.Ports) && maps.Equal(g.Unserved, other.Unserved) && maps.Equal(g.Reserved, other.Reserved)
 }
 
 // Config is what the operator says of one gateway of a remote.
@@ -178,13 +179,15 @@ func (c Config) Read(svc *corev1.Service, filter Filter) (Entrance, error) {
 		}
 	}
 	texts, hostnames := addressTexts(c.Addresses), c.Hostnames
+	var problems []error
 	if !c.overrides() {
 		texts, hostnames = Ingress(svc)
 		if len(texts)+len(hostnames) == 0 {
 			return entrance, noAddress(svc)
 		}
+		entrance.gateway.Unserved = unserved(svc)
+		problems = entrance.gateway.portErrors()
 	}
-	var problems []error
 	for _, text := range texts {
 		addr, err := netip.ParseAddr(text)
 		if err != nil {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,22 +63,27 @@ func (p Probe) Validate() error {
 	return errors.Join(wrong...)
 }
 
-// Target is the port that is probed.
+// Target is the port that is probed. One that the load balancer does not serve is
+// probed only if it is configured: its failure says nothing of the others.
 func (p Probe) Target(gw *Gateway) (uint16, error) {
-	want := p.Port
-	if want == "" {
-		want = gw.Port
-	}
+	want := cmp.Or(p.Port, gw.Port)
 	if n, numeric := number(want); numeric {
 		return uint16(n), nil
 	}
 	var fit []int32
 	for _, port := range gw.Ports {
-		if protocol(port) == corev1.ProtocolTCP && (want == "" || port.Name == want) {
+		fits := want == port.Name
+		if want == "" {
+			fits = gw.portError(PortNumber{port.Port, protocol(port)}) == nil
+		}
+		if fits && protocol(port) == corev1.ProtocolTCP {
 			fit = append(fit, port.Port)
 		}
 	}
-	if len(fit) == 0 {
+	switch {
+	case len(fit) == 0 && want == "":
+		return 0, fmt.Errorf("there is no TCP port to probe: the gateway has %s", gw.list())
+	case len(fit) == 0:
 		return 0, fmt.Errorf("there is no TCP port %q to probe: the gateway has %s", want, gw.list())
 	}
 	return uint16(slices.Min(fit)), nil

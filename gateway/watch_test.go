@@ -429,9 +429,14 @@ func TestProbePort(t *testing.T) {
 		probe   string
 		only    string
 		ports   []corev1.ServicePort
+		failed  int32 // a port that the load balancer does not serve
 		want    uint16
 		wantErr string
 	}{
+		{ports: web, failed: 80, want: 443},
+		{ports: web, failed: 80, only: "http", want: 80},
+		{ports: []corev1.ServicePort{port("", 80, tcp, "")}, failed: 80, wantErr: "there is no TCP port to probe: the gateway has 80/TCP"},
+		{ports: web[:1], failed: 80, wantErr: "there is no TCP port to probe: the gateway has http (80/TCP)"},
 		{ports: web, want: 80},
 		{ports: []corev1.ServicePort{port("dns", 53, udp, ""), port("b", 443, tcp, ""), port("a", 81, tcp, "")}, want: 81},
 		{only: "https", ports: web, want: 443},
@@ -441,7 +446,7 @@ func TestProbePort(t *testing.T) {
 		{probe: "x", ports: web, wantErr: `there is no TCP port "x" to probe: the gateway has http (80/TCP), https (443/TCP)`},
 		{ports: []corev1.ServicePort{port("dns", 53, udp, "")}, wantErr: "no TCP port"},
 	} {
-		got, err := Probe{Port: test.probe}.Target(&Gateway{Ports: test.ports, Port: test.only})
+		got, err := Probe{Port: test.probe}.Target(&Gateway{Ports: test.ports, Port: test.only, Unserved: map[PortNumber]string{{test.failed, tcp}: "X"}})
 		if got != test.want {
 			t.Errorf("%+v: got %d", test, got)
 		}
