@@ -22,7 +22,7 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.StringVar(&raw.Gateway, "gateway", "", "gateway Service `NS/NAME` of the remotes that name none")
 	f.StringVar(&raw.Port, "gateway-port", "", "`NAME|NUMBER` of the gateway port that all traffic goes to, for the remotes that name none (default: chosen for each port by name, protocol and number)")
 	f.StringSliceVar(&raw.deny, "gateway-deny", nil, "`CIDR,…` of addresses that no gateway may have, besides this cluster's own and those that lead nowhere")
-	f.StringSliceVar(&raw.allow, "gateway-allow", nil, "`CIDR,…` of the only addresses that gateways may have")
+	f.StringSliceVar(&raw.allow, "gateway-allow", nil, "`CIDR,…` of the only addresses that gateways may have, this cluster's own included where a CIDR has them")
 	f.StringVar(&raw.Domain, "cluster-domain", "cluster.local", "DNS `DOMAIN` of this cluster, under which no gateway may have its hostname, and of the remotes that name no other")
 	f.DurationVar(&raw.options.Refresh, "dns-refresh", 30*time.Second, "`DURATION` after which a gateway's hostname is resolved again, at least 1s")
 	f.StringVar(&raw.dnsServer, "dns-server", "", "`ADDRESS:PORT` of a DNS server to ask instead of the system's, for debugging")

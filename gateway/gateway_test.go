@@ -80,8 +80,13 @@ func TestRead(t *testing.T) {
 		{name: "no address yet", svc: balancer(), wantErr: "gateway Service ingress/gateway has no address yet"},
 		{name: "an empty entry is none", svc: balancer(""), wantErr: "no address yet"},
 		{name: "NodePort", svc: with(balancer(), ofType(corev1.ServiceTypeNodePort)),
-			wantErr: "is of type NodePort and has no external address: make it a LoadBalancer, or give address=IP"},
-		{name: "ClusterIP", svc: with(balancer(), ofType(corev1.ServiceTypeClusterIP)), wantErr: "is of type ClusterIP"},
+			wantErr: "is of type NodePort and has no external address: make it a LoadBalancer, or give address=IP together with a numeric gateway-port, the port at which that address reaches the gateway"},
+		{name: "NodePort with its node ports", svc: with(with(balancer(), ofType(corev1.ServiceTypeNodePort)), func(svc *corev1.Service) {
+			svc.Spec.Ports = slices.Clone(web)
+			svc.Spec.Ports[0].NodePort, svc.Spec.Ports[1].NodePort = 30080, 30443
+		}), wantErr: "address=IP together with a numeric gateway-port, the node port: 30080 for http (80/TCP), 30443 for https (443/TCP)"},
+		{name: "ClusterIP", svc: with(balancer(), ofType(corev1.ServiceTypeClusterIP)),
+			wantErr: "is of type ClusterIP and has no external address: make it a LoadBalancer, or give address=IP together with a numeric gateway-port, the port at which"},
 		{name: "NodePort with an externalIP", svc: with(with(balancer(), ofType(corev1.ServiceTypeNodePort)), external("192.0.2.7")), addrs: parse("192.0.2.7")},
 		{name: "externalIPs where there is no ingress", svc: with(balancer(), external("192.0.2.8", "192.0.2.7")), addrs: parse("192.0.2.7", "192.0.2.8")},
 		{name: "ingress counts alone", svc: with(balancer("192.0.2.1"), external("192.0.2.7")), addrs: parse("192.0.2.1")},
@@ -89,6 +94,7 @@ func TestRead(t *testing.T) {
 		{name: "a hostname counts alone too", svc: with(with(balancer(), hostname("gw.example.com")), external("192.0.2.7")), hostnames: []string{"gw.example.com"}},
 		{name: "addresses and hostnames", svc: with(balancer("192.0.2.1"), hostname("b.example.com", "a.example.com")),
 			addrs: parse("192.0.2.1"), hostnames: []string{"a.example.com", "b.example.com"}},
+		{name: "hostnames once each, however they are written", svc: with(balancer(), hostname("A.Example.com.", "a.example.com", "b.EXAMPLE.com")), hostnames: []string{"a.example.com", "b.example.com"}},
 		{name: "hostnames once each", svc: with(balancer(), hostname("a.example.com", "a.example.com")), hostnames: []string{"a.example.com"}},
 		{name: "a hostname of this cluster", svc: with(balancer("192.0.2.1"), hostname("bar.default.svc.cluster.local")), addrs: parse("192.0.2.1"),
 			wantErr: `hostname "bar.default.svc.cluster.local" is refused: it is a name of this cluster, whose domain is cluster.local`},
