@@ -20,7 +20,7 @@ type Flags struct {
 
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
-	f.StringArrayVar(&raw.remotes, "remote", nil, "a remote cluster, as `NAME=KUBECONFIG[,KEY=VALUE]…`; repeat it for each. NAME is a DNS label and ends its mirrors' names. "+
+	f.StringArrayVar(&raw.remotes, "remote", nil, "a remote cluster, as `NAME=KUBECONFIG[,KEY=VALUE]...`; repeat it for each. NAME is a DNS label and ends its mirrors' names. "+
 		"The keys: context=NAME in the kubeconfig; namespaces=NS,… to watch, ignoring all others; gateway=NS/NAME and gateway-port=NAME|NUMBER in place of the flags of those names; "+
 		"more gateway=NS/NAME for Services that choose one with the annotation service-mirror.io/gateway; "+
 		"address=IP|HOSTNAME, repeatable, in place of the addresses of the gateway Service; "+

@@ -14,7 +14,7 @@ import (
 // Options are the operator's decisions about the election.
 type Options struct {
 	On       bool
-	Lease    cache.ObjectName // zero only where the election is off
+	Lease    cache.ObjectName // zero where the election is off
 	Duration time.Duration    // of the lease
 }
 
@@ -54,7 +54,9 @@ func (raw *Flags) Options() (Options, error) {
 		if len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0 {
 			mistakes = append(mistakes, fmt.Errorf("--leader-elect-lease: %.320q is not the NS/NAME of a Lease", lease))
 		}
-		options.Lease = cache.NewObjectName(namespace, name)
+		if options.On {
+			options.Lease = cache.NewObjectName(namespace, name)
+		}
 	}
 	return options, errors.Join(mistakes...)
 }

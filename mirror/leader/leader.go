@@ -6,13 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
-	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/klog/v2"
@@ -20,28 +22,56 @@ import (
 
 // Election is one replica's part in electing a leader.
 type Election struct {
-	Client   coordinationv1.LeasesGetter // not one that the fence guards
-	Lease    cache.ObjectName
-	Identity string        // of this replica, different from every other's
-	Duration time.Duration // of the lease: that long after a leader's last renewal another takes over
-	Fence    *Fence
+	Options
+	Client   coordinationv1.LeasesGetter // not one that Guard guards; nil where the election is off
+	Identity string                      // of this replica, different from every other's
+	fence    *Fence
+}
+
+// New makes this process's part in the election that the options describe.
+func New(options Options) *Election {
+	host, _ := os.Hostname()
+	return &Election{Options: options, Identity: host + "_" + string(uuid.NewUUID()), fence: NewFence(options.Duration)}
+}
+
+// Guard makes a client configuration refuse requests while this replica does not hold
+// the lease. Where the election is off it refuses none.
+func (e *Election) Guard(cfg *rest.Config) {
+	if e.On {
+		e.fence.Guard(cfg)
+	}
+}
+
+// grace is how long a write under way may take when the program ends, or when
+// another replica is about to lead.
+func (e *Election) grace() time.Duration {
+	const most = 5 * time.Second
+	if !e.On {
+		return most
+	}
+	return min(most, e.Duration/4)
 }
 
 // A leader renews in good time, and gives up before its lease has ended.
-func (e Election) renewDeadline() time.Duration { return e.Duration * 2 / 3 }
-func (e Election) retryPeriod() time.Duration   { return e.Duration * 2 / 15 }
+func (e *Election) renewDeadline() time.Duration { return e.Duration * 2 / 3 }
+func (e *Election) retryPeriod() time.Duration   { return e.Duration * 2 / 15 }
 
 // Run calls lead whenever this replica leads, until the context ends; lead's
-// context ends with that, or when the lease is lost. Only when lead has returned
-// the lease is released, or acquired again.
+// context ends with that, or when the lease is lost, and a write that is then under
+// way has grace. Only when lead has returned the lease is released, or acquired again.
+// Where the election is off, this replica leads all the time.
 //
 // A Lease that cannot be read or written, for whatever reason, is retried and logged
 // once. The error is for what no retry fixes: an election that is configured wrongly.
-func (e Election) Run(ctx context.Context, lead func(ctx context.Context)) error {
+func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, grace time.Duration)) error {
+	if !e.On {
+		lead(ctx, e.grace())
+		return nil
+	}
 	failures := &failures{logger: klog.FromContext(ctx), lease: e.Lease}
 	for ctx.Err() == nil {
 		t := &term{Election: e, lead: lead, ended: make(chan struct{})}
-		t.lock = &timedLock{fence: e.Fence, failures: failures, Interface: &resourcelock.LeaseLock{
+		t.lock = &timedLock{fence: e.fence, failures: failures, Interface: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: e.Lease.Namespace, Name: e.Lease.Name},
 			Client:     e.Client,
 			LockConfig: resourcelock.ResourceLockConfig{Identity: e.Identity},
@@ -58,8 +88,8 @@ func (e Election) Run(ctx context.Context, lead func(ctx context.Context)) error
 
 // term is one attempt to lead, from the first look at the Lease to its release.
 type term struct {
-	Election
-	lead  func(ctx context.Context)
+	*Election
+	lead  func(ctx context.Context, grace time.Duration)
 	lock  *timedLock
 	ended chan struct{} // closed when lead has returned
 }
@@ -84,7 +114,7 @@ func (t *term) run(ctx context.Context) error {
 				defer close(t.ended)
 				defer context.AfterFunc(held, cancel)()
 				klog.FromContext(ctx).Info("This replica leads", "lease", t.Lease)
-				t.lead(leading)
+				t.lead(leading, t.grace())
 				stop() // nothing is written any more, so the lease may be released
 			},
 			OnStoppedLeading: func() {},

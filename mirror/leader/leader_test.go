@@ -33,7 +33,7 @@ const duration = 15 * time.Second
 // replica takes part in an election, in a bubble of virtual time.
 type replica struct {
 	*testing.T
-	election Election
+	election *Election
 	leads    atomic.Bool
 	terms    atomic.Int32
 	stop     func() // ends it and waits for that
@@ -45,12 +45,16 @@ func start(t *testing.T, client *fake.Clientset, name string) *replica {
 }
 
 func startLogging(t *testing.T, client *fake.Clientset, name string, logger klog.Logger) *replica {
-	r := &replica{T: t, election: Election{Client: client.CoordinationV1(), Lease: lease, Identity: name, Duration: duration, Fence: NewFence(duration)}}
+	r := &replica{T: t, election: New(Options{On: true, Lease: lease, Duration: duration})}
+	r.election.Client, r.election.Identity = client.CoordinationV1(), name
 	ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), logger))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if err := r.election.Run(ctx, func(ctx context.Context) {
+		if err := r.election.Run(ctx, func(ctx context.Context, grace time.Duration) {
+			if grace != duration/4 {
+				t.Errorf("a write under way has %v", grace)
+			}
 			r.leads.Store(true)
 			r.terms.Add(1)
 			<-ctx.Done()
@@ -71,8 +75,8 @@ func wait(d time.Duration) {
 
 func (r *replica) is(leads, mayWrite bool) {
 	r.Helper()
-	if r.leads.Load() != leads || r.election.Fence.isOpen() != mayWrite {
-		r.Errorf("%s leads: %v, may write: %v, want %v and %v", r.election.Identity, r.leads.Load(), r.election.Fence.isOpen(), leads, mayWrite)
+	if r.leads.Load() != leads || r.election.fence.isOpen() != mayWrite {
+		r.Errorf("%s leads: %v, may write: %v, want %v and %v", r.election.Identity, r.leads.Load(), r.election.fence.isOpen(), leads, mayWrite)
 	}
 }
 
@@ -134,12 +138,12 @@ func TestLeaseIsReleasedLast(t *testing.T) {
 		go a.stop()
 		wait(3 * time.Second)
 		held, err := client.CoordinationV1().Leases(lease.Namespace).Get(t.Context(), lease.Name, metav1.GetOptions{})
-		if err != nil || held.Spec.HolderIdentity == nil || *held.Spec.HolderIdentity != "a" || !a.election.Fence.isOpen() {
+		if err != nil || held.Spec.HolderIdentity == nil || *held.Spec.HolderIdentity != "a" || !a.election.fence.isOpen() {
 			t.Errorf("the lease is %+v, %v", held, err)
 		}
 		wait(2 * time.Second)
 		held, err = client.CoordinationV1().Leases(lease.Namespace).Get(t.Context(), lease.Name, metav1.GetOptions{})
-		if err != nil || held.Spec.HolderIdentity != nil && *held.Spec.HolderIdentity != "" || a.election.Fence.isOpen() {
+		if err != nil || held.Spec.HolderIdentity != nil && *held.Spec.HolderIdentity != "" || a.election.fence.isOpen() {
 			t.Errorf("the lease is %+v, %v", held, err)
 		}
 	})
@@ -286,6 +290,7 @@ func TestFlags(t *testing.T) {
 		wantErr   string // the lines, in order
 	}{
 		{"", "", Options{Duration: duration}, ""},
+		{"--leader-elect-lease=a/b", "sm", Options{Duration: duration}, ""},
 		{"--leader-elect", "sm", Options{On: true, Duration: duration, Lease: cache.NewObjectName("sm", "service-mirror")}, ""},
 		{"--leader-elect --leader-elect-lease=a/b.c", "sm", Options{On: true, Duration: duration, Lease: cache.NewObjectName("a", "b.c")}, ""},
 		{"--leader-elect --leader-elect-duration=1m", "sm", Options{On: true, Duration: time.Minute, Lease: cache.NewObjectName("sm", "service-mirror")}, ""},
@@ -310,14 +315,32 @@ func TestFlags(t *testing.T) {
 
 // What no retry fixes must not leave a replica that runs and never leads.
 func TestElectionThatCannotBegin(t *testing.T) {
-	election := Election{Client: fake.NewSimpleClientset().CoordinationV1(), Lease: lease, Identity: "a", Fence: NewFence(0)}
-	lead := func(context.Context) { t.Error("it leads") }
+	election := New(Options{On: true, Lease: lease})
+	election.Client = fake.NewSimpleClientset().CoordinationV1()
+	lead := func(context.Context, time.Duration) { t.Error("it leads") }
 	if err := election.Run(t.Context(), lead); err == nil || !strings.HasPrefix(err.Error(), "leader election with Lease service-mirror/service-mirror: ") {
 		t.Errorf("without a duration: got %v", err)
 	}
 	election.Identity, election.Duration = "", duration
 	if err := election.Run(t.Context(), lead); err == nil {
 		t.Error("without an identity it runs")
+	}
+}
+
+func TestElectionThatIsOff(t *testing.T) {
+	election := New(Options{Duration: duration})
+	cfg := &rest.Config{}
+	if election.Guard(cfg); cfg.WrapTransport != nil || cfg.Dial != nil {
+		t.Error("writes are guarded")
+	}
+	led := 0
+	err := election.Run(t.Context(), func(ctx context.Context, grace time.Duration) {
+		if led++; ctx != t.Context() || grace != 5*time.Second {
+			t.Errorf("it leads with %v and %v", ctx, grace)
+		}
+	})
+	if err != nil || led != 1 {
+		t.Errorf("it has led %d times, %v", led, err)
 	}
 }
 
