@@ -131,7 +131,7 @@ func TestOneThatDoesNotLeadPlans(t *testing.T) {
 		var out bytes.Buffer
 		for _, planned := range w.controller.Plans() {
 			got = append(got, planned.Key.String())
-			PrintPlan(&out, planned, "london")
+			printPlan(&out, planned, "london")
 		}
 		if want := []string{"default/bar-paris", "default/left-paris", "default/taken-paris", "lonely/x-paris"}; !slices.Equal(got, want) {
 			w.Errorf("got %q", got)

@@ -3,6 +3,7 @@ package report
 import (
 	"context"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,6 +23,7 @@ import (
 type Events struct {
 	recorder    record.EventRecorder
 	broadcaster record.EventBroadcaster
+	writing     *sink
 	pod         *corev1.ObjectReference // the daemon's own; nil: it runs in none
 	leading     atomic.Bool             // else another replica makes them
 }
@@ -30,9 +32,10 @@ type Events struct {
 // that is nil.
 func NewEvents(ctx context.Context, client remote.Client, pod *corev1.ObjectReference) *Events {
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
-	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
+	writing := &sink{EventSink: &typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")}}
+	broadcaster.StartRecordingToSink(writing)
 	e := NewEventsTo(broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "service-mirror"}), pod)
-	e.broadcaster = broadcaster
+	e.broadcaster, e.writing = broadcaster, writing
 	return e
 }
 
@@ -41,11 +44,30 @@ func NewEventsTo(recorder record.EventRecorder, pod *corev1.ObjectReference) *Ev
 	return &Events{recorder: recorder, pod: pod}
 }
 
-// Shutdown waits until what was to be written is, or has failed.
+// Shutdown ends the writing of Events, and returns when none is being written any more.
 func (e *Events) Shutdown() {
 	if e != nil && e.broadcaster != nil {
 		e.broadcaster.Shutdown()
+		e.writing.requests.Wait()
 	}
+}
+
+// sink counts the requests that are under way.
+type sink struct {
+	record.EventSink
+	requests sync.WaitGroup
+}
+
+func (s *sink) Create(event *corev1.Event) (*corev1.Event, error) {
+	s.requests.Add(1)
+	defer s.requests.Done()
+	return s.EventSink.Create(event)
+}
+
+func (s *sink) Patch(event *corev1.Event, data []byte) (*corev1.Event, error) {
+	s.requests.Add(1)
+	defer s.requests.Done()
+	return s.EventSink.Patch(event, data)
 }
 
 // OwnPod is the pod that the program runs in, as its environment says; nil where it runs in none.

@@ -165,7 +165,7 @@ func TestGatewayWithoutAnExternalAddress(t *testing.T) {
 			r.export("bar")
 			d := e.daemon([]*remote{r})
 			e.soon("a mirror without addresses", r.mirrored("bar"))
-			words := []string{e.id + "/gateway", "is of type " + string(kind), "make it a LoadBalancer, or give address=IP"}
+			words := []string{e.id + "/gateway", "is of type " + string(kind), "make it a LoadBalancer, or give address=IP together with a numeric gateway-port"}
 			e.logs(d, words...)
 			e.stays("no addresses", r.mirrored("bar"))
 			if n := d.logged(words...); n != 1 {
@@ -179,10 +179,11 @@ func TestGatewayWithoutAnExternalAddress(t *testing.T) {
 			// The other thing that it says one can do.
 			if kind == corev1.ServiceTypeNodePort {
 				r.gateway()
-				e.change(paris, "gateway", func(svc *corev1.Service) { svc.Spec.Type = kind })
-				r.keys = ",address=203.0.113.4"
+				var nodePort int32
+				e.change(paris, "gateway", func(svc *corev1.Service) { svc.Spec.Type, nodePort = kind, svc.Spec.Ports[0].NodePort })
+				r.keys = fmt.Sprintf(",address=203.0.113.4,gateway-port=%d", nodePort)
 				d = e.daemon([]*remote{r})
-				e.soon("the address of the flag", r.mirrored("bar", "203.0.113.4"))
+				e.soon("the node port at the address of the flag", r.leads("bar", to(fmt.Sprintf("http:%d", nodePort), "203.0.113.4")...))
 				if d.logged("is of type") > 0 {
 					t.Error("it still asks for an address")
 				}
