@@ -341,14 +341,8 @@ func (w *walk) endDaemon(end func(*daemon)) error {
 		return fmt.Errorf("the race detector found something")
 	}
 	if w.ended = append(w.ended, w.d); len(w.ended) > 2 {
-		w.ended[0].log.forget()
+		w.ended[0].log.Reset()
 		w.ended = w.ended[1:]
 	}
 	return nil
-}
-
-func (b *lockedBuffer) forget() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.buf.Reset()
 }
