@@ -24,7 +24,7 @@ func (e *env) daemonClient() dynamic.Interface {
 	e.Helper()
 	token, err := london.CoreV1().ServiceAccounts(ours).CreateToken(e.ctx, ours, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	e.must(err)
-	config := rest.AnonymousClientConfig(london.config)
+	config := rest.AnonymousClientConfig(london.Config)
 	config.BearerToken = token.Status.Token
 	return e.dynamic(config)
 }
@@ -106,7 +106,7 @@ func TestPolicy(t *testing.T) {
 	e := newEnv(t)
 	e.namespace("shop", london)
 	e.apply(london, e.localWith("endpointslices"))
-	daemon, admin := e.daemonClient(), e.dynamic(london.config)
+	daemon, admin := e.daemonClient(), e.dynamic(london.Config)
 	tries := 0
 	e.soon("the policy counts", func() error {
 		tries++

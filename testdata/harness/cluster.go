@@ -26,6 +26,7 @@ type Cluster struct {
 	Kubeconfig string // path of the administrator's
 	Config     *rest.Config
 	Process    *Process
+	program    string
 }
 
 // ClusterOptions say which control plane to start.
@@ -47,10 +48,11 @@ type ClusterOptions struct {
 
 // StartCluster starts a control plane and waits until it is ready.
 func StartCluster(o ClusterOptions) (*Cluster, error) {
-	cmd, err := o.command()
+	program, err := o.program()
 	if err != nil {
 		return nil, err
 	}
+	cmd := o.command(program)
 	printed, stdout, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -62,7 +64,7 @@ func StartCluster(o ClusterOptions) (*Cluster, error) {
 		printed.Close()
 		return nil, err
 	}
-	c := &Cluster{Name: o.Name, Dir: o.Dir, Process: process}
+	c := &Cluster{Name: o.Name, Dir: o.Dir, Process: process, program: program}
 	if err := c.connect(printed); err != nil {
 		c.Stop()
 		return nil, fmt.Errorf("start cluster %s: %w", o.Name, err)
@@ -70,26 +72,27 @@ func StartCluster(o ClusterOptions) (*Cluster, error) {
 	return c, nil
 }
 
-func (o ClusterOptions) command() (*exec.Cmd, error) {
-	if o.Program == "" {
-		name := "cluster"
-		if slices.Contains(strings.Split(os.Getenv("SERVICE_MIRROR_OLDEST"), ","), o.Name) {
-			name = "oldest/cluster"
-		}
-		var err error
-		if o.Program, err = FindProgram(name); err != nil {
-			return nil, err
-		}
+func (o ClusterOptions) program() (string, error) {
+	if o.Program != "" {
+		return o.Program, nil
 	}
-	if o.Command == nil {
-		o.Command = exec.Command
+	if slices.Contains(strings.Split(os.Getenv("SERVICE_MIRROR_OLDEST"), ","), o.Name) {
+		return FindProgram("oldest/cluster")
 	}
-	if o.Progress == nil {
-		o.Progress = os.Stderr
+	return FindProgram("cluster")
+}
+
+func (o ClusterOptions) command(program string) *exec.Cmd {
+	command := exec.Command
+	if o.Command != nil {
+		command = o.Command
 	}
-	cmd := o.Command(o.Program, append([]string{"--name", o.Name, "--dir", o.Dir}, o.Args...)...)
-	cmd.Stderr = o.Progress
-	return cmd, nil
+	cmd := command(program, append([]string{"--name", o.Name, "--dir", o.Dir}, o.Args...)...)
+	cmd.Stderr = os.Stderr
+	if o.Progress != nil {
+		cmd.Stderr = o.Progress
+	}
+	return cmd
 }
 
 // connect waits for the path of the kubeconfig, which the program prints when it is ready.
@@ -128,14 +131,10 @@ func (c *Cluster) Stop() {
 	c.Process.Stop(grace) // how it ends is no test's subject but the program's own
 }
 
-// Kubectl runs kubectl, which is in the control plane's program, as the administrator, and
+// Kubectl runs kubectl, which the control plane's program is too, as the administrator, and
 // returns what it printed to stdout.
 func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
-	program, err := FindProgram("kubectl")
-	if err != nil {
-		return "", err
-	}
-	out, err := exec.CommandContext(ctx, program, append([]string{"--kubeconfig", c.Kubeconfig}, args...)...).Output()
+	out, err := exec.CommandContext(ctx, c.program, append([]string{"kubectl", "--kubeconfig", c.Kubeconfig}, args...)...).Output()
 	if exit := new(exec.ExitError); errors.As(err, &exit) {
 		err = fmt.Errorf("cluster %s: kubectl %s: %w\n%s%s", c.Name, strings.Join(args, " "), err, out, exit.Stderr)
 	}

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -9,8 +10,8 @@ import (
 // pollInterval is short beside what is awaited and long beside a check.
 const pollInterval = 50 * time.Millisecond
 
-// Eventually waits until a check passes. It gives up after a time, and at once when a process
-// has ended without which the check cannot pass: on ErrEnded.
+// Eventually waits until a check passes. It gives up after a time, and at once on an error that
+// waiting cannot change: ErrEnded, or a context that was canceled.
 func Eventually(within time.Duration, what string, check func() error) error {
 	deadline := time.Now().Add(within)
 	for {
@@ -18,7 +19,7 @@ func Eventually(within time.Duration, what string, check func() error) error {
 		if err == nil {
 			return nil
 		}
-		if errors.Is(err, ErrEnded) || time.Now().After(deadline) {
+		if errors.Is(err, ErrEnded) || errors.Is(err, context.Canceled) || time.Now().After(deadline) {
 			return fmt.Errorf("not within %v: %s: %w", within, what, err)
 		}
 		time.Sleep(pollInterval)
