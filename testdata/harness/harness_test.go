@@ -145,7 +145,7 @@ func TestRequests(t *testing.T) {
 	if err := os.WriteFile(c.AuditLog(), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for word, want := range map[string][]string{"me": {"a", "c", ""}, "services": {"a", "b", ""}, "nobody": nil} {
+	for word, want := range map[string][]string{`"me"`: {"a", "c", ""}, "services": {"a", "b", ""}, "nobody": nil} {
 		var names []string
 		found, err := c.Requests(since, word, func(Request) bool { return true })
 		if err != nil {
@@ -158,7 +158,7 @@ func TestRequests(t *testing.T) {
 			t.Errorf("with %q: %q, want %q", word, names, want)
 		}
 	}
-	writes, err := c.Requests(since, "me", func(r Request) bool { return r.User.Username == "me" && r.Writes() })
+	writes, err := c.Requests(since, `"me"`, func(r Request) bool { return r.User.Username == "me" && r.Writes() })
 	if err != nil || len(writes) != 1 || writes[0].ObjectRef.Name != "a" {
 		t.Errorf("the writes are %v, %v", writes, err)
 	}
