@@ -80,3 +80,6 @@ func (d *daemon) exitCode() int {
 
 // logged counts the lines of the log that contain all of the words.
 func (d *daemon) logged(words ...string) int { return d.log.Count(words...) }
+
+// lockedBuffer is what a process prints.
+type lockedBuffer = harness.Log
