@@ -25,6 +25,31 @@ func (c *cluster) requests(since harness.Mark, user string) ([]request, error) {
 	return c.Requests(since, `"`+user+`"`, func(r request) bool { return r.User.Username == user })
 }
 
+// marks are places in the audit logs of London and Paris.
+type marks struct {
+	london, paris *cluster
+	here, there   harness.Mark
+}
+
+// mark is where both audit logs end now.
+func (b *bench) mark(london *cluster) (m marks, err error) {
+	m = marks{london: london, paris: b.paris}
+	if m.here, err = london.Mark(); err != nil {
+		return m, err
+	}
+	m.there, err = b.paris.Mark()
+	return m, err
+}
+
+// requests are the daemon's since then, in London and in Paris.
+func (m marks) requests() (ours, theirs []request, err error) {
+	if ours, err = m.london.requests(m.here, writer); err != nil {
+		return nil, nil, err
+	}
+	theirs, err = m.paris.requests(m.there, reader)
+	return ours, theirs, err
+}
+
 // wrote waits until n requests of the daemon's account with this verb and resource are
 // in the log. Lines are counted and not parsed, for that would take from what is measured.
 func (c *cluster) wrote(ctx context.Context, since harness.Mark, n int, verb, resource string) error {

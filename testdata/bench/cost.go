@@ -49,11 +49,7 @@ func (b *bench) restart(ctx context.Context) error {
 	}
 	defer london.stop()
 	d.stop()
-	here, err := london.Mark()
-	if err != nil {
-		return err
-	}
-	there, err := b.paris.Mark()
+	since, err := b.mark(london)
 	if err != nil {
 		return err
 	}
@@ -71,11 +67,7 @@ func (b *bench) restart(ctx context.Context) error {
 	if err := pause(ctx, time.Second); err != nil {
 		return err
 	}
-	ours, err := london.requests(here, writer)
-	if err != nil {
-		return err
-	}
-	theirs, err := b.paris.requests(there, reader)
+	ours, theirs, err := since.requests()
 	if err != nil {
 		return err
 	}
@@ -101,11 +93,7 @@ func (b *bench) idleRow(ctx context.Context) error {
 	if err := pause(ctx, 10*time.Second); err != nil {
 		return err
 	}
-	here, err := london.Mark()
-	if err != nil {
-		return err
-	}
-	there, err := b.paris.Mark()
+	since, err := b.mark(london)
 	if err != nil {
 		return err
 	}
@@ -120,11 +108,7 @@ func (b *bench) idleRow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ours, err := london.requests(here, writer)
-	if err != nil {
-		return err
-	}
-	theirs, err := b.paris.requests(there, reader)
+	ours, theirs, err := since.requests()
 	if err != nil {
 		return err
 	}

@@ -106,18 +106,25 @@ func TestStrangerTakesTheName(t *testing.T) {
 	e.soon("the mirror", r.mirrored("bar", "203.0.113.1"))
 }
 
-func TestStrangersLoneEndpoints(t *testing.T) {
-	e := newEnv(t)
-	r := e.remote(paris)
-	r.gateway("203.0.113.1")
-	name := r.mirror("bar")
-	theirs, err := london.CoreV1().Endpoints(e.id).Create(e.ctx, &corev1.Endpoints{
+// loneEndpoints makes a user's own Endpoints in london, without a Service.
+func (e *env) loneEndpoints(name string) *corev1.Endpoints {
+	e.Helper()
+	endpoints, err := london.CoreV1().Endpoints(e.id).Create(e.ctx, &corev1.Endpoints{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Subsets: []corev1.EndpointSubset{{
 			Addresses: []corev1.EndpointAddress{{IP: "192.0.2.1"}}, Ports: []corev1.EndpointPort{{Port: 1}},
 		}},
 	}, metav1.CreateOptions{})
 	e.must(err)
+	return endpoints
+}
+
+func TestStrangersLoneEndpoints(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	r.gateway("203.0.113.1")
+	name := r.mirror("bar")
+	theirs := e.loneEndpoints(name)
 	d := e.daemon([]*remote{r})
 	r.export("bar")
 	e.logs(d, "Conflict", name)

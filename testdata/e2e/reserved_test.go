@@ -84,12 +84,7 @@ func (r *remote) postgres(name string, annotation ...string) {
 
 func (r *remote) annotate(name, annotation string) {
 	r.env.Helper()
-	r.env.change(r.cluster, name, func(svc *corev1.Service) {
-		delete(svc.Annotations, portsAnnotation)
-		if annotation != "" {
-			metav1.SetMetaDataAnnotation(&svc.ObjectMeta, portsAnnotation, annotation)
-		}
-	})
+	r.annotateWith(name, portsAnnotation, annotation)
 }
 
 func TestReservedPorts(t *testing.T) {

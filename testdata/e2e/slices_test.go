@@ -373,13 +373,7 @@ func TestStrangersLoneEndpointsWithSlices(t *testing.T) {
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
 	name := r.mirror("bar")
-	theirs, err := london.CoreV1().Endpoints(e.id).Create(e.ctx, &corev1.Endpoints{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Subsets: []corev1.EndpointSubset{{
-			Addresses: []corev1.EndpointAddress{{IP: "192.0.2.1"}}, Ports: []corev1.EndpointPort{{Port: 1}},
-		}},
-	}, metav1.CreateOptions{})
-	e.must(err)
+	theirs := e.loneEndpoints(name)
 	d := e.daemon([]*remote{r}, useSlices)
 	since := london.mark(t)
 	r.export("bar")
