@@ -99,11 +99,7 @@ func (b *bench) delay(ctx context.Context) error {
 					return err
 				}
 			}
-			there, err := b.paris.Mark()
-			if err != nil {
-				return err
-			}
-			here, err := london.Mark()
+			since, err := b.mark(london)
 			if err != nil {
 				return err
 			}
@@ -119,7 +115,7 @@ func (b *bench) delay(ctx context.Context) error {
 					return err
 				}
 			}
-			got, err := b.delays(london, there, here)
+			got, err := b.delays(london, since.there, since.here)
 			d.stop()
 			if err != nil {
 				return err

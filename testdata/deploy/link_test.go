@@ -37,7 +37,7 @@ func (e *env) remotes() map[string][]byte {
 	return secret.Data
 }
 
-// reads checks that a kubeconfig leads to paris, trusts it for what it is, and may read there.
+// reads checks that a kubeconfig is for paris, trusts it for what it is, and may read there.
 func (e *env) reads(kubeconfig []byte) {
 	e.Helper()
 	config, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
@@ -52,7 +52,7 @@ func (e *env) reads(kubeconfig []byte) {
 	really, err := paris.CoreV1().Namespaces().Get(e.ctx, "kube-system", metav1.GetOptions{})
 	e.must(err)
 	if system.UID != really.UID {
-		e.Errorf("it leads to cluster %s, want %s", system.UID, really.UID)
+		e.Errorf("it is of cluster %s, want %s", system.UID, really.UID)
 	}
 	_, err = client.CoreV1().Services("").List(e.ctx, metav1.ListOptions{})
 	e.must(err)

@@ -82,7 +82,7 @@ func TestSelectors(t *testing.T) {
 	}
 }
 
-// Every file in these folders belongs to a kustomization, and every kustomization that stands
+// Every file in these folders belongs to a kustomization, and every kustomization that is
 // alone is one that an API server takes.
 func TestEveryManifest(t *testing.T) {
 	e := newEnv(t)

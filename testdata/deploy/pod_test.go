@@ -232,7 +232,7 @@ func (p *pod) leads() bool {
 	return err == nil && strings.Contains(metrics, "\nservice_mirror_leader 1\n")
 }
 
-// stop ends the Pod as a kubelet would, and insists that it ends well and in time.
+// stop ends the Pod as a kubelet would, and insists that it succeeds in time.
 func (p *pod) stop() {
 	p.env.Helper()
 	if p.stopped {

@@ -66,7 +66,7 @@ func (e *env) change(c *cluster, namespace, name string, change func(*corev1.Ser
 	}))
 }
 
-// mirrored waits until a mirror has this port, and until all that leads on from it are these
+// mirrored waits until a mirror has this port, and until all that it routes to are these
 // targets, as address:port. by is who manages its EndpointSlices.
 func (e *env) mirrored(namespace, name string, port int32, by string, targets ...string) {
 	e.Helper()
@@ -94,7 +94,7 @@ func (e *env) mirrored(namespace, name string, port int32, by string, targets ..
 			}
 		}
 		if slices.Sort(got); !slices.Equal(got, targets) {
-			return fmt.Errorf("it leads to %v, want %v", got, targets)
+			return fmt.Errorf("it routes to %v, want %v", got, targets)
 		}
 		return nil
 	})

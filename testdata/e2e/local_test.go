@@ -119,7 +119,7 @@ func TestSelectorWithPodsBehindIt(t *testing.T) {
 			}
 			slices.Sort(got)
 			if !slices.Equal(got, addresses) {
-				return fmt.Errorf("the EndpointSlices lead to %v, want %v", got, addresses)
+				return fmt.Errorf("the EndpointSlices route to %v, want %v", got, addresses)
 			}
 			return nil
 		}
@@ -217,7 +217,7 @@ func TestNamespaceComesAndGoes(t *testing.T) {
 			return err
 		}
 		if addresses, _ := contents(endpoints); !slices.Equal(addresses, []string{"203.0.113.1"}) {
-			return fmt.Errorf("the mirror leads to %v", addresses)
+			return fmt.Errorf("the mirror routes to %v", addresses)
 		}
 		_, err = london.CoreV1().Services(other).Get(e.ctx, r.mirror("bar"), metav1.GetOptions{})
 		return err

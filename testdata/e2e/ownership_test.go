@@ -11,8 +11,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// stranger makes a user's own Service in london, with a selector.
-func (e *env) stranger(name string) {
+// stranger is foreignService.
+func (e *env) stranger(name string) { e.foreignService(name) }
+
+// foreignService makes a user's own Service in london, with a selector.
+func (e *env) foreignService(name string) {
 	e.Helper()
 	_, err := london.CoreV1().Services(e.id).Create(e.ctx, &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app.kubernetes.io/managed-by": "helm"}},
@@ -33,7 +36,7 @@ func TestStrangerHasTheName(t *testing.T) {
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
 	name := r.mirror("bar")
-	e.stranger(name)
+	e.foreignService(name)
 	before := snapshot(e.service(name)) + snapshot(e.endpoints(name))
 	untouched := func() error {
 		if now := snapshot(e.service(name)) + snapshot(e.endpoints(name)); now != before {
@@ -65,7 +68,7 @@ func TestStrangerHasTheName(t *testing.T) {
 	e.soon("the mirror, once the name is free", r.mirrored("bar", "203.0.113.2"))
 }
 
-func TestStrangerTakesTheName(t *testing.T) {
+func TestForeignServiceTakesTheName(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
@@ -91,7 +94,7 @@ func TestStrangerTakesTheName(t *testing.T) {
 				return err
 			}
 			if addresses, _ := contents(endpoints); len(addresses) > 0 {
-				return fmt.Errorf("the user's Service leads to %v", addresses)
+				return fmt.Errorf("the user's Service routes to %v", addresses)
 			}
 			return nil
 		})
@@ -119,7 +122,7 @@ func (e *env) loneEndpoints(name string) *corev1.Endpoints {
 	return endpoints
 }
 
-func TestStrangersLoneEndpoints(t *testing.T) {
+func TestForeignLoneEndpoints(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")

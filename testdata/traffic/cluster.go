@@ -25,7 +25,7 @@ const soon = 60 * time.Second
 
 var background = context.Background()
 
-// place says where a cluster is: its node, and the addresses that lead to it
+// place says where a cluster is: its node, and the addresses that are routed to it
 // from outside. Without addresses in IPv6 the cluster is of IPv4 alone.
 type place struct {
 	name, node, loadBalancers string

@@ -13,7 +13,7 @@ import (
 )
 
 // The addresses. Pods and Services have the same ones in every cluster, so that
-// only a node's address and what a load balancer leads to it can be meant from
+// only a node's address and what a load balancer routes to it can be meant from
 // outside. Outer addresses are of the documentation ranges.
 const (
 	wireAddress = "192.0.2.1"   // this process's

@@ -36,7 +36,7 @@ type gatewayKind struct {
 	exportedOnly edit
 }
 
-// gateways are the folders of deploy/gateways whose wildcard leads to any
+// gateways are the folders of deploy/gateways whose wildcard routes to any
 // Service, and what they can do.
 var gateways = []gatewayKind{
 	{
