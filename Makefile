@@ -32,8 +32,10 @@ vet:
 	cd testdata/cluster && go vet ./e2e
 	cd testdata/browser && go vet ./...
 
+# The tests' own harness, too.
 unit: tools
 	go test -race -count=1 ./...
+	cd testdata && go test -race -count=1 ./harness
 
 race: tools
 	go build -race -buildvcs=false -o $(BUILD)/service-mirror-race .
