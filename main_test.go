@@ -140,8 +140,8 @@ func TestMistakes(t *testing.T) {
 		{"blank selector", append(paris[:2:2], "--export-selector", " "), []string{"--export-selector: an empty selector"}},
 		{"no selector", append(paris[:2:2], "--export-selector", "a in b"), []string{"--export-selector: "}},
 		{"our own label", append(paris[:2:2], "--copy-labels", "team,service-mirror.io/cluster,kubernetes.io/x"), []string{
-			"--copy-labels: service-mirror.io/cluster is not taken from a remote", "--copy-labels: kubernetes.io/x is not taken"}},
-		{"no annotation", append(paris[:2:2], "--copy-annotations", "a b"), []string{`--copy-annotations: "a b" is no key`}},
+			"--copy-labels: service-mirror.io/cluster cannot be copied from a remote", "--copy-labels: kubernetes.io/x cannot be copied"}},
+		{"no annotation", append(paris[:2:2], "--copy-annotations", "a b"), []string{`--copy-annotations: "a b" is not a valid key`}},
 		{"too few workers", append(paris[:2:2], "--workers", "0"), []string{"--workers: 0 is out of range: give a number from 1 to 1000"}},
 		{"too many workers", append(paris[:2:2], "--workers", "1001"), []string{"--workers: 1001 is out of range"}},
 		{"negative rates", append(paris[:2:2], "--kube-api-qps", "-1", "--kube-api-burst", "-1"), []string{
