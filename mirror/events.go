@@ -77,7 +77,7 @@ func (e *Events) remote(cluster string, p remote.Problem) {
 		return
 	}
 	what := "Remote"
-	if !p.Vital() {
+	if p.Kind() == remote.GatewayProblem {
 		what = "Gateway"
 	}
 	if p.Cause == "" {
