@@ -77,7 +77,7 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 				c.memory.interrupted(key)
 			}
 		},
-		Report:           func(part string, err error) { c.problems.Local(part, err) },
+		Report: func(part string, err error) { c.problems.Local(part, err) },
 	}})
 	c.writer = write.New(clients.Write, clients.Metadata, c.local, options.Metrics.Wrote)
 	c.problems = report.New(logger, options.Events, func(key cache.ObjectName) *corev1.Service { return c.local.Live(key).Service })
