@@ -119,6 +119,7 @@ func testWrongAnswer(t *testing.T, goWrong func(*liveServer), pinned bool) {
 	running := newLiveServer(t, "paris-uid")
 	f := followAs(t, running, spec, accept)
 	eventually(t, 20*time.Second, known(f))
+	eventually(t, 20*time.Second, running.watched)
 	goWrong(running)
 	running.CloseClientConnections()
 	eventually(t, 20*time.Second, fails(f))
