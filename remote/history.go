@@ -14,7 +14,7 @@ import (
 
 // history is how far an informer has followed a server's resourceVersions, which grow
 // until the server is restored from a backup. Then a watch that resumes above the
-// server's own version is accepted, and nothing is ever seen on it.
+// server's own version is accepted, and sends nothing, ever.
 type history struct {
 	// broken holds until the next list: what was followed is not, or may not be, this
 	// server's history any more.
@@ -66,8 +66,8 @@ func (h *history) touch() {
 	h.contact = time.Now()
 }
 
-// mustRelist tells whether all must be listed again before a watch: a version is known to
-// be void, or may be, since the server was not heard of for too long.
+// mustRelist is whether all must be listed again before a watch: a version is known to
+// be void, or may be, since the server did not answer for too long.
 func (h *history) mustRelist() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -81,7 +81,7 @@ func (h *history) opened() {
 	h.fresh, h.contact = false, time.Now()
 }
 
-// follows tells whether a version comes from a watch, which may be long ago, rather than
+// follows is whether a version comes from a watch, which may be long ago, rather than
 // from a list just before.
 func (h *history) follows(version string) bool {
 	h.mu.Lock()

@@ -104,7 +104,7 @@ func (v *versioned) restore(version int, services map[string]*corev1.Service) {
 	v.version, v.services = version, services
 }
 
-func (v *versioned) asked() []string {
+func (v *versioned) sent() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	all := v.requests
@@ -147,7 +147,7 @@ func following(t *testing.T, test func(*historian)) {
 		}()
 		synctest.Wait()
 		h.follows("bar:80")
-		if want := []string{"list limit=500 version=", "watch version=101"}; !slices.Equal(h.asked(), want) {
+		if want := []string{"list limit=500 version=", "watch version=101"}; !slices.Equal(h.sent(), want) {
 			t.Errorf("at the start: want %q alone", want)
 		}
 		h.changes = nil
@@ -187,7 +187,7 @@ func TestHistoryThatGoesOn(t *testing.T) {
 		h.set("foo", 81)
 		h.cut(nil)
 		h.wait(time.Second)
-		if got, want := h.asked(), []string{"list limit=1 version=", "watch version=103"}; !slices.Equal(got, want) {
+		if got, want := h.sent(), []string{"list limit=1 version=", "watch version=103"}; !slices.Equal(got, want) {
 			h.Errorf("got %q, want %q", got, want)
 		}
 		h.set("foo", 82)
@@ -240,7 +240,7 @@ func withPort(name string, port int32, version string) *corev1.Service {
 }
 
 // After an outage a restored server may have passed the version that is known: all is
-// listed again, and what has the version that it had is looked at, too.
+// listed again, and what has the version that it had is compared, too.
 func TestHistoryThatWasOvertaken(t *testing.T) {
 	following(t, func(h *historian) {
 		h.set("new", 80)
@@ -257,7 +257,7 @@ func TestHistoryThatWasOvertaken(t *testing.T) {
 		if h.resets != 0 {
 			h.Errorf("%d resets, but history went on", h.resets)
 		}
-		if slices.Contains(h.asked(), "watch version=102") {
+		if slices.Contains(h.sent(), "watch version=102") {
 			h.Error("the old version is resumed")
 		}
 	})

@@ -10,7 +10,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// kubeconfigFor is a kubeconfig of two contexts; user is part of it as it stands.
+// kubeconfigFor is a kubeconfig of two contexts; user is part of it as it is.
 func kubeconfigFor(host, user string) string {
 	return fmt.Sprintf(`apiVersion: v1
 kind: Config

@@ -52,7 +52,7 @@ func (r *reporting) report(err error) {
 	r.errs = append(r.errs, err)
 }
 
-// failures are the reports that are failures, since it was last asked.
+// failures are the reports that are failures, since the last call.
 func (r *reporting) failures() (out []error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -65,7 +65,7 @@ func (r *reporting) failures() (out []error) {
 	return out
 }
 
-// lister answers list requests: the first with the errors given, the rest well.
+// lister answers list requests: the first with the errors given, the rest with a list.
 func lister(reports *reporting, errs ...error) (*ListWatch, *[]time.Time) {
 	times := &[]time.Time{}
 	return &ListWatch{
@@ -309,7 +309,7 @@ func TestListsAreConsistent(t *testing.T) {
 			return emptyList(), nil
 		}}
 		if _, err := lw.ListWithContext(t.Context(), metav1.ListOptions{ResourceVersion: given}); err != nil || got != want {
-			t.Errorf("resourceVersion %q is asked for as %q, want %q", given, got, want)
+			t.Errorf("resourceVersion %q is requested as %q, want %q", given, got, want)
 		}
 	}
 }
@@ -611,7 +611,7 @@ func (g *gate) pass(ctx context.Context) (context.Context, func() (bool, error),
 	}, nil
 }
 
-func TestNothingIsAskedBeforeTheCheck(t *testing.T) {
+func TestNothingIsRequestedBeforeTheCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var reports reporting
 		lw, times := lister(&reports)

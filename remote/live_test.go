@@ -108,7 +108,7 @@ func (s *liveServer) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	w.Write(encode(obj))
 }
 
-// watch streams: first what there is, if that is asked for, then what exports sends.
+// watch streams: first what there is, if that is requested, then what exports sends.
 func (s *liveServer) watch(w http.ResponseWriter, req *http.Request, what *corev1.Service, ofGateway bool) {
 	initial := req.URL.Query().Get("sendInitialEvents") == "true"
 	if initial && s.list != nil && !ofGateway { // a list it must be
@@ -164,7 +164,7 @@ func follow(t *testing.T, s *liveServer, name string) *follower {
 func followAs(t *testing.T, s *liveServer, spec Spec, accept func(types.UID) error) *follower {
 	t.Helper()
 	f := &follower{path: filepath.Join(t.TempDir(), "config"), changed: map[string]int{}}
-	f.leadTo(t, s, "first")
+	f.pointTo(t, s, "first")
 	spec.Kubeconfig = f.path
 	f.Remote = New(spec, Options{Selector: selector, Gateway: gateway.Options{Probe: gateway.Probe{Kind: gateway.ProbeNone}}}, Hooks{
 		Trim: func(svc *corev1.Service) *corev1.Service {
@@ -197,7 +197,7 @@ func followAs(t *testing.T, s *liveServer, spec Spec, accept func(types.UID) err
 	return f
 }
 
-func (f *follower) leadTo(t *testing.T, s *liveServer, mark string) {
+func (f *follower) pointTo(t *testing.T, s *liveServer, mark string) {
 	write(t, f.path, "# "+mark+"\n"+strings.ReplaceAll(kubeconfigFor(strings.TrimPrefix(s.URL, "https://"), "token: secret"), `{server:`, `{insecure-skip-tls-verify: true, server:`))
 }
 

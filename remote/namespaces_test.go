@@ -41,7 +41,7 @@ func (r *rig) knows(want ...string) {
 func TestForbiddenNamespace(t *testing.T) {
 	connecting(t, inNamespaces(), false, func(r *rig) {
 		r.a().refusing(exportsIn("team", errForbidden))
-		r.leadTo("a.example.com")
+		r.pointTo("a.example.com")
 		r.wait(reloadPeriod + gatewayGrace)
 		r.knows("default")
 		r.known("a-uid", "192.0.2.1", "default/bar")
@@ -78,7 +78,7 @@ func TestAllNamespacesForbidden(t *testing.T) {
 			}
 			return nil
 		})
-		r.leadTo("a.example.com")
+		r.pointTo("a.example.com")
 		r.wait(time.Minute)
 		r.unknown()
 		if s := r.Status(); s.State != Down || len(s.Problems) != 2 {
@@ -103,10 +103,10 @@ func TestKubeconfigSwapWithAForbiddenNamespace(t *testing.T) {
 			connecting(t, inNamespaces(), false, func(r *rig) {
 				r.a().refusing(exportsIn("team", test.old))
 				r.b().refusing(exportsIn("team", test.new))
-				r.leadTo("a.example.com")
+				r.pointTo("a.example.com")
 				r.wait(10 * time.Second)
 				r.knows(test.still...)
-				r.leadTo("b.example.com")
+				r.pointTo("b.example.com")
 				r.wait(reloadPeriod + max(test.after-time.Second, 0) - time.Millisecond)
 				if view, _ := r.View(); test.after > 0 && view.UID != "a-uid" {
 					r.Errorf("it is replaced before it is time, by %q", view.UID)
