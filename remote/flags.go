@@ -20,7 +20,7 @@ type Flags struct {
 
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
-	f.StringArrayVar(&raw.remotes, "remote", nil, "a remote cluster, as `NAME=KUBECONFIG[,KEY=VALUE]…`; repeat it for each. NAME is a DNS label and ends its mirrors' names. "+
+	f.StringArrayVar(&raw.remotes, "remote", nil, "a remote cluster, as `NAME=KUBECONFIG[,KEY=VALUE]...`; repeat it for each. NAME is a DNS label and ends its mirrors' names. "+
 		"The keys: context=NAME in the kubeconfig; namespaces=NS,… to watch, ignoring all others; gateway=NS/NAME and gateway-port=NAME|NUMBER in place of the flags of those names; "+
 		"more gateway=NS/NAME for Services that choose one with the annotation service-mirror.io/gateway; "+
 		"address=IP|HOSTNAME, repeatable, in place of the addresses of the gateway Service; "+
@@ -90,4 +90,12 @@ func (m *mistakes) add(flag string, err error) {
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		*m = append(*m, fmt.Errorf("%s: %s", flag, line))
 	}
+}
+
+// Names are the names of remotes.
+func Names(specs []Spec) (names []string) {
+	for _, spec := range specs {
+		names = append(names, spec.Name)
+	}
+	return names
 }
