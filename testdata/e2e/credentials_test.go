@@ -119,19 +119,19 @@ func TestMountedCredentialsRotate(t *testing.T) {
 	e.stays("the mirror", r.mirrored("bar", "203.0.113.1"))
 	e.must(d.shows(r, "up")())
 	r.rotated(since, 81)
-	if n := d.logged("not well", "nauthorized"); n > 0 {
+	if n := d.logged("is failing", "nauthorized"); n > 0 {
 		t.Errorf("the daemon was refused %d times, though it had the new token in time", n)
 	}
 
 	// The old one's end first: until the new one comes updates stop, no more.
 	since = london.mark(t)
 	r.revoke("second", r.token)
-	e.logs(d, "not well", r.name, "nauthorized")
+	e.logs(d, "is failing", r.name, "nauthorized")
 	e.soon("the cause", d.shows(r, "down", "nauthorized"), d.measures(map[string]float64{r.up(): 0}))
 	e.stays("the mirror", r.mirrored("bar", "203.0.113.1"))
 	r.token = e.token(paris, "third")
 	m.swap(map[string]string{"kubeconfig": r.config()})
-	e.soon("all well", d.shows(r, "up"), d.measures(map[string]float64{r.up(): 1}))
+	e.soon("all is healthy", d.shows(r, "up"), d.measures(map[string]float64{r.up(): 1}))
 	r.rotated(since, 82)
 
 	// Another server, of another CA.
@@ -175,7 +175,7 @@ func uses(r *remote, old string, d *daemon) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("the exports have not been read anew: %+v", page.Remotes)
+	return fmt.Errorf("the exports have not been read again: %+v", page.Remotes)
 }
 
 // Files that a kubeconfig names change alone.
@@ -208,11 +208,11 @@ func TestNamedFilesRotate(t *testing.T) {
 
 	since = london.mark(t)
 	r.revoke("second", r.token)
-	e.logs(d, "not well", r.name, "nauthorized")
+	e.logs(d, "is failing", r.name, "nauthorized")
 	r.token = e.token(paris, "third")
 	files["token"] = r.token
 	m.swap(files)
-	e.soon("all well", d.shows(r, "up"))
+	e.soon("all is healthy", d.shows(r, "up"))
 	r.rotated(since, 82)
 
 	// The same address has another certificate, of another CA.
@@ -222,11 +222,11 @@ func TestNamedFilesRotate(t *testing.T) {
 	r.proxy.cut()
 	other.listen(r.proxy.address)
 	r.proxy = other
-	e.logs(d, "not well", r.name, "certificate signed by unknown authority")
+	e.logs(d, "is failing", r.name, "certificate signed by unknown authority")
 	e.soon("the cause", d.shows(r, "down", "certificate signed by unknown authority"))
 	files["ca.crt"] = string(r.proxy.ca)
 	m.swap(files)
-	e.soon("all well", d.shows(r, "up"))
+	e.soon("all is healthy", d.shows(r, "up"))
 	r.rotated(since, 83)
 	e.sameIdentities(before)
 }
@@ -265,7 +265,7 @@ func TestExecPlugin(t *testing.T) {
 	e.must(os.WriteFile(r.kubeconfig, []byte(r.config(execConfig(command))), 0o600))
 	start := london.mark(t)
 	d := e.daemon([]*remote{r}, listening...)
-	e.logs(d, "not well", r.name, "cloud-login")
+	e.logs(d, "is failing", r.name, "cloud-login")
 	e.soon("the cause", d.shows(r, "down", "cloud-login"))
 	e.noWrites(start)
 	e.plugin(command, tokenFile)
@@ -283,13 +283,13 @@ func TestExecPlugin(t *testing.T) {
 	since = london.mark(t)
 	e.must(os.Remove(command))
 	r.revoke("second", r.token)
-	e.logs(d, "not well", r.name)
+	e.logs(d, "is failing", r.name)
 	e.stays("the mirror", r.mirrored("bar", "203.0.113.1"))
 	e.must(d.shows(r, "down", "nauthorized")())
 	r.token = e.token(paris, "third")
 	write(r.token)
 	e.plugin(command, tokenFile)
-	e.soon("all well", d.shows(r, "up"))
+	e.soon("all is healthy", d.shows(r, "up"))
 	r.rotated(since, 82)
 	e.sameIdentities(before)
 }

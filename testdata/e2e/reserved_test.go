@@ -84,12 +84,7 @@ func (r *remote) postgres(name string, annotation ...string) {
 
 func (r *remote) annotate(name, annotation string) {
 	r.env.Helper()
-	r.env.change(r.cluster, name, func(svc *corev1.Service) {
-		delete(svc.Annotations, portsAnnotation)
-		if annotation != "" {
-			metav1.SetMetaDataAnnotation(&svc.ObjectMeta, portsAnnotation, annotation)
-		}
-	})
+	r.annotateWith(name, portsAnnotation, annotation)
 }
 
 func TestReservedPorts(t *testing.T) {
@@ -179,20 +174,20 @@ func TestReservedPortMistakes(t *testing.T) {
 	d := e.daemon([]*remote{r})
 	e.soon("what is right", r.leads("postgres", to("pg:15432", reservedGateway)...))
 	configMap := "ConfigMap " + e.id + "/tcp"
-	e.logs(d, "not well", configMap)
+	e.logs(d, "is failing", configMap)
 	e.logs(d, `entry \"15433\"`, "PROXY")
 	e.logs(d, `entry \"http\"`, "no port number")
 	e.logs(d, `entry \"15434\"`, "no-namespace:5432", "NAMESPACE/SERVICE:PORT")
 	e.logs(d, e.id+"/absent", "15499", "the gateway Service does not have that port", "tcp-15436 (15436/TCP)")
 	e.soon("no addresses", r.leads("proxied"), r.leads("badkey"), r.leads("absent"))
-	over := func() int { return d.logged(configMap, "well again") }
+	over := func() int { return d.logged(configMap, "recovered") }
 	if over() != 0 {
-		t.Error("it is called well while it is not")
+		t.Error("it is called healthy while it is not")
 	}
 	r.reserve("tcp", map[string]string{
 		"15432": r.entry("postgres", "5432"), "15433": r.entry("proxied", "5432"), "15434": r.entry("badkey", "5432"), "15499": r.entry("absent", "5432"),
 	})
-	e.soon("mended", r.leads("proxied", to("pg:15433", reservedGateway)...), r.leads("badkey", to("pg:15434", reservedGateway)...))
+	e.soon("fixed", r.leads("proxied", to("pg:15433", reservedGateway)...), r.leads("badkey", to("pg:15434", reservedGateway)...))
 	e.soon("said to be", func() error {
 		if n := over(); n != 1 {
 			return fmt.Errorf("%d times", n)
