@@ -71,9 +71,17 @@ func TestListsThatCannotBeHad(t *testing.T) {
 			follow(remotes[i])
 		}
 	}
-	for i, c := range unlistedCases {
-		if !c.possible {
+	for i, c := range unlistedCases { // watches that are resumed, too
+		if c.possible {
+			fronts[i].server.CloseClientConnections()
+		} else {
 			e.soon("a cause", d.reportsFailure(remotes[i]))
+		}
+	}
+	e.edits(paris, "bar", 1)
+	for i, c := range unlistedCases {
+		if c.possible {
+			follow(remotes[i])
 		}
 	}
 	e.stays("the daemon", d.answers("/healthz", 200))
