@@ -5,19 +5,21 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
+	"path"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/spf13/pflag"
-	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
@@ -26,6 +28,7 @@ import (
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror"
+	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 )
 
@@ -39,8 +42,8 @@ func TestDefaults(t *testing.T) {
 	if cfg.remote.Selector != "service-mirror.io/exported=true" {
 		t.Errorf("selector %q", cfg.remote.Selector)
 	}
-	if want := (mirror.Options{Policy: mirror.Policy{EndpointsAPI: mirror.UseEndpoints}, Workers: 32}); !reflect.DeepEqual(cfg.options, want) {
-		t.Errorf("options %+v, want %+v", cfg.options, want)
+	if want := (mirror.Options{Policy: plan.Policy{EndpointsAPI: plan.UseEndpoints}, Workers: 32}); !reflect.DeepEqual(cfg.mirror, want) {
+		t.Errorf("options %+v, want %+v", cfg.mirror, want)
 	}
 	if want := []remote.Spec{{Name: "paris", Kubeconfig: "a.kubeconfig", Gateways: []gateway.Config{shared}}}; !reflect.DeepEqual(cfg.remotes, want) {
 		t.Errorf("remotes %+v, want %+v", cfg.remotes, want)
@@ -84,11 +87,11 @@ func TestEveryFlag(t *testing.T) {
 		t.Errorf("remotes:\ngot  %+v\nwant %+v", cfg.remotes, wantRemotes)
 	}
 	wantOptions := mirror.Options{
-		Policy:           mirror.Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: mirror.UseEndpointSlices},
-		CreateNamespaces: true, Workers: 5,
+		Policy:  plan.Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: plan.UseEndpointSlices, CreateNamespaces: true},
+		Workers: 5,
 	}
-	if !reflect.DeepEqual(cfg.options, wantOptions) {
-		t.Errorf("options:\ngot  %+v\nwant %+v", cfg.options, wantOptions)
+	if !reflect.DeepEqual(cfg.mirror, wantOptions) {
+		t.Errorf("options:\ngot  %+v\nwant %+v", cfg.mirror, wantOptions)
 	}
 	gw := cfg.remote.Gateway
 	if want := (gateway.Probe{Kind: gateway.ProbeHTTP, Port: "8081", Path: "/healthz", Period: 3 * time.Second, Timeout: time.Second, Threshold: 2}); gw.Probe != want ||
@@ -108,8 +111,8 @@ func TestMistakes(t *testing.T) {
 		args []string
 		want []string // the start of each line
 	}{
-		{"nothing", nil, []string{"--remote: no remote cluster is given"}},
-		{"no flag", append(paris[:2:2], "run", "now"), []string{"run: not a flag", "now: not a flag"}},
+		{"nothing", nil, []string{"--remote: no remote cluster is given: give one as NAME=KUBECONFIG"}},
+		{"no flag", append(paris[:2:2], "run", "now"), []string{"run: not a flag: remove it", "now: not a flag: remove it"}},
 		{"unknown flag", append(paris[:2:2], "--frobnicate"), []string{"unknown flag: --frobnicate"}},
 		{"no value", []string{"--remote"}, []string{"flag needs an argument: --remote"}},
 		{"no number", append(paris[:2:2], "--workers", "many"), []string{`invalid argument "many" for "--workers" flag`}},
@@ -119,7 +122,7 @@ func TestMistakes(t *testing.T) {
 		{"address without a port", []string{"--remote", "paris=a,address=192.0.2.1"}, []string{"--remote paris: no gateway is named"}},
 		{"loopback", []string{"--remote", "paris=a,address=127.0.0.1,gateway-port=80"}, []string{"--remote paris: address=127.0.0.1: not a unicast address"}},
 		{"two of one name", append(paris[:2:2], "--remote", "paris=b,gateway=ingress/gateway"), []string{"--remote paris: two remotes have this name"}},
-		{"bad gateway", append(paris[:2:2], "--gateway", "gw"), []string{`--gateway: gateway "gw" is not NAMESPACE/NAME`}},
+		{"bad gateway", append(paris[:2:2], "--gateway", "gw"), []string{`--gateway: "gw" is not the NS/NAME of a Service`}},
 		{"bad gateway port", append(paris[:2:2], "--gateway-port", "0"), []string{`--gateway-port: gateway-port "0" is neither`}},
 		{"bad ranges", append(paris[:2:2], "--gateway-deny", "192.0.2.1/24,x", "--gateway-allow", "y"), []string{
 			"--gateway-deny: 192.0.2.1/24 has bits beyond its length", `--gateway-deny: "x" is neither`, `--gateway-allow: "y" is neither`}},
@@ -128,19 +131,23 @@ func TestMistakes(t *testing.T) {
 			"--cluster-domain: ", "--dns-refresh: 10ms is less than 1s", `--dns-server: "ns.example.com" is not ADDRESS:PORT`}},
 		{"bad probe", append(paris[:2:2], "--probe", "icmp", "--probe-port", "0", "--probe-path", "x", "--probe-period", "1ms", "--probe-timeout", "1s", "--probe-threshold", "0"), []string{
 			`--probe: "icmp" is not tcp, http or none`, "--probe-port: ", "--probe-path: ", "--probe-period: 1ms is less", "--probe-timeout: 1s is not", "--probe-threshold: 0 is less"}},
-		{"bad API", append(paris[:2:2], "--endpoints-api", "slices"), []string{`--endpoints-api: "slices" is neither`}},
+		{"bad API", append(paris[:2:2], "--endpoints-api", "slices"), []string{`--endpoints-api: "slices" is not known`}},
+		{"bad Lease", append(paris[:2:2], "--leader-elect", "--leader-elect-lease", "a", "--leader-elect-duration", "1s"), []string{"--leader-elect-duration: 1s is less than 3s", `--leader-elect-lease: "a" is not`}},
+		{"profiles nowhere", append(paris[:2:2], "--pprof"), []string{"--pprof: there is no address to serve it at: give --listen"}},
+		{"a prune of what is mirrored", append(paris[:2:2], "--prune", "paris"), []string{"--prune paris: --remote names it too"}},
+		{"its dry run", append(paris[:2:2], "--prune-dry-run", "paris"), []string{"--prune paris: --remote names it too"}},
 		{"empty selector", append(paris[:2:2], "--export-selector", ""), []string{"--export-selector: an empty selector would export every Service"}},
 		{"blank selector", append(paris[:2:2], "--export-selector", " "), []string{"--export-selector: an empty selector"}},
 		{"no selector", append(paris[:2:2], "--export-selector", "a in b"), []string{"--export-selector: "}},
 		{"our own label", append(paris[:2:2], "--copy-labels", "team,service-mirror.io/cluster,kubernetes.io/x"), []string{
-			"--copy-labels: service-mirror.io/cluster is not taken from a remote", "--copy-labels: kubernetes.io/x is not taken"}},
-		{"no annotation", append(paris[:2:2], "--copy-annotations", "a b"), []string{`--copy-annotations: "a b" is no key`}},
-		{"too few workers", append(paris[:2:2], "--workers", "0"), []string{"--workers: 0 is not from 1 to 1000"}},
-		{"too many workers", append(paris[:2:2], "--workers", "1001"), []string{"--workers: 1001 is not from 1 to 1000"}},
+			"--copy-labels: service-mirror.io/cluster cannot be copied from a remote", "--copy-labels: kubernetes.io/x cannot be copied"}},
+		{"no annotation", append(paris[:2:2], "--copy-annotations", "a b"), []string{`--copy-annotations: "a b" is not a valid key`}},
+		{"too few workers", append(paris[:2:2], "--workers", "0"), []string{"--workers: 0 is out of range: give a number from 1 to 1000"}},
+		{"too many workers", append(paris[:2:2], "--workers", "1001"), []string{"--workers: 1001 is out of range"}},
 		{"negative rates", append(paris[:2:2], "--kube-api-qps", "-1", "--kube-api-burst", "-1"), []string{
-			"--kube-api-qps: must not be negative", "--kube-api-burst: must not be negative"}},
+			"--kube-api-qps: -1 is negative", "--kube-api-burst: -1 is negative"}},
 		{"all at once", []string{"--gateway", "gw", "--workers", "0", "--export-selector", ""}, []string{
-			"--gateway: ", "--remote: ", "--export-selector: ", "--workers: "}},
+			"--remote: ", "--export-selector: ", "--gateway: ", "--workers: "}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
@@ -211,30 +218,53 @@ func TestMissingLocalClusterIsAFailure(t *testing.T) {
 	}
 }
 
-// Where the local cluster cannot be read, nothing that is planned would be true: a
-// dry run says so, and ends.
-func TestDryRunGivesUpOnAnUnreadableCluster(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		local := &rest.Config{Host: "london"}
-		read, err := remote.NewClient(local)
-		if err != nil {
-			t.Fatal(err)
+// apiServer is a local cluster in which there is nothing, and nothing may be read but
+// what is necessary.
+func apiServer(t *testing.T) *rest.Config {
+	lists := map[string][2]string{ // by resource
+		"services": {"v1", "Service"}, "endpoints": {"v1", "Endpoints"}, "endpointslices": {"discovery.k8s.io/v1", "EndpointSlice"},
+		"namespaces": {"meta.k8s.io/v1", "PartialObjectMetadata"},
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		kind, known := lists[path.Base(req.URL.Path)]
+		switch {
+		case strings.HasSuffix(req.URL.Path, "/namespaces/kube-system"):
+			fmt.Fprint(w, `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"kube-system","uid":"uid-of-london","resourceVersion":"1"}}`)
+		case !known:
+			w.WriteHeader(http.StatusForbidden)
+			fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403}`)
+		case req.URL.Query().Get("sendInitialEvents") == "true":
+			w.WriteHeader(http.StatusUnprocessableEntity) // it has no streamed lists
+			fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422}`)
+		case req.URL.Query().Get("watch") == "true":
+			w.(http.Flusher).Flush()
+			<-req.Context().Done()
+		default:
+			if strings.Contains(req.Header.Get("Accept"), "PartialObjectMetadata") {
+				kind = lists["namespaces"]
+			}
+			fmt.Fprintf(w, `{"kind":"%sList","apiVersion":%q,"metadata":{"resourceVersion":"1"},"items":[]}`, kind[1], kind[0])
 		}
-		meta, err := metadata.NewForConfig(local)
-		if err != nil {
-			t.Fatal(err)
-		}
-		// It does not run before the end, so it is never ready.
-		controller := mirror.New(mirror.Clients{Read: read, Write: read, Metadata: meta}, mirror.Options{}, klog.Background())
-		ctx, cancel := context.WithTimeout(t.Context(), 2*planTime)
-		defer cancel()
-		var stdout bytes.Buffer
-		if err := plan(ctx, controller, nil, "london", &stdout); err == nil || !strings.Contains(err.Error(), "local cluster london: ") || stdout.Len() > 0 {
-			t.Errorf("got %v, and on stdout %q", err, &stdout)
-		}
-		cancel()
-		controller.Run(ctx) // ends what it has begun
-	})
+	}))
+	t.Cleanup(server.Close)
+	t.Cleanup(server.CloseClientConnections)
+	return &rest.Config{Host: server.URL}
+}
+
+// An election that cannot begin must not leave a program that runs and never writes.
+func TestElectionThatCannotBeginEndsTheProgram(t *testing.T) {
+	cfg, err := parse([]string{"--leader-elect", "--leader-elect-lease", "a/b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.election.Duration = 0
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	local := cfg.remote.Client.Tune(apiServer(t), "", &remote.Network{})
+	if err := cfg.mirrorAll(ctx, local, io.Discard); err == nil || !strings.HasPrefix(err.Error(), "leader election with Lease a/b: ") {
+		t.Errorf("got %v (%v)", err, ctx.Err())
+	}
 }
 
 // A dry run beside the daemon has its flags, and leaves it its address.

@@ -4,31 +4,40 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // Filter decides which addresses of a gateway are used: a remote must not be
-// able to point the local cluster's traffic back into it, or to where its
+// able to route the local cluster's traffic back into it, or to where its
 // operator does not want it.
 type Filter struct {
-	Deny   []netip.Prefix // refused
-	Allow  []netip.Prefix // where there are any, nothing else is used
+	Deny   []netip.Prefix // refused, whatever else is said of them
+	Allow  []netip.Prefix // if there are any, only these are used, the local cluster's own among them
 	Domain string         // of the local cluster: names under it are refused
-	// Local gives the local cluster's own ranges, as far as they are known; nil:
-	// none are.
+	// Local returns the local cluster's own addresses, as far as they are known;
+	// nil: none are. It must not block.
 	Local func() []Range
 }
 
 // Range is a range of the local cluster's own addresses.
 type Range struct {
 	netip.Prefix
-	Name string // what it is, for a message
+	Name string // what it is, for a message: "Service range", or "LoadBalancer address" of a single one
 }
 
-// address refuses what would lead traffic back into the local cluster or
-// nowhere, and what the API server does not take in Endpoints: loopback,
+// describe says, of an address that the range contains, what it is.
+func (r Range) describe() string {
+	if r.IsSingleIP() {
+		return "it is this cluster's own " + r.Name
+	}
+	return fmt.Sprintf("it is in this cluster's own %s %v", r.Name, r.Prefix)
+}
+
+// address refuses what would route traffic back into the local cluster or
+// nowhere, and what the API server does not accept in Endpoints: loopback,
 // unspecified, link-local (cloud metadata included), multicast and broadcast;
 // and what the operator does not want.
 func (f Filter) address(addr netip.Addr) error {
@@ -36,22 +45,15 @@ func (f Filter) address(addr netip.Addr) error {
 	if zone != "" || !addr.IsGlobalUnicast() {
 		return errors.New("not a unicast address that another cluster can be reached at")
 	}
-	for _, prefix := range f.Deny {
-		if prefix.Contains(addr) {
-			return fmt.Errorf("--gateway-deny has %v", prefix)
-		}
+	contains := func(prefix netip.Prefix) bool { return prefix.Contains(addr) }
+	if i := slices.IndexFunc(f.Deny, contains); i >= 0 {
+		return fmt.Errorf("--gateway-deny has %v", f.Deny[i])
 	}
-	if f.Local != nil {
-		for _, own := range f.Local() {
-			if own.Contains(addr) {
-				return fmt.Errorf("it is in this cluster's own %s %v", own.Name, own.Prefix)
-			}
-		}
+	if slices.ContainsFunc(f.Allow, contains) {
+		return nil
 	}
-	for _, prefix := range f.Allow {
-		if prefix.Contains(addr) {
-			return nil
-		}
+	if own, ok := f.local(addr); ok {
+		return fmt.Errorf("%s: if that is intended, permit it with --gateway-allow", own.describe())
 	}
 	if len(f.Allow) > 0 {
 		return errors.New("--gateway-allow does not have it")
@@ -59,9 +61,25 @@ func (f Filter) address(addr netip.Addr) error {
 	return nil
 }
 
+// local finds an address among the local cluster's own.
+func (f Filter) local(addr netip.Addr) (Range, bool) {
+	if f.Local == nil {
+		return Range{}, false
+	}
+	all := f.Local()
+	if i := slices.IndexFunc(all, func(own Range) bool { return own.Contains(addr) }); i >= 0 {
+		return all[i], true
+	}
+	return Range{}, false
+}
+
+// normalHostname is a hostname as it is compared and resolved: DNS ignores case
+// (RFC 4343), and the dot of the root may be left out.
+func normalHostname(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+
 // hostname refuses what is no hostname, and names of the local cluster.
 func (f Filter) hostname(name string) error {
-	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	name = normalHostname(name)
 	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
 		return errors.New("not a hostname")
 	}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/netip"
+	"reflect"
 	"testing"
 )
 
@@ -15,11 +16,12 @@ func TestFilter(t *testing.T) {
 	filter := Filter{
 		Deny: prefixes("198.51.100.0/24", "2001:db8:bad::/48"),
 		Local: func() []Range {
-			return []Range{{netip.MustParsePrefix("10.96.0.0/16"), "Service range"}, {netip.MustParsePrefix("fd00:1::/64"), "pod range"}}
+			return []Range{{netip.MustParsePrefix("10.96.0.0/16"), "Service range"}, {netip.MustParsePrefix("fd00:1::/64"), "pod range"},
+				{netip.MustParsePrefix("192.0.2.99/32"), "LoadBalancer address"}, {netip.MustParsePrefix("203.0.113.99/32"), "LoadBalancer address"}}
 		},
 	}
 	only := filter
-	only.Allow = prefixes("192.0.2.0/25", "198.51.100.0/25")
+	only.Allow = prefixes("192.0.2.0/25", "198.51.100.0/25", "10.96.7.0/24")
 	for _, test := range []struct {
 		filter  Filter
 		addr    string
@@ -34,7 +36,13 @@ func TestFilter(t *testing.T) {
 		{filter, "::ffff:10.96.7.7", "it is in this cluster's own Service range 10.96.0.0/16"},
 		{filter, "fd00:1::7", "it is in this cluster's own pod range fd00:1::/64"},
 		{filter, "169.254.169.254", "not a unicast address"},
+		{filter, "192.0.2.99", "it is this cluster's own LoadBalancer address: if that is intended, permit it with --gateway-allow"},
 		{only, "192.0.2.1", ""},
+		{only, "192.0.2.99", ""},
+		{only, "10.96.7.7", ""},
+		{only, "::ffff:10.96.7.7", ""},
+		{only, "10.96.8.8", "it is in this cluster's own Service range 10.96.0.0/16"},
+		{only, "203.0.113.99", "it is this cluster's own LoadBalancer address"},
 		{only, "192.0.2.200", "--gateway-allow does not have it"},
 		{only, "2001:db8::1", "--gateway-allow does not have it"},
 		{only, "198.51.100.7", "--gateway-deny has"},
@@ -57,14 +65,18 @@ func TestParsePrefix(t *testing.T) {
 }
 
 func TestParseAddress(t *testing.T) {
-	for text, want := range map[string][2]int{
-		"192.0.2.1": {1, 0}, "2001:db8::1": {1, 0}, "gw.example.com": {0, 1}, "a": {0, 1}, "1.example.com": {0, 1},
-		"": {}, "192.0.2": {}, "192.0.2.256": {}, "GW.example.com": {}, "a b": {}, "a..b": {}, "1": {},
+	address := func(text string) Config { return Config{Addresses: parse(text)} }
+	hostname := func(text string) Config { return Config{Hostnames: []string{text}} }
+	for text, want := range map[string]Config{
+		"192.0.2.1": address("192.0.2.1"), "2001:db8::1": address("2001:db8::1"), "2001:DB8::1": address("2001:db8::1"),
+		"gw.example.com": hostname("gw.example.com"), "a": hostname("a"), "1.example.com": hostname("1.example.com"),
+		"GW.Example.COM": hostname("gw.example.com"), "gw.example.com.": hostname("gw.example.com"),
+		"": {}, ".": {}, "192.0.2": {}, "192.0.2.256": {}, "192.0.2.1.": {}, "a b": {}, "a..b": {}, "a..": {}, ".a": {}, "1": {}, "1.": {}, "gw_1.example.com": {},
 	} {
 		var config Config
 		err := config.ParseAddress(text)
-		if got := [2]int{len(config.Addresses), len(config.Hostnames)}; got != want || (err == nil) != (want != [2]int{}) {
-			t.Errorf("%q: got %v, %v", text, config, err)
+		if !reflect.DeepEqual(config, want) || (err == nil) != (len(want.Addresses)+len(want.Hostnames) > 0) {
+			t.Errorf("%q: got %v, %v, want %v", text, config, err, want)
 		}
 	}
 }

@@ -4,14 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/tools/cache"
 )
 
 // Flags are the flags about gateways, as they are typed.
 type Flags struct {
-	Gateway, Port, Domain string // for the remotes that name none
+	gateway, port, domain string
 	dnsServer             string
 	deny, allow           []string
 	options               Options
@@ -19,33 +22,38 @@ type Flags struct {
 
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
-	f.StringVar(&raw.Gateway, "gateway", "", "gateway Service `NS/NAME` of the remotes that name none")
-	f.StringVar(&raw.Port, "gateway-port", "", "`NAME|NUMBER` of the gateway port that all traffic goes to, for the remotes that name none (default: chosen for each port by name, protocol and number)")
-	f.StringSliceVar(&raw.deny, "gateway-deny", nil, "`CIDR,…` of addresses that no gateway may have, besides this cluster's own and those that lead nowhere")
-	f.StringSliceVar(&raw.allow, "gateway-allow", nil, "`CIDR,…` of the only addresses that gateways may have")
-	f.StringVar(&raw.Domain, "cluster-domain", "cluster.local", "DNS `DOMAIN` of this cluster, under which no gateway may have its hostname, and of the remotes that name no other")
+	f.StringVar(&raw.gateway, "gateway", "", "gateway Service `NS/NAME` of the remotes that name none")
+	f.StringVar(&raw.port, "gateway-port", "", "`NAME|NUMBER` of the gateway port that receives all traffic, for the remotes that name none (default: chosen for each port by name, protocol and number)")
+	f.StringSliceVar(&raw.deny, "gateway-deny", nil, "`CIDR,...` of addresses that no gateway may have, besides this cluster's own and those that are never another cluster's")
+	f.StringSliceVar(&raw.allow, "gateway-allow", nil, "`CIDR,...` of the only addresses that gateways may have; this cluster's own among them are permitted")
+	f.StringVar(&raw.domain, "cluster-domain", "cluster.local", "DNS `DOMAIN` of this cluster, under which no gateway may have its hostname, and of the remotes that name no other")
 	f.DurationVar(&raw.options.Refresh, "dns-refresh", 30*time.Second, "`DURATION` after which a gateway's hostname is resolved again, at least 1s")
-	f.StringVar(&raw.dnsServer, "dns-server", "", "`ADDRESS:PORT` of a DNS server to ask instead of the system's, for debugging")
+	f.StringVar(&raw.dnsServer, "dns-server", "", "`ADDRESS:PORT` of a DNS server to use instead of the system's, for debugging")
 	probe := &raw.options.Probe
-	f.StringVar((*string)(&probe.Kind), "probe", string(ProbeNone), "`KIND` of probe that tells whether a gateway's address lives: tcp, http or none. One that does not becomes not ready")
-	f.StringVar(&probe.Port, "probe-port", "", "`NAME|NUMBER` of the gateway port to probe (default: the port that all traffic goes to, else the lowest TCP port)")
-	f.StringVar(&probe.Path, "probe-path", "/", "`PATH` that an http probe asks for; any answer below 400 will do")
+	f.StringVar((*string)(&probe.Kind), "probe", string(ProbeNone), "`KIND` of probe that finds out whether a gateway's address is healthy: tcp, http or none. One that fails becomes not ready")
+	f.StringVar(&probe.Port, "probe-port", "", "`NAME|NUMBER` of the gateway port to probe (default: the port that receives all traffic, else the lowest TCP port)")
+	f.StringVar(&probe.Path, "probe-path", "/", "`PATH` that an http probe requests; any answer below 400 is a success")
 	f.DurationVar(&probe.Period, "probe-period", 5*time.Second, "`DURATION` between two probes of an address")
 	f.DurationVar(&probe.Timeout, "probe-timeout", 2*time.Second, "`DURATION` after which a probe has failed")
 	f.IntVar(&probe.Threshold, "probe-threshold", 3, "`NUMBER` of probes in a row that must fail; one that succeeds makes the address ready again")
 }
 
-// Options are what the flags say; the error lists what is wrong with them, by flag.
+// Options are what the flags set for all gateways; the error lists what is wrong with
+// the flags, by flag.
 func (raw *Flags) Options() (Options, error) {
-	var wrong []error
-	mistake := func(flag string, err error) {
+	var mistakes []error
+	add := func(flag string, err error) {
 		if err != nil {
-			wrong = append(wrong, fmt.Errorf("%s: %w", flag, err))
+			mistakes = append(mistakes, fmt.Errorf("%s: %w", flag, err))
 		}
 	}
 	options := raw.options
-	if raw.Port != "" {
-		mistake("--gateway-port", ValidatePort(raw.Port))
+	if raw.gateway != "" {
+		_, err := parseService(raw.gateway)
+		add("--gateway", err)
+	}
+	if raw.port != "" {
+		add("--gateway-port", ValidatePort(raw.port))
 	}
 	for _, list := range []struct {
 		flag  string
@@ -54,20 +62,35 @@ func (raw *Flags) Options() (Options, error) {
 	}{{"--gateway-deny", raw.deny, &options.Filter.Deny}, {"--gateway-allow", raw.allow, &options.Filter.Allow}} {
 		for _, text := range list.texts {
 			prefix, err := ParsePrefix(text)
-			mistake(list.flag, err)
+			add(list.flag, err)
 			*list.to = append(*list.to, prefix)
 		}
 	}
-	mistake("--cluster-domain", ValidateDomain(raw.Domain))
-	options.Filter.Domain = raw.Domain
+	add("--cluster-domain", ValidateDomain(raw.domain))
+	options.Filter.Domain = raw.domain
 	if options.Refresh < time.Second {
-		mistake("--dns-refresh", fmt.Errorf("%v is less than 1s", options.Refresh))
+		add("--dns-refresh", fmt.Errorf("%v is less than 1s: give a longer one", options.Refresh))
 	}
 	if raw.dnsServer != "" {
 		if _, err := netip.ParseAddrPort(raw.dnsServer); err != nil {
-			mistake("--dns-server", fmt.Errorf("%q is not ADDRESS:PORT", raw.dnsServer))
+			add("--dns-server", fmt.Errorf("%q is not ADDRESS:PORT", raw.dnsServer))
 		}
 	}
 	options.Resolver = NewResolver(raw.dnsServer)
-	return options, errors.Join(append(wrong, options.Probe.Validate())...)
+	return options, errors.Join(append(mistakes, options.Probe.Validate())...)
+}
+
+// Shared is the configuration of a gateway for which a remote does not say otherwise.
+// It is as valid as the flags, of which Options returns the mistakes.
+func (raw *Flags) Shared() Config {
+	service, _ := parseService(raw.gateway)
+	return Config{Service: service, Port: raw.port, Domain: raw.domain}
+}
+
+func parseService(text string) (cache.ObjectName, error) {
+	namespace, name, _ := strings.Cut(text, "/")
+	if len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Label(name)) > 0 {
+		return cache.ObjectName{}, fmt.Errorf("%.320q is not the NS/NAME of a Service", text)
+	}
+	return cache.NewObjectName(namespace, name), nil
 }

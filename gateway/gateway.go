@@ -36,13 +36,14 @@ const (
 
 // Gateway is the entrance of a remote cluster.
 type Gateway struct {
-	Addresses []Address            // sorted, unique, fit to be written into Endpoints
-	Partial   bool                 // not all addresses are known yet: those that live Endpoints have stay too, if Keeps
-	Ports     []corev1.ServicePort // what the gateway listens on
-	Port      string               // name or number of the only port to use; empty: choose by the port rule
-	Static    bool                 // Ports is what the flags say, not what a Service has
-	Reserved  Reserved             // ports that serve one Service alone
-	Linkerd   Linkerd              // zero: the gateway is not Linkerd's
+	Addresses []Address             // sorted, unique, fit to be written into Endpoints
+	Partial   bool                  // not all addresses are known yet: those that live Endpoints have stay too, if Keeps
+	Ports     []corev1.ServicePort  // what the gateway listens on
+	Port      string                // name or number of the only port to use; empty: choose by the port rule
+	Static    bool                  // Ports is what the flags say, not what a Service has
+	Unserved  map[PortNumber]string // ports that the load balancer does not serve, with the reason
+	Reserved  Reserved              // ports that serve one Service alone
+	Linkerd   Linkerd               // zero: the gateway is not Linkerd's
 
 	keeps func(netip.Addr) bool // nil: all
 }
@@ -85,7 +86,7 @@ func (g *Gateway) Equal(other *Gateway) bool {
 	}
 	return g.Port == other.Port && g.Partial == other.Partial && g.Static == other.Static && g.Linkerd == other.Linkerd &&
 		slices.Equal(g.Addresses, other.Addresses) &&
-		equality.Semantic.DeepEqual(g.Ports, other.Ports) && maps.Equal(g.Reserved, other.Reserved)
+		equality.Semantic.DeepEqual(g.Ports, other.Ports) && maps.Equal(g.Unserved, other.Unserved) && maps.Equal(g.Reserved, other.Reserved)
 }
 
 // Config is what the operator says of one gateway of a remote.
@@ -127,17 +128,18 @@ func (c Config) Validate(filter Filter) error {
 	return errors.Join(wrong...)
 }
 
-// ParseAddress reads an IP address or a hostname into the configuration.
+// ParseAddress adds an IP address or a hostname to the configuration.
 func (c *Config) ParseAddress(text string) error {
 	if addr, err := netip.ParseAddr(text); err == nil {
 		c.Addresses = append(c.Addresses, addr)
 		return nil
 	}
+	name := normalHostname(text)
 	// What looks like an IP address is meant as one.
-	if len(validation.IsDNS1123Subdomain(text)) > 0 || strings.Trim(text, "0123456789.") == "" {
+	if len(validation.IsDNS1123Subdomain(name)) > 0 || strings.Trim(name, "0123456789.") == "" {
 		return fmt.Errorf("address=%.253s is neither an IP address nor a hostname", text)
 	}
-	c.Hostnames = append(c.Hostnames, text)
+	c.Hostnames = append(c.Hostnames, name)
 	return nil
 }
 
@@ -178,13 +180,15 @@ func (c Config) Read(svc *corev1.Service, filter Filter) (Entrance, error) {
 		}
 	}
 	texts, hostnames := addressTexts(c.Addresses), c.Hostnames
+	var problems []error
 	if !c.overrides() {
 		texts, hostnames = Ingress(svc)
 		if len(texts)+len(hostnames) == 0 {
 			return entrance, noAddress(svc)
 		}
+		entrance.gateway.Unserved = unserved(svc)
+		problems = entrance.gateway.portErrors()
 	}
-	var problems []error
 	for _, text := range texts {
 		addr, err := netip.ParseAddr(text)
 		if err != nil {
@@ -193,7 +197,12 @@ func (c Config) Read(svc *corev1.Service, filter Filter) (Entrance, error) {
 		}
 		entrance.Addresses = append(entrance.Addresses, addr)
 	}
-	for _, name := range slices.Compact(slices.Sorted(slices.Values(hostnames))) {
+	names := make([]string, 0, len(hostnames))
+	for _, name := range hostnames {
+		names = append(names, normalHostname(name))
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
 		if err := filter.hostname(name); err != nil {
 			problems = append(problems, fmt.Errorf("hostname %.253q is refused: %w", name, err))
 			continue
@@ -259,12 +268,28 @@ func addressTexts(addrs []netip.Addr) (texts []string) {
 	return texts
 }
 
+// noAddress says what to do for a gateway Service that has no address. The ports of
+// the Service are not those of its nodes: an address of a node needs a node port.
 func noAddress(svc *corev1.Service) error {
 	if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		return fmt.Errorf("gateway Service %s/%s has no address yet", svc.Namespace, svc.Name)
 	}
-	return fmt.Errorf("gateway Service %s/%s is of type %s and has no external address: make it a LoadBalancer, or give address=IP",
-		svc.Namespace, svc.Name, cmp.Or(svc.Spec.Type, corev1.ServiceTypeClusterIP))
+	fix := "the port at which that address reaches the gateway"
+	if ports := nodePorts(svc); len(ports) > 0 {
+		fix = "the node port: " + strings.Join(ports, ", ")
+	}
+	return fmt.Errorf("gateway Service %s/%s is of type %s and has no external address: make it a LoadBalancer, or give address=IP together with a numeric gateway-port, %s",
+		svc.Namespace, svc.Name, cmp.Or(svc.Spec.Type, corev1.ServiceTypeClusterIP), fix)
+}
+
+// nodePorts are the first few node ports of a Service, for a message.
+func nodePorts(svc *corev1.Service) (texts []string) {
+	for _, port := range svc.Spec.Ports {
+		if port.NodePort != 0 && len(texts) < 10 {
+			texts = append(texts, fmt.Sprintf("%d for %s", port.NodePort, describe(port)))
+		}
+	}
+	return texts
 }
 
 // join makes one error of the first few: how many there are, the remote chooses.

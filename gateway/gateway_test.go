@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -79,8 +80,13 @@ func TestRead(t *testing.T) {
 		{name: "no address yet", svc: balancer(), wantErr: "gateway Service ingress/gateway has no address yet"},
 		{name: "an empty entry is none", svc: balancer(""), wantErr: "no address yet"},
 		{name: "NodePort", svc: with(balancer(), ofType(corev1.ServiceTypeNodePort)),
-			wantErr: "is of type NodePort and has no external address: make it a LoadBalancer, or give address=IP"},
-		{name: "ClusterIP", svc: with(balancer(), ofType(corev1.ServiceTypeClusterIP)), wantErr: "is of type ClusterIP"},
+			wantErr: "is of type NodePort and has no external address: make it a LoadBalancer, or give address=IP together with a numeric gateway-port, the port at which that address reaches the gateway"},
+		{name: "NodePort with its node ports", svc: with(with(balancer(), ofType(corev1.ServiceTypeNodePort)), func(svc *corev1.Service) {
+			svc.Spec.Ports = slices.Clone(web)
+			svc.Spec.Ports[0].NodePort, svc.Spec.Ports[1].NodePort = 30080, 30443
+		}), wantErr: "address=IP together with a numeric gateway-port, the node port: 30080 for http (80/TCP), 30443 for https (443/TCP)"},
+		{name: "ClusterIP", svc: with(balancer(), ofType(corev1.ServiceTypeClusterIP)),
+			wantErr: "is of type ClusterIP and has no external address: make it a LoadBalancer, or give address=IP together with a numeric gateway-port, the port at which"},
 		{name: "NodePort with an externalIP", svc: with(with(balancer(), ofType(corev1.ServiceTypeNodePort)), external("192.0.2.7")), addrs: parse("192.0.2.7")},
 		{name: "externalIPs where there is no ingress", svc: with(balancer(), external("192.0.2.8", "192.0.2.7")), addrs: parse("192.0.2.7", "192.0.2.8")},
 		{name: "ingress counts alone", svc: with(balancer("192.0.2.1"), external("192.0.2.7")), addrs: parse("192.0.2.1")},
@@ -88,6 +94,7 @@ func TestRead(t *testing.T) {
 		{name: "a hostname counts alone too", svc: with(with(balancer(), hostname("gw.example.com")), external("192.0.2.7")), hostnames: []string{"gw.example.com"}},
 		{name: "addresses and hostnames", svc: with(balancer("192.0.2.1"), hostname("b.example.com", "a.example.com")),
 			addrs: parse("192.0.2.1"), hostnames: []string{"a.example.com", "b.example.com"}},
+		{name: "hostnames once each, however they are written", svc: with(balancer(), hostname("A.Example.com.", "a.example.com", "b.EXAMPLE.com")), hostnames: []string{"a.example.com", "b.example.com"}},
 		{name: "hostnames once each", svc: with(balancer(), hostname("a.example.com", "a.example.com")), hostnames: []string{"a.example.com"}},
 		{name: "a hostname of this cluster", svc: with(balancer("192.0.2.1"), hostname("bar.default.svc.cluster.local")), addrs: parse("192.0.2.1"),
 			wantErr: `hostname "bar.default.svc.cluster.local" is refused: it is a name of this cluster, whose domain is cluster.local`},
@@ -110,6 +117,83 @@ func TestRead(t *testing.T) {
 			checkErr(t, err, test.wantErr)
 		})
 	}
+}
+
+// failing adds an ingress entry that reports errors of ports, by number.
+func failing(svc *corev1.Service, ip string, protocol corev1.Protocol, errs map[int32]string) *corev1.Service {
+	entry := corev1.LoadBalancerIngress{IP: ip}
+	for _, number := range slices.Sorted(maps.Keys(errs)) {
+		status := corev1.PortStatus{Port: number, Protocol: protocol}
+		if errs[number] != "" {
+			status.Error = new(errs[number])
+		}
+		entry.Ports = append(entry.Ports, status)
+	}
+	svc.Status.LoadBalancer.Ingress = append(svc.Status.LoadBalancer.Ingress, entry)
+	return svc
+}
+
+func TestIngressPortErrors(t *testing.T) {
+	const mixed = "gateway port 443/TCP is not served: its load balancer reports the error \"MixedProtocolNotSupported\" at 192.0.2.1: fix the load balancer of the gateway Service"
+	broken := map[int32]string{443: "MixedProtocolNotSupported"}
+	exported := exportedWith(port("http", 80, tcp, ""), port("https", 443, tcp, ""))
+	for _, test := range []struct {
+		name    string
+		svc     *corev1.Service
+		config  Config
+		want    []int32 // the gateway ports that are used
+		wantErr string  // of the gateway and of the mirror
+	}{
+		{name: "no error", svc: failing(balancer(), "192.0.2.1", tcp, map[int32]string{80: "", 443: ""}), want: []int32{80, 443}},
+		{name: "one port", svc: failing(balancer(), "192.0.2.1", tcp, broken), want: []int32{80}, wantErr: mixed},
+		{name: "TCP is the default", svc: failing(balancer(), "192.0.2.1", "", broken), want: []int32{80}, wantErr: mixed},
+		{name: "of another protocol", svc: failing(balancer(), "192.0.2.1", udp, broken), want: []int32{80, 443}},
+		{name: "of a port that the Service lacks", svc: failing(balancer(), "192.0.2.1", tcp, map[int32]string{8443: "X"}), want: []int32{80, 443}},
+		{name: "every port", svc: failing(balancer(), "192.0.2.1", tcp, map[int32]string{80: "a.example.com/Quota", 443: "X"}),
+			wantErr: `gateway port 80/TCP is not served: its load balancer reports the error "a.example.com/Quota" at 192.0.2.1`},
+		{name: "at every address", svc: failing(failing(balancer(), "192.0.2.2", tcp, broken), "192.0.2.1", tcp, broken), want: []int32{80}, wantErr: mixed},
+		{name: "at one address of two", svc: failing(balancer("192.0.2.2"), "192.0.2.1", tcp, broken), want: []int32{80}, wantErr: mixed},
+		{name: "at a hostname", svc: with(failing(balancer(), "", tcp, broken), func(svc *corev1.Service) {
+			svc.Status.LoadBalancer.Ingress[0].Hostname = "gw.example.com"
+		}), want: []int32{80}, wantErr: `"MixedProtocolNotSupported" at gw.example.com`},
+		{name: "at an entry without an address", svc: with(failing(balancer(), "", tcp, broken), func(svc *corev1.Service) {
+			svc.Spec.ExternalIPs = []string{"192.0.2.7"}
+		}), want: []int32{80, 443}},
+		{name: "at an address that the flags replace", svc: failing(balancer(), "192.0.2.1", tcp, broken), config: Config{Addresses: parse("192.0.2.9")}, want: []int32{80, 443}},
+		{name: "the port that all traffic is to use", svc: failing(balancer(), "192.0.2.1", tcp, broken), config: Config{Port: "https"}, wantErr: mixed},
+		{name: "a long error", svc: failing(balancer(), "192.0.2.1", tcp, map[int32]string{443: strings.Repeat("x", 5000)}), want: []int32{80}, wantErr: strings.Repeat("x", 100) + `" at`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			test.config.Service = gatewayName
+			gw, err := resolve(test.config, test.svc, Filter{})
+			checkErr(t, err, test.wantErr)
+			targets, err := gw.Targets(exported, nil)
+			checkErr(t, err, test.wantErr)
+			var got []int32
+			for _, target := range targets {
+				got = append(got, target.Port)
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("ports %v are used, want %v", got, test.want)
+			}
+			slices.Reverse(test.svc.Status.LoadBalancer.Ingress)
+			if reversed, _ := resolve(test.config, test.svc, Filter{}); !reversed.Equal(gw) {
+				t.Error("the order of the entries matters")
+			}
+		})
+	}
+}
+
+// A port that is reserved is served no more than any other.
+func TestReservedPortWithAnError(t *testing.T) {
+	svc := failing(balancer(), "192.0.2.1", tcp, map[int32]string{443: "X"})
+	gw, _ := resolve(Config{Service: gatewayName}, svc, Filter{})
+	gw.Reserved = Reserved{forPort("default/postgres", "5432", tcp): 443}
+	targets, err := gw.Targets(exportedWith(port("db", 5432, tcp, "")), nil)
+	if len(targets) > 0 {
+		t.Errorf("it is routed to %+v", targets)
+	}
+	checkErr(t, err, "port db (5432/TCP): gateway port 443/TCP is not served")
 }
 
 // plain are addresses without their health.
@@ -305,6 +389,7 @@ func TestEqual(t *testing.T) {
 		{"ports of the flags", same, make(func(gw *Gateway) { gw.Static = true }), false},
 		{"a reserved port", same, make(func(gw *Gateway) { gw.Reserved = Reserved{{Port: "1"}: 2} }), false},
 		{"Linkerd's", same, make(func(gw *Gateway) { gw.Linkerd.Identity = "i" }), false},
+		{"a port with an error", same, make(func(gw *Gateway) { gw.Unserved = map[PortNumber]string{{443, tcp}: "X"} }), false},
 		{"another port demanded", same, make(func(gw *Gateway) { gw.Port = "https" }), false},
 	} {
 		if got := test.a.Equal(test.b); got != test.want {
@@ -348,6 +433,7 @@ func TestTrimKeepsWhatResolveReads(t *testing.T) {
 			svc.Status.LoadBalancer.Ingress, svc.Spec.ExternalIPs, svc.Spec.Type = nil, nil, corev1.ServiceTypeNodePort
 		},
 		func(svc *corev1.Service) { svc.Status.LoadBalancer.Ingress[0].IPMode = new(corev1.LoadBalancerIPMode) },
+		func(svc *corev1.Service) { failing(svc, "192.0.2.3", tcp, map[int32]string{443: "X"}) },
 		func(svc *corev1.Service) { svc.Spec.Ports = nil },
 		func(svc *corev1.Service) {
 			svc.Spec.Ports = []corev1.ServicePort{port("a", 1, udp, "http"), port("b", 2, "", "tls")}

@@ -62,13 +62,14 @@ func (w *Watch) resolve(ctx context.Context, host string, again <-chan struct{})
 		last := w.names[host]
 		w.mu.Unlock()
 		now := lookup(ctx, w.options.Resolver, host, last)
-		w.mu.Lock()
-		if ctx.Err() == nil {
+		w.update(func() bool {
+			if ctx.Err() != nil {
+				return false
+			}
 			w.names[host] = now
 			w.publish()
-			w.wake() // there may be other addresses to probe
-		}
-		w.mu.Unlock()
+			return true // there may be other addresses to probe
+		})
 		due := w.options.Refresh
 		if now.problem != nil {
 			due = min(due, lookupRetry)

@@ -3,6 +3,7 @@ package gateway
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,6 +39,9 @@ func (g *Gateway) Targets(exported *corev1.Service, holder func(claim string) ca
 		target, reserved, err := g.reserved(exported, port, holder)
 		if !reserved {
 			target, err = g.port(port)
+		}
+		if err == nil {
+			err = g.portError(PortNumber{target, protocol(port)})
 		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("port %s: %w", describe(port), err))
@@ -96,6 +100,65 @@ func (g *Gateway) port(exported corev1.ServicePort) (int32, error) {
 		}
 	}
 	return 0, fmt.Errorf("no %s port of the gateway fits: it has %s", protocol(exported), g.list())
+}
+
+// PortNumber is a port of a gateway.
+type PortNumber struct {
+	Number   int32
+	Protocol corev1.Protocol
+}
+
+func (p PortNumber) compare(other PortNumber) int {
+	return cmp.Or(cmp.Compare(p.Number, other.Number), cmp.Compare(p.Protocol, other.Protocol))
+}
+
+// unserved are the ports of a gateway Service that its load balancer reports an
+// error for (status.loadBalancer.ingress[].ports[].error, KEP-1435), with that error
+// and where it is. The addresses of a mirror serve all of its ports alike, so a port
+// that fails at one address of several counts as failed: a mirror must not send a
+// share of its connections to where they fail. Entries without an address do not count.
+func unserved(svc *corev1.Service) map[PortNumber]string {
+	var all map[PortNumber]string
+	for _, ingress := range svc.Status.LoadBalancer.Ingress {
+		at := cmp.Or(ingress.IP, ingress.Hostname)
+		if at == "" {
+			continue
+		}
+		for _, status := range ingress.Ports {
+			if status.Error == nil || *status.Error == "" {
+				continue
+			}
+			port := PortNumber{status.Port, cmp.Or(status.Protocol, corev1.ProtocolTCP)}
+			reason := fmt.Sprintf("%.100q at %.253s", *status.Error, at)
+			if first, ok := all[port]; ok && first <= reason || !hasPort(svc.Spec.Ports, port) {
+				continue // whatever the order of the entries, the reason is the same
+			}
+			if all == nil {
+				all = map[PortNumber]string{}
+			}
+			all[port] = reason
+		}
+	}
+	return all
+}
+
+func hasPort(ports []corev1.ServicePort, want PortNumber) bool {
+	return slices.ContainsFunc(ports, func(p corev1.ServicePort) bool { return p.Port == want.Number && protocol(p) == want.Protocol })
+}
+
+// portError is why a port of the gateway is not served, nil where it is.
+func (g *Gateway) portError(port PortNumber) error {
+	if reason, ok := g.Unserved[port]; ok {
+		return fmt.Errorf("gateway port %d/%s is not served: its load balancer reports the error %s: fix the load balancer of the gateway Service", port.Number, port.Protocol, reason)
+	}
+	return nil
+}
+
+func (g *Gateway) portErrors() (all []error) {
+	for _, port := range slices.SortedFunc(maps.Keys(g.Unserved), PortNumber.compare) {
+		all = append(all, g.portError(port))
+	}
+	return all
 }
 
 func (g *Gateway) list() string {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,22 +63,27 @@ func (p Probe) Validate() error {
 	return errors.Join(wrong...)
 }
 
-// Target is the port that is probed.
+// Target is the port that is probed. One that the load balancer does not serve is
+// probed only if it is configured: its failure says nothing of the others.
 func (p Probe) Target(gw *Gateway) (uint16, error) {
-	want := p.Port
-	if want == "" {
-		want = gw.Port
-	}
+	want := cmp.Or(p.Port, gw.Port)
 	if n, numeric := number(want); numeric {
 		return uint16(n), nil
 	}
 	var fit []int32
 	for _, port := range gw.Ports {
-		if protocol(port) == corev1.ProtocolTCP && (want == "" || port.Name == want) {
+		fits := want == port.Name
+		if want == "" {
+			fits = gw.portError(PortNumber{port.Port, protocol(port)}) == nil
+		}
+		if fits && protocol(port) == corev1.ProtocolTCP {
 			fit = append(fit, port.Port)
 		}
 	}
-	if len(fit) == 0 {
+	switch {
+	case len(fit) == 0 && want == "":
+		return 0, fmt.Errorf("there is no TCP port to probe: the gateway has %s", gw.list())
+	case len(fit) == 0:
 		return 0, fmt.Errorf("there is no TCP port %q to probe: the gateway has %s", want, gw.list())
 	}
 	return uint16(slices.Min(fit)), nil
@@ -106,22 +112,28 @@ func (w *Watch) probe(ctx context.Context, target netip.AddrPort, _ <-chan struc
 	probe := w.options.Probe
 	for {
 		err := w.ask(ctx, target)
-		w.mu.Lock()
-		if ctx.Err() == nil {
-			known := w.health[target]
-			if known == nil {
-				known = &tally{health: Unasked}
-				w.health[target] = known
+		w.update(func() bool {
+			if ctx.Err() == nil {
+				w.count(target, err)
 			}
-			before := known.health
-			if known.add(err, probe.Threshold); known.health != before {
-				w.publish()
-			}
-		}
-		w.mu.Unlock()
+			return false
+		})
 		if !sleep(ctx, wait.Jitter(probe.Period, 0.1), nil) {
 			return
 		}
+	}
+}
+
+// count adds what came of a probe. w.mu is held.
+func (w *Watch) count(target netip.AddrPort, err error) {
+	known := w.health[target]
+	if known == nil {
+		known = &tally{health: Unasked}
+		w.health[target] = known
+	}
+	before := known.health
+	if known.add(err, w.options.Probe.Threshold); known.health != before {
+		w.publish()
 	}
 }
 

@@ -184,7 +184,7 @@ func (g *Gateway) reserved(exported *corev1.Service, port corev1.ServicePort, ho
 // gateway whose Service is not read nothing is known, and the operator is
 // believed.
 func (g *Gateway) listens(target int32, want corev1.Protocol) error {
-	if g.Static || slices.ContainsFunc(g.Ports, func(p corev1.ServicePort) bool { return p.Port == target && protocol(p) == want }) {
+	if g.Static || hasPort(g.Ports, PortNumber{target, want}) {
 		return nil
 	}
 	return fmt.Errorf("port %d/%s is reserved for it, but the gateway Service does not have that port: it has %s", target, want, g.list())

@@ -41,11 +41,21 @@ type Watch struct {
 	health   map[netip.AddrPort]*tally // by what is probed
 	seen     map[netip.Addr]bool       // addresses that it has, or had: known ones
 	again    bool                      // hostnames are to be resolved at once
+
+	pending   *change // the call of changed that is due; nil: none
+	notifying bool    // a goroutine is making the calls
 }
 
-// NewWatch makes a watch. changed is called, never twice at once, whenever the
-// gateway may be another: with what is wrong with it now, and whether it differs
-// from what it was.
+// change are the arguments of changed.
+type change struct {
+	problem error
+	differs bool
+}
+
+// NewWatch makes a watch. changed is called whenever the gateway may have changed:
+// with what is wrong with it now, and whether it differs from what the last call
+// was about. The calls are in order and never overlap; changes that come during a
+// call make one more. No lock is held during a call, so it may use the watch.
 func NewWatch(config Config, options Options, changed func(problem error, differs bool)) *Watch {
 	return &Watch{
 		config: config, options: options, changed: changed, ask: options.Probe.ask,
@@ -57,23 +67,54 @@ func NewWatch(config Config, options Options, changed func(problem error, differ
 // must not be changed.
 func (w *Watch) Gateway() *Gateway { return w.current.Load() }
 
-// Set tells what the gateway Service is now, nil where it does not exist or is
-// not read, and which ports are reserved.
+// Set sets what the gateway Service is now, nil where it does not exist or is not
+// read, and which ports are reserved.
 func (w *Watch) Set(svc *corev1.Service, reserved Reserved) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	entrance, problem := w.config.Read(svc, w.options.Filter)
-	w.entrance, w.problem, w.reserved, w.again = &entrance, problem, reserved, true
-	w.publish()
-	w.wake()
+	w.update(func() bool {
+		w.entrance, w.problem, w.reserved, w.again = &entrance, problem, reserved, true
+		w.publish()
+		return true
+	})
 }
 
-// Refilter looks at the addresses again: the filter has changed.
+// Refilter checks the addresses again: the filter has changed.
 func (w *Watch) Refilter() {
+	w.update(func() bool {
+		w.publishFiltered(true)
+		return true
+	})
+}
+
+// update changes what is known, under the lock, and calls changed after it. Where
+// apply returns true, Run looks again at what must be resolved and probed.
+func (w *Watch) update(apply func() bool) {
+	w.mu.Lock()
+	look := apply()
+	w.mu.Unlock()
+	w.notify()
+	if look {
+		w.wake()
+	}
+}
+
+// notify makes the calls of changed that are due, unless another goroutine is at it
+// already: that one makes them all.
+func (w *Watch) notify() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.publishAgain(true)
-	w.wake()
+	if w.notifying {
+		return
+	}
+	w.notifying = true
+	for w.pending != nil {
+		due := *w.pending
+		w.pending = nil
+		w.mu.Unlock()
+		w.changed(due.problem, due.differs)
+		w.mu.Lock()
+	}
+	w.notifying = false
 }
 
 func (w *Watch) wake() {
@@ -84,9 +125,9 @@ func (w *Watch) wake() {
 }
 
 // publish puts together what is known. w.mu is held.
-func (w *Watch) publish() { w.publishAgain(false) }
+func (w *Watch) publish() { w.publishFiltered(false) }
 
-func (w *Watch) publishAgain(refiltered bool) {
+func (w *Watch) publishFiltered(refiltered bool) {
 	if w.entrance == nil {
 		return
 	}
@@ -106,7 +147,11 @@ func (w *Watch) publishAgain(refiltered bool) {
 	w.remember(gw)
 	problems = append(problems, problem, w.judge(gw))
 	before := w.current.Swap(gw)
-	w.changed(join(slices.DeleteFunc(problems, func(err error) bool { return err == nil })), refiltered && gw.Partial || !before.Equal(gw))
+	next := change{join(slices.DeleteFunc(problems, func(err error) bool { return err == nil })), refiltered && gw.Partial || !before.Equal(gw)}
+	if w.pending != nil {
+		next.differs = next.differs || w.pending.differs
+	}
+	w.pending = &next
 }
 
 // remember notes the addresses that are known, so that one that the gateway has

@@ -69,6 +69,7 @@ type watched struct {
 	*testing.T
 	*Watch
 	dns     *fakeDNS
+	told    sync.Mutex // guards what follows
 	changes int
 	problem error
 }
@@ -82,6 +83,8 @@ func watching(t *testing.T, config Config, change func(*Options), test func(w *w
 			change(&options)
 		}
 		w.Watch = NewWatch(config, options, func(problem error, differs bool) {
+			w.told.Lock()
+			defer w.told.Unlock()
 			w.problem = problem
 			if differs {
 				w.changes++
@@ -103,8 +106,8 @@ func (w *watched) wait(d time.Duration) {
 // has wants these addresses, all of them known or not, after that many changes.
 func (w *watched) has(partial bool, changes int, texts ...string) {
 	w.Helper()
-	w.mu.Lock() // under which it is told of changes
-	defer w.mu.Unlock()
+	w.told.Lock()
+	defer w.told.Unlock()
 	gw := w.Gateway()
 	want := plain(addresses(texts...))
 	if gw == nil || !slices.Equal(plain(gw.Addresses), want) || gw.Partial != partial || w.changes != changes {
@@ -114,9 +117,77 @@ func (w *watched) has(partial bool, changes int, texts ...string) {
 
 func (w *watched) says(text string) {
 	w.Helper()
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.told.Lock()
+	defer w.told.Unlock()
 	checkErr(w.T, w.problem, text)
+}
+
+// A callback that calls back, or that takes its time, holds up nobody.
+func TestCallbackRunsWithoutALock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w *Watch
+		entered, leave := make(chan struct{}), make(chan struct{})
+		var running, calls atomic.Int32
+		w = NewWatch(Config{Service: gatewayName}, Options{Probe: Probe{Kind: ProbeNone}}, func(error, bool) {
+			if running.Add(1) > 1 {
+				t.Error("the callback runs twice at once")
+			}
+			defer running.Add(-1)
+			if calls.Add(1) == 1 {
+				w.Refilter()
+				close(entered)
+				<-leave
+			}
+		})
+		go w.Set(balancer("192.0.2.1"), nil)
+		synctest.Wait()
+		select {
+		case <-entered:
+		default:
+			t.Fatal("the callback cannot call the watch")
+		}
+		for range 3 {
+			w.Set(balancer("192.0.2.2"), nil) // does not wait for the callback
+		}
+		if got := plain(w.Gateway().Addresses); !slices.Equal(got, parse("192.0.2.2")) {
+			t.Errorf("the gateway is %v while the callback runs", got)
+		}
+		close(leave)
+		synctest.Wait()
+		if n := calls.Load(); n != 2 {
+			t.Errorf("%d calls, want one and one more for all that came meanwhile", n)
+		}
+	})
+}
+
+// Whoever makes a change, the last call is about the last state, and no change is lost.
+func TestCallbacksAreInOrder(t *testing.T) {
+	var w *Watch
+	var last atomic.Pointer[string]
+	differs := 0 // never written twice at once, as the race detector sees
+	w = NewWatch(Config{Service: gatewayName}, Options{Probe: Probe{Kind: ProbeNone}}, func(problem error, changed bool) {
+		text := fmt.Sprint(problem)
+		last.Store(&text)
+		if changed {
+			differs++
+		}
+	})
+	for range 200 {
+		var wg sync.WaitGroup
+		for _, addr := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.3", "192.0.2.1"} {
+			wg.Go(func() { w.Set(balancer(addr), nil) })
+		}
+		wg.Wait()
+		w.mu.Lock()
+		_, want := w.entrance.Gateway(nil, true, Filter{})
+		w.mu.Unlock()
+		if got := *last.Load(); got != fmt.Sprint(want) {
+			t.Fatalf("the last call is about %q, the gateway has %v", got, want)
+		}
+	}
+	if differs == 0 {
+		t.Error("no change was reported")
+	}
 }
 
 func named(names ...string) *corev1.Service {
@@ -281,7 +352,8 @@ func probed(t *testing.T, test func(w *watched, alive func(addr string, up bool)
 	watching(t, Config{Service: gatewayName}, func(o *Options) {
 		o.Probe = Probe{Kind: ProbeTCP, Path: "/", Period: 5 * time.Second, Timeout: 2 * time.Second, Threshold: 3}
 	}, func(w *watched) {
-		w.ask = func(_ context.Context, target netip.AddrPort) error {
+		w.ask = func(ctx context.Context, target netip.AddrPort) error {
+			sleep(ctx, time.Millisecond, nil) // else the answer may be there when Set returns
 			mu.Lock()
 			defer mu.Unlock()
 			if target.Port() != 80 {
@@ -357,9 +429,14 @@ func TestProbePort(t *testing.T) {
 		probe   string
 		only    string
 		ports   []corev1.ServicePort
+		failed  int32 // a port that the load balancer does not serve
 		want    uint16
 		wantErr string
 	}{
+		{ports: web, failed: 80, want: 443},
+		{ports: web, failed: 80, only: "http", want: 80},
+		{ports: []corev1.ServicePort{port("", 80, tcp, "")}, failed: 80, wantErr: "there is no TCP port to probe: the gateway has 80/TCP"},
+		{ports: web[:1], failed: 80, wantErr: "there is no TCP port to probe: the gateway has http (80/TCP)"},
 		{ports: web, want: 80},
 		{ports: []corev1.ServicePort{port("dns", 53, udp, ""), port("b", 443, tcp, ""), port("a", 81, tcp, "")}, want: 81},
 		{only: "https", ports: web, want: 443},
@@ -369,7 +446,7 @@ func TestProbePort(t *testing.T) {
 		{probe: "x", ports: web, wantErr: `there is no TCP port "x" to probe: the gateway has http (80/TCP), https (443/TCP)`},
 		{ports: []corev1.ServicePort{port("dns", 53, udp, "")}, wantErr: "no TCP port"},
 	} {
-		got, err := Probe{Port: test.probe}.Target(&Gateway{Ports: test.ports, Port: test.only})
+		got, err := Probe{Port: test.probe}.Target(&Gateway{Ports: test.ports, Port: test.only, Unserved: map[PortNumber]string{{test.failed, tcp}: "X"}})
 		if got != test.want {
 			t.Errorf("%+v: got %d", test, got)
 		}
@@ -409,14 +486,10 @@ func TestWhatIsKeptWhileNotAllIsKnown(t *testing.T) {
 			}
 		}
 		w.wait(0)
-		w.mu.Lock()
 		before := w.changes
-		w.mu.Unlock()
 		known.Store(&[]Range{{netip.MustParsePrefix("10.96.0.0/16"), "Service range"}})
 		w.Refilter()
 		w.wait(0)
-		w.mu.Lock()
-		defer w.mu.Unlock()
 		if w.changes == before || w.Gateway().Keeps(netip.MustParseAddr("10.96.0.9")) {
 			w.Error("a range of this cluster is not minded")
 		}

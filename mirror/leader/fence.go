@@ -11,9 +11,9 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Fence refuses writes to one who may not lead any more. client-go's election
-// does not: a process that was stopped for a while goes on with the write it was
-// about to make, when another has long taken over.
+// Fence refuses the writes of a replica that may not lead any more. client-go's
+// election does not: a process that was suspended for a while continues with the
+// write it was about to make, long after another has taken over.
 type Fence struct {
 	duration time.Duration // of the lease
 	renewed  atomic.Pointer[time.Time]
@@ -23,9 +23,9 @@ type Fence struct {
 // lease is held.
 func NewFence(duration time.Duration) *Fence { return &Fence{duration: duration} }
 
-// open notes a renewal that was asked for at a time; the lease counts from then.
+// open notes a renewal whose request began at a time; the lease counts from then.
 // The time has a monotonic reading, which a clock that is set does not change.
-func (f *Fence) open(asked time.Time) { f.renewed.Store(&asked) }
+func (f *Fence) open(began time.Time) { f.renewed.Store(&began) }
 
 func (f *Fence) close() { f.renewed.Store(nil) }
 
@@ -34,13 +34,13 @@ func (f *Fence) isOpen() bool {
 	return renewed != nil && time.Since(*renewed) < f.duration
 }
 
-// errFenced is what a write meets.
+// errFenced is the error of a refused write.
 var errFenced = errors.New("another replica may lead by now: nothing is written until the lease is held again")
 
-// Guard has a client configuration refuse writes while the lease is not held:
-// each request before it is begun, and each byte of it before it is sent. A
-// process may be stopped anywhere, and most often it is in between. What is read
-// with the client fails too, then; caches are filled with another one.
+// Guard makes a client configuration refuse requests while the lease is not held:
+// each before it begins, and each byte of it before it is sent, since a process may
+// be suspended anywhere, most often in between. Reads with that client fail too:
+// caches are filled with another one.
 func (f *Fence) Guard(cfg *rest.Config) {
 	dial := cfg.Dial
 	cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {

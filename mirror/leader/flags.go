@@ -11,41 +11,52 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Flags are what the flags say of the election.
-type Flags struct {
+// Options are the operator's decisions about the election.
+type Options struct {
 	On       bool
-	Lease    cache.ObjectName
-	Duration time.Duration
-	lease    string // as it is typed
+	Lease    cache.ObjectName // zero where the election is off
+	Duration time.Duration    // of the lease
 }
+
+// Flags are the flags about the election, as they are typed.
+type Flags struct {
+	Namespace string // of the pod, for the default Lease; empty: not in a pod
+	lease     string
+	options   Options
+}
+
+// minDuration leaves time for a few renewals and for clocks that differ a little.
+const minDuration = 3 * time.Second
 
 // Add adds the flags.
-func (e *Flags) Add(f *pflag.FlagSet) {
-	f.BoolVar(&e.On, "leader-elect", false, "write only while holding a Lease: of several replicas one leads, and the others stand by with filled caches")
-	f.StringVar(&e.lease, "leader-elect-lease", "", "`NS/NAME` of the Lease (default: service-mirror, in the pod's own namespace)")
-	f.DurationVar(&e.Duration, "leader-elect-duration", 15*time.Second, "`DURATION` after a leader's last sign when another takes over, at least 3s")
+func (raw *Flags) Add(f *pflag.FlagSet) {
+	f.BoolVar(&raw.options.On, "leader-elect", false, "write only while holding a Lease: of several replicas one leads, the others are standbys with filled caches")
+	f.StringVar(&raw.lease, "leader-elect-lease", "", "`NS/NAME` of the Lease (default: service-mirror, in the pod's own namespace)")
+	f.DurationVar(&raw.options.Duration, "leader-elect-duration", 15*time.Second, "`DURATION` after a leader's last renewal when another replica takes over, at least 3s")
 }
 
-// Complete finds the Lease, by default in a namespace, and lists what is wrong
-// with the flags.
-func (e *Flags) Complete(namespace string) error {
-	var wrong []error
-	if e.Duration < 3*time.Second {
-		wrong = append(wrong, fmt.Errorf("--leader-elect-duration: %v is less than 3s", e.Duration))
+// Options are what the flags say; the error lists what is wrong with them, by flag.
+func (raw *Flags) Options() (Options, error) {
+	var mistakes []error
+	options := raw.options
+	if options.Duration < minDuration {
+		mistakes = append(mistakes, fmt.Errorf("--leader-elect-duration: %v is less than %v: give a longer one", options.Duration, minDuration))
 	}
-	lease := e.lease
+	lease := raw.lease
 	switch {
-	case lease == "" && namespace != "":
-		lease = namespace + "/service-mirror"
-	case lease == "" && e.On:
-		wrong = append(wrong, errors.New("--leader-elect-lease: give NS/NAME: POD_NAMESPACE is not set in the environment"))
+	case lease == "" && raw.Namespace != "":
+		lease = raw.Namespace + "/service-mirror"
+	case lease == "" && options.On:
+		mistakes = append(mistakes, errors.New("--leader-elect-lease: there is no default, since POD_NAMESPACE is not set in the environment: give NS/NAME"))
 	}
 	if lease != "" {
-		space, name, _ := strings.Cut(lease, "/")
-		if len(validation.IsDNS1123Label(space)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0 {
-			wrong = append(wrong, fmt.Errorf("--leader-elect-lease: %.320q is not NAMESPACE/NAME", lease))
+		namespace, name, _ := strings.Cut(lease, "/")
+		if len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0 {
+			mistakes = append(mistakes, fmt.Errorf("--leader-elect-lease: %.320q is not the NS/NAME of a Lease", lease))
 		}
-		e.Lease = cache.NewObjectName(space, name)
+		if options.On {
+			options.Lease = cache.NewObjectName(namespace, name)
+		}
 	}
-	return errors.Join(wrong...)
+	return options, errors.Join(mistakes...)
 }

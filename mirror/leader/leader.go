@@ -5,13 +5,16 @@ package leader
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
-	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/klog/v2"
@@ -19,65 +22,105 @@ import (
 
 // Election is one replica's part in electing a leader.
 type Election struct {
-	Client   coordinationv1.LeasesGetter // that the fence does not hold
-	Lease    cache.ObjectName
-	Identity string        // of this replica, unlike every other's
-	Duration time.Duration // of the lease: so long after a leader's last sign another takes over
-	Fence    *Fence
+	Options
+	Client   coordinationv1.LeasesGetter // not one that Guard guards; nil where the election is off
+	Identity string                      // of this replica, different from every other's
+	fence    *Fence
+}
+
+// New makes this process's part in the election that the options describe.
+func New(options Options) *Election {
+	host, _ := os.Hostname()
+	return &Election{Options: options, Identity: host + "_" + string(uuid.NewUUID()), fence: NewFence(options.Duration)}
+}
+
+// Guard makes a client configuration refuse requests while this replica does not hold
+// the lease. Where the election is off it refuses none.
+func (e *Election) Guard(cfg *rest.Config) {
+	if e.On {
+		e.fence.Guard(cfg)
+	}
+}
+
+// grace is how long a write under way may take when the program ends, or when
+// another replica is about to lead.
+func (e *Election) grace() time.Duration {
+	const most = 5 * time.Second
+	if !e.On {
+		return most
+	}
+	return min(most, e.Duration/4)
 }
 
 // A leader renews in good time, and gives up before its lease has ended.
-func (e Election) renewDeadline() time.Duration { return e.Duration * 2 / 3 }
-func (e Election) retryPeriod() time.Duration   { return e.Duration * 2 / 15 }
+func (e *Election) renewDeadline() time.Duration { return e.Duration * 2 / 3 }
+func (e *Election) retryPeriod() time.Duration   { return e.Duration * 2 / 15 }
 
 // Run calls lead whenever this replica leads, until the context ends; lead's
-// context ends with that, or when the lease is lost. Only when lead has returned
-// the lease is released, or sought again.
-func (e Election) Run(ctx context.Context, lead func(ctx context.Context)) error {
+// context ends with that, or when the lease is lost, and a write that is then under
+// way has grace. Only when lead has returned the lease is released, or acquired again.
+// Where the election is off, this replica leads all the time.
+//
+// A Lease that cannot be read or written, for whatever reason, is retried and logged
+// once. The error is for what no retry fixes: an election that is configured wrongly.
+func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, grace time.Duration)) error {
+	if !e.On {
+		lead(ctx, e.grace())
+		return nil
+	}
+	failures := &failures{logger: klog.FromContext(ctx), lease: e.Lease}
 	for ctx.Err() == nil {
-		if err := e.once(ctx, lead); err != nil {
-			return err
+		t := &term{Election: e, lead: lead, ended: make(chan struct{})}
+		t.lock = &timedLock{fence: e.fence, failures: failures, Interface: &resourcelock.LeaseLock{
+			LeaseMeta:  metav1.ObjectMeta{Namespace: e.Lease.Namespace, Name: e.Lease.Name},
+			Client:     e.Client,
+			LockConfig: resourcelock.ResourceLockConfig{Identity: e.Identity},
+		}}
+		if err := t.run(ctx); err != nil {
+			return fmt.Errorf("leader election with Lease %v: %w", e.Lease, err)
 		}
 		if ctx.Err() == nil {
-			klog.FromContext(ctx).Info("The lease is lost: another replica may lead now; this one stands by", "lease", e.Lease)
+			klog.FromContext(ctx).Info("The lease is lost: another replica may lead now; this one is a standby", "lease", e.Lease)
 		}
 	}
 	return nil
 }
 
-func (e Election) once(ctx context.Context, lead func(ctx context.Context)) error {
+// term is one attempt to lead, from the first look at the Lease to its release.
+type term struct {
+	*Election
+	lead  func(ctx context.Context, grace time.Duration)
+	lock  *timedLock
+	ended chan struct{} // closed when lead has returned
+}
+
+func (t *term) run(ctx context.Context) error {
 	electing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	lock := &timedLock{fence: e.Fence, Interface: &resourcelock.LeaseLock{
-		LeaseMeta:  metav1.ObjectMeta{Namespace: e.Lease.Namespace, Name: e.Lease.Name},
-		Client:     e.Client,
-		LockConfig: resourcelock.ResourceLockConfig{Identity: e.Identity},
-	}}
 	leading, cancel := context.WithCancel(electing)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
-	ended := make(chan struct{})
-	lock.beforeRelease = func(ctx context.Context) {
+	t.lock.beforeRelease = func(ctx context.Context) {
 		cancel()
 		select {
-		case <-ended:
+		case <-t.ended:
 		case <-ctx.Done():
 		}
 	}
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: lock, LeaseDuration: e.Duration, RenewDeadline: e.renewDeadline(), RetryPeriod: e.retryPeriod(), ReleaseOnCancel: true,
+		Lock: t.lock, LeaseDuration: t.Duration, RenewDeadline: t.renewDeadline(), RetryPeriod: t.retryPeriod(), ReleaseOnCancel: true,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(held context.Context) {
-				defer close(ended)
+				defer close(t.ended)
 				defer context.AfterFunc(held, cancel)()
-				klog.FromContext(ctx).Info("This replica leads", "lease", e.Lease)
-				lead(leading)
-				stop() // nothing is written any more: the lease may go
+				klog.FromContext(ctx).Info("This replica leads", "lease", t.Lease)
+				t.lead(leading, t.grace())
+				stop() // nothing is written any more, so the lease may be released
 			},
 			OnStoppedLeading: func() {},
 			OnNewLeader: func(identity string) {
-				if identity != e.Identity {
-					klog.FromContext(ctx).Info("Another replica leads; this one stands by", "lease", e.Lease, "leader", identity)
+				if identity != t.Identity {
+					klog.FromContext(ctx).Info("Another replica leads; this one is a standby", "lease", t.Lease, "leader", identity)
 				}
 			},
 		},
@@ -86,30 +129,32 @@ func (e Election) once(ctx context.Context, lead func(ctx context.Context)) erro
 		return err
 	}
 	defer context.AfterFunc(ctx, func() {
-		if !lock.held.Load() { // else when lead has returned
+		if !t.lock.held.Load() { // else when lead has returned
 			stop()
 		}
 	})()
-	elector.Run(electing)
-	if lock.held.Load() {
-		<-ended
+	// client-go logs every attempt that fails: failures logs what is new of them.
+	elector.Run(klog.NewContext(electing, klog.Logger{}))
+	if t.lock.held.Load() {
+		<-t.ended
 	}
 	return nil
 }
 
-// timedLock tells the fence when the lease is held.
+// timedLock opens the fence while the lease is held.
 type timedLock struct {
 	resourcelock.Interface
-	fence *Fence
-	held  atomic.Bool // it has been, in this term
+	fence    *Fence
+	failures *failures
+	held     atomic.Bool // it has been, in this term
 	// holder is who held it when it was last read.
 	holder atomic.Pointer[string]
-	// beforeRelease has what is being written come to its end.
+	// beforeRelease waits for the write that is under way.
 	beforeRelease func(context.Context)
 
 	mu     sync.Mutex
 	second int64     // of the last renewal, since 1970
-	seen   time.Time // when the first renewal of that second was asked for
+	seen   time.Time // when the request of the first renewal in that second began
 }
 
 // Get implements resourcelock.Interface.
@@ -118,27 +163,36 @@ func (l *timedLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord
 	if err == nil {
 		l.holder.Store(&record.HolderIdentity)
 	}
+	l.failures.note("get", err)
 	return record, raw, err
 }
 
-// errNotOurs keeps an elector that was stopped, and still takes itself for the
+// errNotOurs keeps an elector that was suspended, and still believes to be the
 // holder, from releasing another's lease.
-var errNotOurs = errors.New("another holds the lease: it is not released")
+var errNotOurs = errors.New("another replica holds the lease: it is not released")
 
 // Create implements resourcelock.Interface.
 func (l *timedLock) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
-	return l.write(ctx, record, func() error { return l.Interface.Create(ctx, record) })
+	return l.write(ctx, record, func() error {
+		err := l.Interface.Create(ctx, record)
+		l.failures.note("create", err)
+		return err
+	})
 }
 
 // Update implements resourcelock.Interface.
 func (l *timedLock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
-	return l.write(ctx, record, func() error { return l.Interface.Update(ctx, record) })
+	return l.write(ctx, record, func() error {
+		err := l.Interface.Update(ctx, record)
+		l.failures.note("update", err)
+		return err
+	})
 }
 
 func (l *timedLock) write(ctx context.Context, record resourcelock.LeaderElectionRecord, write func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	asked := time.Now()
+	began := time.Now()
 	mine := record.HolderIdentity == l.Identity()
 	if !mine { // it is being released
 		l.fence.close()
@@ -153,10 +207,10 @@ func (l *timedLock) write(ctx context.Context, record resourcelock.LeaderElectio
 		return err
 	}
 	if mine {
-		// Others tell a renewal by the second of its time (LeaderElectionRecord): of
-		// several in one second they see the first, and count from that.
+		// Other replicas see only the second of a renewal (LeaderElectionRecord): of
+		// several in one second they notice the first, and count from that.
 		if second := record.RenewTime.Unix(); second != l.second {
-			l.second, l.seen = second, asked
+			l.second, l.seen = second, began
 		}
 		l.fence.open(l.seen)
 		l.held.Store(true)

@@ -12,6 +12,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/spf13/pflag"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
@@ -19,29 +22,39 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
 )
 
 var lease = cache.NewObjectName("service-mirror", "service-mirror")
 
 const duration = 15 * time.Second
 
-// replica is one that stands for election, in a bubble of virtual time.
+// replica takes part in an election, in a bubble of virtual time.
 type replica struct {
 	*testing.T
-	election Election
+	election *Election
 	leads    atomic.Bool
 	terms    atomic.Int32
 	stop     func() // ends it and waits for that
 	writing  time.Duration
 }
 
-func stand(t *testing.T, client *fake.Clientset, name string) *replica {
-	r := &replica{T: t, election: Election{Client: client.CoordinationV1(), Lease: lease, Identity: name, Duration: duration, Fence: NewFence(duration)}}
-	ctx, cancel := context.WithCancel(t.Context())
+func start(t *testing.T, client *fake.Clientset, name string) *replica {
+	return startLogging(t, client, name, klog.Background())
+}
+
+func startLogging(t *testing.T, client *fake.Clientset, name string, logger klog.Logger) *replica {
+	r := &replica{T: t, election: New(Options{On: true, Lease: lease, Duration: duration})}
+	r.election.Client, r.election.Identity = client.CoordinationV1(), name
+	ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), logger))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if err := r.election.Run(ctx, func(ctx context.Context) {
+		if err := r.election.Run(ctx, func(ctx context.Context, grace time.Duration) {
+			if grace != duration/4 {
+				t.Errorf("a write under way has %v", grace)
+			}
 			r.leads.Store(true)
 			r.terms.Add(1)
 			<-ctx.Done()
@@ -62,25 +75,25 @@ func wait(d time.Duration) {
 
 func (r *replica) is(leads, mayWrite bool) {
 	r.Helper()
-	if r.leads.Load() != leads || r.election.Fence.isOpen() != mayWrite {
-		r.Errorf("%s leads: %v, may write: %v, want %v and %v", r.election.Identity, r.leads.Load(), r.election.Fence.isOpen(), leads, mayWrite)
+	if r.leads.Load() != leads || r.election.fence.isOpen() != mayWrite {
+		r.Errorf("%s leads: %v, may write: %v, want %v and %v", r.election.Identity, r.leads.Load(), r.election.fence.isOpen(), leads, mayWrite)
 	}
 }
 
 func TestOneLeadsAndTheOtherTakesOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewSimpleClientset()
-		a := stand(t, client, "a")
+		a := start(t, client, "a")
 		wait(time.Second)
 		a.is(true, true)
-		b := stand(t, client, "b")
+		b := start(t, client, "b")
 		wait(time.Hour)
 		a.is(true, true)
 		b.is(false, false)
 
 		a.stop()
 		a.is(false, false)
-		wait(5 * time.Second) // it was released: not the whole lease is waited for
+		wait(5 * time.Second) // it was released: the lease need not expire
 		b.is(true, true)
 		b.stop()
 		if b.terms.Load() != 1 {
@@ -89,7 +102,7 @@ func TestOneLeadsAndTheOtherTakesOver(t *testing.T) {
 	})
 }
 
-// Who cannot renew stops in time, and stands for election again.
+// A leader that cannot renew stops in time, and leads again once it can.
 func TestLeaderThatCannotRenew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewSimpleClientset()
@@ -100,7 +113,7 @@ func TestLeaderThatCannotRenew(t *testing.T) {
 			}
 			return false, nil, nil
 		})
-		a := stand(t, client, "a")
+		a := start(t, client, "a")
 		wait(time.Minute)
 		a.is(true, true)
 		away.Store(true)
@@ -119,26 +132,26 @@ func TestLeaderThatCannotRenew(t *testing.T) {
 func TestLeaseIsReleasedLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewSimpleClientset()
-		a := stand(t, client, "a")
+		a := start(t, client, "a")
 		a.writing = 4 * time.Second
 		wait(time.Second)
 		go a.stop()
 		wait(3 * time.Second)
 		held, err := client.CoordinationV1().Leases(lease.Namespace).Get(t.Context(), lease.Name, metav1.GetOptions{})
-		if err != nil || held.Spec.HolderIdentity == nil || *held.Spec.HolderIdentity != "a" || !a.election.Fence.isOpen() {
+		if err != nil || held.Spec.HolderIdentity == nil || *held.Spec.HolderIdentity != "a" || !a.election.fence.isOpen() {
 			t.Errorf("the lease is %+v, %v", held, err)
 		}
 		wait(2 * time.Second)
 		held, err = client.CoordinationV1().Leases(lease.Namespace).Get(t.Context(), lease.Name, metav1.GetOptions{})
-		if err != nil || held.Spec.HolderIdentity != nil && *held.Spec.HolderIdentity != "" || a.election.Fence.isOpen() {
+		if err != nil || held.Spec.HolderIdentity != nil && *held.Spec.HolderIdentity != "" || a.election.fence.isOpen() {
 			t.Errorf("the lease is %+v, %v", held, err)
 		}
 	})
 }
 
 func TestFence(t *testing.T) {
-	var asked atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+	var requests atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
 	defer server.Close()
 	fence := NewFence(time.Hour)
 	cfg := &rest.Config{Host: server.URL, Dial: (&net.Dialer{}).DialContext}
@@ -149,14 +162,14 @@ func TestFence(t *testing.T) {
 	}
 	try := func(want bool) {
 		t.Helper()
-		before := asked.Load()
+		before := requests.Load()
 		resp, err := client.Post(server.URL, "text/plain", strings.NewReader("x"))
 		if err == nil {
 			resp.Body.Close()
 		} else if !errors.Is(err, errFenced) {
 			t.Error(err)
 		}
-		if got := asked.Load() > before; got != want {
+		if got := requests.Load() > before; got != want {
 			t.Errorf("it was sent: %v, want %v (%v)", got, want, err)
 		}
 	}
@@ -164,7 +177,7 @@ func TestFence(t *testing.T) {
 	fence.open(time.Now())
 	try(true)
 	try(true)
-	fence.open(time.Now().Add(-time.Hour)) // the answer was long in coming
+	fence.open(time.Now().Add(-time.Hour)) // the answer took long
 	try(false)
 	fence.open(time.Now())
 	try(true)
@@ -172,10 +185,10 @@ func TestFence(t *testing.T) {
 	try(false)
 }
 
-// A process may be stopped when a request is begun and not yet sent.
+// A process may be suspended when a request has begun and is not sent yet.
 func TestFenceClosesUnderARequest(t *testing.T) {
-	var asked atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+	var requests atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
 	defer server.Close()
 	fence := NewFence(time.Hour)
 	cfg := &rest.Config{Host: server.URL, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -189,12 +202,12 @@ func TestFenceClosesUnderARequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	fence.open(time.Now())
-	if resp, err := client.Post(server.URL, "text/plain", strings.NewReader("x")); err == nil || asked.Load() > 0 {
+	if resp, err := client.Post(server.URL, "text/plain", strings.NewReader("x")); err == nil || requests.Load() > 0 {
 		t.Errorf("it was sent: %v, %v", resp, err)
 	}
 }
 
-// One that was stopped, and takes itself for the holder, must not release what
+// A replica that was suspended, and believes to be the holder, must not release what
 // is another's by now.
 func TestAnothersLeaseIsNotReleased(t *testing.T) {
 	client := fake.NewSimpleClientset()
@@ -271,21 +284,103 @@ func TestFenceOpensForItsLease(t *testing.T) {
 
 func TestFlags(t *testing.T) {
 	for _, test := range []struct {
-		flags     Flags
+		args      string
 		namespace string
-		want      cache.ObjectName
-		wantErr   string
+		want      Options
+		wantErr   string // the lines, in order
 	}{
-		{Flags{Duration: duration}, "", cache.ObjectName{}, ""},
-		{Flags{On: true, Duration: duration}, "sm", cache.NewObjectName("sm", "service-mirror"), ""},
-		{Flags{On: true, Duration: duration, lease: "a/b"}, "sm", cache.NewObjectName("a", "b"), ""},
-		{Flags{On: true, Duration: duration}, "", cache.ObjectName{}, "POD_NAMESPACE is not set"},
-		{Flags{On: true, Duration: duration, lease: "a"}, "", cache.NewObjectName("a", ""), `"a" is not NAMESPACE/NAME`},
-		{Flags{Duration: time.Second}, "", cache.ObjectName{}, "--leader-elect-duration: 1s is less than 3s"},
+		{"", "", Options{Duration: duration}, ""},
+		{"--leader-elect-lease=a/b", "sm", Options{Duration: duration}, ""},
+		{"--leader-elect", "sm", Options{On: true, Duration: duration, Lease: cache.NewObjectName("sm", "service-mirror")}, ""},
+		{"--leader-elect --leader-elect-lease=a/b.c", "sm", Options{On: true, Duration: duration, Lease: cache.NewObjectName("a", "b.c")}, ""},
+		{"--leader-elect --leader-elect-duration=1m", "sm", Options{On: true, Duration: time.Minute, Lease: cache.NewObjectName("sm", "service-mirror")}, ""},
+		{"--leader-elect", "", Options{}, "--leader-elect-lease: there is no default, since POD_NAMESPACE is not set in the environment: give NS/NAME"},
+		{"--leader-elect --leader-elect-lease=a", "", Options{}, `--leader-elect-lease: "a" is not the NS/NAME of a Lease`},
+		{"--leader-elect-lease=A/b", "", Options{}, `--leader-elect-lease: "A/b" is not the NS/NAME of a Lease`},
+		{"--leader-elect-duration=2999ms", "", Options{}, "--leader-elect-duration: 2.999s is less than 3s: give a longer one"},
+		{"--leader-elect --leader-elect-duration=1s", "", Options{}, "--leader-elect-duration: 1s is less than 3s: give a longer one\n--leader-elect-lease: there is no default, since POD_NAMESPACE is not set in the environment: give NS/NAME"},
 	} {
-		err := test.flags.Complete(test.namespace)
-		if test.flags.Lease != test.want || (err == nil) != (test.wantErr == "") || err != nil && !strings.Contains(err.Error(), test.wantErr) {
-			t.Errorf("%+v: %v, want %q", test.flags, err, test.wantErr)
+		flags := Flags{Namespace: test.namespace}
+		set := pflag.NewFlagSet("", pflag.ContinueOnError)
+		flags.Add(set)
+		if err := set.Parse(strings.Fields(test.args)); err != nil {
+			t.Fatal(err)
 		}
+		got, err := flags.Options()
+		if test.wantErr == "" && (err != nil || got != test.want) || test.wantErr != "" && (err == nil || err.Error() != test.wantErr) {
+			t.Errorf("%q: got %+v, %v, want %+v, %q", test.args, got, err, test.want, test.wantErr)
+		}
+	}
+}
+
+// What no retry fixes must not leave a replica that runs and never leads.
+func TestElectionThatCannotBegin(t *testing.T) {
+	election := New(Options{On: true, Lease: lease})
+	election.Client = fake.NewSimpleClientset().CoordinationV1()
+	lead := func(context.Context, time.Duration) { t.Error("it leads") }
+	if err := election.Run(t.Context(), lead); err == nil || !strings.HasPrefix(err.Error(), "leader election with Lease service-mirror/service-mirror: ") {
+		t.Errorf("without a duration: got %v", err)
+	}
+	election.Identity, election.Duration = "", duration
+	if err := election.Run(t.Context(), lead); err == nil {
+		t.Error("without an identity it runs")
+	}
+}
+
+func TestElectionThatIsOff(t *testing.T) {
+	election := New(Options{Duration: duration})
+	cfg := &rest.Config{}
+	if election.Guard(cfg); cfg.WrapTransport != nil || cfg.Dial != nil {
+		t.Error("writes are guarded")
+	}
+	led := 0
+	err := election.Run(t.Context(), func(ctx context.Context, grace time.Duration) {
+		if led++; ctx != t.Context() || grace != 5*time.Second {
+			t.Errorf("it leads with %v and %v", ctx, grace)
+		}
+	})
+	if err != nil || led != 1 {
+		t.Errorf("it has led %d times, %v", led, err)
+	}
+}
+
+// A Lease that is forbidden may be permitted later: that is retried, and logged once.
+func TestForbiddenLeaseIsRetried(t *testing.T) {
+	for _, verb := range []string{"get", "create", "update"} {
+		t.Run(verb, func(t *testing.T) {
+			logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
+			logged := func(text string) int {
+				return strings.Count(logger.GetSink().(ktesting.Underlier).GetBuffer().String(), text)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				client := fake.NewSimpleClientset()
+				if verb == "update" {
+					first := start(t, client, "first") // so that there is a Lease
+					wait(time.Second)
+					first.stop()
+				}
+				var forbidden atomic.Bool
+				forbidden.Store(true)
+				client.PrependReactor(verb, "leases", func(clienttesting.Action) (bool, runtime.Object, error) {
+					if !forbidden.Load() {
+						return false, nil, nil
+					}
+					return true, nil, apierrors.NewForbidden(coordinationv1.Resource("leases"), lease.Name, errors.New("no rule"))
+				})
+				a := startLogging(t, client, "a", logger)
+				wait(time.Hour)
+				a.is(false, false)
+				if n := logged("Requests for the Lease fail"); n != 1 {
+					t.Errorf("it is logged %d times in an hour, want once", n)
+				}
+				forbidden.Store(false)
+				wait(time.Minute)
+				a.is(true, true)
+				if n := logged("Requests for the Lease succeed again"); n != 1 {
+					t.Errorf("that it is over is logged %d times, want once", n)
+				}
+				a.stop()
+			})
+		})
 	}
 }

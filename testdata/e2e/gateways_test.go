@@ -15,10 +15,16 @@ const gatewayAnnotation = "service-mirror.io/gateway"
 // choose has an exported Service name its gateway; the empty one is none.
 func (r *remote) choose(service, gateway string) {
 	r.env.Helper()
+	r.annotateWith(service, gatewayAnnotation, gateway)
+}
+
+// annotateWith gives a Service an annotation; the empty value takes it away.
+func (r *remote) annotateWith(service, key, value string) {
+	r.env.Helper()
 	r.env.change(r.cluster, service, func(svc *corev1.Service) {
-		delete(svc.Annotations, gatewayAnnotation)
-		if gateway != "" {
-			metav1.SetMetaDataAnnotation(&svc.ObjectMeta, gatewayAnnotation, gateway)
+		delete(svc.Annotations, key)
+		if value != "" {
+			metav1.SetMetaDataAnnotation(&svc.ObjectMeta, key, value)
 		}
 	})
 }
@@ -165,7 +171,7 @@ func TestGatewayWithoutAnExternalAddress(t *testing.T) {
 			r.export("bar")
 			d := e.daemon([]*remote{r})
 			e.soon("a mirror without addresses", r.mirrored("bar"))
-			words := []string{e.id + "/gateway", "is of type " + string(kind), "make it a LoadBalancer, or give address=IP"}
+			words := []string{e.id + "/gateway", "is of type " + string(kind), "make it a LoadBalancer, or give address=IP together with a numeric gateway-port"}
 			e.logs(d, words...)
 			e.stays("no addresses", r.mirrored("bar"))
 			if n := d.logged(words...); n != 1 {
@@ -179,10 +185,11 @@ func TestGatewayWithoutAnExternalAddress(t *testing.T) {
 			// The other thing that it says one can do.
 			if kind == corev1.ServiceTypeNodePort {
 				r.gateway()
-				e.change(paris, "gateway", func(svc *corev1.Service) { svc.Spec.Type = kind })
-				r.keys = ",address=203.0.113.4"
+				var nodePort int32
+				e.change(paris, "gateway", func(svc *corev1.Service) { svc.Spec.Type, nodePort = kind, svc.Spec.Ports[0].NodePort })
+				r.keys = fmt.Sprintf(",address=203.0.113.4,gateway-port=%d", nodePort)
 				d = e.daemon([]*remote{r})
-				e.soon("the address of the flag", r.mirrored("bar", "203.0.113.4"))
+				e.soon("the node port at the address of the flag", r.leads("bar", to(fmt.Sprintf("http:%d", nodePort), "203.0.113.4")...))
 				if d.logged("is of type") > 0 {
 					t.Error("it still asks for an address")
 				}

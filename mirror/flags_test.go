@@ -1,0 +1,60 @@
+package mirror
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+func optionsOf(t *testing.T, args ...string) (Options, error) {
+	t.Helper()
+	var raw Flags
+	set := pflag.NewFlagSet("", pflag.ContinueOnError)
+	raw.Add(set)
+	if err := set.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return raw.Options()
+}
+
+func TestFlags(t *testing.T) {
+	options, err := optionsOf(t)
+	if want := (Options{Policy: Policy{EndpointsAPI: UseEndpoints}, Workers: 32}); err != nil || !reflect.DeepEqual(options, want) {
+		t.Errorf("by default: got %+v, %v, want %+v", options, err, want)
+	}
+	options, err = optionsOf(t, "--copy-labels", "team,tier", "--copy-labels", "x", "--copy-annotations", "note",
+		"--include-system", "--create-namespaces", "--endpoints-api", "endpointslices", "--workers", "1000")
+	want := Options{
+		Policy:  Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: UseEndpointSlices, CreateNamespaces: true},
+		Workers: 1000,
+	}
+	if err != nil || !reflect.DeepEqual(options, want) {
+		t.Errorf("got %+v, %v, want %+v", options, err, want)
+	}
+}
+
+func TestFlagMistakes(t *testing.T) {
+	for _, test := range []struct {
+		args string
+		want []string // the start of each line
+	}{
+		{"--copy-labels=team,service-mirror.io/cluster,kubernetes.io/x", []string{"--copy-labels: service-mirror.io/cluster cannot be copied", "--copy-labels: kubernetes.io/x cannot be copied"}},
+		{"--copy-annotations=a/b/c", []string{`--copy-annotations: "a/b/c" is not a valid key`}},
+		{"--endpoints-api=slices", []string{`--endpoints-api: "slices" is not known: give endpoints or endpointslices`}},
+		{"--workers=0", []string{"--workers: 0 is out of range: give a number from 1 to 1000"}},
+		{"--workers=1001", []string{"--workers: 1001 is out of range"}},
+		{"--workers=0 --endpoints-api= --copy-labels=_", []string{"--copy-labels: ", "--endpoints-api: ", "--workers: "}},
+	} {
+		_, err := optionsOf(t, strings.Fields(test.args)...)
+		if err == nil {
+			t.Errorf("%s: no error", test.args)
+			continue
+		}
+		if lines := strings.Split(err.Error(), "\n"); !slices.EqualFunc(lines, test.want, strings.HasPrefix) {
+			t.Errorf("%s: got %q, want %q", test.args, lines, test.want)
+		}
+	}
+}

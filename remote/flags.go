@@ -1,0 +1,101 @@
+package remote
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"service-mirror.io/service-mirror/gateway"
+)
+
+// Flags are the flags about remote clusters, as they are typed.
+type Flags struct {
+	remotes  []string
+	selector string
+	client   ClientOptions
+}
+
+// Add adds the flags.
+func (raw *Flags) Add(f *pflag.FlagSet) {
+	f.StringArrayVar(&raw.remotes, "remote", nil, "a remote cluster, as `NAME=KUBECONFIG[,KEY=VALUE]...`; repeat it for each. NAME is a DNS label and ends its mirrors' names. "+
+		"The keys: context=NAME in the kubeconfig; namespaces=NS,… to watch, ignoring all others; gateway=NS/NAME and gateway-port=NAME|NUMBER in place of the flags of those names; "+
+		"more gateway=NS/NAME for Services that choose one with the annotation service-mirror.io/gateway; "+
+		"address=IP|HOSTNAME, repeatable, in place of the addresses of the gateway Service; "+
+		"tcp-services=NS/NAME and udp-services=NS/NAME of a ConfigMap with reserved gateway ports, as ingress-nginx has them; "+
+		"cluster-domain=DOMAIN in place of the flag of that name; "+
+		"uid=UID of the cluster to expect: the UID of its kube-system namespace")
+	f.StringVar(&raw.selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of the Services that remotes export")
+	f.Float32Var(&raw.client.QPS, "kube-api-qps", 0, "`NUMBER` of requests per second to each API server; 0 sets no limit on the client's side: the server has API Priority and Fairness")
+	f.IntVar(&raw.client.Burst, "kube-api-burst", 0, "`NUMBER` of requests at once above --kube-api-qps; 0 is as many as that")
+}
+
+// Options are what the flags set for all remotes; the error lists what is wrong with
+// them, by flag. The user agent and the gateway's options are the caller's to add.
+func (raw *Flags) Options() (Options, error) {
+	var mistakes mistakes
+	options := Options{Selector: raw.selector, Client: raw.client}
+	mistakes.add("--export-selector", ValidateSelector(raw.selector))
+	if options.Client.QPS < 0 {
+		mistakes.add("--kube-api-qps", fmt.Errorf("%v is negative: give a number of requests per second, or 0 for no limit", options.Client.QPS))
+	}
+	switch {
+	case options.Client.Burst < 0:
+		mistakes.add("--kube-api-burst", fmt.Errorf("%d is negative: give a number of requests, or 0 for as many as --kube-api-qps", options.Client.Burst))
+	case options.Client.Burst == 0:
+		options.Client.Burst = max(1, int(options.Client.QPS))
+	}
+	return options, errors.Join(mistakes...)
+}
+
+// Remotes are the remotes that the flags list. What one does not say of its gateways
+// is taken from shared; addresses are checked against filter. The error lists what is
+// wrong, by remote.
+func (raw *Flags) Remotes(shared gateway.Config, filter gateway.Filter) ([]Spec, error) {
+	var specs []Spec
+	var mistakes mistakes
+	names := map[string]bool{}
+	for _, text := range raw.remotes {
+		spec, err := ParseSpec(text)
+		if err != nil {
+			mistakes.add("--remote "+text, err)
+			continue
+		}
+		for i := range spec.Gateways {
+			config := &spec.Gateways[i]
+			config.Service = cmp.Or(config.Service, shared.Service)
+			config.Port = cmp.Or(config.Port, shared.Port)
+			config.Domain = cmp.Or(config.Domain, shared.Domain)
+			mistakes.add("--remote "+spec.Name, config.Validate(filter))
+		}
+		if names[spec.Name] {
+			mistakes.add("--remote "+spec.Name, errors.New("two remotes have this name, so their mirrors would have the same names: rename one"))
+		}
+		names[spec.Name] = true
+		specs = append(specs, spec)
+	}
+	return specs, errors.Join(mistakes...)
+}
+
+// mistakes are what is wrong with the flags, one line each.
+type mistakes []error
+
+// add notes each line of err under its flag.
+func (m *mistakes) add(flag string, err error) {
+	if err == nil {
+		return
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		*m = append(*m, fmt.Errorf("%s: %s", flag, line))
+	}
+}
+
+// Names are the names of remotes.
+func Names(specs []Spec) (names []string) {
+	for _, spec := range specs {
+		names = append(names, spec.Name)
+	}
+	return names
+}
