@@ -6,10 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -169,6 +171,7 @@ func TestLocalClusterRestoredFromABackup(t *testing.T) {
 	mirrored("kept", "changed")
 	e.soon("removed", r.gone("removed"))
 	e.noise(oslo)
+	e.watched(r, "kept")
 
 	e.restart(oslo, restore)
 	e.eventually(soon+3*time.Second, "what the backup lacks", r.mirrored("added", "203.0.113.1"))
@@ -180,6 +183,66 @@ func TestLocalClusterRestoredFromABackup(t *testing.T) {
 	if now := e.identities()[r.mirror("kept")]; now != kept {
 		t.Errorf("the mirror of kept was %s and is %s", kept, now)
 	}
+}
+
+// watched checks that the daemon sees what happens to a mirror, and with it all before that.
+func (e *env) watched(r *remote, name string) {
+	e.Helper()
+	e.change(e.local, r.mirror(name), func(svc *corev1.Service) { svc.Spec.Ports[0].Port++ })
+	e.must(e.local.CoreV1().Endpoints(e.id).Delete(e.ctx, r.mirror(name), metav1.DeleteOptions{}))
+	e.eventually(soon+3*time.Second, "hand edits are undone", r.mirrored(name, "203.0.113.1"))
+}
+
+// The daemon has not seen its own last writes when the local cluster is restored, and the
+// resourceVersions have passed all that it has seen.
+func TestLocalClusterRestoredBeforeWritesAreSeen(t *testing.T) {
+	t.Parallel()
+	oslo := ownCluster(t, "oslo")
+	e := newEnvIn(t, oslo, localRules...)
+	proxy := newProxy(t, oslo)
+	token := e.tokenOf(e.kubeconfig)
+	e.kubeconfig += ".proxied"
+	e.writeKubeconfig(e.kubeconfig, "https://"+proxy.address, proxy.ca, token)
+	r := e.remote(paris)
+	r.gateway("203.0.113.1")
+	r.export("kept")
+	r.export("removed")
+	d := e.daemon([]*remote{r}, listening...)
+	e.soon("the mirrors", r.mirrored("kept", "203.0.113.1"), r.mirrored("removed", "203.0.113.1"))
+	e.restart(oslo, backup)
+	e.watched(r, "kept")
+
+	e.mayNotRead(oslo)
+	proxy.cutConnections() // an open watch goes on
+	e.advance(oslo, 300)
+	r.export("added")
+	e.remove(paris, "removed")
+	e.eventually(soon+3*time.Second, "a write", r.mirrored("added", "203.0.113.1"))
+	e.soon("a deletion", r.gone("removed"))
+	proxy.cut()
+	e.restart(oslo, restore)
+	e.advance(oslo, 100)
+	proxy.heal()
+	e.eventually(soon+3*time.Second, "what the backup lacks", r.mirrored("added", "203.0.113.1"))
+	e.soon("what only the backup has", r.gone("removed"))
+	e.soon("the states", d.measures(map[string]float64{r.state("mirrored"): 2, r.state("orphan"): 0}))
+	r.export("late")
+	e.soon("late", r.mirrored("late", "203.0.113.1"))
+}
+
+// mayNotRead leaves the daemon the permissions to write in a local cluster, and waits until
+// the authorizer knows.
+func (e *env) mayNotRead(c *cluster) {
+	e.Helper()
+	role, err := c.RbacV1().ClusterRoles().Get(e.ctx, e.id, metav1.GetOptions{})
+	e.must(err)
+	for i := range role.Rules {
+		role.Rules[i].Verbs = slices.DeleteFunc(role.Rules[i].Verbs, func(verb string) bool { return verb == "list" || verb == "watch" })
+	}
+	role.Rules = slices.DeleteFunc(role.Rules, func(rule rbacv1.PolicyRule) bool { return len(rule.Verbs) == 0 })
+	_, err = c.RbacV1().ClusterRoles().Update(e.ctx, role, metav1.UpdateOptions{})
+	e.must(err)
+	e.authorized(c, e.id, false)
 }
 
 // A local cluster whose etcd is emptied has no mirrors, whatever the daemon has seen.

@@ -22,7 +22,7 @@ func (r *remote) onlyNamespaces(watched string, permitted ...string) {
 	role.Rules = []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"namespaces"}, ResourceNames: []string{"kube-system"}, Verbs: []string{"get"}}}
 	_, err = r.RbacV1().ClusterRoles().Update(e.ctx, role, metav1.UpdateOptions{})
 	e.must(err)
-	r.mayRead("nowhere", false)
+	e.authorized(r.cluster, "nowhere", false)
 	for _, namespace := range permitted {
 		r.permit(namespace)
 	}
@@ -43,7 +43,7 @@ func (r *remote) permit(namespace string) {
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: e.id},
 	}, metav1.CreateOptions{})
 	e.must(err)
-	r.mayRead(namespace, true)
+	e.authorized(r.cluster, namespace, true)
 }
 
 func (r *remote) forbid(namespace string) {
@@ -51,16 +51,16 @@ func (r *remote) forbid(namespace string) {
 	e.Helper()
 	e.must(r.RbacV1().RoleBindings(namespace).Delete(e.ctx, e.id, metav1.DeleteOptions{}))
 	e.must(r.RbacV1().Roles(namespace).Delete(e.ctx, e.id, metav1.DeleteOptions{}))
-	r.mayRead(namespace, false)
+	e.authorized(r.cluster, namespace, false)
 	r.proxy.cutConnections() // a watch that is open goes on
 }
 
-// mayRead waits until the authorizer knows what the daemon may read.
-func (r *remote) mayRead(namespace string, want bool) {
-	e := r.env
+// authorized waits until the authorizer knows whether the daemon may read the Services of a
+// namespace.
+func (e *env) authorized(c *cluster, namespace string, want bool) {
 	e.Helper()
 	e.soon("the authorizer", func() error {
-		review, err := r.AuthorizationV1().SubjectAccessReviews().Create(e.ctx, &authorizationv1.SubjectAccessReview{
+		review, err := c.AuthorizationV1().SubjectAccessReviews().Create(e.ctx, &authorizationv1.SubjectAccessReview{
 			Spec: authorizationv1.SubjectAccessReviewSpec{
 				User:               "system:serviceaccount:" + e.id + ":" + e.id,
 				ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: "list", Resource: "services"},
