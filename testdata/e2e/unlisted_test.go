@@ -12,7 +12,8 @@ type unlistedCase struct {
 	name     string
 	streamed frontFault // nil: as it should be
 	plain    frontFault
-	possible bool // there is another way
+	possible bool   // there is another way
+	cause    string // in the log, where it is over soon
 }
 
 func unchanged(*corev1.ServiceList) {}
@@ -21,19 +22,19 @@ func unchanged(*corev1.ServiceList) {}
 func emptied(list *corev1.ServiceList) { list.Items = nil }
 
 var unlistedCases = []unlistedCase{
-	{"stream-ends", streamed(unchanged, false), nil, true},
-	{"stream-empty", streamed(emptied, false), nil, true},
-	{"stream-422", refuses(invalid), nil, true},
-	{"stream-405", refuses(methodNotAllowed), nil, true},
-	{"stream-410", refuses(expired), nil, true},
-	{"list-405", nil, refuses(methodNotAllowed), true},
-	{"list-410", nil, refuses(expired), true},
-	{"list-422", nil, refuses(invalid), true},
-	{"neither-405", streamed(unchanged, false), refuses(methodNotAllowed), false},
-	{"neither-410", streamed(unchanged, false), refuses(expired), false},
-	{"neither-422", streamed(emptied, false), refuses(invalid), false},
-	{"refused-405", refuses(methodNotAllowed), refuses(methodNotAllowed), false},
-	{"refused-422", refuses(invalid), refuses(invalid), false},
+	{"stream-ends", streamed(unchanged, false), nil, true, "bookmark"},
+	{"stream-empty", streamed(emptied, false), nil, true, "bookmark"},
+	{"stream-422", refuses(invalid), nil, true, ""},
+	{"stream-405", refuses(methodNotAllowed), nil, true, ""},
+	{"stream-410", refuses(expired), nil, true, ""},
+	{"list-405", nil, refuses(methodNotAllowed), true, ""},
+	{"list-410", nil, refuses(expired), true, ""},
+	{"list-422", nil, refuses(invalid), true, ""},
+	{"neither-405", streamed(unchanged, false), refuses(methodNotAllowed), false, ""},
+	{"neither-410", streamed(unchanged, false), refuses(expired), false, ""},
+	{"neither-422", streamed(emptied, false), refuses(invalid), false, ""},
+	{"refused-405", refuses(methodNotAllowed), refuses(methodNotAllowed), false, ""},
+	{"refused-422", refuses(invalid), refuses(invalid), false, ""},
 }
 
 // A list that ends before its end is no list: it is made in another way, or there is a cause.
@@ -69,6 +70,9 @@ func TestListsThatCannotBeHad(t *testing.T) {
 	for i, c := range unlistedCases {
 		if c.possible {
 			follow(remotes[i])
+		}
+		if c.cause != "" {
+			e.logs(d, remotes[i].name, c.cause)
 		}
 	}
 	for i, c := range unlistedCases { // watches that are resumed, too
