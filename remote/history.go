@@ -22,7 +22,7 @@ type history struct {
 
 	mu      sync.Mutex
 	version string // the last one seen
-	fresh   bool   // it is that of a list
+	fresh   bool   // it is that of a plain list, and no watch was opened since
 	contact time.Time
 }
 
@@ -30,12 +30,16 @@ type history struct {
 // in that time a restored one may have passed the version that is known.
 const maxSilence = 10 * time.Second
 
-// list notes the version of a whole list and returns the one before it.
-func (h *history) list(version string) (before string) {
+// maxFresh is how long the version of a list needs no check.
+const maxFresh = 2 * time.Second
+
+// list notes the version of a whole list, of which a watch follows if it is plain, and
+// returns the one before it.
+func (h *history) list(version string, plain bool) (before string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	before = h.version
-	h.version, h.fresh, h.contact = version, true, time.Now()
+	h.version, h.fresh, h.contact = version, plain, time.Now()
 	h.broken.Store(false)
 	return before
 }
@@ -70,12 +74,19 @@ func (h *history) mustRelist() bool {
 	return h.broken.Load() || h.version != "" && time.Since(h.contact) > maxSilence
 }
 
+// opened notes that a watch was opened.
+func (h *history) opened() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.fresh, h.contact = false, time.Now()
+}
+
 // follows tells whether a version comes from a watch, which may be long ago, rather than
-// from the list before.
+// from a list just before.
 func (h *history) follows(version string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.version != "" && !(h.fresh && h.version == version)
+	return h.version != "" && !(h.fresh && h.version == version && time.Since(h.contact) < maxFresh)
 }
 
 // lower compares two resourceVersions of one resource (KEP-5504). What is no number
@@ -105,8 +116,8 @@ func (lw *ListWatch) serverVersion(ctx context.Context) (string, error) {
 }
 
 // synced notes that all is known at a version.
-func (lw *ListWatch) synced(version string) {
-	if before := lw.history.list(version); lower(version, before) {
+func (lw *ListWatch) synced(version string, plain bool) {
+	if before := lw.history.list(version, plain); lower(version, before) {
 		lw.wentBack(before, version)
 	}
 }

@@ -152,7 +152,7 @@ func (lw *ListWatch) listed(list runtime.Object, keys []string, continues bool) 
 			lw.page[key] = true
 		}
 	}
-	lw.synced(listMeta.GetResourceVersion())
+	lw.synced(listMeta.GetResourceVersion(), true)
 }
 
 // missing are the keys of the objects that are known and not in a list.
@@ -256,8 +256,11 @@ func (lw *ListWatch) once(ctx context.Context, request func(context.Context) err
 // expired tells the answers to a resourceVersion that is too old or too new: the
 // Reflector lists again.
 func expired(err error) bool {
-	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) ||
-		apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge)
+	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || tooLarge(err)
+}
+
+func tooLarge(err error) bool {
+	return apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge)
 }
 
 // unsupported tells the answers of a server that cannot do what was requested: an older

@@ -162,7 +162,7 @@ func TestAnswersForTheReflector(t *testing.T) {
 	for name, want := range map[string]error{
 		"expired":       apierrors.NewResourceExpired("too old"),
 		"gone":          apierrors.NewGone("too old"),
-		"too large":     tooLarge(),
+		"too large":     errTooLarge(),
 		"invalid":       apierrors.NewInvalid(schema.GroupKind{}, "", nil),
 		"not supported": apierrors.NewMethodNotSupported(services, "watch"),
 	} {
@@ -191,7 +191,7 @@ func TestAnswersForTheReflector(t *testing.T) {
 	}
 }
 
-func tooLarge() error {
+func errTooLarge() error {
 	err := apierrors.NewTimeoutError("too large", 1)
 	err.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge}}
 	return err
