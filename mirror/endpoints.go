@@ -68,7 +68,7 @@ func (s Source) endpoints(live Objects) []endpoint {
 	var all []endpoint
 	for _, address := range s.Gateway.Addresses {
 		ready := address.Health != gateway.NotReady
-		if address.Health == gateway.Unasked {
+		if address.Health == gateway.Unprobed {
 			if before, ok := was[address.Addr]; ok {
 				ready = before
 			}

@@ -27,7 +27,7 @@ func gatewayAt(texts ...string) *gateway.Gateway {
 	for _, text := range texts {
 		addr, health, _ := strings.Cut(text, " ")
 		gw.Addresses = append(gw.Addresses, gateway.Address{
-			Addr: mustAddr(addr), Health: map[string]gateway.Health{"": gateway.Ready, "dead": gateway.NotReady, "unasked": gateway.Unasked}[health],
+			Addr: mustAddr(addr), Health: map[string]gateway.Health{"": gateway.Ready, "dead": gateway.NotReady, "unasked": gateway.Unprobed}[health],
 		})
 	}
 	return gw
