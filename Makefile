@@ -28,33 +28,32 @@ test: vet unit e2e traffic manifests page
 vet:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	go vet ./...
-	cd testdata/e2e && go vet ./...
+	cd testdata && go vet ./...
 	cd testdata/cluster && go vet ./e2e
-	cd testdata/traffic && go vet ./...
-	cd testdata/deploy && go vet ./...
 	cd testdata/browser && go vet ./...
-	cd testdata/bench && go vet ./...
 
+# The tests' own harness, too.
 unit: tools
 	go test -race -count=1 ./...
+	cd testdata && go test -race -count=1 ./harness
 
 race: tools
 	go build -race -buildvcs=false -o $(BUILD)/service-mirror-race .
 
 e2e: race cluster
 	cd testdata/cluster && CLUSTER_BIN=$(BUILD)/cluster go test -count=1 ./e2e
-	cd testdata/e2e && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -parallel $(PARALLEL) -timeout 40m ./...
+	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -parallel $(PARALLEL) -timeout 40m ./e2e
 
 # Network namespaces, so root and Linux; what it installs, setup.sh says. Verbose, for
 # it counts the requests that fail while things change.
 traffic: race cluster
 	testdata/traffic/setup.sh $(BUILD)
-	cd testdata/traffic && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -v -timeout 20m ./...
+	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -v -timeout 20m ./traffic
 
 # What is in deploy/, applied to real API servers; the image, without a registry.
 manifests: race cluster
 	testdata/deploy/setup.sh $(BUILD)
-	cd testdata/deploy && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 20m ./...
+	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 20m ./deploy
 
 # The status page in a real browser.
 page:
@@ -66,8 +65,8 @@ page:
 NO_SERVICECIDRS := TestRefusedAddresses|TestUnresolvedHostnameKeepsNothingThatIsGone|TestLocalRangesChange|TestRefusedFlags|TestGatewayAllow|TestExternalIPs
 compat: race cluster
 	testdata/cluster/build.sh $(BUILD)/oldest/cluster oldest
-	cd testdata/e2e && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=london,lisbon go test -skip '$(NO_SERVICECIDRS)' -count=1 -parallel $(PARALLEL) -timeout 40m ./...
-	cd testdata/e2e && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=paris,berlin go test -count=1 -parallel $(PARALLEL) -timeout 40m ./...
+	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=london,lisbon go test -skip '$(NO_SERVICECIDRS)' -count=1 -parallel $(PARALLEL) -timeout 40m ./e2e
+	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=paris,berlin go test -count=1 -parallel $(PARALLEL) -timeout 40m ./e2e
 
 # The walks wait more than they work: three at once. One that fails is taken again with its
 # seed and as many steps.

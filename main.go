@@ -26,9 +26,11 @@ import (
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror"
+	"service-mirror.io/service-mirror/mirror/check"
 	"service-mirror.io/service-mirror/mirror/leader"
-	"service-mirror.io/service-mirror/mirror/preflight"
+	"service-mirror.io/service-mirror/mirror/report"
 	"service-mirror.io/service-mirror/mirror/status"
+	"service-mirror.io/service-mirror/mirror/write"
 	"service-mirror.io/service-mirror/remote"
 )
 
@@ -160,8 +162,8 @@ func (cfg *config) run(ctx context.Context, stdout io.Writer) error {
 	local = cfg.remote.Client.Tune(local, "", &remote.Network{})
 	switch {
 	case cfg.check:
-		options := preflight.Options{Local: local, Remotes: cfg.remotes, Remote: cfg.remote, Mirror: cfg.mirror, Lease: cfg.election.Lease}
-		if !preflight.Run(ctx, options, stdout) {
+		options := check.Options{Local: local, Remotes: cfg.remotes, Remote: cfg.remote, Policy: cfg.mirror.Policy, Lease: cfg.election.Lease}
+		if !check.Run(ctx, options, stdout) {
 			return errors.New("something must be fixed")
 		}
 		return nil
@@ -170,7 +172,7 @@ func (cfg *config) run(ctx context.Context, stdout io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("local cluster: %w", err)
 		}
-		return mirror.Prune(ctx, client, local.Host, cmp.Or(cfg.prune, cfg.pruneDryRun), cfg.prune == "", stdout)
+		return write.Prune(ctx, client, local.Host, cmp.Or(cfg.prune, cfg.pruneDryRun), cfg.prune == "", stdout)
 	}
 	return cfg.mirrorAll(ctx, local, stdout)
 }
@@ -190,22 +192,19 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, stdout io.
 	var running sync.WaitGroup
 	defer func() { end(); running.Wait() }()
 
-	var names []string
-	for _, spec := range cfg.remotes {
-		names = append(names, spec.Name)
-	}
-	var controller *mirror.Controller
+	cfg.mirror.Metrics = report.NewMetrics(programVersion(), remote.Names(cfg.remotes))
+	cfg.mirror.Metrics.CountRequests()
+	cfg.mirror.Events = report.NewEvents(ctx, clients.Write, report.OwnPod())
+	defer cfg.mirror.Events.Shutdown()
+	controller := mirror.New(clients, cfg.mirror, logger)
 	overview := func() status.Page {
 		page := controller.Overview()
 		page.Local, page.Version, page.Started, page.ElectionOn = local.Host, programVersion(), started, cfg.election.On
 		return page
 	}
-	cfg.mirror.Metrics = mirror.NewMetrics(programVersion(), names, overview)
-	cfg.mirror.Metrics.CountRequests()
-	cfg.mirror.Events = mirror.NewEvents(ctx, clients.Write, mirror.OwnPod())
-	controller = mirror.New(clients, cfg.mirror, logger)
+	cfg.mirror.Metrics.Observe(overview)
 
-	cfg.remote.Gateway.Filter.Local = controller.LocalRanges
+	cfg.remote.Gateway.Filter.Local = controller.Ranges
 	var remotes []*remote.Remote
 	for _, spec := range cfg.remotes {
 		r := remote.New(spec, cfg.remote, controller.Hooks(spec.Name))

@@ -28,6 +28,7 @@ import (
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror"
+	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 )
 
@@ -41,7 +42,7 @@ func TestDefaults(t *testing.T) {
 	if cfg.remote.Selector != "service-mirror.io/exported=true" {
 		t.Errorf("selector %q", cfg.remote.Selector)
 	}
-	if want := (mirror.Options{Policy: mirror.Policy{EndpointsAPI: mirror.UseEndpoints}, Workers: 32}); !reflect.DeepEqual(cfg.mirror, want) {
+	if want := (mirror.Options{Policy: plan.Policy{EndpointsAPI: plan.UseEndpoints}, Workers: 32}); !reflect.DeepEqual(cfg.mirror, want) {
 		t.Errorf("options %+v, want %+v", cfg.mirror, want)
 	}
 	if want := []remote.Spec{{Name: "paris", Kubeconfig: "a.kubeconfig", Gateways: []gateway.Config{shared}}}; !reflect.DeepEqual(cfg.remotes, want) {
@@ -86,8 +87,8 @@ func TestEveryFlag(t *testing.T) {
 		t.Errorf("remotes:\ngot  %+v\nwant %+v", cfg.remotes, wantRemotes)
 	}
 	wantOptions := mirror.Options{
-		Policy:           mirror.Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: mirror.UseEndpointSlices},
-		CreateNamespaces: true, Workers: 5,
+		Policy:  plan.Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: plan.UseEndpointSlices, CreateNamespaces: true},
+		Workers: 5,
 	}
 	if !reflect.DeepEqual(cfg.mirror, wantOptions) {
 		t.Errorf("options:\ngot  %+v\nwant %+v", cfg.mirror, wantOptions)
@@ -139,8 +140,8 @@ func TestMistakes(t *testing.T) {
 		{"blank selector", append(paris[:2:2], "--export-selector", " "), []string{"--export-selector: an empty selector"}},
 		{"no selector", append(paris[:2:2], "--export-selector", "a in b"), []string{"--export-selector: "}},
 		{"our own label", append(paris[:2:2], "--copy-labels", "team,service-mirror.io/cluster,kubernetes.io/x"), []string{
-			"--copy-labels: service-mirror.io/cluster is not taken from a remote", "--copy-labels: kubernetes.io/x is not taken"}},
-		{"no annotation", append(paris[:2:2], "--copy-annotations", "a b"), []string{`--copy-annotations: "a b" is no key`}},
+			"--copy-labels: service-mirror.io/cluster cannot be copied from a remote", "--copy-labels: kubernetes.io/x cannot be copied"}},
+		{"no annotation", append(paris[:2:2], "--copy-annotations", "a b"), []string{`--copy-annotations: "a b" is not a valid key`}},
 		{"too few workers", append(paris[:2:2], "--workers", "0"), []string{"--workers: 0 is out of range: give a number from 1 to 1000"}},
 		{"too many workers", append(paris[:2:2], "--workers", "1001"), []string{"--workers: 1001 is out of range"}},
 		{"negative rates", append(paris[:2:2], "--kube-api-qps", "-1", "--kube-api-burst", "-1"), []string{

@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 )
 
@@ -23,14 +24,14 @@ func TestAccept(t *testing.T) {
 		{name: "another cluster", mirrors: []string{"paris-uid"}, uid: "other", wantErr: "UID other, but its mirrors are of the one with UID paris-uid"},
 		{name: "another cluster, named by the flags", mirrors: []string{"paris-uid"}, pinned: "other", uid: "other"},
 		{name: "the same, but the flags name another", mirrors: []string{"paris-uid"}, pinned: "other", uid: "paris-uid",
-			wantErr: "leads to the cluster with UID paris-uid, but the flags expect uid=other"},
+			wantErr: "is for the cluster with UID paris-uid, but the flags expect uid=other"},
 		{name: "the local cluster", uid: "home-uid", wantErr: "the local cluster itself"},
 		{name: "the local cluster, named by the flags", pinned: "home-uid", uid: "home-uid", wantErr: "the local cluster itself"},
 		{name: "mirrors without a UID", mirrors: []string{""}, uid: "paris-uid"},
 		{name: "half way to another UID", mirrors: []string{"old", "new"}, uid: "new"},
 		{name: "not readable, no mirrors", uid: ""},
 		{name: "not readable, and never was", mirrors: []string{""}, uid: ""},
-		{name: "not readable any more", mirrors: []string{"paris-uid"}, uid: "", wantErr: "may lead to another cluster than the one with UID paris-uid"},
+		{name: "not readable any more", mirrors: []string{"paris-uid"}, uid: "", wantErr: "may be for another cluster than the one with UID paris-uid"},
 		{name: "not readable, vouched for by the flags", mirrors: []string{"paris-uid"}, pinned: "paris-uid", uid: ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -38,12 +39,12 @@ func TestAccept(t *testing.T) {
 				for i, uid := range test.mirrors {
 					svc := mirrorOfBar().Service
 					svc.Name = "bar" + strings.Repeat("x", i) + "-paris"
-					svc.Annotations[ClusterUIDAnnotation] = uid
+					svc.Annotations[plan.ClusterUIDAnnotation], svc.Annotations[plan.MirrorAnnotation] = uid, "default/"+svc.Name
 					w.server.put(svc)
 				}
 				// Mirrors of others do not count.
 				other := mirrorOfBar().Service
-				other.Name, other.Labels[ClusterLabel], other.Annotations[ClusterUIDAnnotation] = "bar-berlin", "berlin", "berlin-uid"
+				other.Name, other.Labels[plan.ClusterLabel], other.Annotations[plan.ClusterUIDAnnotation], other.Annotations[plan.MirrorAnnotation] = "bar-berlin", "berlin", "berlin-uid", "default/bar-berlin"
 				w.server.put(other)
 				w.remotes["paris"].know(false)
 				w.settle()
@@ -97,7 +98,7 @@ func TestNewUIDIsWritten(t *testing.T) {
 		r.know(true)
 		w.settle()
 		w.expect(updateService)
-		if got := w.pair().Service.Annotations[ClusterUIDAnnotation]; got != "new-uid" {
+		if got := w.pair().Service.Annotations[plan.ClusterUIDAnnotation]; got != "new-uid" {
 			w.Errorf("got %s", got)
 		}
 		r.mu.Lock()

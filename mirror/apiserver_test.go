@@ -52,11 +52,11 @@ type apiserver struct {
 	held     bool // watchers hear of nothing
 	late     []change
 	watchers []*watcher
-	writes   []write
+	writes   []written
 }
 
 // write is what the program asked for, whatever became of it.
-type write struct {
+type written struct {
 	what    string // as "create services default/bar-paris"
 	object  runtime.Object
 	options metav1.DeleteOptions
@@ -102,7 +102,7 @@ func (s *apiserver) react(action clienttesting.Action, asMetadata bool) (runtime
 		}
 		return nil, apierrors.NewNotFound(groupResource(a.Resource.Resource), a.Name)
 	}
-	w := write{}
+	w := written{}
 	var result runtime.Object
 	name := func(obj metav1.Object) cache.ObjectName { return cache.MetaObjectToName(obj) }
 	var key cache.ObjectName
@@ -263,8 +263,8 @@ func (s *apiserver) makeSlice(uid types.UID, key cache.ObjectName) {
 	if slice.Labels == nil {
 		slice.Labels = map[string]string{}
 	}
-	slice.Labels[discoveryv1.LabelServiceName], slice.Labels[discoveryv1.LabelManagedBy] = of.Name, mirroringController
-	for addr := range (Objects{Endpoints: of}).endpoints() {
+	slice.Labels[discoveryv1.LabelServiceName], slice.Labels[discoveryv1.LabelManagedBy] = of.Name, "endpointslicemirroring-controller.k8s.io"
+	for addr := range (Objects{Endpoints: of}).Endpointed() {
 		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{addr.String()}})
 	}
 	s.store("endpointslices", cache.MetaObjectToName(slice), slice)
@@ -592,7 +592,7 @@ func (s *apiserver) all(resource string) string {
 }
 
 // wrote gives what the program wrote since it was last asked.
-func (s *apiserver) wrote() []write {
+func (s *apiserver) wrote() []written {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	writes := s.writes

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/mirror/plan"
 )
 
 const (
@@ -226,7 +227,7 @@ func TestRemoteThatTheFlagsNoLongerNameKeepsItsMirrors(t *testing.T) {
 		w.wait(time.Hour)
 		w.expect()
 		w.mirrored()
-		w.logged(1, `Mirrors of a remote that the flags do not name stay as they are`)
+		w.logged(1, `The flags do not name this remote`)
 		w.logged(1, `cluster="paris" mirrors=1`)
 	})
 }
@@ -337,7 +338,7 @@ func TestFamiliesAreLearnedFromMirrors(t *testing.T) {
 		w.settle()
 		w.expect(updateEndpoints, "create endpoints default/foo-paris", "create services default/foo-paris")
 		for _, name := range []string{"bar-paris", "foo-paris"} {
-			if got := (Objects{Endpoints: w.server.endpoints("default", name)}).addresses(); !slices.Equal(got, []string{"192.0.2.1", "192.0.2.2"}) {
+			if got := (Objects{Endpoints: w.server.endpoints("default", name)}).Addresses(); !slices.Equal(got, []string{"192.0.2.1", "192.0.2.2"}) {
 				w.Errorf("%s: got addresses %q", name, got)
 			}
 		}
@@ -356,7 +357,9 @@ func TestFamiliesLearnedMeanwhileAreNoOverwriting(t *testing.T) {
 		w.server.setAdmit(onEndpoints(func(*corev1.Endpoints) {
 			if !learned {
 				learned = true
-				w.controller.families.Store(&[]corev1.IPFamily{ipv4})
+				other := storedBar().Service
+				other.Name, other.Annotations[plan.MirrorAnnotation], other.ResourceVersion = "other-paris", "default/other-paris", "1"
+				w.controller.local.Wrote(other)
 			}
 		}))
 		w.settle()

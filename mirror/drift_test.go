@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clienttesting "k8s.io/client-go/testing"
+	"service-mirror.io/service-mirror/mirror/plan"
 )
 
 func TestDriftIsRepairedAtOnce(t *testing.T) {
@@ -19,13 +20,13 @@ func TestDriftIsRepairedAtOnce(t *testing.T) {
 		"selector":                  {service: func(s *corev1.Service) { s.Spec.Selector = map[string]string{"app": "x"} }, want: []string{updateService}},
 		"type":                      {service: func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }, want: []string{updateService}},
 		"session affinity":          {service: func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }, want: []string{updateService}},
-		"source":                    {service: func(s *corev1.Service) { delete(s.Annotations, RemoteServiceAnnotation) }, want: []string{updateService}},
-		"service-proxy-name":        {service: func(s *corev1.Service) { s.Labels[stopTraffic[0]] = "x" }, want: []string{updateService}},
+		"source":                    {service: func(s *corev1.Service) { delete(s.Annotations, plan.RemoteServiceAnnotation) }, want: []string{updateService}},
+		"service-proxy-name":        {service: func(s *corev1.Service) { s.Labels["service.kubernetes.io/service-proxy-name"] = "x" }, want: []string{updateService}},
 		"addresses":                 {endpoints: func(e *corev1.Endpoints) { e.Subsets[0].Addresses[0].IP = "192.0.2.66" }, want: []string{updateEndpoints}},
 		"no subsets":                {endpoints: func(e *corev1.Endpoints) { e.Subsets = nil }, want: []string{updateEndpoints}},
 		"skip-mirror":               {endpoints: func(e *corev1.Endpoints) { e.Labels["endpointslice.kubernetes.io/skip-mirror"] = "true" }, want: []string{updateEndpoints}},
 		"both":                      {service: func(s *corev1.Service) { s.Spec.Ports = nil }, endpoints: func(e *corev1.Endpoints) { e.Subsets = nil }, want: []string{updateService, updateEndpoints}},
-		"labels of the Endpoints":   {endpoints: func(e *corev1.Endpoints) { e.Labels[ClusterLabel] = "berlin" }, want: []string{updateEndpoints}},
+		"labels of the Endpoints":   {endpoints: func(e *corev1.Endpoints) { e.Labels[plan.ClusterLabel] = "berlin" }, want: []string{updateEndpoints}},
 		"another order of ports":    {service: func(s *corev1.Service) { s.Spec.Ports[0], s.Spec.Ports[1] = s.Spec.Ports[1], s.Spec.Ports[0] }},
 		"status":                    {service: func(s *corev1.Service) { s.Status.Conditions = []metav1.Condition{{Type: "x"}} }},
 		"foreign labels are theirs": {service: func(s *corev1.Service) { s.Labels["theirs"], s.Annotations["theirs"] = "x", "y" }},
@@ -67,24 +68,6 @@ func TestDeletedMirrorIsMadeAgainWithItsClusterIP(t *testing.T) {
 	})
 }
 
-// A cache shows that a Service is gone before it says so: what else brings the
-// key in between must find the ClusterIP all the same.
-func TestClusterIPIsKeptBeforeTheDeletionIsTold(t *testing.T) {
-	exporting(t, Options{}, paris, func(w *world) {
-		had := w.pair()
-		w.server.hold(true)
-		w.server.removePair("default", "bar-paris")
-		must(w.controller.local.services.GetIndexer().Delete(had.Service))
-		must(w.controller.local.endpoints.GetIndexer().Delete(had.Endpoints))
-		w.remotes["paris"].know(true)
-		w.wait(time.Second)
-		if got := w.pair().Service; got == nil || got.Spec.ClusterIP != had.Service.Spec.ClusterIP {
-			w.Errorf("it had %s, got %s", had.Service.Spec.ClusterIP, text(got))
-		}
-		w.server.hold(false)
-	})
-}
-
 func TestDeletedEndpointsAreMadeAgain(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		had := w.pair().Service
@@ -114,7 +97,7 @@ func TestTakenClusterIPIsGivenUp(t *testing.T) {
 		if got := w.pair().Service.Spec.ClusterIP; got == had {
 			w.Errorf("got %s again", got)
 		}
-		w.logged(1, `"Mirror is not as it should be" reason="ClusterIPLost"`)
+		w.logged(1, `"Mirror has a problem" reason="ClusterIPLost"`)
 		w.server.wrote()
 		w.wait(time.Hour)
 		w.expect()

@@ -3,11 +3,21 @@ package mirror
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"time"
 
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
 	"service-mirror.io/service-mirror/remote"
+
+	"k8s.io/apimachinery/pkg/util/diff"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/mirror/plan"
 )
 
 // dryRunTime is how long a dry run waits for what must be known of the local cluster,
@@ -26,9 +36,9 @@ func (c *Controller) DryRun(ctx context.Context, remotes []*remote.Remote, local
 	case <-c.Ready():
 	}
 	unknown := awaitRemotes(ctx, remotes)
-	all := c.Plan()
-	for _, planned := range all {
-		planned.Print(out, local)
+	all := c.Plans()
+	for _, p := range all {
+		printPlan(out, p, local)
 	}
 	if len(all) == 0 {
 		fmt.Fprintln(out, "nothing would be written in", local)
@@ -49,4 +59,54 @@ func awaitRemotes(ctx context.Context, remotes []*remote.Remote) error {
 			return errors.Join(unknown...)
 		}
 	}
+}
+
+// Plans are the plans for all keys of all remotes that have a step to take or a problem, by key. Nothing is
+// written.
+func (c *Controller) Plans() []plan.Plan {
+	keys := map[cache.ObjectName]bool{}
+	for _, r := range c.remotes.list {
+		for _, key := range c.keysOf(r.Name()) {
+			keys[key] = true
+		}
+	}
+	var all []plan.Plan
+	for _, key := range slices.SortedFunc(maps.Keys(keys), compareKeys) {
+		if p := c.options.Decide(c.snapshot(key)); p.Writes() || len(p.Problems) > 0 {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+func compareKeys(a, b cache.ObjectName) int {
+	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+}
+
+// printPlan shows the problems of a plan, and its writes as unified diffs. local is the name of the cluster that
+// would be written to.
+func printPlan(to io.Writer, p plan.Plan, local string) {
+	for _, problem := range p.Problems {
+		fmt.Fprintf(to, "! mirror %v in %s for remote %s: %s: %s\n", p.Key, local, problem.Cluster, problem.Reason, problem.Message)
+	}
+	where := fmt.Sprintf("in %s for remote %s", local, p.Cluster)
+	for _, step := range p.Steps {
+		switch step.Action {
+		case plan.CreateNamespace:
+			fmt.Fprintf(to, "create Namespace %s %s\n", p.Key.Namespace, where)
+		case plan.Create:
+			fmt.Fprintf(to, "create %s %v %s\n%s", step.Kind.Title(), p.Key, where, lines(diff.Diff(nil, step.Object)))
+		case plan.Update:
+			fmt.Fprintf(to, "update %s %v %s\n%s", step.Kind.Title(), p.Key, where, lines(diff.Diff(step.Live, step.Object)))
+		case plan.Delete:
+			fmt.Fprintf(to, "delete %s %v %s\n", step.Kind.Title(), p.Key, where)
+		case plan.DeleteLeftover:
+			fmt.Fprintf(to, "delete EndpointSlice %v that a selector left behind %s\n", cache.MetaObjectToName(step.Object), where)
+		}
+	}
+}
+
+// lines leaves out the line of a diff that says that there was nothing before.
+func lines(text string) string {
+	return strings.ReplaceAll(strings.TrimSuffix(text, "\n")+"\n", "-null\n", "")
 }

@@ -2,166 +2,20 @@ package mirror
 
 import (
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/mirror/plan"
 )
-
-// gatewayAt is parisGateway at these addresses, each as "ADDRESS", or
-// "ADDRESS dead" or "ADDRESS unasked".
-func gatewayAt(texts ...string) *gateway.Gateway {
-	gw := parisGateway()
-	gw.Addresses = nil
-	for _, text := range texts {
-		addr, health, _ := strings.Cut(text, " ")
-		gw.Addresses = append(gw.Addresses, gateway.Address{
-			Addr: mustAddr(addr), Health: map[string]gateway.Health{"": gateway.Ready, "dead": gateway.NotReady, "unasked": gateway.Unprobed}[health],
-		})
-	}
-	return gw
-}
-
-// said is what a mirror's objects say of its addresses, as gatewayAt reads it.
-func said(objects Objects) (texts []string) {
-	all := objects.endpoints()
-	for _, addr := range objects.addresses() {
-		if !all[mustAddr(addr)] {
-			addr += " dead"
-		}
-		texts = append(texts, addr)
-	}
-	return texts
-}
-
-// TestWhatIsNotKnownIsReadFromWhatIsLive is the rule that lets a restart write nothing.
-func TestWhatIsNotKnownIsReadFromWhatIsLive(t *testing.T) {
-	live := []string{"192.0.2.1", "192.0.2.2 dead"}
-	for _, test := range []struct {
-		name    string
-		gateway []string
-		partial bool
-		want    []string
-	}{
-		{name: "all known", gateway: []string{"192.0.2.1 dead", "192.0.2.2"}, want: []string{"192.0.2.1 dead", "192.0.2.2"}},
-		{name: "health unasked", gateway: []string{"192.0.2.1 unasked", "192.0.2.2 unasked"}, want: live},
-		{name: "a new one is ready", gateway: []string{"192.0.2.2 unasked", "192.0.2.3 unasked"}, want: []string{"192.0.2.2 dead", "192.0.2.3"}},
-		{name: "no hostname resolved", partial: true, want: live},
-		{name: "some resolved", gateway: []string{"192.0.2.2", "192.0.2.3"}, partial: true, want: []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"}},
-		{name: "known to have none"},
-	} {
-		for _, api := range []EndpointsAPI{UseEndpoints, UseEndpointSlices} {
-			for _, before := range []EndpointsAPI{UseEndpoints, UseEndpointSlices} { // the flag may have changed
-				t.Run(fmt.Sprintf("%s/%s after %s", test.name, api, before), func(t *testing.T) {
-					source := parisBar()
-					source.Gateway = gatewayAt(live...)
-					had, _ := Policy{EndpointsAPI: before}.Desired(source, Objects{Service: stored(mirrorOfBar()).Service}, nil)
-					source.Gateway = gatewayAt(test.gateway...)
-					source.Gateway.Partial = test.partial
-					want, err := Policy{EndpointsAPI: api}.Desired(source, had, nil)
-					if got := said(want); err != nil || !slices.Equal(got, test.want) {
-						t.Errorf("got %q, %v, want %q", got, err, test.want)
-					}
-					if usesSlices := want.IPv4 != nil; usesSlices != (api == UseEndpointSlices && len(test.want) > 0) || (want.Endpoints != nil) != (api == UseEndpoints) {
-						t.Errorf("got %s", text(want))
-					}
-				})
-			}
-		}
-	}
-}
-
-func TestSlices(t *testing.T) {
-	source := parisBar()
-	source.Gateway = gatewayAt("192.0.2.1", "192.0.2.2 dead", "2001:db8::1")
-	policy := Policy{EndpointsAPI: UseEndpointSlices}
-	got, err := policy.Desired(source, Objects{}, nil)
-	if err != nil || got.Endpoints != nil {
-		t.Fatalf("got %s, %v", text(got), err)
-	}
-	slice := func(family discoveryv1.AddressType, name string) *discoveryv1.EndpointSlice {
-		port := func(name string, number int32) discoveryv1.EndpointPort {
-			tcp := corev1.ProtocolTCP
-			return discoveryv1.EndpointPort{Name: &name, Port: &number, Protocol: &tcp}
-		}
-		return &discoveryv1.EndpointSlice{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{
-				"app.kubernetes.io/managed-by": "service-mirror", "service-mirror.io/cluster": "paris",
-				"kubernetes.io/service-name": "bar-paris", "endpointslice.kubernetes.io/managed-by": "service-mirror.io",
-			}},
-			AddressType: family,
-			Ports:       []discoveryv1.EndpointPort{port("http", 8080), port("https", 8443)},
-		}
-	}
-	endpoint := func(addr string, ready bool) discoveryv1.Endpoint {
-		return discoveryv1.Endpoint{Addresses: []string{addr}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}
-	}
-	want4, want6 := slice(discoveryv1.AddressTypeIPv4, "bar-paris-ipv4"), slice(discoveryv1.AddressTypeIPv6, "bar-paris-ipv6")
-	want4.Endpoints = []discoveryv1.Endpoint{endpoint("192.0.2.1", true), endpoint("192.0.2.2", false)}
-	want6.Endpoints = []discoveryv1.Endpoint{endpoint("2001:db8::1", true)}
-	if !equality.Semantic.DeepEqual(got.IPv4, want4) || !equality.Semantic.DeepEqual(got.IPv6, want6) {
-		t.Errorf("got\n%s\n%s\nwant\n%s\n%s", text(got.IPv4), text(got.IPv6), text(want4), text(want6))
-	}
-	only4, _ := policy.Desired(source, Objects{}, []corev1.IPFamily{ipv4})
-	if only4.Service = nil; only4.IPv6 != nil || !equality.Semantic.DeepEqual(only4.IPv4, want4) {
-		t.Errorf("of an IPv4 mirror: %s", text(only4))
-	}
-	for _, name := range []string{"bar-paris", "a", "x-ipv4", "x-ipv6"} {
-		key := cache.NewObjectName("n", name)
-		for _, family := range []discoveryv1.AddressType{discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6} {
-			if back := sliceKey(cache.NewObjectName("n", sliceName(key, family))); back != key {
-				t.Errorf("the slice of %v is taken for one of %v", key, back)
-			}
-		}
-	}
-}
-
-func TestLinkerd(t *testing.T) {
-	source := parisBar()
-	source.Gateway.Linkerd = gateway.Linkerd{Identity: "gateway.paris", Domain: "paris.local"}
-	wantAnnotations := map[string]string{
-		"mirror.linkerd.io/remote-gateway-identity": "gateway.paris",
-		"mirror.linkerd.io/remote-svc-fq-name":      "bar.default.svc.paris.local",
-	}
-	for _, api := range []EndpointsAPI{UseEndpoints, UseEndpointSlices} {
-		policy := Policy{EndpointsAPI: api}
-		part := func(o Objects) metav1.Object {
-			if api == UseEndpoints {
-				return o.Endpoints
-			}
-			return o.IPv4
-		}
-		got, _ := policy.Desired(source, Objects{}, nil)
-		if obj := part(got); !maps.Equal(obj.GetAnnotations(), wantAnnotations) || obj.GetLabels()["mirror.linkerd.io/cluster-name"] != "paris" {
-			t.Errorf("%s: got %s", api, text(obj))
-		}
-		if svc := got.Service; strings.Contains(text(svc), "linkerd") {
-			t.Errorf("the Service: %s", text(svc))
-		}
-		plain := parisBar()
-		after, _ := policy.Desired(plain, got, nil)
-		if strings.Contains(text(after), "linkerd") {
-			t.Errorf("%s: what stood for a gateway that is Linkerd's no more stays: %s", api, text(after))
-		}
-		own := part(got)
-		own.SetAnnotations(map[string]string{"mirror.linkerd.io/remote-svc-fq-name": "x.y.svc.z", "mirror.linkerd.io/remote-gateway-identity": "i"})
-		theirs, _ := policy.Desired(plain, got, nil)
-		if obj := part(theirs); obj.GetAnnotations()["mirror.linkerd.io/remote-svc-fq-name"] != "x.y.svc.z" {
-			t.Errorf("%s: another's annotations are touched: %s", api, text(obj))
-		}
-	}
-}
 
 var slicesOnly = Options{Policy: Policy{EndpointsAPI: UseEndpointSlices}}
 
@@ -215,8 +69,8 @@ func TestStrangersInTheWayOfSlices(t *testing.T) {
 		object metav1.Object
 		told   string
 	}{
-		"a slice":   {&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris-ipv4"}, AddressType: discoveryv1.AddressTypeIPv4}, sliceTaken},
-		"Endpoints": {&corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris"}}, endpointsTaken},
+		"a slice":   {&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris-ipv4"}, AddressType: discoveryv1.AddressTypeIPv4}, plan.IPv4Slice.Foreign()},
+		"Endpoints": {&corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris"}}, plan.Endpoints.Foreign()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			run(t, slicesOnly, paris, func(w *world) {
@@ -239,7 +93,7 @@ func TestStrangersInTheWayOfSlices(t *testing.T) {
 					resource = "endpoints"
 				}
 				w.server.remove(resource, "default", stranger.object.GetName())
-				w.wait(strangerPeriod)
+				w.wait(foreignPeriod)
 				w.wait(time.Second)
 				if w.server.service("default", "bar-paris") == nil || w.server.slice("default", "bar-paris-ipv4") == nil {
 					w.Errorf("there is no mirror; log:\n%s", w.log)
@@ -272,10 +126,10 @@ func TestStrangersAreAskedForTogether(t *testing.T) {
 			w.Errorf("it asked %d times for 100 mirrors", got)
 		}
 		w.server.put(&corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris"}})
-		w.wait(strangersPeriod + time.Second)
+		w.wait(250*time.Millisecond + time.Second)
 		w.remotes["paris"].export(exportedBar())
 		w.wait(time.Second)
-		w.logged(1, endpointsTaken)
+		w.logged(1, plan.Endpoints.Foreign())
 		if w.server.service("default", "bar-paris") != nil {
 			w.Error("a mirror was made over a stranger's Endpoints")
 		}
@@ -408,15 +262,15 @@ func TestLocalRanges(t *testing.T) {
 		w.server.put(&networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16", "fd00:1::/108"}}})
 		w.server.put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Spec: corev1.NodeSpec{PodCIDR: "10.0.0.0/24", PodCIDRs: []string{"10.0.0.0/24"}}})
 		w.settle()
-		if got := fmt.Sprint(w.controller.LocalRanges()); got != "[10.0.0.0/24 10.96.0.0/16 fd00:1::/108]" {
+		if got := fmt.Sprint(w.controller.Ranges()); got != "[10.0.0.0/24 10.96.0.0/16 fd00:1::/108]" {
 			w.Errorf("got %s", got)
 		}
 		before := w.remotes["paris"].refiltered
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n2"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.0.1.0/24"}}}
 		w.server.put(node)
 		w.wait(time.Second)
-		if now := w.remotes["paris"].refiltered; now != before+1 || len(w.controller.LocalRanges()) != 4 {
-			w.Errorf("the gateways were looked at %d times: %v", now-before, w.controller.LocalRanges())
+		if now := w.remotes["paris"].refiltered; now != before+1 || len(w.controller.Ranges()) != 4 {
+			w.Errorf("the gateways were looked at %d times: %v", now-before, w.controller.Ranges())
 		}
 		node.Status.Phase = corev1.NodeRunning // a heartbeat is no news
 		w.server.put(node)

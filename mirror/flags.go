@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/spf13/pflag"
+	"service-mirror.io/service-mirror/mirror/plan"
 )
 
 // Flags are the flags about mirrors, as they are typed.
@@ -21,7 +22,7 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.StringSliceVar(&raw.options.CopyAnnotations, "copy-annotations", nil, "annotation `KEY,...` likewise")
 	f.BoolVar(&raw.options.IncludeSystem, "include-system", false, "mirror exported Services of kube-system too")
 	f.BoolVar(&raw.options.CreateNamespaces, "create-namespaces", false, "create a namespace that an exported Service needs, instead of waiting for it")
-	f.StringVar((*string)(&raw.options.EndpointsAPI), "endpoints-api", string(UseEndpoints), "`KIND` of object that carries a mirror's addresses: endpoints or endpointslices; to change it on a running cluster loses no endpoint")
+	f.StringVar((*string)(&raw.options.EndpointsAPI), "endpoints-api", string(plan.UseEndpoints), "`KIND` of object that carries a mirror's addresses: endpoints or endpointslices; to change it on a running cluster loses no endpoint")
 	f.IntVar(&raw.options.Workers, "workers", 32, fmt.Sprintf("`NUMBER` of mirrors that are synced in parallel, 1 to %d", maxWorkers))
 }
 
@@ -34,13 +35,13 @@ func (raw *Flags) Options() (Options, error) {
 		keys []string
 	}{{"--copy-labels", options.CopyLabels}, {"--copy-annotations", options.CopyAnnotations}} {
 		for _, key := range list.keys {
-			if err := ValidateKeys([]string{key}); err != nil {
+			if err := plan.ValidateKeys([]string{key}); err != nil {
 				mistakes = append(mistakes, fmt.Errorf("%s: %w", list.flag, err))
 			}
 		}
 	}
-	if api := options.EndpointsAPI; api != UseEndpoints && api != UseEndpointSlices {
-		mistakes = append(mistakes, fmt.Errorf("--endpoints-api: %.40q is not known: give %s or %s", api, UseEndpoints, UseEndpointSlices))
+	if api := options.EndpointsAPI; api != plan.UseEndpoints && api != plan.UseEndpointSlices {
+		mistakes = append(mistakes, fmt.Errorf("--endpoints-api: %.40q is not known: give %s or %s", api, plan.UseEndpoints, plan.UseEndpointSlices))
 	}
 	if n := options.Workers; n < 1 || n > maxWorkers {
 		mistakes = append(mistakes, fmt.Errorf("--workers: %d is out of range: give a number from 1 to %d", n, maxWorkers))

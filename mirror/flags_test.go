@@ -28,8 +28,8 @@ func TestFlags(t *testing.T) {
 	options, err = optionsOf(t, "--copy-labels", "team,tier", "--copy-labels", "x", "--copy-annotations", "note",
 		"--include-system", "--create-namespaces", "--endpoints-api", "endpointslices", "--workers", "1000")
 	want := Options{
-		Policy:           Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: UseEndpointSlices},
-		CreateNamespaces: true, Workers: 1000,
+		Policy:  Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: UseEndpointSlices, CreateNamespaces: true},
+		Workers: 1000,
 	}
 	if err != nil || !reflect.DeepEqual(options, want) {
 		t.Errorf("got %+v, %v, want %+v", options, err, want)
@@ -41,8 +41,8 @@ func TestFlagMistakes(t *testing.T) {
 		args string
 		want []string // the start of each line
 	}{
-		{"--copy-labels=team,service-mirror.io/cluster,kubernetes.io/x", []string{"--copy-labels: service-mirror.io/cluster is not", "--copy-labels: kubernetes.io/x is not"}},
-		{"--copy-annotations=a/b/c", []string{`--copy-annotations: "a/b/c" is no`}},
+		{"--copy-labels=team,service-mirror.io/cluster,kubernetes.io/x", []string{"--copy-labels: service-mirror.io/cluster cannot be copied", "--copy-labels: kubernetes.io/x cannot be copied"}},
+		{"--copy-annotations=a/b/c", []string{`--copy-annotations: "a/b/c" is not a valid key`}},
 		{"--endpoints-api=slices", []string{`--endpoints-api: "slices" is not known: give endpoints or endpointslices`}},
 		{"--workers=0", []string{"--workers: 0 is out of range: give a number from 1 to 1000"}},
 		{"--workers=1001", []string{"--workers: 1001 is out of range"}},

@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/mirror/plan"
 )
 
 // A remote with thousands of Services of hostile names and annotations: what can be
@@ -30,7 +31,7 @@ func TestThousandsOfHostileServices(t *testing.T) {
 			case 0:
 				svc.Name, bad = fmt.Sprintf("../%d\x00%s", n, strings.Repeat("A", 100)), bad+1
 			case 1:
-				svc.Labels[ManagedByLabel], svc.Annotations[RemoteServiceAnnotation] = ManagedBy, "kube-system/kubernetes"
+				svc.Labels[plan.ManagedByLabel], svc.Annotations[plan.RemoteServiceAnnotation] = plan.ManagedBy, "kube-system/kubernetes"
 			case 2:
 				svc.Annotations[gateway.PortsAnnotation] = hostile[:200]
 			case 3: // all of them claim one port

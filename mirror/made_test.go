@@ -31,14 +31,14 @@ var forAMoment = map[string]struct {
 	}, []string{updateEndpoints}},
 	"a leader's lock": {func(w *world) {
 		endpoints := w.pair().Endpoints
-		endpoints.Annotations = map[string]string{leaderElection: "{}"}
+		endpoints.Annotations = map[string]string{"control-plane.alpha.kubernetes.io/leader": "{}"}
 		w.server.put(endpoints)
 	}, []string{updateEndpoints}},
 	"no Service":   {func(w *world) { w.server.remove("services", "default", "bar-paris") }, []string{createService}},
 	"no Endpoints": {func(w *world) { w.server.remove("endpoints", "default", "bar-paris") }, []string{createEndpoints}},
 }
 
-func TestEndpointsWithoutSlicesAreMadeAnew(t *testing.T) {
+func TestEndpointsWithoutSlicesAreRefreshed(t *testing.T) {
 	for name, test := range forAMoment {
 		t.Run(name, func(t *testing.T) {
 			exporting(t, Options{}, paris, func(w *world) {
@@ -51,11 +51,11 @@ func TestEndpointsWithoutSlicesAreMadeAnew(t *testing.T) {
 				w.wait(900 * time.Millisecond)
 				w.expect(test.writes...)
 				w.wait(200 * time.Millisecond)
-				w.expect(deleteEndpoints, createEndpoints)
+				w.expect(updateEndpoints, updateEndpoints)
 				w.mirrored()
 				// Less and less often, for ever.
 				w.wait(6 * time.Second)
-				w.expect(deleteEndpoints, createEndpoints, deleteEndpoints, createEndpoints)
+				w.expect(updateEndpoints, updateEndpoints, updateEndpoints, updateEndpoints)
 				w.wait(time.Hour)
 				w.server.wrote()
 				w.wait(time.Hour)
@@ -64,8 +64,8 @@ func TestEndpointsWithoutSlicesAreMadeAnew(t *testing.T) {
 				}
 
 				w.server.setMakesNone(false)
-				w.wait(2 * lastMadePeriod)
-				w.expect(deleteEndpoints, createEndpoints)
+				w.wait(2 * lastCheck)
+				w.expect(updateEndpoints, updateEndpoints)
 				w.wait(time.Hour)
 				w.expect()
 				w.mirrored()
@@ -90,20 +90,19 @@ func TestEndpointsWithSlicesStay(t *testing.T) {
 }
 
 // On a busy control plane slices that are there may be about to go.
-func TestSlicesThatGoLateAreMissedToo(t *testing.T) {
+func TestSlicesThatAreDeletedLate(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		forAMoment["a selector"].edit(w)
 		w.wait(10 * time.Second)
 		w.expect(updateService)
 		w.server.remove("endpointslices", "default", sliceMade("bar-paris"))
 		w.wait(time.Hour)
-		w.expect(deleteEndpoints, createEndpoints)
+		w.expect(updateEndpoints, updateEndpoints)
 	})
 }
 
-// They are made anew as they were: what leads to the gateway may not be known now, and
-// something on them may be another's.
-func TestEndpointsAreMadeAnewAsTheyWere(t *testing.T) {
+// Nothing of them changes: what the gateway is may not be known now, and something on them may be another's.
+func TestRefreshedEndpointsStayAsTheyWere(t *testing.T) {
 	partial := gatewayAt()
 	partial.Partial = true
 	for name, gw := range map[string]*gateway.Gateway{"unknown": nil, "partial": partial} {
@@ -118,9 +117,13 @@ func TestEndpointsAreMadeAnewAsTheyWere(t *testing.T) {
 				w.server.remove("endpointslices", "default", sliceMade("bar-paris"))
 				forAMoment["a selector"].edit(w)
 				w.wait(90 * time.Second)
-				w.server.wrote()
+				for _, write := range w.server.wrote() {
+					if write.what != updateEndpoints && write.what != updateService {
+						w.Errorf("%s", write.what)
+					}
+				}
 				now := w.pair().Endpoints
-				if now == nil || now.UID == endpoints.UID || text(now.Subsets) != text(endpoints.Subsets) || text(now.Labels) != text(endpoints.Labels) {
+				if now == nil || now.UID != endpoints.UID || text(now.Subsets) != text(endpoints.Subsets) || text(now.Labels) != text(endpoints.Labels) || text(now.Annotations) != text(endpoints.Annotations) {
 					w.Errorf("they were %s and are %s", text(endpoints), text(now))
 				}
 			})
@@ -129,7 +132,7 @@ func TestEndpointsAreMadeAnewAsTheyWere(t *testing.T) {
 }
 
 // What has just been written has no slices yet, however long ago the doubt arose.
-func TestNewEndpointsAreNotMadeAnew(t *testing.T) {
+func TestNewEndpointsAreNotRefreshed(t *testing.T) {
 	shop := func() *corev1.Namespace { return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}} }
 	t.Run("namespace made again", func(t *testing.T) {
 		run(t, Options{}, paris, func(w *world) {
@@ -197,9 +200,9 @@ func TestStrangersEndpointsAreNoDoubt(t *testing.T) {
 		w.server.put(theirs)
 		w.server.hold(false)
 		w.wait(time.Hour)
-		most := int(time.Hour / strangerPeriod)
+		most := int(time.Hour / foreignPeriod)
 		if tries := len(w.server.wrote()); tries < most-1 || tries > most+1 {
-			w.Errorf("%d tries in an hour, want one every %v", tries, strangerPeriod)
+			w.Errorf("%d tries in an hour, want one every %v", tries, foreignPeriod)
 		}
 	})
 }
@@ -216,9 +219,9 @@ func TestOneTurnForEach(t *testing.T) {
 			for i := range n {
 				w.server.remove("endpoints", "default", fmt.Sprintf("svc-%d-paris", i))
 			}
-			w.wait(madePeriod + 100*time.Millisecond)
+			w.wait(firstCheck + 100*time.Millisecond)
 		}
-		if wait := time.Until(w.controller.doubts.next); wait > n*lookPeriod {
+		if wait := time.Until(w.controller.memory.nextCheck); wait > n*turnPeriod {
 			w.Errorf("the next turn is in %v", wait)
 		}
 	})
@@ -250,10 +253,13 @@ func looks(w *world) (n int) {
 
 func noDoubtIsLeft(w *world) {
 	w.Helper()
-	w.controller.doubts.byKey.Range(func(key, _ any) bool {
-		w.Errorf("%v is still in doubt", key)
-		return true
-	})
+	w.controller.memory.mu.Lock()
+	defer w.controller.memory.mu.Unlock()
+	for key, r := range w.controller.memory.records {
+		if r.check != nil {
+			w.Errorf("a check of %v is still pending", key)
+		}
+	}
 }
 
 // Nothing is asked for mirrors that nobody touches.
@@ -293,7 +299,7 @@ func TestSlicesOfManyAreLookedForInTurn(t *testing.T) {
 		for i := range n {
 			w.server.removePair("default", fmt.Sprintf("svc-%d-paris", i))
 		}
-		w.wait(madePeriod - time.Millisecond)
+		w.wait(firstCheck - time.Millisecond)
 		for range 5 {
 			before := looks(w)
 			w.wait(time.Second)
@@ -301,7 +307,7 @@ func TestSlicesOfManyAreLookedForInTurn(t *testing.T) {
 				w.Errorf("%d looks in a second", did)
 			}
 		}
-		w.wait(2*n*lookPeriod + secondLook)
+		w.wait(2*n*turnPeriod + againCheck)
 		if all := looks(w); all != 2*n {
 			w.Errorf("%d looks for %d mirrors", all, n)
 		}
@@ -318,7 +324,7 @@ func TestSlicesOfManyAreLookedForInTurn(t *testing.T) {
 		w.wait(time.Second)
 		before := looks(w)
 		forAMoment["a selector"].edit(w)
-		w.wait(madePeriod + lookPeriod)
+		w.wait(firstCheck + turnPeriod)
 		if looks(w) != before+1 {
 			w.Error("it is not looked for the slices")
 		}

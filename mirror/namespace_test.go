@@ -27,7 +27,7 @@ func TestMissingNamespaceIsWaitedFor(t *testing.T) {
 			w.wait(time.Minute)
 		}
 		w.expect()
-		w.logged(1, `"Mirror is not as it should be" reason="NamespaceMissing" cluster="paris" service="shop/bar"`)
+		w.logged(1, `"Mirror has a problem" reason="NamespaceMissing" cluster="paris" service="shop/bar"`)
 		w.server.put(shopNamespace())
 		w.settle()
 		w.expect(createShopEndpoints, createShopService)
@@ -49,11 +49,11 @@ func TestTerminatingNamespaceIsWaitedFor(t *testing.T) {
 		w.server.removePair("shop", "bar-paris")
 		w.wait(time.Hour)
 		w.expect()
-		w.logged(1, `"Mirror is not as it should be" reason="NamespaceTerminating"`)
+		w.logged(1, `"Mirror has a problem" reason="NamespaceTerminating"`)
 		w.server.remove("namespaces", "", "shop")
 		w.wait(time.Hour)
 		w.expect()
-		w.logged(1, `"Mirror is not as it should be" reason="NamespaceMissing"`)
+		w.logged(1, `"Mirror has a problem" reason="NamespaceMissing"`)
 		w.logged(1, `problem is over" reason="NamespaceTerminating"`)
 		w.server.put(shopNamespace())
 		w.settle()
@@ -93,7 +93,7 @@ func TestNamespaceThatGoesUnseen(t *testing.T) {
 }
 
 func TestCreateNamespaces(t *testing.T) {
-	run(t, Options{CreateNamespaces: true}, paris, func(w *world) {
+	run(t, Options{Policy: Policy{CreateNamespaces: true}}, paris, func(w *world) {
 		w.remotes["paris"].export(named("shop", "bar"))
 		w.remotes["paris"].export(exportedBar())
 		w.settle()
@@ -107,7 +107,7 @@ func TestCreateNamespaces(t *testing.T) {
 }
 
 func TestCreateNamespacesWaitsForATerminatingOne(t *testing.T) {
-	run(t, Options{CreateNamespaces: true}, paris, func(w *world) {
+	run(t, Options{Policy: Policy{CreateNamespaces: true}}, paris, func(w *world) {
 		going, now := shopNamespace(), metav1Now()
 		going.DeletionTimestamp = &now
 		w.server.put(going)
@@ -122,21 +122,21 @@ func TestCreateNamespacesWaitsForATerminatingOne(t *testing.T) {
 }
 
 func TestNamespaceThatCannotBeMadeIsTriedAgain(t *testing.T) {
-	run(t, Options{CreateNamespaces: true}, paris, func(w *world) {
+	run(t, Options{Policy: Policy{CreateNamespaces: true}}, paris, func(w *world) {
 		w.server.setRefuse(refusing("create", "namespaces", 3, apierrors.NewForbidden(corev1.Resource("namespaces"), "shop", errTest)))
 		w.remotes["paris"].export(named("shop", "bar"))
 		w.settle()
 		w.wait(time.Minute)
 		const create = "create namespaces shop"
 		w.expect(create, create, create, create, createShopEndpoints, createShopService)
-		w.logged(1, `"Mirror is not as it should be" reason="WriteFailed"`)
+		w.logged(1, `"Mirror has a problem" reason="WriteFailed"`)
 		w.logged(1, `problem is over" reason="WriteFailed"`)
 	})
 }
 
 // A namespace that nobody exports anything from is nobody's business.
 func TestNamespacesOfOthersAreNotMade(t *testing.T) {
-	run(t, Options{CreateNamespaces: true}, paris, func(w *world) {
+	run(t, Options{Policy: Policy{CreateNamespaces: true}}, paris, func(w *world) {
 		refused := named("shop", "bar")
 		refused.Spec.ClusterIP = "None"
 		w.remotes["paris"].export(refused)

@@ -16,20 +16,23 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
+	kuberecord "k8s.io/client-go/tools/record"
 
+	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/report"
 	"service-mirror.io/service-mirror/mirror/status"
+	"service-mirror.io/service-mirror/mirror/write"
 	"service-mirror.io/service-mirror/remote"
 )
 
 // recording gives Events that a test can read.
-func recording(pod *corev1.ObjectReference) (*Events, *record.FakeRecorder) {
-	recorder := record.NewFakeRecorder(1000)
+func recording(pod *corev1.ObjectReference) (*report.Events, *kuberecord.FakeRecorder) {
+	recorder := kuberecord.NewFakeRecorder(1000)
 	recorder.IncludeObject = true
-	return &Events{recorder: recorder, pod: pod}, recorder
+	return report.NewEventsTo(recorder, pod), recorder
 }
 
-func drainEvents(recorder *record.FakeRecorder) (events []string) {
+func drainEvents(recorder *kuberecord.FakeRecorder) (events []string) {
 	for {
 		select {
 		case event := <-recorder.Events:
@@ -41,7 +44,7 @@ func drainEvents(recorder *record.FakeRecorder) (events []string) {
 	}
 }
 
-func expectEvents(t *testing.T, recorder *record.FakeRecorder, parts ...string) {
+func expectEvents(t *testing.T, recorder *kuberecord.FakeRecorder, parts ...string) {
 	t.Helper()
 	got := drainEvents(recorder)
 	if len(got) != len(parts) {
@@ -107,7 +110,7 @@ func TestEventsOfARemote(t *testing.T) {
 
 // One that does not lead writes nothing and knows everything.
 func TestOneThatDoesNotLeadPlans(t *testing.T) {
-	run(t, Options{CreateNamespaces: true}, paris, func(w *world) {
+	run(t, Options{Policy: Policy{CreateNamespaces: true}}, paris, func(w *world) {
 		w.standsBy = true
 		w.start()
 		w.remotes["paris"].export(exportedBar())
@@ -117,6 +120,7 @@ func TestOneThatDoesNotLeadPlans(t *testing.T) {
 		w.server.put(stranger)
 		left := mirrorOfBar()
 		left.Service.Name, left.Endpoints.Name = "left-paris", "left-paris"
+		left.Service.Annotations[plan.MirrorAnnotation], left.Endpoints.Annotations[plan.MirrorAnnotation] = "default/left-paris", "default/left-paris"
 		w.server.put(left.Service)
 		w.server.put(left.Endpoints)
 		w.remotes["paris"].export(named("default", "taken"))
@@ -125,9 +129,9 @@ func TestOneThatDoesNotLeadPlans(t *testing.T) {
 
 		var got []string
 		var out bytes.Buffer
-		for _, planned := range w.controller.Plan() {
+		for _, planned := range w.controller.Plans() {
 			got = append(got, planned.Key.String())
-			planned.Print(&out, "london")
+			printPlan(&out, planned, "london")
 		}
 		if want := []string{"default/bar-paris", "default/left-paris", "default/taken-paris", "lonely/x-paris"}; !slices.Equal(got, want) {
 			w.Errorf("got %q", got)
@@ -135,7 +139,7 @@ func TestOneThatDoesNotLeadPlans(t *testing.T) {
 		for _, line := range []string{
 			"create Service default/bar-paris in london for remote paris\n", "create Endpoints default/bar-paris in london for remote paris\n", `+     "ip": "192.0.2.1"`,
 			"delete Service default/left-paris in london for remote paris\n", "delete Endpoints default/left-paris in london for remote paris\n",
-			"! mirror default/taken-paris in london for remote paris: Conflict: a Service of that name stands there",
+			"! mirror default/taken-paris in london for remote paris: Conflict: a foreign Service has the mirror's name",
 			"create Namespace lonely in london for remote paris\n",
 		} {
 			if !strings.Contains(out.String(), line) {
@@ -160,8 +164,8 @@ func TestOverview(t *testing.T) {
 		stranger.Name, stranger.Labels = "taken-paris", nil
 		w.server.put(stranger)
 		orphan, unknown := mirrorOfBar().Service, mirrorOfBar().Service
-		orphan.Name, orphan.Labels[ClusterLabel] = "old-rome", "rome"
-		unknown.Name, unknown.Labels[ClusterLabel] = "far-berlin", "berlin"
+		orphan.Name, orphan.Labels[plan.ClusterLabel], orphan.Annotations[plan.MirrorAnnotation] = "old-rome", "rome", "default/old-rome"
+		unknown.Name, unknown.Labels[plan.ClusterLabel], unknown.Annotations[plan.MirrorAnnotation] = "far-berlin", "berlin", "default/far-berlin"
 		w.server.put(orphan)
 		w.server.put(unknown)
 		w.remotes["berlin"].unknown = true
@@ -194,8 +198,8 @@ func TestOverview(t *testing.T) {
 }
 
 func TestEveryReasonHasAState(t *testing.T) {
-	known := []string{status.Mirrored, status.Incomplete, status.Waiting, status.Conflict, status.Refused}
-	for _, reason := range reasons {
+	known := []plan.State{plan.StateMirrored, plan.StateIncomplete, plan.StateWaiting, plan.StateConflict, plan.StateRefused}
+	for _, reason := range plan.Reasons {
 		if !slices.Contains(known, reason.State()) {
 			t.Errorf("%s: %q", reason, reason.State())
 		}
@@ -204,7 +208,8 @@ func TestEveryReasonHasAState(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	var w *world
-	metrics := NewMetrics("v1", []string{"paris", "berlin"}, func() status.Page { return w.controller.Overview() })
+	metrics := report.NewMetrics("v1", []string{"paris", "berlin"})
+	metrics.Observe(func() status.Page { return w.controller.Overview() })
 	run(t, Options{Metrics: metrics}, []string{"paris", "berlin"}, func(in *world) {
 		w = in
 		fetch := func(path string) (int, string) {
@@ -246,7 +251,7 @@ func TestMetrics(t *testing.T) {
 				w.Errorf("%s: %d %s", path, code, text)
 			}
 		}
-		w.controller.working.Store(cache.NewObjectName("default", "slow"), time.Now())
+		w.controller.state.syncing.Store(cache.NewObjectName("default", "slow"), time.Now())
 		w.wait(maxSync + time.Second)
 		if code, text := fetch("/healthz"); code != 503 || !strings.Contains(text, "the sync of mirror default/slow has not ended") {
 			w.Errorf("healthz: %d %s", code, text)
@@ -255,12 +260,12 @@ func TestMetrics(t *testing.T) {
 }
 
 func TestPrune(t *testing.T) {
-	for _, api := range []EndpointsAPI{UseEndpoints, UseEndpointSlices} {
+	for _, api := range []plan.EndpointsAPI{UseEndpoints, UseEndpointSlices} {
 		run(t, Options{Policy: Policy{EndpointsAPI: api}}, []string{"paris", "berlin"}, func(w *world) {
 			w.remotes["paris"].export(exportedBar())
 			w.remotes["berlin"].export(exportedBar())
 			stranger := mirrorOfBar().Service
-			stranger.Name, stranger.Labels = "stranger-paris", map[string]string{ClusterLabel: "paris"}
+			stranger.Name, stranger.Labels = "stranger-paris", map[string]string{plan.ClusterLabel: "paris"}
 			w.server.put(stranger)
 			w.settle()
 			w.stop()
@@ -268,16 +273,16 @@ func TestPrune(t *testing.T) {
 			w.use(Options{}, "berlin") // paris is in the flags no more
 			w.settle()
 			w.server.wrote()
-			addresses := map[EndpointsAPI]string{UseEndpoints: "Endpoints default/bar-paris", UseEndpointSlices: "EndpointSlice default/bar-paris-ipv4"}[api]
+			addresses := map[plan.EndpointsAPI]string{UseEndpoints: "Endpoints default/bar-paris", UseEndpointSlices: "EndpointSlice default/bar-paris-ipv4"}[api]
 			const of = " in london of remote paris\n"
 			listed := "Service default/bar-paris" + of + addresses + of + "2 objects" + of
 			var out bytes.Buffer
-			if err := Prune(w.Context(), w.server.client, "london", "paris", true, &out); err != nil || out.String() != listed {
+			if err := write.Prune(w.Context(), w.server.client, "london", "paris", true, &out); err != nil || out.String() != listed {
 				w.Errorf("got %q, %v", &out, err)
 			}
 			w.expect()
 			out.Reset()
-			if err := Prune(w.Context(), w.server.client, "london", "paris", false, &out); err != nil || out.String() != listed+"2 removed\n" {
+			if err := write.Prune(w.Context(), w.server.client, "london", "paris", false, &out); err != nil || out.String() != listed+"2 removed\n" {
 				w.Errorf("got %q, %v", &out, err)
 			}
 			kind, name, _ := strings.Cut(strings.ToLower(addresses), " ")
@@ -295,7 +300,8 @@ func TestREADMEHasEveryMetricAndReason(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	metrics := NewMetrics("", []string{"paris"}, func() status.Page {
+	metrics := report.NewMetrics("", []string{"paris"})
+	metrics.Observe(func() status.Page {
 		return status.Page{Remotes: []status.Remote{{Name: "paris", Gateways: []status.Gateway{{Name: "a/b"}}}}}
 	})
 	families, err := metrics.Gatherer().Gather()
@@ -308,7 +314,7 @@ func TestREADMEHasEveryMetricAndReason(t *testing.T) {
 			t.Errorf("the README does not have metric %s", name)
 		}
 	}
-	for _, reason := range reasons {
+	for _, reason := range plan.Reasons {
 		if !strings.Contains(string(readme), "`"+string(reason)+"`") {
 			t.Errorf("the README does not have reason %s", reason)
 		}
@@ -317,7 +323,8 @@ func TestREADMEHasEveryMetricAndReason(t *testing.T) {
 
 // The alerts and the dashboard ask for what there is.
 func TestMonitoringAsksForMetricsThatExist(t *testing.T) {
-	metrics := NewMetrics("", []string{"paris"}, func() status.Page {
+	metrics := report.NewMetrics("", []string{"paris"})
+	metrics.Observe(func() status.Page {
 		return status.Page{Remotes: []status.Remote{{Name: "paris", Gateways: []status.Gateway{{Name: "a/b"}}}}}
 	})
 	families, err := metrics.Gatherer().Gather()

@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"service-mirror.io/service-mirror/mirror/plan"
 )
 
 // event is something that happens to the world.
@@ -59,13 +61,14 @@ func TestAnyOrderEndsTheSame(t *testing.T) {
 		{"an orphan stands there", func(w *world) {
 			orphan := mirrorOfBar()
 			orphan.Service.Name, orphan.Endpoints.Name = "gone-paris", "gone-paris"
+			orphan.Service.Annotations[plan.MirrorAnnotation], orphan.Endpoints.Annotations[plan.MirrorAnnotation] = "default/gone-paris", "default/gone-paris"
 			w.server.put(orphan.Endpoints)
 			w.server.put(orphan.Service)
 		}},
 		{"half an orphan stands there", func(w *world) {
 			orphan := mirrorOfBar()
 			orphan.Endpoints.Name = "half-berlin"
-			orphan.Endpoints.Labels[ClusterLabel] = "berlin"
+			orphan.Endpoints.Labels[plan.ClusterLabel], orphan.Endpoints.Annotations[plan.MirrorAnnotation] = "berlin", "default/half-berlin"
 			w.server.put(orphan.Endpoints)
 		}},
 	}

@@ -9,36 +9,38 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/mirror/status"
 	"service-mirror.io/service-mirror/remote"
 )
 
-// Overview is how everything stands now: for the status page and the metrics.
+// Overview is the state of everything now: for the status page and the metrics.
 func (c *Controller) Overview() status.Page {
-	page := status.Page{Leader: c.leading.Load(), Now: time.Now()}
-	for _, r := range c.remotes {
+	page := status.Page{Leader: c.state.leading.Load(), Now: time.Now()}
+	for _, r := range c.remotes.list {
 		page.Remotes = append(page.Remotes, remoteRow(r.Status()))
 	}
 	select {
-	case <-c.ready:
+	case <-c.state.ready:
 		page.Synced = true
 	default:
 		return page // what is local is not known
 	}
 	seen := map[cache.ObjectName]bool{}
-	for _, r := range c.remotes {
+	for _, r := range c.remotes.list {
 		if view, ok := r.View(); ok {
 			for _, svc := range view.Services.All() {
-				key := KeyOf(r.Name(), cache.MetaObjectToName(svc))
+				key := plan.KeyOf(r.Name(), cache.MetaObjectToName(svc))
 				seen[key] = true
 				page.Mirrors = append(page.Mirrors, c.mirrorRow(r.Name(), key, svc))
 			}
 		}
 	}
-	for _, svc := range c.local.services.All() {
-		key := cache.MetaObjectToName(svc)
-		if cluster, ours := Owner(svc); ours && !seen[key] {
-			page.Mirrors = append(page.Mirrors, c.leftRow(cluster, key, svc))
+	for _, cluster := range c.local.Clusters() {
+		for _, svc := range c.local.Mirrors(cluster) {
+			if key := cache.MetaObjectToName(svc); !seen[key] {
+				page.Mirrors = append(page.Mirrors, c.orphanRow(cluster, key, svc))
+			}
 		}
 	}
 	return page
@@ -64,48 +66,48 @@ func remoteRow(s remote.Status) status.Remote {
 	return row
 }
 
-// mirrorRow tells how the mirror of an exported Service stands.
+// mirrorRow is the state of the mirror of an exported Service.
 func (c *Controller) mirrorRow(cluster string, key cache.ObjectName, svc *corev1.Service) status.Mirror {
 	row := c.row(cluster, key)
 	row.Source = cache.MetaObjectToName(svc).String()
 	for _, port := range svc.Spec.Ports {
 		row.Ports = append(row.Ports, fmt.Sprintf("%d/%s", port.Port, port.Protocol))
 	}
-	live := c.local.live(key)
-	owner := ownerOf(live)
-	row.State = status.Mirrored
+	live := c.local.Live(key).Owned(key)
+	state := plan.StateMirrored
 	switch {
-	case live.Service == nil || owner != cluster:
-		row.State = status.Waiting
-	case len(live.endpoints()) == 0:
-		row.State = status.Incomplete
+	case live.Service == nil || live.Cluster() != cluster:
+		state = plan.StateWaiting
+	case len(live.Endpointed()) == 0:
+		state = plan.StateIncomplete
 	}
-	for _, problem := range c.reports.of(key) {
+	for _, problem := range c.problems.Of(key) {
 		if problem.Cluster == cluster && (problem.Source == cache.ObjectName{} || problem.Source == cache.MetaObjectToName(svc)) {
-			row.State = worse(row.State, problem.Reason.State())
+			state = state.Worse(problem.Reason.State())
 			row.Problems = append(row.Problems, status.MirrorProblem{Reason: string(problem.Reason), Message: problem.Message})
 		}
 	}
-	if owner == cluster {
+	row.State = string(state)
+	if live.Cluster() == cluster {
 		row.show(live)
 	}
 	return status.Mirror(row)
 }
 
-// leftRow tells how a mirror stands that nothing known makes.
-func (c *Controller) leftRow(cluster string, key cache.ObjectName, svc *corev1.Service) status.Mirror {
+// orphanRow is the state of a mirror whose Service no known remote exports.
+func (c *Controller) orphanRow(cluster string, key cache.ObjectName, svc *corev1.Service) status.Mirror {
 	row := c.row(cluster, key)
-	row.Source = svc.Annotations[RemoteServiceAnnotation]
+	row.Source = svc.Annotations[plan.RemoteServiceAnnotation]
 	row.State = status.Orphan
-	if r := c.remote(cluster); r != nil {
+	if r := c.remotes.get(cluster); r != nil {
 		if view, ok := r.View(); !ok || !view.Knows(key.Namespace) {
 			row.State = status.Mirrored // as far as is known
 		}
 	}
-	for _, problem := range c.reports.of(key) {
+	for _, problem := range c.problems.Of(key) {
 		row.Problems = append(row.Problems, status.MirrorProblem{Reason: string(problem.Reason), Message: problem.Message})
 	}
-	row.show(c.local.live(key))
+	row.show(c.local.Live(key))
 	return status.Mirror(row)
 }
 
@@ -116,7 +118,7 @@ func (c *Controller) row(cluster string, key cache.ObjectName) row {
 	return row{Namespace: key.Namespace, Name: key.Name, Cluster: cluster}
 }
 
-func (r *row) show(live Objects) {
+func (r *row) show(live plan.Objects) {
 	if live.Service != nil {
 		r.ClusterIP = live.Service.Spec.ClusterIP
 		if len(r.Ports) == 0 {
@@ -125,7 +127,7 @@ func (r *row) show(live Objects) {
 			}
 		}
 	}
-	for addr, ready := range live.endpoints() {
+	for addr, ready := range live.Endpointed() {
 		text := addr.String()
 		if !ready {
 			text += " (not ready)"
@@ -133,14 +135,4 @@ func (r *row) show(live Objects) {
 		r.Endpoints = append(r.Endpoints, text)
 	}
 	slices.Sort(r.Endpoints)
-}
-
-// severity orders the states of a mirror.
-var severity = []string{status.Mirrored, status.Incomplete, status.Waiting, status.Conflict, status.Refused}
-
-func worse(a, b string) string {
-	if slices.Index(severity, b) > slices.Index(severity, a) {
-		return b
-	}
-	return a
 }

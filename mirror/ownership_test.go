@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
+	"service-mirror.io/service-mirror/mirror/plan"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
@@ -169,7 +170,7 @@ func TestStrangersLoneEndpoints(t *testing.T) {
 func TestEndpointsThatAreHalfOurs(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		theirs := strangersEndpoints()
-		theirs.Labels = map[string]string{ManagedByLabel: ManagedBy}
+		theirs.Labels = map[string]string{plan.ManagedByLabel: plan.ManagedBy}
 		w.server.put(theirs)
 		w.remotes["paris"].export(exportedBar())
 		w.settle()
@@ -238,7 +239,7 @@ func TestTwoRemotesWantOneName(t *testing.T) {
 					if svc == nil {
 						return ""
 					}
-					return svc.Labels[ClusterLabel]
+					return svc.Labels[plan.ClusterLabel]
 				}
 				w.remotes[first].export(exports[first])
 				w.settle()
@@ -280,7 +281,7 @@ func TestHolderKeepsTheNameOverARestart(t *testing.T) {
 		w.remotes["eu-paris"].export(named("default", "api"))
 		w.settle()
 		w.expect()
-		if owner := w.server.service("default", "api-eu-paris").Labels[ClusterLabel]; owner != "paris" {
+		if owner := w.server.service("default", "api-eu-paris").Labels[plan.ClusterLabel]; owner != "paris" {
 			w.Errorf("the mirror is of %s", owner)
 		}
 	})
@@ -293,7 +294,7 @@ func leftoverSlice(owner types.UID, change func(*discoveryv1.EndpointSlice)) *di
 	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "default", Name: "bar-paris-x7",
 		Labels: map[string]string{
-			ManagedByLabel: ManagedBy, ClusterLabel: "paris",
+			plan.ManagedByLabel: plan.ManagedBy, plan.ClusterLabel: "paris",
 			discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io", discoveryv1.LabelServiceName: "bar-paris",
 		},
 		OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: "bar-paris", UID: owner, Controller: &controller}},
@@ -316,7 +317,7 @@ func TestLeftoverSlices(t *testing.T) {
 		{"of the mirroring controller", func(s *discoveryv1.EndpointSlice) {
 			s.Labels[discoveryv1.LabelManagedBy] = "endpointslicemirroring-controller.k8s.io"
 		}, false},
-		{"without our label", func(s *discoveryv1.EndpointSlice) { delete(s.Labels, ManagedByLabel) }, false},
+		{"without our label", func(s *discoveryv1.EndpointSlice) { delete(s.Labels, plan.ManagedByLabel) }, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			exporting(t, Options{}, paris, func(w *world) {
@@ -381,11 +382,11 @@ func TestLeftoverSliceIsTriedAgain(t *testing.T) {
 // What the replica that led before has made, the cache of the next one may not
 // show yet: that is no stranger's.
 func TestMirrorOfAnotherReplicaIsNoStrangers(t *testing.T) {
-	for _, api := range []EndpointsAPI{UseEndpoints, UseEndpointSlices} {
+	for _, api := range []plan.EndpointsAPI{UseEndpoints, UseEndpointSlices} {
 		run(t, Options{Policy: Policy{EndpointsAPI: api}}, paris, func(w *world) {
 			w.settle()
 			w.server.hold(true)
-			made, _ := Policy{EndpointsAPI: api}.Desired(parisBar(), Objects{}, nil)
+			made, _ := Policy{EndpointsAPI: api}.Desired(parisBar(), Objects{}, nil, nil)
 			w.server.put(made.Service)
 			if api == UseEndpoints {
 				w.server.put(made.Endpoints)
@@ -409,7 +410,7 @@ func TestMirrorOfAnotherReplicaIsNoStrangers(t *testing.T) {
 // Where another replica made the Service in the moment between our Endpoints and
 // our Service, the Endpoints are that mirror's.
 func TestMirrorOfAnotherReplicaKeepsItsEndpoints(t *testing.T) {
-	for _, api := range []EndpointsAPI{UseEndpoints, UseEndpointSlices} {
+	for _, api := range []plan.EndpointsAPI{UseEndpoints, UseEndpointSlices} {
 		run(t, Options{Policy: Policy{EndpointsAPI: api}}, paris, func(w *world) {
 			var once bool
 			w.server.setRefuse(func(action clienttesting.Action) error {
@@ -439,7 +440,7 @@ func TestUnwantedMirrorWithStrangersEndpointsGoes(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		w.settle()
 		theirs := w.pair().Endpoints
-		delete(theirs.Labels, ClusterLabel)
+		delete(theirs.Labels, plan.ClusterLabel)
 		w.server.put(theirs)
 		w.settle()
 		w.expect()

@@ -148,7 +148,7 @@ func TestQuotaStarvesNobodyElse(t *testing.T) {
 				if tries := len(w.server.wrote()); tries < 100*19 || tries > 100*21 {
 					w.Errorf("%d tries in ten minutes of 100 that are refused", tries)
 				}
-				w.logged(100, `"Mirror is not as it should be" reason="WriteFailed"`)
+				w.logged(100, `"Mirror has a problem" reason="WriteFailed"`)
 				w.server.setRefuse(nil)
 				w.wait(31 * time.Second)
 				if n := mirrors(w); n != 1100 {

@@ -77,8 +77,8 @@ func TestFailureOfOneMirrorCostsTheOthersNothing(t *testing.T) {
 	})
 }
 
-// What the API server refuses for good is asked again only when it changes, and
-// every five minutes, for the reason may be a policy of the local cluster.
+// What the API server rejects is retried when it changes, and every half minute: the reason may be a policy of
+// the local cluster.
 func TestPermanentRejectionIsRarelyTriedAgain(t *testing.T) {
 	for _, resource := range []string{"endpoints", "services"} {
 		t.Run(resource, func(t *testing.T) {
@@ -93,8 +93,8 @@ func TestPermanentRejectionIsRarelyTriedAgain(t *testing.T) {
 						creates++
 					}
 				}
-				if creates < 12 || creates > 13 {
-					w.Errorf("it is asked %d times in an hour, want every five minutes", creates)
+				if creates < 120 || creates > 126 {
+					w.Errorf("it is retried %d times in an hour, want every half minute", creates)
 				}
 				w.logged(1, `reason="Rejected"`)
 				if left := w.pair(); left.Service != nil || left.Endpoints != nil {
@@ -106,7 +106,7 @@ func TestPermanentRejectionIsRarelyTriedAgain(t *testing.T) {
 				changed.Labels["x"] = "y"
 				changed.Spec.Ports[0].Port = 81
 				w.remotes["paris"].export(changed)
-				w.settle()
+				w.wait(lastRejected + time.Second)
 				w.expect(createEndpoints, createService)
 			})
 		})
@@ -123,8 +123,8 @@ func TestRejectedUpdateIsRarelyTriedAgain(t *testing.T) {
 			w.remotes["paris"].know(true)
 			w.wait(time.Minute)
 		}
-		if writes := len(w.server.wrote()); writes < 12 || writes > 13 {
-			w.Errorf("%d writes in an hour, want one every five minutes", writes)
+		if writes := len(w.server.wrote()); writes < 120 || writes > 126 {
+			w.Errorf("%d writes in an hour, want one every half minute", writes)
 		}
 		w.logged(1, `reason="Rejected"`)
 		w.mirrored() // as it was
@@ -212,7 +212,7 @@ func TestMutatingWebhookIsNoFight(t *testing.T) {
 		if writes := len(w.server.wrote()); writes < 10 || writes > 14 {
 			w.Errorf("%d writes in the second hour", writes)
 		}
-		w.logged(1, `"Mirror is not as it should be" reason="Overwritten"`)
+		w.logged(1, `"Mirror has a problem" reason="Overwritten"`)
 		w.logged(0, `problem is over" reason="Overwritten"`)
 
 		w.server.setAdmit(nil)
@@ -246,6 +246,6 @@ func TestMutatedEndpointsAreNoFight(t *testing.T) {
 		if writes := len(w.server.wrote()); writes < 10 || writes > 30 {
 			w.Errorf("%d writes in an hour", writes)
 		}
-		w.logged(1, `"Mirror is not as it should be" reason="Overwritten"`)
+		w.logged(1, `"Mirror has a problem" reason="Overwritten"`)
 	})
 }

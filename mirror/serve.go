@@ -15,9 +15,8 @@ import (
 	"service-mirror.io/service-mirror/mirror/status"
 )
 
-// Handler serves how the program fares: the status page at / and the same as
-// /status.json, /metrics, /healthz and /readyz, and /debug/pprof/ where that is
-// wanted. overview is what the page shows.
+// Handler serves the state of the program: the status page at / and the same as /status.json, /metrics,
+// /healthz and /readyz and, on request, /debug/pprof/. overview is what the page shows.
 func (c *Controller) Handler(overview func() status.Page, profile bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", status.Handler(overview))
@@ -25,7 +24,7 @@ func (c *Controller) Handler(overview func() status.Page, profile bool) http.Han
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, c.Stuck()) })
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		select {
-		case <-c.ready:
+		case <-c.state.ready:
 			answer(w, nil)
 		default:
 			answer(w, fmt.Errorf("the local cluster's caches are not filled yet"))
@@ -41,12 +40,12 @@ func (c *Controller) Handler(overview func() status.Page, profile bool) http.Han
 	return mux
 }
 
-// Serve answers until the context ends.
+// Serve serves until the context ends.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler) {
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		klog.FromContext(ctx).Error(err, "Nothing is served any more", "address", listener.Addr())
+		klog.FromContext(ctx).Error(err, "The status page and metrics are no longer served", "address", listener.Addr())
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/mirror/plan"
 )
 
 // What follows is what the rules of behaviour say of a mirror, written down a
@@ -62,7 +63,7 @@ func (e export) service(namespace, name string) *corev1.Service {
 		svc.Annotations["note"] = e.note
 	}
 	if e.forged {
-		svc.Labels[ManagedByLabel], svc.Labels["theirs"], svc.Annotations[RemoteServiceAnnotation] = ManagedBy, "forged", "kube-system/x"
+		svc.Labels[plan.ManagedByLabel], svc.Labels["theirs"], svc.Annotations[plan.RemoteServiceAnnotation] = plan.ManagedBy, "forged", "kube-system/x"
 	}
 	switch e.refused {
 	case "headless":
@@ -70,7 +71,7 @@ func (e export) service(namespace, name string) *corev1.Service {
 	case "external":
 		svc.Spec.Type = corev1.ServiceTypeExternalName
 	case "mirror":
-		svc.Labels[ClusterLabel] = "elsewhere"
+		svc.Labels[plan.ClusterLabel] = "elsewhere"
 	}
 	return svc
 }
@@ -214,11 +215,14 @@ func specText(spec corev1.ServiceSpec) string {
 }
 
 func (c claim) notes() string {
-	return fmt.Sprint(c.source, " ", c.remote+"-uid", " ", c.team, " ", c.note)
+	return fmt.Sprint(c.source, " ", c.remote+"-uid", " ", c.team, " ", c.note, " ", true)
 }
 
 // endpoints are what leads to the gateway, made from what does so now.
 func (c claim) endpoints(now half) half {
+	if now.kind == absent && now.owner != c.remote {
+		now = half{} // what was remembered is another remote's
+	}
 	now.kind, now.owner, now.foreign = ours, c.remote, clean(now.foreign)
 	if c.gateway == nil {
 		return now
@@ -264,13 +268,31 @@ func (m may) close(s surroundings) {
 		now := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		next := s.step(now)
-		for _, one := range []halves{next, {next.svc, now.eps}, {now.svc, next.eps}} {
+		for _, one := range []halves{next, {next.svc, now.eps}, {now.svc, next.eps}, {now.svc, now.eps.lost(next.eps)}, {next.svc, now.eps.lost(next.eps)}} {
 			if !m[one] {
 				m[one] = true
 				todo = append(todo, one)
 			}
 		}
 	}
+}
+
+// lost is what becomes of Endpoints that go: a controller that saw it remembers them, until they are known to
+// be wanted no more.
+func (h half) lost(next half) half {
+	if h.kind == ours && next.kind == absent {
+		h.kind = absent
+		return h
+	}
+	return next
+}
+
+// visible is a state without what is remembered of what is gone.
+func (h halves) visible() halves {
+	if h.eps.kind == absent {
+		h.eps = half{}
+	}
+	return h
 }
 
 // rest is what may stand there when all work is done.
@@ -294,19 +316,22 @@ func (m may) each(do func(halves) halves) may {
 	return out
 }
 
-// serviceHalf and endpointsHalf tell what stands there.
+// serviceHalf and endpointsHalf are what exists.
 func serviceHalf(svc *corev1.Service) half {
 	if svc == nil {
 		return half{}
 	}
-	owner := svc.Labels["service-mirror.io/cluster"]
-	if owner == "" || svc.Labels["app.kubernetes.io/managed-by"] != "service-mirror" {
+	owner, a := svc.Labels["service-mirror.io/cluster"], svc.Annotations
+	named := a["service-mirror.io/mirror"] == svc.Namespace+"/"+svc.Name
+	if _, recorded := a["service-mirror.io/mirror"]; !recorded {
+		named = a["service-mirror.io/remote-service"]+"-"+owner == svc.Namespace+"/"+svc.Name
+	}
+	if owner == "" || svc.Labels["app.kubernetes.io/managed-by"] != "service-mirror" || !named {
 		return half{kind: theirs}
 	}
-	a := svc.Annotations
 	return half{
 		kind: ours, owner: owner, spec: specText(svc.Spec), foreign: foreign(svc),
-		notes: fmt.Sprint(a["service-mirror.io/remote-service"], " ", a["service-mirror.io/cluster-uid"], " ", svc.Labels["team"], " ", a["note"]),
+		notes: fmt.Sprint(a["service-mirror.io/remote-service"], " ", a["service-mirror.io/cluster-uid"], " ", svc.Labels["team"], " ", a["note"], " ", a["service-mirror.io/mirror"] != ""),
 	}
 }
 
@@ -315,7 +340,7 @@ func endpointsHalf(endpoints *corev1.Endpoints) half {
 		return half{}
 	}
 	owner := endpoints.Labels["service-mirror.io/cluster"]
-	if owner == "" || endpoints.Labels["app.kubernetes.io/managed-by"] != "service-mirror" {
+	if owner == "" || endpoints.Labels["app.kubernetes.io/managed-by"] != "service-mirror" || endpoints.Annotations["service-mirror.io/mirror"] != endpoints.Namespace+"/"+endpoints.Name {
 		return half{kind: theirs}
 	}
 	h := half{kind: ours, owner: owner, foreign: foreign(endpoints)}
@@ -341,7 +366,7 @@ func endpointsHalf(endpoints *corev1.Endpoints) half {
 // its source.
 func foreign(obj metav1.Object) string {
 	left := [2]map[string]string{maps.Clone(obj.GetLabels()), maps.Clone(obj.GetAnnotations())}
-	for _, key := range []string{"app.kubernetes.io/managed-by", "service-mirror.io/cluster", "service-mirror.io/remote-service", "service-mirror.io/cluster-uid"} {
+	for _, key := range []string{"app.kubernetes.io/managed-by", "service-mirror.io/cluster", "service-mirror.io/mirror", "service-mirror.io/remote-service", "service-mirror.io/cluster-uid"} {
 		delete(left[0], key)
 		delete(left[1], key)
 	}
@@ -383,7 +408,8 @@ type place struct {
 	// bare is a stranger's Service that was made where nothing of ours was: nor may
 	// anything be there in the end.
 	bare   bool
-	faults int // how many there had been then: to clean up may fail, too
+	faults int           // how many there had been then: to clean up may fail, too
+	had    map[half]bool // Endpoints that were ours since the last rest
 	// tried are Endpoints that controllers try to make while a stranger's stand there.
 	tried map[half]bool
 }

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
+	"service-mirror.io/service-mirror/mirror/plan"
 )
 
 // step has one thing happen. How much chance it takes must not depend on what
@@ -74,7 +75,7 @@ func (w *walk) exports(g generator) {
 	}
 	r.exports[source] = e
 	r.export(e.service(source.Namespace, source.Name))
-	w.happened(only(KeyOf(r.name, source)))
+	w.happened(only(plan.KeyOf(r.name, source)))
 }
 
 func (w *walk) unexports(g generator) {
@@ -88,7 +89,7 @@ func (w *walk) unexports(g generator) {
 func (w *walk) unexport(r *walkRemote, source cache.ObjectName) {
 	delete(r.exports, source)
 	r.fakeRemote.unexport(named(source.Namespace, source.Name))
-	w.happened(only(KeyOf(r.name, source)))
+	w.happened(only(plan.KeyOf(r.name, source)))
 }
 
 func (w *walk) gateways(g generator) {
@@ -195,6 +196,15 @@ func (w *walk) remove(p *place, service, endpoints bool) {
 			maps.Copy(gone, before)
 		}
 	}
+	if endpoints { // and what was ours since may be remembered
+		for now := range maps.Clone(gone) {
+			for had := range p.had {
+				if now.eps.kind == absent {
+					gone[halves{now.svc, had.lost(half{})}] = true
+				}
+			}
+		}
+	}
 	p.may = gone
 }
 
@@ -223,7 +233,8 @@ func (w *walk) strangersCome(g generator) {
 			theirs.Spec.Selector = nil
 		}
 		if owned {
-			theirs.Labels = map[string]string{ManagedByLabel: ManagedBy, ClusterLabel: "paris"}
+			theirs.Labels = map[string]string{plan.ManagedByLabel: plan.ManagedBy, plan.ClusterLabel: "paris"}
+			theirs.Annotations = map[string]string{plan.MirrorAnnotation: p.key.String()}
 		}
 		if w.setService(p, w.server.add(theirs)) {
 			p.bare, p.faults = w.fresh(p), w.faultsYet()
@@ -302,9 +313,10 @@ func editService(svc *corev1.Service, which int, owner string) bool {
 	}
 	switch which {
 	case 0:
-		delete(svc.Labels, ClusterLabel)
+		delete(svc.Labels, plan.ClusterLabel)
 	case 1, 2:
-		svc.Labels = map[string]string{ManagedByLabel: ManagedBy, ClusterLabel: owner}
+		svc.Labels = map[string]string{plan.ManagedByLabel: plan.ManagedBy, plan.ClusterLabel: owner}
+		metav1.SetMetaDataAnnotation(&svc.ObjectMeta, plan.MirrorAnnotation, cache.MetaObjectToName(svc).String())
 	case 3:
 		svc.Spec.Ports = []corev1.ServicePort{{Name: "evil", Port: 666, Protocol: corev1.ProtocolTCP}}
 	case 4:
@@ -317,7 +329,7 @@ func editService(svc *corev1.Service, which int, owner string) bool {
 		svc.Annotations = map[string]string{"hers": "1"}
 	case 8:
 		svc.Labels["his"] = "1"
-		svc.Labels[stopTraffic[0]] = "mesh"
+		svc.Labels["service.kubernetes.io/service-proxy-name"] = "mesh"
 	case 9:
 		local := corev1.ServiceInternalTrafficPolicyLocal
 		svc.Spec.InternalTrafficPolicy = &local
@@ -342,9 +354,10 @@ func editEndpoints(eps *corev1.Endpoints, which int, owner string) bool {
 	}
 	switch which {
 	case 0:
-		delete(eps.Labels, ManagedByLabel)
+		delete(eps.Labels, plan.ManagedByLabel)
 	case 1, 2:
-		eps.Labels = map[string]string{ManagedByLabel: ManagedBy, ClusterLabel: owner}
+		eps.Labels = map[string]string{plan.ManagedByLabel: plan.ManagedBy, plan.ClusterLabel: owner}
+		metav1.SetMetaDataAnnotation(&eps.ObjectMeta, plan.MirrorAnnotation, cache.MetaObjectToName(eps).String())
 	case 3:
 		eps.Subsets = nil
 	case 4:

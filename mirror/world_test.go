@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -117,9 +116,9 @@ func (w *world) wait(d time.Duration) {
 
 // expect wants these writes, in any order, to be all since it was last asked. A
 // namespace may be asked for until the cache shows it.
-func (w *world) expect(want ...string) []write {
+func (w *world) expect(want ...string) []written {
 	w.Helper()
-	writes := slices.DeleteFunc(w.server.wrote(), func(write write) bool {
+	writes := slices.DeleteFunc(w.server.wrote(), func(write written) bool {
 		return strings.HasPrefix(write.what, "create namespaces ") && apierrors.IsAlreadyExists(write.err)
 	})
 	var got []string
@@ -153,7 +152,7 @@ func (w *world) mirrored() {
 	if pair.Service == nil || pair.Endpoints == nil {
 		w.Fatalf("there is no mirror: Service %s, Endpoints %s\nlog:\n%s", text(pair.Service), text(pair.Endpoints), w.log)
 	}
-	want, clusterIP := stored(mirrorOfBar()), pair.Service.Spec.ClusterIP
+	want, clusterIP := storedBar(), pair.Service.Spec.ClusterIP
 	want.Service.Spec.ClusterIP, want.Service.Spec.ClusterIPs = clusterIP, []string{clusterIP}
 	want.Service.UID, want.Service.ResourceVersion = pair.Service.UID, pair.Service.ResourceVersion
 	want.Endpoints.UID, want.Endpoints.ResourceVersion = pair.Endpoints.UID, pair.Endpoints.ResourceVersion
@@ -251,13 +250,6 @@ func ignoreNotFound(err error) error {
 	return err
 }
 
-// named gives exportedBar another name, and a namespace unless that is empty.
-func named(namespace, name string) *corev1.Service {
-	svc := exportedBar()
-	svc.Namespace, svc.Name = namespace, name
-	return svc
-}
-
 // lockedBuffer is a log that is read while it is written.
 type lockedBuffer struct {
 	mu     sync.Mutex
@@ -287,8 +279,6 @@ func (b *lockedBuffer) count(text string) int {
 }
 
 func metav1Now() metav1.Time { return metav1.NewTime(time.Now().Truncate(time.Second)) }
-
-func mustAddr(text string) netip.Addr { return netip.MustParseAddr(text) }
 
 // onServices makes an admission of what it does to Services; onEndpoints likewise.
 func onServices(change func(*corev1.Service)) func(runtime.Object) {

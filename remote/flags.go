@@ -91,3 +91,11 @@ func (m *mistakes) add(flag string, err error) {
 		*m = append(*m, fmt.Errorf("%s: %s", flag, line))
 	}
 }
+
+// Names are the names of remotes.
+func Names(specs []Spec) (names []string) {
+	for _, spec := range specs {
+		names = append(names, spec.Name)
+	}
+	return names
+}

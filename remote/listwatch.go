@@ -36,6 +36,8 @@ type ListWatch struct {
 	Report func(error)
 	// Seen, where set, is called with each event of a watch, bookmarks included.
 	Seen func()
+	// Reset, where set, is called when the history of the server is found to have gone back.
+	Reset func()
 	// Client is asked whether it can stream a list; fakes cannot.
 	Client any
 	// Optional has a refusal be asked again only every few minutes: it is for what

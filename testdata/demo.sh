@@ -126,7 +126,7 @@ echo "\$ service-mirror --kubeconfig london/kubeconfig --remote paris=paris/kube
 setsid "${daemon[@]}" >"$dir/service-mirror.log" 2>&1 &
 pid[daemon]=$!
 
-step "London has bar-paris, and it leads to Paris's gateway"
+step "London has bar-paris, and it routes to Paris's gateway"
 await 203.0.113.1:8080 --context london get endpoints bar-paris -o "$address"
 show "${mirror[@]}"
 ip=$(kubectl --context london get service bar-paris -o 'jsonpath={.spec.clusterIP}')
@@ -152,7 +152,7 @@ done
 echo "    $(grep 'Remote is not well' "$dir/service-mirror.log" | tail -n 1 | cut -c1-150)…"
 show "${mirror[@]}"
 
-step "Somebody deletes bar-paris by hand: it is made again, with the same ClusterIP"
+step "Somebody deletes bar-paris by hand: it is recreated, with the same ClusterIP"
 show --context london delete service bar-paris
 await "$ip" --context london get service bar-paris -o 'jsonpath={.spec.clusterIP}'
 await '203.0.113.7 203.0.113.8:8080' --context london get endpoints bar-paris -o "$address"

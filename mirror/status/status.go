@@ -7,16 +7,20 @@
 // that would reorder the text round it.
 package status
 
-import "time"
+import (
+	"time"
+
+	"service-mirror.io/service-mirror/mirror/plan"
+)
 
 // States of a mirror.
 const (
-	Mirrored   = "mirrored"   // as it should be, but for what Problems says
-	Incomplete = "incomplete" // it stands, but not all of it leads to the remote
-	Waiting    = "waiting"    // not written until the local cluster changes
-	Refused    = "refused"    // not written until the exported Service changes; also a state of a remote
-	Conflict   = "conflict"   // its name is another's
-	Orphan     = "orphan"     // it stands, but nothing that is known exports it
+	Mirrored   = string(plan.StateMirrored)
+	Incomplete = string(plan.StateIncomplete)
+	Waiting    = string(plan.StateWaiting)
+	Refused    = string(plan.StateRefused) // also a state of a remote
+	Conflict   = string(plan.StateConflict)
+	Orphan     = string(plan.StateOrphan)
 )
 
 // States of a remote; besides these, Refused: another cluster than before

@@ -1,84 +1,66 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
-// request is a line of an API server's audit log.
-type request struct {
-	Verb                     string
-	User                     struct{ Username string }
-	ObjectRef                struct{ Resource, Namespace, Name string }
-	RequestURI               string
-	ResponseStatus           struct{ Code int }
-	RequestReceivedTimestamp time.Time
-	StageTimestamp           time.Time // it was answered; of a watch, it ended
-}
+type request = harness.Request
 
 // The ServiceAccounts of the manifests.
-const (
-	writer = "system:serviceaccount:service-mirror:service-mirror"
-	reader = "system:serviceaccount:service-mirror:service-mirror-reader"
+var (
+	writer = harness.ServiceAccountUser("service-mirror", "service-mirror")
+	reader = harness.ServiceAccountUser("service-mirror", "service-mirror-reader")
 )
 
-// mark is a place in a cluster's audit log.
-func (c *cluster) mark() (int64, error) {
-	info, err := os.Stat(filepath.Join(c.dir, "audit.log"))
-	if err != nil {
-		return 0, err
-	}
-	return info.Size(), nil
+// requests are a user's since a mark, as far as they are answered.
+func (c *cluster) requests(since harness.Mark, user string) ([]request, error) {
+	return c.Requests(since, `"`+user+`"`, func(r request) bool { return r.User.Username == user })
 }
 
-// requests are a user's since a mark, as far as they are answered.
-func (c *cluster) requests(since int64, user string) ([]request, error) {
-	file, err := os.Open(filepath.Join(c.dir, "audit.log"))
-	if err != nil {
-		return nil, err
+// marks are places in the audit logs of London and Paris.
+type marks struct {
+	london, paris *cluster
+	here, there   harness.Mark
+}
+
+// mark is where both audit logs end now.
+func (b *bench) mark(london *cluster) (m marks, err error) {
+	m = marks{london: london, paris: b.paris}
+	if m.here, err = london.Mark(); err != nil {
+		return m, err
 	}
-	defer file.Close()
-	if _, err := file.Seek(since, io.SeekStart); err != nil {
-		return nil, err
+	m.there, err = b.paris.Mark()
+	return m, err
+}
+
+// requests are the daemon's since then, in London and in Paris.
+func (m marks) requests() (ours, theirs []request, err error) {
+	if ours, err = m.london.requests(m.here, writer); err != nil {
+		return nil, nil, err
 	}
-	var found []request
-	lines := bufio.NewScanner(file)
-	lines.Buffer(nil, 16<<20)
-	for lines.Scan() {
-		if !bytes.Contains(lines.Bytes(), []byte(`"`+user+`"`)) {
-			continue
-		}
-		var r request
-		if json.Unmarshal(lines.Bytes(), &r) == nil && r.User.Username == user { // else it is half written
-			found = append(found, r)
-		}
-	}
-	return found, lines.Err()
+	theirs, err = m.paris.requests(m.there, reader)
+	return ours, theirs, err
 }
 
 // wrote waits until n requests of the daemon's account with this verb and resource are
 // in the log. Lines are counted and not parsed, for that would take from what is measured.
-func (c *cluster) wrote(ctx context.Context, since int64, n int, verb, resource string) error {
+func (c *cluster) wrote(ctx context.Context, since harness.Mark, n int, verb, resource string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	words := [][]byte{[]byte(`"` + writer + `"`), []byte(`"verb":"` + verb + `"`), []byte(`"objectRef":{"resource":"` + resource + `"`)}
-	file, err := os.Open(filepath.Join(c.dir, "audit.log"))
+	file, err := c.OpenAudit(since)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	if _, err := file.Seek(since, io.SeekStart); err != nil {
-		return err
-	}
 	var rest []byte
 	count, buffer := 0, make([]byte, 1<<20)
 	for count < n {
@@ -109,16 +91,10 @@ func (c *cluster) wrote(ctx context.Context, since int64, n int, verb, resource 
 	return nil
 }
 
-// isWrite tells requests that change something; Events tell of it.
-func (r request) isWrite() bool {
-	return slices.Contains([]string{"create", "update", "patch", "delete"}, r.Verb) && r.ObjectRef.Resource != "events" &&
-		r.ObjectRef.Resource != "leases"
-}
-
-// writesOf are the writes of the daemon's account since a mark.
-func (c *cluster) writesOf(since int64) ([]request, error) {
+// writesOf are the writes of the daemon's account since a mark, but for those of its lease.
+func (c *cluster) writesOf(since harness.Mark) ([]request, error) {
 	all, err := c.requests(since, writer)
-	return slices.DeleteFunc(all, func(r request) bool { return !r.isWrite() }), err
+	return slices.DeleteFunc(all, func(r request) bool { return !r.Writes() || r.ObjectRef.Resource == "leases" }), err
 }
 
 // span is from the first request of a list to the last answer.

@@ -16,7 +16,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // settledDaemon is a local cluster with n mirrors and the daemon that made them.
@@ -48,11 +49,7 @@ func (b *bench) restart(ctx context.Context) error {
 	}
 	defer london.stop()
 	d.stop()
-	here, err := london.mark()
-	if err != nil {
-		return err
-	}
-	there, err := b.paris.mark()
+	since, err := b.mark(london)
 	if err != nil {
 		return err
 	}
@@ -70,11 +67,7 @@ func (b *bench) restart(ctx context.Context) error {
 	if err := pause(ctx, time.Second); err != nil {
 		return err
 	}
-	ours, err := london.requests(here, writer)
-	if err != nil {
-		return err
-	}
-	theirs, err := b.paris.requests(there, reader)
+	ours, theirs, err := since.requests()
 	if err != nil {
 		return err
 	}
@@ -100,11 +93,7 @@ func (b *bench) idleRow(ctx context.Context) error {
 	if err := pause(ctx, 10*time.Second); err != nil {
 		return err
 	}
-	here, err := london.mark()
-	if err != nil {
-		return err
-	}
-	there, err := b.paris.mark()
+	since, err := b.mark(london)
 	if err != nil {
 		return err
 	}
@@ -119,11 +108,7 @@ func (b *bench) idleRow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ours, err := london.requests(here, writer)
-	if err != nil {
-		return err
-	}
-	theirs, err := b.paris.requests(there, reader)
+	ours, theirs, err := since.requests()
 	if err != nil {
 		return err
 	}
@@ -223,7 +208,7 @@ func (b *bench) remotes(ctx context.Context) error {
 		if err := london.namespaces(ctx, names); err != nil {
 			return 0, err
 		}
-		since, err := london.mark()
+		since, err := london.Mark()
 		if err != nil {
 			return 0, err
 		}
@@ -233,12 +218,7 @@ func (b *bench) remotes(ctx context.Context) error {
 		}
 		if dead { // an address that answers nothing
 			path := filepath.Join(b.dir, "dead.kubeconfig")
-			config := clientcmdapi.NewConfig()
-			config.Clusters["c"] = &clientcmdapi.Cluster{Server: "https://203.0.113.1:6443"}
-			config.AuthInfos["u"] = &clientcmdapi.AuthInfo{Token: "none"}
-			config.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
-			config.CurrentContext = "x"
-			if err := clientcmd.WriteToFile(*config, path); err != nil {
+			if err := harness.WriteKubeconfig(path, harness.Credentials{Server: "https://203.0.113.1:6443", Token: "none"}); err != nil {
 				return 0, err
 			}
 			args = append(args, "--remote=dead="+path+",gateway=ingress/gateway")
@@ -293,7 +273,7 @@ func (b *bench) remotes(ctx context.Context) error {
 
 // churn counts what a remote sends while its pods come and go.
 func (b *bench) churn(ctx context.Context) error {
-	server, err := url.Parse(b.paris.config.Host)
+	server, err := url.Parse(b.paris.Config.Host)
 	if err != nil {
 		return err
 	}

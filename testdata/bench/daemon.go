@@ -1,23 +1,21 @@
 package main
 
 import (
-	"bufio"
 	"context"
+	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // daemon is the program that is measured, or one that it is compared with.
 type daemon struct {
-	cmd     *exec.Cmd
+	cmd     *harness.Process
 	address string // of --listen
 	started time.Time
 	log     string
@@ -25,12 +23,10 @@ type daemon struct {
 
 // run starts the daemon as the Deployment does, but for the election.
 func (b *bench) run(account string, args ...string) (*daemon, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := harness.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	address := listener.Addr().String()
-	listener.Close()
 	return b.process(address, b.program, append([]string{"--kubeconfig", account, "--listen", address}, args...)...)
 }
 
@@ -40,58 +36,36 @@ func (b *bench) process(address, program string, args ...string) (*daemon, error
 		return nil, err
 	}
 	defer log.Close()
-	d := &daemon{cmd: exec.Command(program, args...), address: address, log: log.Name()}
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	d.cmd.Stdout, d.cmd.Stderr = log, log
-	d.started = time.Now()
-	return d, d.cmd.Start()
+	cmd := ownGroup(program, args...)
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	cmd.Stdout, cmd.Stderr = log, log
+	d := &daemon{address: address, started: time.Now(), log: log.Name()}
+	d.cmd, err = harness.Start(cmd)
+	return d, err
 }
 
-func (d *daemon) stop() {
-	d.cmd.Process.Signal(syscall.SIGTERM)
-	killed := time.AfterFunc(20*time.Second, func() { d.cmd.Process.Kill() })
-	d.cmd.Wait()
-	killed.Stop()
-}
+func (d *daemon) stop() { d.cmd.Stop(20 * time.Second) }
 
 // ready waits until the daemon says so.
 func (d *daemon) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.address+"/readyz", nil)
-		if err != nil {
-			return err
-		}
-		if resp, err := http.DefaultClient.Do(req); err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-		select {
-		case <-ctx.Done():
-			text, _ := os.ReadFile(d.log)
-			return fmt.Errorf("the daemon is not ready: %w; its log:\n%s", ctx.Err(), text)
-		case <-time.After(20 * time.Millisecond):
-		}
+	err := harness.Eventually(time.Minute, "the daemon is ready", func() error {
+		_, err := harness.GetOK(ctx, d.address, "/readyz")
+		return errors.Join(err, d.cmd.Running())
+	})
+	if err != nil {
+		text, _ := os.ReadFile(d.log)
+		err = fmt.Errorf("%w; its log:\n%s", err, text)
 	}
+	return err
 }
 
 // measures is the value of one of the daemon's metrics.
 func (d *daemon) measures(series string) (float64, error) {
-	resp, err := http.Get("http://" + d.address + "/metrics")
+	metrics, err := harness.GetOK(context.Background(), d.address, "/metrics")
 	if err != nil {
 		return 0, err
 	}
-	defer resp.Body.Close()
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		if text, found := strings.CutPrefix(lines.Text(), series+" "); found {
-			return strconv.ParseFloat(text, 64)
-		}
-	}
-	return 0, fmt.Errorf("there is no series %s: %w", series, io.ErrUnexpectedEOF)
+	return harness.Metric(metrics, series)
 }
 
 // footprint is what a process takes, in bytes: the resident set now, what of it is a file's

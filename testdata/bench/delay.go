@@ -11,6 +11,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // latencyServices are those whose changes are followed.
@@ -31,7 +33,7 @@ func (b *bench) change(ctx context.Context, i int) error {
 
 // delays are the times from the answer to each change in paris to the answer to the
 // write that follows in london.
-func (b *bench) delays(london *cluster, there, here int64) ([]time.Duration, error) {
+func (b *bench) delays(london *cluster, there, here harness.Mark) ([]time.Duration, error) {
 	changes, err := b.paris.requests(there, "admin")
 	if err != nil {
 		return nil, err
@@ -97,16 +99,12 @@ func (b *bench) delay(ctx context.Context) error {
 					return err
 				}
 			}
-			there, err := b.paris.mark()
-			if err != nil {
-				return err
-			}
-			here, err := london.mark()
+			since, err := b.mark(london)
 			if err != nil {
 				return err
 			}
 			for i := range each {
-				before, err := london.mark()
+				before, err := london.Mark()
 				if err != nil {
 					return err
 				}
@@ -117,7 +115,7 @@ func (b *bench) delay(ctx context.Context) error {
 					return err
 				}
 			}
-			got, err := b.delays(london, there, here)
+			got, err := b.delays(london, since.there, since.here)
 			d.stop()
 			if err != nil {
 				return err
@@ -164,7 +162,7 @@ func (b *bench) storm(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	here, err := london.mark()
+	here, err := london.Mark()
 	if err != nil {
 		return err
 	}
@@ -174,7 +172,7 @@ func (b *bench) storm(ctx context.Context) error {
 	if err := london.wrote(ctx, here, 1, "create", "services"); err != nil {
 		return err
 	}
-	there, err := b.paris.mark()
+	there, err := b.paris.Mark()
 	if err != nil {
 		return err
 	}

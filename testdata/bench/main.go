@@ -18,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 func main() {
@@ -36,7 +38,7 @@ func run(ctx context.Context, args []string) error {
 	b := &bench{started: time.Now()}
 	var sizes, rows string
 	f := flag.NewFlagSet("bench", flag.ExitOnError)
-	f.StringVar(&b.build, "build", "../../.build", "directory of the cluster and service-mirror programs")
+	f.StringVar(&b.build, "build", harness.BuildDir(), "directory of the cluster and service-mirror programs")
 	f.StringVar(&b.deploy, "deploy", "../../deploy", "directory of the manifests that are applied")
 	f.StringVar(&b.out, "out", "../../deploy/performance", "directory of the table and the plot")
 	f.IntVar(&b.runs, "runs", 5, "how often each comparison is made, those of 2,000 mirrors: smaller ones more often, larger ones less; the median counts")
@@ -114,7 +116,7 @@ func (b *bench) prepare(ctx context.Context) error {
 		return err
 	}
 	b.program = b.build + "/service-mirror"
-	if b.paris, err = b.start(ctx, "paris"); err != nil {
+	if b.paris, err = b.start("paris"); err != nil {
 		return err
 	}
 	if err := b.paris.apply(ctx, b.deploy+"/remote"); err != nil {

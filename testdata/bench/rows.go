@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // row is a thing to measure, of which results come.
@@ -65,7 +67,7 @@ func (b *bench) cold(ctx context.Context, api string) error {
 				return 0, err
 			}
 			defer london.stop()
-			since, err := london.mark()
+			since, err := london.Mark()
 			if err != nil {
 				return 0, err
 			}
@@ -100,7 +102,7 @@ func (b *bench) cold(ctx context.Context, api string) error {
 				return 0, err
 			}
 			defer london.stop()
-			since, err := london.mark()
+			since, err := london.Mark()
 			if err != nil {
 				return 0, err
 			}
@@ -190,7 +192,7 @@ func (b *bench) gatewayMoves(ctx context.Context, n int) error {
 	if err := b.gatewayAt(ctx, "203.0.113.1"); err != nil {
 		return err
 	}
-	since, err := london.mark()
+	since, err := london.Mark()
 	if err != nil {
 		return err
 	}
@@ -203,8 +205,8 @@ func (b *bench) gatewayMoves(ctx context.Context, n int) error {
 		return err
 	}
 	address := 1
-	move := func() (since int64, asked time.Time, err error) {
-		if since, err = london.mark(); err != nil {
+	move := func() (since harness.Mark, asked time.Time, err error) {
+		if since, err = london.Mark(); err != nil {
 			return
 		}
 		address++

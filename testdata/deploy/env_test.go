@@ -3,15 +3,14 @@ package deploy
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 const (
@@ -46,24 +45,13 @@ func (e *env) apply(c *cluster, dir string) {
 func (e *env) localWith(components ...string) string {
 	e.Helper()
 	dir := e.TempDir()
-	e.must(copyTree(shipped("local"), dir))
-	path := filepath.Join(dir, "kustomization.yaml")
-	content, err := os.ReadFile(path)
-	e.must(err)
-	text := string(content)
-	for _, component := range components {
-		if !strings.Contains(text, "\n# - "+component+" ") {
-			e.Fatalf("%s is not there as a comment:\n%s", component, text)
-		}
-		text = strings.Replace(text, "\n# - "+component, "\n- "+component, 1)
-	}
-	e.must(os.WriteFile(path, []byte(text), 0o644))
+	e.must(harness.WithComponents(shipped("local"), dir, components...))
 	return dir
 }
 
 func (e *env) kubectl(c *cluster, args ...string) string {
 	e.Helper()
-	out, err := kubectl(e.ctx, append([]string{"--context", c.name}, args...)...)
+	out, err := c.Kubectl(e.ctx, args...)
 	e.must(err)
 	return out
 }
@@ -81,13 +69,13 @@ func (e *env) link(args ...string) string {
 // linkAgain is link where something else cleans up.
 func (e *env) linkAgain(args ...string) string {
 	e.Helper()
-	out, err := e.tryLink(append([]string{"paris", "--server", paris.config.Host}, args...)...)
+	out, err := e.tryLink(append([]string{"paris", "--server", paris.Config.Host}, args...)...)
 	e.must(err)
 	return out
 }
 
 func (e *env) tryLink(args ...string) (string, error) {
-	return run(e.ctx, shipped("link.sh"), append([]string{"--context", london.name}, args...)...)
+	return run(e.ctx, shipped("link.sh"), append([]string{"--context", london.Name}, args...)...)
 }
 
 // namespace makes a namespace in some clusters that goes with the test.
@@ -117,15 +105,7 @@ func (e *env) removeNamespace(c *cluster, name string) {
 // soon waits until a check passes.
 func (e *env) soon(what string, check func() error) {
 	e.Helper()
-	for deadline := time.Now().Add(soon); ; time.Sleep(50 * time.Millisecond) {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			e.Fatalf("not within %v: %s: %v", soon, what, err)
-		}
-	}
+	e.must(harness.Eventually(soon, what, check))
 }
 
 func (e *env) must(err error) {

@@ -37,7 +37,7 @@ func (e *env) remotes() map[string][]byte {
 	return secret.Data
 }
 
-// reads checks that a kubeconfig leads to paris, trusts it for what it is, and may read there.
+// reads checks that a kubeconfig is for paris, trusts it for what it is, and may read there.
 func (e *env) reads(kubeconfig []byte) {
 	e.Helper()
 	config, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
@@ -52,7 +52,7 @@ func (e *env) reads(kubeconfig []byte) {
 	really, err := paris.CoreV1().Namespaces().Get(e.ctx, "kube-system", metav1.GetOptions{})
 	e.must(err)
 	if system.UID != really.UID {
-		e.Errorf("it leads to cluster %s, want %s", system.UID, really.UID)
+		e.Errorf("it is of cluster %s, want %s", system.UID, really.UID)
 	}
 	_, err = client.CoreV1().Services("").List(e.ctx, metav1.ListOptions{})
 	e.must(err)
@@ -75,7 +75,7 @@ func TestLink(t *testing.T) {
 		`[{"op": "add", "path": "/spec/template/spec/containers/0/args", "value": ["`+berlin+`"]}]`)
 
 	says := e.link("gateway=ingress/gateway")
-	for _, want := range []string{"serviceaccount/service-mirror-reader created", paris.config.Host, remoteArgument + gatewayKey, "kubectl --context london"} {
+	for _, want := range []string{"serviceaccount/service-mirror-reader created", paris.Config.Host, remoteArgument + gatewayKey, "kubectl --context london"} {
 		if !strings.Contains(says, want) {
 			t.Errorf("it does not say %q:\n%s", want, says)
 		}
@@ -194,8 +194,8 @@ func TestLinkRefuses(t *testing.T) {
 	notPEM := filepath.Join(t.TempDir(), "ca")
 	e.must(os.WriteFile(notPEM, []byte("x"), 0o600))
 	otherCA := filepath.Join(t.TempDir(), "ca")
-	e.must(os.WriteFile(otherCA, london.config.CAData, 0o600))
-	server := "--server=" + paris.config.Host
+	e.must(os.WriteFile(otherCA, london.Config.CAData, 0o600))
+	server := "--server=" + paris.Config.Host
 	for _, c := range []struct {
 		args string
 		says string
@@ -216,7 +216,7 @@ func TestLinkRefuses(t *testing.T) {
 		{"paris gateway=ingress/gateway", "Pods in london cannot reach that: say --server"},
 		{"london gateway=ingress/gateway " + server, "are one cluster"},
 		{"rome gateway=ingress/gateway", "does not answer in context rome"},
-		{"paris gateway=ingress/gateway --server=" + london.config.Host + " --ca=" + otherCA, "refuses the token: is it another cluster?"},
+		{"paris gateway=ingress/gateway --server=" + london.Config.Host + " --ca=" + otherCA, "refuses the token: is it another cluster?"},
 		{"paris gateway=ingress/gateway " + server + " --ca=" + otherCA, "cannot be trusted"},
 		{"paris gateway=ingress/gateway namespaces=nowhere " + server, `"nowhere" not found`},
 	} {
@@ -240,7 +240,7 @@ func TestLinkIsSecure(t *testing.T) {
 	e := newEnv(t)
 	e.apply(london, shipped("local"))
 	e.gateway("203.0.113.1")
-	config, err := clientcmd.LoadFromFile(paris.kubeconfig)
+	config, err := clientcmd.LoadFromFile(paris.Kubeconfig)
 	e.must(err)
 	config.Clusters["paris"].CertificateAuthorityData, config.Clusters["paris"].InsecureSkipTLSVerify = nil, true
 	insecure := filepath.Join(t.TempDir(), "kubeconfig")

@@ -82,7 +82,7 @@ func TestSelectors(t *testing.T) {
 	}
 }
 
-// Every file in these folders belongs to a kustomization, and every kustomization that stands
+// Every file in these folders belongs to a kustomization, and every kustomization that is
 // alone is one that an API server takes.
 func TestEveryManifest(t *testing.T) {
 	e := newEnv(t)
@@ -114,7 +114,7 @@ func TestEveryManifest(t *testing.T) {
 			}
 			if file.Kind == "Kustomization" {
 				alone++
-				_, err = kubectl(e.ctx, "--context", london.name, "apply", "--dry-run=server", "-k", filepath.Dir(path))
+				_, err = london.Kubectl(e.ctx, "apply", "--dry-run=server", "-k", filepath.Dir(path))
 			}
 			return err
 		}))
@@ -128,7 +128,7 @@ func TestEveryManifest(t *testing.T) {
 		t.Errorf("%d kustomizations stand alone, want local, remote and its five parts", alone)
 	}
 	for _, component := range []string{"create-namespaces", "endpointslices"} {
-		_, err := kubectl(e.ctx, "--context", london.name, "apply", "--dry-run=server", "-k", e.localWith(component))
+		_, err := london.Kubectl(e.ctx, "apply", "--dry-run=server", "-k", e.localWith(component))
 		e.must(err)
 	}
 }

@@ -11,13 +11,15 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // The rules are rules, and go off when they should and only then.
 func TestAlerts(t *testing.T) {
 	e := newEnv(t)
 	for _, args := range [][]string{{"check", "rules", shipped("monitoring/alerts.yaml")}, {"test", "rules", "alerts.yaml"}} {
-		_, err := run(e.ctx, program("promtool"), args...)
+		_, err := run(e.ctx, harness.Program("promtool"), args...)
 		e.must(err)
 	}
 	rules := e.ruleExpressions()
@@ -101,7 +103,7 @@ func TestMetricsExist(t *testing.T) {
 	e.must(err)
 	path := filepath.Join(t.TempDir(), "rules.yaml")
 	e.must(os.WriteFile(path, file, 0o644))
-	_, err = run(e.ctx, program("promtool"), "check", "rules", path)
+	_, err = run(e.ctx, harness.Program("promtool"), "check", "rules", path)
 	e.must(err)
 
 	e.namespace("shop", london, paris)

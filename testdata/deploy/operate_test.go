@@ -31,7 +31,7 @@ func TestOperate(t *testing.T) {
 
 	since, there := e.mark(london), e.mark(paris)
 	remotes := e.container().Args
-	// Marked with + is what is well.
+	// Marked with + is what is right.
 	if out, err := p.exec(append(slices.Clone(remotes), "--check")...); err != nil || !strings.HasPrefix(out, "+ ") || strings.Contains(out, "\n- ") || strings.Contains(out, "\n! ") {
 		t.Errorf("--check: %v\n%s", err, out)
 	}

@@ -1,66 +1,34 @@
 package deploy
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
-// request is a line of an API server's audit log.
-type request struct {
-	Verb           string
-	User           struct{ Username string }
-	ObjectRef      struct{ APIGroup, Resource, Subresource, Namespace, Name string }
-	RequestURI     string
-	ResponseStatus struct {
-		Code    int
-		Message string
-	}
-}
+type request = harness.Request
 
-func (r request) String() string {
-	return fmt.Sprintf("%s %s: %d %s", r.Verb, r.RequestURI, r.ResponseStatus.Code, r.ResponseStatus.Message)
-}
-
-// mark is a place in a cluster's audit log: where it ends now.
-func (e *env) mark(c *cluster) int64 {
+// mark is where a cluster's audit log ends now.
+func (e *env) mark(c *cluster) harness.Mark {
 	e.Helper()
-	info, err := os.Stat(filepath.Join(c.dir, "audit.log"))
+	mark, err := c.Mark()
 	e.must(err)
-	return info.Size()
+	return mark
 }
 
 // requests are those of a ServiceAccount since a mark, open watches included.
-func (e *env) requests(c *cluster, account string, since int64) (found []request) {
+func (e *env) requests(c *cluster, account string, since harness.Mark) []request {
 	e.Helper()
-	file, err := os.Open(filepath.Join(c.dir, "audit.log"))
+	user := harness.ServiceAccountUser(ours, account)
+	found, err := c.Requests(since, user, func(r request) bool { return r.User.Username == user })
 	e.must(err)
-	defer file.Close()
-	_, err = file.Seek(since, 0)
-	e.must(err)
-	user := "system:serviceaccount:" + ours + ":" + account
-	lines := bufio.NewScanner(file)
-	lines.Buffer(nil, 16<<20)
-	for lines.Scan() {
-		if !bytes.Contains(lines.Bytes(), []byte(user)) {
-			continue
-		}
-		var r request
-		if json.Unmarshal(lines.Bytes(), &r) == nil && r.User.Username == user { // else the last line, half written
-			found = append(found, r)
-		}
-	}
-	e.must(lines.Err())
 	return found
 }
 
@@ -130,16 +98,16 @@ func (e *env) grants(c *cluster, account string) []grant {
 
 // permissions checks what a ServiceAccount did since a mark against what it may: nothing was
 // refused, and nothing is granted that was not used, but for what is excused.
-func (e *env) permissions(c *cluster, account string, since int64, excused func(grant) bool) {
+func (e *env) permissions(c *cluster, account string, since harness.Mark, excused func(grant) bool) {
 	e.Helper()
 	unused := map[grant]bool{}
 	for _, g := range e.grants(c, account) {
 		unused[g] = true
 	}
 	if len(unused) == 0 {
-		e.Errorf("%s: %s may do nothing", c.name, account)
+		e.Errorf("%s: %s may do nothing", c.Name, account)
 	}
-	e.soon("every permission of "+account+" in "+c.name+" is used", func() error { // the last requests may be under way
+	e.soon("every permission of "+account+" in "+c.Name+" is used", func() error { // the last requests may be under way
 		for _, r := range e.requests(c, account, since) {
 			if code := r.ResponseStatus.Code; code != http.StatusForbidden && code != http.StatusUnauthorized { // it was let through, whatever came of it
 				maps.DeleteFunc(unused, func(g grant, _ bool) bool { return g.allows(r) })
@@ -153,7 +121,7 @@ func (e *env) permissions(c *cluster, account string, since int64, excused func(
 	})
 	for _, r := range e.requests(c, account, since) {
 		if r.ResponseStatus.Code == http.StatusForbidden {
-			e.Errorf("%s: %s was refused: %v", c.name, account, r)
+			e.Errorf("%s: %s was refused: %v", c.Name, account, r)
 		}
 	}
 }

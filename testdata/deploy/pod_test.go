@@ -1,26 +1,22 @@
 package deploy
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // pod is a Pod of the Deployment, made by the test in place of the controllers and run by it
@@ -31,11 +27,8 @@ type pod struct {
 	object  *corev1.Pod
 	root    string
 	address string // of --listen
-	cmd     *exec.Cmd
-	log     lockedBuffer
+	cmd     *harness.Process
 	stopped bool
-	ended   chan struct{} // closed when the process has, with err
-	err     error
 }
 
 // container is the one that the Deployment has in london now.
@@ -70,39 +63,30 @@ func (e *env) runPod(more ...string) *pod {
 	object, err := e.podObject(func(*corev1.Pod) {})
 	e.must(err)
 	img := e.ownImage()
-	p := &pod{env: e, object: object, root: filepath.Join(e.TempDir(), "root"), address: freeAddress(e), ended: make(chan struct{})}
+	address, err := harness.FreeAddress()
+	e.must(err)
+	p := &pod{env: e, object: object, root: filepath.Join(e.TempDir(), "root"), address: address}
 	e.must(copyTree(img.root, p.root))
 	p.mount()
 	container := object.Spec.Containers[0]
-	p.cmd = img.command(p.root)
-	p.cmd.Args = p.listening(slices.Concat(container.Command, container.Args))
-	p.cmd.Env = slices.Concat(p.cmd.Env, p.environment(container), more)
-	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
+	cmd := img.command(p.root)
+	cmd.Args = p.listening(slices.Concat(container.Command, container.Args))
+	cmd.Env = slices.Concat(cmd.Env, p.environment(container), more)
 	security := object.Spec.SecurityContext
-	p.cmd.SysProcAttr.Credential = &syscall.Credential{
+	cmd.SysProcAttr.Credential = &syscall.Credential{
 		Uid: uint32(*security.RunAsUser), Gid: uint32(*security.RunAsGroup), Groups: []uint32{uint32(*security.FSGroup)},
 	}
-	e.must(p.cmd.Start())
-	go func() {
-		p.err = p.cmd.Wait()
-		close(p.ended)
-	}()
+	p.cmd, err = harness.Start(cmd)
+	e.must(err)
 	e.Cleanup(func() {
 		p.stop()
 		if e.Failed() {
-			e.Logf("log of %s, %v:\n%s", p.object.Name, p.cmd.Args, &p.log)
+			e.Logf("log of %s, %v:\n%s", p.object.Name, p.cmd.Args, p.cmd.Log)
 		}
 	})
 	e.soon("the pod is ready", func() error { return p.probe(container.ReadinessProbe) })
 	e.must(p.probe(container.LivenessProbe))
 	return p
-}
-
-func freeAddress(e *env) string {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	e.must(err)
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 // listening puts an address of this machine in place of the port that is the Pod's own.
@@ -117,7 +101,7 @@ func (p *pod) listening(args []string) []string {
 }
 
 func (p *pod) environment(container corev1.Container) []string {
-	server, err := url.Parse(london.config.Host)
+	server, err := url.Parse(london.Config.Host)
 	p.env.must(err)
 	env := []string{"KUBERNETES_SERVICE_HOST=" + server.Hostname(), "KUBERNETES_SERVICE_PORT=" + server.Port()}
 	for _, v := range container.Env {
@@ -239,17 +223,7 @@ func (p *pod) probe(probe *corev1.Probe) error {
 }
 
 func (p *pod) get(path string) (string, error) {
-	client := http.Client{Timeout: 5 * time.Second}
-	resp, err := client.Get("http://" + p.address + path)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s answers %s: %s", path, resp.Status, body)
-	}
-	return string(body), err
+	return harness.GetOK(context.Background(), p.address, path)
 }
 
 // leads tells whether this replica is the one that writes.
@@ -258,7 +232,7 @@ func (p *pod) leads() bool {
 	return err == nil && strings.Contains(metrics, "\nservice_mirror_leader 1\n")
 }
 
-// stop ends the Pod as a kubelet would, and insists that it ends well and in time.
+// stop ends the Pod as a kubelet would, and insists that it succeeds in time.
 func (p *pod) stop() {
 	p.env.Helper()
 	if p.stopped {
@@ -266,32 +240,13 @@ func (p *pod) stop() {
 	}
 	p.stopped = true
 	grace := time.Duration(*p.object.Spec.TerminationGracePeriodSeconds) * time.Second
-	p.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.ended:
-	case <-time.After(grace):
-		p.env.Errorf("%s did not end within its grace period", p.object.Name)
-		p.cmd.Process.Kill()
-		<-p.ended
-	}
-	if p.err != nil {
-		p.env.Errorf("%s ended with %v", p.object.Name, p.err)
+	if err := p.cmd.Stop(grace); err != nil {
+		p.env.Errorf("%s was stopped: %v", p.object.Name, err)
 	}
 }
 
 // logged counts the lines of the log that contain all of the words.
-func (p *pod) logged(words ...string) (count int) {
-lines:
-	for line := range strings.Lines(p.log.String()) {
-		for _, word := range words {
-			if !strings.Contains(line, word) {
-				continue lines
-			}
-		}
-		count++
-	}
-	return count
-}
+func (p *pod) logged(words ...string) int { return p.cmd.Log.Count(words...) }
 
 // metric is the value of one series.
 func (p *pod) metric(series string) (float64, error) {
@@ -299,27 +254,5 @@ func (p *pod) metric(series string) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(metrics) {
-		if value, ok := strings.CutPrefix(line, series+" "); ok {
-			return strconv.ParseFloat(strings.TrimSpace(value), 64)
-		}
-	}
-	return 0, fmt.Errorf("there is no series %s", series)
-}
-
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
+	return harness.Metric(metrics, series)
 }

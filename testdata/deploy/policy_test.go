@@ -24,7 +24,7 @@ func (e *env) daemonClient() dynamic.Interface {
 	e.Helper()
 	token, err := london.CoreV1().ServiceAccounts(ours).CreateToken(e.ctx, ours, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	e.must(err)
-	config := rest.AnonymousClientConfig(london.config)
+	config := rest.AnonymousClientConfig(london.Config)
 	config.BearerToken = token.Status.Token
 	return e.dynamic(config)
 }
@@ -40,9 +40,9 @@ func (e *env) dynamic(config *rest.Config) dynamic.Interface {
 
 // What carries which labels.
 var (
-	strangers = map[string]string{"app": "shop"}
-	half      = map[string]string{"app.kubernetes.io/managed-by": ours}
-	mirrors   = map[string]string{"app.kubernetes.io/managed-by": ours, "service-mirror.io/cluster": "paris"}
+	foreign = map[string]string{"app": "shop"}
+	half    = map[string]string{"app.kubernetes.io/managed-by": ours}
+	mirrors = map[string]string{"app.kubernetes.io/managed-by": ours, "service-mirror.io/cluster": "paris"}
 )
 
 func managedBy(manager string, labels map[string]string) map[string]string {
@@ -106,11 +106,11 @@ func TestPolicy(t *testing.T) {
 	e := newEnv(t)
 	e.namespace("shop", london)
 	e.apply(london, e.localWith("endpointslices"))
-	daemon, admin := e.daemonClient(), e.dynamic(london.config)
+	daemon, admin := e.daemonClient(), e.dynamic(london.Config)
 	tries := 0
 	e.soon("the policy counts", func() error {
 		tries++
-		return isDenied(e.writer(daemon, "Service").create(fmt.Sprintf("early%d", tries), strangers))
+		return isDenied(e.writer(daemon, "Service").create(fmt.Sprintf("early%d", tries), foreign))
 	})
 
 	for i, c := range []struct {
@@ -118,41 +118,41 @@ func TestPolicy(t *testing.T) {
 		before, after map[string]string
 		denied        bool
 	}{
-		{"Service", "create", nil, strangers, true},
+		{"Service", "create", nil, foreign, true},
 		{"Service", "create", nil, nil, true},
 		{"Service", "create", nil, half, true},
 		{"Service", "create", nil, mirrors, false},
-		{"Service", "update", strangers, strangers, true},
-		{"Service", "update", strangers, mirrors, true},
-		{"Service", "update", mirrors, strangers, true},
+		{"Service", "update", foreign, foreign, true},
+		{"Service", "update", foreign, mirrors, true},
+		{"Service", "update", mirrors, foreign, true},
 		{"Service", "update", mirrors, half, true},
 		{"Service", "update", mirrors, mirrors, false},
-		{"Service", "delete", strangers, nil, true},
+		{"Service", "delete", foreign, nil, true},
 		{"Service", "delete", nil, nil, true},
 		{"Service", "delete", half, nil, true},
 		{"Service", "delete", mirrors, nil, false},
-		{"Endpoints", "create", nil, strangers, true},
+		{"Endpoints", "create", nil, foreign, true},
 		{"Endpoints", "create", nil, mirrors, false},
-		{"Endpoints", "update", strangers, mirrors, true},
-		{"Endpoints", "update", mirrors, strangers, true},
+		{"Endpoints", "update", foreign, mirrors, true},
+		{"Endpoints", "update", mirrors, foreign, true},
 		{"Endpoints", "update", mirrors, mirrors, false},
-		{"Endpoints", "delete", strangers, nil, true},
+		{"Endpoints", "delete", foreign, nil, true},
 		{"Endpoints", "delete", mirrors, nil, false},
-		{"EndpointSlice", "create", nil, strangers, true},
+		{"EndpointSlice", "create", nil, foreign, true},
 		{"EndpointSlice", "create", nil, mirrors, true},
-		{"EndpointSlice", "create", nil, managedBy(byDaemon, strangers), true},
+		{"EndpointSlice", "create", nil, managedBy(byDaemon, foreign), true},
 		{"EndpointSlice", "create", nil, managedBy(byDaemon, mirrors), false},
 		{"EndpointSlice", "create", nil, managedBy(bySelector, mirrors), true},
 		{"EndpointSlice", "update", managedBy(byDaemon, mirrors), managedBy(byDaemon, mirrors), false},
 		{"EndpointSlice", "update", managedBy(bySelector, mirrors), managedBy(byDaemon, mirrors), true},
 		{"EndpointSlice", "update", managedBy(byDaemon, mirrors), managedBy(bySelector, mirrors), true},
 		{"EndpointSlice", "update", managedBy(byKubernetes, mirrors), managedBy(byDaemon, mirrors), true},
-		{"EndpointSlice", "update", strangers, managedBy(byDaemon, mirrors), true},
-		{"EndpointSlice", "delete", strangers, nil, true},
+		{"EndpointSlice", "update", foreign, managedBy(byDaemon, mirrors), true},
+		{"EndpointSlice", "delete", foreign, nil, true},
 		{"EndpointSlice", "delete", mirrors, nil, true},
 		{"EndpointSlice", "delete", managedBy(byDaemon, mirrors), nil, false},
 		{"EndpointSlice", "delete", managedBy(bySelector, mirrors), nil, false}, // a leftover
-		{"EndpointSlice", "delete", managedBy(bySelector, strangers), nil, true},
+		{"EndpointSlice", "delete", managedBy(bySelector, foreign), nil, true},
 		{"EndpointSlice", "delete", managedBy(byKubernetes, mirrors), nil, true},
 	} {
 		name := fmt.Sprintf("n%d", i)
@@ -178,9 +178,9 @@ func TestPolicy(t *testing.T) {
 	}
 
 	// Others write what they like.
-	e.must(e.writer(admin, "Service").create("stranger", strangers))
+	e.must(e.writer(admin, "Service").create("foreign", foreign))
 	e.must(london.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Delete(e.ctx, "service-mirror-only-its-own", metav1.DeleteOptions{}))
-	e.soon("a stranger is deleted when nothing forbids it", func() error { return e.writer(daemon, "Service").delete("stranger") })
+	e.soon("a foreign Service is deleted when nothing forbids it", func() error { return e.writer(daemon, "Service").delete("foreign") })
 }
 
 // bySelector manages the EndpointSlices of Services with a selector.

@@ -9,6 +9,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // gateway makes paris's gateway Service ingress/gateway, with this address.
@@ -64,7 +66,7 @@ func (e *env) change(c *cluster, namespace, name string, change func(*corev1.Ser
 	}))
 }
 
-// mirrored waits until a mirror has this port, and until all that leads on from it are these
+// mirrored waits until a mirror has this port, and until all that it routes to are these
 // targets, as address:port. by is who manages its EndpointSlices.
 func (e *env) mirrored(namespace, name string, port int32, by string, targets ...string) {
 	e.Helper()
@@ -92,7 +94,7 @@ func (e *env) mirrored(namespace, name string, port int32, by string, targets ..
 			}
 		}
 		if slices.Sort(got); !slices.Equal(got, targets) {
-			return fmt.Errorf("it leads to %v, want %v", got, targets)
+			return fmt.Errorf("it routes to %v, want %v", got, targets)
 		}
 		return nil
 	})
@@ -121,26 +123,6 @@ func (e *env) gone(namespace, name string) {
 // readyPod makes a ready Pod with a label app on a Node, as a selector would find it.
 func (e *env) readyPod(namespace, app, ip string) {
 	e.Helper()
-	_, err := london.CoreV1().Nodes().Create(e.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: app}}, metav1.CreateOptions{})
-	e.must(err)
+	e.must(london.CreateReadyPod(e.ctx, harness.Pod{Namespace: namespace, App: app, Node: app, IP: ip}))
 	e.cleanup(func(e *env) { e.must(london.CoreV1().Nodes().Delete(e.ctx, app, metav1.DeleteOptions{})) })
-	e.soon("the namespace's ServiceAccount", func() error {
-		_, err := london.CoreV1().ServiceAccounts(namespace).Get(e.ctx, "default", metav1.GetOptions{})
-		return err
-	})
-	pods, zero := london.CoreV1().Pods(namespace), int64(0)
-	pod, err := pods.Create(e.ctx, &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: app, Labels: map[string]string{"app": app}},
-		Spec: corev1.PodSpec{
-			NodeName: app, TerminationGracePeriodSeconds: &zero,
-			Containers: []corev1.Container{{Name: "c", Image: "none"}},
-		},
-	}, metav1.CreateOptions{})
-	e.must(err)
-	pod.Status = corev1.PodStatus{
-		Phase: corev1.PodRunning, PodIP: ip, PodIPs: []corev1.PodIP{{IP: ip}},
-		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
-	}
-	_, err = pods.UpdateStatus(e.ctx, pod, metav1.UpdateOptions{})
-	e.must(err)
 }

@@ -131,7 +131,7 @@ func TestMountedCredentialsRotate(t *testing.T) {
 	e.stays("the mirror", r.mirrored("bar", "203.0.113.1"))
 	r.token = e.token(paris, "third")
 	m.swap(map[string]string{"kubeconfig": r.config()})
-	e.soon("all well", d.shows(r, "up"), d.measures(map[string]float64{r.up(): 1}))
+	e.soon("all is healthy", d.shows(r, "up"), d.measures(map[string]float64{r.up(): 1}))
 	r.rotated(since, 82)
 
 	// Another server, of another CA.
@@ -175,7 +175,7 @@ func uses(r *remote, old string, d *daemon) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("the exports have not been read anew: %+v", page.Remotes)
+	return fmt.Errorf("the exports have not been read again: %+v", page.Remotes)
 }
 
 // Files that a kubeconfig names change alone.
@@ -212,7 +212,7 @@ func TestNamedFilesRotate(t *testing.T) {
 	r.token = e.token(paris, "third")
 	files["token"] = r.token
 	m.swap(files)
-	e.soon("all well", d.shows(r, "up"))
+	e.soon("all is healthy", d.shows(r, "up"))
 	r.rotated(since, 82)
 
 	// The same address has another certificate, of another CA.
@@ -226,7 +226,7 @@ func TestNamedFilesRotate(t *testing.T) {
 	e.soon("the cause", d.shows(r, "down", "certificate signed by unknown authority"))
 	files["ca.crt"] = string(r.proxy.ca)
 	m.swap(files)
-	e.soon("all well", d.shows(r, "up"))
+	e.soon("all is healthy", d.shows(r, "up"))
 	r.rotated(since, 83)
 	e.sameIdentities(before)
 }
@@ -289,7 +289,7 @@ func TestExecPlugin(t *testing.T) {
 	r.token = e.token(paris, "third")
 	write(r.token)
 	e.plugin(command, tokenFile)
-	e.soon("all well", d.shows(r, "up"))
+	e.soon("all is healthy", d.shows(r, "up"))
 	r.rotated(since, 82)
 	e.sameIdentities(before)
 }

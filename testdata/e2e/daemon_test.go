@@ -1,23 +1,24 @@
 package e2e
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // daemon is a running service-mirror.
 type daemon struct {
-	t   *testing.T
-	cmd *exec.Cmd
-	log *lockedBuffer
+	t       *testing.T
+	cmd     *harness.Process
+	log     *harness.Log
+	stopped bool // by the test, or its end was awaited
 }
 
 // runDaemon starts the daemon, built with the race detector. Arguments like
@@ -25,17 +26,18 @@ type daemon struct {
 func runDaemon(t *testing.T, args ...string) *daemon {
 	t.Helper()
 	flags := slices.IndexFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "-") })
-	d := &daemon{t: t, log: &lockedBuffer{}, cmd: exec.Command(program("service-mirror-race"), args[flags:]...)}
-	d.cmd.Env = append(os.Environ(), args[:flags]...)
-	d.cmd.Stderr, d.cmd.Stdout = d.log, d.log
-	if err := d.cmd.Start(); err != nil {
+	cmd := exec.Command(program("service-mirror-race"), args[flags:]...)
+	cmd.Env = append(os.Environ(), args[:flags]...)
+	process, err := harness.Start(cmd)
+	if err != nil {
 		t.Fatal(err)
 	}
+	d := &daemon{t: t, cmd: process, log: process.Log}
 	t.Cleanup(func() {
-		if d.cmd.ProcessState == nil {
+		if !d.stopped {
 			d.stop()
 		}
-		if strings.Contains(d.log.String(), "DATA RACE") {
+		if d.logged("DATA RACE") > 0 {
 			t.Error("the race detector found something")
 		}
 		if t.Failed() {
@@ -45,24 +47,19 @@ func runDaemon(t *testing.T, args ...string) *daemon {
 	return d
 }
 
-// stop ends the daemon as a user would, and insists that it ends well.
+// stop ends the daemon as a user would, which must succeed.
 func (d *daemon) stop() {
 	d.t.Helper()
-	d.signal(syscall.SIGTERM)
-	timer := time.AfterFunc(15*time.Second, func() {
-		d.t.Error("the daemon did not end within 15 s of SIGTERM")
-		d.signal(syscall.SIGKILL)
-	})
-	defer timer.Stop()
-	if err := d.cmd.Wait(); err != nil {
-		d.t.Errorf("the daemon ended with %v", err)
+	d.stopped = true
+	if err := d.cmd.Stop(15 * time.Second); err != nil {
+		d.t.Errorf("the daemon was stopped: %v", err)
 	}
 }
 
 // kill ends it without notice.
 func (d *daemon) kill() {
-	d.signal(syscall.SIGKILL)
-	d.cmd.Wait()
+	d.stopped = true
+	d.cmd.Kill()
 }
 
 func (d *daemon) signal(signal syscall.Signal) {
@@ -74,41 +71,15 @@ func (d *daemon) signal(signal syscall.Signal) {
 // exitCode waits for a daemon that ends by itself.
 func (d *daemon) exitCode() int {
 	d.t.Helper()
-	var exit *exec.ExitError
-	if err := d.cmd.Wait(); err != nil && !errors.As(err, &exit) {
+	d.stopped = true
+	if err := d.cmd.Wait(); err != nil && !errors.As(err, new(*exec.ExitError)) {
 		d.t.Fatal(err)
 	}
 	return d.cmd.ProcessState.ExitCode()
 }
 
 // logged counts the lines of the log that contain all of the words.
-func (d *daemon) logged(words ...string) int {
-	count := 0
-lines:
-	for line := range strings.Lines(d.log.String()) {
-		for _, word := range words {
-			if !strings.Contains(line, word) {
-				continue lines
-			}
-		}
-		count++
-	}
-	return count
-}
+func (d *daemon) logged(words ...string) int { return d.log.Count(words...) }
 
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
+// lockedBuffer is what a process prints.
+type lockedBuffer = harness.Log

@@ -13,7 +13,7 @@ import (
 
 const gatewayHost = "lb.example.com"
 
-// exportMany exports n Services and returns the check that all mirrors lead to
+// exportMany exports n Services and returns the check that all mirrors route to
 // some addresses and nowhere else.
 func (r *remote) exportMany(n int) (lead func(addresses ...string)) {
 	r.env.Helper()

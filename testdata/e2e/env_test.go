@@ -17,8 +17,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 const (
@@ -64,22 +64,13 @@ func newEnvIn(t *testing.T, local *cluster, rules ...rbacv1.PolicyRule) *env {
 // What the daemon may do in its own cluster: localRules are for the default
 // flags but for rangeRules, without which it does its work too.
 var (
-	coreRules = []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"services", "endpoints"}, Verbs: []string{"list", "watch", "create", "update", "delete"}},
-		{APIGroups: []string{""}, Resources: []string{"namespaces"}, Verbs: []string{"list", "watch", "create"}},
-		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list", "watch", "delete"}},
-		{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
-	}
-	rangeRules = []rbacv1.PolicyRule{
-		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"servicecidrs"}, Verbs: []string{"list", "watch"}},
-		{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"list", "watch"}},
-	}
+	coreRules  = harness.CoreRules
+	rangeRules = harness.RangeRules
 	localRules = slices.Concat(coreRules, rangeRules)
 	// sliceRules are needed besides with --endpoints-api=endpointslices.
-	sliceRules = []rbacv1.PolicyRule{
-		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"create", "update"}},
-		{APIGroups: []string{""}, Resources: []string{"endpoints"}, Verbs: []string{"get"}},
-	}
+	sliceRules = harness.SliceRules
+	// readOnly is for a remote cluster.
+	readOnly = harness.RemoteRules
 )
 
 // makeNamespace makes a namespace that goes with the test.
@@ -100,12 +91,8 @@ func (e *env) create(c *cluster, namespace string) error {
 // returns its token.
 func (e *env) account(c *cluster, rules []rbacv1.PolicyRule) string {
 	e.Helper()
-	name := metav1.ObjectMeta{Name: e.id}
-	_, err := c.CoreV1().ServiceAccounts(e.id).Create(e.ctx, &corev1.ServiceAccount{ObjectMeta: name}, metav1.CreateOptions{})
-	e.must(err)
-	_, err = c.RbacV1().ClusterRoles().Create(e.ctx, &rbacv1.ClusterRole{ObjectMeta: name, Rules: rules}, metav1.CreateOptions{})
-	e.must(err)
-	e.bind(c)
+	e.must(c.CreateAccount(e.ctx, e.own()))
+	e.must(c.Allow(e.ctx, e.own(), rules))
 	e.Cleanup(func() {
 		c.RbacV1().ClusterRoles().Delete(context.Background(), e.id, metav1.DeleteOptions{})
 		c.RbacV1().ClusterRoleBindings().Delete(context.Background(), e.id, metav1.DeleteOptions{})
@@ -113,47 +100,26 @@ func (e *env) account(c *cluster, rules []rbacv1.PolicyRule) string {
 	return e.token(c, "token")
 }
 
+// own is the test's ServiceAccount.
+func (e *env) own() harness.Account { return harness.Account{Namespace: e.id, Name: e.id} }
+
 func (e *env) bind(c *cluster) {
 	e.Helper()
-	_, err := c.RbacV1().ClusterRoleBindings().Create(e.ctx, &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: e.id},
-		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: e.id, Name: e.id}},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: e.id},
-	}, metav1.CreateOptions{})
-	e.must(err)
+	e.must(c.Bind(e.ctx, e.own(), e.id))
 }
 
 // token makes a token Secret of the test's ServiceAccount; it is valid until the
 // Secret is deleted.
 func (e *env) token(c *cluster, secret string) string {
 	e.Helper()
-	_, err := c.CoreV1().Secrets(e.id).Create(e.ctx, &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: secret, Annotations: map[string]string{corev1.ServiceAccountNameKey: e.id}},
-		Type:       corev1.SecretTypeServiceAccountToken,
-	}, metav1.CreateOptions{})
+	token, err := c.CreateSecretToken(e.ctx, e.own(), secret)
 	e.must(err)
-	var token string
-	e.eventually(20*time.Second, "a token", func() error {
-		got, err := c.CoreV1().Secrets(e.id).Get(e.ctx, secret, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		if token = string(got.Data[corev1.ServiceAccountTokenKey]); token == "" {
-			return fmt.Errorf("Secret %s has no token", secret)
-		}
-		return nil
-	})
 	return token
 }
 
 func (e *env) writeKubeconfig(path, server string, ca []byte, token string) {
 	e.Helper()
-	e.must(clientcmd.WriteToFile(clientcmdapi.Config{
-		Clusters:       map[string]*clientcmdapi.Cluster{"c": {Server: server, CertificateAuthorityData: ca}},
-		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": {Token: token}},
-		Contexts:       map[string]*clientcmdapi.Context{"c": {Cluster: "c", AuthInfo: "u"}},
-		CurrentContext: "c",
-	}, path))
+	e.must(harness.WriteKubeconfig(path, harness.Credentials{Server: server, CA: ca, Token: token}))
 }
 
 // remote is a remote cluster as this test's daemon knows it: under a name of the
@@ -184,11 +150,6 @@ func (e *env) remoteNamed(c *cluster, name string) *remote {
 	}
 	r.writeKubeconfig()
 	return r
-}
-
-var readOnly = []rbacv1.PolicyRule{
-	{APIGroups: []string{""}, Resources: []string{"services"}, Verbs: []string{"list", "watch"}},
-	{APIGroups: []string{""}, Resources: []string{"namespaces"}, ResourceNames: []string{"kube-system"}, Verbs: []string{"get"}},
 }
 
 func (r *remote) writeKubeconfig() {
@@ -294,17 +255,7 @@ func (e *env) unlabel(svc *corev1.Service) { delete(svc.Labels, exportLabel) }
 // eventually waits until a check passes.
 func (e *env) eventually(within time.Duration, what string, check func() error) {
 	e.Helper()
-	deadline := time.Now().Add(within)
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			e.Fatalf("not within %v: %s: %v", within, what, err)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	e.must(harness.Eventually(within, what, check))
 }
 
 // soon waits until all checks pass.

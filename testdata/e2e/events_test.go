@@ -79,7 +79,7 @@ func (r *remote) gatewayAddresses(health string) string {
 	return fmt.Sprintf(`gateway_addresses{cluster=%q,gateway="%s/gateway",health=%q}`, r.name, r.env.id, health)
 }
 
-// The gateway gets its address after the export; it is deleted and made again.
+// The gateway gets its address after the export; it is deleted and recreated.
 func TestGatewayWithoutAddressIsTold(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
@@ -109,7 +109,7 @@ func TestGatewayWithoutAddressIsTold(t *testing.T) {
 	e.soon("it is told again", events(warned("GatewayFailing", 2), normal("GatewayRecovered", 1)))
 	r.gateway("203.0.113.2") // made without an address, which it is given at once
 	e.soon("a new one", r.mirrored("bar", "203.0.113.2"), d.measures(with))
-	e.soon("it is well again", func() error {
+	e.soon("it is healthy again", func() error {
 		if events(warned("GatewayFailing", 3), normal("GatewayRecovered", 2))() == nil {
 			return nil // it was seen without its address
 		}
@@ -123,7 +123,7 @@ func TestConflictIsTold(t *testing.T) {
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
 	name := r.mirror("bar")
-	e.stranger(name)
+	e.foreignService(name)
 	theirs := func() string { return snapshot(e.service(name)) + snapshot(e.endpoints(name)) }
 	before := theirs()
 	untouched := func() error {
@@ -143,7 +143,7 @@ func TestConflictIsTold(t *testing.T) {
 	e.stays("the user's objects, and one Event", untouched, conflict, tells)
 	if events, err := london.CoreV1().Events(e.id).List(e.ctx, metav1.ListOptions{FieldSelector: "reason=Conflict"}); err != nil ||
 		len(events.Items) != 1 || events.Items[0].InvolvedObject.UID != e.service(name).UID || events.Items[0].InvolvedObject.APIVersion != "v1" {
-		t.Errorf("Events %+v, %v: they must be about the Service that stands there", events, err)
+		t.Errorf("Events %+v, %v: they must be about the Service of that name", events, err)
 	}
 	e.change(paris, "bar", e.unlabel)
 	e.soon("no conflict any more", none)

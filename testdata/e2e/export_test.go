@@ -176,7 +176,7 @@ func TestTwoThousandServices(t *testing.T) {
 			}
 			for _, item := range endpoints.Items {
 				if addresses, _ := contents(&item); len(addresses) != 1 {
-					return fmt.Errorf("%s leads to %v", item.Name, addresses)
+					return fmt.Errorf("%s routes to %v", item.Name, addresses)
 				}
 			}
 			return nil

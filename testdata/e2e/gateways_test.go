@@ -15,10 +15,16 @@ const gatewayAnnotation = "service-mirror.io/gateway"
 // choose has an exported Service name its gateway; the empty one is none.
 func (r *remote) choose(service, gateway string) {
 	r.env.Helper()
+	r.annotateWith(service, gatewayAnnotation, gateway)
+}
+
+// annotateWith gives a Service an annotation; the empty value takes it away.
+func (r *remote) annotateWith(service, key, value string) {
+	r.env.Helper()
 	r.env.change(r.cluster, service, func(svc *corev1.Service) {
-		delete(svc.Annotations, gatewayAnnotation)
-		if gateway != "" {
-			metav1.SetMetaDataAnnotation(&svc.ObjectMeta, gatewayAnnotation, gateway)
+		delete(svc.Annotations, key)
+		if value != "" {
+			metav1.SetMetaDataAnnotation(&svc.ObjectMeta, key, value)
 		}
 	})
 }

@@ -12,12 +12,13 @@ import (
 	"testing"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 var leaseRules = []rbacv1.PolicyRule{
@@ -47,20 +48,15 @@ func newReplicas(t *testing.T, duration time.Duration) *replicas {
 // the test's name, and returns its token.
 func (e *env) user(name, role string) string {
 	e.Helper()
-	_, err := e.local.CoreV1().ServiceAccounts(e.id).Create(e.ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
-	e.must(err)
-	_, err = e.local.RbacV1().ClusterRoleBindings().Create(e.ctx, &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: e.id, Name: name}},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
-	}, metav1.CreateOptions{})
-	e.must(err)
+	account := harness.Account{Namespace: e.id, Name: name}
+	e.must(e.local.CreateAccount(e.ctx, account))
+	e.must(e.local.Bind(e.ctx, account, role))
 	e.Cleanup(func() {
 		e.local.RbacV1().ClusterRoleBindings().Delete(context.Background(), name, metav1.DeleteOptions{})
 	})
-	token, err := e.local.CoreV1().ServiceAccounts(e.id).CreateToken(e.ctx, name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	token, err := e.local.RequestToken(e.ctx, account)
 	e.must(err)
-	return token.Status.Token
+	return token
 }
 
 // start starts a replica; through is a proxy before the local API server, nil for

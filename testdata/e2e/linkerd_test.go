@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 const (
 	linkerdAnnotation = "mirror.linkerd.io/gateway-identity"
@@ -80,7 +80,7 @@ func (e *env) golden(file string, obj runtime.Object) {
 	want, err := os.ReadFile(path)
 	e.must(err)
 	if !bytes.Equal(got, want) {
-		e.Errorf("%s (go test -update writes it anew):\n%s\nwant:\n%s", path, got, want)
+		e.Errorf("%s (go test -update rewrites it):\n%s\nwant:\n%s", path, got, want)
 	}
 }
 
@@ -218,13 +218,13 @@ func TestNoLinkerd(t *testing.T) {
 	e.stays("nothing of Linkerd's", e.hasLinkerdKeys())
 	endpoints := e.endpoints(r.mirror("bar"))
 	endpoints.Annotations = map[string]string{"mirror.linkerd.io/remote-gateway-identity": "theirs", "mirror.linkerd.io/note": "theirs"}
-	endpoints.Subsets[0].Addresses[0].IP = "192.0.2.1" // to be mended
+	endpoints.Subsets[0].Addresses[0].IP = "192.0.2.1" // to be fixed
 	_, err := london.CoreV1().Endpoints(e.id).Update(e.ctx, endpoints, metav1.UpdateOptions{})
 	e.must(err)
 	theirs := []string{
 		"*v1.EndpointSlice note=theirs", "*v1.EndpointSlice remote-gateway-identity=theirs",
 		"*v1.Endpoints note=theirs", "*v1.Endpoints remote-gateway-identity=theirs",
 	}
-	e.soon("theirs, copied by the mirroring controller, and the address mended", e.hasLinkerdKeys(theirs...), right)
+	e.soon("theirs, copied by the mirroring controller, and the address fixed", e.hasLinkerdKeys(theirs...), right)
 	e.stays("theirs", e.hasLinkerdKeys(theirs...), right)
 }

@@ -12,6 +12,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 func TestLocalDrift(t *testing.T) {
@@ -117,7 +119,7 @@ func TestSelectorWithPodsBehindIt(t *testing.T) {
 			}
 			slices.Sort(got)
 			if !slices.Equal(got, addresses) {
-				return fmt.Errorf("the EndpointSlices lead to %v, want %v", got, addresses)
+				return fmt.Errorf("the EndpointSlices route to %v, want %v", got, addresses)
 			}
 			return nil
 		}
@@ -137,28 +139,7 @@ func TestSelectorWithPodsBehindIt(t *testing.T) {
 // readyPod makes a pod that looks ready on a node that exists.
 func (e *env) readyPod(app, ip string) {
 	e.Helper()
-	_, err := london.CoreV1().Nodes().Create(e.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: e.id}}, metav1.CreateOptions{})
-	e.must(err)
-	e.soon("the namespace's ServiceAccount", func() error {
-		_, err := london.CoreV1().ServiceAccounts(e.id).Get(e.ctx, "default", metav1.GetOptions{})
-		return err
-	})
-	zero := int64(0)
-	pods := london.CoreV1().Pods(e.id)
-	pod, err := pods.Create(e.ctx, &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: app, Labels: map[string]string{"app": app}},
-		Spec: corev1.PodSpec{
-			NodeName: e.id, TerminationGracePeriodSeconds: &zero,
-			Containers: []corev1.Container{{Name: "c", Image: "none"}},
-		},
-	}, metav1.CreateOptions{})
-	e.must(err)
-	pod.Status = corev1.PodStatus{
-		Phase: corev1.PodRunning, PodIP: ip, PodIPs: []corev1.PodIP{{IP: ip}},
-		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
-	}
-	_, err = pods.UpdateStatus(e.ctx, pod, metav1.UpdateOptions{})
-	e.must(err)
+	e.must(london.CreateReadyPod(e.ctx, harness.Pod{Namespace: e.id, App: app, Node: e.id, IP: ip}))
 }
 
 // A policy of the local cluster refuses a mirror, as one for names or labels may.
@@ -236,7 +217,7 @@ func TestNamespaceComesAndGoes(t *testing.T) {
 			return err
 		}
 		if addresses, _ := contents(endpoints); !slices.Equal(addresses, []string{"203.0.113.1"}) {
-			return fmt.Errorf("the mirror leads to %v", addresses)
+			return fmt.Errorf("the mirror routes to %v", addresses)
 		}
 		_, err = london.CoreV1().Services(other).Get(e.ctx, r.mirror("bar"), metav1.GetOptions{})
 		return err

@@ -109,7 +109,7 @@ func TestSeriesAreThereFromTheStart(t *testing.T) {
 	good.export(strings.Repeat("x", 61))
 	good.export("headless", func(svc *corev1.Service) { svc.Spec.ClusterIP = corev1.ClusterIPNone })
 	good.export("udp", func(svc *corev1.Service) { svc.Spec.Ports[0].Protocol = corev1.ProtocolUDP })
-	e.stranger(good.mirror("theirs"))
+	e.foreignService(good.mirror("theirs"))
 	good.export("theirs")
 	e.soon("the mirror", good.mirrored("bar", "203.0.113.1"))
 	e.soon("what is wrong", d.measures(map[string]float64{

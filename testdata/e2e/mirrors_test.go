@@ -63,7 +63,7 @@ func (r *remote) mirrored(name string, addresses ...string) func() error {
 		slices.Sort(wantTargets)
 		gotAddresses, gotTargets := contents(endpoints)
 		if !slices.Equal(addresses, gotAddresses) || !slices.Equal(wantTargets, gotTargets) {
-			return fmt.Errorf("Endpoints %s lead to %v %v, want %v %v", svc.Name, gotAddresses, gotTargets, addresses, wantTargets)
+			return fmt.Errorf("Endpoints %s route to %v %v, want %v %v", svc.Name, gotAddresses, gotTargets, addresses, wantTargets)
 		}
 		return nil
 	}
@@ -97,7 +97,7 @@ func contents(endpoints *corev1.Endpoints) (addresses, targets []string) {
 	return addresses, targets
 }
 
-// leads checks where the Endpoints of a mirror lead to: ADDRESS NAME:PORT, in any
+// leads checks where the Endpoints of a mirror route to: ADDRESS NAME:PORT, in any
 // order, with /UDP and "not ready" where it is so.
 func (r *remote) leads(name string, want ...string) func() error {
 	return func() error {
@@ -182,7 +182,7 @@ func endpoint(address, name string, port int32, protocol corev1.Protocol, ready 
 func sameLines(what string, got, want []string) error {
 	got, want = slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))
 	if !slices.Equal(got, want) {
-		return fmt.Errorf("%s lead to %q, want %q", what, got, want)
+		return fmt.Errorf("%s route to %q, want %q", what, got, want)
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// The model of the random walk: what must stand in London, worked out from what
+// The model of the random walk: what must exist in London, worked out from what
 // the README says and from nothing that the daemon knows. It does no I/O.
 
 type modelPort struct {
@@ -42,15 +42,15 @@ func serves(gateway []modelPort, p modelPort) (int32, bool) {
 	return 0, false
 }
 
-// stranger is what a user has of their own under a mirror's name.
-type stranger string
+// foreign is what a user has of their own under a mirror's name.
+type foreign string
 
 const (
-	nobody         stranger = ""
-	withSelector   stranger = "a Service with a selector"
-	withEndpoints  stranger = "a Service without a selector, and Endpoints"
-	loneEndpoints  stranger = "lone Endpoints"
-	underTheMirror stranger = "Endpoints in place of the mirror's"
+	nobody         foreign = ""
+	withSelector   foreign = "a Service with a selector"
+	withEndpoints  foreign = "a Service without a selector, and Endpoints"
+	loneEndpoints  foreign = "lone Endpoints"
+	underTheMirror foreign = "Endpoints in place of the mirror's"
 )
 
 // since is what has happened to an exported Service or its gateway since the last rest.
@@ -72,7 +72,7 @@ type entry struct {
 	there, exported bool
 	ports           []modelPort
 	team            string // a label that is copied
-	stranger        stranger
+	foreign         foreign
 
 	// What the daemon may have heard of since the last rest, and what it cannot have,
 	// for the remote is cut off.
@@ -80,17 +80,17 @@ type entry struct {
 	wanted        bool // the mirror was wanted at some time since the last rest, or at it
 	deleted       bool // a user has deleted the mirror Service
 	forgotten     bool // and no daemon that saw it lives
-	edited        bool // a user has changed where it leads to
+	edited        bool // a user has changed where it routes to
 
 	// What was seen of it. No step depends on this.
-	stood          bool // at the last rest
+	existed        bool // at the last rest
 	uid, clusterIP string
-	lines          []string // where it led to, then
+	lines          []string // where it routed to, then
 	theirs         snapshots
 	note           note
 }
 
-// snapshots are a stranger's objects, byte for byte; empty: none.
+// snapshots are foreign objects, byte for byte; empty: none.
 type snapshots struct{ service, endpoints string }
 
 // note is a label that a user has put on a mirror Service.
@@ -123,7 +123,7 @@ func (r *modelRemote) usable() []string {
 
 type model struct {
 	namespaces []string // by their short names
-	standing   map[string]bool
+	existing   map[string]bool
 	remotes    []*modelRemote
 	runs       bool // the daemon does
 	sure       bool // and did before the steps under way
@@ -133,9 +133,9 @@ type model struct {
 const theLinkLocal = "169.254.169.254"
 
 func newModel(remotes, namespaces, names []string) *model {
-	m := &model{namespaces: namespaces, standing: map[string]bool{}}
+	m := &model{namespaces: namespaces, existing: map[string]bool{}}
 	for _, namespace := range namespaces {
-		m.standing[namespace] = true
+		m.existing[namespace] = true
 	}
 	for _, remote := range remotes {
 		r := &modelRemote{short: remote}
@@ -167,7 +167,7 @@ func (m *model) begin() {
 
 // mirrored tells whether the mirror Service must be there when all is at rest.
 func (m *model) mirrored(e *entry) bool {
-	return m.standing[e.namespace] && e.mirrorable() && (e.stranger == nobody || e.stranger == underTheMirror)
+	return m.existing[e.namespace] && e.mirrorable() && (e.foreign == nobody || e.foreign == underTheMirror)
 }
 
 // leads is where the mirror must lead to, as fromEndpoints says it.
@@ -234,41 +234,41 @@ func (m *model) deleteMirror(e *entry) {
 }
 
 func (m *model) deleteNamespace(name string) {
-	m.standing[name] = false
+	m.existing[name] = false
 	for _, e := range m.entries() {
 		if e.namespace == name {
-			e.since.interrupted, e.stranger = true, nobody
+			e.since.interrupted, e.foreign = true, nobody
 		}
 	}
 }
 
-// A mirror that stood at the last rest and must not have gone since, whatever the
-// remote does: stands. leadsOn: and it must lead where it led.
-func (e *entry) stands() bool { return e.stood && !e.since.interrupted && !e.deleted }
+// A mirror that existed at the last rest and must not have gone since, whatever the
+// remote does: exists. routesOn: and it must route where it did.
+func (e *entry) exists() bool { return e.existed && !e.since.interrupted && !e.deleted }
 
-func (e *entry) leadsOn() bool {
-	return e.stands() && !e.since.changed && !e.edited && len(e.lines) > 0
+func (e *entry) routesOn() bool {
+	return e.exists() && !e.since.changed && !e.edited && len(e.lines) > 0
 }
 
 // keepsAddress: it may have gone, but comes back with its ClusterIP.
-func (e *entry) keepsAddress() bool { return e.stood && !e.since.interrupted && !e.forgotten }
+func (e *entry) keepsAddress() bool { return e.existed && !e.since.interrupted && !e.forgotten }
 
 // rested begins the time after a rest.
 func (m *model) rested() {
 	for _, e := range m.entries() {
 		e.since, e.wanted = since{}, m.mirrored(e)
-		e.deleted, e.forgotten, e.edited = false, false, e.stranger == underTheMirror
-		e.stood = m.mirrored(e)
+		e.deleted, e.forgotten, e.edited = false, false, e.foreign == underTheMirror
+		e.existed = m.mirrored(e)
 	}
 }
 
 // usable: a user edits, or takes over, what the daemon has made.
-func (m *model) usable(e *entry) bool { return m.standing[e.namespace] && e.stranger == nobody }
+func (m *model) usable(e *entry) bool { return m.existing[e.namespace] && e.foreign == nobody }
 
 // free: no mirror has been there, and none is wanted: a user's lone Endpoints can be made.
 func (m *model) free(e *entry) bool { return m.usable(e) && !e.wanted && !e.exported }
 
 // secure: the mirror is there and will be, and Kubernetes' controllers are done with it.
 func (m *model) secure(e *entry) bool {
-	return m.usable(e) && m.mirrored(e) && e.stands() && !e.edited && e.hidden == since{}
+	return m.usable(e) && m.mirrored(e) && e.exists() && !e.edited && e.hidden == since{}
 }

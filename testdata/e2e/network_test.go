@@ -1,17 +1,15 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"net"
-	"os"
-	"os/exec"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // The addresses outside all clusters, of the documentation ranges. Those of
@@ -24,50 +22,15 @@ const (
 	deadRouter  = "203.0.113.254/24"
 )
 
-const isolatedVariable = "SERVICE_MIRROR_E2E_ISOLATED"
-
-// isolated runs this same program again in a network namespace of its own and
-// has it call f there: gateways need addresses that the daemon does not refuse,
+// network is what all tests run in: gateways need addresses that the daemon does not refuse,
 // which loopback ones are, and what is sent to them must not leave the machine.
-// Everything that f starts is in the namespace too, which ends with it.
-func isolated(f func() int) int {
-	if os.Getenv(isolatedVariable) != "" {
-		if err := makeNetwork(); err != nil {
-			fmt.Fprintln(os.Stderr, "e2e: the tests' own network:", err)
-			return 1
-		}
-		return f()
-	}
-	runtime.LockOSThread() // Pdeathsig is of the thread, not of the process
-	self, err := os.Executable()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		return 1
-	}
-	cmd := exec.Command(self, os.Args[1:]...)
-	cmd.Env = append(os.Environ(), isolatedVariable+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if os.Getuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	err = cmd.Run()
-	if exit := new(exec.ExitError); errors.As(err, &exit) && exit.ExitCode() > 0 {
-		return exit.ExitCode()
-	}
-	if errors.Is(err, syscall.EPERM) {
-		err = fmt.Errorf("%w: the tests need a network namespace of their own: run them as root, or where users may make namespaces", err)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		return 1
-	}
-	return 0
+var network = harness.Isolation{
+	Namespaces:    syscall.CLONE_NEWNET,
+	UserNamespace: true,
+	Setup:         func(string) error { return makeNetwork() },
 }
 
-// makeNetwork furnishes the namespace. With netlink, for the program ip may be
+// makeNetwork adds these ranges to the namespace. With netlink, for the program ip may be
 // missing.
 func makeNetwork() error {
 	lo, err := netlink.LinkByName("lo")

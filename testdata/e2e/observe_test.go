@@ -1,9 +1,9 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -12,6 +12,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // What a daemon says of itself: it serves that, with these flags, on a port that
@@ -33,18 +35,10 @@ func (d *daemon) serves() string {
 	return ""
 }
 
-var observer = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-
-// get asks a daemon for a path, and returns the status code and the body.
+// get requests a path of a daemon, and returns the status code and the body.
 func (d *daemon) get(path string) (int, string, error) {
 	d.t.Helper()
-	resp, err := observer.Get("http://" + d.serves() + path)
-	if err != nil {
-		return 0, "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	return resp.StatusCode, string(body), err
+	return harness.Get(context.Background(), d.serves(), path)
 }
 
 // answers checks the status code of a path.

@@ -43,8 +43,8 @@ func (e *env) once(remotes []*remote, args ...string) ran {
 	return ran{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// marked are the lines with a mark: + is well, ! will not be as hoped for, - must
-// be mended.
+// marked are the lines with a mark: + is right, ! will not be as hoped for, - must
+// be fixed.
 func (r ran) marked(mark string) (lines []string) {
 	for line := range strings.Lines(r.stdout) {
 		if strings.HasPrefix(line, mark+" ") {
@@ -70,7 +70,7 @@ func (e *env) checked(code int, got ran, want ...[]string) {
 	e.Helper()
 	bad := append(got.marked("-"), got.marked("!")...)
 	if got.code != code || len(bad) != len(want) || len(got.marked("+"))+len(bad) != strings.Count(got.stdout, "\n") {
-		e.Errorf("%v\nwant exit code %d, marks on all lines, and these that are not well: %q", got, code, want)
+		e.Errorf("%v\nwant exit code %d, marks on all lines, and these that have another mark: %q", got, code, want)
 		return
 	}
 wanted:
@@ -112,7 +112,7 @@ func TestCheck(t *testing.T) {
 	// What will not be as hoped for is no reason to stop.
 	r.export(strings.Repeat("x", 61))
 	r.export("headless", func(svc *corev1.Service) { svc.Spec.ClusterIP = corev1.ClusterIPNone })
-	e.stranger(r.mirror("theirs"))
+	e.foreignService(r.mirror("theirs"))
 	r.export("theirs")
 	e.makeNamespace(paris, e.id+"-other")
 	r.export("database", func(svc *corev1.Service) {
@@ -130,7 +130,7 @@ func TestCheck(t *testing.T) {
 	}
 	e.checked(0, e.once(all, "--check"), hoped...)
 
-	// What must be mended is, whatever else there is.
+	// What must be fixed is, whatever else there is.
 	r.keys = ",uid=11111111-2222-3333-4444-555555555555"
 	e.checked(1, e.once(all, "--check"), append(hoped, []string{"- ", remoteName, "uid=11111111-2222-3333-4444-555555555555 is expected"})...)
 	r.keys = ""
@@ -178,7 +178,7 @@ func TestCheck(t *testing.T) {
 	toLondon.cut()
 	e.writeKubeconfig(e.kubeconfig, "https://"+toLondon.address, toLondon.ca, e.tokenOf(e.kubeconfig))
 	if got := e.once(all, "--check"); got.code != 1 || len(got.marked("-")) != 1 || !strings.Contains(got.marked("-")[0], toLondon.address) || len(got.marked("+")) < 5 {
-		t.Errorf("%v\nwant the local cluster's trouble, and what else is well", got)
+		t.Errorf("%v\nwant the local cluster's trouble, and + on all else", got)
 	}
 	if writes := e.realWrites(since); len(writes) > 0 {
 		t.Errorf("--check wrote %v", writes)
@@ -239,7 +239,7 @@ func TestDryRun(t *testing.T) {
 	e.change(paris, "unlabelled", e.unlabel)
 	r.export("new")
 	r.export(strings.Repeat("x", 61))
-	e.stranger(r.mirror("theirs"))
+	e.foreignService(r.mirror("theirs"))
 	r.export("theirs")
 	before := e.identities()
 	got := dryRun()
@@ -290,7 +290,7 @@ func TestDryRun(t *testing.T) {
 		name := w.ObjectRef.Name
 		done = append(done, fmt.Sprintf("%s %s %s/%s in %s for remote %s", w.Verb, kind, e.id, name, london.config.Host, r.name))
 	}
-	// Looking whether a stranger's name is free is one try more, which fails.
+	// Looking whether a foreign object's name is free is one try more, which fails.
 	done = slices.DeleteFunc(done, func(line string) bool { return strings.Contains(line, r.mirror("theirs")) })
 	if slices.Sort(done); !slices.Equal(done, want) {
 		t.Errorf("the daemon wrote %q, and the dry run said %q", done, want)
@@ -351,7 +351,7 @@ func TestPrune(t *testing.T) {
 	e.soon("the mirrors", mirrored(gone, "203.0.113.1"), mirrored(kept, "203.0.113.2"))
 	d.stop()
 	// What only looks like the remote's.
-	e.stranger("theirs-" + gone.name)
+	e.foreignService("theirs-" + gone.name)
 	e.change(london, "theirs-"+gone.name, func(svc *corev1.Service) { svc.Labels["service-mirror.io/cluster"] = gone.name })
 	theirs := snapshot(e.service("theirs-" + gone.name))
 
@@ -411,7 +411,7 @@ func TestPrune(t *testing.T) {
 	})
 	e.must(mirrored(kept, "203.0.113.2")())
 	if now := snapshot(e.service("theirs-" + gone.name)); now != theirs {
-		t.Errorf("a stranger's Service was %s and is %s", theirs, now)
+		t.Errorf("the foreign Service was %s and is %s", theirs, now)
 	}
 	for _, w := range london.writes(t, e.id, since) {
 		if w.Verb != "delete" || !strings.HasSuffix(w.ObjectRef.Name, "-"+gone.name) || strings.HasPrefix(w.ObjectRef.Name, "theirs") {
@@ -422,7 +422,7 @@ func TestPrune(t *testing.T) {
 		t.Errorf("once more: %v", again)
 	}
 	d.stop()
-	// The flags name it again: it is mirrored anew.
+	// The flags name it again: it is mirrored again.
 	d = e.daemon(both, append(listening, "--endpoints-api", "endpointslices")...)
 	e.soon("slices", gone.slicesLead("bar0", to("http:8080", "203.0.113.1")...), kept.slicesLead("bar0", to("http:8080", "203.0.113.2")...),
 		d.measures(map[string]float64{gone.state("mirrored"): n, kept.state("mirrored"): n}))

@@ -11,8 +11,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// stranger makes a user's own Service in london, with a selector.
-func (e *env) stranger(name string) {
+// stranger is foreignService.
+func (e *env) stranger(name string) { e.foreignService(name) }
+
+// foreignService makes a user's own Service in london, with a selector.
+func (e *env) foreignService(name string) {
 	e.Helper()
 	_, err := london.CoreV1().Services(e.id).Create(e.ctx, &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app.kubernetes.io/managed-by": "helm"}},
@@ -33,7 +36,7 @@ func TestStrangerHasTheName(t *testing.T) {
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
 	name := r.mirror("bar")
-	e.stranger(name)
+	e.foreignService(name)
 	before := snapshot(e.service(name)) + snapshot(e.endpoints(name))
 	untouched := func() error {
 		if now := snapshot(e.service(name)) + snapshot(e.endpoints(name)); now != before {
@@ -65,7 +68,7 @@ func TestStrangerHasTheName(t *testing.T) {
 	e.soon("the mirror, once the name is free", r.mirrored("bar", "203.0.113.2"))
 }
 
-func TestStrangerTakesTheName(t *testing.T) {
+func TestForeignServiceTakesTheName(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
@@ -91,7 +94,7 @@ func TestStrangerTakesTheName(t *testing.T) {
 				return err
 			}
 			if addresses, _ := contents(endpoints); len(addresses) > 0 {
-				return fmt.Errorf("the user's Service leads to %v", addresses)
+				return fmt.Errorf("the user's Service routes to %v", addresses)
 			}
 			return nil
 		})
@@ -106,18 +109,25 @@ func TestStrangerTakesTheName(t *testing.T) {
 	e.soon("the mirror", r.mirrored("bar", "203.0.113.1"))
 }
 
-func TestStrangersLoneEndpoints(t *testing.T) {
-	e := newEnv(t)
-	r := e.remote(paris)
-	r.gateway("203.0.113.1")
-	name := r.mirror("bar")
-	theirs, err := london.CoreV1().Endpoints(e.id).Create(e.ctx, &corev1.Endpoints{
+// loneEndpoints makes a user's own Endpoints in london, without a Service.
+func (e *env) loneEndpoints(name string) *corev1.Endpoints {
+	e.Helper()
+	endpoints, err := london.CoreV1().Endpoints(e.id).Create(e.ctx, &corev1.Endpoints{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Subsets: []corev1.EndpointSubset{{
 			Addresses: []corev1.EndpointAddress{{IP: "192.0.2.1"}}, Ports: []corev1.EndpointPort{{Port: 1}},
 		}},
 	}, metav1.CreateOptions{})
 	e.must(err)
+	return endpoints
+}
+
+func TestForeignLoneEndpoints(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	r.gateway("203.0.113.1")
+	name := r.mirror("bar")
+	theirs := e.loneEndpoints(name)
 	d := e.daemon([]*remote{r})
 	r.export("bar")
 	e.logs(d, "Conflict", name)

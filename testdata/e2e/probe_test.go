@@ -229,7 +229,7 @@ func TestGatewayDead(t *testing.T) {
 	}
 }
 
-// mirroredNowhere checks that a mirror stands and has no ready address.
+// mirroredNowhere checks that a mirror exists and has no ready address.
 func (r *remote) mirroredNowhere(name string) func() error {
 	return func() error {
 		svc, err := r.env.local.CoreV1().Services(r.env.id).Get(r.env.ctx, r.mirror(name), metav1.GetOptions{})
@@ -241,7 +241,7 @@ func (r *remote) mirroredNowhere(name string) func() error {
 			return err
 		}
 		if addresses, _ := contents(endpoints); len(addresses) > 0 {
-			return fmt.Errorf("%s leads to %v", svc.Name, addresses)
+			return fmt.Errorf("%s routes to %v", svc.Name, addresses)
 		}
 		return nil
 	}

@@ -144,7 +144,7 @@ func TestDeletesMissedWhileDown(t *testing.T) {
 		e.soon("the mirrors", r.mirrored(fmt.Sprintf("bar%d", i), "203.0.113.1"))
 	}
 	d.kill()
-	e.stranger(r.mirror("theirs"))
+	e.foreignService(r.mirror("theirs"))
 	theirs := snapshot(e.service(r.mirror("theirs")))
 	for i := range 5 {
 		e.remove(paris, fmt.Sprintf("bar%d", i))
@@ -158,7 +158,7 @@ func TestDeletesMissedWhileDown(t *testing.T) {
 		e.must(r.mirrored(fmt.Sprintf("bar%d", i), "203.0.113.1")())
 	}
 	if now := snapshot(e.service(r.mirror("theirs"))); now != theirs {
-		t.Errorf("a stranger's Service was %s and is %s", theirs, now)
+		t.Errorf("the foreign Service was %s and is %s", theirs, now)
 	}
 }
 

@@ -84,12 +84,7 @@ func (r *remote) postgres(name string, annotation ...string) {
 
 func (r *remote) annotate(name, annotation string) {
 	r.env.Helper()
-	r.env.change(r.cluster, name, func(svc *corev1.Service) {
-		delete(svc.Annotations, portsAnnotation)
-		if annotation != "" {
-			metav1.SetMetaDataAnnotation(&svc.ObjectMeta, portsAnnotation, annotation)
-		}
-	})
+	r.annotateWith(name, portsAnnotation, annotation)
 }
 
 func TestReservedPorts(t *testing.T) {
@@ -187,12 +182,12 @@ func TestReservedPortMistakes(t *testing.T) {
 	e.soon("no addresses", r.leads("proxied"), r.leads("badkey"), r.leads("absent"))
 	over := func() int { return d.logged(configMap, "well again") }
 	if over() != 0 {
-		t.Error("it is called well while it is not")
+		t.Error("it is called healthy while it is not")
 	}
 	r.reserve("tcp", map[string]string{
 		"15432": r.entry("postgres", "5432"), "15433": r.entry("proxied", "5432"), "15434": r.entry("badkey", "5432"), "15499": r.entry("absent", "5432"),
 	})
-	e.soon("mended", r.leads("proxied", to("pg:15433", reservedGateway)...), r.leads("badkey", to("pg:15434", reservedGateway)...))
+	e.soon("fixed", r.leads("proxied", to("pg:15433", reservedGateway)...), r.leads("badkey", to("pg:15434", reservedGateway)...))
 	e.soon("said to be", func() error {
 		if n := over(); n != 1 {
 			return fmt.Errorf("%d times", n)

@@ -270,8 +270,8 @@ func TestEndpointSlicesOfBothFamilies(t *testing.T) {
 	e.soon("nothing of it", r.slicesGone("bar"))
 }
 
-// strangersSlice is a user's own, of a name that a mirror's has.
-func (e *env) strangersSlice(name, service string) *discoveryv1.EndpointSlice {
+// foreignSlice is a user's own, of a name that a mirror's has.
+func (e *env) foreignSlice(name, service string) *discoveryv1.EndpointSlice {
 	e.Helper()
 	port, portName, protocol := int32(1), "http", corev1.ProtocolTCP
 	slice, err := e.local.DiscoveryV1().EndpointSlices(e.id).Create(e.ctx, &discoveryv1.EndpointSlice{
@@ -295,7 +295,7 @@ func (e *env) untouchedSlice(theirs *discoveryv1.EndpointSlice) func() error {
 	}
 }
 
-// noService checks that no mirror Service stands.
+// noService checks that no mirror Service exists.
 func (r *remote) noService(name string) func() error {
 	return func() error {
 		if _, err := r.env.local.CoreV1().Services(r.env.id).Get(r.env.ctx, r.mirror(name), metav1.GetOptions{}); !apierrors.IsNotFound(err) {
@@ -305,12 +305,12 @@ func (r *remote) noService(name string) func() error {
 	}
 }
 
-func TestStrangersSlice(t *testing.T) {
+func TestForeignSlice(t *testing.T) {
 	e := newSlicesEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
 	for _, service := range []string{"mine", r.mirror("bar")} { // another Service's, or the mirror's own
-		theirs := e.strangersSlice(r.mirror("bar")+"-ipv4", service)
+		theirs := e.foreignSlice(r.mirror("bar")+"-ipv4", service)
 		r.export("bar")
 		d := e.daemon([]*remote{r}, useSlices)
 		e.logs(d, "Conflict", "an EndpointSlice", r.mirror("bar"))
@@ -334,14 +334,14 @@ func TestStrangersSlice(t *testing.T) {
 	}
 }
 
-func TestStrangersSliceUnderAMirror(t *testing.T) {
+func TestForeignSliceUnderAMirror(t *testing.T) {
 	e := newSlicesEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
 	r.export("bar")
 	d := e.daemon([]*remote{r})
 	e.soon("the mirror", r.mirrored("bar", "203.0.113.1"))
-	theirs := e.strangersSlice(r.mirror("bar")+"-ipv4", "mine")
+	theirs := e.foreignSlice(r.mirror("bar")+"-ipv4", "mine")
 	d.stop()
 	d = e.daemon([]*remote{r}, useSlices)
 	e.logs(d, "Conflict", "an EndpointSlice", r.mirror("bar"))
@@ -368,18 +368,12 @@ func TestStrangersSliceUnderAMirror(t *testing.T) {
 	e.must(e.untouchedSlice(slice)())
 }
 
-func TestStrangersLoneEndpointsWithSlices(t *testing.T) {
+func TestForeignLoneEndpointsWithSlices(t *testing.T) {
 	e := newSlicesEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
 	name := r.mirror("bar")
-	theirs, err := london.CoreV1().Endpoints(e.id).Create(e.ctx, &corev1.Endpoints{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Subsets: []corev1.EndpointSubset{{
-			Addresses: []corev1.EndpointAddress{{IP: "192.0.2.1"}}, Ports: []corev1.EndpointPort{{Port: 1}},
-		}},
-	}, metav1.CreateOptions{})
-	e.must(err)
+	theirs := e.loneEndpoints(name)
 	d := e.daemon([]*remote{r}, useSlices)
 	since := london.mark(t)
 	r.export("bar")

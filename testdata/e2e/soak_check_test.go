@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// contentsOf is what stands in a namespace of London, by name; slices by that of
+// contentsOf is what exists in a namespace of London, by name; slices by that of
 // their Service.
 type contentsOf struct {
 	services  map[string]*corev1.Service
@@ -18,11 +18,11 @@ type contentsOf struct {
 	slices    map[string][]*discoveryv1.EndpointSlice
 }
 
-// see reads what stands where London's namespaces stand.
+// see reads what exists where London's namespaces do.
 func (w *walk) see() error {
 	w.seen = map[string]contentsOf{}
 	for _, short := range w.namespaces {
-		if !w.standing[short] {
+		if !w.existing[short] {
 			continue
 		}
 		all := contentsOf{map[string]*corev1.Service{}, map[string]*corev1.Endpoints{}, map[string][]*discoveryv1.EndpointSlice{}}
@@ -53,7 +53,7 @@ func (w *walk) see() error {
 	return nil
 }
 
-// mirrorOf is the name in London, and what stands under it; nil: nothing.
+// mirrorOf is the name in London, and what exists under it; nil: nothing.
 func (w *walk) mirrorOf(e *entry) (string, *corev1.Service, *corev1.Endpoints) {
 	name := w.far[e.remote.short].mirror(e.name)
 	return name, w.seen[e.namespace].services[name], w.seen[e.namespace].endpoints[name]
@@ -64,8 +64,8 @@ func (w *walk) look() {
 	w.Helper()
 	err := w.see()
 	for _, e := range w.entries() {
-		if err == nil && w.standing[e.namespace] {
-			err = w.holds(e)
+		if err == nil && w.existing[e.namespace] {
+			err = w.check(e)
 		}
 	}
 	if err != nil {
@@ -73,14 +73,14 @@ func (w *walk) look() {
 	}
 }
 
-// holds checks that a mirror which must stand does, and where it leads to, and that
-// strangers' objects are as they were.
-func (w *walk) holds(e *entry) error {
+// check checks that a mirror which must exist does, where it routes to, and that
+// foreign objects are as they were.
+func (w *walk) check(e *entry) error {
 	name, svc, endpoints := w.mirrorOf(e)
-	if e.stands() && (svc == nil || string(svc.UID) != e.uid) {
+	if e.exists() && (svc == nil || string(svc.UID) != e.uid) {
 		return fmt.Errorf("%s had UID %s, and now it is %s", name, e.uid, describeService(svc))
 	}
-	if e.leadsOn() {
+	if e.routesOn() {
 		if endpoints == nil {
 			return fmt.Errorf("the Endpoints of %s are gone", name)
 		}
@@ -178,11 +178,11 @@ func (w *walk) right() error {
 	}
 	expected := map[string]map[string]bool{}
 	for _, e := range w.entries() {
-		if !w.standing[e.namespace] {
+		if !w.existing[e.namespace] {
 			continue
 		}
 		name, svc, endpoints := w.mirrorOf(e)
-		if err := w.holds(e); err != nil {
+		if err := w.check(e); err != nil {
 			return err
 		}
 		if err := w.rightEntry(e, name, svc, endpoints); err != nil {
@@ -191,7 +191,7 @@ func (w *walk) right() error {
 		if expected[e.namespace] == nil {
 			expected[e.namespace] = map[string]bool{}
 		}
-		expected[e.namespace][name] = w.mirrored(e) || e.stranger != nobody
+		expected[e.namespace][name] = w.mirrored(e) || e.foreign != nobody
 	}
 	for _, short := range w.namespaces {
 		for name := range w.seen[short].services {
@@ -214,18 +214,18 @@ func (w *walk) right() error {
 }
 
 func (w *walk) rightEntry(e *entry, name string, svc *corev1.Service, endpoints *corev1.Endpoints) error {
-	if e.stranger == withSelector {
+	if e.foreign == withSelector {
 		if endpoints == nil || ours(endpoints.Labels) || len(fromEndpoints(endpoints)) > 0 {
 			return fmt.Errorf("a user's Service %s leads to %s", name, snapshot(endpoints))
 		}
 	}
-	if e.stranger == loneEndpoints && svc != nil {
-		return fmt.Errorf("Service %s stands over a user's Endpoints", name)
+	if e.foreign == loneEndpoints && svc != nil {
+		return fmt.Errorf("Service %s was created over a user's Endpoints", name)
 	}
 	if !w.mirrored(e) {
 		return nil // what is too much, the caller sees
 	}
-	if err := w.rightService(e, name, svc); err != nil || e.stranger == underTheMirror {
+	if err := w.rightService(e, name, svc); err != nil || e.foreign == underTheMirror {
 		return err
 	}
 	if endpoints == nil || !w.owned(e, endpoints.Labels) {
@@ -278,7 +278,7 @@ func (w *walk) remembered() error {
 			continue
 		}
 		name, svc, endpoints := w.mirrorOf(e)
-		if e.stands() && string(svc.UID) != e.uid {
+		if e.exists() && string(svc.UID) != e.uid {
 			return fmt.Errorf("the UID of %s was %s and is %s", name, e.uid, svc.UID)
 		}
 		if e.keepsAddress() && svc.Spec.ClusterIP != e.clusterIP {

@@ -28,14 +28,14 @@ func TestWalkIsDecidedByItsSeed(t *testing.T) {
 				steps = append(steps, w.choose().text)
 				for _, e := range w.entries() {
 					for what, yes := range map[string]bool{
-						"a mirror stands though it is no longer exported":   e.stands() && e.hidden.interrupted,
-						"a mirror leads where it led though that changed":   e.stands() && !e.since.changed && e.hidden.changed,
-						"a mirror stands while its remote is in trouble":    e.stands() && e.remote.fault != fault{},
-						"a deleted mirror comes back with its ClusterIP":    e.deleted && e.keepsAddress() && w.mirrored(e),
-						"a stranger has the name of an exported Service":    e.stranger != nobody && e.mirrorable(),
-						"a stranger has the name of a Service not exported": e.stranger != nobody && !e.exported,
-						"an exported Service has no TCP port":               e.exported && !e.mirrorable(),
-						"a mirror has some of its ports served":             len(e.leads()) > 0 && len(e.leads()) < len(e.ports)*len(e.remote.usable()),
+						"a mirror exists though it is no longer exported":         e.exists() && e.hidden.interrupted,
+						"a mirror routes where it did though that changed":        e.exists() && !e.since.changed && e.hidden.changed,
+						"a mirror exists while its remote is in trouble":          e.exists() && e.remote.fault != fault{},
+						"a deleted mirror comes back with its ClusterIP":          e.deleted && e.keepsAddress() && w.mirrored(e),
+						"a foreign object has the name of an exported Service":    e.foreign != nobody && e.mirrorable(),
+						"a foreign object has the name of a Service not exported": e.foreign != nobody && !e.exported,
+						"an exported Service has no TCP port":                     e.exported && !e.mirrorable(),
+						"a mirror has some of its ports served":                   len(e.leads()) > 0 && len(e.leads()) < len(e.ports)*len(e.remote.usable()),
 					} {
 						if yes {
 							met[what]++
@@ -67,14 +67,14 @@ func TestWalkIsDecidedByItsSeed(t *testing.T) {
 		}
 	}
 	for _, what := range []string{
-		"is exported", "is made, exported", "not exported any more", "is deleted and made again", "has ports", "team=red",
+		"is exported", "is made, exported", "not exported any more", "is deleted and recreated", "has ports", "team=red",
 		"has other addresses", "has other ports", "gateway of paris is deleted", "gateway of berlin is made",
-		"namespace one is deleted", "namespace two is made again",
+		"namespace one is deleted", "namespace two is recreated",
 		"makes " + string(withSelector), "makes " + string(withEndpoints), "makes " + string(loneEndpoints), "makes " + string(underTheMirror),
 		"deletes " + string(withSelector), "deletes " + string(withEndpoints), "deletes " + string(loneEndpoints), "deletes " + string(underTheMirror),
 		"Service is deleted by hand", "Endpoints are deleted by hand", "Endpoints are edited by hand",
 		"by hand: port", "by hand: selector", "by hand: type", "by hand: label", "by hand: own label",
-		"daemon is killed", "daemon is stopped", "daemon is started", "time passes", "berlin is well",
+		"daemon is killed", "daemon is stopped", "daemon is started", "time passes", "berlin is healthy",
 	} {
 		if !strings.Contains(all, what) {
 			t.Errorf("never: %s", what)

@@ -89,7 +89,7 @@ func (w *walk) setAddresses(r *remote, now *modelRemote) error {
 	return err
 }
 
-// deleteLondonNamespace deletes strangers' objects, too.
+// deleteLondonNamespace deletes foreign objects, too.
 func (w *walk) deleteLondonNamespace(name string) error {
 	for _, e := range w.entries() {
 		if e.namespace == name {
@@ -122,16 +122,16 @@ func (w *walk) londonStep(e *entry, what string, act func(namespace, name string
 	}
 }
 
-// strangersService has a user make a Service of their own under a mirror's name,
+// makeForeignService has a user make a Service of their own under a mirror's name,
 // in place of what is there.
-func (w *walk) strangersService() *step {
+func (w *walk) makeForeignService() *step {
 	e, ok := pick(w, w.entries(), w.usable)
 	if !ok {
 		return nil
 	}
 	e.since.interrupted, e.edited, e.wanted = true, true, true
-	e.stranger = any1(w, withSelector, withEndpoints)
-	kind := e.stranger
+	e.foreign = any1(w, withSelector, withEndpoints)
+	kind := e.foreign
 	return w.londonStep(e, "a user makes "+string(kind), func(namespace, name string) error {
 		theirs := &corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{"app.kubernetes.io/managed-by": "helm"}},
@@ -176,28 +176,28 @@ func (w *walk) putEndpoints(e *entry, namespace, name string) error {
 	})
 }
 
-func (w *walk) strangersEndpoints() *step {
+func (w *walk) makeForeignEndpoints() *step {
 	e, ok := pick(w, w.entries(), func(e *entry) bool { return w.free(e) || w.secure(e) })
 	if !ok {
 		return nil
 	}
 	if w.secure(e) {
-		e.stranger, e.edited = underTheMirror, true
+		e.foreign, e.edited = underTheMirror, true
 	} else {
-		e.stranger = loneEndpoints
+		e.foreign = loneEndpoints
 	}
-	s := w.londonStep(e, "a user makes "+string(e.stranger), func(namespace, name string) error { return w.putEndpoints(e, namespace, name) })
+	s := w.londonStep(e, "a user makes "+string(e.foreign), func(namespace, name string) error { return w.putEndpoints(e, namespace, name) })
 	s.touches = append(s.touches, "far/"+e.String()) // not while it is exported, or no longer
 	return s
 }
 
-func (w *walk) strangerGoes() *step {
-	e, ok := pick(w, w.entries(), func(e *entry) bool { return e.stranger != nobody })
+func (w *walk) removeForeign() *step {
+	e, ok := pick(w, w.entries(), func(e *entry) bool { return e.foreign != nobody })
 	if !ok {
 		return nil
 	}
-	kind := e.stranger
-	e.stranger, e.edited = nobody, true
+	kind := e.foreign
+	e.foreign, e.edited = nobody, true
 	// Nothing tells of Endpoints that are not ours: most of the time something else
 	// happens, too, so that a rest need not wait.
 	hint := (kind == loneEndpoints || kind == underTheMirror) && e.exported && w.rnd.IntN(5) > 0
@@ -341,14 +341,8 @@ func (w *walk) endDaemon(end func(*daemon)) error {
 		return fmt.Errorf("the race detector found something")
 	}
 	if w.ended = append(w.ended, w.d); len(w.ended) > 2 {
-		w.ended[0].log.forget()
+		w.ended[0].log.Reset()
 		w.ended = w.ended[1:]
 	}
 	return nil
-}
-
-func (b *lockedBuffer) forget() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.buf.Reset()
 }

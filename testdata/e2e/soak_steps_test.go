@@ -26,9 +26,9 @@ var kinds = []struct {
 	{6, (*walk).makeGateway},
 	{1, (*walk).removeNamespace},
 	{8, (*walk).makeNamespaceAgain},
-	{4, (*walk).strangersService},
-	{1, (*walk).strangersEndpoints},
-	{3, (*walk).strangerGoes},
+	{4, (*walk).makeForeignService},
+	{1, (*walk).makeForeignEndpoints},
+	{3, (*walk).removeForeign},
 	{6, (*walk).deleteMirrorService},
 	{4, (*walk).deleteMirrorEndpoints},
 	{8, (*walk).editMirrorService},
@@ -91,7 +91,7 @@ func (w *walk) export() *step {
 
 // removable: no user has their own Endpoints under the mirror, which Kubernetes
 // deletes with its Service.
-func removable(e *entry) bool { return e.exported && e.stranger != underTheMirror }
+func removable(e *entry) bool { return e.exported && e.foreign != underTheMirror }
 
 func (w *walk) unexport() *step {
 	e, ok := pick(w, w.entries(), removable)
@@ -120,7 +120,7 @@ func (w *walk) recreate() *step {
 	}
 	e.change(true, func() { e.ports, e.team = w.randomPorts(), "" })
 	svc := w.far[e.remote.short].asService(e)
-	return w.exportedStep(e, fmt.Sprintf("is deleted and made again with ports %v", e.ports), func(r *remote) error {
+	return w.exportedStep(e, fmt.Sprintf("is deleted and recreated with ports %v", e.ports), func(r *remote) error {
 		if err := w.delete(r.cluster, w.long(e.namespace), e.name); err != nil {
 			return err
 		}
@@ -178,7 +178,7 @@ func (w *walk) changePorts() *step {
 		ports = slices.Delete(ports, i, i+1)
 	}
 	changed := &entry{exported: true, ports: ports}
-	if !allowed(ports) || e.stranger == underTheMirror && !changed.mirrorable() {
+	if !allowed(ports) || e.foreign == underTheMirror && !changed.mirrorable() {
 		return nil
 	}
 	e.change(false, func() { e.ports = ports })
@@ -254,7 +254,7 @@ func (w *walk) makeGateway() *step {
 }
 
 func (w *walk) removeNamespace() *step {
-	name, ok := pick(w, w.namespaces, func(name string) bool { return w.standing[name] })
+	name, ok := pick(w, w.namespaces, func(name string) bool { return w.existing[name] })
 	if !ok {
 		return nil
 	}
@@ -263,12 +263,12 @@ func (w *walk) removeNamespace() *step {
 }
 
 func (w *walk) makeNamespaceAgain() *step {
-	name, ok := pick(w, w.namespaces, func(name string) bool { return !w.standing[name] })
+	name, ok := pick(w, w.namespaces, func(name string) bool { return !w.existing[name] })
 	if !ok {
 		return nil
 	}
-	w.standing[name] = true
-	return &step{text: "namespace " + name + " is made again", touches: []string{"london/" + name}, act: func() error { return w.createLondonNamespace(name) }}
+	w.existing[name] = true
+	return &step{text: "namespace " + name + " is recreated", touches: []string{"london/" + name}, act: func() error { return w.createLondonNamespace(name) }}
 }
 
 // trouble puts a remote into a fault that it is not in.
@@ -293,7 +293,7 @@ func (w *walk) faultStep(r *modelRemote, f fault) *step {
 	r.setFault(f)
 	what := f.name
 	if what == "" {
-		what = "is well"
+		what = "is healthy"
 	}
 	far := w.far[r.short]
 	return &step{text: r.short + " " + what, touches: []string{"trouble/" + r.short}, act: func() error {
@@ -342,7 +342,7 @@ func (w *walk) restartInTrouble() *step {
 	}}
 }
 
-// heal is what leads to rest.
+// heal is what brings rest.
 func (w *walk) heal() (all []*step) {
 	for _, r := range w.remotes {
 		if (r.fault != fault{}) {

@@ -17,12 +17,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// restWithin is how long London may take to be right once all is well again: a
+// restWithin is how long London may take to be right once all is healthy again: a
 // watch that was told 410 makes its Reflector back off for up to a minute.
 const restWithin = 90 * time.Second
 
 // TestRandomWalk changes whatever can change, in the remotes, between them and in
-// London, and has all be well from time to time: then London must be as the model
+// London, and has all be healthy from time to time: then London must be as the model
 // says. The seed decides the steps, and time does not: SOAK_SEED=… SOAK_STEPS=…
 // takes the same ones again. What the steps meet depends on the machine.
 func TestRandomWalk(t *testing.T) {
@@ -71,7 +71,7 @@ type walk struct {
 	asked   int       // requests of the daemon in London, so far
 	wrote   int
 	beacons int32                 // how often they were lit
-	seen    map[string]contentsOf // what stands in each namespace, when it was last looked at
+	seen    map[string]contentsOf // what exists in each namespace, when it was last looked at
 }
 
 // step is something that happens. The model has changed when one is made.

@@ -77,7 +77,7 @@ func (w *sliceWatch) see(event watch.Event) {
 	}
 }
 
-// judge looks at what a Service's slices together lead to. w.mu is held, or the
+// judge looks at what a Service's slices together route to. w.mu is held, or the
 // watch has not begun.
 func (w *sliceWatch) judge(service, after string) {
 	var ready []string

@@ -29,10 +29,10 @@ func (s *scene) mtls() {
 	if err == nil || got.Backend != "" || !strings.Contains(err.Error(), "certificate required") && !strings.Contains(err.Error(), "status 400") {
 		s.Errorf("without a certificate: %+v, %v", got, err)
 	}
-	stranger, err := newAuthority(filepath.Join(s.world.dir, "stranger"))
+	other, err := newAuthority(filepath.Join(s.world.dir, "other"))
 	s.must(err)
-	s.must(stranger.issue("foo"))
-	got, err = s.world.call(append(root, "--cert", stranger.file("foo"), "--key", stranger.keyFile("foo"), url)...)
+	s.must(other.issue("foo"))
+	got, err = s.world.call(append(root, "--cert", other.file("foo"), "--key", other.keyFile("foo"), url)...)
 	if err == nil || got.Backend != "" || !strings.Contains(err.Error(), "tls: ") && !strings.Contains(err.Error(), "status 400") {
 		s.Errorf("with a certificate of another root: %+v, %v", got, err)
 	}
@@ -72,7 +72,7 @@ func (s *scene) dns() {
 // ingress has the API server check what ships for other ingress controllers.
 func (s *scene) ingress() {
 	for _, kind := range []string{"ingress", "traefik", "ambassador", "gloo"} {
-		s.must(run(s.world.binary("cluster"), "kubectl", "--kubeconfig", s.world.paris.kubeconfig(),
-			"apply", "--dry-run=server", "-k", filepath.Join("../../deploy/gateways", kind)))
+		_, err := s.world.paris.Kubectl(s.Context(), "apply", "--dry-run=server", "-k", filepath.Join("../../deploy/gateways", kind))
+		s.must(err)
 	}
 }

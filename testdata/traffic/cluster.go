@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,10 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // soon is how long anything may take to come about.
@@ -28,7 +25,7 @@ const soon = 60 * time.Second
 
 var background = context.Background()
 
-// place says where a cluster is: its node, and the addresses that lead to it
+// place says where a cluster is: its node, and the addresses that are routed to it
 // from outside. Without addresses in IPv6 the cluster is of IPv4 alone.
 type place struct {
 	name, node, loadBalancers string
@@ -60,19 +57,16 @@ var parisAddresses = []string{parisAddress, parisAddress6}
 
 // cluster is one cluster with one node.
 type cluster struct {
-	kubernetes.Interface
+	*harness.Cluster
 	place
-	world  *world
-	node   *namespace
-	config *rest.Config
-	server *process
-	proxy  *process
-	dns    *process
-	used   byte // the last part of the last pod's address
+	world *world
+	node  *namespace
+	proxy *process
+	dns   *process
+	used  byte // the last part of the last pod's address
 }
 
 func (c *cluster) path(name string) string { return filepath.Join(c.world.dir, c.name, name) }
-func (c *cluster) kubeconfig() string      { return c.path("kubeconfig") }
 
 // newCluster makes the node and starts the control plane on it, kube-proxy and CoreDNS.
 func newCluster(w *world, at place) (*cluster, error) {
@@ -97,14 +91,6 @@ func newCluster(w *world, at place) (*cluster, error) {
 	if err := c.startServer(); err != nil {
 		return nil, err
 	}
-	if c.config, err = clientcmd.BuildConfigFromFlags("", c.kubeconfig()); err != nil {
-		return nil, err
-	}
-	c.config.QPS = -1
-	c.config.WarningHandler = rest.NoWarnings{}
-	if c.Interface, err = kubernetes.NewForConfig(c.config); err != nil {
-		return nil, err
-	}
 	if err := c.addNode(); err != nil {
 		return nil, err
 	}
@@ -119,7 +105,7 @@ func (c *cluster) startProxy() (err error) {
 	if c.proxy != nil {
 		c.proxy.stop(syscall.SIGTERM)
 	}
-	c.proxy, err = c.node.start("kube-proxy", c.world.binary("cluster"), "kube-proxy", "--kubeconfig", c.kubeconfig(), "--proxy-mode", "nftables",
+	c.proxy, err = c.node.start("kube-proxy", harness.Program("cluster"), "kube-proxy", "--kubeconfig", c.Kubeconfig, "--proxy-mode", "nftables",
 		"--conntrack-max-per-core", "0", "--hostname-override", c.name, "--cluster-cidr", c.ranges(podRange, podRange6),
 		"--healthz-bind-address", "127.0.0.1:10256", "--metrics-bind-address", "127.0.0.1:10249")
 	return err
@@ -135,28 +121,23 @@ func (c *cluster) ranges(v4, v6 string) string {
 
 // startServer starts the control plane, or starts it again.
 func (c *cluster) startServer() error {
-	// Process namespaces end with their first process, which is this one.
-	server, err := c.node.start("cluster", c.world.binary("cluster"), "--name", c.name, "--dir", filepath.Join(c.world.dir, c.name),
-		"--bind-address", c.place.node, "--port", "6443", "--service-cluster-ip-range", c.ranges(serviceCIDR, serviceCIDR6), "--outlive-parent")
+	log, err := c.node.openLog("cluster")
 	if err != nil {
 		return err
 	}
-	before, _ := os.ReadFile(server.log)
-	c.server = server
-	return eventually("the control plane of "+c.name, func() error {
-		if err := server.alive(); err != nil {
-			return err
-		}
-		now, err := os.ReadFile(server.log)
-		if err == nil && !strings.Contains(string(now[min(len(before), len(now)):]), c.name+": ready in") {
-			err = errors.New("not ready")
-		}
-		return err
+	defer log.Close()
+	started, err := harness.StartCluster(harness.ClusterOptions{
+		Name: c.name, Dir: c.path(""), Command: c.node.command, Progress: log,
+		// Process namespaces end with their first process, which is this one.
+		Args: []string{"--bind-address", c.place.node, "--port", "6443", "--service-cluster-ip-range", c.ranges(serviceCIDR, serviceCIDR6), "--outlive-parent"},
 	})
+	if err != nil {
+		text, _ := os.ReadFile(log.Name())
+		return fmt.Errorf("%w\n%s", err, tail(string(text), 30))
+	}
+	c.Cluster = started
+	return nil
 }
-
-// stopServer takes the control plane away, and only that.
-func (c *cluster) stopServer() { c.server.stop(syscall.SIGTERM) }
 
 func (c *cluster) addNode() error {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: c.name}, Spec: corev1.NodeSpec{PodCIDR: podRange}}
@@ -186,13 +167,13 @@ func (c *cluster) startDNS(more string) error {
 	}
 	cache 30
 }
-`, more, c.kubeconfig())); err != nil {
+`, more, c.Kubeconfig)); err != nil {
 		return err
 	}
 	if c.dns != nil {
 		c.dns.stop(syscall.SIGKILL)
 		var err error
-		c.dns, err = (&namespace{name: c.name + "-coredns", dir: c.world.dir}).start("coredns", c.world.binary("coredns"), "-conf", corefile)
+		c.dns, err = (&namespace{name: c.name + "-coredns", dir: c.world.dir}).start("coredns", harness.Program("coredns"), "-conf", corefile)
 		return err
 	}
 	if err := c.service("kube-system", "kube-dns", false, func(svc *corev1.Service) {
@@ -206,7 +187,7 @@ func (c *cluster) startDNS(more string) error {
 	if err != nil {
 		return err
 	}
-	if c.dns, err = pod.start("coredns", c.world.binary("coredns"), "-conf", corefile); err != nil {
+	if c.dns, err = pod.start("coredns", harness.Program("coredns"), "-conf", corefile); err != nil {
 		return err
 	}
 	return c.ready("kube-system", "coredns")
@@ -302,43 +283,18 @@ func (c *cluster) patch(space, name string, change map[string]any, subresources 
 
 // account writes a kubeconfig for a ServiceAccount of the cluster that may do this and nothing else.
 func (c *cluster) account(path string, rules []rbacv1.PolicyRule) error {
-	name := metav1.ObjectMeta{Namespace: "default", Name: "service-mirror"}
-	_, err := c.CoreV1().ServiceAccounts("default").Create(background, &corev1.ServiceAccount{ObjectMeta: name}, metav1.CreateOptions{})
+	account := harness.Account{Namespace: "default", Name: "service-mirror"}
+	if err := c.CreateAccount(background, account); err != nil {
+		return err
+	}
+	if err := c.Allow(background, account, rules); err != nil {
+		return err
+	}
+	token, err := c.CreateSecretToken(background, account, account.Name)
 	if err != nil {
 		return err
 	}
-	if _, err := c.RbacV1().ClusterRoles().Create(background, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name.Name}, Rules: rules}, metav1.CreateOptions{}); err != nil {
-		return err
-	}
-	if _, err := c.RbacV1().ClusterRoleBindings().Create(background, &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: name.Name},
-		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "default", Name: name.Name}},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name.Name},
-	}, metav1.CreateOptions{}); err != nil {
-		return err
-	}
-	secret := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: name.Name, Annotations: map[string]string{corev1.ServiceAccountNameKey: name.Name}},
-		Type:       corev1.SecretTypeServiceAccountToken,
-	}
-	if _, err := c.CoreV1().Secrets("default").Create(background, secret, metav1.CreateOptions{}); err != nil {
-		return err
-	}
-	if err := eventually("a token", func() (err error) {
-		secret, err = c.CoreV1().Secrets("default").Get(background, name.Name, metav1.GetOptions{})
-		if err == nil && len(secret.Data[corev1.ServiceAccountTokenKey]) == 0 {
-			err = errors.New("no token")
-		}
-		return err
-	}); err != nil {
-		return err
-	}
-	return clientcmd.WriteToFile(clientcmdapi.Config{
-		Clusters:       map[string]*clientcmdapi.Cluster{"c": {Server: c.config.Host, CertificateAuthorityData: c.config.CAData}},
-		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": {Token: string(secret.Data[corev1.ServiceAccountTokenKey])}},
-		Contexts:       map[string]*clientcmdapi.Context{"c": {Cluster: "c", AuthInfo: "u"}},
-		CurrentContext: "c",
-	}, path)
+	return c.WriteKubeconfig(path, token)
 }
 
 // rules are those of the node's kube-proxy, with the few of its own.
@@ -396,15 +352,5 @@ func (c *cluster) gone(name string) error {
 
 // eventually waits until a check passes.
 func eventually(what string, check func() error) error {
-	deadline := time.Now().Add(soon)
-	for {
-		err := check()
-		if err == nil {
-			return nil
-		}
-		if errors.Is(err, errEnded) || time.Now().After(deadline) {
-			return fmt.Errorf("not within %v: %s: %w", soon, what, err)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	return harness.Eventually(soon, what, check)
 }

@@ -3,22 +3,21 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 )
 
 // demo shows one request on its way from London to Paris.
-func demo() int {
-	if err := show(); err != nil {
+func demo(dir string) int {
+	if err := show(dir); err != nil {
 		fmt.Fprintln(os.Stderr, "traffic:", err)
 		return 1
 	}
 	return 0
 }
 
-func show() error {
+func show(dir string) error {
 	fmt.Println("    (London and Paris with a node each, in network namespaces: about half a minute)")
-	w, err := newWorld("paris")
+	w, err := newWorld(dir, "paris")
 	if err != nil {
 		return err
 	}
@@ -40,7 +39,7 @@ func show() error {
 	fmt.Println("\nfoo, a pod in London, calls bar, a Service in Paris:")
 	command := []string{"curl", "-4sS", "http://" + name + "/"}
 	fmt.Println("foo$ " + strings.Join(command, " "))
-	out, err := w.foo.command(command...).CombinedOutput()
+	out, err := w.foo.command(command[0], command[1:]...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
@@ -48,9 +47,8 @@ func show() error {
 
 	fmt.Println("\nThe hops that it took:")
 	kubectl := func(c *cluster, args ...string) string {
-		args = append([]string{"kubectl", "--kubeconfig", c.kubeconfig()}, args...)
-		out, _ := exec.Command(w.binary("cluster"), args...).Output()
-		return strings.TrimSpace(string(out))
+		out, _ := c.Kubectl(background, args...)
+		return strings.TrimSpace(out)
 	}
 	clusterIP := kubectl(w.london, "get", "service", "bar-paris", "-o", "jsonpath={.spec.clusterIP}")
 	endpoints := kubectl(w.london, "get", "endpointslices", "-l", "kubernetes.io/service-name=bar-paris",

@@ -13,6 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // gatewayPod is a gateway that runs: what deploy/gateways says, in a pod.
@@ -55,7 +57,7 @@ func (c *cluster) installGateway(kind string, addresses []string, edits ...edit)
 			return nil, err
 		}
 	}
-	if err := run(c.world.binary("cluster"), "kubectl", "--kubeconfig", c.kubeconfig(), "apply", "-k", manifests); err != nil {
+	if _, err := c.Kubectl(background, "apply", "-k", manifests); err != nil {
 		return nil, err
 	}
 	if err := c.createTLS(); err != nil {
@@ -124,7 +126,7 @@ func (g *gatewayPod) start(deployment *appsv1.Deployment) error {
 	}
 	var err error
 	script := `cd / && mount -t tmpfs -o mode=1777 tmpfs /tmp && exec "$@"`
-	if g.process, err = g.pod.start("gateway", append([]string{"sh", "-c", script, "sh"}, args...)...); err != nil {
+	if g.process, err = g.pod.start("gateway", "sh", append([]string{"-c", script, "sh"}, args...)...); err != nil {
 		return err
 	}
 	probe := container.ReadinessProbe.HTTPGet
@@ -135,7 +137,7 @@ func (g *gatewayPod) start(deployment *appsv1.Deployment) error {
 		}
 	}
 	return eventually("the readiness probe of "+g.name, func() error {
-		if err := g.process.alive(); err != nil {
+		if err := g.process.running(); err != nil {
 			return err
 		}
 		_, err := callFrom(g.pod, fmt.Sprintf("http://127.0.0.1:%d%s", number, probe.Path))
@@ -145,7 +147,7 @@ func (g *gatewayPod) start(deployment *appsv1.Deployment) error {
 
 // mount puts ConfigMaps and Secrets where the container will see them.
 func (g *gatewayPod) mount(spec corev1.PodSpec, container corev1.Container) error {
-	if err := installProgram(g.cluster.world.binary("caddy")); err != nil {
+	if err := installProgram(harness.Program("caddy")); err != nil {
 		return err
 	}
 	for _, mount := range container.VolumeMounts {

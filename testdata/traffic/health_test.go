@@ -53,7 +53,7 @@ func (s *scene) health() {
 }
 
 // await waits until bar's Endpoints have these addresses, and London's kube-proxy
-// leads to those that are ready and to no others.
+// routes to those that are ready and to no others.
 func (s *scene) await(ready, notReady []string) {
 	s.Helper()
 	all := slices.Concat(ready, notReady)
@@ -77,7 +77,7 @@ func (s *scene) await(ready, notReady []string) {
 		rules, err := s.world.london.rules()
 		for _, address := range all {
 			if leads := strings.Contains(rules, address); leads != slices.Contains(ready, address) {
-				err = errors.Join(err, fmt.Errorf("kube-proxy leads to %s: %t", address, leads))
+				err = errors.Join(err, fmt.Errorf("kube-proxy routes to %s: %t", address, leads))
 			}
 		}
 		return err

@@ -8,60 +8,20 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
-const isolatedVariable = "SERVICE_MIRROR_TRAFFIC_ISOLATED"
-
-// isolated runs this same command again in a network, mount and process
-// namespace of its own and has it call f there. When this process ends, so does
-// that one, and with it every process and every namespace that it made.
-//
-// The calling goroutine must be locked to its thread.
-func isolated(f func() int) int {
-	if os.Getenv(isolatedVariable) != "" {
-		if err := settle(); err != nil {
-			fmt.Fprintln(os.Stderr, "traffic:", err)
-			return 1
-		}
-		return f()
-	}
-	if os.Getuid() != 0 {
-		fmt.Fprintln(os.Stderr, "traffic: network namespaces need root")
-		return 1
-	}
-	dir, err := os.MkdirTemp("", "service-mirror-traffic-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "traffic:", err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	self, err := os.Executable()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "traffic:", err)
-		return 1
-	}
-	cmd := exec.Command(self, os.Args[1:]...)
-	cmd.Env = append(os.Environ(), isolatedVariable+"="+dir)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
-		Pdeathsig:  syscall.SIGKILL,
-	}
-	if err := cmd.Run(); err != nil {
-		if exit := new(exec.ExitError); errors.As(err, &exit) && exit.ExitCode() > 0 {
-			return exit.ExitCode()
-		}
-		fmt.Fprintln(os.Stderr, "traffic:", err)
-		return 1
-	}
-	return 0
+// isolation is what everything happens in.
+var isolation = harness.Isolation{
+	Namespaces: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
+	Setup:      settle,
 }
 
 // settle gives the new namespaces what programs expect to find, none of it to
 // be seen outside: /proc of the own processes, an empty /run, an /etc that may
 // be written, an interface lo.
-func settle() error {
-	dir := os.Getenv(isolatedVariable)
+func settle(dir string) error {
 	if err := syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -93,11 +53,8 @@ func settle() error {
 
 // run runs a command to its end; what it says is the error.
 func run(name string, args ...string) error {
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
-	}
-	return nil
+	_, err := harness.Run(exec.Command(name, args...))
+	return err
 }
 
 // runAll runs commands, one a line.

@@ -17,17 +17,17 @@ package main
 import (
 	"fmt"
 	"os"
-	"runtime"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 func main() {
-	runtime.LockOSThread()
 	if len(os.Args) < 2 {
 		fmt.Fprintln(os.Stderr, "usage: traffic demo")
 		os.Exit(2)
 	}
 	if os.Args[1] == "demo" {
-		os.Exit(isolated(demo))
+		os.Exit(harness.Isolated(isolation, demo))
 	}
 	os.Exit(role())
 }

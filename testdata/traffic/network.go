@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // The addresses. Pods and Services have the same ones in every cluster, so that
-// only a node's address and what a load balancer leads to it can be meant from
+// only a node's address and what a load balancer routes to it can be meant from
 // outside. Outer addresses are of the documentation ranges.
 const (
 	wireAddress = "192.0.2.1"   // this process's
@@ -62,54 +64,55 @@ func (n *namespace) set(name, value string) error {
 }
 
 // command is a command that will run in the namespace.
-func (n *namespace) command(args ...string) *exec.Cmd {
-	return exec.Command("ip", append([]string{"netns", "exec", n.name}, args...)...)
+func (n *namespace) command(name string, args ...string) *exec.Cmd {
+	return exec.Command("ip", append([]string{"netns", "exec", n.name, name}, args...)...)
+}
+
+// openLog opens the log of a server that runs in the namespace, NAMESPACE-NAME.log.
+func (n *namespace) openLog(name string) (*os.File, error) {
+	log, err := os.OpenFile(filepath.Join(n.dir, n.name+"-"+name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	return log, log.Chmod(0o666) // a container's user may open its /dev/stdout
 }
 
 // process is a server that runs in a namespace.
 type process struct {
-	*exec.Cmd
-	ended chan struct{}
-	log   string
+	*harness.Process
+	log string // its path
 }
 
-// start starts a server; its log is NAMESPACE-NAME.log.
-func (n *namespace) start(name string, args ...string) (*process, error) {
-	p := &process{Cmd: n.command(args...), ended: make(chan struct{}), log: filepath.Join(n.dir, n.name+"-"+name+".log")}
-	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+// start starts a server, with a log of its name.
+func (n *namespace) start(name, program string, args ...string) (*process, error) {
+	log, err := n.openLog(name)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	log.Chmod(0o666) // a container's user may open its /dev/stdout
-	p.Stdout, p.Stderr = log, log
-	if err := p.Start(); err != nil {
+	cmd := n.command(program, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	started, err := harness.Start(cmd)
+	if err != nil {
 		return nil, err
 	}
-	go func() {
-		p.Wait()
-		close(p.ended)
-	}()
-	return p, nil
+	return &process{started, log.Name()}, nil
 }
 
 // stop ends a server and waits for that.
 func (p *process) stop(signal syscall.Signal) {
-	p.Process.Signal(signal)
-	<-p.ended
+	p.Cmd.Process.Signal(signal)
+	p.Wait()
 }
 
-// errEnded is for waiters: what has ended will not come about.
-var errEnded = errors.New("a server ended")
-
-func (p *process) alive() error {
-	select {
-	case <-p.ended:
-		log, _ := os.ReadFile(p.log)
-		return fmt.Errorf("%w: %s: %v\n%s", errEnded, filepath.Base(p.log), p.ProcessState, tail(string(log), 30))
-	default:
-		return nil
+// running is an error, with the end of the log, once the server has ended.
+func (p *process) running() error {
+	err := p.Running()
+	if err != nil {
+		text, _ := os.ReadFile(p.log)
+		err = fmt.Errorf("%s: %w\n%s", filepath.Base(p.log), err, tail(string(text), 30))
 	}
+	return err
 }
 
 func tail(text string, n int) string {

@@ -138,7 +138,7 @@ func (s *scene) remoteDown() {
 	result := s.under(func() {
 		s.servesBoth()
 		noticed := s.logged("Remote is not well")
-		s.world.paris.stopServer()
+		s.world.paris.Stop()
 		s.must(eventually("the daemon notices", func() error {
 			if s.logged("Remote is not well") == noticed {
 				return errors.New("it does not")

@@ -5,22 +5,28 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 func TestMain(m *testing.M) {
-	runtime.LockOSThread()
 	if code := role(); code >= 0 {
 		os.Exit(code)
 	}
-	os.Exit(isolated(func() int { return m.Run() }))
+	os.Exit(harness.Isolated(isolation, func(dir string) int {
+		worldDir = dir
+		return m.Run()
+	}))
 }
+
+// worldDir is where the tests' world has its files.
+var worldDir string
 
 type gatewayKind struct {
 	kind         string
@@ -30,7 +36,7 @@ type gatewayKind struct {
 	exportedOnly edit
 }
 
-// gateways are the folders of deploy/gateways whose wildcard leads to any
+// gateways are the folders of deploy/gateways whose wildcard routes to any
 // Service, and what they can do.
 var gateways = []gatewayKind{
 	{
@@ -51,7 +57,7 @@ var gateways = []gatewayKind{
 }
 
 func TestTraffic(t *testing.T) {
-	w, err := newWorld("paris", "berlin")
+	w, err := newWorld(worldDir, "paris", "berlin")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +125,7 @@ func (s *scene) install(c *cluster, kind string, addresses []string, edits ...ed
 		s.gateway = g
 	}
 	s.Cleanup(func() {
-		if g.process.alive() == nil {
+		if g.process.running() == nil {
 			s.must(g.remove())
 		}
 	})

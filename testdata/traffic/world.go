@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -12,11 +13,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // world is everything: three clusters with their pods, and the daemon in London.
 type world struct {
-	dir, build            string
+	dir                   string
 	root                  *authority
 	london, paris, berlin *cluster
 	foo                   *namespace // the pod of London that calls
@@ -24,21 +27,15 @@ type world struct {
 	daemon                *process
 }
 
-// newWorld makes the clusters named, London always, and their pods.
-func newWorld(others ...string) (*world, error) {
-	w := &world{dir: os.Getenv(isolatedVariable), build: os.Getenv("SERVICE_MIRROR_BUILD")}
-	if w.build == "" {
-		w.build = "../../.build"
-	}
-	var err error
-	if w.build, err = filepath.Abs(w.build); err != nil {
-		return nil, err
-	}
-	for _, name := range []string{"cluster", "coredns", "caddy", w.daemonName()} {
-		if _, err := os.Stat(w.binary(name)); err != nil {
-			return nil, fmt.Errorf("%w: make builds it, or setup.sh", err)
+// newWorld makes the clusters named, London always, and their pods, with its files in a directory.
+func newWorld(dir string, others ...string) (*world, error) {
+	w := &world{dir: dir}
+	for _, name := range []string{"cluster", "coredns", "caddy", daemonName()} {
+		if _, err := harness.FindProgram(name); err != nil {
+			return nil, err
 		}
 	}
+	var err error
 	if w.root, err = newAuthority(filepath.Join(w.dir, "certificates")); err != nil {
 		return nil, err
 	}
@@ -70,11 +67,9 @@ func newWorld(others ...string) (*world, error) {
 	return w, w.populate()
 }
 
-func (w *world) binary(name string) string { return filepath.Join(w.build, name) }
-
 // daemonName prefers the one that was built with the race detector.
-func (w *world) daemonName() string {
-	if _, err := os.Stat(w.binary("service-mirror-race")); err == nil {
+func daemonName() string {
+	if _, err := harness.FindProgram("service-mirror-race"); err == nil {
 		return "service-mirror-race"
 	}
 	return "service-mirror"
@@ -97,6 +92,11 @@ var backends = []struct {
 	{"private", false, []corev1.ServicePort{port("http", 80, httpPort)}},
 }
 
+// reservedRules are for the ConfigMap of reserved ports.
+var reservedRules = []rbacv1.PolicyRule{
+	{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"tcp-services"}, Verbs: []string{"list", "watch"}},
+}
+
 // populate makes the pods and the daemon's credentials.
 func (w *world) populate() (err error) {
 	if w.foo, err = w.london.pod("default", "foo"); err != nil {
@@ -108,26 +108,14 @@ func (w *world) populate() (err error) {
 	if err := w.root.issue("foo"); err != nil {
 		return err
 	}
-	if err := w.london.account(w.credentials("london"), []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"services", "endpoints"}, Verbs: []string{"list", "watch", "create", "update", "delete"}},
-		{APIGroups: []string{""}, Resources: []string{"endpoints"}, Verbs: []string{"get"}},
-		{APIGroups: []string{""}, Resources: []string{"namespaces"}, Verbs: []string{"list", "watch"}},
-		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list", "watch", "create", "update", "delete"}},
-		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"servicecidrs"}, Verbs: []string{"list", "watch"}},
-		{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"list", "watch"}},
-		{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
-	}); err != nil {
+	if err := w.london.account(w.credentials("london"), slices.Concat(harness.CoreRules, harness.RangeRules, harness.SliceRules)); err != nil {
 		return err
 	}
 	for _, c := range []*cluster{w.paris, w.berlin} {
 		if c == nil {
 			continue
 		}
-		if err := c.account(w.credentials(c.name), []rbacv1.PolicyRule{
-			{APIGroups: []string{""}, Resources: []string{"services"}, Verbs: []string{"list", "watch"}},
-			{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"tcp-services"}, Verbs: []string{"list", "watch"}},
-			{APIGroups: []string{""}, Resources: []string{"namespaces"}, ResourceNames: []string{"kube-system"}, Verbs: []string{"get"}},
-		}); err != nil {
+		if err := c.account(w.credentials(c.name), slices.Concat(harness.RemoteRules, reservedRules)); err != nil {
 			return err
 		}
 		if err := w.root.issue(c.name+"-gateway", "*.default.svc.cluster.local"); err != nil {
@@ -186,13 +174,13 @@ func (w *world) startDaemon(flags ...string) (err error) {
 	if w.daemon != nil {
 		w.daemon.stop(syscall.SIGTERM)
 	}
-	args := append([]string{w.binary(w.daemonName()), "--kubeconfig", w.credentials("london"), "--gateway", "gateway/gateway"}, flags...)
+	args := append([]string{"--kubeconfig", w.credentials("london"), "--gateway", "gateway/gateway"}, flags...)
 	for _, c := range []*cluster{w.paris, w.berlin} {
 		if c != nil {
 			args = append(args, "--remote", c.name+"="+w.credentials(c.name)+",tcp-services=gateway/tcp-services")
 		}
 	}
-	w.daemon, err = w.mirror.start("daemon", args...)
+	w.daemon, err = w.mirror.start("daemon", harness.Program(daemonName()), args...)
 	return err
 }
 
@@ -206,7 +194,7 @@ func callFrom(pod *namespace, args ...string) (answer seen, err error) {
 	if err != nil {
 		return seen{}, err
 	}
-	cmd := pod.command(append([]string{self, "client"}, args...)...)
+	cmd := pod.command(self, append([]string{"client"}, args...)...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

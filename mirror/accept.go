@@ -1,0 +1,50 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// accept tells whether a cluster is the one that the mirrors of a remote are of (its UID is on them), or that
+// the flags name. Where its UID may not be read, it counts as the right one unless mirrors say that it was
+// readable before: such a change is most often another cluster, whose list of exports would delete them.
+func (c *Controller) accept(ctx context.Context, spec remote.Spec, uid types.UID) error {
+	if !c.local.Synced(ctx) {
+		return ctx.Err()
+	}
+	if uid != "" && uid == c.local.UID() {
+		return errors.New("its kubeconfig is for the local cluster itself, so nothing is mirrored from it: use the remote's kubeconfig")
+	}
+	if spec.UID != "" {
+		if uid != "" && uid != spec.UID {
+			return fmt.Errorf("its kubeconfig is for the cluster with UID %s, but the flags expect uid=%s, so nothing is done for it: correct the kubeconfig or the flag", uid, spec.UID)
+		}
+		return nil
+	}
+	var other string
+	for _, mirror := range c.local.Mirrors(spec.Name) {
+		switch known := mirror.Annotations[plan.ClusterUIDAnnotation]; {
+		case known == "":
+		case known == string(uid):
+			return nil
+		default:
+			other = known
+		}
+	}
+	switch {
+	case other == "":
+		return nil
+	case uid == "":
+		return fmt.Errorf("its kubeconfig may be for another cluster than the one with UID %s, which its mirrors are of, so nothing is done for it: "+
+			"allow it to get namespace kube-system, or vouch for it with uid=%s in --remote %s", other, other, spec.Name)
+	default:
+		return fmt.Errorf("its kubeconfig is for the cluster with UID %s, but its mirrors are of the one with UID %s, so nothing is done for it: "+
+			"if the other cluster is meant, add uid=%s to --remote %s", uid, other, uid, spec.Name)
+	}
+}

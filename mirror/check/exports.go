@@ -1,0 +1,256 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// identity compares who the cluster is with who it should be.
+func (r *report) identity(ctx context.Context, local *target, spec remote.Spec) {
+	system, err := r.client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+	if err != nil {
+		return // the permissions say why
+	}
+	if local.uid() == system.UID {
+		r.fail("its kubeconfig is for the local cluster itself: use the remote's")
+		return
+	}
+	if spec.UID != "" && spec.UID != system.UID {
+		r.fail("it is the cluster with UID %s, but uid=%s is expected: change the kubeconfig or the flag", system.UID, spec.UID)
+		return
+	}
+	r.ok("it is the cluster with UID %s", system.UID)
+}
+
+// gateways looks at those that the flags list.
+func (r *report) gateways(ctx context.Context, spec remote.Spec, options gateway.Options) remote.Gateways {
+	known := map[cache.ObjectName]*gateway.Gateway{}
+	reserved := r.reserved(ctx, spec.Gateways[0])
+	for i, config := range spec.Gateways {
+		gw := r.gateway(ctx, config, options)
+		gw.Reserved = reserved
+		if i == 0 {
+			known[cache.ObjectName{}] = gw
+		}
+		known[config.Service] = gw
+	}
+	return remote.Gateways{Known: known}
+}
+
+// gateway looks for a gateway Service and tries to connect to its addresses. What
+// cannot be read of it has no ports.
+func (r *report) gateway(ctx context.Context, config gateway.Config, options gateway.Options) *gateway.Gateway {
+	var svc *corev1.Service
+	name := "gateway"
+	if config.ReadsService() {
+		name += " " + config.Service.String()
+		list, err := r.client.CoreV1().Services(config.Service.Namespace).List(ctx, metav1.ListOptions{
+			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, config.Service.Name).String(),
+		})
+		if err != nil {
+			r.fail("%s cannot be read: %s", name, remote.Cause(err))
+			return &gateway.Gateway{Static: true}
+		}
+		if len(list.Items) > 0 {
+			svc = &list.Items[0]
+		}
+	}
+	entrance, err := config.Read(svc, options.Filter)
+	if err != nil {
+		r.fail("%s: %s", name, oneLine(err))
+	}
+	found, complete := []netip.Addr(nil), true
+	for _, host := range entrance.Hostnames {
+		addrs, err := options.Resolver.LookupNetIP(ctx, "ip", strings.TrimSuffix(host, ".")+".")
+		if err != nil {
+			complete = false
+			r.fail("%s: hostname %s: %s", name, host, remote.Cause(err))
+			continue
+		}
+		found = append(found, addrs...)
+	}
+	gw, err := entrance.Gateway(found, complete, options.Filter)
+	if err != nil {
+		r.warn("%s: %s", name, oneLine(err))
+	}
+	if len(gw.Addresses) == 0 {
+		return gw // said before
+	}
+	port, err := options.Probe.Target(gw)
+	if err != nil {
+		r.warn("%s: %v", name, err)
+		return gw
+	}
+	for _, address := range gw.Addresses {
+		target := netip.AddrPortFrom(address.Addr, port).String()
+		conn, err := (&net.Dialer{Timeout: 3 * time.Second}).DialContext(ctx, "tcp", target)
+		if err != nil {
+			r.warn("%s does not answer at %s: %s; pods may reach it where this machine does not", name, target, remote.Cause(err))
+			continue
+		}
+		conn.Close()
+		r.ok("%s answers at %s", name, target)
+	}
+	return gw
+}
+
+// exports finds out what would be mirrored, and what is in its way.
+func (r *report) exports(ctx context.Context, local *target, options Options, spec remote.Spec, gateways remote.Gateways) {
+	namespaces := spec.Namespaces
+	if len(namespaces) == 0 {
+		namespaces = []string{metav1.NamespaceAll}
+	}
+	var exported []corev1.Service
+	for _, namespace := range namespaces {
+		list, err := r.client.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{LabelSelector: options.Remote.Selector})
+		if err != nil {
+			return // the permissions say why
+		}
+		exported = append(exported, list.Items...)
+	}
+	if len(exported) == 0 {
+		r.warn("no Service is exported: label one with %s", options.Remote.Selector)
+		return
+	}
+	var refused, incomplete []string
+	for i := range exported {
+		svc := &exported[i]
+		candidate := plan.Candidate{Cluster: spec.Name, Watched: true, Service: options.Policy.TrimExported(svc)}
+		candidate.Gateway, candidate.NoGateway = gateways.For(svc)
+		state, why := judge(options.Policy.Decide(local.snapshot(candidate)))
+		switch state {
+		case plan.StateMirrored:
+		case plan.StateIncomplete:
+			incomplete = append(incomplete, fmt.Sprintf("%s/%s will be mirrored, but not all of its ports will be reachable: %s", svc.Namespace, svc.Name, why))
+		default:
+			refused = append(refused, fmt.Sprintf("%s/%s will not be mirrored: %s", svc.Namespace, svc.Name, why))
+		}
+	}
+	r.some(refused, "will not be mirrored")
+	r.some(incomplete, "will have ports that are not reachable")
+	r.ok("%d Services are exported, %d of them can be mirrored", len(exported), len(exported)-len(refused))
+}
+
+// judge is the state that a mirror would have, and why. That a gateway has no address is reported of the
+// gateway.
+func judge(p plan.Plan) (state plan.State, why string) {
+	state = plan.StateMirrored
+	var texts []string
+	for _, problem := range p.Problems {
+		if problem.Reason == plan.NoAddress {
+			continue
+		}
+		state = state.Worse(problem.Reason.State())
+		texts = append(texts, strings.ReplaceAll(problem.Message, "\n", "; "))
+	}
+	return state, strings.Join(texts, "; ")
+}
+
+// some warns of the first of many, and says of the others how many do, or do not.
+func (r *report) some(lines []string, do string) {
+	const most = 20
+	for _, line := range lines[:min(most, len(lines))] {
+		r.warn("%s", line)
+	}
+	if more := len(lines) - most; more > 0 {
+		r.warn("and %d more %s", more, do)
+	}
+}
+
+// reserved reads which gateway ports the ConfigMaps reserve, for TCP and for UDP.
+func (r *report) reserved(ctx context.Context, config gateway.Config) gateway.Reserved {
+	all := gateway.Reserved{}
+	for _, source := range []struct {
+		name     cache.ObjectName
+		protocol corev1.Protocol
+	}{{config.TCPServices, corev1.ProtocolTCP}, {config.UDPServices, corev1.ProtocolUDP}} {
+		if source.name == (cache.ObjectName{}) {
+			continue
+		}
+		list, err := r.client.CoreV1().ConfigMaps(source.name.Namespace).List(ctx, metav1.ListOptions{
+			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, source.name.Name).String(),
+		})
+		if err != nil {
+			continue // the permissions say why
+		}
+		if len(list.Items) == 0 {
+			r.warn("ConfigMap %s does not exist: no port is reserved", source.name)
+			continue
+		}
+		some, err := gateway.ParseReserved(list.Items[0].Data, source.protocol)
+		if err != nil {
+			r.warn("ConfigMap %s: %s", source.name, oneLine(err))
+		}
+		maps.Copy(all, some)
+	}
+	return all
+}
+
+// target is what exists in the local cluster, as far as it may be read.
+type target struct {
+	services   map[cache.ObjectName]*corev1.Service
+	namespaces map[string]*corev1.Namespace // nil: not known
+}
+
+// look lists what a mirror may meet.
+func (r *report) look(ctx context.Context) *target {
+	t := &target{services: map[cache.ObjectName]*corev1.Service{}}
+	if list, err := r.client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{}); err == nil {
+		for i := range list.Items {
+			t.services[cache.MetaObjectToName(&list.Items[i])] = &list.Items[i]
+		}
+	}
+	if list, err := r.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{}); err == nil {
+		t.namespaces = map[string]*corev1.Namespace{}
+		for i := range list.Items {
+			t.namespaces[list.Items[i].Name] = &list.Items[i]
+		}
+	}
+	return t
+}
+
+// uid is the UID by which the cluster is known; empty: it is not.
+func (t *target) uid() types.UID {
+	if t == nil || t.namespaces[metav1.NamespaceSystem] == nil {
+		return ""
+	}
+	return t.namespaces[metav1.NamespaceSystem].UID
+}
+
+// snapshot is what the daemon would know of a mirror that does not exist yet.
+func (t *target) snapshot(candidate plan.Candidate) plan.Snapshot {
+	s := plan.Snapshot{
+		Key:        plan.KeyOf(candidate.Cluster, cache.MetaObjectToName(candidate.Service)),
+		Candidates: []plan.Candidate{candidate},
+	}
+	if t == nil {
+		return s
+	}
+	s.Live.Service = t.services[s.Key]
+	if t.namespaces != nil {
+		switch namespace := t.namespaces[s.Key.Namespace]; {
+		case namespace == nil:
+			s.Namespace = plan.NamespaceAbsent
+		case namespace.DeletionTimestamp != nil:
+			s.Namespace = plan.NamespaceDeleting
+		}
+	}
+	return s
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

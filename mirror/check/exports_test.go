@@ -1,0 +1,138 @@
+package check
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// A Service with UDP alone is mirrored where a ConfigMap reserves a port for it: the
+// check must not say that it is not.
+func TestReservedPortsCount(t *testing.T) {
+	dns := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "dns"},
+		Spec:       corev1.ServiceSpec{ClusterIP: "10.0.0.1", Ports: []corev1.ServicePort{{Port: 53, Protocol: corev1.ProtocolUDP}}},
+	}
+	reserves := func(entry string) *corev1.ConfigMap {
+		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ingress", Name: "udp-services"}, Data: map[string]string{"15353": entry}}
+	}
+	const none = "! paris: shop/dns will not be mirrored: it has no TCP port, and no gateway port is reserved for it: reserve one with the annotation service-mirror.io/gateway-ports or a ConfigMap\n+ paris: 1 Services are exported, 0 of them can be mirrored\n"
+	for name, test := range map[string]struct {
+		objects []runtime.Object
+		config  gateway.Config
+		want    string
+	}{
+		"none is named": {[]runtime.Object{dns, reserves("shop/dns:53")}, gateway.Config{}, none},
+		"for it":        {[]runtime.Object{dns, reserves("shop/dns:53")}, named, "+ paris: 1 Services are exported, 1 of them can be mirrored\n"},
+		"for another":   {[]runtime.Object{dns, reserves("shop/other:53")}, named, none},
+		"missing":       {[]runtime.Object{dns}, named, "! paris: ConfigMap ingress/udp-services does not exist: no port is reserved\n" + none},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			r := &report{cluster: "paris", out: &out, client: fake.NewClientset(test.objects...)}
+			spec := remote.Spec{Name: "paris", Gateways: []gateway.Config{test.config}}
+			r.exports(t.Context(), nil, Options{}, spec, remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{
+				{}: {Static: true, Reserved: r.reserved(t.Context(), test.config)},
+			}})
+			if out.String() != test.want {
+				t.Errorf("it says\n%swant\n%s", &out, test.want)
+			}
+		})
+	}
+}
+
+var named = gateway.Config{UDPServices: cache.NewObjectName("ingress", "udp-services")}
+
+// What the gateway does not serve is reported before anyone tries to connect.
+func TestPortsThatTheGatewayDoesNotServe(t *testing.T) {
+	svc := func(name, chosen string, ports ...corev1.ServicePort) *corev1.Service {
+		return &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Annotations: map[string]string{gateway.Annotation: chosen}},
+			Spec:       corev1.ServiceSpec{ClusterIP: "10.0.0.1", Ports: ports},
+		}
+	}
+	http, db := corev1.ServicePort{Name: "http", Port: 80}, corev1.ServicePort{Name: "db", Port: 5432}
+	var out bytes.Buffer
+	r := &report{cluster: "paris", out: &out, client: fake.NewClientset(
+		svc("a-web", "", http), svc("b-postgres", "", db), svc("c-private", "ingress/private", db), svc("d-lost", "ingress/other", http))}
+	public := &gateway.Gateway{Ports: []corev1.ServicePort{http, {Name: "https", Port: 443}}}
+	r.exports(t.Context(), nil, Options{}, remote.Spec{Name: "paris"}, remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{
+		{}: public, cache.NewObjectName("ingress", "private"): {Ports: []corev1.ServicePort{db}},
+	}})
+	const want = `! paris: shop/b-postgres will be mirrored, but not all of its ports will be reachable: port db (5432/TCP): no TCP port of the gateway fits: it has http (80/TCP), https (443/TCP)
+! paris: shop/d-lost will be mirrored, but not all of its ports will be reachable: annotation service-mirror.io/gateway names "ingress/other", which is not one of the gateways in the flags: add gateway=ingress/other to its --remote
++ paris: 4 Services are exported, 4 of them can be mirrored
+`
+	if out.String() != want {
+		t.Errorf("it says\n%swant\n%s", &out, want)
+	}
+}
+
+// What is in a mirror's way in the local cluster is what the daemon reports, too.
+func TestObstacles(t *testing.T) {
+	http := []corev1.ServicePort{{Name: "http", Port: 80, Protocol: corev1.ProtocolTCP}}
+	bar := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bar"}, Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.1", Ports: http}}
+	external := bar.DeepCopy()
+	external.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "example.com"}
+	namespace := func(deleted bool) *corev1.Namespace {
+		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
+		if now := metav1.Now(); deleted {
+			ns.DeletionTimestamp = &now
+		}
+		return ns
+	}
+	mirror := func(cluster string) *corev1.Service {
+		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "shop", Name: "bar-paris",
+			Labels:      map[string]string{plan.ManagedByLabel: plan.ManagedBy, plan.ClusterLabel: cluster},
+			Annotations: map[string]string{plan.MirrorAnnotation: "shop/bar-paris"},
+		}}
+	}
+	for name, test := range map[string]struct {
+		exported, live *corev1.Service
+		namespace      *corev1.Namespace
+		policy         plan.Policy
+		want           string // empty: it can be mirrored
+	}{
+		"nothing":                       {exported: bar, namespace: namespace(false)},
+		"its own mirror":                {exported: bar, live: mirror("paris"), namespace: namespace(false)},
+		"another remote's mirror":       {exported: bar, live: mirror("berlin"), namespace: namespace(false), want: "the mirror of remote berlin has this name"},
+		"a foreign Service":             {exported: bar, live: &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bar-paris"}}, namespace: namespace(false), want: "a foreign Service has the mirror's name"},
+		"no namespace":                  {exported: bar, want: "namespace shop does not exist in the local cluster"},
+		"no namespace, but permission":  {exported: bar, policy: plan.Policy{CreateNamespaces: true}},
+		"a namespace that is deleted":   {exported: bar, namespace: namespace(true), want: "namespace shop is being deleted"},
+		"an exported Service of a kind": {exported: external, namespace: namespace(false), want: "it is of type ExternalName"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			local := &target{services: map[cache.ObjectName]*corev1.Service{}, namespaces: map[string]*corev1.Namespace{}}
+			if test.live != nil {
+				local.services[cache.MetaObjectToName(test.live)] = test.live
+			}
+			if test.namespace != nil {
+				local.namespaces["shop"] = test.namespace
+			}
+			var out bytes.Buffer
+			r := &report{cluster: "paris", out: &out, client: fake.NewClientset(test.exported)}
+			r.exports(t.Context(), local, Options{Policy: test.policy}, remote.Spec{Name: "paris"}, remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{
+				{}: {Ports: http},
+			}})
+			last := "+ paris: 1 Services are exported, 1 of them can be mirrored\n"
+			if test.want != "" {
+				last = "1 Services are exported, 0 of them can be mirrored\n"
+			}
+			if !strings.Contains(out.String(), test.want) || !strings.HasSuffix(out.String(), last) {
+				t.Errorf("it says\n%s", &out)
+			}
+		})
+	}
+}

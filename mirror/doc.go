@@ -1,0 +1,20 @@
+// Package mirror keeps, in the local cluster, a Service and an Endpoints object for every Service that a
+// remote cluster exports.
+//
+// The way of one event:
+//
+//	remote/        a watch reports that default/bar of paris has changed, and its cache has it
+//	controller.go  exportChanged enqueues the mirror's key, default/bar-paris
+//	queue/         the key waits for its turn, fair among remotes
+//	sync.go        a worker takes a Snapshot of everything that is known of the key
+//	local/         ... of what is live in the local cluster, and of what was lost there
+//	remotes.go     ... of what the remotes export
+//	plan/          Decide turns the Snapshot into a Plan: steps, problems, when to look again
+//	write/         Apply takes the steps, the only writes of the program
+//	memory.go      commit remembers what came of them: back-offs, pending checks of EndpointSlices
+//	report/        problems are logged, and become Events, metrics and the status page
+//
+// The rules are in plan/: whose an object is (ownership.go), which Services are mirrored (policy.go), how a
+// mirror should be (service.go, endpoints.go), what is written for that and in which order (decide.go). Which
+// gateway port serves a port is in package gateway. How a remote is reached is in package remote.
+package mirror

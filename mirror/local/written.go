@@ -1,0 +1,93 @@
+package local
+
+import (
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// Wrote notes an object as the API server answered a write of it. It is trimmed in place as the caches
+// trim theirs, and returned.
+func (c *Cluster) Wrote(obj metav1.Object) metav1.Object {
+	switch obj := obj.(type) {
+	case *corev1.Service:
+		svc := plan.TrimLocal(obj)
+		c.ownServices.add(svc)
+		c.tombstones.seen(svc)
+		c.learn(svc)
+		return svc
+	case *corev1.Endpoints:
+		c.ownEndpoints.add(plan.TrimEndpoints(obj))
+	case *discoveryv1.EndpointSlice:
+		c.ownSlices.add(plan.TrimSlice(obj))
+	}
+	return obj
+}
+
+// Deleted notes an object that was deleted here.
+func (c *Cluster) Deleted(obj metav1.Object) {
+	switch obj := obj.(type) {
+	case *corev1.Service:
+		c.ownServices.delete(obj)
+	case *corev1.Endpoints:
+		c.ownEndpoints.delete(obj)
+	case *discoveryv1.EndpointSlice:
+		c.ownSlices.delete(obj)
+	case *metav1.PartialObjectMetadata:
+		c.ownLeftovers.delete(obj)
+	}
+}
+
+// written remembers what was written until the cache has caught up with it. A sync that saw the state
+// before our own write would write again, in vain.
+type written[T remote.Object] struct {
+	informer *remote.Informer[T]
+	objects  sync.Map // cache.ObjectName to T: created or changed
+	deleted  sync.Map // cache.ObjectName to types.UID
+}
+
+func (w *written[T]) add(obj T) {
+	w.objects.Store(cache.MetaObjectToName(obj), obj)
+}
+
+func (w *written[T]) delete(obj T) {
+	w.deleted.Store(cache.MetaObjectToName(obj), obj.GetUID())
+	w.objects.Delete(cache.MetaObjectToName(obj))
+}
+
+// reset forgets everything: resourceVersions are no longer comparable with those of before.
+func (w *written[T]) reset() {
+	w.objects.Clear()
+	w.deleted.Clear()
+}
+
+// latest is what exists under a key now; the zero T if nothing does.
+func (w *written[T]) latest(key cache.ObjectName) T {
+	var none T
+	if own, ok := w.objects.Load(key); ok {
+		obj := own.(T)
+		// resourceVersions of one resource can be compared (KEP-5504). From the one that we wrote
+		// on, the cache knows better, an absence included.
+		seen := w.informer.GetIndexer().LastStoreSyncResourceVersion()
+		if order, err := resourceversion.CompareResourceVersion(seen, obj.GetResourceVersion()); err == nil && order < 0 {
+			return obj
+		}
+		w.objects.CompareAndDelete(key, own)
+	}
+	obj := w.informer.Get(key)
+	if uid, ok := w.deleted.Load(key); ok {
+		if obj != none && obj.GetUID() == uid.(types.UID) && obj.GetDeletionTimestamp() == nil {
+			return none
+		}
+		w.deleted.CompareAndDelete(key, uid)
+	}
+	return obj
+}

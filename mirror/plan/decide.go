@@ -1,0 +1,249 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Decide says what is to be written for a key, and what is wrong with it.
+func (p Policy) Decide(s Snapshot) Plan {
+	d := decision{policy: p, snapshot: s, plan: Plan{Key: s.Key, Live: s.Live, policy: p, tombstone: s.Memory.Tombstone}}
+	d.sift()
+	d.decide()
+	return d.plan
+}
+
+// decision is a Plan in the making.
+type decision struct {
+	policy   Policy
+	snapshot Snapshot
+	wanted   []Candidate // that have a Service to be mirrored
+	known    []string    // remotes that would have it if they exported it
+	plan     Plan
+}
+
+// sift separates the candidates that are to be mirrored from those that are refused.
+func (d *decision) sift() {
+	for _, c := range d.snapshot.Candidates {
+		known := c.Watched
+		if c.Service != nil {
+			if refusal := d.policy.Refuse(c); refusal != nil {
+				// Only the gateway could tell whether a port is reserved for it.
+				known = known && (refusal.Reason != NoTCPPort || c.Gateway != nil)
+				d.plan.Problems = append(d.plan.Problems, *refusal)
+			} else {
+				d.wanted = append(d.wanted, c)
+			}
+		}
+		if known {
+			d.known = append(d.known, c.Cluster)
+		}
+	}
+}
+
+func (d *decision) decide() {
+	if svc := d.snapshot.Live.Service; svc != nil {
+		if _, ours := Owner(svc); !ours {
+			// Endpoints included: of a mirror that a user made theirs they are, too.
+			d.conflict(d.wanted, Service.Foreign())
+			d.deleteAll(d.snapshot.Memory.Stray)
+			d.plan.Forget, d.plan.DropTombstone = true, true
+			return
+		}
+	}
+	live, foreign := d.snapshot.Live.owned(d.snapshot.Key)
+	d.plan.Live = live
+	if foreign != "" && len(d.wanted) > 0 {
+		d.conflict(d.wanted, foreign)
+		d.plan.Requeue = RequeueForeign
+		return
+	}
+	if live.deleting() {
+		return // their end enqueues the key
+	}
+	source, keep := d.choose(live)
+	switch {
+	case keep:
+	case source == nil:
+		d.remove(live)
+	default:
+		d.update(live, *source)
+	}
+}
+
+// choose picks the source of a mirror: that of the remote whose mirror exists already, else the first by
+// name. keep tells that the mirror must stay as it is; a nil source without it, that it must go.
+func (d *decision) choose(live Objects) (source *Candidate, keep bool) {
+	owner, others := live.Cluster(), d.wanted
+	if owner == "" {
+		if len(others) == 0 {
+			return nil, false
+		}
+		owner = others[0].Cluster
+	}
+	if i := slices.IndexFunc(others, func(c Candidate) bool { return c.Cluster == owner }); i >= 0 {
+		source = &others[i]
+		others = slices.Delete(slices.Clone(others), i, i+1)
+	}
+	d.conflict(others, fmt.Sprintf("the mirror of remote %s has this name", owner))
+	if source != nil {
+		return source, false
+	}
+	// A mirror of a remote that the flags no longer name is kept until it is pruned.
+	return nil, !slices.Contains(d.known, owner)
+}
+
+func (d *decision) conflict(candidates []Candidate, why string) {
+	for _, c := range candidates {
+		d.plan.Problems = append(d.plan.Problems, c.problem(Conflict, why))
+	}
+}
+
+// remove deletes what is left of a mirror that is no longer wanted.
+func (d *decision) remove(live Objects) {
+	d.plan.Cluster = live.Cluster()
+	d.deleteAll(live)
+	d.plan.Forget = true
+	had := d.snapshot.Memory.Tombstone
+	d.plan.DropTombstone = had != nil && (had.Cluster == "" || slices.Contains(d.known, had.Cluster))
+}
+
+// deleteAll deletes the Service first: clients must not be sent to where nothing is.
+func (d *decision) deleteAll(objects Objects) {
+	for _, k := range allKinds {
+		if obj := objects.Get(k); obj != nil {
+			d.step(Step{Action: Delete, Kind: k, Object: obj, AfterAll: true})
+		}
+	}
+}
+
+func (d *decision) step(s Step) { d.plan.Steps = append(d.plan.Steps, s) }
+
+// update creates or changes a mirror.
+func (d *decision) update(live Objects, source Candidate) {
+	s := d.snapshot
+	d.plan.Cluster, d.plan.Source, d.plan.families = source.Cluster, &source, s.Families
+	if problem := namespaceProblem(s.Key.Namespace, s.Namespace); problem != nil {
+		if s.Namespace != NamespaceAbsent || !d.policy.CreateNamespaces {
+			problem.Cluster, problem.Source = source.Cluster, source.name()
+			d.plan.Problems = append(d.plan.Problems, *problem)
+			d.plan.Source = nil
+			return
+		}
+		d.step(Step{Action: CreateNamespace, AfterAll: true})
+	}
+	desired, problems := d.policy.Desired(source, live, s.Families, s.Memory.Tombstone)
+	d.plan.Desired = desired
+	d.plan.Problems = append(d.plan.Problems, problems...)
+	switch {
+	case headless(live.Service): // it comes back with the ClusterIPs that it had
+		d.step(Step{Action: Delete, Kind: Service, Object: live.Service})
+		return
+	case live.Service == nil:
+		d.create(live, desired)
+	default:
+		d.change(live, desired)
+	}
+	d.checkSlices(live)
+}
+
+// create creates the addresses before the Service: one over foreign Endpoints would send traffic there.
+func (d *decision) create(live, desired Objects) {
+	if d.backedOff(live, desired, allKinds) {
+		d.plan.Steps = nil
+		return
+	}
+	if desired.Endpoints == nil {
+		d.step(Step{Action: CheckForeignEndpoints, Kind: Endpoints, AfterAll: true})
+	}
+	for _, k := range addressKinds {
+		d.write(k, live.Get(k), desired.Get(k), true)
+	}
+	d.write(Service, nil, desired.Service, true)
+	d.replace(live, desired)
+}
+
+// change updates the Service before the addresses: once it is not ours any more, they are not either.
+func (d *decision) change(live, desired Objects) {
+	for _, k := range allKinds {
+		if !d.backedOff(live, desired, []Kind{k}) {
+			d.write(k, live.Get(k), desired.Get(k), false)
+		}
+	}
+	d.replace(live, desired)
+	d.deleteLeftovers(live)
+}
+
+// write adds the step that creates or updates an object, if one is needed.
+func (d *decision) write(k Kind, live, desired metav1.Object, afterAll bool) {
+	switch {
+	case desired == nil:
+	case live == nil:
+		d.step(Step{Action: Create, Kind: k, Object: desired, AfterAll: afterAll})
+	case k.differs(live, desired):
+		d.step(Step{Action: Update, Kind: k, Object: desired, Live: live, AfterAll: afterAll})
+	}
+}
+
+// replace deletes what carried the addresses before, when its replacement is complete.
+func (d *decision) replace(live, desired Objects) {
+	if slices.ContainsFunc(addressKinds, func(k Kind) bool { return d.plan.BackedOff[k] }) {
+		return
+	}
+	if desired.Endpoints != nil && (live.IPv4 != nil && desired.IPv4 == nil || live.IPv6 != nil && desired.IPv6 == nil) {
+		d.step(Step{Action: AwaitSlices, AfterAll: true})
+	}
+	for _, k := range addressKinds {
+		if obj := live.Get(k); obj != nil && desired.Get(k) == nil {
+			d.step(Step{Action: Delete, Kind: k, Object: obj, AfterAll: true})
+		}
+	}
+}
+
+// backedOff notes which of the objects must not be written yet, and tells whether there is one.
+func (d *decision) backedOff(live, desired Objects, which []Kind) (any bool) {
+	for _, k := range which {
+		backoff, want := d.snapshot.Memory.Backoffs[k], desired.Get(k)
+		if backoff == nil || want == nil || backoff.Only != nil && k.differs(backoff.Only, want) {
+			continue
+		}
+		if had := live.Get(k); had != nil && !k.differs(had, want) {
+			continue
+		}
+		any, d.plan.BackedOff[k] = true, true
+		d.plan.Problems = append(d.plan.Problems, backoff.Problem)
+	}
+	return any
+}
+
+// deleteLeftovers deletes the EndpointSlices that a selector, once set on the mirror, left behind: they
+// would go on sending traffic to local pods.
+func (d *decision) deleteLeftovers(live Objects) {
+	if len(live.Service.Spec.Selector) > 0 {
+		return
+	}
+	for _, slice := range d.snapshot.Leftovers {
+		if owner := metav1.GetControllerOf(slice); owner != nil && owner.Kind == "Service" && owner.UID == live.Service.UID {
+			d.step(Step{Action: DeleteLeftover, Object: slice})
+		}
+	}
+}
+
+// checkSlices looks for the EndpointSlices that Kubernetes makes of Endpoints, once those have addresses
+// and nothing is to be written: what was written just now cannot have any yet.
+func (d *decision) checkSlices(live Objects) {
+	if d.snapshot.Memory.SliceCheck && len(d.plan.Steps) == 0 && len(Objects{Endpoints: live.Endpoints}.Endpointed()) > 0 {
+		d.step(Step{Action: CheckSlices})
+	}
+}
+
+func (o Objects) deleting() bool {
+	for _, k := range allKinds {
+		if obj := o.Get(k); obj != nil && obj.GetDeletionTimestamp() != nil {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,179 @@
+// Package plan decides what is to be written for a mirror. It is pure: a Snapshot of everything
+// that is known of one key goes in, a Plan comes out, and nothing else is looked at. It imports no
+// client, no clock, no logger and no context.
+//
+// names.go and ownership.go say what a mirror is called and which objects are ours, policy.go which
+// Services are mirrored, service.go and endpoints.go how a mirror should be, decide.go what is to be
+// written for that, and problem.go what is wrong with it. trim.go is what caches hold of an object.
+package plan
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+)
+
+// Snapshot is everything that is known of one key, at one moment.
+type Snapshot struct {
+	Key  cache.ObjectName
+	Live Objects
+	// Leftovers are the EndpointSlices that a selector, once set on the mirror, left behind.
+	Leftovers  []*metav1.PartialObjectMetadata
+	Candidates []Candidate // by remote name; one for each remote that can have to do with the key
+	Namespace  NamespaceState
+	Families   []corev1.IPFamily // that the local cluster gives to mirrors; empty: not known yet
+	Memory     Memory
+}
+
+// Candidate is what a remote cluster has to say of a key.
+type Candidate struct {
+	Cluster string
+	UID     types.UID // of the cluster; empty: not known
+	// Watched tells that the remote's exports of the key's namespace are known, so that an absence is one.
+	Watched bool
+	// Service is the exported Service whose mirror has the key; nil where there is none.
+	Service *corev1.Service
+	Gateway *gateway.Gateway // nil: not known, addresses stay as they are
+	// NoGateway is why the Service has no gateway; nil where it has one.
+	NoGateway error
+	// Holder is the exported Service that a gateway port is reserved for, of those that claim it.
+	Holder func(claim string) cache.ObjectName
+}
+
+func (c Candidate) name() cache.ObjectName { return cache.MetaObjectToName(c.Service) }
+
+func (c Candidate) key() cache.ObjectName { return KeyOf(c.Cluster, c.name()) }
+
+func (c Candidate) problem(reason Reason, message string) Problem {
+	return Problem{Reason: reason, Cluster: c.Cluster, Source: c.name(), Message: message}
+}
+
+// NamespaceState is the state of a mirror's namespace.
+type NamespaceState int
+
+// The states of a namespace.
+const (
+	NamespaceActive NamespaceState = iota
+	NamespaceAbsent
+	NamespaceDeleting
+)
+
+// Memory is what cannot be read from the clusters.
+type Memory struct {
+	Tombstone  *Tombstone      // nil: nothing was lost
+	Backoffs   [Kinds]*Backoff // of objects that must not be written yet
+	SliceCheck bool            // it is time to look for the EndpointSlices made of the Endpoints
+	Stray      Objects         // ours, under a Service that turned out to be foreign
+}
+
+// Tombstone is what a Service or the addresses under a key had before someone else deleted or
+// changed them. It is kept for as long as the exported Service exists.
+type Tombstone struct {
+	Cluster    string   // the remote whose mirror it was; empty: a foreign Service
+	ClusterIPs []string // that the mirror had
+	Families   []corev1.IPFamily
+	Addresses  Objects // Endpoints and EndpointSlices that are gone, as they were
+	// Releasing tells that this was a moment ago, and that Kubernetes may not have released the
+	// ClusterIPs, or not have deleted the Endpoints of the Service, yet.
+	Releasing bool
+}
+
+// Backoff keeps an object from being written for a while.
+type Backoff struct {
+	Problem Problem
+	Only    metav1.Object // while this is what is desired; nil: whatever is
+}
+
+// Plan is what is to be done for one key.
+type Plan struct {
+	Key           cache.ObjectName
+	Cluster       string     // the remote that the mirror is of, or was
+	Source        *Candidate // nil: there is to be no mirror, or it is left alone
+	Live, Desired Objects
+	Steps         []Step // in this order
+	Problems      []Problem
+	Requeue       Requeue
+	BackedOff     [Kinds]bool // a step for this object is left out
+	Forget        bool        // nothing needs to be remembered of the key
+	DropTombstone bool
+
+	policy    Policy
+	families  []corev1.IPFamily
+	tombstone *Tombstone
+}
+
+// Releasing tells that what had the mirror's name went a moment ago.
+func (p Plan) Releasing() bool { return p.tombstone != nil && p.tombstone.Releasing }
+
+// Writes tells whether any of these objects would be written or, of none, anything at all.
+func (p Plan) Writes(kinds ...Kind) bool {
+	return slices.ContainsFunc(p.Steps, func(step Step) bool {
+		return len(kinds) == 0 && step.Action.Writes() || step.Action.ofKind() && slices.Contains(kinds, step.Kind)
+	})
+}
+
+// Takes tells whether there is a step with this action.
+func (p Plan) Takes(action Action) bool {
+	return slices.ContainsFunc(p.Steps, func(step Step) bool { return step.Action == action })
+}
+
+// Overwrites tells whether an object that was just written is already not as desired: something
+// changed it on its way, as a mutating webhook does.
+func (p Plan) Overwrites(k Kind, got metav1.Object) bool {
+	live := p.Live
+	live.Set(k, got)
+	return k.differs(got, p.policy.desired(k, p.basis(live)))
+}
+
+func (p Plan) basis(live Objects) basis {
+	return basis{Candidate: *p.Source, live: live, families: p.families, tombstone: p.tombstone}
+}
+
+// Step is one thing to do.
+type Step struct {
+	Action Action
+	Kind   Kind          // of Create, Update and Delete
+	Object metav1.Object // to write; of Delete the live one
+	Live   metav1.Object // of Update
+	// AfterAll tells that the step is taken only if every step before it succeeded.
+	AfterAll bool
+}
+
+// Action is what a step does.
+type Action int
+
+// The actions.
+const (
+	CreateNamespace       Action = iota // the mirror's
+	CheckForeignEndpoints               // fails if foreign Endpoints have the mirror's name
+	Create
+	Update
+	Delete
+	AwaitSlices    // fails until Kubernetes has made EndpointSlices of all addresses of the Endpoints
+	DeleteLeftover // an EndpointSlice of Kubernetes' own
+	CheckSlices    // looks whether Kubernetes has made EndpointSlices of the Endpoints, and has it try again
+)
+
+// Writes tells an action that changes the local cluster whenever it is taken.
+func (a Action) Writes() bool {
+	return a != CheckForeignEndpoints && a != AwaitSlices && a != CheckSlices
+}
+
+// ofKind tells an action that writes an object of the step's kind.
+func (a Action) ofKind() bool { return a == Create || a == Update || a == Delete }
+
+// Requeue is when a key is looked at again although nothing has changed.
+type Requeue int
+
+// The values, the sooner the greater.
+const (
+	NoRequeue        Requeue = iota
+	RequeueForeign           // rarely: foreign Endpoints and EndpointSlices are in no cache
+	RequeueSlices            // soon: Kubernetes makes EndpointSlices in its own time
+	RequeueWithDelay         // with the queue's back-off
+)

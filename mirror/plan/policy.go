@@ -1,0 +1,79 @@
+package plan
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"service-mirror.io/service-mirror/gateway"
+)
+
+// Policy is what the operator decides for all remotes alike.
+type Policy struct {
+	CopyLabels      []string // label keys taken over from the exported Service
+	CopyAnnotations []string // annotation keys likewise
+	IncludeSystem   bool     // mirror kube-system's Services too
+	EndpointsAPI    EndpointsAPI
+	// CreateNamespaces has a missing namespace created, instead of waiting for it.
+	CreateNamespaces bool
+}
+
+// ValidateKeys refuses keys that must never be copied from a remote: our own, by which we
+// recognize what is ours, and Kubernetes', which control the local cluster.
+func ValidateKeys(keys []string) error {
+	var refused []error
+	for _, key := range keys {
+		if problems := validation.IsQualifiedName(key); len(problems) > 0 {
+			refused = append(refused, fmt.Errorf("%q is not a valid key of a label or annotation: %s", key, problems[0]))
+			continue
+		}
+		prefix, _, prefixed := strings.Cut(key, "/")
+		if prefixed && (within(prefix, "service-mirror.io") || within(prefix, "kubernetes.io") || within(prefix, "k8s.io")) {
+			refused = append(refused, fmt.Errorf("%s cannot be copied from a remote: it has a meaning here, to service-mirror or to Kubernetes", key))
+		}
+	}
+	return errors.Join(refused...)
+}
+
+func within(domain, parent string) bool {
+	return domain == parent || strings.HasSuffix(domain, "."+parent)
+}
+
+// Refuse gives the reason why an exported Service is not mirrored; nil where it is.
+func (p Policy) Refuse(c Candidate) *Problem {
+	svc := c.Service
+	refuse := func(reason Reason, why string) *Problem {
+		problem := c.problem(reason, why)
+		return &problem
+	}
+	if _, mirror := svc.Labels[ClusterLabel]; mirror {
+		return refuse(IsMirror, "it is itself a mirror of another cluster's Service")
+	}
+	if svc.Namespace == metav1.NamespaceDefault && svc.Name == "kubernetes" {
+		return refuse(SystemService, "it is the remote's own API server")
+	}
+	if svc.Namespace == metav1.NamespaceSystem && !p.IncludeSystem {
+		return refuse(SystemService, "kube-system is excluded: use --include-system to mirror it")
+	}
+	if svc.Spec.Type == corev1.ServiceTypeExternalName {
+		return refuse(ExternalName, "it is of type ExternalName: there is nothing behind the gateway")
+	}
+	if svc.Spec.ClusterIP == corev1.ClusterIPNone {
+		return refuse(Headless, "it is headless: a gateway cannot tell its pods apart. Export a Service with a ClusterIP instead")
+	}
+	if !slices.ContainsFunc(svc.Spec.Ports, func(port corev1.ServicePort) bool {
+		return cmp.Or(port.Protocol, corev1.ProtocolTCP) == corev1.ProtocolTCP
+	}) && !cmp.Or(c.Gateway, &gateway.Gateway{}).Reserves(svc) {
+		return refuse(NoTCPPort, "it has no TCP port, and no gateway port is reserved for it: reserve one with the annotation "+gateway.PortsAnnotation+" or a ConfigMap")
+	}
+	if _, err := Name(c.Cluster, svc.Name); err != nil {
+		return refuse(InvalidName, err.Error())
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+
+	"k8s.io/client-go/tools/cache"
+)
+
+// Reason is the one-word cause of an exported Service not being mirrored, or not wholly.
+type Reason string
+
+// Refusals: nothing is written until their cause changes.
+const (
+	IsMirror      Reason = "IsMirror"      // the exported Service is itself a mirror
+	SystemService Reason = "SystemService" // default/kubernetes, or in kube-system
+	ExternalName  Reason = "ExternalName"  // of type ExternalName
+	Headless      Reason = "Headless"      // without a ClusterIP
+	NoTCPPort     Reason = "NoTCPPort"     // no port that a gateway can serve
+	InvalidName   Reason = "InvalidName"   // the mirror's name is too long, or no valid name
+	Rejected      Reason = "Rejected"      // the local API server refuses the object
+)
+
+// Waiting: nothing is written until the local cluster changes.
+const (
+	NamespaceMissing     Reason = "NamespaceMissing"
+	NamespaceTerminating Reason = "NamespaceTerminating"
+	Conflict             Reason = "Conflict" // a foreign object, or another remote's mirror, has the name
+)
+
+// Shortcomings: the mirror exists, but something about it is not as it should be.
+const (
+	PortNotServed      Reason = "PortNotServed"      // the gateway serves no port for one of the mirror's
+	NoAddress          Reason = "NoAddress"          // the gateway has no address that the mirror can have
+	ClusterIPLost      Reason = "ClusterIPLost"      // recreated, but not with the ClusterIPs that it had
+	AnnotationsRemoved Reason = "AnnotationsRemoved" // users' annotations that the API server refused
+	Overwritten        Reason = "Overwritten"        // another program changes what is written
+	WriteFailed        Reason = "WriteFailed"        // a write failed; it is retried
+)
+
+// Reasons are all reasons.
+var Reasons = []Reason{
+	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, Rejected,
+	NamespaceMissing, NamespaceTerminating, Conflict,
+	PortNotServed, NoAddress, ClusterIPLost, AnnotationsRemoved, Overwritten, WriteFailed,
+}
+
+// State is the state of an exported Service's mirror.
+type State string
+
+// The states, from the best to the worst but for Orphan, which no exported Service has.
+const (
+	StateMirrored   State = "mirrored"   // as it should be, except for what its problems say
+	StateIncomplete State = "incomplete" // it exists, but not all of it reaches the remote
+	StateWaiting    State = "waiting"    // not written until the local cluster changes
+	StateConflict   State = "conflict"   // its name is taken
+	StateRefused    State = "refused"    // not written until the exported Service changes
+	StateOrphan     State = "orphan"     // it exists, but no known remote exports its Service
+)
+
+// Worse is the worse of two states of an exported Service's mirror.
+func (s State) Worse(other State) State {
+	order := []State{StateMirrored, StateIncomplete, StateWaiting, StateConflict, StateRefused}
+	if slices.Index(order, other) > slices.Index(order, s) {
+		return other
+	}
+	return s
+}
+
+// State is the state of a mirror that has such a problem.
+func (r Reason) State() State {
+	switch r {
+	case NamespaceMissing, NamespaceTerminating:
+		return StateWaiting
+	case Conflict:
+		return StateConflict
+	case PortNotServed, NoAddress, Overwritten, WriteFailed:
+		return StateIncomplete
+	case ClusterIPLost, AnnotationsRemoved:
+		return StateMirrored
+	}
+	return StateRefused
+}
+
+// Happened tells a reason that is reported when it occurs, and is not a state that ends.
+func (r Reason) Happened() bool { return r == ClusterIPLost || r == AnnotationsRemoved }
+
+// Problem is one thing that is wrong with one mirror. It is comparable.
+type Problem struct {
+	Reason  Reason
+	Cluster string           // of the exported Service
+	Source  cache.ObjectName // the exported Service; zero where the problem is not about one
+	Message string
+}
+
+func (p *Problem) Error() string { return fmt.Sprintf("%s: %s", p.Reason, p.Message) }
+
+// NoNamespace tells a problem of a mirror whose namespace is missing, or about to be: no Event can
+// be created there.
+func (p Problem) NoNamespace() bool {
+	return p.Reason == NamespaceMissing || p.Reason == NamespaceTerminating
+}
+
+// Same tells whether two problems are one, which is reported once. The text of a failed write differs
+// from try to try.
+func (p Problem) Same(q Problem) bool {
+	if p.Reason == WriteFailed {
+		p.Message, q.Message = "", ""
+	}
+	return p == q
+}
+
+// namespaceProblem is why mirrors cannot be created in a namespace; nil where they can.
+func namespaceProblem(name string, state NamespaceState) *Problem {
+	switch state {
+	case NamespaceAbsent:
+		return &Problem{Reason: NamespaceMissing, Message: "namespace " + name + " does not exist in the local cluster: create it, or use --create-namespaces"}
+	case NamespaceDeleting:
+		return &Problem{Reason: NamespaceTerminating, Message: "namespace " + name + " is being deleted"}
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package plan
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"service-mirror.io/service-mirror/gateway"
+)
+
+// What caches hold of an object: only what Refuse, Desired and Decide read, and what an update must send
+// back.
+
+// TrimExported cuts an exported Service down to what is mirrored.
+func (p Policy) TrimExported(svc *corev1.Service) *corev1.Service {
+	trimmed := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:       svc.Namespace,
+			Name:            svc.Name,
+			UID:             svc.UID,
+			ResourceVersion: svc.ResourceVersion,
+			Labels:          pick(svc.Labels, append([]string{ClusterLabel}, p.CopyLabels...)),
+			Annotations:     pick(svc.Annotations, append([]string{gateway.Annotation, gateway.PortsAnnotation}, p.CopyAnnotations...)),
+		},
+		Spec: corev1.ServiceSpec{
+			Type:                  svc.Spec.Type,
+			Ports:                 mirrorPorts(svc.Spec.Ports),
+			SessionAffinity:       svc.Spec.SessionAffinity,
+			SessionAffinityConfig: svc.Spec.SessionAffinityConfig,
+		},
+	}
+	if _, claims := trimmed.Annotations[gateway.PortsAnnotation]; claims {
+		trimmed.CreationTimestamp = svc.CreationTimestamp // the older claim counts
+	}
+	if svc.Spec.ClusterIP == corev1.ClusterIPNone {
+		trimmed.Spec.ClusterIP = corev1.ClusterIPNone
+	}
+	return trimmed
+}
+
+// TrimLocal cuts a foreign Service down to its name, labels, UID and the addresses at which its load
+// balancer is reached. Of ours everything is kept that an update must send back.
+func TrimLocal(svc *corev1.Service) *corev1.Service {
+	if _, ours := Owner(svc); ours {
+		svc.ManagedFields = nil
+		return svc
+	}
+	trimmed := &corev1.Service{ObjectMeta: metav1.ObjectMeta{
+		Namespace:       svc.Namespace,
+		Name:            svc.Name,
+		UID:             svc.UID,
+		ResourceVersion: svc.ResourceVersion,
+		Labels:          svc.Labels,
+	}}
+	for _, ingress := range svc.Status.LoadBalancer.Ingress {
+		if ingress.IP != "" {
+			trimmed.Status.LoadBalancer.Ingress = append(trimmed.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: ingress.IP})
+		}
+	}
+	return trimmed
+}
+
+// TrimEndpoints removes what an update need not send back.
+func TrimEndpoints(endpoints *corev1.Endpoints) *corev1.Endpoints {
+	endpoints.ManagedFields = nil
+	return endpoints
+}
+
+// TrimSlice removes what an update need not send back.
+func TrimSlice(slice *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
+	slice.ManagedFields = nil
+	return slice
+}
+
+// TrimMetadata removes what nobody reads.
+func TrimMetadata(obj *metav1.PartialObjectMetadata) *metav1.PartialObjectMetadata {
+	obj.ManagedFields = nil
+	obj.Annotations = nil
+	return obj
+}
+
+func pick(from map[string]string, keys []string) map[string]string {
+	var out map[string]string
+	for _, key := range keys {
+		if value, ok := from[key]; ok {
+			if out == nil {
+				out = map[string]string{}
+			}
+			out[key] = value
+		}
+	}
+	return out
+}

@@ -1,0 +1,232 @@
+package report
+
+import (
+	"context"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	clientmetrics "k8s.io/client-go/tools/metrics"
+
+	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/status"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// Metrics counts what is done and, once it observes an overview, says what state everything is in. A nil one
+// does nothing.
+type Metrics struct {
+	registry *prometheus.Registry
+	remotes  []string
+
+	syncs    prometheus.Histogram
+	errors   prometheus.Counter
+	depth    prometheus.Gauge
+	latency  prometheus.Histogram
+	requests *prometheus.CounterVec
+	writes   *prometheus.CounterVec
+}
+
+func name(text string) string { return "service_mirror_" + text }
+
+// NewMetrics makes the metrics of a program that knows these remotes.
+func NewMetrics(version string, remotes []string) *Metrics {
+	m := &Metrics{
+		remotes:  remotes,
+		registry: prometheus.NewRegistry(),
+		syncs: prometheus.NewHistogram(prometheus.HistogramOpts{Name: name("sync_duration_seconds"),
+			Help: "Duration of the syncs of mirrors, writes included.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}),
+		errors: prometheus.NewCounter(prometheus.CounterOpts{Name: name("sync_errors_total"),
+			Help: "Syncs of mirrors in which a write failed or was rejected."}),
+		depth: prometheus.NewGauge(prometheus.GaugeOpts{Name: name("queue_depth"), Help: "Mirrors that are queued for a sync."}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{Name: name("queue_latency_seconds"),
+			Help: "Time that mirrors were queued before a sync.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("api_requests_total"),
+			Help: "Requests to API servers, by remote cluster (empty: the local one), HTTP verb and status code."}, []string{"cluster", "verb", "code"}),
+		writes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("writes_total"),
+			Help: "Writes that changed an object in the local cluster, by kind and verb."}, []string{"kind", "verb"}),
+	}
+	for _, kind := range []string{"Service", "Endpoints", "EndpointSlice"} {
+		for _, verb := range []string{"create", "update", "delete"} {
+			m.writes.WithLabelValues(kind, verb)
+		}
+	}
+	m.writes.WithLabelValues("Namespace", "create")
+	m.requests.WithLabelValues("", "GET", "200")
+	for _, cluster := range remotes {
+		m.requests.WithLabelValues(cluster, "GET", "200")
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: name("build_info"), Help: "Always 1; the labels say which version runs.",
+		ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version()}})
+	build.Set(1)
+	m.registry.MustRegister(m.syncs, m.errors, m.depth, m.latency, m.requests, m.writes, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Observe has the states that an overview shows served, too.
+func (m *Metrics) Observe(overview func() status.Page) {
+	m.registry.MustRegister(newCollector(m.remotes, overview))
+}
+
+// Gatherer is what is served.
+func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
+
+// CountRequests has the requests of all clients of this process counted. It is
+// client-go's own hook, of which there is one.
+func (m *Metrics) CountRequests() {
+	clientmetrics.Register(clientmetrics.RegisterOpts{RequestResult: requestCounter{m.requests}})
+}
+
+type requestCounter struct{ requests *prometheus.CounterVec }
+
+func (r requestCounter) Increment(ctx context.Context, code, method, _ string) {
+	r.requests.WithLabelValues(remote.ClusterOf(ctx), method, code).Inc()
+}
+
+// Synced counts a sync, and what it found.
+func (m *Metrics) Synced(took time.Duration, found []plan.Problem) {
+	if m == nil {
+		return
+	}
+	m.syncs.Observe(took.Seconds())
+	if slices.ContainsFunc(found, func(p plan.Problem) bool { return p.Reason == plan.WriteFailed || p.Reason == plan.Rejected }) {
+		m.errors.Inc()
+	}
+}
+
+// Wrote counts a write that changed something.
+func (m *Metrics) Wrote(kind, verb string) {
+	if m != nil {
+		m.writes.WithLabelValues(kind, verb).Inc()
+	}
+}
+
+// Queued counts a key that is enqueued.
+func (m *Metrics) Queued() {
+	if m != nil {
+		m.depth.Inc()
+	}
+}
+
+// Taken counts a key that was taken from the queue.
+func (m *Metrics) Taken(waited time.Duration) {
+	if m != nil {
+		m.depth.Dec()
+		m.latency.Observe(waited.Seconds())
+	}
+}
+
+// collector says what state everything is in at the moment of a scrape.
+type collector struct {
+	overview func() status.Page
+	clusters []string
+
+	leader, mirrors, problems, up, failing, since, sync, event, addresses *prometheus.Desc
+}
+
+func newCollector(clusters []string, overview func() status.Page) *collector {
+	desc := func(text, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name(text), help, labels, nil)
+	}
+	return &collector{
+		overview: overview, clusters: clusters,
+		leader:    desc("leader", "1 where this replica writes, else 0."),
+		mirrors:   desc("mirrors", "Exported Services by the state of their mirrors, and mirrors without one, by remote cluster.", "cluster", "state"),
+		problems:  desc("problems", "Problems of mirrors, by remote cluster and reason.", "cluster", "reason"),
+		up:        desc("remote_up", "1 where a remote cluster's exports are known and followed, else 0.", "cluster"),
+		failing:   desc("remote_problems", "Problems of a remote cluster, by the part that fails.", "cluster", "part"),
+		since:     desc("remote_state_since_timestamp_seconds", "When a remote cluster came up or went down; 0: never.", "cluster"),
+		sync:      desc("remote_last_sync_timestamp_seconds", "When all exports of a remote cluster were last known; 0: never.", "cluster"),
+		event:     desc("remote_last_event_timestamp_seconds", "When a watch on a remote cluster last had an event; 0: never.", "cluster"),
+		addresses: desc("gateway_addresses", "Addresses of a gateway, by its Service and their health.", "cluster", "gateway", "health"),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(to chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{c.leader, c.mirrors, c.problems, c.up, c.failing, c.since, c.sync, c.event, c.addresses} {
+		to <- desc
+	}
+}
+
+var (
+	states  = []plan.State{plan.StateMirrored, plan.StateIncomplete, plan.StateWaiting, plan.StateConflict, plan.StateRefused, plan.StateOrphan}
+	healths = []string{status.Ready, status.NotReady, "not asked yet"}
+)
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(to chan<- prometheus.Metric) {
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	seconds := func(at time.Time) float64 {
+		if at.IsZero() {
+			return 0
+		}
+		return float64(at.UnixMilli()) / 1000
+	}
+	page := c.overview()
+	leader := 0.0
+	if page.Leader {
+		leader = 1
+	}
+	gauge(c.leader, leader)
+
+	type pair struct{ cluster, word string }
+	mirrors, problems := map[pair]int{}, map[pair]int{}
+	for _, cluster := range c.clusters {
+		for _, state := range states {
+			mirrors[pair{cluster, string(state)}] = 0
+		}
+		for _, reason := range plan.Reasons {
+			problems[pair{cluster, string(reason)}] = 0
+		}
+	}
+	for _, mirror := range page.Mirrors {
+		mirrors[pair{mirror.Cluster, mirror.State}]++
+		for _, problem := range mirror.Problems {
+			problems[pair{mirror.Cluster, problem.Reason}]++
+		}
+	}
+	for key, n := range mirrors {
+		gauge(c.mirrors, float64(n), key.cluster, key.word)
+	}
+	for key, n := range problems {
+		gauge(c.problems, float64(n), key.cluster, key.word)
+	}
+
+	byName := map[string]status.Remote{}
+	for _, r := range page.Remotes {
+		byName[r.Name] = r
+	}
+	for _, cluster := range c.clusters {
+		r := byName[cluster]
+		up := 0.0
+		if r.State == status.Up {
+			up = 1
+		}
+		gauge(c.up, up, cluster)
+		failing := map[string]int{}
+		for _, problem := range r.Problems {
+			failing[remote.Problem(problem).Kind()]++
+		}
+		for _, kind := range remote.Kinds {
+			gauge(c.failing, float64(failing[kind]), cluster, kind)
+		}
+		gauge(c.since, seconds(r.Since), cluster)
+		gauge(c.sync, seconds(r.LastSync), cluster)
+		gauge(c.event, seconds(r.LastEvent), cluster)
+		for _, gw := range r.Gateways {
+			counts := map[string]int{}
+			for _, address := range gw.Addresses {
+				counts[address.Health]++
+			}
+			for _, health := range healths {
+				gauge(c.addresses, float64(counts[health]), cluster, gw.Name, health)
+			}
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package write
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"service-mirror.io/service-mirror/mirror/plan"
+)
+
+// createService creates a mirror's Service, with the ClusterIPs that it had if they can be had.
+func (a *application) createService(ctx context.Context, want *corev1.Service) (metav1.Object, error) {
+	if len(want.Spec.ClusterIPs) == 0 {
+		return a.create(ctx, plan.Service, want)
+	}
+	return a.restoring(ctx, want, 0, func(svc *corev1.Service) (metav1.Object, error) {
+		return a.create(ctx, plan.Service, svc)
+	})
+}
+
+// updateWhatIsValid updates an object. Users may have set what the API server refuses now: ClusterIPs that a
+// Service had may be taken, and annotations may be invalid for a mirror. It is written without these then.
+func (a *application) updateWhatIsValid(ctx context.Context, step plan.Step) (metav1.Object, error) {
+	put := func(obj metav1.Object) (metav1.Object, error) { return a.updateAnnotated(ctx, step.Kind, obj) }
+	want, ok := step.Object.(*corev1.Service)
+	if !ok {
+		return put(step.Object)
+	}
+	has := 0
+	if live := step.Live.(*corev1.Service); live.Spec.Type != corev1.ServiceTypeExternalName {
+		has = len(live.Spec.ClusterIPs)
+	}
+	if len(want.Spec.ClusterIPs) <= has {
+		return put(want)
+	}
+	return a.restoring(ctx, want, has, func(svc *corev1.Service) (metav1.Object, error) { return put(svc) })
+}
+
+// restoring writes a Service with the ClusterIPs that it had, of which it has the first few still. Where
+// the API server refuses them all, it is written with fewer.
+func (a *application) restoring(ctx context.Context, want *corev1.Service, has int, write func(*corev1.Service) (metav1.Object, error)) (metav1.Object, error) {
+	had := want.Spec.ClusterIPs
+	if a.plan.Releasing() && a.inUse(ctx, had[has:]) {
+		// The API server would keep the one of two that it got, and refuse both ever after.
+		return nil, errNotReleased
+	}
+	got, err := write(want)
+	for n := len(had) - 1; apierrors.IsInvalid(err) && n >= has; n-- {
+		if a.plan.Releasing() {
+			return nil, errNotReleased
+		}
+		fewer := want.DeepCopy()
+		if fewer.Spec.ClusterIPs = had[:n]; n == 0 {
+			fewer.Spec.ClusterIP, fewer.Spec.ClusterIPs, fewer.Spec.IPFamilies = "", nil, nil
+		}
+		got, err = write(fewer)
+	}
+	if svc, ok := got.(*corev1.Service); ok && err == nil {
+		a.reportLost(svc, had)
+	}
+	return got, err
+}
+
+func (a *application) reportLost(svc *corev1.Service, had []string) {
+	lost := slices.DeleteFunc(slices.Clone(had), func(ip string) bool { return slices.Contains(svc.Spec.ClusterIPs, ip) })
+	if len(lost) > 0 {
+		a.local.Replaced(svc)
+		a.report(plan.ClusterIPLost, fmt.Sprintf("the mirror was deleted or changed by someone, and its ClusterIPs %s are taken: it has %s now. Clients that keep connections open must reconnect",
+			strings.Join(lost, ", "), strings.Join(svc.Spec.ClusterIPs, ", ")))
+	}
+}
+
+// inUse tells whether any of these addresses is still allocated to a Service that had the mirror's name:
+// since Kubernetes 1.33 an IPAddress object says so. Where it may not be read, nothing is known.
+func (a *application) inUse(ctx context.Context, ips []string) bool {
+	for _, ip := range ips {
+		addr, err := netip.ParseAddr(ip)
+		if err != nil {
+			continue
+		}
+		object, err := a.client.NetworkingV1().IPAddresses().Get(ctx, addr.String(), metav1.GetOptions{})
+		if err != nil {
+			continue
+		}
+		if ref := object.Spec.ParentRef; ref != nil && ref.Resource == "services" && ref.Namespace == a.plan.Key.Namespace && ref.Name == a.plan.Key.Name {
+			return true
+		}
+	}
+	return false
+}
+
+// updateAnnotated updates an object and, if the API server calls it invalid, retries once without the
+// users' annotations that it names or, if it names none, without any of them.
+func (a *application) updateAnnotated(ctx context.Context, kind plan.Kind, obj metav1.Object) (metav1.Object, error) {
+	got, err := a.update(ctx, kind, obj)
+	if !apierrors.IsInvalid(err) {
+		return got, err
+	}
+	without, removed := a.plan.WithoutAnnotations(kind, obj, refusedAnnotations(err))
+	if len(removed) == 0 {
+		return got, err
+	}
+	got, retryErr := a.update(ctx, kind, without)
+	if retryErr != nil {
+		return nil, err
+	}
+	if len(removed) > 5 {
+		removed = append(removed[:5:5], fmt.Sprintf("and %d more", len(removed)-5))
+	}
+	a.report(plan.AnnotationsRemoved, fmt.Sprintf("the local API server refuses these annotations on a mirror's %v, so they were removed: %s", kind, strings.Join(removed, ", ")))
+	return got, nil
+}
+
+// refusedAnnotations are the keys of the annotations that an Invalid names, as fields
+// metadata.annotations[KEY]; nil where it names none.
+func refusedAnnotations(err error) (keys []string) {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil {
+		return nil
+	}
+	for _, cause := range status.Status().Details.Causes {
+		if key, found := strings.CutPrefix(cause.Field, "metadata.annotations["); found {
+			keys = append(keys, strings.TrimSuffix(key, "]"))
+		}
+	}
+	return keys
+}

@@ -1,0 +1,124 @@
+package write
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// Prune deletes all mirrors of one remote cluster, and nothing else, after it has listed them. With dry it
+// only lists. Objects that have changed meanwhile stay, which is an error. local is the name of the
+// cluster that client is for.
+func Prune(ctx context.Context, client remote.Client, local, cluster string, dry bool, out io.Writer) error {
+	all, err := ownedBy(ctx, client, cluster)
+	if err != nil {
+		return err
+	}
+	for _, one := range all {
+		fmt.Fprintf(out, "%s %s/%s in %s of remote %s\n", one.kind, one.GetNamespace(), one.GetName(), local, cluster)
+	}
+	fmt.Fprintf(out, "%d objects in %s of remote %s\n", len(all), local, cluster)
+	if dry {
+		return nil
+	}
+	var failed []error
+	for _, one := range all {
+		switch err := remove(ctx, client, one); {
+		case apierrors.IsNotFound(err): // Kubernetes deletes Endpoints with their Service
+		case err != nil:
+			failed = append(failed, fmt.Errorf("delete %s %s/%s: %w", one.kind, one.GetNamespace(), one.GetName(), err))
+		}
+	}
+	fmt.Fprintf(out, "%d removed\n", len(all)-len(failed))
+	if len(failed) > 10 {
+		failed = append(failed[:10], fmt.Errorf("and %d more", len(failed)-10))
+	}
+	return errors.Join(failed...)
+}
+
+// owned is an object of ours.
+type owned struct {
+	metav1.Object
+	kind plan.Kind
+}
+
+// ownedBy lists what was created for a remote cluster: Services first, so that no client is sent to where
+// nothing is.
+func ownedBy(ctx context.Context, client remote.Client, cluster string) ([]owned, error) {
+	ours := labels.Set{plan.ManagedByLabel: plan.ManagedBy, plan.ClusterLabel: cluster}
+	options := metav1.ListOptions{LabelSelector: ours.String()}
+	endpoints, err := client.CoreV1().Endpoints(metav1.NamespaceAll).List(ctx, options)
+	if err != nil {
+		return nil, fmt.Errorf("list Endpoints: %w", err)
+	}
+	ours[discoveryv1.LabelManagedBy] = plan.SliceManager // labels are copied onto the slices of controllers
+	endpointSlices, err := client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll).List(ctx, metav1.ListOptions{LabelSelector: ours.String()})
+	if err != nil {
+		return nil, fmt.Errorf("list EndpointSlices: %w", err)
+	}
+	byKey := map[cache.ObjectName]plan.Objects{}
+	add := func(key cache.ObjectName, kind plan.Kind, obj metav1.Object) {
+		objects := byKey[key]
+		objects.Set(kind, obj)
+		byKey[key] = objects
+	}
+	for i := range endpoints.Items {
+		add(cache.MetaObjectToName(&endpoints.Items[i]), plan.Endpoints, &endpoints.Items[i])
+	}
+	for i := range endpointSlices.Items {
+		slice := &endpointSlices.Items[i]
+		key := plan.SliceKey(slice)
+		for _, kind := range []plan.Kind{plan.IPv4Slice, plan.IPv6Slice} {
+			if kind.ObjectName(key).Name == slice.Name {
+				add(key, kind, slice)
+			}
+		}
+	}
+	services, err := client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list Services: %w", err)
+	}
+	for i := range services.Items {
+		svc := &services.Items[i]
+		key := cache.MetaObjectToName(svc)
+		_, has := byKey[key] // a foreign Service has what is under its name
+		if owner, ours := plan.Owner(svc); has || ours && owner == cluster {
+			add(key, plan.Service, svc)
+		}
+	}
+	return sorted(byKey, cluster), nil
+}
+
+// sorted are the objects of a remote that are ours, by kind and then by name.
+func sorted(byKey map[cache.ObjectName]plan.Objects, cluster string) (all []owned) {
+	keys := slices.SortedFunc(maps.Keys(byKey), func(a, b cache.ObjectName) int { return strings.Compare(a.String(), b.String()) })
+	for kind := range plan.Kind(plan.Kinds) {
+		for _, key := range keys {
+			obj := byKey[key].Owned(key).Get(kind)
+			if obj == nil {
+				continue
+			}
+			if of, _ := plan.Labelled(obj); of == cluster {
+				all = append(all, owned{obj, kind})
+			}
+		}
+	}
+	return all
+}
+
+func remove(ctx context.Context, client remote.Client, one owned) error {
+	return (&Writer{client: client}).verbs(one.kind, one.GetNamespace()).delete(ctx, one.GetName(), exactly(one))
+}

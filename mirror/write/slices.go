@@ -1,0 +1,64 @@
+package write
+
+import (
+	"context"
+	"fmt"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
+
+	"service-mirror.io/service-mirror/mirror/plan"
+)
+
+// From Endpoints Kubernetes makes the EndpointSlices that kube-proxy reads. They are in no cache: they are
+// looked for only where they may be missing.
+
+// mirroringController makes EndpointSlices from Endpoints.
+const mirroringController = "endpointslicemirroring-controller.k8s.io"
+
+// mirroredSlices are the EndpointSlices that Kubernetes has made from a mirror's Endpoints.
+func (a *application) mirroredSlices(ctx context.Context) ([]discoveryv1.EndpointSlice, error) {
+	list, err := a.client.DiscoveryV1().EndpointSlices(a.plan.Key.Namespace).List(ctx, metav1.ListOptions{
+		LabelSelector: discoveryv1.LabelServiceName + "=" + a.plan.Key.Name + "," + discoveryv1.LabelManagedBy + "=" + mirroringController,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list EndpointSlices: %w", err)
+	}
+	return list.Items, nil
+}
+
+// awaitSlices succeeds when there are EndpointSlices of all addresses that the desired Endpoints have.
+func (a *application) awaitSlices(ctx context.Context) error {
+	list, err := a.mirroredSlices(ctx)
+	if err != nil {
+		return err
+	}
+	missing := plan.Objects{Endpoints: a.plan.Desired.Endpoints}.Endpointed()
+	for i := range list {
+		for addr := range (plan.Objects{IPv4: &list[i]}).Endpointed() {
+			delete(missing, addr)
+		}
+	}
+	if len(missing) > 0 {
+		return errNoSlicesYet
+	}
+	return nil
+}
+
+// checkSlices looks for the EndpointSlices of a mirror. If there are none it updates the Endpoints:
+// Kubernetes' controller looks again at any update, and nothing is lost if it does not.
+func (a *application) checkSlices(ctx context.Context) error {
+	list, err := a.mirroredSlices(ctx)
+	if err != nil {
+		return err
+	}
+	if len(list) > 0 {
+		a.result.Slices = SlicesExist
+		return nil
+	}
+	a.result.Slices = SlicesMissing
+	klog.FromContext(ctx).Info("The mirror's Endpoints have no EndpointSlices, updating them for Kubernetes to make some")
+	_, err = a.update(ctx, plan.Endpoints, plan.Refreshed(a.plan.Live.Endpoints))
+	return err
+}

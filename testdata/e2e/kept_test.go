@@ -1,0 +1,273 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// intercept has a proxy's requests go through a handler, which is given the proxy's own.
+func (p *proxy) intercept(through func(w http.ResponseWriter, r *http.Request, plain http.Handler)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	plain := p.handler
+	p.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { through(w, r, plain) })
+}
+
+// respond answers with a Status, as an API server gives it.
+func respond(w http.ResponseWriter, status metav1.Status) {
+	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
+	status.Status = metav1.StatusFailure
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(int(status.Code))
+	json.NewEncoder(w).Encode(status)
+}
+
+// hideGateway has the remote refuse requests for the gateway Service alone.
+func (r *remote) hideGateway() {
+	r.proxy.intercept(func(w http.ResponseWriter, request *http.Request, plain http.Handler) {
+		if request.URL.Query().Get("fieldSelector") == "" {
+			plain.ServeHTTP(w, request)
+			return
+		}
+		respond(w, metav1.Status{Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: "the gateway may not be read"})
+	})
+	r.proxy.cutConnections()
+}
+
+// While the gateway is unknown, a mirror's objects that are deleted come back with the
+// addresses that they had.
+func TestAddressesAreKeptWithoutAGateway(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		kind   string
+		args   []string
+		delete func(e *env, mirror string) error
+	}{
+		{"endpoints", nil, func(e *env, mirror string) error {
+			return e.local.CoreV1().Endpoints(e.id).Delete(e.ctx, mirror, metav1.DeleteOptions{})
+		}},
+		{"endpointslices", []string{useSlices}, func(e *env, mirror string) error {
+			return e.local.DiscoveryV1().EndpointSlices(e.id).Delete(e.ctx, mirror+"-ipv4", metav1.DeleteOptions{})
+		}},
+	} {
+		t.Run(test.kind, func(t *testing.T) {
+			t.Parallel()
+			e := newEnvIn(t, london, joined(localRules, sliceRules, addressRules)...)
+			r := e.remote(paris)
+			r.gateway("203.0.113.1", "203.0.113.2")
+			r.export("bar")
+			d := e.daemon([]*remote{r}, test.args...)
+			right := []func() error{r.hasService("bar"), r.slicesLead("bar", to("http:8080", "203.0.113.1", "203.0.113.2")...)}
+			e.soon("the mirror", right...)
+			d.stop()
+			r.hideGateway()
+			r.gateway("203.0.113.9") // which nobody can know
+			d = e.daemon([]*remote{r}, append(test.args, listening...)...)
+			e.change(paris, "bar", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })
+			e.soon("the exports are followed, the gateway is unknown", r.hasPort("bar", 81), d.measures(map[string]float64{r.failing("gateway"): 1}))
+			e.must(r.slicesLead("bar", to("http:8080", "203.0.113.1", "203.0.113.2")...)())
+			name := r.mirror("bar")
+			before := e.identities()
+			clusterIP := e.service(name).Spec.ClusterIP
+			for range 3 {
+				e.must(test.delete(e, name))
+				e.soon("what carries the addresses was deleted", right...)
+			}
+			e.sameIdentities(before)
+			for range 3 {
+				uid := e.service(name).UID
+				e.remove(london, name)
+				if now := e.recreated(name, uid, 1); now[0] != clusterIP {
+					t.Errorf("the ClusterIP was %s and is %s", clusterIP, now[0])
+				}
+				e.soon("the Service was deleted", right...)
+			}
+			uid := e.service(name).UID
+			e.must(errors.Join(test.delete(e, name), london.CoreV1().Services(e.id).Delete(e.ctx, name, metav1.DeleteOptions{})))
+			e.recreated(name, uid, 1)
+			e.soon("all of it was deleted", right...)
+			e.stays("the addresses", right...)
+		})
+	}
+}
+
+func joined[T any](lists ...[]T) (all []T) {
+	for _, list := range lists {
+		all = append(all, list...)
+	}
+	return all
+}
+
+// hasPort checks the port of a mirror Service, and so that the remote's exports are followed.
+func (r *remote) hasPort(name string, port int32) func() error {
+	return func() error {
+		svc, err := r.env.local.CoreV1().Services(r.env.id).Get(r.env.ctx, r.mirror(name), metav1.GetOptions{})
+		if err == nil && svc.Spec.Ports[0].Port != port {
+			err = fmt.Errorf("%s has port %d, want %d", svc.Name, svc.Spec.Ports[0].Port, port)
+		}
+		return err
+	}
+}
+
+// Endpoints of which Kubernetes has made no EndpointSlices are updated until it does, and never
+// deleted: nothing can be lost on the way.
+func TestMissingSlicesComeWithoutADeletion(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	r.gateway("203.0.113.1")
+	r.export("bar")
+	e.daemon([]*remote{r})
+	right := []func() error{r.mirrored("bar", "203.0.113.1"), r.slicesLead("bar", to("http:8080", "203.0.113.1")...)}
+	e.soon("the mirror", right...)
+	name := r.mirror("bar")
+	before, endpoints := e.identities(), e.endpoints(name)
+	allow := e.noSlices()
+	since := london.mark(t)
+	e.change(london, name, func(svc *corev1.Service) { svc.Spec.Selector = map[string]string{"app": "none"} })
+	e.eventually(20*time.Second, "two updates of the Endpoints", func() error {
+		if now := e.requestsFor("endpoints", since); now["update 200"] < 2 {
+			return fmt.Errorf("requests %v", now)
+		}
+		return nil
+	})
+	allow()
+	e.soon("the mirror again", right...)
+	e.stays("the mirror", right...)
+	if now := e.requestsFor("endpoints", since); now["delete 200"]+now["create 201"] > 0 {
+		t.Errorf("the Endpoints were deleted or created: %v", now)
+	}
+	if now := e.endpoints(name); now.UID != endpoints.UID {
+		t.Errorf("the Endpoints are others: UID %s, and before %s", now.UID, endpoints.UID)
+	}
+	e.sameIdentities(before)
+}
+
+// noSlices has a quota forbid all new EndpointSlices, until allow is called.
+func (e *env) noSlices() (allow func()) {
+	e.Helper()
+	const resourceName = "count/endpointslices.discovery.k8s.io"
+	quotas := e.local.CoreV1().ResourceQuotas(e.id)
+	_, err := quotas.Create(e.ctx, &corev1.ResourceQuota{
+		ObjectMeta: metav1.ObjectMeta{Name: "none"},
+		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{resourceName: resource.MustParse("0")}},
+	}, metav1.CreateOptions{})
+	e.must(err)
+	e.soon("the quota in effect", func() error {
+		quota, err := quotas.Get(e.ctx, "none", metav1.GetOptions{})
+		if used := quota.Status.Used[resourceName]; err == nil && used.IsZero() {
+			return errors.New("nothing is counted yet")
+		}
+		return err
+	})
+	return func() { e.Helper(); e.must(quotas.Delete(e.ctx, "none", metav1.DeleteOptions{})) }
+}
+
+// requestsFor counts the daemon's writes of a resource since a mark, as VERB CODE.
+func (e *env) requestsFor(resource string, since auditMark) map[string]int {
+	e.Helper()
+	counts := map[string]int{}
+	for _, w := range e.local.writes(e.T, e.id, since) {
+		if w.ObjectRef.Resource == resource {
+			counts[fmt.Sprintf("%s %d", w.Verb, w.ResponseStatus.Code)]++
+		}
+	}
+	return counts
+}
+
+// The fact that the daemon relies on, without it: Kubernetes' controller can leave Endpoints
+// without EndpointSlices for good, and any update of the Endpoints has it make them.
+func TestUpdateOfEndpointsBringsTheirSlices(t *testing.T) {
+	const pairs = 20
+	e := newEnv(t)
+	for i := range pairs {
+		e.pair(fmt.Sprintf("pair%d", i))
+	}
+	all := func(i int) error { return e.pairHasSlices(fmt.Sprintf("pair%d", i)) }
+	for i := range pairs {
+		e.soon("the slices", func() error { return all(i) })
+	}
+	var bare []string
+	for range 20 {
+		var wg sync.WaitGroup
+		for i := range pairs {
+			wg.Go(func() { e.toggleSelector(fmt.Sprintf("pair%d", i)) })
+		}
+		wg.Wait()
+		if bare = e.withoutSlices(pairs); len(bare) > 0 {
+			break
+		}
+	}
+	if len(bare) == 0 {
+		t.Fatal("the controller has made all slices: the daemon need not update Endpoints any more")
+	}
+	t.Logf("without slices: %v", bare)
+	for _, name := range bare {
+		_, err := e.local.CoreV1().Endpoints(e.id).Patch(e.ctx, name, types.MergePatchType,
+			[]byte(`{"metadata":{"annotations":{"example.com/updated":"yes"}}}`), metav1.PatchOptions{})
+		e.must(err)
+		e.soon("the slices after the update", func() error { return e.pairHasSlices(name) })
+	}
+}
+
+// pair creates a Service without a selector, and its Endpoints.
+func (e *env) pair(name string) {
+	e.Helper()
+	meta := metav1.ObjectMeta{Name: name}
+	_, err := e.local.CoreV1().Endpoints(e.id).Create(e.ctx, &corev1.Endpoints{ObjectMeta: meta, Subsets: []corev1.EndpointSubset{{
+		Addresses: []corev1.EndpointAddress{{IP: "203.0.113.1"}}, Ports: []corev1.EndpointPort{{Name: "http", Port: 8080}},
+	}}}, metav1.CreateOptions{})
+	e.must(err)
+	_, err = e.local.CoreV1().Services(e.id).Create(e.ctx, &corev1.Service{
+		ObjectMeta: meta, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
+	}, metav1.CreateOptions{})
+	e.must(err)
+}
+
+// toggleSelector gives a Service a selector and takes it away at once.
+func (e *env) toggleSelector(name string) {
+	for _, patch := range []string{`{"spec":{"selector":{"app":"none"}}}`, `{"spec":{"selector":null}}`} {
+		if _, err := e.local.CoreV1().Services(e.id).Patch(context.Background(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+			e.Error(err)
+		}
+	}
+}
+
+func (e *env) pairHasSlices(name string) error {
+	list, err := e.local.DiscoveryV1().EndpointSlices(e.id).List(e.ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + name})
+	if err != nil {
+		return err
+	}
+	for _, slice := range list.Items {
+		if len(slice.Endpoints) > 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s has no EndpointSlice with an address", name)
+}
+
+// withoutSlices are the pairs that have had no slices for so long that the controller does not
+// try again: it does so a second after a failure at the latest, for the first time.
+func (e *env) withoutSlices(pairs int) (bare []string) {
+	for i := range pairs {
+		name := fmt.Sprintf("pair%d", i)
+		for deadline := time.Now().Add(3 * time.Second); e.pairHasSlices(name) != nil; time.Sleep(100 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				bare = append(bare, name)
+				break
+			}
+		}
+	}
+	return bare
+}
