@@ -3,13 +3,9 @@ package remote
 import (
 	"context"
 	"errors"
-	"maps"
-	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -96,66 +92,14 @@ func (o ClientOptions) Tune(cfg *rest.Config, cluster string, network *Network) 
 		cfg.QPS = -1
 	}
 	cfg.Dial = network.dial
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &kindCheck{next} })
 	if cfg.Proxy == nil {
-		// The default, said aloud: a transport with a proxy function is not kept
+		// The default: a transport with a proxy function is not kept
 		// in client-go's process-wide cache, where a reloaded one would stay.
 		cfg.Proxy = http.ProxyFromEnvironment
 	}
 	cfg.WarningHandlerWithContext = &warnings{}
 	return cfg
-}
-
-// Network makes the network connections of one client. It counts them, so that a
-// new one is noticed, and can close them: an idle HTTP/2 connection would
-// outlive the client that it was made for.
-type Network struct {
-	dials atomic.Int64
-	mu    sync.Mutex
-	open  map[net.Conn]struct{}
-	ended bool
-}
-
-func (n *Network) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	n.dials.Add(1)
-	counted := &countedConn{Conn: conn, network: n}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.ended {
-		conn.Close()
-		return nil, net.ErrClosed
-	}
-	if n.open == nil {
-		n.open = map[net.Conn]struct{}{}
-	}
-	n.open[counted] = struct{}{}
-	return counted, nil
-}
-
-// close closes what is open, and what a dial under way will open.
-func (n *Network) close() {
-	n.mu.Lock()
-	n.ended = true
-	open := slices.Collect(maps.Keys(n.open))
-	n.mu.Unlock()
-	for _, conn := range open {
-		conn.Close()
-	}
-}
-
-type countedConn struct {
-	net.Conn
-	network *Network
-}
-
-func (c *countedConn) Close() error {
-	c.network.mu.Lock()
-	delete(c.network.open, c)
-	c.network.mu.Unlock()
-	return c.Conn.Close()
 }
 
 // warnings logs each warning of an API server once.

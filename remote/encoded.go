@@ -11,6 +11,7 @@ import (
 
 // Object is what an informer can keep.
 type Object interface {
+	comparable
 	cache.Object
 	metav1.Object
 	runtime.Object

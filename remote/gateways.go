@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -45,8 +46,8 @@ type gateways struct {
 	conn       *connection
 	all        []*entrance
 	configMaps map[cache.ObjectName]*Informer[*corev1.ConfigMap]
-	known      chan struct{} // closed when all that is read has been
-	reading    sync.Mutex    // held while the caches are looked at
+	dirty      chan struct{} // has a value when a cache has changed
+	known      chan struct{} // closed when all caches are filled and were read
 }
 
 type entrance struct {
@@ -68,7 +69,7 @@ func serviceName(config gateway.Config) string {
 }
 
 func newGateways(c *connection) *gateways {
-	g := &gateways{conn: c, known: make(chan struct{}), configMaps: map[cache.ObjectName]*Informer[*corev1.ConfigMap]{}}
+	g := &gateways{conn: c, dirty: make(chan struct{}, 1), known: make(chan struct{}), configMaps: map[cache.ObjectName]*Informer[*corev1.ConfigMap]{}}
 	for _, config := range c.remote.spec.Gateways {
 		e := &entrance{config: config}
 		e.watch = gateway.NewWatch(config, c.remote.options.Gateway, func(problem error, differs bool) {
@@ -79,12 +80,14 @@ func newGateways(c *connection) *gateways {
 		})
 		g.all = append(g.all, e)
 		if config.ReadsService() {
-			e.service = inform(c, "watch of the gateway Service "+config.Service.String(), c.client.CoreV1().Services(config.Service.Namespace),
-				&corev1.Service{}, gateway.Trim, byName(config.Service))
+			e.service = inform(c, source[*corev1.ServiceList]{
+				part: "watch of the gateway Service " + config.Service.String(), namespace: config.Service.Namespace,
+				objects: c.client.CoreV1().Services(config.Service.Namespace), narrow: byName(config.Service),
+			}, &corev1.Service{}, gateway.Trim)
 			e.service.Handle(Handler[*corev1.Service]{
-				Added:   func(*corev1.Service) { g.read(e) },
-				Updated: func(_, _ *corev1.Service) { g.read(e) },
-				Deleted: func(cache.ObjectName, *corev1.Service) { g.read(e) },
+				Added:   func(*corev1.Service) { signal(g.dirty) },
+				Updated: func(_, _ *corev1.Service) { signal(g.dirty) },
+				Deleted: func(cache.ObjectName, *corev1.Service) { signal(g.dirty) },
 			})
 		}
 		g.readConfigMap(config.TCPServices)
@@ -103,13 +106,15 @@ func (g *gateways) readConfigMap(name cache.ObjectName) {
 	if name == (cache.ObjectName{}) || g.configMaps[name] != nil {
 		return
 	}
-	informer := inform(g.conn, "watch of the ConfigMap "+name.String(), g.conn.client.CoreV1().ConfigMaps(name.Namespace),
-		&corev1.ConfigMap{}, trimConfigMap, byName(name))
+	informer := inform(g.conn, source[*corev1.ConfigMapList]{
+		part: "watch of the ConfigMap " + name.String(), namespace: name.Namespace,
+		objects: g.conn.client.CoreV1().ConfigMaps(name.Namespace), narrow: byName(name),
+	}, &corev1.ConfigMap{}, trimConfigMap)
 	g.configMaps[name] = informer
 	informer.Handle(Handler[*corev1.ConfigMap]{
-		Added:   func(*corev1.ConfigMap) { g.readAll() },
-		Updated: func(_, _ *corev1.ConfigMap) { g.readAll() },
-		Deleted: func(cache.ObjectName, *corev1.ConfigMap) { g.readAll() },
+		Added:   func(*corev1.ConfigMap) { signal(g.dirty) },
+		Updated: func(_, _ *corev1.ConfigMap) { signal(g.dirty) },
+		Deleted: func(cache.ObjectName, *corev1.ConfigMap) { signal(g.dirty) },
 	})
 }
 
@@ -122,46 +127,51 @@ func trimConfigMap(configMap *corev1.ConfigMap) *corev1.ConfigMap {
 
 // run reads and follows the gateways until the context ends.
 func (g *gateways) run(ctx context.Context, wg *sync.WaitGroup) {
-	var filled []cache.DoneChecker
-	start := func(informer cache.SharedIndexInformer) {
-		filled = append(filled, informer.HasSyncedChecker())
-		wg.Go(func() { informer.RunWithContext(ctx) })
-	}
+	var informers []cache.SharedIndexInformer
 	for _, e := range g.all {
 		if e.service != nil {
-			start(e.service)
+			informers = append(informers, e.service)
 		}
 		wg.Go(func() { e.watch.Run(ctx) })
 	}
 	for _, informer := range g.configMaps {
-		start(informer)
+		informers = append(informers, informer)
 	}
-	for _, one := range filled { // the others need not wait for one that may not be read
+	for _, informer := range informers {
+		wg.Go(func() { informer.RunWithContext(ctx) })
 		wg.Go(func() {
-			if cache.WaitFor(ctx, "", one) {
-				g.readAll()
+			if cache.WaitFor(ctx, "", informer.HasSyncedChecker()) {
+				signal(g.dirty)
 			}
 		})
 	}
-	wg.Go(func() {
-		if cache.WaitFor(ctx, "", filled...) {
-			g.readAll()
-			close(g.known)
-		}
-	})
+	signal(g.dirty)
+	wg.Go(func() { g.follow(ctx, informers) })
 }
 
-func (g *gateways) readAll() {
-	for _, e := range g.all {
-		g.read(e)
+// follow reads the caches after each change. One that may not be read does not hold up
+// the others.
+func (g *gateways) follow(ctx context.Context, informers []cache.SharedIndexInformer) {
+	known := sync.OnceFunc(func() { close(g.known) })
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.dirty:
+		}
+		filled := !slices.ContainsFunc(informers, func(informer cache.SharedIndexInformer) bool { return !informer.HasSynced() })
+		for _, e := range g.all {
+			g.read(e)
+		}
+		if filled {
+			known()
+		}
 	}
 }
 
 // read looks at what the caches say of one gateway. Before they are filled an
 // absence means nothing.
 func (g *gateways) read(e *entrance) {
-	g.reading.Lock()
-	defer g.reading.Unlock()
 	var svc *corev1.Service
 	if e.service != nil {
 		if !e.service.HasSynced() {

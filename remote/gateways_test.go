@@ -25,7 +25,7 @@ func reserving() Spec {
 
 func (r *rig) reserve(data map[string]string) {
 	r.Helper()
-	configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: tcpServices.Namespace, Name: tcpServices.Name}, Data: data}
+	configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: tcpServices.Namespace, Name: tcpServices.Name, UID: "tcp-services-uid", ResourceVersion: "1"}, Data: data}
 	configMaps := r.a().CoreV1().ConfigMaps(tcpServices.Namespace)
 	if _, err := configMaps.Update(r.Context(), configMap, metav1.UpdateOptions{}); err == nil {
 		return
@@ -61,7 +61,7 @@ func TestReservedPortsFollowTheirConfigMap(t *testing.T) {
 		if r.resyncs() == 0 {
 			r.Error("nobody was told")
 		}
-		r.logged(1, "Remote is well again\" cluster=\"paris\" part=\"ConfigMap ingress/tcp-services\"")
+		r.logged(1, "Remote recovered\" cluster=\"paris\" part=\"ConfigMap ingress/tcp-services\"")
 	})
 }
 

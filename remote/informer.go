@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"reflect"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -18,10 +19,11 @@ type Lister[L runtime.Object] interface {
 // NewListWatch makes a ListWatch of the objects that a client gives, those that
 // narrow leaves.
 func NewListWatch[L runtime.Object](objects Lister[L], narrow func(*metav1.ListOptions)) *ListWatch {
+	kind := kindOf[L]()
 	return &ListWatch{
 		ListFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			narrow(&options)
-			return objects.List(ctx, options)
+			return objects.List(expecting(ctx, kind), options)
 		},
 		WatchFunc: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			narrow(&options)
@@ -41,16 +43,35 @@ type Informer[T Object] struct {
 // leaves.
 func NewInformer[T Object](lw *ListWatch, example T, trim func(T) T) *Informer[T] {
 	informer := cache.NewSharedIndexInformer(lw, example, 0, cache.Indexers{})
+	lw.form.object, lw.form.scope = reflect.TypeOf(example), scopeOf(example)
 	must(informer.SetTransform(func(obj any) (any, error) {
 		if typed, ok := obj.(T); ok {
 			return Encode(trim(typed)), nil
 		}
 		return obj, nil
 	}))
-	return &Informer[T]{informer, example}
+	i := &Informer[T]{informer, example}
+	lw.cache = i
+	return i
 }
 
-// Handler is told what happens to an informer's objects. Of one that is deleted
+func (i *Informer[T]) keys() []string { return i.GetIndexer().ListKeys() }
+
+func (i *Informer[T]) object(key, version string) runtime.Object {
+	obj := i.example.DeepCopyObject().(T)
+	if key != "" {
+		var none T
+		if obj = i.Get(nameOf(key)); obj == none {
+			return nil
+		}
+	}
+	obj.SetResourceVersion(version)
+	return obj
+}
+
+func (i *Informer[T]) version() string { return i.GetIndexer().LastStoreSyncResourceVersion() }
+
+// Handler is called for changes of an informer's objects. Of one that is deleted
 // the last state that was seen is nil if there is none.
 type Handler[T Object] struct {
 	Added   func(T)

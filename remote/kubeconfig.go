@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
+	"unicode"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
 // kubeconfig is a file that is read again when it changes: its own bytes or
@@ -29,6 +32,9 @@ func LoadKubeconfig(path, contextName string) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
 	}
+	if err := checkTokens(raw); err != nil {
+		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
+	}
 	cfg, err := clientcmd.NewNonInteractiveClientConfig(*raw, contextName, &clientcmd.ConfigOverrides{}, rules).ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
 		err = errors.New("it names no cluster: is its current-context set?")
@@ -37,6 +43,17 @@ func LoadKubeconfig(path, contextName string) (*rest.Config, error) {
 		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
 	}
 	return cfg, nil
+}
+
+// checkTokens refuses a token that no HTTP header can have: each request would fail as if
+// the server could not be reached. Of a token file the white space at its ends is cut off.
+func checkTokens(config *clientcmdapi.Config) error {
+	for name, user := range config.AuthInfos {
+		if user.TokenFile == "" && strings.ContainsFunc(user.Token, unicode.IsControl) {
+			return fmt.Errorf("the token of user %.100q has a line break or another control character: write it on one line, without quotes and escapes, or use tokenFile", name)
+		}
+	}
+	return nil
 }
 
 // again has the next reload give the configuration even if nothing changed.

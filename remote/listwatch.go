@@ -3,8 +3,6 @@ package remote
 import (
 	"context"
 	"errors"
-	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,29 +21,42 @@ import (
 const requestTimeout = 30 * time.Second
 
 // ListWatch lists and watches for an informer and does not give up: it tries
-// again by itself, from half a second to three, until its context ends. A
+// again by itself, after half a second to three, until its context ends. A
 // Reflector that saw the failures would back off for up to a minute, and a
-// remote that is back must not wait for that. Every answer is reported.
+// remote that is back must not wait for that. Every answer is reported; one that is
+// malformed, or comes from a server whose history went back, changes nothing.
 type ListWatch struct {
 	ListFunc  func(context.Context, metav1.ListOptions) (runtime.Object, error)
 	WatchFunc func(context.Context, metav1.ListOptions) (watch.Interface, error)
-	// Before, where set, must succeed before each request is sent. It returns a
-	// check that must hold once the answer has begun.
-	Before func(context.Context) (after func() error, err error)
-	// Report is told of each failure, and with nil of each success.
+	// Namespace is the one that objects are requested of; empty: all.
+	Namespace string
+	// Before, where set, must succeed before each request, which is made with the
+	// context that it returns. Once the answer has begun, check must succeed; bracketed
+	// says that it vouches only for this moment, not for the network connection.
+	Before func(context.Context) (request context.Context, check func() (bracketed bool, err error), err error)
+	// Report is called with each failure, and with nil after each success.
 	Report func(error)
-	// Seen, where set, is called with each event of a watch, bookmarks included.
+	// Seen, where set, is called for each event of a watch, bookmarks included.
 	Seen func()
-	// Reset, where set, is called when the history of the server is found to have gone back.
+	// Reset, where set, is called when the server's history is found to have gone back,
+	// as after a restore from a backup, before the Reflector lists again: what was
+	// remembered by resourceVersion is void.
 	Reset func()
-	// Client is asked whether it can stream a list; fakes cannot.
+	// Client says whether it can stream a list; fakes cannot.
 	Client any
-	// Optional has a refusal be asked again only every few minutes: it is for what
-	// may be missing.
+	// Optional has a refused request sent again only every few minutes: for what may not
+	// exist or not be readable.
 	Optional bool
 
-	plain  atomic.Bool  // lists are not streamed: that did not work here
-	errors atomic.Int32 // watches in a row that ended with an error and no event
+	form  wellFormed
+	cache objectCache // of the informer; nil: there is none
+
+	plain     atomic.Bool  // lists are not streamed: the stream was silent
+	bracketed atomic.Bool  // lists are not streamed: each must be checked as a whole
+	errors    atomic.Int32 // watches in a row that ended with an error and no event
+	refusals  atomic.Int32 // watches in a row that the server refused to open
+	history   history
+	page      map[string]bool // the keys of the pages of a list so far
 }
 
 // IsWatchListSemanticsUnSupported is how a Reflector learns that the client is
@@ -67,90 +78,145 @@ func (lw *ListWatch) Watch(options metav1.ListOptions) (watch.Interface, error) 
 // ListWithContext lists consistently: a first list at resourceVersion 0 could be
 // answered from a stale cache, and what is missing there would be deleted here.
 func (lw *ListWatch) ListWithContext(ctx context.Context, options metav1.ListOptions) (list runtime.Object, err error) {
-	if options.ResourceVersion == "0" {
-		options.ResourceVersion = ""
+	if options.ResourceVersion == "0" || lw.history.broken.Load() {
+		options.ResourceVersion, options.ResourceVersionMatch = "", ""
 	}
-	err = lw.retry(ctx, func() error {
+	if lw.bracketed.Load() && options.Continue == "" {
+		options.Limit = 0
+	}
+	var gone map[string]bool // what a bracketed list would delete
+	var keys []string
+	request := func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 		defer cancel()
-		list, err = lw.ListFunc(ctx, options)
+		list, keys, err = lw.list(ctx, options)
 		return err
-	}, func() {})
-	if err == nil {
-		lw.Report(nil)
 	}
-	return list, err
-}
-
-// WatchWithContext opens a watch that ends no sooner than a second after it was
-// opened, and with an error only where a Reflector must know it: of any other it
-// would make a new list, and a back-off.
-func (lw *ListWatch) WatchWithContext(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-	streaming := options.SendInitialEvents != nil && *options.SendInitialEvents
-	if streaming && lw.plain.Load() {
-		return nil, errNoStreaming
-	}
-	var open *steadyWatch
-	closeOpen := func() {
-		if open != nil {
-			open.Stop()
-			open = nil
-		}
-	}
-	err := lw.retry(ctx, func() error {
-		ctx, cancel := context.WithCancelCause(ctx)
-		timer := time.AfterFunc(requestTimeout, func() {
-			cancel(fmt.Errorf("the server did not begin to answer within %v", requestTimeout))
-		})
-		w, err := lw.WatchFunc(ctx, options)
-		if !timer.Stop() && err == nil {
-			w.Stop()
-			err = context.Cause(ctx)
-		}
+	err = lw.retry(ctx, func() error {
+		bracketed, err := lw.once(ctx, request, func() {})
 		if err != nil {
-			if cause := context.Cause(ctx); cause != nil {
-				err = cause
-			}
-			cancel(nil)
 			return err
 		}
-		open = lw.steady(ctx, w, streaming, func() { cancel(nil) })
+		if lw.bracketed.Store(bracketed); !bracketed {
+			return nil
+		}
+		switch { // it can only be judged as a whole
+		case options.Continue != "":
+			return apierrors.NewResourceExpired("the list must be made again, in one piece")
+		case options.Limit > 0:
+			options.Limit = 0
+			return errAgain
+		}
+		before := gone
+		if gone = lw.missing(keys); !subset(gone, before) {
+			return errAgain
+		}
 		return nil
-	}, closeOpen)
+	}, func(err error) bool { return expired(err) && (options.ResourceVersion != "" || options.Continue != "") })
 	if err != nil {
-		closeOpen() // the context ended
 		return nil, err
 	}
-	return open, nil
+	lw.listed(list, keys, options.Continue != "")
+	if lw.refusals.Load() <= 1 {
+		lw.Report(nil)
+	}
+	return list, nil
+}
+
+// list lists once and checks the answer.
+func (lw *ListWatch) list(ctx context.Context, options metav1.ListOptions) (list runtime.Object, keys []string, err error) {
+	if list, err = lw.ListFunc(ctx, options); err != nil {
+		return nil, nil, err
+	}
+	var pages map[string]bool
+	if options.Continue != "" {
+		pages = lw.page
+	}
+	form := lw.form
+	form.namespace = lw.Namespace
+	keys, err = form.list(list, pages)
+	return list, keys, err
+}
+
+// listed notes what was listed.
+func (lw *ListWatch) listed(list runtime.Object, keys []string, continues bool) {
+	listMeta, err := meta.ListAccessor(list)
+	must(err)
+	if listMeta.GetContinue() == "" {
+		lw.page = nil
+	} else {
+		if !continues || lw.page == nil {
+			lw.page = map[string]bool{}
+		}
+		for _, key := range keys {
+			lw.page[key] = true
+		}
+	}
+	lw.synced(listMeta.GetResourceVersion())
+}
+
+// missing are the keys of the objects that are known and not in a list.
+func (lw *ListWatch) missing(listed []string) map[string]bool {
+	missing := map[string]bool{}
+	if lw.cache == nil {
+		return missing
+	}
+	for _, key := range lw.cache.keys() {
+		missing[key] = true
+	}
+	for _, key := range listed {
+		delete(missing, key)
+	}
+	return missing
+}
+
+func subset(a, b map[string]bool) bool {
+	for key := range a {
+		if !b[key] {
+			return false
+		}
+	}
+	return true
 }
 
 // errNoStreaming has a Reflector make a plain list.
 var errNoStreaming = apierrors.NewMethodNotSupported(schema.GroupResource{}, "stream a list")
 
-// maxRetryAfter bounds how long a server may have itself left alone: a
-// maintenance page says an hour.
+// errAgain has a request sent again at once.
+var errAgain = errors.New("the answer must be confirmed by another one")
+
+// maxRetryAfter bounds the delay that a server may ask for: a maintenance page says an
+// hour.
 const maxRetryAfter = 30 * time.Second
 
-// optionalPeriod is how often something that is refused, and may be, is asked for.
+// optionalPeriod is how often an optional request is sent again after a refusal.
 const optionalPeriod = 5 * time.Minute
 
 // Unavailable tells an answer that says that a kind of object may not be read, or
 // that there is none.
 func Unavailable(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) }
 
-// retry makes a request until it is answered; undo takes back an answer that did
-// not pass the check of Before.
-func (lw *ListWatch) retry(ctx context.Context, request func() error, undo func()) error {
+// maxUnreported is how often in a row it may be unknown which cluster answered before
+// that is reported: at the start requests race for connections.
+const maxUnreported = 2
+
+// retry makes a request until it is answered. An error that final accepts is for the
+// Reflector.
+func (lw *ListWatch) retry(ctx context.Context, request func() error, final func(error) bool) error {
 	backoff := wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10, Cap: 3 * time.Second}
-	for {
-		err := lw.once(ctx, request, undo)
-		if ctx.Err() != nil {
+	for immediate := 0; ; {
+		err := request()
+		switch {
+		case ctx.Err() != nil:
 			return ctx.Err()
-		}
-		if err == nil || forReflector(err) {
+		case err == nil || final(err):
 			return err
+		case errors.Is(err, errAgain) || errors.Is(err, errUnverified):
+			if immediate++; immediate <= maxUnreported {
+				continue
+			}
 		}
-		if !errors.Is(err, errReplaced) && !errors.Is(err, errNotAccepted) {
+		if !errors.Is(err, errNotAccepted) {
 			lw.Report(err)
 		}
 		delay := backoff.Step()
@@ -168,139 +234,34 @@ func (lw *ListWatch) retry(ctx context.Context, request func() error, undo func(
 	}
 }
 
-func (lw *ListWatch) once(ctx context.Context, request func() error, undo func()) error {
+// once makes a request between the checks of Before; undo takes back an answer that
+// does not count.
+func (lw *ListWatch) once(ctx context.Context, request func(context.Context) error, undo func()) (bracketed bool, err error) {
 	if lw.Before == nil {
-		return request()
+		return false, request(ctx)
 	}
-	after, err := lw.Before(ctx)
+	ctx, check, err := lw.Before(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if err := request(); err != nil {
-		return err
+	if err := request(ctx); err != nil {
+		return false, err
 	}
-	if err := after(); err != nil {
+	if bracketed, err = check(); err != nil {
 		undo()
-		return err
 	}
-	return nil
+	return bracketed, err
 }
 
-// forReflector tells the answers that are not failures: the Reflector itself
-// knows what to do when a resourceVersion is too old or too new, or when an
-// older server cannot stream a list.
-func forReflector(err error) bool {
+// expired tells the answers to a resourceVersion that is too old or too new: the
+// Reflector lists again.
+func expired(err error) bool {
 	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) ||
-		apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge) ||
-		apierrors.IsInvalid(err) || apierrors.IsMethodNotSupported(err)
+		apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge)
 }
 
-// steadyWatch passes the events of another watch on.
-type steadyWatch struct {
-	lw     *ListWatch
-	inner  watch.Interface
-	result chan watch.Event
-	stop   chan struct{}
-	cancel func() // the request's context, and so stop
-	// streaming holds until the bookmark that ends a streamed list.
-	streaming bool
-}
-
-const (
-	// shortest is how long a watch lives at least. A Reflector calls one that ends
-	// sooner a failure.
-	shortest = time.Second
-	// maxQuiet is how long a streamed list may be silent before its end: a proxy
-	// may swallow the bookmark that the Reflector waits for.
-	maxQuiet = 10 * time.Second
-	// maxErrors is how many watches in a row may end with an error and without
-	// any event before the Reflector is told: it may be one event that cannot be
-	// read, and a new list gets past it.
-	maxErrors = 3
-)
-
-func (lw *ListWatch) steady(ctx context.Context, inner watch.Interface, streaming bool, cancel func()) *steadyWatch {
-	stop := make(chan struct{})
-	w := &steadyWatch{lw: lw, inner: inner, result: make(chan watch.Event), stop: stop, streaming: streaming}
-	w.cancel = sync.OnceFunc(func() { close(stop); cancel() })
-	go w.run(ctx)
-	return w
-}
-
-func (w *steadyWatch) ResultChan() <-chan watch.Event { return w.result }
-
-func (w *steadyWatch) Stop() {
-	w.cancel()
-	w.inner.Stop()
-}
-
-func (w *steadyWatch) run(ctx context.Context) {
-	defer close(w.result)
-	defer w.inner.Stop()
-	lived, quiet := time.NewTimer(shortest), time.NewTimer(maxQuiet)
-	defer lived.Stop()
-	defer quiet.Stop()
-	alive := sync.OnceFunc(func() { w.lw.Report(nil) })
-	old := false
-	for {
-		select {
-		case <-w.stop:
-			return
-		case <-lived.C:
-			old = true
-			alive()
-		case <-quiet.C:
-			if w.streaming {
-				w.lw.plain.Store(true)
-				w.send(watch.Event{Type: watch.Error, Object: &errNoStreaming.ErrStatus})
-				return
-			}
-		case event, ok := <-w.inner.ResultChan():
-			if ok && w.pass(ctx, event) {
-				alive()
-				quiet.Reset(maxQuiet)
-				continue
-			}
-			if !old {
-				select {
-				case <-lived.C:
-				case <-w.stop:
-				}
-			}
-			return
-		}
-	}
-}
-
-// pass hands an event on; false where the watch ends with it.
-func (w *steadyWatch) pass(ctx context.Context, event watch.Event) bool {
-	if event.Type != watch.Error {
-		w.lw.errors.Store(0)
-		if w.lw.Seen != nil {
-			w.lw.Seen()
-		}
-		if bookmark, err := meta.Accessor(event.Object); err == nil && event.Type == watch.Bookmark &&
-			bookmark.GetAnnotations()[metav1.InitialEventsAnnotationKey] == "true" {
-			w.streaming = false
-		}
-		return w.send(event)
-	}
-	err := apierrors.FromObject(event.Object)
-	if ctx.Err() == nil && !forReflector(err) {
-		w.lw.Report(fmt.Errorf("watch ended: %w", err))
-	}
-	if w.streaming || forReflector(err) || w.lw.errors.Add(1) >= maxErrors {
-		w.lw.errors.Store(0)
-		w.send(event)
-	}
-	return false
-}
-
-func (w *steadyWatch) send(event watch.Event) bool {
-	select {
-	case w.result <- event:
-		return true
-	case <-w.stop:
-		return false
-	}
+// unsupported tells the answers of a server that cannot do what was requested: an older
+// one cannot stream a list.
+func unsupported(err error) bool {
+	return apierrors.IsInvalid(err) || apierrors.IsMethodNotSupported(err)
 }

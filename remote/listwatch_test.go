@@ -23,6 +23,23 @@ var (
 	services = schema.GroupResource{Resource: "services"}
 )
 
+// emptyList is a well-formed list of nothing.
+func emptyList() *corev1.ServiceList {
+	return &corev1.ServiceList{ListMeta: metav1.ListMeta{ResourceVersion: "17"}}
+}
+
+// bookmark is an event's object that has a resourceVersion alone.
+func bookmark(version string) *corev1.Service {
+	return &corev1.Service{ObjectMeta: metav1.ObjectMeta{ResourceVersion: version}}
+}
+
+// endOfList is the bookmark that ends a streamed list.
+func endOfList(version string) *corev1.Service {
+	end := bookmark(version)
+	end.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: "true"}
+	return end
+}
+
 // reporting collects what a ListWatch reports.
 type reporting struct {
 	mu   sync.Mutex
@@ -58,7 +75,7 @@ func lister(reports *reporting, errs ...error) (*ListWatch, *[]time.Time) {
 			if n := len(*times); n <= len(errs) {
 				return nil, errs[n-1]
 			}
-			return &corev1.ServiceList{}, nil
+			return emptyList(), nil
 		},
 	}, times
 }
@@ -119,7 +136,7 @@ func TestListTimesOut(t *testing.T) {
 		tries := 0
 		lw := &ListWatch{Report: reports.report, ListFunc: func(ctx context.Context, _ metav1.ListOptions) (runtime.Object, error) {
 			if tries++; tries > 1 {
-				return &corev1.ServiceList{}, nil
+				return emptyList(), nil
 			}
 			<-ctx.Done()
 			return nil, ctx.Err()
@@ -137,16 +154,17 @@ func TestListTimesOut(t *testing.T) {
 	})
 }
 
-// What a Reflector must know is passed on at once, and is no failure.
+// What a Reflector must know is passed on at once, and is no failure: that a
+// resourceVersion is too old or too new, or that a list is not streamed.
 func TestAnswersForTheReflector(t *testing.T) {
-	tooLarge := apierrors.NewTimeoutError("too large", 1)
-	tooLarge.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge}}
+	stream := true
+	versioned, streamed := metav1.ListOptions{ResourceVersion: "17"}, metav1.ListOptions{ResourceVersion: "17", SendInitialEvents: &stream}
 	for name, want := range map[string]error{
 		"expired":       apierrors.NewResourceExpired("too old"),
 		"gone":          apierrors.NewGone("too old"),
+		"too large":     tooLarge(),
 		"invalid":       apierrors.NewInvalid(schema.GroupKind{}, "", nil),
 		"not supported": apierrors.NewMethodNotSupported(services, "watch"),
-		"too large":     tooLarge,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -154,18 +172,89 @@ func TestAnswersForTheReflector(t *testing.T) {
 				lw, times := lister(&reports, want)
 				lw.WatchFunc = func(context.Context, metav1.ListOptions) (watch.Interface, error) { return nil, want }
 				start := time.Now()
-				if _, err := lw.ListWithContext(t.Context(), metav1.ListOptions{}); err != want {
-					t.Errorf("list: got %v", err)
+				if _, err := lw.WatchWithContext(t.Context(), streamed); err != want {
+					t.Errorf("streamed list: got %v", err)
 				}
-				if _, err := lw.WatchWithContext(t.Context(), metav1.ListOptions{}); err != want {
+				if _, err := lw.WatchWithContext(t.Context(), versioned); err != want {
 					t.Errorf("watch: got %v", err)
 				}
-				if len(*times) != 1 || time.Since(start) != 0 || len(reports.failures()) != 0 {
-					t.Errorf("%d lists in %v, reported %v", len(*times), time.Since(start), reports.errs)
+				if expired(want) {
+					if _, err := lw.ListWithContext(t.Context(), versioned); err != want || len(*times) != 1 {
+						t.Errorf("list: got %v after %d tries", err, len(*times))
+					}
+				}
+				if time.Since(start) != 0 || len(reports.failures()) != 0 {
+					t.Errorf("it took %v, reported %v", time.Since(start), reports.errs)
 				}
 			})
 		})
 	}
+}
+
+func tooLarge() error {
+	err := apierrors.NewTimeoutError("too large", 1)
+	err.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge}}
+	return err
+}
+
+// A Reflector backs off from a plain list that fails for a minute, and without a word.
+func TestPlainListIsTriedWhateverTheAnswer(t *testing.T) {
+	for name, refusal := range map[string]error{
+		"405": apierrors.NewMethodNotSupported(services, "list"),
+		"410": apierrors.NewResourceExpired("too old"),
+		"422": apierrors.NewInvalid(schema.GroupKind{}, "", nil),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var reports reporting
+				lw, times := lister(&reports, refusal, refusal, refusal)
+				if _, err := lw.ListWithContext(t.Context(), metav1.ListOptions{ResourceVersion: "0"}); err != nil || len(*times) != 4 {
+					t.Errorf("got %v after %d tries, want the fourth to succeed", err, len(*times))
+				}
+				if got := reports.failures(); len(got) != 3 || got[0] != refusal {
+					t.Errorf("reported: %v", got)
+				}
+			})
+		})
+	}
+}
+
+// A server that refuses each watch is polled by the Reflector; the cause is reported.
+func TestWatchesThatAreAlwaysRefused(t *testing.T) {
+	for _, refusal := range []error{apierrors.NewResourceExpired("too old"), apierrors.NewMethodNotSupported(services, "watch")} {
+		synctest.Test(t, func(t *testing.T) {
+			var reports reporting
+			lw, _ := lister(&reports)
+			lw.WatchFunc = func(context.Context, metav1.ListOptions) (watch.Interface, error) { return nil, refusal }
+			for n := range 3 {
+				if _, err := lw.ListWithContext(t.Context(), metav1.ListOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := lw.WatchWithContext(t.Context(), metav1.ListOptions{ResourceVersion: "17"}); err != refusal {
+					t.Errorf("got %v", err)
+				}
+				if got := len(reports.failures()); got != min(n, 1) {
+					t.Errorf("after refusal %d: %d reports", n+1, got)
+				}
+			}
+		})
+	}
+}
+
+// The Reflector would stream again at once, for ever.
+func TestStreamThatIsAlwaysExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stream := true
+		var reports reporting
+		lw, _ := lister(&reports)
+		lw.WatchFunc = func(context.Context, metav1.ListOptions) (watch.Interface, error) {
+			return nil, apierrors.NewResourceExpired("too old")
+		}
+		_, err := lw.WatchWithContext(t.Context(), metav1.ListOptions{SendInitialEvents: &stream})
+		if !apierrors.IsMethodNotSupported(err) || len(reports.failures()) != 1 {
+			t.Errorf("got %v, reported %v; want a plain list, and the cause", err, reports.errs)
+		}
+	})
 }
 
 func TestRefusalsAreTriedAgain(t *testing.T) {
@@ -217,7 +306,7 @@ func TestListsAreConsistent(t *testing.T) {
 		var got string
 		lw := &ListWatch{Report: func(error) {}, ListFunc: func(_ context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			got = options.ResourceVersion
-			return &corev1.ServiceList{}, nil
+			return emptyList(), nil
 		}}
 		if _, err := lw.ListWithContext(t.Context(), metav1.ListOptions{ResourceVersion: given}); err != nil || got != want {
 			t.Errorf("resourceVersion %q is asked for as %q, want %q", given, got, want)
@@ -236,7 +325,9 @@ type watching struct {
 
 func newWatching() *watching {
 	w := &watching{}
-	w.ListWatch = &ListWatch{Report: w.report, WatchFunc: func(context.Context, metav1.ListOptions) (watch.Interface, error) {
+	w.ListWatch = &ListWatch{Report: w.report, ListFunc: func(context.Context, metav1.ListOptions) (runtime.Object, error) {
+		return emptyList(), nil
+	}, WatchFunc: func(context.Context, metav1.ListOptions) (watch.Interface, error) {
 		w.times = append(w.times, time.Now())
 		if n := len(w.times); n <= len(w.refusal) && w.refusal[n-1] != nil {
 			return nil, w.refusal[n-1]
@@ -272,9 +363,9 @@ func TestWatchPassesEventsOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWatching()
 		opened := w.open(t)
-		w.last().Add(&corev1.Service{})
-		w.last().Modify(&corev1.Service{})
-		w.last().Delete(&corev1.Service{})
+		w.last().Add(service("default", "bar"))
+		w.last().Modify(service("default", "bar"))
+		w.last().Delete(service("default", "bar"))
 		w.last().Stop()
 		want := []watch.EventType{watch.Added, watch.Modified, watch.Deleted}
 		if got := events(opened); !slices.Equal(got, want) {
@@ -325,7 +416,7 @@ func TestWatchThatIsStoppedEndsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWatching()
 		opened := w.open(t)
-		w.last().Add(&corev1.Service{}) // nobody reads it
+		w.last().Add(service("default", "bar")) // nobody reads it
 		synctest.Wait()
 		start := time.Now()
 		opened.Stop()
@@ -347,6 +438,7 @@ func TestErrorEvents(t *testing.T) {
 	}{
 		{"too old is for the Reflector", status(apierrors.NewResourceExpired("too old")), []watch.EventType{watch.Error}, 0},
 		{"gone is for the Reflector", status(apierrors.NewGone("too old")), []watch.EventType{watch.Error}, 0},
+		{"what it cannot do is, too", status(apierrors.NewMethodNotSupported(services, "watch")), []watch.EventType{watch.Error}, 1},
 		{"all else is a plain end", status(apierrors.NewInternalError(errDown)), nil, 1},
 		{"a time-out too", status(apierrors.NewTimeoutError("slow", 1)), nil, 1},
 	} {
@@ -387,9 +479,9 @@ func TestErrorsInARowAreForTheReflector(t *testing.T) {
 		if want := []int{0, 0, 1, 0, 0, 1, 0}; !slices.Equal(got, want) {
 			t.Errorf("events passed on, by watch: %v, want %v", got, want)
 		}
-		for range 5 { // an event in between starts the count anew
+		for range 5 { // an event in between restarts the count
 			opened := w.open(t)
-			w.last().Add(&corev1.Service{})
+			w.last().Add(service("default", "bar"))
 			w.last().Error(broken)
 			if got := events(opened); !slices.Equal(got, []watch.EventType{watch.Added}) {
 				t.Errorf("got %v", got)
@@ -458,7 +550,7 @@ func TestSilentStreamIsGivenUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		w.last().Add(&corev1.Service{})
+		w.last().Add(service("default", "bar"))
 		event := <-opened.ResultChan()
 		for event = range opened.ResultChan() {
 		}
@@ -485,8 +577,7 @@ func TestStreamThatEndsIsAWatch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		end := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{metav1.InitialEventsAnnotationKey: "true"}}}
-		w.last().Action(watch.Bookmark, end)
+		w.last().Action(watch.Bookmark, endOfList("17"))
 		<-opened.ResultChan()
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
@@ -503,19 +594,20 @@ type gate struct {
 	before, after []error // of the first calls
 	befores       int
 	afters        int
+	bracketed     bool
 }
 
-func (g *gate) pass(context.Context) (func() error, error) {
+func (g *gate) pass(ctx context.Context) (context.Context, func() (bool, error), error) {
 	g.befores++
 	if n := g.befores; n <= len(g.before) && g.before[n-1] != nil {
-		return nil, g.before[n-1]
+		return nil, nil, g.before[n-1]
 	}
-	return func() error {
+	return ctx, func() (bool, error) {
 		g.afters++
 		if n := g.afters; n <= len(g.after) {
-			return g.after[n-1]
+			return false, g.after[n-1]
 		}
-		return nil
+		return g.bracketed, nil
 	}, nil
 }
 
@@ -561,7 +653,7 @@ func TestWatchThatFailsTheCheckIsOpenedAgain(t *testing.T) {
 		if len(w.opened) != 3 || !w.opened[0].IsStopped() || !w.opened[1].IsStopped() || w.opened[2].IsStopped() {
 			t.Fatalf("%d watches; the first two must be stopped and the third open", len(w.opened))
 		}
-		w.last().Add(&corev1.Service{})
+		w.last().Add(service("default", "bar"))
 		if event := <-opened.ResultChan(); event.Type != watch.Added {
 			t.Errorf("got %v", event)
 		}

@@ -1,16 +1,22 @@
-// Encodeage remote knows one remote cluster: from its kubeconfig, read again when
-// it changes, to a cache of its exported Services and of its gateway Service,
-// and how it fares. It reads and never writes; what is made of the Services is
-// not its business.
+// Package remote reads one remote cluster: from its kubeconfig, read again when
+// it changes, to a cache of its exported Services and of its gateway Services,
+// and its state. It never writes.
 //
-// A remote that is down, slow, forbidden or not the cluster that it was keeps
+// A remote that is down, slow, forbidden or another cluster than before keeps
 // trying, costs the others nothing, and what was known of it stays known.
+//
+//   - kubeconfig.go, client.go, kind.go, network.go: from the file to a client
+//   - identity.go: which cluster answers
+//   - listwatch.go, watch.go, answer.go, history.go: lists and watches that an informer can
+//     rely on
+//   - informer.go, encoded.go, services.go: the caches
+//   - connection.go, gateways.go: what is read of a remote
+//   - state.go, status.go: how it is doing
 package remote
 
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +24,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/gateway"
@@ -28,106 +33,24 @@ import (
 // Secret takes up to a minute by itself.
 const reloadPeriod = 2 * time.Second
 
-// Hooks is what a remote needs of the one who mirrors it.
+// Hooks are what a remote calls. None is called under a lock.
 type Hooks struct {
-	// Indexes are kept over the exported Services: of each, by name, the values
-	// that a Service has in it.
+	// Indexes are kept over the exported Services, by name: the values that a Service
+	// has in each.
 	Indexes map[string]func(*corev1.Service) []string
-	// Trim cuts an exported Service down to what is held of it.
+	// Trim cuts an exported Service down to what is kept of it.
 	Trim func(*corev1.Service) *corev1.Service
 	// Changed is called for each exported Service that comes (before is nil),
 	// changes, or goes (after is nil).
 	Changed func(cluster string, before, after *corev1.Service)
-	// Resync is called when all of a cluster's mirrors must be looked at: its
-	// cache is filled, its gateway or its UID has changed.
+	// Resync is called when all of a cluster's mirrors must be synced: its cache, or a
+	// further namespace of it, is filled, its gateway or its UID has changed.
 	Resync func(cluster string)
-	// Accept tells whether the cluster of this UID (empty: it may not be read) is
-	// the one that the remote's mirrors are of.
+	// Accept returns an error unless the cluster of this UID (empty: it may not be read)
+	// is the one that the remote's mirrors are of. It is called concurrently.
 	Accept func(ctx context.Context, spec Spec, uid types.UID) error
-	// OnProblem is called of each problem that comes, or is over.
+	// OnProblem is called for each problem that comes, changes or is over, in order.
 	OnProblem func(cluster string, problem Problem)
-}
-
-// View is what is known of a remote cluster.
-type View struct {
-	Services Services
-	Gateways Gateways
-	UID      types.UID // empty: may not be read
-	// Namespaces are those that are watched; none: all. Of others nothing is known.
-	Namespaces []string
-}
-
-// Knows tells whether the exports of a namespace are known.
-func (v View) Knows(namespace string) bool {
-	return len(v.Namespaces) == 0 || slices.Contains(v.Namespaces, namespace)
-}
-
-// Services are the exported Services of a remote: of all its namespaces, or of
-// each that is watched.
-type Services []*Informer[*corev1.Service]
-
-// Get is one of them; nil if there is none.
-func (s Services) Get(name cache.ObjectName) *corev1.Service {
-	for _, part := range s {
-		if svc := part.Get(name); svc != nil {
-			return svc
-		}
-	}
-	return nil
-}
-
-// Names are the names of all of them.
-func (s Services) Names() []cache.ObjectName {
-	var all []cache.ObjectName
-	for _, part := range s {
-		for _, key := range part.GetIndexer().ListKeys() {
-			all = append(all, nameOf(key))
-		}
-	}
-	return all
-}
-
-// NamesByIndex are the names of those that have a value in an index.
-func (s Services) NamesByIndex(index, value string) []cache.ObjectName {
-	var all []cache.ObjectName
-	for _, part := range s {
-		keys, err := part.GetIndexer().IndexKeys(index, value)
-		must(err)
-		for _, key := range keys {
-			all = append(all, nameOf(key))
-		}
-	}
-	return all
-}
-
-// Oldest is the name of the one that was made first of those that have a value in an
-// index, the first by name where that was in the same second; zero if none has it.
-func (s Services) Oldest(index, value string) (name cache.ObjectName) {
-	var all []*encoded
-	for _, part := range s {
-		all = append(all, part.indexed(index, value)...)
-	}
-	if len(all) > 0 {
-		name = nameOf(slices.MinFunc(all, compareAge).name)
-	}
-	return name
-}
-
-// All are all of them.
-func (s Services) All() []*corev1.Service {
-	var all []*corev1.Service
-	for _, part := range s {
-		all = append(all, part.All()...)
-	}
-	return all
-}
-
-// Len is how many there are.
-func (s Services) Len() (n int) {
-	for _, part := range s {
-		n += len(part.GetIndexer().ListKeys())
-	}
-	return n
 }
 
 // Remote is one remote cluster.
@@ -154,7 +77,7 @@ type Options struct {
 // New makes a remote.
 func New(spec Spec, options Options, hooks Hooks) *Remote {
 	return &Remote{
-		spec: spec, options: options, hooks: hooks,
+		spec: spec, options: options, hooks: hooks, state: state{exports: len(spec.watched())},
 		newClient: func(cfg *rest.Config) (Client, error) { return NewClient(cfg) },
 	}
 }
@@ -162,8 +85,7 @@ func New(spec Spec, options Options, hooks Hooks) *Remote {
 // Name is the name that the flags give to the cluster.
 func (r *Remote) Name() string { return r.spec.Name }
 
-// View is what is known now; false where nothing may be concluded from it, as
-// before the first complete list.
+// View is what is known now; false while nothing is, as before the first complete list.
 func (r *Remote) View() (View, bool) {
 	if c := r.current.Load(); c != nil {
 		return c.view()
@@ -171,8 +93,7 @@ func (r *Remote) View() (View, bool) {
 	return View{}, false
 }
 
-// Refilter looks at the addresses of the gateways again: what is refused is
-// another.
+// Refilter looks at the addresses of the gateways again: other ones are refused now.
 func (r *Remote) Refilter() {
 	for _, c := range []*connection{r.current.Load(), r.newest.Load()} {
 		if c != nil {
@@ -183,7 +104,7 @@ func (r *Remote) Refilter() {
 
 type clusterKey struct{}
 
-// ClusterOf is the name of the remote for which a request is made; empty: for none.
+// ClusterOf is the name of the remote to which a request is made; empty: to none.
 func ClusterOf(ctx context.Context) string {
 	cluster, _ := ctx.Value(clusterKey{}).(string)
 	return cluster
@@ -209,7 +130,7 @@ func (r *Remote) Run(ctx context.Context) {
 			file.again()
 		}
 		if next := r.connect(&file); next != nil {
-			stopNext() // never became ready
+			stopNext() // it never became ready
 			connectionCtx, cancel := context.WithCancel(ctx)
 			stopNext = cancel
 			r.newest.Store(next)
@@ -226,7 +147,7 @@ func (r *Remote) Run(ctx context.Context) {
 			stopNext()
 			return
 		case <-ready:
-			// Until now the old connection served; no mirror notices the change.
+			// Until now the old connection served: mirrors do not notice the change.
 			r.current.Store(newest)
 			stopCurrent()
 			stopCurrent, stopNext = stopNext, func() {}

@@ -130,12 +130,14 @@ func identity(err error) func(clienttesting.Action) error {
 var errForbidden = apierrors.NewForbidden(corev1.Resource("services"), "", errors.New("no"))
 
 func service(namespace, name string) *corev1.Service {
-	return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{exportedLabel: "true"}}}
+	return &corev1.Service{ObjectMeta: metav1.ObjectMeta{
+		Namespace: namespace, Name: name, UID: types.UID(namespace + "-" + name), ResourceVersion: "1", Labels: map[string]string{exportedLabel: "true"},
+	}}
 }
 
 func gatewayService(ips ...string) *corev1.Service {
 	svc := &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "ingress", Name: "gateway"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ingress", Name: "gateway", UID: "gateway-uid", ResourceVersion: "1"},
 		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
 	}
 	for _, ip := range ips {
@@ -298,7 +300,7 @@ func TestRemoteIsKnownOnceItsCacheIsFilled(t *testing.T) {
 		if r.resyncs() == 0 {
 			r.Error("nobody was told")
 		}
-		r.logged(0, "not well")
+		r.logged(0, "failing")
 		for _, action := range r.a().Actions() {
 			if list, ok := action.(clienttesting.ListActionImpl); ok {
 				want := metav1.ListOptions{LabelSelector: selector}
@@ -344,7 +346,7 @@ func TestGatewayThatMayNotBeRead(t *testing.T) {
 		r.wait(time.Millisecond)
 		r.known("a-uid", "", "default/bar")
 		r.wait(time.Hour)
-		r.logged(1, `not well; what is known of it stays" cluster="paris" part="watch of the gateway Service ingress/gateway"`)
+		r.logged(1, `failing; what is known of it stays" cluster="paris" part="watch of the gateway Service ingress/gateway"`)
 		r.resyncs()
 		r.a().refusing(nil)
 		r.wait(4 * time.Second)
@@ -352,7 +354,7 @@ func TestGatewayThatMayNotBeRead(t *testing.T) {
 		if r.resyncs() == 0 {
 			r.Error("nobody was told of the gateway")
 		}
-		r.logged(1, `well again" cluster="paris" part="watch of the gateway Service ingress/gateway"`)
+		r.logged(1, `recovered" cluster="paris" part="watch of the gateway Service ingress/gateway"`)
 	})
 }
 
@@ -407,11 +409,11 @@ func TestRemoteThatIsDown(t *testing.T) {
 		r.leadTo("a.example.com")
 		r.wait(time.Hour)
 		r.unknown()
-		r.logged(1, `not well; what is known of it stays" cluster="paris" part="watch of exported Services"`)
+		r.logged(1, `failing; what is known of it stays" cluster="paris" part="watch of exported Services"`)
 		r.a().refusing(nil)
 		r.wait(4 * time.Second) // never more than 3.6 s
 		r.known("a-uid", "192.0.2.1", "default/bar")
-		r.logged(1, `well again" cluster="paris" part="watch of exported Services"`)
+		r.logged(1, `recovered" cluster="paris" part="watch of exported Services"`)
 	})
 }
 
@@ -506,7 +508,6 @@ func TestAnotherClusterBehindTheSameAddress(t *testing.T) {
 				if err := r.a().Tracker().Delete(corev1.SchemeGroupVersion.WithResource("services"), "default", "bar"); err != nil {
 					r.Fatal(err)
 				}
-				r.newest.Load().network.dials.Add(1)
 				r.a().endWatches()
 				r.wait(time.Minute)
 				if refusal != nil {
@@ -575,11 +576,11 @@ func TestKubeconfigThatComesLate(t *testing.T) {
 	connecting(t, through(), false, func(r *rig) {
 		r.wait(time.Hour)
 		r.unknown()
-		r.logged(1, `not well; what is known of it stays" cluster="paris" part="kubeconfig"`)
+		r.logged(1, `failing; what is known of it stays" cluster="paris" part="kubeconfig"`)
 		r.leadTo("a.example.com")
 		r.wait(reloadPeriod + time.Second)
 		r.known("a-uid", "192.0.2.1", "default/bar")
-		r.logged(1, `well again" cluster="paris" part="kubeconfig"`)
+		r.logged(1, `recovered" cluster="paris" part="kubeconfig"`)
 	})
 }
 
@@ -589,10 +590,10 @@ func TestKubeconfigThatBreaks(t *testing.T) {
 		write(r.T, r.path, "{")
 		r.wait(time.Hour)
 		r.known("a-uid", "192.0.2.1", "default/bar")
-		r.logged(1, `not well; what is known of it stays" cluster="paris" part="kubeconfig"`)
+		r.logged(1, `failing; what is known of it stays" cluster="paris" part="kubeconfig"`)
 		r.leadTo("a.example.com")
 		r.wait(5 * time.Second)
-		r.logged(1, `well again" cluster="paris" part="kubeconfig"`)
+		r.logged(1, `recovered" cluster="paris" part="kubeconfig"`)
 		r.known("a-uid", "192.0.2.1", "default/bar")
 	})
 }
@@ -603,7 +604,7 @@ func TestKubeconfigThatMakesNoClient(t *testing.T) {
 		r.leadTo("c.example.com")
 		r.wait(time.Hour)
 		r.known("a-uid", "192.0.2.1", "default/bar")
-		r.logged(1, `not well; what is known of it stays" cluster="paris" part="kubeconfig"`)
+		r.logged(1, `failing; what is known of it stays" cluster="paris" part="kubeconfig"`)
 		r.leadTo("b.example.com")
 		r.wait(10 * time.Second)
 		r.known("b-uid", "192.0.2.1", "default/bar")

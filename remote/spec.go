@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -22,6 +23,14 @@ type Spec struct {
 	UID        types.UID
 	Namespaces []string         // that are watched for exported Services; none: all
 	Gateways   []gateway.Config // at least one; the first is that of Services that name none
+}
+
+// watched are the namespaces to watch; NamespaceAll is all of them at once.
+func (s *Spec) watched() []string {
+	if len(s.Namespaces) == 0 {
+		return []string{metav1.NamespaceAll}
+	}
+	return s.Namespaces
 }
 
 // ParseSpec reads NAME=KUBECONFIG[,KEY=VALUE]…, where the value of namespaces= may

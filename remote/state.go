@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
 )
 
@@ -17,24 +18,42 @@ import (
 // try.
 type state struct {
 	logger    klog.Logger
-	onProblem func(Problem) // of what is logged
+	onProblem func(Problem) // called for what is logged, in order, one at a time
+	exports   int           // parts that are watches of exported Services
 
-	mu     sync.Mutex
-	causes map[string]string
-	down   bool
-	since  time.Time // it is down, or up
+	mu         sync.Mutex
+	causes     map[string]string
+	down       bool
+	since      time.Time // it is down, or up
+	changes    []change  // to be logged and passed on
+	delivering bool
 }
 
 // Problem is what is wrong with a part of a remote; without a cause it is over.
 type Problem struct{ Part, Cause string }
 
-// The parts without which nothing that a remote exports arrives any more. Of
-// others, as its gateway, exports do not depend.
+// change is a problem that came, changed or is over.
+type change struct {
+	Problem
+	before string
+	err    error
+}
+
+// The parts without which nothing that a remote exports arrives any more. Exports do not
+// depend on others, as its gateway.
 const (
 	partKubeconfig = "kubeconfig"
 	partIdentity   = "identity"
 	partExports    = "watch of exported Services" // of a namespace: with more words
 )
+
+// exportsPart is the watch of a namespace's exported Services, or of all.
+func exportsPart(namespace string) string {
+	if namespace == metav1.NamespaceAll {
+		return partExports
+	}
+	return partExports + " in " + namespace
+}
 
 // The kinds of problems.
 const (
@@ -60,42 +79,67 @@ func (p Problem) Kind() string {
 	return GatewayProblem
 }
 
-// Vital tells a problem that keeps everything from arriving.
-func (p Problem) Vital() bool {
-	return p.Kind() != GatewayProblem
-}
-
-// report is told how a part of the remote fares; nil is well.
+// report says how a part of the remote is doing; nil: nothing is wrong with it.
 func (s *state) report(part string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer s.judge()
 	before, failing := s.causes[part]
 	var cause string
 	if err != nil {
 		cause = brief(part, err)
 	}
+	changed := failing != (err != nil) || before != cause
 	switch {
-	case err == nil && failing:
+	case err == nil:
 		delete(s.causes, part)
-		s.logger.Info("Remote is well again", "part", part, "wasFailingWith", before)
-		s.onProblem(Problem{Part: part})
-	case err != nil && (!failing || before != cause):
-		if s.causes == nil {
-			s.causes = map[string]string{}
-		}
+	case s.causes == nil:
+		s.causes = map[string]string{part: cause}
+	default:
 		s.causes[part] = cause
-		s.logger.Info("Remote is not well; what is known of it stays", "part", part, "err", strings.ReplaceAll(fmt.Sprintf("%.1000v", err), "\n", "; "))
-		s.onProblem(Problem{Part: part, Cause: cause})
+	}
+	s.judge()
+	if changed {
+		s.changes = append(s.changes, change{Problem{part, cause}, before, err})
+		s.deliver()
 	}
 }
 
-// judge notes when the remote goes down or comes up. s.mu is held.
+// deliver passes changes on without holding s.mu, in the order in which they came: those
+// that come meanwhile, too. s.mu is held when it is called and when it returns.
+func (s *state) deliver() {
+	if s.delivering {
+		return
+	}
+	s.delivering = true
+	for len(s.changes) > 0 {
+		next := s.changes[0]
+		s.changes = s.changes[1:]
+		s.mu.Unlock()
+		if next.err == nil {
+			s.logger.Info("Remote recovered", "part", next.Part, "before", next.before)
+		} else {
+			s.logger.Info("Remote is failing; what is known of it stays", "part", next.Part, "err", strings.ReplaceAll(fmt.Sprintf("%.1000v", next.err), "\n", "; "))
+		}
+		s.onProblem(next.Problem)
+		s.mu.Lock()
+	}
+	s.delivering = false
+}
+
+// judge notes when the remote goes down or comes up: it is down when nothing of it is
+// followed. s.mu is held.
 func (s *state) judge() {
 	var down bool
+	failing := 0
 	for part := range s.causes {
-		down = down || Problem{Part: part}.Vital()
+		switch (Problem{Part: part}).Kind() {
+		case KubeconfigProblem, IdentityProblem:
+			down = true
+		case ExportsProblem:
+			failing++
+		}
 	}
+	down = down || failing > 0 && failing >= s.exports
 	if down != s.down || s.since.IsZero() {
 		s.down, s.since = down, time.Now()
 	}

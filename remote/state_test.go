@@ -45,14 +45,14 @@ func (b *logBuffer) logger() klog.Logger {
 }
 
 func TestStateLogsEachFailureOnce(t *testing.T) {
-	const notWell, wellAgain = `"Remote is not well; what is known of it stays" part="a"`, `"Remote is well again" part="a"`
+	const failing, recovered = `"Remote is failing; what is known of it stays" part="a"`, `"Remote recovered" part="a"`
 	refused, gone := errors.New("connection refused"), errors.New("no route")
 	for _, test := range []struct {
-		name          string
-		reports       []error
-		failed, mends int
+		name               string
+		reports            []error
+		failed, recoveries int
 	}{
-		{"well from the start", []error{nil, nil}, 0, 0},
+		{"healthy from the start", []error{nil, nil}, 0, 0},
 		{"the same failure", []error{refused, refused, refused}, 1, 0},
 		{"it differs only where it was tried", []error{fmt.Errorf("dial 192.0.2.1:1: %w", refused), fmt.Errorf("dial 192.0.2.1:2: %w", refused)}, 1, 0},
 		{"another cause", []error{refused, gone}, 2, 0},
@@ -66,14 +66,14 @@ func TestStateLogsEachFailureOnce(t *testing.T) {
 			for _, err := range test.reports {
 				s.report("a", err)
 			}
-			if failed, mends := log.count(notWell), log.count(wellAgain); failed != test.failed || mends != test.mends {
-				t.Errorf("%d failures and %d recoveries, want %d and %d:\n%s", failed, mends, test.failed, test.mends, &log)
+			if failed, recoveries := log.count(failing), log.count(recovered); failed != test.failed || recoveries != test.recoveries {
+				t.Errorf("%d failures and %d recoveries, want %d and %d:\n%s", failed, recoveries, test.failed, test.recoveries, &log)
 			}
 		})
 	}
 }
 
-func TestStateTellsPartsApart(t *testing.T) {
+func TestStateKeepsPartsApart(t *testing.T) {
 	var log logBuffer
 	s := state{logger: log.logger(), onProblem: func(Problem) {}}
 	failure := errors.New("forbidden")
@@ -81,12 +81,12 @@ func TestStateTellsPartsApart(t *testing.T) {
 	s.report("b", failure)
 	s.report("a", nil)
 	s.report("b", failure)
-	if log.count("is not well") != 2 || log.count(`well again" part="a"`) != 1 || log.count(`well again" part="b"`) != 0 {
+	if log.count("is failing") != 2 || log.count(`recovered" part="a"`) != 1 || log.count(`recovered" part="b"`) != 0 {
 		t.Error(&log)
 	}
 }
 
-// What is told says which file it is about, and is the same at each try.
+// A cause names the file that it is about, and is the same at each try.
 func TestCauses(t *testing.T) {
 	dial := fmt.Errorf("Get https://192.0.2.1:1234: %w", errors.New("connection refused"))
 	for _, test := range []struct {
@@ -101,12 +101,12 @@ func TestCauses(t *testing.T) {
 		{partKubeconfig, fmt.Errorf("open /a/token: %w", errors.New("no such file")), "open /a/token: no such file", KubeconfigProblem},
 		{partExports, errors.New("exec: executable x not found\n\nIt looks like a hint"), "exec: executable x not found", ExportsProblem},
 	} {
-		var told Problem
-		s := state{logger: new(logBuffer).logger(), onProblem: func(p Problem) { told = p }}
+		var got Problem
+		s := state{logger: new(logBuffer).logger(), onProblem: func(p Problem) { got = p }}
 		s.report(test.part, test.err)
 		problems, _, _ := s.now()
-		if want := (Problem{test.part, test.cause}); told != want || len(problems) != 1 || problems[0] != want || told.Kind() != test.kind {
-			t.Errorf("%v: %v of kind %s is told, and is %v; want %v of kind %s", test.err, told, told.Kind(), problems, want, test.kind)
+		if want := (Problem{test.part, test.cause}); got != want || len(problems) != 1 || problems[0] != want || got.Kind() != test.kind {
+			t.Errorf("%v: got %v of kind %s, and problems %v; want %v of kind %s", test.err, got, got.Kind(), problems, want, test.kind)
 		}
 	}
 }

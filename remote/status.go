@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -11,13 +12,13 @@ import (
 	"service-mirror.io/service-mirror/gateway"
 )
 
-// Status is how a remote fares.
+// Status is the state of a remote.
 type Status struct {
 	Name      string
 	State     State
-	Since     time.Time // it has been up, or has not been; zero: it was never heard of
-	LastSync  time.Time // all that it exports was known; zero: never
-	LastEvent time.Time // a watch had something to say; zero: never
+	Since     time.Time // it has been up, or has not been; zero: it was never connected to
+	LastSync  time.Time // the exports of a namespace became known, or of all; zero: never
+	LastEvent time.Time // of a watch; zero: never
 	UID       types.UID
 	Exported  int
 	Problems  []Problem
@@ -30,19 +31,19 @@ type State string
 // The states.
 const (
 	Connecting State = "connecting" // nothing is known of it yet, and nothing is wrong
-	Up         State = "up"         // what it exports is known and followed
-	Down       State = "down"       // what was known of it stays
+	Up         State = "up"         // what it exports is known and followed, of one namespace at least
+	Down       State = "down"       // nothing is followed; what was known of it stays
 	Refused    State = "refused"    // another cluster answers in its name
 )
 
-// GatewayStatus is how one of a remote's gateways fares.
+// GatewayStatus is the state of one of a remote's gateways.
 type GatewayStatus struct {
-	Name    string           // NAMESPACE/NAME of its Service; empty: the flags say all of it
+	Name    string           // NAMESPACE/NAME of its Service; empty: all of it is in the flags
 	Gateway *gateway.Gateway // nil: not known
 	Problem string           // empty: none
 }
 
-// Status tells how the remote fares now.
+// Status is the state of the remote now.
 func (r *Remote) Status() Status {
 	s := Status{Name: r.spec.Name}
 	var down bool
@@ -79,17 +80,31 @@ func (r *Remote) Status() Status {
 // known; nil where it is.
 func (r *Remote) Unknown() error {
 	s := r.Status()
-	var causes []error
+	var missing []error
 	for _, problem := range s.Problems {
-		causes = append(causes, fmt.Errorf("%s: %s", problem.Part, problem.Cause))
+		missing = append(missing, fmt.Errorf("%s: %s", problem.Part, problem.Cause))
 	}
 	if s.State != Up {
-		return cmp.Or(errors.Join(causes...), errors.New(string(s.State)))
+		return cmp.Or(errors.Join(missing...), errors.New(string(s.State)))
 	}
-	for _, gw := range s.Gateways {
-		if gw.Gateway == nil || gw.Gateway.Partial {
-			return cmp.Or(errors.Join(causes...), errors.New("its gateway is not known yet"))
+	incomplete := false
+	failing := func(part string) bool {
+		return slices.ContainsFunc(s.Problems, func(problem Problem) bool { return problem.Part == part })
+	}
+	view, _ := r.View()
+	for _, namespace := range r.spec.Namespaces {
+		if !view.Knows(namespace) {
+			incomplete = true
+			if part := exportsPart(namespace); !failing(part) {
+				missing = append(missing, fmt.Errorf("%s: not known yet", part))
+			}
 		}
 	}
-	return nil
+	for _, gw := range s.Gateways {
+		incomplete = incomplete || gw.Gateway == nil || gw.Gateway.Partial
+	}
+	if !incomplete {
+		return nil
+	}
+	return cmp.Or(errors.Join(missing...), errors.New("its gateway is not known yet"))
 }

@@ -115,7 +115,7 @@ func (e *Events) Remote(cluster string, p remote.Problem) {
 		return
 	}
 	what := "Remote"
-	if !p.Vital() {
+	if p.Kind() == remote.GatewayProblem {
 		what = "Gateway"
 	}
 	if p.Cause == "" {

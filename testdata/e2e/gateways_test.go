@@ -180,7 +180,7 @@ func TestGatewayWithoutAnExternalAddress(t *testing.T) {
 			e.change(paris, "gateway", func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeLoadBalancer })
 			r.gateway("203.0.113.1")
 			e.soon("a LoadBalancer", r.mirrored("bar", "203.0.113.1"))
-			e.logs(d, "well again", e.id+"/gateway")
+			e.logs(d, "recovered", e.id+"/gateway")
 			d.stop()
 			// The other thing that it says one can do.
 			if kind == corev1.ServiceTypeNodePort {

@@ -121,7 +121,7 @@ func (r *remote) hasPort(name string, port int32) func() error {
 	}
 }
 
-// Endpoints of which Kubernetes has made no EndpointSlices are updated until it does, and never
+// Endpoints of which have no EndpointSlices are updated until it does, and never
 // deleted: nothing can be lost on the way.
 func TestMissingSlicesComeWithoutADeletion(t *testing.T) {
 	e := newEnv(t)

@@ -39,7 +39,7 @@ func TestSlicesAreMadeAgain(t *testing.T) {
 	})
 	e.change(london, name, func(svc *corev1.Service) { svc.Spec.Selector = map[string]string{"app": "none"} })
 	e.soon("a second attempt", func() error {
-		if n := d.logged("Kubernetes has made no EndpointSlices"); n < 2 {
+		if n := d.logged("have no EndpointSlices"); n < 2 {
 			return fmt.Errorf("%d attempts", n)
 		}
 		return nil

@@ -50,7 +50,7 @@ func TestRestartInAnOutage(t *testing.T) {
 	e.logs(d, "forbidden")
 	e.stays("with 403", all...)
 	e.bind(r.cluster)
-	e.logs(d, "well again")
+	e.logs(d, "recovered")
 	d.stop()
 
 	r.proxy.stall()
@@ -175,7 +175,7 @@ func TestOneBadRemote(t *testing.T) {
 	e.soon("the good remote's mirror", good.mirrored("bar", "203.0.113.1"))
 	e.logs(d, missing.name, "kubeconfig", "no such file")
 	e.eventually(20*time.Second, "the cause of the other", func() error {
-		if d.logged(hole.name, "not well") == 0 {
+		if d.logged(hole.name, "is failing") == 0 {
 			return fmt.Errorf("nothing in the log")
 		}
 		return nil
@@ -223,7 +223,7 @@ func TestConnectionLostForMinutes(t *testing.T) {
 		r.export("deleted")
 		e.soon("as before", append(mirrors, r.gone("added"))...)
 	}
-	if n := d.logged("not well", "connection refused"); n > 2 {
+	if n := d.logged("is failing", "connection refused"); n > 2 {
 		t.Errorf("one outage is logged %d times", n)
 	}
 }
@@ -236,7 +236,7 @@ func TestForbiddenAndBack(t *testing.T) {
 	d := e.daemon([]*remote{r})
 	e.soon("the mirror", r.mirrored("bar", "203.0.113.1"))
 	r.unbind()
-	e.logs(d, "not well", "forbidden")
+	e.logs(d, "is failing", "forbidden")
 	since := london.mark(t)
 	e.change(paris, "bar", e.unlabel)
 	e.stays("what was", func() error {
@@ -317,18 +317,18 @@ func TestWrongClusterBehindAKubeconfig(t *testing.T) {
 	e.must(os.Link(toParis.kubeconfig, kept))
 
 	replace(toBerlin.kubeconfig) // an empty cluster: it exports nothing to this test
-	e.logs(d, "not well", string(uid(berlin)), string(uid(paris)))
+	e.logs(d, "is failing", string(uid(berlin)), string(uid(paris)))
 	e.stays("the mirrors", right...)
 	toBerlin.export("bar", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })
 	e.stays("the mirrors", right...)
 	replace(filepath.Join(london.dir, "kubeconfig"))
-	e.logs(d, "not well", "the local cluster itself")
+	e.logs(d, "is failing", "the local cluster itself")
 	e.stays("the mirrors", right...)
 	d.stop()
 	d = e.daemon([]*remote{toParis}) // that has seen nothing else
-	e.logs(d, "not well", "the local cluster itself")
+	e.logs(d, "is failing", "the local cluster itself")
 	replace(toBerlin.kubeconfig)
-	e.logs(d, "not well", string(uid(berlin)))
+	e.logs(d, "is failing", string(uid(berlin)))
 	e.stays("the mirrors", right...)
 	e.sameIdentities(before)
 	e.noWrites(since)
@@ -336,7 +336,7 @@ func TestWrongClusterBehindAKubeconfig(t *testing.T) {
 	e.change(paris, "baz", e.unlabel)
 	e.soon("paris again", toParis.mirrored("bar", "203.0.113.1"), toParis.gone("baz"))
 	replace(e.kubeconfig) // that may not read who the cluster is
-	e.logs(d, "not well", "may lead to another cluster")
+	e.logs(d, "is failing", "may lead to another cluster")
 	e.stays("the mirror", toParis.mirrored("bar", "203.0.113.1"))
 	d.stop()
 	replace(kept)
@@ -346,7 +346,7 @@ func TestWrongClusterBehindAKubeconfig(t *testing.T) {
 	e.soon("the mirror", toParis.mirrored("bar", "203.0.113.1"))
 	toParis.proxy.redirect(berlin, toBerlin.token)
 	toParis.proxy.cutConnections()
-	e.logs(d, "not well", string(uid(berlin)))
+	e.logs(d, "is failing", string(uid(berlin)))
 	e.stays("the mirror", toParis.mirrored("bar", "203.0.113.1"))
 	d.stop()
 

@@ -174,13 +174,13 @@ func TestReservedPortMistakes(t *testing.T) {
 	d := e.daemon([]*remote{r})
 	e.soon("what is right", r.leads("postgres", to("pg:15432", reservedGateway)...))
 	configMap := "ConfigMap " + e.id + "/tcp"
-	e.logs(d, "not well", configMap)
+	e.logs(d, "is failing", configMap)
 	e.logs(d, `entry \"15433\"`, "PROXY")
 	e.logs(d, `entry \"http\"`, "no port number")
 	e.logs(d, `entry \"15434\"`, "no-namespace:5432", "NAMESPACE/SERVICE:PORT")
 	e.logs(d, e.id+"/absent", "15499", "the gateway Service does not have that port", "tcp-15436 (15436/TCP)")
 	e.soon("no addresses", r.leads("proxied"), r.leads("badkey"), r.leads("absent"))
-	over := func() int { return d.logged(configMap, "well again") }
+	over := func() int { return d.logged(configMap, "recovered") }
 	if over() != 0 {
 		t.Error("it is called healthy while it is not")
 	}

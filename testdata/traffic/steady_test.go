@@ -137,10 +137,10 @@ func (s *scene) switchOver() {
 func (s *scene) remoteDown() {
 	result := s.under(func() {
 		s.servesBoth()
-		noticed := s.logged("Remote is not well")
+		noticed := s.logged("Remote is failing")
 		s.world.paris.Stop()
 		s.must(eventually("the daemon notices", func() error {
-			if s.logged("Remote is not well") == noticed {
+			if s.logged("Remote is failing") == noticed {
 				return errors.New("it does not")
 			}
 			return nil

@@ -1,0 +1,121 @@
+package remote
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+)
+
+// history is how far an informer has followed a server's resourceVersions, which grow
+// until the server is restored from a backup. Then a watch that resumes above the
+// server's own version is accepted, and nothing is ever seen on it.
+type history struct {
+	// broken holds until the next list: what was followed is not, or may not be, this
+	// server's history any more.
+	broken atomic.Bool
+
+	mu      sync.Mutex
+	version string // the last one seen
+	fresh   bool   // it is that of a list
+	contact time.Time
+}
+
+// maxSilence is how long a server may be without a word before all is listed again:
+// in that time a restored one may have passed the version that is known.
+const maxSilence = 10 * time.Second
+
+// list notes the version of a whole list and returns the one before it.
+func (h *history) list(version string) (before string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before = h.version
+	h.version, h.fresh, h.contact = version, true, time.Now()
+	h.broken.Store(false)
+	return before
+}
+
+// forget is for a version that the server does not have any more.
+func (h *history) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.version = ""
+	h.broken.Store(true)
+}
+
+// event notes the version of an event of a watch.
+func (h *history) event(version string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.version, h.fresh, h.contact = version, false, time.Now()
+}
+
+// touch notes that the server has answered.
+func (h *history) touch() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.contact = time.Now()
+}
+
+// mustRelist tells whether all must be listed again before a watch: a version is known to
+// be void, or may be, since the server was not heard of for too long.
+func (h *history) mustRelist() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.broken.Load() || h.version != "" && time.Since(h.contact) > maxSilence
+}
+
+// follows tells whether a version comes from a watch, which may be long ago, rather than
+// from the list before.
+func (h *history) follows(version string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.version != "" && !(h.fresh && h.version == version)
+}
+
+// lower compares two resourceVersions of one resource (KEP-5504). What is no number
+// cannot be compared.
+func lower(a, b string) bool {
+	order, err := resourceversion.CompareResourceVersion(a, b)
+	return err == nil && order < 0
+}
+
+// serverVersion is the resourceVersion that the server has, by a consistent list of at
+// most one object: a cache of a highly available API server may be behind. Empty where the
+// server does not list.
+func (lw *ListWatch) serverVersion(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	list, _, err := lw.list(ctx, metav1.ListOptions{Limit: 1})
+	if unsupported(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	lw.history.touch()
+	listMeta, err := meta.ListAccessor(list)
+	must(err)
+	return listMeta.GetResourceVersion(), nil
+}
+
+// synced notes that all is known at a version.
+func (lw *ListWatch) synced(version string) {
+	if before := lw.history.list(version); lower(version, before) {
+		lw.wentBack(before, version)
+	}
+}
+
+// wentBack reports that the server's history went back, and has what was remembered of
+// the lost one dropped.
+func (lw *ListWatch) wentBack(from, to string) {
+	lw.Report(fmt.Errorf("the server's history went back from resourceVersion %s to %s, as after a restore from a backup: all is listed again", from, to))
+	if lw.Reset != nil {
+		lw.Reset()
+	}
+}

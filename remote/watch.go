@@ -1,0 +1,311 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+)
+
+// WatchWithContext opens a watch that ends no sooner than a second after it was
+// opened, and with an error only where a Reflector must know it: of any other it
+// would make a new list, and a back-off. Where the version to resume is not the server's
+// any more, the watch begins with the difference to a new list.
+func (lw *ListWatch) WatchWithContext(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	if options.SendInitialEvents != nil && *options.SendInitialEvents {
+		return lw.stream(ctx, options)
+	}
+	known := options.ResourceVersion // by the Reflector
+	var first []watch.Event
+	var open *steadyWatch
+	err := lw.retry(ctx, func() (err error) {
+		if lw.history.mustRelist() {
+			if first, options.ResourceVersion, err = lw.relist(ctx, known); err != nil {
+				return err
+			}
+		}
+		var now string
+		_, err = lw.once(ctx, func(request context.Context) (err error) {
+			if lw.history.follows(options.ResourceVersion) {
+				if now, err = lw.serverVersion(request); err != nil {
+					return err
+				}
+			}
+			open, err = lw.open(ctx, request, options, first)
+			return err
+		}, func() { open.Stop() })
+		if err == nil && lower(now, options.ResourceVersion) {
+			open.Stop()
+			lw.history.forget()
+			lw.wentBack(options.ResourceVersion, now)
+			return errAgain
+		}
+		return err
+	}, func(err error) bool { return expired(err) || unsupported(err) })
+	if err != nil {
+		lw.refused(err)
+		return nil, err
+	}
+	lw.refusals.Store(0)
+	return open, nil
+}
+
+// refused reports a refusal to open a watch, for which the Reflector lists again, unless
+// it is the first one: a version that is too old is no failure.
+func (lw *ListWatch) refused(err error) {
+	if (expired(err) || unsupported(err)) && lw.refusals.Add(1) > 1 {
+		lw.Report(fmt.Errorf("the server does not open a watch: %w", err))
+	}
+}
+
+// stream opens a watch that begins with a list. Where that does not work, errNoStreaming
+// has the Reflector make a plain list.
+func (lw *ListWatch) stream(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	if lw.history.broken.Load() {
+		options.ResourceVersion = ""
+	}
+	if lw.plain.Load() || lw.bracketed.Load() {
+		return nil, errNoStreaming
+	}
+	var open *steadyWatch
+	err := lw.retry(ctx, func() error {
+		bracketed, err := lw.once(ctx, func(request context.Context) (err error) {
+			open, err = lw.open(ctx, request, options, nil)
+			return err
+		}, func() { open.Stop() })
+		if err == nil && bracketed { // what it lists must be checked as a whole
+			open.Stop()
+			lw.bracketed.Store(true)
+			return errNoStreaming
+		}
+		return err
+	}, func(err error) bool { return expired(err) || unsupported(err) })
+	switch {
+	case err == nil:
+		return open, nil
+	case expired(err) && options.ResourceVersion == "": // the Reflector would try the same again, at once
+		lw.Report(fmt.Errorf("the server does not stream a list: %w", err))
+		return nil, errNoStreaming
+	}
+	return nil, err
+}
+
+// open opens a watch, which begins with the events given; the server must begin to answer
+// in time. ctx is that of the caller, request that of the request, which may be traced.
+func (lw *ListWatch) open(ctx, request context.Context, options metav1.ListOptions, first []watch.Event) (*steadyWatch, error) {
+	request, cancel := context.WithCancelCause(request)
+	timer := time.AfterFunc(requestTimeout, func() {
+		cancel(fmt.Errorf("the server did not begin to answer within %v", requestTimeout))
+	})
+	w, err := lw.WatchFunc(request, options)
+	if !timer.Stop() && err == nil {
+		w.Stop()
+		err = context.Cause(request)
+	}
+	if err != nil {
+		if cause := context.Cause(request); cause != nil {
+			err = cause
+		}
+		cancel(nil)
+		return nil, err
+	}
+	return lw.steady(ctx, &steadyWatch{lw: lw, inner: w, first: first}, options, func() { cancel(nil) }), nil
+}
+
+// steadyWatch passes on the events of another watch that are well-formed.
+type steadyWatch struct {
+	lw     *ListWatch
+	inner  watch.Interface
+	first  []watch.Event // before those of inner
+	result chan watch.Event
+	stop   chan struct{}
+	cancel func() // the request's context, and so stop
+	// streamed are the keys of a streamed list, until the bookmark that ends it; nil: there is none.
+	streamed map[string]bool
+	resumes  bool // a version: one that is too old is for the Reflector
+}
+
+const (
+	// shortest is how long a watch lives at least. A Reflector calls one that ends
+	// sooner a failure.
+	shortest = time.Second
+	// maxQuiet is how long a streamed list may be silent before its end: a proxy
+	// may swallow the bookmark that the Reflector waits for.
+	maxQuiet = 10 * time.Second
+	// maxErrors is how many watches in a row may end with an error and without
+	// any event before the Reflector lists again: it may be one event that cannot be
+	// read, and a new list gets past it.
+	maxErrors = 3
+)
+
+func (lw *ListWatch) steady(ctx context.Context, w *steadyWatch, options metav1.ListOptions, cancel func()) *steadyWatch {
+	stop := make(chan struct{})
+	w.result, w.stop, w.resumes = make(chan watch.Event), stop, options.ResourceVersion != ""
+	if options.SendInitialEvents != nil && *options.SendInitialEvents {
+		w.streamed = map[string]bool{}
+	}
+	w.cancel = sync.OnceFunc(func() { close(stop); cancel() })
+	go w.run(ctx)
+	return w
+}
+
+func (w *steadyWatch) ResultChan() <-chan watch.Event { return w.result }
+
+func (w *steadyWatch) Stop() {
+	w.cancel()
+	w.inner.Stop()
+}
+
+func (w *steadyWatch) run(ctx context.Context) {
+	defer close(w.result)
+	defer w.inner.Stop()
+	lived, quiet := time.NewTimer(shortest), time.NewTimer(maxQuiet)
+	defer lived.Stop()
+	defer quiet.Stop()
+	alive := sync.OnceFunc(func() { w.lw.Report(nil) })
+	for _, event := range w.first {
+		if !w.send(event) {
+			return
+		}
+	}
+	w.first = nil
+	old := false
+	for {
+		select {
+		case <-w.stop:
+			return
+		case <-lived.C:
+			if old = true; w.streamed == nil {
+				alive()
+			}
+		case <-quiet.C:
+			if w.streamed != nil {
+				w.lw.plain.Store(true)
+				w.noStream(fmt.Errorf("a streamed list did not end, and there was no event for %v: lists are not streamed any more", maxQuiet))
+				return
+			}
+		case event, ok := <-w.inner.ResultChan():
+			switch {
+			case ok && w.pass(ctx, event):
+				if w.streamed == nil {
+					alive()
+				}
+				quiet.Reset(maxQuiet)
+				continue
+			case !ok && w.streamed != nil && ctx.Err() == nil:
+				w.noStream(errors.New("a streamed list ended without the bookmark that ends it: a plain list is made"))
+				return
+			}
+			if !old {
+				select {
+				case <-lived.C:
+				case <-w.stop:
+				}
+			}
+			return
+		}
+	}
+}
+
+// noStream reports why a streamed list failed and has the Reflector make a plain one.
+func (w *steadyWatch) noStream(why error) {
+	select {
+	case <-w.stop:
+		return
+	default:
+	}
+	w.lw.Report(why)
+	w.send(watch.Event{Type: watch.Error, Object: &errNoStreaming.ErrStatus})
+}
+
+// pass hands an event on; false where the watch ends with it.
+func (w *steadyWatch) pass(ctx context.Context, event watch.Event) bool {
+	if event.Type == watch.Error {
+		w.fail(ctx, fmt.Errorf("watch ended: %w", apierrors.FromObject(event.Object)), event)
+		return false
+	}
+	if err := w.check(event); err != nil {
+		status := apierrors.NewInternalError(err).Status()
+		w.fail(ctx, err, watch.Event{Type: watch.Error, Object: &status})
+		return false
+	}
+	w.lw.errors.Store(0)
+	if w.lw.Seen != nil {
+		w.lw.Seen()
+	}
+	return w.send(event)
+}
+
+// check checks an event and notes what it says.
+func (w *steadyWatch) check(event watch.Event) error {
+	form := w.lw.form
+	form.namespace = w.lw.Namespace
+	key, err := form.event(event)
+	if err != nil {
+		return err
+	}
+	version := versionOf(event.Object)
+	switch {
+	case w.streamed == nil:
+		w.lw.history.event(version)
+	case event.Type == watch.Added && w.streamed[key]:
+		return malformed(fmt.Errorf("%.320q is in a streamed list twice", key))
+	case event.Type == watch.Deleted:
+		delete(w.streamed, key)
+	case event.Type != watch.Bookmark:
+		w.streamed[key] = true
+	case annotationsOf(event.Object)[metav1.InitialEventsAnnotationKey] == "true":
+		w.streamed = nil
+		w.lw.synced(version)
+	}
+	return nil
+}
+
+func versionOf(obj runtime.Object) string {
+	accessor, err := meta.Accessor(obj)
+	must(err) // it is well-formed
+	return accessor.GetResourceVersion()
+}
+
+func annotationsOf(obj runtime.Object) map[string]string {
+	accessor, err := meta.Accessor(obj)
+	must(err)
+	return accessor.GetAnnotations()
+}
+
+// fail ends a watch for a reason that is reported, unless it is only for the Reflector.
+func (w *steadyWatch) fail(ctx context.Context, err error, event watch.Event) {
+	known := expired(err) && w.resumes
+	if ctx.Err() == nil && !known {
+		w.lw.Report(err)
+	}
+	switch {
+	case known && w.streamed == nil && w.lw.cache != nil:
+		w.lw.history.broken.Store(true) // the next watch lists
+		return
+	case known:
+	case w.streamed != nil:
+		event.Object = &errNoStreaming.ErrStatus
+	case unsupported(err) || expired(err) || w.lw.errors.Add(1) >= maxErrors:
+	default:
+		return
+	}
+	w.lw.errors.Store(0)
+	w.send(event)
+}
+
+func (w *steadyWatch) send(event watch.Event) bool {
+	select {
+	case w.result <- event:
+		return true
+	case <-w.stop:
+		return false
+	}
+}
