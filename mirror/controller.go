@@ -67,13 +67,17 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 		memory: newMemory(), state: state{ready: make(chan struct{})},
 	}
 	c.local = local.New(local.Options{Client: clients.Read, Metadata: clients.Metadata, Logger: logger, Hooks: local.Hooks{
-		Changed:          c.localChanged,
+		Changed:          c.queue.AddFor,
 		Wanted:           c.remotes.want,
 		Configured:       c.remotes.has,
 		NamespaceChanged: c.namespaceChanged,
 		RangesChanged:    c.remotes.refilter,
-		Interrupted:      c.interrupted,
-		Report:           func(part string, err error) { c.problems.Local(part, err) },
+		Interrupted: func(key cache.ObjectName) {
+			if c.state.leading.Load() {
+				c.memory.interrupted(key)
+			}
+		},
+		Report: func(part string, err error) { c.problems.Local(part, err) },
 	}})
 	c.writer = write.New(clients.Write, clients.Metadata, c.local, options.Metrics.Wrote)
 	c.problems = report.New(logger, options.Events, func(key cache.ObjectName) *corev1.Service { return c.local.Live(key).Service })
@@ -207,15 +211,6 @@ func claimsOf(exported *corev1.Service) sets.Set[string] {
 		return nil
 	}
 	return sets.New(gateway.Claims(exported)...)
-}
-
-func (c *Controller) localChanged(cluster string, key cache.ObjectName) { c.queue.AddFor(cluster, key) }
-
-// interrupted notes that a mirror was for a moment nothing that Kubernetes makes EndpointSlices of.
-func (c *Controller) interrupted(key cache.ObjectName) {
-	if c.state.leading.Load() {
-		c.memory.interrupted(key)
-	}
 }
 
 func (c *Controller) namespaceChanged(namespace string) {

@@ -1,23 +1,21 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"time"
-
-	"cmp"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
 	"strings"
-
-	"service-mirror.io/service-mirror/remote"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote"
 )
 
 // dryRunTime is how long a dry run waits for what must be known of the local cluster,

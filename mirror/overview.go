@@ -32,14 +32,14 @@ func (c *Controller) Overview() status.Page {
 			for _, svc := range view.Services.All() {
 				key := plan.KeyOf(r.Name(), cache.MetaObjectToName(svc))
 				seen[key] = true
-				page.Mirrors = append(page.Mirrors, c.mirrorRow(r.Name(), key, svc))
+				page.Mirrors = append(page.Mirrors, mirrorRow(c, r.Name(), key, svc))
 			}
 		}
 	}
 	for _, cluster := range c.local.Clusters() {
 		for _, svc := range c.local.Mirrors(cluster) {
 			if key := cache.MetaObjectToName(svc); !seen[key] {
-				page.Mirrors = append(page.Mirrors, c.orphanRow(cluster, key, svc))
+				page.Mirrors = append(page.Mirrors, orphanRow(c, cluster, key, svc))
 			}
 		}
 	}
@@ -67,8 +67,8 @@ func remoteRow(s remote.Status) status.Remote {
 }
 
 // mirrorRow is the state of the mirror of an exported Service.
-func (c *Controller) mirrorRow(cluster string, key cache.ObjectName, svc *corev1.Service) status.Mirror {
-	row := c.row(cluster, key)
+func mirrorRow(c *Controller, cluster string, key cache.ObjectName, svc *corev1.Service) status.Mirror {
+	row := row{Namespace: key.Namespace, Name: key.Name, Cluster: cluster}
 	row.Source = cache.MetaObjectToName(svc).String()
 	for _, port := range svc.Spec.Ports {
 		row.Ports = append(row.Ports, fmt.Sprintf("%d/%s", port.Port, port.Protocol))
@@ -95,8 +95,8 @@ func (c *Controller) mirrorRow(cluster string, key cache.ObjectName, svc *corev1
 }
 
 // orphanRow is the state of a mirror whose Service no known remote exports.
-func (c *Controller) orphanRow(cluster string, key cache.ObjectName, svc *corev1.Service) status.Mirror {
-	row := c.row(cluster, key)
+func orphanRow(c *Controller, cluster string, key cache.ObjectName, svc *corev1.Service) status.Mirror {
+	row := row{Namespace: key.Namespace, Name: key.Name, Cluster: cluster}
 	row.Source = svc.Annotations[plan.RemoteServiceAnnotation]
 	row.State = status.Orphan
 	if r := c.remotes.get(cluster); r != nil {
@@ -113,10 +113,6 @@ func (c *Controller) orphanRow(cluster string, key cache.ObjectName, svc *corev1
 
 // row is a line of the table of mirrors in the making.
 type row status.Mirror
-
-func (c *Controller) row(cluster string, key cache.ObjectName) row {
-	return row{Namespace: key.Namespace, Name: key.Name, Cluster: cluster}
-}
 
 func (r *row) show(live plan.Objects) {
 	if live.Service != nil {

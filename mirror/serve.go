@@ -21,7 +21,7 @@ func (c *Controller) Handler(overview func() status.Page, profile bool) http.Han
 	mux := http.NewServeMux()
 	mux.Handle("/", status.Handler(overview))
 	mux.Handle("/metrics", promhttp.HandlerFor(c.options.Metrics.Gatherer(), promhttp.HandlerOpts{}))
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, c.Stuck()) })
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, c.state.stuck()) })
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		select {
 		case <-c.state.ready:

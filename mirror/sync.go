@@ -43,22 +43,16 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) {
 	}
 	c.options.Metrics.Synced(time.Since(begin), problems)
 	c.problems.Set(key, problems, result.Stale)
-	c.requeue(key, max(p.Requeue, result.Requeue), after)
-}
-
-// requeue has a key looked at again: with back-off, or after a while; zero is never.
-func (c *Controller) requeue(key cache.ObjectName, when plan.Requeue, after time.Duration) {
-	if when == plan.RequeueWithDelay {
+	switch max(p.Requeue, result.Requeue) {
+	case plan.RequeueWithDelay:
 		c.queue.AddRateLimited(key)
 		return
-	}
-	c.queue.Forget(key)
-	switch when {
 	case plan.RequeueForeign:
 		after = sooner(after, foreignPeriod)
 	case plan.RequeueSlices:
 		after = sooner(after, slicesPeriod)
 	}
+	c.queue.Forget(key)
 	if after > 0 {
 		c.queue.AddAfter(key, after)
 	}
@@ -97,11 +91,11 @@ func (c *Controller) snapshot(key cache.ObjectName) plan.Snapshot {
 // maxSync is how long one sync may take before the controller counts as stuck.
 const maxSync = 5 * time.Minute
 
-// Stuck names a mirror whose sync does not end. An API server that is down is no such thing: its requests
+// stuck names a mirror whose sync does not end. An API server that is down is no such thing: its requests
 // fail in time.
-func (c *Controller) Stuck() error {
+func (s *state) stuck() error {
 	var stuck error
-	c.state.syncing.Range(func(key, begin any) bool {
+	s.syncing.Range(func(key, begin any) bool {
 		if took := time.Since(begin.(time.Time)); took > maxSync {
 			stuck = fmt.Errorf("the sync of mirror %v has not ended for %v", key, took.Round(time.Second))
 		}

@@ -103,6 +103,17 @@ func (w *world) use(options Options, remotes ...string) {
 	}
 }
 
+// lead has a controller that stands by lead until it is deposed.
+func (w *world) lead() (depose func()) {
+	ctx, cancel := context.WithCancel(w.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.controller.Lead(ctx, 5*time.Second)
+	}()
+	return func() { cancel(); <-ended }
+}
+
 // settle starts the controller and lets it come to rest.
 func (w *world) settle() {
 	w.start()

@@ -53,13 +53,13 @@ func TestReservedPortsFollowTheirConfigMap(t *testing.T) {
 		r.wait(time.Millisecond)
 		target := gateway.ReservedFor{Service: cache.NewObjectName("default", "postgres"), Port: "5432", Protocol: corev1.ProtocolTCP}
 		r.reserved(gateway.Reserved{target: 15432})
-		r.logged(1, "the key is no port number")
+		r.logged(1, "the key is not a port number")
 		r.resyncs()
 		r.reserve(map[string]string{"15433": "default/postgres:5432"})
 		r.wait(time.Millisecond)
 		r.reserved(gateway.Reserved{target: 15433})
 		if r.resyncs() == 0 {
-			r.Error("nobody was told")
+			r.Error("no resync")
 		}
 		r.logged(1, "Remote recovered\" cluster=\"paris\" part=\"ConfigMap ingress/tcp-services\"")
 	})
@@ -74,7 +74,7 @@ func TestReservedPortsThatMayNotBeRead(t *testing.T) {
 			}
 			return nil
 		})
-		r.leadTo("a.example.com")
+		r.pointTo("a.example.com")
 		r.wait(time.Hour)
 		r.known("a-uid", "", "default/bar")
 		r.logged(1, `part="watch of the ConfigMap ingress/tcp-services"`)

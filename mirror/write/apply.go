@@ -173,10 +173,12 @@ func (a *application) compare(kind plan.Kind, got metav1.Object) {
 	}
 }
 
-// undo deletes the addresses that were created for a Service that then could not be: a foreign one that has
-// the name must not get them. Those of another replica that was quicker are needed.
+// undo deletes the addresses that were created for a Service that then could not be: a foreign one that has, or
+// gets, the name must not have them. Those of another replica that was quicker are needed; and without a
+// gateway, there may be no other record of them than these.
 func (a *application) undo(ctx context.Context, err error) {
-	if !(apierrors.IsAlreadyExists(err) && !a.plan.Releasing() && !a.createdByAnother(ctx, plan.Service)) && !rejected(err) {
+	foreign := apierrors.IsAlreadyExists(err) && !a.plan.Releasing() && !a.createdByAnother(ctx, plan.Service)
+	if !foreign && !(rejected(err) && a.plan.Source.Gateway != nil) {
 		return
 	}
 	now := a.local.Live(a.plan.Key)
