@@ -118,8 +118,8 @@ func TestMistakes(t *testing.T) {
 		{"no number", append(paris[:2:2], "--workers", "many"), []string{`invalid argument "many" for "--workers" flag`}},
 		{"bad remote", []string{"--remote", "Paris=,x=y"}, []string{
 			`--remote Paris=,x=y: name "Paris" is not a DNS label`, "--remote Paris=,x=y: no kubeconfig is given", `--remote Paris=,x=y: "x" is not known`}},
-		{"no gateway", []string{"--remote", "paris=a"}, []string{"--remote paris: no gateway is named"}},
-		{"address without a port", []string{"--remote", "paris=a,address=192.0.2.1"}, []string{"--remote paris: no gateway is named"}},
+		{"no gateway", []string{"--remote", "paris=a"}, []string{"--remote paris: no gateway is configured"}},
+		{"address without a port", []string{"--remote", "paris=a,address=192.0.2.1"}, []string{"--remote paris: no gateway is configured"}},
 		{"loopback", []string{"--remote", "paris=a,address=127.0.0.1,gateway-port=80"}, []string{"--remote paris: address=127.0.0.1: not a unicast address"}},
 		{"two of one name", append(paris[:2:2], "--remote", "paris=b,gateway=ingress/gateway"), []string{"--remote paris: two remotes have this name"}},
 		{"bad gateway", append(paris[:2:2], "--gateway", "gw"), []string{`--gateway: "gw" is not the NS/NAME of a Service`}},
@@ -130,7 +130,7 @@ func TestMistakes(t *testing.T) {
 		{"bad DNS", append(paris[:2:2], "--dns-refresh", "10ms", "--dns-server", "ns.example.com", "--cluster-domain", "_"), []string{
 			"--cluster-domain: ", "--dns-refresh: 10ms is less than 1s", `--dns-server: "ns.example.com" is not ADDRESS:PORT`}},
 		{"bad probe", append(paris[:2:2], "--probe", "icmp", "--probe-port", "0", "--probe-path", "x", "--probe-period", "1ms", "--probe-timeout", "1s", "--probe-threshold", "0"), []string{
-			`--probe: "icmp" is not tcp, http or none`, "--probe-port: ", "--probe-path: ", "--probe-period: 1ms is less", "--probe-timeout: 1s is not", "--probe-threshold: 0 is less"}},
+			`--probe: "icmp" is not known: give tcp, http or none`, "--probe-port: ", "--probe-path: ", "--probe-period: 1ms is less", "--probe-timeout: 1s is out of range", "--probe-threshold: 0 is less"}},
 		{"bad API", append(paris[:2:2], "--endpoints-api", "slices"), []string{`--endpoints-api: "slices" is not known`}},
 		{"bad Lease", append(paris[:2:2], "--leader-elect", "--leader-elect-lease", "a", "--leader-elect-duration", "1s"), []string{"--leader-elect-duration: 1s is less than 3s", `--leader-elect-lease: "a" is not`}},
 		{"profiles nowhere", append(paris[:2:2], "--pprof"), []string{"--pprof: there is no address to serve it at: give --listen"}},

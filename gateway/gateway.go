@@ -1,13 +1,11 @@
-// Package gateway knows how a remote cluster is entered: it reads the gateway
-// Service (type LoadBalancer, in front of any ingress controller) into
-// addresses and ports, resolves hostnames, asks the addresses whether they
-// live, and it alone knows which port of the gateway serves which port of an
-// exported Service.
+// Package gateway describes the gateway of a remote cluster: it reads the gateway
+// Service (type LoadBalancer, in front of any ingress controller) into addresses
+// and ports, resolves hostnames, probes the addresses, and has the port rule: which
+// port of the gateway serves which port of an exported Service.
 //
-// gateway.go, ports.go, reserved.go and filter.go are pure: no client, no clock,
-// no logging. watch.go, names.go and probe.go keep a gateway up to date. Who
-// fetches the gateway Service, and what is made of the gateway, is not this
-// package's business.
+// gateway.go, ports.go, reserved.go and filter.go are pure: they import no client,
+// clock, logger or context. watch.go, names.go and probe.go keep a gateway up to
+// date. The callers fetch the gateway Service and use the gateway.
 package gateway
 
 import (
@@ -26,18 +24,17 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// What one gateway may put into every mirror is bounded: it comes from the
-// remote, is written once per mirror, and each hostname is asked for again and
-// again.
+// Limits of one gateway: what it has comes from the remote and is written to every
+// mirror, and each hostname is resolved over and over.
 const (
 	MaxAddresses = 64
 	MaxHostnames = 16
 )
 
-// Gateway is the entrance of a remote cluster.
+// Gateway is where the traffic to a remote cluster goes.
 type Gateway struct {
-	Addresses []Address             // sorted, unique, fit to be written into Endpoints
-	Partial   bool                  // not all addresses are known yet: those that live Endpoints have stay too, if Keeps
+	Addresses []Address             // sorted, unique, valid in Endpoints
+	Partial   bool                  // not all addresses are known yet: those of live Endpoints stay too, if Keeps
 	Ports     []corev1.ServicePort  // what the gateway listens on
 	Port      string                // name or number of the only port to use; empty: choose by the port rule
 	Static    bool                  // Ports is what the flags say, not what a Service has
@@ -48,8 +45,8 @@ type Gateway struct {
 	keeps func(netip.Addr) bool // nil: all
 }
 
-// Keeps tells whether a live address may stay while not all are known: it may be
-// that of a name that is still to be resolved.
+// Keeps reports whether a live address may stay while not all are known: it may
+// belong to a hostname that is not resolved yet.
 func (g *Gateway) Keeps(addr netip.Addr) bool { return g.keeps == nil || g.keeps(addr) }
 
 // Address is one address of a gateway.
@@ -58,28 +55,29 @@ type Address struct {
 	Health Health
 }
 
-// Health is whether connections to an address may be expected to succeed.
+// Health is what the probes found out about an address.
 type Health int
 
-// The zero Health is that of an address that nobody probes.
+// The zero Health is that of an address that is not probed.
 const (
 	Ready    Health = iota
 	NotReady        // it failed its probes
-	Unasked         // it has not answered yet: what live Endpoints say of it holds, and a new one is ready
+	Unprobed        // no result yet: it keeps the readiness that it has in live Endpoints; a new one is ready
 )
 
+// String is the value of the metric's label.
 func (h Health) String() string { return [...]string{"ready", "not ready", "not asked yet"}[h] }
 
-// Linkerd is what Linkerd's proxies are told of a gateway that is Linkerd's.
+// Linkerd is what Linkerd's proxies must know of a gateway that is Linkerd's.
 type Linkerd struct {
 	Identity string // the gateway's TLS name
 	Domain   string // the remote's cluster domain
 }
 
-// identityAnnotation stands on Linkerd's gateway Services.
+// identityAnnotation is set on Linkerd's gateway Services.
 const identityAnnotation = "mirror.linkerd.io/gateway-identity"
 
-// Equal tells whether two gateways, either of which may be unknown, are the same.
+// Equal reports whether two gateways, either of which may be unknown, are the same.
 func (g *Gateway) Equal(other *Gateway) bool {
 	if g == nil || other == nil {
 		return g == other
@@ -89,19 +87,19 @@ func (g *Gateway) Equal(other *Gateway) bool {
 		equality.Semantic.DeepEqual(g.Ports, other.Ports) && maps.Equal(g.Unserved, other.Unserved) && maps.Equal(g.Reserved, other.Reserved)
 }
 
-// Config is what the operator says of one gateway of a remote.
+// Config is what the operator configures of one gateway of a remote.
 type Config struct {
 	Service     cache.ObjectName // the gateway Service; zero: none is read
 	Port        string           // as Gateway.Port
-	Addresses   []netip.Addr     // with Hostnames: instead of what the gateway Service says
+	Addresses   []netip.Addr     // with Hostnames: instead of those of the gateway Service
 	Hostnames   []string
 	TCPServices cache.ObjectName // ConfigMap of reserved TCP ports; zero: none
 	UDPServices cache.ObjectName // likewise of UDP ports
 	Domain      string           // the remote's cluster domain
 }
 
-// ReadsService tells whether the gateway Service is needed: with addresses and
-// a numeric port, the flags say all there is to know.
+// ReadsService reports whether the gateway Service is needed: addresses and a
+// numeric port are all there is to know.
 func (c Config) ReadsService() bool {
 	_, numeric := number(c.Port)
 	return !c.overrides() || !numeric
@@ -109,11 +107,11 @@ func (c Config) ReadsService() bool {
 
 func (c Config) overrides() bool { return len(c.Addresses)+len(c.Hostnames) > 0 }
 
-// Validate tells what is missing for a gateway to be reachable.
+// Validate lists what is missing or wrong.
 func (c Config) Validate(filter Filter) error {
 	var wrong []error
 	if c.ReadsService() && c.Service == (cache.ObjectName{}) {
-		wrong = append(wrong, errors.New("no gateway is named: give gateway=NAMESPACE/NAME, or address=IP together with a numeric gateway-port"))
+		wrong = append(wrong, errors.New("no gateway is configured: give gateway=NAMESPACE/NAME, or address=IP together with a numeric gateway-port"))
 	}
 	for _, addr := range c.Addresses {
 		if err := filter.address(addr); err != nil {
@@ -151,8 +149,8 @@ func ValidateDomain(text string) error {
 	return nil
 }
 
-// Entrance is what the flags and the gateway Service say of a gateway; its
-// hostnames are still to be resolved.
+// Entrance is a gateway as the flags and the gateway Service describe it, before its
+// hostnames are resolved.
 type Entrance struct {
 	Addresses []netip.Addr
 	Hostnames []string
@@ -161,7 +159,7 @@ type Entrance struct {
 
 // Read combines the flags with the gateway Service as it is now; svc is nil
 // where it does not exist or is not read. The error lists what is wrong with it;
-// the entrance is right all the same.
+// the entrance can be used all the same.
 func (c Config) Read(svc *corev1.Service, filter Filter) (Entrance, error) {
 	entrance := Entrance{gateway: Gateway{Port: c.Port}}
 	switch {
@@ -216,9 +214,9 @@ func (c Config) Read(svc *corev1.Service, filter Filter) (Entrance, error) {
 	return entrance, join(problems)
 }
 
-// Ingress reads where a gateway Service is reached: the addresses and hostnames
-// of status.loadBalancer.ingress, else spec.externalIPs. The first source that
-// has any entry counts alone, even when all of it is refused.
+// Ingress returns the addresses and hostnames of a gateway Service: those of
+// status.loadBalancer.ingress, else spec.externalIPs. Only the first source that has
+// any entry counts, even if all of it is refused.
 func Ingress(svc *corev1.Service) (addresses, hostnames []string) {
 	for _, ingress := range svc.Status.LoadBalancer.Ingress {
 		switch {
@@ -234,8 +232,8 @@ func Ingress(svc *corev1.Service) (addresses, hostnames []string) {
 	return addresses, hostnames
 }
 
-// Gateway makes a gateway of an entrance: its own addresses and those that were
-// found for its hostnames, complete where every hostname has been resolved.
+// Gateway is the gateway with the entrance's own addresses and those that were found
+// for its hostnames, complete if every hostname has been resolved.
 // The error lists the addresses that were refused.
 func (e Entrance) Gateway(found []netip.Addr, complete bool, filter Filter) (*Gateway, error) {
 	var problems []error
@@ -292,7 +290,7 @@ func nodePorts(svc *corev1.Service) (texts []string) {
 	return texts
 }
 
-// join makes one error of the first few: how many there are, the remote chooses.
+// join returns one error of the first few: the remote determines how many there are.
 func join(problems []error) error {
 	if len(problems) > 3 {
 		problems = append(problems[:3:3], fmt.Errorf("and %d more", len(problems)-3))
@@ -313,6 +311,6 @@ func Trim(svc *corev1.Service) *corev1.Service {
 	return trimmed
 }
 
-// Annotation, on an exported Service, names the gateway that leads to it where
-// the remote has several: NAMESPACE/NAME.
+// Annotation, on an exported Service, names the gateway that routes to it where the
+// remote has several: NAMESPACE/NAME.
 const Annotation = "service-mirror.io/gateway"

@@ -263,12 +263,12 @@ func TestValidate(t *testing.T) {
 		config  Config
 		wantErr string
 	}{
-		{name: "nothing", wantErr: "no gateway is named"},
+		{name: "nothing", wantErr: "no gateway is configured"},
 		{name: "a Service", config: Config{Service: gatewayName}},
 		{name: "an address and a number", config: Config{Addresses: parse("192.0.2.1"), Port: "443"}},
-		{name: "an address and a name", config: Config{Addresses: parse("192.0.2.1"), Port: "https"}, wantErr: "no gateway is named"},
-		{name: "an address alone", config: Config{Addresses: parse("192.0.2.1")}, wantErr: "no gateway is named"},
-		{name: "a number alone", config: Config{Port: "443"}, wantErr: "no gateway is named"},
+		{name: "an address and a name", config: Config{Addresses: parse("192.0.2.1"), Port: "https"}, wantErr: "no gateway is configured"},
+		{name: "an address alone", config: Config{Addresses: parse("192.0.2.1")}, wantErr: "no gateway is configured"},
+		{name: "a number alone", config: Config{Port: "443"}, wantErr: "no gateway is configured"},
 		{name: "an address and a Service", config: Config{Service: gatewayName, Addresses: parse("192.0.2.1")}},
 		{name: "one address of two refused", config: Config{Service: gatewayName, Addresses: parse("192.0.2.1", "127.0.0.1")}, wantErr: "address=127.0.0.1"},
 		{name: "a denied address", config: Config{Service: gatewayName, Addresses: parse("198.51.100.1")}, wantErr: "address=198.51.100.1: --gateway-deny has 198.51.100.0/24"},

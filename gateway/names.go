@@ -12,13 +12,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// Resolver is what is needed of a net.Resolver.
+// Resolver is the part of a net.Resolver that is used.
 type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
-// NewResolver asks the DNS servers of the system, or the one at server, an
-// ADDRESS:PORT, where that is given.
+// NewResolver queries the DNS servers of the system, or the one at server, an
+// ADDRESS:PORT, if that is given.
 func NewResolver(server string) *net.Resolver {
 	resolver := &net.Resolver{PreferGo: true}
 	if server != "" {
@@ -30,12 +30,12 @@ func NewResolver(server string) *net.Resolver {
 }
 
 const (
-	// lookupTimeout leaves room for a second DNS server after a first one that
-	// does not answer: resolvers wait 5 s for each.
+	// lookupTimeout leaves time for a second DNS server after a first one that does
+	// not answer: resolvers wait 5 s for each.
 	lookupTimeout = 10 * time.Second
-	// lookupPause is kept between two lookups of one name, whatever the remote does.
+	// lookupPause is the least time between two lookups of one name, whatever the remote does.
 	lookupPause = time.Second
-	// lookupRetry is when a lookup that failed is made again, if refreshing is not due sooner.
+	// lookupRetry is the time until a failed lookup is retried, if no refresh is due sooner.
 	lookupRetry = 5 * time.Second
 )
 
@@ -50,13 +50,13 @@ func (a answer) addresses() []netip.Addr { return append(a.v4[:len(a.v4):len(a.v
 
 func (a answer) kept() string {
 	if a.good {
-		return "what it resolved to before is used"
+		return "its last addresses are used"
 	}
-	return "until it is resolved, endpoints that there are stay"
+	return "until it is resolved, existing endpoints stay"
 }
 
-// resolve keeps one hostname resolved until the context ends.
-func (w *Watch) resolve(ctx context.Context, host string, again <-chan struct{}) {
+// resolveName keeps one hostname resolved until the context ends.
+func (w *Watch) resolveName(ctx context.Context, host string, again <-chan struct{}) {
 	for {
 		w.mu.Lock()
 		last := w.names[host]
@@ -74,14 +74,14 @@ func (w *Watch) resolve(ctx context.Context, host string, again <-chan struct{})
 		if now.problem != nil {
 			due = min(due, lookupRetry)
 		}
-		// Many daemons, and many names, should not ask at the same time.
+		// Many daemons, and many names, should not be resolved at the same time.
 		if !sleep(ctx, min(due, lookupPause), nil) || !sleep(ctx, wait.Jitter(due, 0.2)-min(due, lookupPause), again) {
 			return
 		}
 	}
 }
 
-// sleep waits for so long, or until it is told not to; false where the context ended.
+// sleep waits for a duration, or until enough receives; false if the context ended.
 func sleep(ctx context.Context, duration time.Duration, enough <-chan struct{}) bool {
 	timer := time.NewTimer(duration)
 	defer timer.Stop()
@@ -94,8 +94,8 @@ func sleep(ctx context.Context, duration time.Duration, enough <-chan struct{}) 
 	return ctx.Err() == nil
 }
 
-// lookup resolves a hostname as an absolute name, to all its A and AAAA records.
-// What fails keeps what was known; so does an answer without any address.
+// lookup resolves a hostname as an absolute name, to all its A and AAAA records. A
+// query that fails keeps the last answer; so does an answer without any address.
 func lookup(ctx context.Context, resolver Resolver, host string, last answer) answer {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
@@ -123,13 +123,13 @@ func lookup(ctx context.Context, resolver Resolver, host string, last answer) an
 	return last
 }
 
-// failed tells a lookup that says nothing from one that says that there is nothing.
+// failed reports whether a lookup failed, as opposed to finding that there is nothing.
 func failed(err error) bool {
 	var dns *net.DNSError
 	return err != nil && !(errors.As(err, &dns) && dns.IsNotFound)
 }
 
-// brief is an error without the ports that differ from try to try.
+// brief is an error without the ports that differ from attempt to attempt.
 func brief(err error) error {
 	var dns *net.DNSError
 	switch {

@@ -23,10 +23,10 @@ var families = [][]string{
 
 // Targets are the ports of a mirror's endpoints: for each port of the exported
 // Service the gateway port that serves it. A port that none serves is left out
-// and named in the error; the others are right all the same. A gateway without
-// any port is no gateway: that is for Read to say, once.
+// and named in the error; the others can be used all the same. Of a gateway without
+// any port there is no error: Read reports that once.
 //
-// holder tells which exported Service has a gateway port, of those that claim it with an
+// holder returns which exported Service has a gateway port, of those that claim it with an
 // annotation; nil: this one.
 func (g *Gateway) Targets(exported *corev1.Service, holder func(claim string) cache.ObjectName) ([]corev1.EndpointPort, error) {
 	if len(g.Ports) == 0 {
@@ -54,8 +54,8 @@ func (g *Gateway) Targets(exported *corev1.Service, holder func(claim string) ca
 	return targets, join(slices.DeleteFunc(problems, func(err error) bool { return err == nil }))
 }
 
-// Reserves tells whether a gateway port is reserved for any port of an exported
-// Service: then it is mirrored even without a TCP port.
+// Reserves reports whether a gateway port is reserved for any port of an exported
+// Service: then the Service is mirrored even without a TCP port.
 func (g *Gateway) Reserves(exported *corev1.Service) bool {
 	return slices.ContainsFunc(exported.Spec.Ports, func(port corev1.ServicePort) bool {
 		_, reserved, _ := g.reserved(exported, port, nil)
@@ -65,8 +65,8 @@ func (g *Gateway) Reserves(exported *corev1.Service) bool {
 
 // port is the rest of the port rule, for a port that has none reserved: by the
 // operator's choice, by name, by application protocol, by number, or the only one.
-// Only ports of the same transport protocol count; of several that fit equally
-// well the lowest is taken, so that their order does not matter.
+// Only ports of the same transport protocol count. Of several that fit alike the
+// lowest is used, so that their order does not matter.
 func (g *Gateway) port(exported corev1.ServicePort) (int32, error) {
 	var candidates []corev1.ServicePort
 	for _, port := range g.Ports {
@@ -202,10 +202,10 @@ func ValidatePort(text string) error {
 	if _, numeric := number(text); numeric || len(validation.IsValidPortName(text)) == 0 {
 		return nil
 	}
-	return fmt.Errorf("gateway-port %.70q is neither a port's name nor a number from 1 to 65535", text)
+	return fmt.Errorf("gateway-port %.70q is neither the name of a port nor a number from 1 to 65535", text)
 }
 
-// number reads a port number, 1 to 65535, in its usual form: two ways to write
+// number parses a port number, 1 to 65535, in its canonical form: two spellings of
 // one number would be two ports.
 func number(text string) (int32, bool) {
 	n, err := strconv.ParseUint(text, 10, 16)

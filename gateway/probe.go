@@ -16,32 +16,32 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// ProbeKind is how an address of a gateway is asked whether it lives.
+// ProbeKind is how an address of a gateway is probed.
 type ProbeKind string
 
-// The kinds: a connection that is accepted, an HTTP answer below 400, nothing.
+// The kinds: none at all; a connection that is accepted; an HTTP answer below 400.
 const (
 	ProbeNone ProbeKind = "none"
 	ProbeTCP  ProbeKind = "tcp"
 	ProbeHTTP ProbeKind = "http"
 )
 
-// Probe is how often, where and how patiently gateways are asked. The zero Probe
-// must not be used: Kind is one of those above.
+// Probe is how gateways are probed. The zero Probe must not be used: Kind is one of
+// those above.
 type Probe struct {
 	Kind      ProbeKind
 	Port      string        // name or number; empty: the gateway port that all traffic goes to, else its lowest TCP port
 	Path      string        // of an HTTP request
 	Period    time.Duration // between two probes of one address
 	Timeout   time.Duration // of one probe
-	Threshold int           // so many failures in a row make an address not ready; one success makes it ready
+	Threshold int           // that many failures in a row make an address not ready; one success makes it ready
 }
 
 // Validate lists what is wrong with it, by flag.
 func (p Probe) Validate() error {
 	var wrong []error
 	if p.Kind != ProbeNone && p.Kind != ProbeTCP && p.Kind != ProbeHTTP {
-		wrong = append(wrong, fmt.Errorf("--probe: %.40q is not tcp, http or none", p.Kind))
+		wrong = append(wrong, fmt.Errorf("--probe: %.40q is not known: give tcp, http or none", p.Kind))
 	}
 	if p.Port != "" {
 		if err := ValidatePort(p.Port); err != nil {
@@ -49,16 +49,16 @@ func (p Probe) Validate() error {
 		}
 	}
 	if !strings.HasPrefix(p.Path, "/") {
-		wrong = append(wrong, fmt.Errorf("--probe-path: %q does not begin with a slash", p.Path))
+		wrong = append(wrong, fmt.Errorf("--probe-path: %q does not begin with a slash: give an absolute path", p.Path))
 	}
 	if p.Period < 100*time.Millisecond {
-		wrong = append(wrong, fmt.Errorf("--probe-period: %v is less than 100ms", p.Period))
+		wrong = append(wrong, fmt.Errorf("--probe-period: %v is less than 100ms: give a longer one", p.Period))
 	}
 	if p.Timeout <= 0 || p.Timeout > p.Period {
-		wrong = append(wrong, fmt.Errorf("--probe-timeout: %v is not more than 0 and at most --probe-period, %v", p.Timeout, p.Period))
+		wrong = append(wrong, fmt.Errorf("--probe-timeout: %v is out of range: give more than 0 and at most --probe-period, %v", p.Timeout, p.Period))
 	}
 	if p.Threshold < 1 {
-		wrong = append(wrong, fmt.Errorf("--probe-threshold: %d is less than 1", p.Threshold))
+		wrong = append(wrong, fmt.Errorf("--probe-threshold: %d is less than 1: give a number of failures", p.Threshold))
 	}
 	return errors.Join(wrong...)
 }
@@ -89,7 +89,7 @@ func (p Probe) Target(gw *Gateway) (uint16, error) {
 	return uint16(slices.Min(fit)), nil
 }
 
-// tally is what came of the probes of one address.
+// tally counts the results of the probes of one address.
 type tally struct {
 	health   Health
 	failures int // in a row
@@ -107,11 +107,11 @@ func (t *tally) add(err error, threshold int) {
 	}
 }
 
-// probe asks one address again and again until the context ends.
+// probe probes one address until the context ends.
 func (w *Watch) probe(ctx context.Context, target netip.AddrPort, _ <-chan struct{}) {
 	probe := w.options.Probe
 	for {
-		err := w.ask(ctx, target)
+		err := w.probeOnce(ctx, target)
 		w.update(func() bool {
 			if ctx.Err() == nil {
 				w.count(target, err)
@@ -124,11 +124,11 @@ func (w *Watch) probe(ctx context.Context, target netip.AddrPort, _ <-chan struc
 	}
 }
 
-// count adds what came of a probe. w.mu is held.
+// count adds the result of a probe. w.mu is held.
 func (w *Watch) count(target netip.AddrPort, err error) {
 	known := w.health[target]
 	if known == nil {
-		known = &tally{health: Unasked}
+		known = &tally{health: Unprobed}
 		w.health[target] = known
 	}
 	before := known.health
@@ -137,8 +137,8 @@ func (w *Watch) count(target netip.AddrPort, err error) {
 	}
 }
 
-// ask makes one probe.
-func (p Probe) ask(ctx context.Context, target netip.AddrPort) error {
+// once makes one probe.
+func (p Probe) once(ctx context.Context, target netip.AddrPort) error {
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
 	if p.Kind == ProbeTCP {
@@ -164,11 +164,11 @@ func (p Probe) ask(ctx context.Context, target netip.AddrPort) error {
 	return nil
 }
 
-// probeTransport knows no proxy and keeps no connection: each probe is a new one,
-// as a client's would be.
+// probeTransport uses no proxy and keeps no connection: each probe opens one, as a
+// client would.
 var probeTransport = &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10}
 
-// innermost is the cause of a failure, without the ports that differ from try to try.
+// innermost is the cause of a failure, without the ports that differ from attempt to attempt.
 func innermost(err error) error {
 	var slow net.Error
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &slow) && slow.Timeout() {

@@ -13,13 +13,13 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// PortsAnnotation, on an exported Service, names the gateway ports that are
-// reserved for its own: "5432=15432", several with commas, each side with
-// /UDP or the like where it is not TCP alone that is meant.
+// PortsAnnotation, on an exported Service, names the gateway ports that are reserved
+// for its ports: "5432=15432", separated by commas, with /UDP or /SCTP after a port
+// that is not TCP.
 const PortsAnnotation = "service-mirror.io/gateway-ports"
 
-// Reserved are the gateway ports that each lead to one port of one Service:
-// plain TCP and UDP say no name that a gateway could route by.
+// Reserved are the gateway ports that each route to one port of one Service: plain
+// TCP and UDP carry no name that a gateway could route by.
 type Reserved map[ReservedFor]int32
 
 // ReservedFor is a port of a Service that has a gateway port of its own.
@@ -54,7 +54,7 @@ func ParseReserved(data map[string]string, protocol corev1.Protocol) (Reserved, 
 func parseReserved(key, value string) (ReservedFor, int32, error) {
 	gatewayPort, ok := number(key)
 	if !ok {
-		return ReservedFor{}, 0, errors.New("the key is no port number from 1 to 65535")
+		return ReservedFor{}, 0, errors.New("the key is not a port number from 1 to 65535")
 	}
 	parts := strings.Split(strings.TrimSpace(value), ":")
 	namespace, name, slash := strings.Cut(parts[0], "/")
@@ -63,11 +63,11 @@ func parseReserved(key, value string) (ReservedFor, int32, error) {
 	}
 	port := parts[1]
 	if err := ValidatePort(port); err != nil {
-		return ReservedFor{}, 0, fmt.Errorf("%q is no port of a Service", port)
+		return ReservedFor{}, 0, fmt.Errorf("%q is not a port of a Service", port)
 	}
-	// The third part says what the gateway expects of its clients: these send none.
+	// The third part is what the gateway expects of its clients: mirrors send none.
 	if len(parts) > 2 && strings.HasPrefix(strings.ToUpper(parts[2]), "PROXY") {
-		return ReservedFor{}, 0, errors.New("the gateway expects the PROXY protocol there, which mirrors do not speak")
+		return ReservedFor{}, 0, errors.New("the gateway expects the PROXY protocol there, which clients of mirrors do not send")
 	}
 	return ReservedFor{Service: cache.NewObjectName(namespace, name), Port: port}, gatewayPort, nil
 }
@@ -97,7 +97,7 @@ func ParseReservations(annotation string) ([]Reservation, error) {
 		}
 		r, err := parseReservation(entry)
 		if err == nil && slices.ContainsFunc(all, func(other Reservation) bool { return other.Port == r.Port && other.Protocol == r.Protocol }) {
-			err = fmt.Errorf("port %d stands twice", r.Port)
+			err = fmt.Errorf("port %d is given twice", r.Port)
 		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("annotation %s, entry %.40q: %w", PortsAnnotation, entry, err))
@@ -150,10 +150,10 @@ func Claims(exported *corev1.Service) (claims []string) {
 
 func (r Reservation) claim() string { return fmt.Sprintf("%d/%s", r.Gateway, r.Protocol) }
 
-// reserved is the gateway port that is reserved for a port of an exported
-// Service: its annotation counts before the ConfigMaps. holder tells which of the
-// exported Services that claim a gateway port has it; ok is false where none is
-// reserved, or what is reserved cannot be used.
+// reserved is the gateway port that is reserved for a port of an exported Service; its
+// annotation takes precedence over the ConfigMaps. holder returns which of the exported
+// Services that claim a gateway port has it. ok is false if none is reserved; the error
+// is why the one that is reserved cannot be used.
 func (g *Gateway) reserved(exported *corev1.Service, port corev1.ServicePort, holder func(claim string) cache.ObjectName) (target int32, ok bool, err error) {
 	self := cache.MetaObjectToName(exported)
 	reservations, _ := ParseReservations(exported.Annotations[PortsAnnotation])
@@ -180,9 +180,8 @@ func (g *Gateway) reserved(exported *corev1.Service, port corev1.ServicePort, ho
 	return mine.Gateway, true, g.listens(mine.Gateway, mine.Protocol)
 }
 
-// listens refuses a reserved port that the gateway Service does not have. Of a
-// gateway whose Service is not read nothing is known, and the operator is
-// believed.
+// listens refuses a reserved port that the gateway Service does not have. If that
+// Service is not read, the operator is trusted to know.
 func (g *Gateway) listens(target int32, want corev1.Protocol) error {
 	if g.Static || hasPort(g.Ports, PortNumber{target, want}) {
 		return nil

@@ -28,10 +28,11 @@ type Watch struct {
 	config  Config
 	options Options
 	changed func(problem error, differs bool)
-	ask     func(ctx context.Context, target netip.AddrPort) error // makes a probe; replaced in tests
+	// probeOnce makes a probe; replaced in tests.
+	probeOnce func(ctx context.Context, target netip.AddrPort) error
 
 	current atomic.Pointer[Gateway]
-	dirty   chan struct{} // Run is to look at what must be resolved and probed
+	dirty   chan struct{} // Run must look at what is to be resolved and probed
 
 	mu       sync.Mutex
 	entrance *Entrance // nil: nothing is known yet
@@ -40,7 +41,7 @@ type Watch struct {
 	names    map[string]answer         // by hostname
 	health   map[netip.AddrPort]*tally // by what is probed
 	seen     map[netip.Addr]bool       // addresses that it has, or had: known ones
-	again    bool                      // hostnames are to be resolved at once
+	resolve  bool                      // hostnames must be resolved at once
 
 	pending   *change // the call of changed that is due; nil: none
 	notifying bool    // a goroutine is making the calls
@@ -58,13 +59,13 @@ type change struct {
 // call make one more. No lock is held during a call, so it may use the watch.
 func NewWatch(config Config, options Options, changed func(problem error, differs bool)) *Watch {
 	return &Watch{
-		config: config, options: options, changed: changed, ask: options.Probe.ask,
+		config: config, options: options, changed: changed, probeOnce: options.Probe.once,
 		dirty: make(chan struct{}, 1), names: map[string]answer{}, health: map[netip.AddrPort]*tally{}, seen: map[netip.Addr]bool{},
 	}
 }
 
-// Gateway is the gateway as far as it is known; nil before the first Set. It
-// must not be changed.
+// Gateway is the gateway as far as it is known; nil before the first Set. It must not
+// be modified.
 func (w *Watch) Gateway() *Gateway { return w.current.Load() }
 
 // Set sets what the gateway Service is now, nil where it does not exist or is not
@@ -72,7 +73,7 @@ func (w *Watch) Gateway() *Gateway { return w.current.Load() }
 func (w *Watch) Set(svc *corev1.Service, reserved Reserved) {
 	entrance, problem := w.config.Read(svc, w.options.Filter)
 	w.update(func() bool {
-		w.entrance, w.problem, w.reserved, w.again = &entrance, problem, reserved, true
+		w.entrance, w.problem, w.reserved, w.resolve = &entrance, problem, reserved, true
 		w.publish()
 		return true
 	})
@@ -145,7 +146,7 @@ func (w *Watch) publishFiltered(refiltered bool) {
 	gw, problem := w.entrance.Gateway(found, complete, w.options.Filter)
 	gw.Reserved = w.reserved
 	w.remember(gw)
-	problems = append(problems, problem, w.judge(gw))
+	problems = append(problems, problem, w.setHealth(gw))
 	before := w.current.Swap(gw)
 	next := change{join(slices.DeleteFunc(problems, func(err error) bool { return err == nil })), refiltered && gw.Partial || !before.Equal(gw)}
 	if w.pending != nil {
@@ -154,9 +155,8 @@ func (w *Watch) publishFiltered(refiltered bool) {
 	w.pending = &next
 }
 
-// remember notes the addresses that are known, so that one that the gateway has
-// lost does not stay for being taken for an unknown one; nor does one that is
-// refused.
+// remember records the addresses that the gateway has, so that one that it has lost
+// does not stay as that of an unresolved hostname; nor does one that is refused.
 func (w *Watch) remember(gw *Gateway) {
 	for _, address := range gw.Addresses {
 		if len(w.seen) < maxSeen {
@@ -170,12 +170,12 @@ func (w *Watch) remember(gw *Gateway) {
 	}
 }
 
-// maxSeen bounds what is remembered: a gateway may change its address all the time.
+// maxSeen bounds what is remembered: a gateway may change its address at any rate.
 const maxSeen = 10_000
 
-// judge sets the health of each address. It is an error where one does not
-// answer, or where there is nothing to ask.
-func (w *Watch) judge(gw *Gateway) error {
+// setHealth sets the health of each address. The error lists those that do not answer,
+// or is that there is no port to probe.
+func (w *Watch) setHealth(gw *Gateway) error {
 	if w.options.Probe.Kind == ProbeNone || len(gw.Addresses) == 0 {
 		return nil
 	}
@@ -183,7 +183,7 @@ func (w *Watch) judge(gw *Gateway) error {
 	var problems []error
 	for i := range gw.Addresses {
 		address := &gw.Addresses[i]
-		address.Health = Unasked
+		address.Health = Unprobed
 		if err != nil {
 			continue
 		}
@@ -201,7 +201,7 @@ func (w *Watch) judge(gw *Gateway) error {
 func (w *Watch) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	names := workers[string]{run: w.resolve, wg: &wg}
+	names := workers[string]{run: w.resolveName, wg: &wg}
 	probes := workers[netip.AddrPort]{run: w.probe, wg: &wg}
 	for {
 		select {
@@ -209,14 +209,14 @@ func (w *Watch) Run(ctx context.Context) {
 			return
 		case <-w.dirty:
 		}
-		hosts, targets, again := w.wanted()
-		names.keep(ctx, hosts, again)
+		hosts, targets, resolve := w.wanted()
+		names.keep(ctx, hosts, resolve)
 		probes.keep(ctx, targets, false)
 	}
 }
 
-// wanted is what is to be resolved and probed; what is not any more is forgotten.
-func (w *Watch) wanted() (hosts []string, targets []netip.AddrPort, again bool) {
+// wanted is what is to be resolved and probed; the results of all else are forgotten.
+func (w *Watch) wanted() (hosts []string, targets []netip.AddrPort, resolve bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.entrance == nil {
@@ -241,8 +241,8 @@ func (w *Watch) wanted() (hosts []string, targets []netip.AddrPort, again bool) 
 			delete(w.health, target)
 		}
 	}
-	again, w.again = w.again, false
-	return hosts, targets, again
+	resolve, w.resolve = w.resolve, false
+	return hosts, targets, resolve
 }
 
 // workers keeps one goroutine for each key that is wanted.
@@ -257,8 +257,8 @@ type worker struct {
 	again  chan struct{}
 }
 
-// keep starts and ends goroutines, so that the wanted ones run; again tells
-// those that ran already to hurry.
+// keep starts and ends goroutines, so that the wanted ones run; again wakes those that
+// ran before.
 func (w *workers[K]) keep(ctx context.Context, wanted []K, again bool) {
 	if w.running == nil {
 		w.running = map[K]worker{}
@@ -280,8 +280,8 @@ func (w *workers[K]) keep(ctx context.Context, wanted []K, again bool) {
 			continue
 		}
 		workerCtx, cancel := context.WithCancel(ctx)
-		hurry := make(chan struct{}, 1)
-		w.running[key] = worker{cancel, hurry}
-		w.wg.Go(func() { w.run(workerCtx, key, hurry) })
+		wake := make(chan struct{}, 1)
+		w.running[key] = worker{cancel, wake}
+		w.wg.Go(func() { w.run(workerCtx, key, wake) })
 	}
 }

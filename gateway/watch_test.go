@@ -18,7 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// fakeDNS answers as it is told to.
+// fakeDNS answers as configured.
 type fakeDNS struct {
 	mu      sync.Mutex
 	answers map[string][]string // by hostname; nil: SERVFAIL
@@ -69,7 +69,7 @@ type watched struct {
 	*testing.T
 	*Watch
 	dns     *fakeDNS
-	told    sync.Mutex // guards what follows
+	called  sync.Mutex // guards what follows
 	changes int
 	problem error
 }
@@ -83,8 +83,8 @@ func watching(t *testing.T, config Config, change func(*Options), test func(w *w
 			change(&options)
 		}
 		w.Watch = NewWatch(config, options, func(problem error, differs bool) {
-			w.told.Lock()
-			defer w.told.Unlock()
+			w.called.Lock()
+			defer w.called.Unlock()
 			w.problem = problem
 			if differs {
 				w.changes++
@@ -106,8 +106,8 @@ func (w *watched) wait(d time.Duration) {
 // has wants these addresses, all of them known or not, after that many changes.
 func (w *watched) has(partial bool, changes int, texts ...string) {
 	w.Helper()
-	w.told.Lock()
-	defer w.told.Unlock()
+	w.called.Lock()
+	defer w.called.Unlock()
 	gw := w.Gateway()
 	want := plain(addresses(texts...))
 	if gw == nil || !slices.Equal(plain(gw.Addresses), want) || gw.Partial != partial || w.changes != changes {
@@ -117,8 +117,8 @@ func (w *watched) has(partial bool, changes int, texts ...string) {
 
 func (w *watched) says(text string) {
 	w.Helper()
-	w.told.Lock()
-	defer w.told.Unlock()
+	w.called.Lock()
+	defer w.called.Unlock()
 	checkErr(w.T, w.problem, text)
 }
 
@@ -238,7 +238,7 @@ func TestHostnameIsResolvedAtOnceWhenTheServiceChanges(t *testing.T) {
 		w.has(false, 3, "192.0.2.2")
 
 		before := w.dns.queries
-		for range 1000 { // but a remote that changes it all the time is no reason to ask all the time
+		for range 1000 { // but a remote that changes it all the time must not cause lookups all the time
 			w.Set(named("gw.example.com"), nil)
 			w.wait(10 * time.Millisecond)
 		}
@@ -254,7 +254,7 @@ func TestLastGoodAnswerIsKept(t *testing.T) {
 		fail func(*fakeDNS)
 		says string
 	}{
-		{"SERVFAIL", func(d *fakeDNS) { d.answers["gw.example.com."] = nil }, "DNS fails: server misbehaving; what it resolved to before is used"},
+		{"SERVFAIL", func(d *fakeDNS) { d.answers["gw.example.com."] = nil }, "DNS fails: server misbehaving; its last addresses are used"},
 		{"no answer", func(d *fakeDNS) { d.silent = true }, "DNS does not answer in time"},
 		{"an empty answer", func(d *fakeDNS) { d.answers["gw.example.com."] = []string{} }, "DNS has no address for it"},
 	} {
@@ -301,14 +301,14 @@ func TestUnresolvedHostnameIsNotEmpty(t *testing.T) {
 		w.Set(svc, nil)
 		w.wait(time.Hour)
 		w.has(true, 1, "192.0.2.9")
-		w.says("until it is resolved, endpoints that there are stay")
+		w.says("until it is resolved, existing endpoints stay")
 		w.dns.set("gw.example.com", "192.0.2.9", "192.0.2.1")
 		w.wait(time.Minute)
 		w.has(false, 2, "192.0.2.1", "192.0.2.9")
 	})
 }
 
-func TestWhatDNSSaysIsRefusedLikeAnything(t *testing.T) {
+func TestAddressesOfHostnamesAreFiltered(t *testing.T) {
 	deny := func(o *Options) { o.Filter.Deny = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/30")} }
 	watching(t, Config{Service: gatewayName}, deny, func(w *watched) {
 		w.dns.set("gw.example.com", "169.254.169.254", "127.0.0.1", "192.0.2.1", "192.0.2.9")
@@ -344,7 +344,7 @@ func TestAddressOverrideByName(t *testing.T) {
 	})
 }
 
-// probed has gateways whose addresses are alive or not, without a network.
+// probed runs a test of gateways whose addresses are healthy or not, without a network.
 func probed(t *testing.T, test func(w *watched, alive func(addr string, up bool))) {
 	t.Helper()
 	var mu sync.Mutex
@@ -352,7 +352,7 @@ func probed(t *testing.T, test func(w *watched, alive func(addr string, up bool)
 	watching(t, Config{Service: gatewayName}, func(o *Options) {
 		o.Probe = Probe{Kind: ProbeTCP, Path: "/", Period: 5 * time.Second, Timeout: 2 * time.Second, Threshold: 3}
 	}, func(w *watched) {
-		w.ask = func(ctx context.Context, target netip.AddrPort) error {
+		w.probeOnce = func(ctx context.Context, target netip.AddrPort) error {
 			sleep(ctx, time.Millisecond, nil) // else the answer may be there when Set returns
 			mu.Lock()
 			defer mu.Unlock()
@@ -394,7 +394,7 @@ func TestProbes(t *testing.T) {
 		w.health("192.0.2.1 ready, 192.0.2.2 not ready")
 		w.says("address 192.0.2.2 does not answer on port 80: connection refused")
 		changes := w.changes
-		w.wait(time.Hour) // nothing new is nothing to tell
+		w.wait(time.Hour) // without a change there is no call
 		if w.changes != changes {
 			t.Errorf("%d changes while nothing changed", w.changes-changes)
 		}
@@ -415,7 +415,7 @@ func TestProbes(t *testing.T) {
 		w.wait(10 * time.Second)
 		w.health("192.0.2.1 not ready, 192.0.2.2 ready")
 
-		w.Set(balancer("192.0.2.2", "192.0.2.3"), nil) // a new address starts anew, the other goes on
+		w.Set(balancer("192.0.2.2", "192.0.2.3"), nil) // the new address has no result yet, the other keeps its own
 		w.health("192.0.2.2 ready, 192.0.2.3 not asked yet")
 		w.wait(0)
 		w.Set(balancer("192.0.2.1", "192.0.2.2"), nil)
@@ -465,9 +465,9 @@ func TestProbeThatHasNoPortChangesNothing(t *testing.T) {
 	})
 }
 
-// While a name is not resolved a live address may be its own, unless it is known
+// While a hostname is not resolved a live address may be its own, unless it is known
 // not to be.
-func TestWhatIsKeptWhileNotAllIsKnown(t *testing.T) {
+func TestLiveAddressesWhileNotAllAreKnown(t *testing.T) {
 	var known atomic.Pointer[[]Range]
 	known.Store(new([]Range))
 	watching(t, Config{Service: gatewayName}, func(o *Options) {
@@ -491,7 +491,7 @@ func TestWhatIsKeptWhileNotAllIsKnown(t *testing.T) {
 		w.Refilter()
 		w.wait(0)
 		if w.changes == before || w.Gateway().Keeps(netip.MustParseAddr("10.96.0.9")) {
-			w.Error("a range of this cluster is not minded")
+			w.Error("a range of this cluster is ignored")
 		}
 	})
 }

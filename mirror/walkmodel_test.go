@@ -92,7 +92,7 @@ func (g *modelGateway) gateway() *gateway.Gateway {
 		gw.Ports = []corev1.ServicePort{{Name: "all", Port: 81}}
 	}
 	for _, ip := range slices.Sorted(maps.Keys(g.addresses)) {
-		health := map[string]gateway.Health{"+": gateway.Ready, "-": gateway.NotReady, "?": gateway.Unasked}[g.addresses[ip]]
+		health := map[string]gateway.Health{"+": gateway.Ready, "-": gateway.NotReady, "?": gateway.Unprobed}[g.addresses[ip]]
 		gw.Addresses = append(gw.Addresses, gateway.Address{Addr: netip.MustParseAddr(ip), Health: health})
 	}
 	return gw

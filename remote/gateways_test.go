@@ -53,7 +53,7 @@ func TestReservedPortsFollowTheirConfigMap(t *testing.T) {
 		r.wait(time.Millisecond)
 		target := gateway.ReservedFor{Service: cache.NewObjectName("default", "postgres"), Port: "5432", Protocol: corev1.ProtocolTCP}
 		r.reserved(gateway.Reserved{target: 15432})
-		r.logged(1, "the key is no port number")
+		r.logged(1, "the key is not a port number")
 		r.resyncs()
 		r.reserve(map[string]string{"15433": "default/postgres:5432"})
 		r.wait(time.Millisecond)

@@ -137,7 +137,7 @@ func (b basis) endpoints(had Objects) []endpoint {
 	var all []endpoint
 	for _, address := range b.Gateway.Addresses {
 		ready := address.Health != gateway.NotReady
-		if address.Health == gateway.Unasked {
+		if address.Health == gateway.Unprobed {
 			if before, ok := was[address.Addr]; ok {
 				ready = before
 			}

@@ -140,7 +140,7 @@ func (g generator) affinity() (corev1.ServiceAffinity, *corev1.SessionAffinityCo
 func (g generator) gateway() *gateway.Gateway {
 	gw := &gateway.Gateway{Ports: g.ports(), Port: pickOne(g, "", "", "http0"), Partial: g.IntN(3) == 0}
 	for _, addr := range g.addresses() {
-		gw.Addresses = append(gw.Addresses, gateway.Address{Addr: addr, Health: pickOne(g, gateway.Ready, gateway.Ready, gateway.NotReady, gateway.Unasked)})
+		gw.Addresses = append(gw.Addresses, gateway.Address{Addr: addr, Health: pickOne(g, gateway.Ready, gateway.Ready, gateway.NotReady, gateway.Unprobed)})
 	}
 	if g.IntN(3) == 0 {
 		gw.Linkerd = gateway.Linkerd{Identity: "gateway.paris", Domain: "cluster.local"}

@@ -217,7 +217,7 @@ func TestReservedPortMistakes(t *testing.T) {
 		"5432=15435/UDP":     {"TCP cannot go to UDP"},
 		"5432=17000":         {"17000/TCP", "does not have that port"},
 		"5432=15434":         {"15434/TCP is reserved for", "/badkey"},
-		"5432=15435,5432=15": {"port 5432 stands twice"},
+		"5432=15435,5432=15": {"port 5432 is given twice"},
 	} {
 		r.annotate("postgres", annotation)
 		e.logs(d, append(words, "PortNotServed", e.id+"/postgres")...)
