@@ -195,8 +195,7 @@ func (c *connection) knownNamespaces() []string {
 	return c.followed
 }
 
-// report passes on how a part of the connection fares, unless a newer
-// connection is to be judged instead.
+// report passes on the state of a part of the connection, unless there is a newer one.
 func (c *connection) report(part string, err error) {
 	if c.remote.newest.Load() == c {
 		c.remote.state.report(part, err)

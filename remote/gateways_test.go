@@ -59,7 +59,7 @@ func TestReservedPortsFollowTheirConfigMap(t *testing.T) {
 		r.wait(time.Millisecond)
 		r.reserved(gateway.Reserved{target: 15433})
 		if r.resyncs() == 0 {
-			r.Error("nobody was told")
+			r.Error("no resync")
 		}
 		r.logged(1, "Remote recovered\" cluster=\"paris\" part=\"ConfigMap ingress/tcp-services\"")
 	})
@@ -74,7 +74,7 @@ func TestReservedPortsThatMayNotBeRead(t *testing.T) {
 			}
 			return nil
 		})
-		r.leadTo("a.example.com")
+		r.pointTo("a.example.com")
 		r.wait(time.Hour)
 		r.known("a-uid", "", "default/bar")
 		r.logged(1, `part="watch of the ConfigMap ingress/tcp-services"`)

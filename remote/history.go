@@ -14,7 +14,7 @@ import (
 
 // history is how far an informer has followed a server's resourceVersions, which grow
 // until the server is restored from a backup. Then a watch that resumes above the
-// server's own version is accepted, and nothing is ever seen on it.
+// server's own version is accepted, and sends nothing, ever.
 type history struct {
 	// broken holds until the next list: what was followed is not, or may not be, this
 	// server's history any more.
@@ -22,7 +22,7 @@ type history struct {
 
 	mu      sync.Mutex
 	version string // the last one seen
-	fresh   bool   // it is that of a list
+	fresh   bool   // it is that of a plain list, and no watch was opened since
 	contact time.Time
 }
 
@@ -30,12 +30,16 @@ type history struct {
 // in that time a restored one may have passed the version that is known.
 const maxSilence = 10 * time.Second
 
-// list notes the version of a whole list and returns the one before it.
-func (h *history) list(version string) (before string) {
+// maxFresh is how long the version of a list needs no check.
+const maxFresh = 2 * time.Second
+
+// list notes the version of a whole list, of which a watch follows if it is plain, and
+// returns the one before it.
+func (h *history) list(version string, plain bool) (before string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	before = h.version
-	h.version, h.fresh, h.contact = version, true, time.Now()
+	h.version, h.fresh, h.contact = version, plain, time.Now()
 	h.broken.Store(false)
 	return before
 }
@@ -62,20 +66,27 @@ func (h *history) touch() {
 	h.contact = time.Now()
 }
 
-// mustRelist tells whether all must be listed again before a watch: a version is known to
-// be void, or may be, since the server was not heard of for too long.
+// mustRelist is whether all must be listed again before a watch: a version is known to
+// be void, or may be, since the server did not answer for too long.
 func (h *history) mustRelist() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.broken.Load() || h.version != "" && time.Since(h.contact) > maxSilence
 }
 
-// follows tells whether a version comes from a watch, which may be long ago, rather than
-// from the list before.
+// opened notes that a watch was opened.
+func (h *history) opened() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.fresh, h.contact = false, time.Now()
+}
+
+// follows is whether a version comes from a watch, which may be long ago, rather than
+// from a list just before.
 func (h *history) follows(version string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.version != "" && !(h.fresh && h.version == version)
+	return h.version != "" && !(h.fresh && h.version == version && time.Since(h.contact) < maxFresh)
 }
 
 // lower compares two resourceVersions of one resource (KEP-5504). What is no number
@@ -105,8 +116,8 @@ func (lw *ListWatch) serverVersion(ctx context.Context) (string, error) {
 }
 
 // synced notes that all is known at a version.
-func (lw *ListWatch) synced(version string) {
-	if before := lw.history.list(version); lower(version, before) {
+func (lw *ListWatch) synced(version string, plain bool) {
+	if before := lw.history.list(version, plain); lower(version, before) {
 		lw.wentBack(before, version)
 	}
 }

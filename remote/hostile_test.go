@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// peak samples the heap until it is told to stop, and gives the most there was.
+// peak samples the heap until it is stopped, and returns the most there was.
 func peak() (stop func() uint64) {
 	done, most := make(chan struct{}), make(chan uint64)
 	go func() {
@@ -90,7 +90,7 @@ func TestStormOfEvents(t *testing.T) {
 		if now := last(); now != known {
 			known, since = now, time.Now()
 		} else if time.Since(since) > 20*time.Second {
-			t.Fatalf("the storm stands still: %d events are sent, and %s is known", sent.Load(), known)
+			t.Fatalf("the storm stopped: %d events are sent, and %s is known", sent.Load(), known)
 		}
 		was := quiet.changes("default/bar")
 		raise <- struct{}{}
@@ -115,7 +115,7 @@ func TestStormOfEvents(t *testing.T) {
 	t.Logf("%d events, meanwhile another was served %d times", sent.Load(), served)
 }
 
-// An enormous Service costs what is held of it.
+// An enormous Service costs what is kept of it.
 func TestEnormousServices(t *testing.T) {
 	const services = 64
 	server := newLiveServer(t, "paris-uid")

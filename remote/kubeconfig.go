@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -32,7 +33,7 @@ func LoadKubeconfig(path, contextName string) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
 	}
-	if err := checkTokens(raw); err != nil {
+	if err := checkToken(raw, cmp.Or(contextName, raw.CurrentContext)); err != nil {
 		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
 	}
 	cfg, err := clientcmd.NewNonInteractiveClientConfig(*raw, contextName, &clientcmd.ConfigOverrides{}, rules).ClientConfig()
@@ -45,13 +46,16 @@ func LoadKubeconfig(path, contextName string) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// checkTokens refuses a token that no HTTP header can have: each request would fail as if
-// the server could not be reached. Of a token file the white space at its ends is cut off.
-func checkTokens(config *clientcmdapi.Config) error {
-	for name, user := range config.AuthInfos {
-		if user.TokenFile == "" && strings.ContainsFunc(user.Token, unicode.IsControl) {
-			return fmt.Errorf("the token of user %.100q has a line break or another control character: write it on one line, without quotes and escapes, or use tokenFile", name)
-		}
+// checkToken refuses a token that no HTTP header can carry: each request would fail as if
+// the server could not be reached. Of a token file client-go trims the content.
+func checkToken(config *clientcmdapi.Config, contextName string) error {
+	context := config.Contexts[contextName]
+	if context == nil {
+		return nil // which is another error
+	}
+	user := config.AuthInfos[context.AuthInfo]
+	if user != nil && user.TokenFile == "" && strings.ContainsFunc(user.Token, unicode.IsControl) {
+		return fmt.Errorf("field token of user %.100q has a line break or another control character: write the token on one line without a trailing newline, or use tokenFile", context.AuthInfo)
 	}
 	return nil
 }

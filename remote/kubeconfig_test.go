@@ -10,7 +10,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// kubeconfigFor is a kubeconfig of two contexts; user is part of it as it stands.
+// kubeconfigFor is a kubeconfig of two contexts; user is part of it as it is.
 func kubeconfigFor(host, user string) string {
 	return fmt.Sprintf(`apiVersion: v1
 kind: Config
@@ -96,7 +96,7 @@ func TestBrokenKubeconfig(t *testing.T) {
 			for range 3 {
 				failing(t, k, "")
 			}
-			// As it was: the connection that it made still stands.
+			// As it was: the connection that it made is still in use.
 			write(t, path, good)
 			if cfg, err := k.reload(); err != nil {
 				t.Errorf("got %v, %v", cfg, err)
@@ -118,6 +118,29 @@ func TestKubeconfigIsRemovedAndComesBack(t *testing.T) {
 	failing(t, k, "no such file")
 	write(t, path, kubeconfigFor("b.example.com", "token: secret"))
 	reloaded(t, k, "b.example.com")
+}
+
+// A token that no HTTP header can carry is one error that names the file and the field;
+// a token file may end with a newline, as most do.
+func TestKubeconfigToken(t *testing.T) {
+	dir := t.TempDir()
+	path, file := filepath.Join(dir, "config"), filepath.Join(dir, "token")
+	write(t, file, "secret\n")
+	for user, bad := range map[string]bool{
+		`token: secret`:                           false,
+		`token: "secret\n"`:                       true,
+		`token: "sec\r\nret"`:                     true,
+		`token: "secret\x00"`:                     true,
+		`token: "secret\u007f"`:                   true,
+		`tokenFile: token`:                        false,
+		`tokenFile: token, token: "overridden\n"`: false,
+	} {
+		write(t, path, kubeconfigFor("a.example.com", user))
+		_, err := LoadKubeconfig(path, "")
+		if bad && (err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "field token of user")) || !bad && err != nil {
+			t.Errorf("%s: got %v", user, err)
+		}
+	}
 }
 
 func TestKubeconfigContext(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// level is what a process holds.
+// level is what a process uses.
 type level struct {
 	goroutines, files int
 	heap              int64 // bytes
@@ -27,7 +27,7 @@ func measure(t *testing.T) level {
 	return level{runtime.NumGoroutine(), len(files), int64(memory.HeapAlloc)}
 }
 
-// settles wants the process to come down to what it held before, and some more.
+// settles wants the process to come down to what it had before, and some more.
 func settles(t *testing.T, when string, before, tolerance level) {
 	t.Helper()
 	var now level
@@ -42,11 +42,11 @@ func settles(t *testing.T, when string, before, tolerance level) {
 }
 
 // TestNothingLeaks cuts connections 200 times and swaps kubeconfigs 50 times, of
-// many remotes at once: a watch lives for a second, and a file is looked at every
+// many remotes at once: a watch lives for a second, and a file is read every
 // two. What leaks leaks each time. So the tolerances of goroutines and files are far
 // below one for each time, and above what comes and goes by itself: the server's own,
 // a connection that is closed at this moment. Of the heap each time may cost 40 kB:
-// some 20 kB of a connection that was cut are held by its idle timer, for 90 s, and a
+// some 20 kB of a connection that was cut stay with its idle timer, for 90 s, and a
 // client that is not used any more until its next health check, 30 s, is due. After
 // 100 s the heap is what it was; to wait for that in each run would be too long.
 func TestNothingLeaks(t *testing.T) {
@@ -82,7 +82,7 @@ func TestNothingLeaks(t *testing.T) {
 	for swap := range swaps {
 		opened := server.opened.Load()
 		for _, f := range all {
-			f.leadTo(t, server, fmt.Sprint("swap ", swap))
+			f.pointTo(t, server, fmt.Sprint("swap ", swap))
 		}
 		eventually(t, 30*time.Second, watching(opened+2*remotes))
 	}

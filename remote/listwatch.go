@@ -152,7 +152,7 @@ func (lw *ListWatch) listed(list runtime.Object, keys []string, continues bool) 
 			lw.page[key] = true
 		}
 	}
-	lw.synced(listMeta.GetResourceVersion())
+	lw.synced(listMeta.GetResourceVersion(), true)
 }
 
 // missing are the keys of the objects that are known and not in a list.
@@ -185,15 +185,15 @@ var errNoStreaming = apierrors.NewMethodNotSupported(schema.GroupResource{}, "st
 // errAgain has a request sent again at once.
 var errAgain = errors.New("the answer must be confirmed by another one")
 
-// maxRetryAfter bounds the delay that a server may ask for: a maintenance page says an
+// maxRetryAfter bounds the delay that a server may request: a maintenance page says an
 // hour.
 const maxRetryAfter = 30 * time.Second
 
 // optionalPeriod is how often an optional request is sent again after a refusal.
 const optionalPeriod = 5 * time.Minute
 
-// Unavailable tells an answer that says that a kind of object may not be read, or
-// that there is none.
+// Unavailable is whether an answer says that a kind of object may not be read, or
+// does not exist.
 func Unavailable(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) }
 
 // maxUnreported is how often in a row it may be unknown which cluster answered before
@@ -253,14 +253,17 @@ func (lw *ListWatch) once(ctx context.Context, request func(context.Context) err
 	return bracketed, err
 }
 
-// expired tells the answers to a resourceVersion that is too old or too new: the
+// expired recognizes the answers to a resourceVersion that is too old or too new: the
 // Reflector lists again.
 func expired(err error) bool {
-	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) ||
-		apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge)
+	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || tooLarge(err)
 }
 
-// unsupported tells the answers of a server that cannot do what was requested: an older
+func tooLarge(err error) bool {
+	return apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge)
+}
+
+// unsupported recognizes the answers of a server that cannot do what was requested: an older
 // one cannot stream a list.
 func unsupported(err error) bool {
 	return apierrors.IsInvalid(err) || apierrors.IsMethodNotSupported(err)

@@ -52,7 +52,7 @@ func (r *reporting) report(err error) {
 	r.errs = append(r.errs, err)
 }
 
-// failures are the reports that are failures, since it was last asked.
+// failures are the reports that are failures, since the last call.
 func (r *reporting) failures() (out []error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -65,7 +65,7 @@ func (r *reporting) failures() (out []error) {
 	return out
 }
 
-// lister answers list requests: the first with the errors given, the rest well.
+// lister answers list requests: the first with the errors given, the rest with a list.
 func lister(reports *reporting, errs ...error) (*ListWatch, *[]time.Time) {
 	times := &[]time.Time{}
 	return &ListWatch{
@@ -162,7 +162,7 @@ func TestAnswersForTheReflector(t *testing.T) {
 	for name, want := range map[string]error{
 		"expired":       apierrors.NewResourceExpired("too old"),
 		"gone":          apierrors.NewGone("too old"),
-		"too large":     tooLarge(),
+		"too large":     errTooLarge(),
 		"invalid":       apierrors.NewInvalid(schema.GroupKind{}, "", nil),
 		"not supported": apierrors.NewMethodNotSupported(services, "watch"),
 	} {
@@ -191,7 +191,7 @@ func TestAnswersForTheReflector(t *testing.T) {
 	}
 }
 
-func tooLarge() error {
+func errTooLarge() error {
 	err := apierrors.NewTimeoutError("too large", 1)
 	err.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge}}
 	return err
@@ -309,7 +309,7 @@ func TestListsAreConsistent(t *testing.T) {
 			return emptyList(), nil
 		}}
 		if _, err := lw.ListWithContext(t.Context(), metav1.ListOptions{ResourceVersion: given}); err != nil || got != want {
-			t.Errorf("resourceVersion %q is asked for as %q, want %q", given, got, want)
+			t.Errorf("resourceVersion %q is requested as %q, want %q", given, got, want)
 		}
 	}
 }
@@ -611,7 +611,7 @@ func (g *gate) pass(ctx context.Context) (context.Context, func() (bool, error),
 	}, nil
 }
 
-func TestNothingIsAskedBeforeTheCheck(t *testing.T) {
+func TestNothingIsRequestedBeforeTheCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var reports reporting
 		lw, times := lister(&reports)

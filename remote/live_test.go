@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -39,17 +40,33 @@ type liveServer struct {
 	exports func(ctx context.Context, send func(watch.EventType, runtime.Object) error)
 
 	flush bool // after each event of exports
+	// instead, where set, answers a request; false: it leaves that to the rest.
+	instead atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
 
 	open, opened atomic.Int64 // watches: that are open, and that ever were
 }
 
 func newLiveServer(t *testing.T, uid types.UID) *liveServer {
+	s := newHTTP1Server(uid)
+	s.EnableHTTP2 = true
+	s.start(t)
+	return s
+}
+
+// newHTTP1Server is one that speaks HTTP/1.1; it is not started.
+func newHTTP1Server(uid types.UID) *liveServer {
 	s := &liveServer{uid: uid}
 	s.Server = httptest.NewUnstartedServer(s)
-	s.EnableHTTP2 = true
-	s.StartTLS()
-	t.Cleanup(s.Close)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	return s
+}
+
+func (s *liveServer) start(t *testing.T) {
+	s.StartTLS()
+	t.Cleanup(func() {
+		s.CloseClientConnections() // a watch would hold up the end
+		s.Close()
+	})
 }
 
 var protobuf, _ = runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
@@ -61,11 +78,17 @@ func encode(obj runtime.Object) []byte {
 }
 
 func (s *liveServer) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if instead := s.instead.Load(); instead != nil && (*instead)(w, req) {
+		return
+	}
 	query := req.URL.Query()
 	w.Header().Set("Content-Type", runtime.ContentTypeProtobuf)
 	var obj runtime.Object
 	ofGateway := strings.Contains(query.Get("fieldSelector"), "gateway")
 	what := service("default", "bar")
+	if parts := strings.Split(req.URL.Path, "/"); len(parts) > 4 && parts[3] == "namespaces" {
+		what = service(parts[4], "bar")
+	}
 	if ofGateway {
 		what = gatewayService("192.0.2.1")
 	}
@@ -85,7 +108,7 @@ func (s *liveServer) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	w.Write(encode(obj))
 }
 
-// watch streams: first what there is, if that is asked for, then what exports sends.
+// watch streams: first what there is, if that is requested, then what exports sends.
 func (s *liveServer) watch(w http.ResponseWriter, req *http.Request, what *corev1.Service, ofGateway bool) {
 	initial := req.URL.Query().Get("sendInitialEvents") == "true"
 	if initial && s.list != nil && !ofGateway { // a list it must be
@@ -127,30 +150,38 @@ type follower struct {
 
 	mu      sync.Mutex
 	changed map[string]int // how often, by Service
+	deleted []string
 }
 
 // follow starts a Remote. Its kubeconfig trusts whoever answers.
 func follow(t *testing.T, s *liveServer, name string) *follower {
 	t.Helper()
-	f := &follower{path: filepath.Join(t.TempDir(), "config"), changed: map[string]int{}}
-	f.leadTo(t, s, "first")
 	spec := through()
-	spec.Name, spec.Kubeconfig = name, f.path
+	spec.Name = name
+	return followAs(t, s, spec, func(types.UID) error { return nil })
+}
+
+func followAs(t *testing.T, s *liveServer, spec Spec, accept func(types.UID) error) *follower {
+	t.Helper()
+	f := &follower{path: filepath.Join(t.TempDir(), "config"), changed: map[string]int{}}
+	f.pointTo(t, s, "first")
+	spec.Kubeconfig = f.path
 	f.Remote = New(spec, Options{Selector: selector, Gateway: gateway.Options{Probe: gateway.Probe{Kind: gateway.ProbeNone}}}, Hooks{
 		Trim: func(svc *corev1.Service) *corev1.Service {
 			return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: svc.Namespace, Name: svc.Name, ResourceVersion: svc.ResourceVersion}}
 		},
 		Changed: func(_ string, before, after *corev1.Service) {
 			one := after
-			if one == nil {
-				one = before
-			}
 			f.mu.Lock()
 			defer f.mu.Unlock()
+			if one == nil {
+				one = before
+				f.deleted = append(f.deleted, before.Name)
+			}
 			f.changed[cache.MetaObjectToName(one).String()]++
 		},
 		Resync: func(string) {},
-		Accept: func(context.Context, Spec, types.UID) error { return nil },
+		Accept: func(_ context.Context, _ Spec, uid types.UID) error { return accept(uid) },
 	})
 	ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(io.Discard)))))
 	ended := make(chan struct{})
@@ -166,7 +197,7 @@ func follow(t *testing.T, s *liveServer, name string) *follower {
 	return f
 }
 
-func (f *follower) leadTo(t *testing.T, s *liveServer, mark string) {
+func (f *follower) pointTo(t *testing.T, s *liveServer, mark string) {
 	write(t, f.path, "# "+mark+"\n"+strings.ReplaceAll(kubeconfigFor(strings.TrimPrefix(s.URL, "https://"), "token: secret"), `{server:`, `{insecure-skip-tls-verify: true, server:`))
 }
 

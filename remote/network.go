@@ -91,7 +91,7 @@ func (n *Network) verify(r *route) {
 	}
 }
 
-// verifies tells whether all answers of a route came over verified connections.
+// verifies is whether all answers of a route came over verified connections.
 func (n *Network) verifies(r *route) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -104,7 +104,7 @@ func (n *Network) verifies(r *route) bool {
 	return len(answered) > 0
 }
 
-// reusable tells whether the connections of a route are still open for other requests.
+// reusable is whether the connections of a route are still open for other requests.
 func (n *Network) reusable(r *route) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -117,7 +117,7 @@ func (n *Network) reusable(r *route) bool {
 	return len(answered) > 0
 }
 
-// shares tells whether a request that is sent now can share a verified connection.
+// shares is whether a request that is sent now can share a verified connection.
 func (n *Network) shares() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -129,7 +129,7 @@ func (n *Network) shares() bool {
 	return false
 }
 
-// exclusive tells whether each request that is sent now needs a connection of its own.
+// exclusive is whether each request that is sent now needs a connection of its own.
 func (n *Network) exclusive() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

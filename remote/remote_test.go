@@ -162,7 +162,7 @@ type rig struct {
 }
 
 // connecting gives a test a Remote that runs inside a bubble of virtual time.
-// Its kubeconfig leads to a.example.com, unless start is false: then there is none.
+// Its kubeconfig points to a.example.com, unless start is false: then there is none.
 func connecting(t *testing.T, spec Spec, start bool, test func(*rig)) {
 	t.Helper()
 	dir := t.TempDir()
@@ -199,7 +199,7 @@ func connecting(t *testing.T, spec Spec, start bool, test func(*rig)) {
 			return nil, errors.New("no such cluster")
 		}
 		if start {
-			r.leadTo("a.example.com")
+			r.pointTo("a.example.com")
 		}
 		ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), r.log.logger()))
 		ended := make(chan struct{})
@@ -222,8 +222,8 @@ func through() Spec {
 	return Spec{Gateways: []gateway.Config{{Service: cache.NewObjectName("ingress", "gateway")}}}
 }
 
-// leadTo writes the kubeconfig.
-func (r *rig) leadTo(host string) { write(r.T, r.path, kubeconfigFor(host, "token: secret")) }
+// pointTo writes the kubeconfig.
+func (r *rig) pointTo(host string) { write(r.T, r.path, kubeconfigFor(host, "token: secret")) }
 
 func (r *rig) a() *cluster { return r.clusters["https://a.example.com"] }
 func (r *rig) b() *cluster { return r.clusters["https://b.example.com"] }
@@ -298,7 +298,7 @@ func TestRemoteIsKnownOnceItsCacheIsFilled(t *testing.T) {
 		r.wait(time.Second)
 		r.known("a-uid", "192.0.2.1", "default/bar")
 		if r.resyncs() == 0 {
-			r.Error("nobody was told")
+			r.Error("no resync")
 		}
 		r.logged(0, "failing")
 		for _, action := range r.a().Actions() {
@@ -318,7 +318,7 @@ func TestRemoteIsKnownOnceItsCacheIsFilled(t *testing.T) {
 	})
 }
 
-func TestChangesAreToldByName(t *testing.T) {
+func TestChangesAreReportedByName(t *testing.T) {
 	connecting(t, through(), true, func(r *rig) {
 		r.wait(3 * time.Second)
 		r.changed = nil
@@ -340,7 +340,7 @@ func TestChangesAreToldByName(t *testing.T) {
 func TestGatewayThatMayNotBeRead(t *testing.T) {
 	connecting(t, through(), false, func(r *rig) {
 		r.a().refusing(gatewayReads(errForbidden))
-		r.leadTo("a.example.com")
+		r.pointTo("a.example.com")
 		r.wait(reloadPeriod + 2*time.Second - time.Millisecond)
 		r.unknown()
 		r.wait(time.Millisecond)
@@ -352,7 +352,7 @@ func TestGatewayThatMayNotBeRead(t *testing.T) {
 		r.wait(4 * time.Second)
 		r.known("a-uid", "192.0.2.1", "default/bar")
 		if r.resyncs() == 0 {
-			r.Error("nobody was told of the gateway")
+			r.Error("no resync for the gateway")
 		}
 		r.logged(1, `recovered" cluster="paris" part="watch of the gateway Service ingress/gateway"`)
 	})
@@ -373,13 +373,13 @@ func TestGatewayFollowsItsService(t *testing.T) {
 		update(gatewayService("192.0.2.2"))
 		r.known("a-uid", "192.0.2.2", "default/bar")
 		if got := r.resyncs(); got != 1 {
-			r.Errorf("told %d times, want once", got)
+			r.Errorf("%d resyncs, want one", got)
 		}
 		same := gatewayService("192.0.2.2", "192.0.2.2")
 		same.Annotations = map[string]string{"a": "b"}
 		update(same)
 		if got := r.resyncs(); got != 0 {
-			r.Errorf("told %d times of nothing", got)
+			r.Errorf("%d resyncs for nothing", got)
 		}
 		if err := services.Delete(r.Context(), "gateway", metav1.DeleteOptions{}); err != nil {
 			r.Fatal(err)
@@ -406,7 +406,7 @@ func TestStaticGatewayIsNotRead(t *testing.T) {
 func TestRemoteThatIsDown(t *testing.T) {
 	connecting(t, through(), false, func(r *rig) {
 		r.a().refusing(everything(errDown))
-		r.leadTo("a.example.com")
+		r.pointTo("a.example.com")
 		r.wait(time.Hour)
 		r.unknown()
 		r.logged(1, `failing; what is known of it stays" cluster="paris" part="watch of exported Services"`)
@@ -421,11 +421,11 @@ func TestRemoteThatIsDown(t *testing.T) {
 func TestExportsThatMayNotBeRead(t *testing.T) {
 	connecting(t, through(), false, func(r *rig) {
 		r.a().refusing(exports(errForbidden))
-		r.leadTo("a.example.com")
+		r.pointTo("a.example.com")
 		r.wait(time.Hour)
 		r.unknown()
 		if r.resyncs(); len(r.changed) != 0 {
-			r.Errorf("changes are told: %q", r.changed)
+			r.Errorf("changes %q", r.changed)
 		}
 	})
 }
@@ -433,7 +433,7 @@ func TestExportsThatMayNotBeRead(t *testing.T) {
 func TestWhatIsKnownStaysWhenTheRemoteGoesDown(t *testing.T) {
 	connecting(t, through(), false, func(r *rig) {
 		r.a().watched()
-		r.leadTo("a.example.com")
+		r.pointTo("a.example.com")
 		r.wait(5 * time.Second)
 		r.known("a-uid", "192.0.2.1", "default/bar")
 		r.a().refusing(everything(errDown))
@@ -448,11 +448,11 @@ func TestWrongClusterIsRefused(t *testing.T) {
 		refusal := errors.New("another cluster than before")
 		r.setAccept(func(uid types.UID) error {
 			if uid != "a-uid" {
-				r.Errorf("asked about %q", uid)
+				r.Errorf("Accept is called with %q", uid)
 			}
 			return refusal
 		})
-		r.leadTo("a.example.com")
+		r.pointTo("a.example.com")
 		r.wait(time.Hour)
 		r.unknown()
 		r.logged(1, refusal.Error())
@@ -465,7 +465,7 @@ func TestWrongClusterIsRefused(t *testing.T) {
 		r.wait(6 * time.Second)
 		r.known("a-uid", "192.0.2.1", "default/bar")
 		if r.resyncs() == 0 {
-			r.Error("nobody was told")
+			r.Error("no resync")
 		}
 	})
 }
@@ -473,13 +473,13 @@ func TestWrongClusterIsRefused(t *testing.T) {
 func TestClusterThatMayNotBeIdentified(t *testing.T) {
 	connecting(t, through(), false, func(r *rig) {
 		r.a().refusing(identity(errForbidden))
-		var asked []types.UID
-		r.setAccept(func(uid types.UID) error { asked = append(asked, uid); return nil })
-		r.leadTo("a.example.com")
+		var uids []types.UID
+		r.setAccept(func(uid types.UID) error { uids = append(uids, uid); return nil })
+		r.pointTo("a.example.com")
 		r.wait(5 * time.Second)
 		r.known("", "192.0.2.1", "default/bar")
-		if len(asked) == 0 || asked[0] != "" {
-			r.Errorf("asked about %q", asked)
+		if len(uids) == 0 || uids[0] != "" {
+			r.Errorf("Accept is called with %q", uids)
 		}
 		r.logged(1, "would not be noticed")
 	})
@@ -491,7 +491,7 @@ func TestAnotherClusterBehindTheSameAddress(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			connecting(t, through(), false, func(r *rig) {
 				r.a().watched()
-				r.leadTo("a.example.com")
+				r.pointTo("a.example.com")
 				r.wait(5 * time.Second)
 				r.known("a-uid", "192.0.2.1", "default/bar")
 				r.setAccept(func(uid types.UID) error {
@@ -524,7 +524,7 @@ func TestKubeconfigSwapKeepsTheOldConnectionUntilTheNewOneIsReady(t *testing.T) 
 	connecting(t, through(), true, func(r *rig) {
 		r.wait(5 * time.Second)
 		r.b().refusing(everything(errDown))
-		r.leadTo("b.example.com")
+		r.pointTo("b.example.com")
 		r.wait(time.Hour)
 		r.known("a-uid", "192.0.2.1", "default/bar")
 		// The old one still follows its cluster.
@@ -538,7 +538,7 @@ func TestKubeconfigSwapKeepsTheOldConnectionUntilTheNewOneIsReady(t *testing.T) 
 		r.wait(6 * time.Second)
 		r.known("b-uid", "192.0.2.1", "default/bar")
 		if r.resyncs() == 0 {
-			r.Error("nobody was told")
+			r.Error("no resync")
 		}
 		// The old one is closed.
 		r.mu.Lock()
@@ -550,7 +550,7 @@ func TestKubeconfigSwapKeepsTheOldConnectionUntilTheNewOneIsReady(t *testing.T) 
 		before := len(r.a().Actions())
 		r.wait(time.Hour)
 		if after := len(r.a().Actions()); after != before || len(r.changed) != 0 {
-			r.Errorf("the old cluster is asked %d times more, and tells of %q", after-before, r.changed)
+			r.Errorf("the old cluster gets %d more requests, with changes %q", after-before, r.changed)
 		}
 	})
 }
@@ -559,15 +559,15 @@ func TestKubeconfigSwappedTwice(t *testing.T) {
 	connecting(t, through(), true, func(r *rig) {
 		r.wait(5 * time.Second)
 		r.b().refusing(everything(errDown))
-		r.leadTo("b.example.com")
+		r.pointTo("b.example.com")
 		r.wait(time.Minute)
-		r.leadTo("a.example.com") // back, before the other one was ready
+		r.pointTo("a.example.com") // back, before the other one was ready
 		r.wait(10 * time.Second)
 		r.known("a-uid", "192.0.2.1", "default/bar")
 		before := len(r.b().Actions())
 		r.wait(time.Hour)
 		if after := len(r.b().Actions()); after != before {
-			r.Errorf("the one that was given up is asked %d times more", after-before)
+			r.Errorf("the one that was given up gets %d more requests", after-before)
 		}
 	})
 }
@@ -577,7 +577,7 @@ func TestKubeconfigThatComesLate(t *testing.T) {
 		r.wait(time.Hour)
 		r.unknown()
 		r.logged(1, `failing; what is known of it stays" cluster="paris" part="kubeconfig"`)
-		r.leadTo("a.example.com")
+		r.pointTo("a.example.com")
 		r.wait(reloadPeriod + time.Second)
 		r.known("a-uid", "192.0.2.1", "default/bar")
 		r.logged(1, `recovered" cluster="paris" part="kubeconfig"`)
@@ -591,7 +591,7 @@ func TestKubeconfigThatBreaks(t *testing.T) {
 		r.wait(time.Hour)
 		r.known("a-uid", "192.0.2.1", "default/bar")
 		r.logged(1, `failing; what is known of it stays" cluster="paris" part="kubeconfig"`)
-		r.leadTo("a.example.com")
+		r.pointTo("a.example.com")
 		r.wait(5 * time.Second)
 		r.logged(1, `recovered" cluster="paris" part="kubeconfig"`)
 		r.known("a-uid", "192.0.2.1", "default/bar")
@@ -601,11 +601,11 @@ func TestKubeconfigThatBreaks(t *testing.T) {
 func TestKubeconfigThatMakesNoClient(t *testing.T) {
 	connecting(t, through(), true, func(r *rig) {
 		r.wait(5 * time.Second)
-		r.leadTo("c.example.com")
+		r.pointTo("c.example.com")
 		r.wait(time.Hour)
 		r.known("a-uid", "192.0.2.1", "default/bar")
 		r.logged(1, `failing; what is known of it stays" cluster="paris" part="kubeconfig"`)
-		r.leadTo("b.example.com")
+		r.pointTo("b.example.com")
 		r.wait(10 * time.Second)
 		r.known("b-uid", "192.0.2.1", "default/bar")
 	})
@@ -618,7 +618,7 @@ func TestRemoteEndsAtOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			connecting(t, through(), false, func(r *rig) {
 				r.a().refusing(refuse)
-				r.leadTo("a.example.com")
+				r.pointTo("a.example.com")
 				r.wait(reloadPeriod + 100*time.Millisecond)
 				start := time.Now()
 				r.stop()

@@ -9,8 +9,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// The eldest is the first one made, of all namespaces that are watched; of two that
-// were made in one second the first by name.
+// The oldest is the first one created, of all namespaces that are watched; of two that
+// were created in one second the first by name.
 func TestOldest(t *testing.T) {
 	const byTeam = "team"
 	part := func(all ...*corev1.Service) *Informer[*corev1.Service] {

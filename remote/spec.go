@@ -55,7 +55,7 @@ func ParseSpec(text string) (Spec, error) {
 		if last == "namespaces" && !pair { // its value is a list, and goes on
 			key, value = last, field
 		} else if seen[key] && key != "address" && key != "gateway" {
-			mistake("%s= stands twice", key)
+			mistake("%s= is given twice", key)
 		}
 		seen[key], last = true, key
 		if value == "" {
@@ -65,7 +65,7 @@ func ParseSpec(text string) (Spec, error) {
 		if key == "gateway" {
 			name, err := ParseObjectName(value)
 			if err == nil && slices.Contains(gateways, name) {
-				err = fmt.Errorf("gateway=%v stands twice", name)
+				err = fmt.Errorf("gateway=%v is given twice", name)
 			}
 			mistakes = append(mistakes, err)
 			gateways = append(gateways, name)
@@ -95,7 +95,7 @@ func (s *Spec) set(key, value string) (err error) {
 		s.UID = types.UID(value)
 	case "namespaces":
 		if len(validation.IsDNS1123Label(value)) > 0 {
-			return fmt.Errorf("namespaces= has %.70q, which is no namespace's name", value)
+			return fmt.Errorf("namespaces= has %.70q, which is not a namespace name", value)
 		}
 		s.Namespaces = append(s.Namespaces, value)
 	case "gateway-port":
@@ -109,7 +109,7 @@ func (s *Spec) set(key, value string) (err error) {
 	case "cluster-domain":
 		config.Domain, err = value, gateway.ValidateDomain(value)
 	default:
-		return fmt.Errorf("%q is not known: there are context=, namespaces=, gateway=, gateway-port=, address=, tcp-services=, udp-services=, cluster-domain= and uid=", key)
+		return fmt.Errorf("unknown key %q: the keys are context=, namespaces=, gateway=, gateway-port=, address=, tcp-services=, udp-services=, cluster-domain= and uid=", key)
 	}
 	return err
 }

@@ -63,12 +63,12 @@ func TestParseSpecMistakes(t *testing.T) {
 		{"paris=a,", []string{`"" is not KEY=VALUE`}},
 		{"paris=a,context", []string{`"context" is not KEY=VALUE`}},
 		{"paris=a,context=", []string{`"context=" is not KEY=VALUE`}},
-		{"paris=a,contxt=b", []string{`"contxt" is not known: there are context=, namespaces=, gateway=, gateway-port=, address=, tcp-services=, udp-services=, cluster-domain= and uid=`}},
-		{"paris=a,context=b,context=c", []string{"context= stands twice"}},
-		{"paris=a,uid=b,uid=b", []string{"uid= stands twice"}},
-		{"paris=a,gateway=a/b,gateway=a/b", []string{"gateway=a/b stands twice"}},
-		{"paris=a,namespaces=B,c", []string{`namespaces= has "B", which is no namespace's name`}},
-		{"paris=a,namespaces=b,namespaces=c", []string{"namespaces= stands twice"}},
+		{"paris=a,contxt=b", []string{`unknown key "contxt": the keys are context=, namespaces=, gateway=, gateway-port=, address=, tcp-services=, udp-services=, cluster-domain= and uid=`}},
+		{"paris=a,context=b,context=c", []string{"context= is given twice"}},
+		{"paris=a,uid=b,uid=b", []string{"uid= is given twice"}},
+		{"paris=a,gateway=a/b,gateway=a/b", []string{"gateway=a/b is given twice"}},
+		{"paris=a,namespaces=B,c", []string{`namespaces= has "B", which is not a namespace name`}},
+		{"paris=a,namespaces=b,namespaces=c", []string{"namespaces= is given twice"}},
 		{"paris=a,namespaces=b,uid=u,c", []string{`"c" is not KEY=VALUE`}},
 		{"paris=a,gateway=b", []string{`gateway "b" is not NAMESPACE/NAME`}},
 		{"paris=a,gateway=a/b/c", []string{`gateway "a/b/c" is not NAMESPACE/NAME`}},
@@ -85,7 +85,7 @@ func TestParseSpecMistakes(t *testing.T) {
 		{"paris=a,tcp-services=x", []string{"tcp-services=x is not NAMESPACE/NAME of a ConfigMap"}},
 		{"paris=a,udp-services=x/Y", []string{"udp-services=x/Y is not NAMESPACE/NAME"}},
 		{"paris=a,cluster-domain=x_y", []string{`cluster domain "x_y" is not a DNS domain`}},
-		{"Paris,gateway=b,address=c_,x=y,uid=", []string{noName, noPath, "NAMESPACE/NAME", "IP address", `"x" is not known`, `"uid=" is not KEY=VALUE`}},
+		{"Paris,gateway=b,address=c_,x=y,uid=", []string{noName, noPath, "NAMESPACE/NAME", "IP address", `unknown key "x"`, `"uid=" is not KEY=VALUE`}},
 	} {
 		_, err := ParseSpec(test.text)
 		if err == nil {

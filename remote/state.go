@@ -79,7 +79,7 @@ func (p Problem) Kind() string {
 	return GatewayProblem
 }
 
-// report says how a part of the remote is doing; nil: nothing is wrong with it.
+// report notes the state of a part of the remote; nil: nothing is wrong with it.
 func (s *state) report(part string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -107,6 +108,75 @@ func TestCauses(t *testing.T) {
 		problems, _, _ := s.now()
 		if want := (Problem{test.part, test.cause}); got != want || len(problems) != 1 || problems[0] != want || got.Kind() != test.kind {
 			t.Errorf("%v: got %v of kind %s, and problems %v; want %v of kind %s", test.err, got, got.Kind(), problems, want, test.kind)
+		}
+	}
+}
+
+// Problems are passed on without a lock, in order, those that come meanwhile, too.
+func TestStatePassesProblemsOnWithoutALock(t *testing.T) {
+	var s state
+	var got []Problem
+	s = state{logger: new(logBuffer).logger(), onProblem: func(p Problem) {
+		if problems, _, _ := s.now(); len(problems) == 0 && p.Cause != "" {
+			t.Errorf("%v is passed on before it is known", p)
+		}
+		got = append(got, p)
+		if p == (Problem{"a", "one"}) { // as another part that fails at this moment
+			s.report("b", errors.New("two"))
+			s.report("a", nil)
+		}
+	}}
+	s.report("a", errors.New("one"))
+	if want := []Problem{{"a", "one"}, {"b", "two"}, {"a", ""}}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// Reports from many goroutines arrive one at a time, and the last one is the truth.
+func TestStateKeepsTheOrderOfReports(t *testing.T) {
+	var got []Problem
+	s := state{logger: new(logBuffer).logger(), onProblem: func(p Problem) { got = append(got, p) }}
+	var wg sync.WaitGroup
+	for n := range 8 {
+		wg.Go(func() {
+			for i := range 100 {
+				s.report("a", []error{nil, fmt.Errorf("cause %d of %d", i, n)}[i%2])
+			}
+		})
+	}
+	wg.Wait()
+	problems, _, _ := s.now()
+	last := got[len(got)-1]
+	if len(problems) != len(strings.Fields(last.Cause))/4 || len(problems) == 1 && problems[0] != last {
+		t.Errorf("the last one passed on is %v, and the problems are %v", last, problems)
+	}
+	for i := 1; i < len(got); i++ {
+		if got[i] == got[i-1] {
+			t.Errorf("%v is passed on twice", got[i])
+		}
+	}
+}
+
+// A remote is down when nothing of it is followed.
+func TestStateOfManyNamespaces(t *testing.T) {
+	s := state{logger: new(logBuffer).logger(), onProblem: func(Problem) {}, exports: 2}
+	failure := errors.New("forbidden")
+	for _, step := range []struct {
+		part string
+		err  error
+		down bool
+	}{
+		{exportsPart("a"), failure, false},
+		{"gateway x/y", failure, false},
+		{exportsPart("b"), failure, true},
+		{exportsPart("a"), nil, false},
+		{partIdentity, failure, true},
+		{partIdentity, nil, false},
+		{partKubeconfig, failure, true},
+	} {
+		s.report(step.part, step.err)
+		if _, down, _ := s.now(); down != step.down {
+			t.Errorf("after %s: %v: down is %v", step.part, step.err, down)
 		}
 	}
 }

@@ -48,12 +48,17 @@ func (lw *ListWatch) WatchWithContext(ctx context.Context, options metav1.ListOp
 			return errAgain
 		}
 		return err
-	}, func(err error) bool { return expired(err) || unsupported(err) })
+	}, func(err error) bool {
+		// Too large: either the server is behind, or the next check of its version finds
+		// that its history went back.
+		return (expired(err) || unsupported(err)) && (lw.cache == nil || !tooLarge(err))
+	})
 	if err != nil {
 		lw.refused(err)
 		return nil, err
 	}
 	lw.refusals.Store(0)
+	lw.history.opened()
 	return open, nil
 }
 
@@ -263,7 +268,7 @@ func (w *steadyWatch) check(event watch.Event) error {
 		w.streamed[key] = true
 	case annotationsOf(event.Object)[metav1.InitialEventsAnnotationKey] == "true":
 		w.streamed = nil
-		w.lw.synced(version)
+		w.lw.synced(version, false)
 	}
 	return nil
 }

@@ -31,7 +31,6 @@ const (
 var (
 	allKinds     = []Kind{Service, Endpoints, IPv4Slice, IPv6Slice}
 	addressKinds = allKinds[1:]
-	sliceKinds   = allKinds[2:]
 )
 
 // kinds is everything that differs from kind to kind.

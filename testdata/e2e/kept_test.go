@@ -1,12 +1,10 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"sync"
 	"testing"
 	"time"
 
@@ -186,38 +184,38 @@ func (e *env) requestsFor(resource string, since auditMark) map[string]int {
 	return counts
 }
 
-// The fact that the daemon relies on, without it: Kubernetes' controller can leave Endpoints
-// without EndpointSlices for good, and any update of the Endpoints has it make them.
+// The fact that the daemon relies on, without it: where Kubernetes' controller has made no
+// EndpointSlices of Endpoints, and does not try again soon, an update of them has it make them
+// at once, an annotation being enough.
 func TestUpdateOfEndpointsBringsTheirSlices(t *testing.T) {
-	const pairs = 20
+	const failures = 5 // the controller tries after 1, 2, 4, 8 and then 16 seconds
 	e := newEnv(t)
-	for i := range pairs {
-		e.pair(fmt.Sprintf("pair%d", i))
-	}
-	all := func(i int) error { return e.pairHasSlices(fmt.Sprintf("pair%d", i)) }
-	for i := range pairs {
-		e.soon("the slices", func() error { return all(i) })
-	}
-	var bare []string
-	for range 20 {
-		var wg sync.WaitGroup
-		for i := range pairs {
-			wg.Go(func() { e.toggleSelector(fmt.Sprintf("pair%d", i)) })
+	e.pair("first")
+	e.soon("slices", e.pairHasSlices("first"))
+	allow := e.noSlices()
+	since := london.mark(t)
+	e.pair("bare")
+	e.eventually(30*time.Second, "the controller has failed", func() error {
+		tries := london.read(t, since, []byte(e.id), func(r request) bool {
+			return r.Verb == "create" && r.ObjectRef.Resource == "endpointslices" && r.ObjectRef.Namespace == e.id && r.ResponseStatus.Code == http.StatusForbidden
+		})
+		if len(tries) < failures {
+			return fmt.Errorf("%d times", len(tries))
 		}
-		wg.Wait()
-		if bare = e.withoutSlices(pairs); len(bare) > 0 {
-			break
+		return nil
+	})
+	allow()
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if e.pairHasSlices("bare")() == nil {
+			t.Fatal("the controller has made the slices by itself: nothing is proved")
 		}
 	}
-	if len(bare) == 0 {
-		t.Fatal("the controller has made all slices: the daemon need not update Endpoints any more")
-	}
-	t.Logf("without slices: %v", bare)
-	for _, name := range bare {
-		_, err := e.local.CoreV1().Endpoints(e.id).Patch(e.ctx, name, types.MergePatchType,
-			[]byte(`{"metadata":{"annotations":{"example.com/updated":"yes"}}}`), metav1.PatchOptions{})
-		e.must(err)
-		e.soon("the slices after the update", func() error { return e.pairHasSlices(name) })
+	before := e.endpoints("bare")
+	_, err := london.CoreV1().Endpoints(e.id).Patch(e.ctx, "bare", types.MergePatchType, []byte(`{"metadata":{"annotations":{"example.com/updated":"yes"}}}`), metav1.PatchOptions{})
+	e.must(err)
+	e.eventually(3*time.Second, "the slices after the update", e.pairHasSlices("bare"))
+	if now := e.endpoints("bare"); now.UID != before.UID {
+		t.Errorf("the Endpoints are others: UID %s, and before %s", now.UID, before.UID)
 	}
 }
 
@@ -235,39 +233,16 @@ func (e *env) pair(name string) {
 	e.must(err)
 }
 
-// toggleSelector gives a Service a selector and takes it away at once.
-func (e *env) toggleSelector(name string) {
-	for _, patch := range []string{`{"spec":{"selector":{"app":"none"}}}`, `{"spec":{"selector":null}}`} {
-		if _, err := e.local.CoreV1().Services(e.id).Patch(context.Background(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
-			e.Error(err)
+func (e *env) pairHasSlices(name string) func() error {
+	return func() error {
+		list, err := e.local.DiscoveryV1().EndpointSlices(e.id).List(e.ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + name})
+		if err != nil {
+			return err
 		}
-	}
-}
-
-func (e *env) pairHasSlices(name string) error {
-	list, err := e.local.DiscoveryV1().EndpointSlices(e.id).List(e.ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + name})
-	if err != nil {
-		return err
-	}
-	for _, slice := range list.Items {
-		if len(slice.Endpoints) > 0 {
-			return nil
+		var got []string
+		for _, slice := range list.Items {
+			got = append(got, fromSlice(&slice)...)
 		}
+		return sameLines("EndpointSlices of "+name, got, to("http:8080", "203.0.113.1"))
 	}
-	return fmt.Errorf("%s has no EndpointSlice with an address", name)
-}
-
-// withoutSlices are the pairs that have had no slices for so long that the controller does not
-// try again: it does so a second after a failure at the latest, for the first time.
-func (e *env) withoutSlices(pairs int) (bare []string) {
-	for i := range pairs {
-		name := fmt.Sprintf("pair%d", i)
-		for deadline := time.Now().Add(3 * time.Second); e.pairHasSlices(name) != nil; time.Sleep(100 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				bare = append(bare, name)
-				break
-			}
-		}
-	}
-	return bare
 }

@@ -227,7 +227,7 @@ func TestTwoClustersMirrorEachOther(t *testing.T) {
 	// paris' view of london: a daemon the other way round.
 	back := &env{T: t, id: e.id, ctx: e.ctx}
 	toLondon := &remote{cluster: london, env: back, name: "london-" + e.id}
-	toLondon.gateway("203.0.113.2")
+	toLondon.gateway("192.0.2.222")
 	toLondon.export("foo")
 	admin := func(c *cluster) string { return filepath.Join(c.dir, "kubeconfig") }
 	selector := exportLabel + "=" + e.id

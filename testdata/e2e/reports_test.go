@@ -97,7 +97,7 @@ func TestConflictBetweenFailuresMakesNoSecondEvent(t *testing.T) {
 	toLondon := e.through()
 	d := e.daemon([]*remote{r}, listening...)
 	e.soon("the mirror", r.mirrored("bar", "203.0.113.1"))
-	const failures = 10
+	const failures = 6 // after each the daemon waits for longer
 	var writes atomic.Int32
 	toLondon.intercept(func(w http.ResponseWriter, request *http.Request, plain http.Handler) {
 		if !isWrite(request, e.id, "services") {

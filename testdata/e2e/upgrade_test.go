@@ -26,9 +26,10 @@ const (
 	ownName = "service-mirror.io/mirror"
 )
 
-// buildLast builds the last version's daemon from the repository's history, once.
+// buildLast builds the last version's daemon from the repository's history, once, in the
+// directory that goes with the clusters.
 var buildLast = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "service-mirror-last-")
+	dir, err := os.MkdirTemp(filepath.Dir(london.dir), "last-version-")
 	if err != nil {
 		return "", err
 	}
@@ -50,10 +51,10 @@ var buildLast = sync.OnceValues(func() (string, error) {
 		{source, []string{"go", "build", "-race", "-buildvcs=false", "-o", filepath.Join(dir, "service-mirror"), "."}},
 	} {
 		if _, err := output(step.dir, step.args...); err != nil {
-			return "", errors.Join(err, os.RemoveAll(dir))
+			return "", err
 		}
 	}
-	return filepath.Join(dir, "service-mirror"), errors.Join(os.RemoveAll(source), os.Remove(archive))
+	return filepath.Join(dir, "service-mirror"), nil
 })
 
 // output runs a command to its end and returns what it prints, without the line's end.
