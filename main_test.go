@@ -117,7 +117,7 @@ func TestMistakes(t *testing.T) {
 		{"no value", []string{"--remote"}, []string{"flag needs an argument: --remote"}},
 		{"no number", append(paris[:2:2], "--workers", "many"), []string{`invalid argument "many" for "--workers" flag`}},
 		{"bad remote", []string{"--remote", "Paris=,x=y"}, []string{
-			`--remote Paris=,x=y: name "Paris" is not a DNS label`, "--remote Paris=,x=y: no kubeconfig is given", `--remote Paris=,x=y: "x" is not known`}},
+			`--remote Paris=,x=y: name "Paris" is not a DNS label`, "--remote Paris=,x=y: no kubeconfig is given", `--remote Paris=,x=y: unknown key "x"`}},
 		{"no gateway", []string{"--remote", "paris=a"}, []string{"--remote paris: no gateway is configured"}},
 		{"address without a port", []string{"--remote", "paris=a,address=192.0.2.1"}, []string{"--remote paris: no gateway is configured"}},
 		{"loopback", []string{"--remote", "paris=a,address=127.0.0.1,gateway-port=80"}, []string{"--remote paris: address=127.0.0.1: not a unicast address"}},

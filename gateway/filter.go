@@ -10,11 +10,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// Filter decides which addresses of a gateway are used: a remote must not be
-// able to route the local cluster's traffic back into it, or to where its
-// operator does not want it.
+// Filter decides which addresses of a gateway are used: a remote must not be able to route
+// the local cluster's traffic back into it, or to where its operator does not allow it.
 type Filter struct {
-	Deny   []netip.Prefix // refused, whatever else is said of them
+	Deny   []netip.Prefix // refused, even if they are in Allow
 	Allow  []netip.Prefix // if there are any, only these are used, the local cluster's own among them
 	Domain string         // of the local cluster: names under it are refused
 	// Local returns the local cluster's own addresses, as far as they are known;
@@ -28,7 +27,7 @@ type Range struct {
 	Name string // what it is, for a message: "Service range", or "LoadBalancer address" of a single one
 }
 
-// describe says, of an address that the range contains, what it is.
+// describe is what an address in the range is, for a message.
 func (r Range) describe() string {
 	if r.IsSingleIP() {
 		return "it is this cluster's own " + r.Name
@@ -36,10 +35,10 @@ func (r Range) describe() string {
 	return fmt.Sprintf("it is in this cluster's own %s %v", r.Name, r.Prefix)
 }
 
-// address refuses what would route traffic back into the local cluster or
-// nowhere, and what the API server does not accept in Endpoints: loopback,
-// unspecified, link-local (cloud metadata included), multicast and broadcast;
-// and what the operator does not want.
+// address refuses addresses that would route traffic back into the local cluster or
+// nowhere, or that the API server does not accept in Endpoints: loopback, unspecified,
+// link-local (cloud metadata included), multicast and broadcast; and those that the
+// operator does not allow.
 func (f Filter) address(addr netip.Addr) error {
 	addr, zone := addr.Unmap(), addr.Zone()
 	if zone != "" || !addr.IsGlobalUnicast() {
@@ -73,11 +72,11 @@ func (f Filter) local(addr netip.Addr) (Range, bool) {
 	return Range{}, false
 }
 
-// normalHostname is a hostname as it is compared and resolved: DNS ignores case
-// (RFC 4343), and the dot of the root may be left out.
+// normalHostname is the form of a hostname that is compared and resolved: DNS ignores case
+// (RFC 4343), and the final dot is optional.
 func normalHostname(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
 
-// hostname refuses what is no hostname, and names of the local cluster.
+// hostname refuses invalid hostnames, and names of the local cluster.
 func (f Filter) hostname(name string) error {
 	name = normalHostname(name)
 	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
@@ -89,7 +88,7 @@ func (f Filter) hostname(name string) error {
 	return nil
 }
 
-// ParsePrefix reads a CIDR or a single address.
+// ParsePrefix parses a CIDR or a single address.
 func ParsePrefix(text string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
 		return netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), nil
@@ -99,9 +98,9 @@ func ParsePrefix(text string) (netip.Prefix, error) {
 	case err != nil:
 		return prefix, fmt.Errorf("%.64q is neither a CIDR nor an IP address", text)
 	case prefix.Addr().Is4In6():
-		return prefix, fmt.Errorf("%v: write IPv4 ranges as such", prefix)
+		return prefix, fmt.Errorf("%v is IPv4 in IPv6: give it as an IPv4 range", prefix)
 	case prefix != prefix.Masked():
-		return prefix, fmt.Errorf("%v has bits beyond its length: %v is meant?", prefix, prefix.Masked())
+		return prefix, fmt.Errorf("%v has bits beyond its length: give %v", prefix, prefix.Masked())
 	}
 	return prefix, nil
 }

@@ -38,8 +38,7 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.IntVar(&probe.Threshold, "probe-threshold", 3, "`NUMBER` of probes in a row that must fail; one that succeeds makes the address ready again")
 }
 
-// Options are what the flags set for all gateways; the error lists what is wrong with
-// the flags, by flag.
+// Options are the values for all gateways; the error lists the mistakes, by flag.
 func (raw *Flags) Options() (Options, error) {
 	var mistakes []error
 	add := func(flag string, err error) {
@@ -80,8 +79,8 @@ func (raw *Flags) Options() (Options, error) {
 	return options, errors.Join(append(mistakes, options.Probe.Validate())...)
 }
 
-// Shared is the configuration of a gateway for which a remote does not say otherwise.
-// It is as valid as the flags, of which Options returns the mistakes.
+// Shared is the configuration of the gateways of remotes that do not set their own. It is
+// valid only if Options returns no error.
 func (raw *Flags) Shared() Config {
 	service, _ := parseService(raw.gateway)
 	return Config{Service: service, Port: raw.port, Domain: raw.domain}

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// FuzzPrefix: what is read of a CIDR flag is what was written, or is refused.
+// FuzzPrefix: a CIDR flag is parsed as it is written, or refused.
 func FuzzPrefix(f *testing.F) {
 	for _, seed := range []string{"10.0.0.0/8", "192.0.2.1", "2001:db8::/32", "::ffff:10.0.0.0/104", "10.0.0.1/8", "fe80::1%eth0", "0.0.0.0/0", "::/0", "10.0.0.0/33", "010.0.0.0/8", "", " 10.0.0.0/8", "::ffff:10.0.0.1"} {
 		f.Add(seed)
@@ -27,7 +27,7 @@ func FuzzPrefix(f *testing.F) {
 		if err != nil || again != prefix {
 			t.Errorf("%q is read as %v, and that as %v, %v", text, prefix, again, err)
 		}
-		// An address as it is met must be met as it is written.
+		// It must contain its own address.
 		if !prefix.IsValid() || prefix != prefix.Masked() || prefix.Addr().Is4In6() || prefix.Addr().Zone() != "" || !prefix.Contains(prefix.Addr()) {
 			t.Errorf("%q is read as %v, which contains nothing", text, prefix)
 		}
@@ -37,30 +37,30 @@ func FuzzPrefix(f *testing.F) {
 	})
 }
 
-// answers is a DNS server that says the same of every name.
+// answers is a DNS server that gives every name the same answer.
 type answers struct {
-	v4, v6 []netip.Addr
-	err    error
-	as     chan string
+	v4, v6  []netip.Addr
+	err     error
+	queries chan string
 }
 
 func (a *answers) LookupNetIP(_ context.Context, network, host string) ([]netip.Addr, error) {
-	a.as <- network + " " + host
+	a.queries <- network + " " + host
 	if network == "ip4" {
 		return a.v4, a.err
 	}
 	return a.v6, a.err
 }
 
-// FuzzAnswer: whatever DNS says, a gateway has only addresses that it may have,
-// sorted, once each, and not too many; and what fails keeps what was known.
+// FuzzAnswer: whatever DNS answers, a gateway has only allowed addresses, sorted, unique
+// and limited in number; and a failed query keeps the last ones.
 func FuzzAnswer(f *testing.F) {
 	f.Add("lb.example.com", []byte{192, 0, 2, 1, 192, 0, 2, 1}, []byte{0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, 0)
 	f.Add("lb.example.com.", []byte{127, 0, 0, 1, 169, 254, 169, 254, 0, 0, 0, 0, 255, 255, 255, 255, 10, 96, 0, 1}, []byte{}, 0)
 	f.Add("bar.default.svc.cluster.local", []byte{}, []byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 96, 0, 1}, 1)
 	f.Add("*.example.com", slices.Repeat([]byte{192, 0, 2, 1}, 300), []byte{}, 2)
 	f.Fuzz(func(t *testing.T, host string, four, six []byte, failure int) {
-		from := &answers{as: make(chan string, 2), err: map[int]error{
+		from := &answers{queries: make(chan string, 2), err: map[int]error{
 			1: &net.DNSError{Err: host, IsNotFound: true}, 2: &net.DNSError{Err: host, IsTimeout: true}, 3: errors.New(host),
 		}[failure]}
 		for chunk := range slices.Chunk(four, 4) {
@@ -76,8 +76,8 @@ func FuzzAnswer(f *testing.F) {
 		last := answer{good: true, v4: []netip.Addr{netip.MustParseAddr("198.51.100.7")}}
 		now := lookup(t.Context(), from, host, last)
 		for range 2 {
-			if asked := <-from.as; !strings.HasSuffix(asked, ".") || strings.HasSuffix(asked, "..") != strings.HasSuffix(host, "..") {
-				t.Errorf("%q is asked for as %q", host, asked)
+			if query := <-from.queries; !strings.HasSuffix(query, ".") || strings.HasSuffix(query, "..") != strings.HasSuffix(host, "..") {
+				t.Errorf("%q is queried as %q", host, query)
 			}
 		}
 		if len(now.addresses()) == 0 {

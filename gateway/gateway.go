@@ -170,7 +170,7 @@ func (c Config) Read(svc *corev1.Service, filter Filter) (Entrance, error) {
 			entrance.gateway.Ports = append(entrance.gateway.Ports, corev1.ServicePort{Port: n, Protocol: protocol})
 		}
 	case svc == nil:
-		return entrance, fmt.Errorf("gateway Service %v does not exist", c.Service)
+		return entrance, fmt.Errorf("gateway Service %v does not exist: create it, or name another one with gateway=NAMESPACE/NAME", c.Service)
 	default:
 		entrance.gateway.Ports = svc.Spec.Ports
 		if identity := svc.Annotations[identityAnnotation]; identity != "" {
@@ -270,7 +270,7 @@ func addressTexts(addrs []netip.Addr) (texts []string) {
 // the Service are not those of its nodes: an address of a node needs a node port.
 func noAddress(svc *corev1.Service) error {
 	if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
-		return fmt.Errorf("gateway Service %s/%s has no address yet", svc.Namespace, svc.Name)
+		return fmt.Errorf("gateway Service %s/%s has no address yet: see its Events for what its load balancer reports", svc.Namespace, svc.Name)
 	}
 	fix := "the port at which that address reaches the gateway"
 	if ports := nodePorts(svc); len(ports) > 0 {

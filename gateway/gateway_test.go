@@ -75,7 +75,7 @@ func TestRead(t *testing.T) {
 		{name: "sorted", svc: balancer("192.0.2.10", "192.0.2.9", "2001:db8::1"), addrs: parse("192.0.2.9", "192.0.2.10", "2001:db8::1")},
 		{name: "each once", svc: balancer("192.0.2.1", "192.0.2.1", "2001:db8::1", "2001:DB8:0::1"), addrs: parse("192.0.2.1", "2001:db8::1")},
 		{name: "IPv4-mapped is IPv4", svc: balancer("::ffff:192.0.2.1", "192.0.2.1"), addrs: parse("192.0.2.1")},
-		{name: "private addresses are fit", svc: balancer("10.0.0.1", "172.16.0.1", "192.168.0.1", "fd00::1", "100.64.0.1"),
+		{name: "private addresses are allowed", svc: balancer("10.0.0.1", "172.16.0.1", "192.168.0.1", "fd00::1", "100.64.0.1"),
 			addrs: parse("10.0.0.1", "100.64.0.1", "172.16.0.1", "192.168.0.1", "fd00::1")},
 		{name: "no address yet", svc: balancer(), wantErr: "gateway Service ingress/gateway has no address yet"},
 		{name: "an empty entry is none", svc: balancer(""), wantErr: "no address yet"},
@@ -234,7 +234,7 @@ func checkErr(t *testing.T, err error, want string) {
 	}
 }
 
-// refused are addresses that would lead back into the local cluster or nowhere.
+// refused are addresses that would route back into the local cluster or nowhere.
 var refused = []string{
 	"127.0.0.1", "127.255.255.254", "::1", "::ffff:127.0.0.1",
 	"0.0.0.0", "::", "::ffff:0.0.0.0",
@@ -398,7 +398,7 @@ func TestEqual(t *testing.T) {
 	}
 }
 
-// full is a gateway Service with every field that Resolve could be tempted to read.
+// full is a gateway Service with every field that Read might read.
 func full() *corev1.Service {
 	svc := balancer("192.0.2.1", "127.0.0.1")
 	svc.UID, svc.ResourceVersion = "u", "7"
@@ -422,9 +422,9 @@ func TestTrim(t *testing.T) {
 	}
 }
 
-// TestTrimKeepsWhatResolveReads is a law: what is held of a gateway Service
-// resolves as the whole of it does.
-func TestTrimKeepsWhatResolveReads(t *testing.T) {
+// TestTrimKeepsWhatReadReads is a law: a trimmed gateway Service gives the same gateway
+// as the whole one.
+func TestTrimKeepsWhatReadReads(t *testing.T) {
 	for _, change := range []func(*corev1.Service){
 		func(*corev1.Service) {},
 		func(svc *corev1.Service) { svc.Status.LoadBalancer.Ingress = nil },
@@ -483,7 +483,7 @@ func FuzzRead(f *testing.F) {
 			addrs := plain(read.Addresses)
 			for i, addr := range addrs {
 				if addr.Zone() != "" || addr.Is4In6() || !addr.IsGlobalUnicast() {
-					t.Errorf("%q, %q: %v is let through", ip, external, addr)
+					t.Errorf("%q, %q: %v is not refused", ip, external, addr)
 				}
 				if i > 0 && addrs[i-1].Compare(addr) >= 0 {
 					t.Errorf("%v are not sorted and unique", addrs)
@@ -492,10 +492,10 @@ func FuzzRead(f *testing.F) {
 			config := Config{Service: gatewayName}
 			gw, err := resolve(config, svc, Filter{})
 			if err == nil && len(gw.Addresses) == 0 && !gw.Partial {
-				t.Errorf("no address, and no word about it: %+v", gw)
+				t.Errorf("no address, and no error: %+v", gw)
 			}
 			if cut, cutErr := resolve(config, Trim(svc), Filter{}); !reflect.DeepEqual(gw, cut) || fmt.Sprint(err) != fmt.Sprint(cutErr) {
-				t.Errorf("trimmed it resolves otherwise: %+v and %+v", gw, cut)
+				t.Errorf("trimmed it gives another gateway: %+v and %+v", gw, cut)
 			}
 		}
 	})

@@ -86,7 +86,7 @@ func (g *Gateway) port(exported corev1.ServicePort) (int32, error) {
 		if port, ok := first(func(p corev1.ServicePort) bool { return p.Name == g.Port || numeric && p.Port == n }); ok {
 			return port, nil
 		}
-		return 0, fmt.Errorf("the gateway has no %s port %q: it has %s", protocol(exported), g.Port, g.list())
+		return 0, fmt.Errorf("the gateway has no %s port %q: it has %s: set gateway-port to one that it has", protocol(exported), g.Port, g.list())
 	}
 	wanted := family(exported)
 	for _, fits := range []func(corev1.ServicePort) bool{
@@ -99,7 +99,7 @@ func (g *Gateway) port(exported corev1.ServicePort) (int32, error) {
 			return port, nil
 		}
 	}
-	return 0, fmt.Errorf("no %s port of the gateway fits: it has %s", protocol(exported), g.list())
+	return 0, fmt.Errorf("no %s port of the gateway fits: it has %s: set gateway-port, or reserve a gateway port with the annotation %s", protocol(exported), g.list(), PortsAnnotation)
 }
 
 // PortNumber is a port of a gateway.
@@ -202,7 +202,7 @@ func ValidatePort(text string) error {
 	if _, numeric := number(text); numeric || len(validation.IsValidPortName(text)) == 0 {
 		return nil
 	}
-	return fmt.Errorf("gateway-port %.70q is neither the name of a port nor a number from 1 to 65535", text)
+	return fmt.Errorf("gateway-port %.70q is neither a port's name nor a number from 1 to 65535", text)
 }
 
 // number parses a port number, 1 to 65535, in its canonical form: two spellings of

@@ -133,7 +133,7 @@ func TestPortErrorStaysShort(t *testing.T) {
 		ports = append(ports, port("", n+1, tcp, ""))
 	}
 	_, err := (&Gateway{Ports: ports}).port(port("", 2000, tcp, ""))
-	if err == nil || len(err.Error()) > 300 || !strings.HasSuffix(err.Error(), "10/TCP, …") {
+	if err == nil || len(err.Error()) > 400 || !strings.Contains(err.Error(), "10/TCP, …: set gateway-port") {
 		t.Errorf("got %v", err)
 	}
 }

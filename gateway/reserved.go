@@ -169,12 +169,12 @@ func (g *Gateway) reserved(exported *corev1.Service, port corev1.ServicePort, ho
 	mine := reservations[i]
 	for other, target := range g.Reserved {
 		if target == mine.Gateway && other.Protocol == mine.Protocol && other.Service != self {
-			return 0, true, fmt.Errorf("gateway port %s is reserved for %v", mine.claim(), other.Service)
+			return 0, true, fmt.Errorf("gateway port %s is reserved for %v: choose another one", mine.claim(), other.Service)
 		}
 	}
 	if holder != nil {
 		if other := holder(mine.claim()); other != self && other != (cache.ObjectName{}) {
-			return 0, true, fmt.Errorf("gateway port %s is reserved for %v, which is older and claims it too", mine.claim(), other)
+			return 0, true, fmt.Errorf("gateway port %s is reserved for %v, which is older and claims it too: choose another one", mine.claim(), other)
 		}
 	}
 	return mine.Gateway, true, g.listens(mine.Gateway, mine.Protocol)
@@ -186,5 +186,5 @@ func (g *Gateway) listens(target int32, want corev1.Protocol) error {
 	if g.Static || hasPort(g.Ports, PortNumber{target, want}) {
 		return nil
 	}
-	return fmt.Errorf("port %d/%s is reserved for it, but the gateway Service does not have that port: it has %s", target, want, g.list())
+	return fmt.Errorf("port %d/%s is reserved for it, but the gateway Service does not have that port: it has %s: add the port to the gateway Service, or reserve another one", target, want, g.list())
 }

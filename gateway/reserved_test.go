@@ -169,11 +169,11 @@ func FuzzReserved(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key, value, annotation string) {
 		reserved, err := ParseReserved(map[string]string{key: value}, tcp)
 		if len(reserved) == 0 && err == nil {
-			t.Errorf("%q: %q is dropped without a word", key, value)
+			t.Errorf("%q: %q is dropped without an error", key, value)
 		}
 		all, err := ParseReservations(annotation)
 		if len(all) == 0 && err == nil && strings.Trim(annotation, ", \t\n\v\f\r\u0085\u00a0") == annotation && annotation != "" {
-			t.Errorf("%q is dropped without a word", annotation)
+			t.Errorf("%q is dropped without an error", annotation)
 		}
 		svc := exportedWith()
 		svc.Annotations = map[string]string{PortsAnnotation: annotation}
@@ -183,7 +183,7 @@ func FuzzReserved(f *testing.F) {
 		targets, _ := (&Gateway{Ports: web, Static: true, Reserved: reserved}).Targets(svc, nil)
 		for i, r := range all {
 			if len(reserved) == 0 && (targets[i].Port != r.Gateway || targets[i].Protocol != r.Protocol) {
-				t.Errorf("%+v leads to %+v", r, targets[i])
+				t.Errorf("%+v routes to %+v", r, targets[i])
 			}
 		}
 		for target, n := range reserved {

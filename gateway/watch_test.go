@@ -122,7 +122,7 @@ func (w *watched) says(text string) {
 	checkErr(w.T, w.problem, text)
 }
 
-// A callback that calls back, or that takes its time, holds up nobody.
+// A callback that calls back, or that is slow, blocks no caller.
 func TestCallbackRunsWithoutALock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w *Watch
@@ -345,7 +345,7 @@ func TestAddressOverrideByName(t *testing.T) {
 }
 
 // probed runs a test of gateways whose addresses are healthy or not, without a network.
-func probed(t *testing.T, test func(w *watched, alive func(addr string, up bool))) {
+func probed(t *testing.T, test func(w *watched, healthy func(addr string, up bool))) {
 	t.Helper()
 	var mu sync.Mutex
 	up := map[string]bool{}
@@ -384,8 +384,8 @@ func (w *watched) health(want string) {
 }
 
 func TestProbes(t *testing.T) {
-	probed(t, func(w *watched, alive func(string, bool)) {
-		alive("192.0.2.1", true)
+	probed(t, func(w *watched, healthy func(string, bool)) {
+		healthy("192.0.2.1", true)
 		w.Set(balancer("192.0.2.1", "192.0.2.2"), nil)
 		w.health("192.0.2.1 not asked yet, 192.0.2.2 not asked yet")
 		w.wait(time.Second)
@@ -399,17 +399,17 @@ func TestProbes(t *testing.T) {
 			t.Errorf("%d changes while nothing changed", w.changes-changes)
 		}
 
-		alive("192.0.2.2", true)
+		healthy("192.0.2.2", true)
 		w.wait(6 * time.Second)
 		w.health("192.0.2.1 ready, 192.0.2.2 ready")
 		w.says("")
 
-		alive("192.0.2.1", false)
+		healthy("192.0.2.1", false)
 		w.wait(6 * time.Second)
 		w.health("192.0.2.1 ready, 192.0.2.2 ready") // one failure is none
-		alive("192.0.2.1", true)
+		healthy("192.0.2.1", true)
 		w.wait(6 * time.Second)
-		alive("192.0.2.1", false)
+		healthy("192.0.2.1", false)
 		w.wait(8 * time.Second)
 		w.health("192.0.2.1 ready, 192.0.2.2 ready") // nor are those of before a success
 		w.wait(10 * time.Second)

@@ -14,13 +14,13 @@ import (
 func TestAccept(t *testing.T) {
 	for _, test := range []struct {
 		name    string
-		mirrors []string // the UID annotations of the mirrors that stand
+		mirrors []string // the UID annotations of existing mirrors
 		pinned  types.UID
 		uid     types.UID
 		wantErr string
 	}{
 		{name: "no mirrors yet", uid: "paris-uid"},
-		{name: "the same as ever", mirrors: []string{"paris-uid"}, uid: "paris-uid"},
+		{name: "the same cluster", mirrors: []string{"paris-uid"}, uid: "paris-uid"},
 		{name: "another cluster", mirrors: []string{"paris-uid"}, uid: "other", wantErr: "UID other, but its mirrors are of the one with UID paris-uid"},
 		{name: "another cluster, named by the flags", mirrors: []string{"paris-uid"}, pinned: "other", uid: "other"},
 		{name: "the same, but the flags name another", mirrors: []string{"paris-uid"}, pinned: "other", uid: "paris-uid",
@@ -28,11 +28,11 @@ func TestAccept(t *testing.T) {
 		{name: "the local cluster", uid: "home-uid", wantErr: "the local cluster itself"},
 		{name: "the local cluster, named by the flags", pinned: "home-uid", uid: "home-uid", wantErr: "the local cluster itself"},
 		{name: "mirrors without a UID", mirrors: []string{""}, uid: "paris-uid"},
-		{name: "half way to another UID", mirrors: []string{"old", "new"}, uid: "new"},
+		{name: "half of the mirrors have another UID", mirrors: []string{"old", "new"}, uid: "new"},
 		{name: "not readable, no mirrors", uid: ""},
 		{name: "not readable, and never was", mirrors: []string{""}, uid: ""},
-		{name: "not readable any more", mirrors: []string{"paris-uid"}, uid: "", wantErr: "may be for another cluster than the one with UID paris-uid"},
-		{name: "not readable, vouched for by the flags", mirrors: []string{"paris-uid"}, pinned: "paris-uid", uid: ""},
+		{name: "no longer readable", mirrors: []string{"paris-uid"}, uid: "", wantErr: "may be for another cluster than the one with UID paris-uid"},
+		{name: "not readable, named by the flags", mirrors: []string{"paris-uid"}, pinned: "paris-uid", uid: ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			run(t, Options{}, paris, func(w *world) {
@@ -88,7 +88,7 @@ func TestAcceptEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// A cluster that the flags have come to name takes over the mirrors of the last.
+// A cluster that the flags now name takes over the mirrors of the previous one.
 func TestNewUIDIsWritten(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		r := w.remotes["paris"]
@@ -102,7 +102,7 @@ func TestNewUIDIsWritten(t *testing.T) {
 			w.Errorf("got %s", got)
 		}
 		r.mu.Lock()
-		r.uid = "" // not readable any more
+		r.uid = "" // no longer readable
 		r.mu.Unlock()
 		r.know(true)
 		w.settle()

@@ -26,36 +26,36 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// apiserver is what the fakes lack of the local API server: one growing
-// resourceVersion for all, watches that keep to their selector and start where
-// they are told to, preconditions, defaults, ClusterIPs, and namespaces that
-// must exist. Of the controllers of Kubernetes only the one that makes
-// EndpointSlices of Endpoints is part of it.
+// apiserver adds to the fakes what they lack of the local API server: one growing
+// resourceVersion for all objects, watches that apply their selector and start at a
+// resourceVersion, preconditions, defaults, ClusterIPs, and namespaces that must exist.
+// Of Kubernetes' controllers it has only the one that mirrors Endpoints to
+// EndpointSlices.
 type apiserver struct {
 	client *fake.Clientset
 	meta   *metadatafake.FakeMetadataClient
 
 	mu sync.Mutex
-	// refuse and admit, where set, look at each write of the program: refuse
-	// answers with an error, admit changes what is stored.
+	// refuse and admit, if set, are called for each write of the program: refuse
+	// returns an error, admit changes what is stored.
 	refuse func(clienttesting.Action) error
 	admit  func(runtime.Object)
-	// unreadable are the resources that may not be listed, and why.
+	// unreadable are the errors of resources that cannot be listed.
 	unreadable map[string]error
-	// makesNone has no EndpointSlices made of Endpoints.
-	makesNone bool
+	// withoutSlices turns off the mirroring of Endpoints to EndpointSlices.
+	withoutSlices bool
 
 	version  int
 	address  int
 	objects  map[string]map[cache.ObjectName]runtime.Object // by resource
 	history  []change
-	held     bool // watchers hear of nothing
+	paused   bool // watchers receive nothing
 	late     []change
 	watchers []*watcher
 	writes   []written
 }
 
-// write is what the program asked for, whatever became of it.
+// write is a write request of the program, successful or not.
 type written struct {
 	what    string // as "create services default/bar-paris"
 	object  runtime.Object
@@ -63,7 +63,7 @@ type written struct {
 	err     error
 }
 
-// change is one step in the life of an object.
+// change is one change of an object.
 type change struct {
 	resource    string
 	version     int
@@ -191,7 +191,7 @@ func (s *apiserver) create(resource string, key cache.ObjectName, obj runtime.Ob
 	return s.store(resource, key, obj), nil
 }
 
-// allocate gives a Service a ClusterIP, the one that it asks for if that is free.
+// allocate gives a Service a ClusterIP, the requested one if that is free.
 func (s *apiserver) allocate(svc *corev1.Service) error {
 	defaulted(svc, nil)
 	ip := svc.Spec.ClusterIP
@@ -253,13 +253,13 @@ func (s *apiserver) delete(resource string, key cache.ObjectName, preconditions 
 	return nil
 }
 
-// sliceMade is the name of the EndpointSlice that is made of Endpoints.
+// sliceMade is the name of the EndpointSlice that mirrors Endpoints.
 func sliceMade(name string) string { return name + "-made" }
 
-// makesAfter is how long it takes until that is made.
+// makesAfter is how long it takes until that is created.
 const makesAfter = 50 * time.Millisecond
 
-// makeSlice makes the EndpointSlice of Endpoints that are still there.
+// makeSlice creates the EndpointSlice of Endpoints that still exist.
 func (s *apiserver) makeSlice(uid types.UID, key cache.ObjectName) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -278,7 +278,7 @@ func (s *apiserver) makeSlice(uid types.UID, key cache.ObjectName) {
 	s.store("endpointslices", cache.MetaObjectToName(slice), slice)
 }
 
-// store keeps an object and gives back a copy for the one who sent it.
+// store stores an object and returns a copy for the sender.
 func (s *apiserver) store(resource string, key cache.ObjectName, obj runtime.Object) runtime.Object {
 	s.version++
 	accessor(obj).SetResourceVersion(strconv.Itoa(s.version))
@@ -288,7 +288,7 @@ func (s *apiserver) store(resource string, key cache.ObjectName, obj runtime.Obj
 	before := s.objects[resource][key]
 	s.objects[resource][key] = obj
 	s.publish(change{resource: resource, version: s.version, before: before, now: obj})
-	if endpoints, ok := obj.(*corev1.Endpoints); ok && !s.makesNone {
+	if endpoints, ok := obj.(*corev1.Endpoints); ok && !s.withoutSlices {
 		time.AfterFunc(makesAfter, func() { s.makeSlice(endpoints.UID, key) })
 	}
 	return obj.DeepCopyObject()
@@ -296,7 +296,7 @@ func (s *apiserver) store(resource string, key cache.ObjectName, obj runtime.Obj
 
 func (s *apiserver) publish(c change) {
 	s.history = append(s.history, c)
-	if s.held {
+	if s.paused {
 		s.late = append(s.late, c)
 		return
 	}
@@ -370,12 +370,12 @@ type watcher struct {
 	resource   string
 	selector   labels.Selector
 	asMetadata bool
-	seen       int // the version up to which it has been told
+	seen       int // the version of the last change that it received
 	events     chan watch.Event
 	stop       func()
 }
 
-// room is more than any test has events.
+// room is more events than any test has.
 const room = 50000
 
 func (w *watcher) ResultChan() <-chan watch.Event { return w.events }
@@ -406,8 +406,8 @@ func (s *apiserver) watch(action clienttesting.WatchActionImpl, asMetadata bool)
 	return w, nil
 }
 
-// send tells the watcher of a change as its selector sees it: an object that is
-// not selected any more is gone.
+// send sends a change to the watcher as its selector sees it: an object that is no
+// longer selected is deleted.
 func (w *watcher) send(c change) {
 	matches := func(obj runtime.Object) bool {
 		return obj != nil && w.selector.Matches(labels.Set(accessor(obj).GetLabels()))
@@ -434,7 +434,7 @@ func (w *watcher) send(c change) {
 	w.events <- event
 }
 
-// What follows is for the tests: the doings of others.
+// What follows is what others do in tests.
 
 func resourceOf(obj runtime.Object) string {
 	switch obj.(type) {
@@ -454,7 +454,7 @@ func resourceOf(obj runtime.Object) string {
 	panic(fmt.Sprintf("%T", obj))
 }
 
-// put stores an object for someone else, whoever it belonged to.
+// put has someone else store an object, whoever owned it.
 func (s *apiserver) put(obj runtime.Object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -471,8 +471,8 @@ func (s *apiserver) put(obj runtime.Object) {
 	s.store(resource, key, obj)
 }
 
-// add makes an object for someone else and returns it as stored; nil if there is
-// one of that name. What comes of it may change it before it can be asked for.
+// add has someone else create an object and returns it as stored; nil if one of that
+// name exists. Reactions to it may change it before it can be read.
 func (s *apiserver) add(obj runtime.Object) runtime.Object {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -484,8 +484,8 @@ func (s *apiserver) add(obj runtime.Object) runtime.Object {
 	return made
 }
 
-// edit has someone else change an object in one go, and returns it as stored; nil
-// if it is not there, or they leave it as it is.
+// edit has someone else change an object in one write, and returns it as stored; nil
+// if it does not exist or is not changed.
 func (s *apiserver) edit(resource string, key cache.ObjectName, change func(runtime.Object) bool) runtime.Object {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -502,12 +502,12 @@ func (s *apiserver) edit(resource string, key cache.ObjectName, change func(runt
 	return edited
 }
 
-// hold keeps all events back, as a slow watch would, until they are let go.
-func (s *apiserver) hold(held bool) {
+// pauseWatches delays all events, as a slow watch would, until it is called with false.
+func (s *apiserver) pauseWatches(paused bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.held = held
-	if !held {
+	s.paused = paused
+	if !paused {
 		for _, c := range s.late {
 			for _, w := range s.watchers {
 				w.send(c)
@@ -523,11 +523,11 @@ func (s *apiserver) setRefuse(refuse func(clienttesting.Action) error) {
 	s.refuse = refuse
 }
 
-// setMakesNone has EndpointSlices made of the Endpoints that are stored from now on, or none.
-func (s *apiserver) setMakesNone(none bool) {
+// setWithoutSlices turns off the mirroring of Endpoints that are stored from now on, or on.
+func (s *apiserver) setWithoutSlices(none bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.makesNone = none
+	s.withoutSlices = none
 }
 
 func (s *apiserver) setAdmit(admit func(runtime.Object)) {
@@ -536,7 +536,7 @@ func (s *apiserver) setAdmit(admit func(runtime.Object)) {
 	s.admit = admit
 }
 
-// remove deletes an object for someone else.
+// remove has someone else delete an object.
 func (s *apiserver) remove(resource, namespace, name string) {
 	must(s.tryRemove(resource, cache.NewObjectName(namespace, name)))
 }
@@ -547,7 +547,7 @@ func (s *apiserver) tryRemove(resource string, key cache.ObjectName) error {
 	return s.delete(resource, key, nil)
 }
 
-// removePair deletes a Service, and what Kubernetes deletes after it: its Endpoints.
+// removePair has someone else delete a Service, and Kubernetes delete its Endpoints.
 func (s *apiserver) removePair(namespace, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -580,8 +580,8 @@ func (s *apiserver) slice(namespace, name string) *discoveryv1.EndpointSlice {
 	return slice
 }
 
-// all gives every object of a resource as text, without what depends on the
-// order of events: versions, UIDs and addresses.
+// all returns every object of a resource as text, without what depends on the order of
+// events: versions, UIDs and addresses.
 func (s *apiserver) all(resource string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -599,7 +599,7 @@ func (s *apiserver) all(resource string) string {
 	return strings.Join(out, "\n")
 }
 
-// wrote gives what the program wrote since it was last asked.
+// wrote returns the program's writes since the last call.
 func (s *apiserver) wrote() []written {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -23,7 +23,7 @@ const (
 
 var paris = []string{"paris"}
 
-// exporting is run with default/bar of paris exported and mirrored already.
+// exporting is run with default/bar of paris already exported and mirrored.
 func exporting(t *testing.T, options Options, remotes []string, test func(*world)) {
 	t.Helper()
 	run(t, options, remotes, func(w *world) {
@@ -40,9 +40,9 @@ func TestMirrorIsCreated(t *testing.T) {
 		w.remotes["paris"].export(exportedBar())
 		w.settle()
 		writes := w.expect(createEndpoints, createService)
-		// The other way round a Service could come to stand over a stranger's Endpoints.
+		// In the other order a Service could be created over foreign Endpoints.
 		if len(writes) == 2 && writes[0].what != createEndpoints {
-			w.Errorf("the Service was made first")
+			w.Errorf("the Service was created first")
 		}
 		w.mirrored()
 	})
@@ -61,7 +61,7 @@ func TestMirrorFollowsItsSource(t *testing.T) {
 			w.Errorf("got ports %s", text(pair.Service.Spec.Ports))
 		}
 		if pair.Service.UID != uid || pair.Service.Spec.ClusterIP != clusterIP {
-			w.Errorf("the mirror became another one")
+			w.Errorf("the mirror was recreated")
 		}
 
 		w.remotes["paris"].export(exportedBar())
@@ -91,7 +91,7 @@ func TestMirrorFollowsItsGateway(t *testing.T) {
 	})
 }
 
-func TestUnknownGatewayMakesTheServiceAlone(t *testing.T) {
+func TestUnknownGatewayLeavesEndpointsEmpty(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		w.remotes["paris"].setGateway(nil)
 		w.remotes["paris"].export(exportedBar())
@@ -131,8 +131,8 @@ func TestUnexportedMirrorIsDeleted(t *testing.T) {
 	})
 }
 
-// A refusal of what was mirrored before takes the mirror away.
-func TestRefusedSourceLosesItsMirror(t *testing.T) {
+// The mirror of a Service that is now refused is deleted.
+func TestMirrorOfARefusedServiceIsDeleted(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		headless := exportedBar()
 		headless.Spec.ClusterIP = "None"
@@ -154,7 +154,7 @@ func TestRefusalIsReportedOnce(t *testing.T) {
 		w.remotes["paris"].export(headless)
 		w.settle()
 		for range 10 {
-			w.remotes["paris"].know(true) // has all keys looked at
+			w.remotes["paris"].know(true) // enqueues all keys
 			w.wait(time.Minute)
 		}
 		w.expect()
@@ -171,7 +171,7 @@ func TestUnknownRemoteWritesAndDeletesNothing(t *testing.T) {
 		w.wait(time.Hour)
 		w.expect()
 		w.mirrored()
-		// Not even a mirror that someone edits is touched: what it should be is not known.
+		// Not even a mirror that someone edits is written: its desired state is not known.
 		edited := w.pair().Service
 		edited.Spec.Ports = edited.Spec.Ports[:1]
 		w.server.put(edited)
@@ -184,7 +184,7 @@ func TestUnknownRemoteWritesAndDeletesNothing(t *testing.T) {
 	})
 }
 
-func TestOrphansGoWhenTheirRemoteSyncs(t *testing.T) {
+func TestOrphansAreDeletedWhenTheirRemoteSyncs(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		w.stop()
 		w.remotes["paris"].know(false)
@@ -198,7 +198,7 @@ func TestOrphansGoWhenTheirRemoteSyncs(t *testing.T) {
 	})
 }
 
-func TestRestartWithAllInOrderWritesNothing(t *testing.T) {
+func TestRestartWritesNothing(t *testing.T) {
 	run(t, Options{}, []string{"paris", "berlin"}, func(w *world) {
 		for _, name := range []string{"a", "b", "c"} {
 			w.remotes["paris"].export(named("default", name))
@@ -219,7 +219,7 @@ func TestRestartWithAllInOrderWritesNothing(t *testing.T) {
 	})
 }
 
-func TestRemoteThatTheFlagsNoLongerNameKeepsItsMirrors(t *testing.T) {
+func TestRemovedRemoteKeepsItsMirrors(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		w.stop()
 		w.use(Options{}, "berlin")
@@ -249,8 +249,8 @@ func TestCopiedKeysFollow(t *testing.T) {
 	})
 }
 
-// One write of each kind is enough, whatever comes in between: our own writes
-// come back as events and cost nothing.
+// One write of each kind is enough, whatever happens in between: our own writes come
+// back as events and cost nothing.
 func TestManyMirrorsAreWrittenOnceEach(t *testing.T) {
 	run(t, Options{Workers: 16}, paris, func(w *world) {
 		var want []string
@@ -266,7 +266,7 @@ func TestManyMirrorsAreWrittenOnceEach(t *testing.T) {
 	})
 }
 
-// A key whose Service is being deleted waits for its end.
+// A key whose Service is being deleted waits until it is gone.
 func TestDeletingMirrorIsNotWritten(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		going := w.pair().Service
@@ -283,8 +283,8 @@ func TestDeletingMirrorIsNotWritten(t *testing.T) {
 	})
 }
 
-// While the caches are behind, a key may be looked at again and again: what we
-// wrote ourselves counts, whether the caches have seen it or not.
+// While the caches are behind, a key may be synced many times: our own writes count,
+// whether the caches have seen them or not.
 func TestWritesAreNotRepeatedWhileTheCachesAreBehind(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		again := func() {
@@ -294,7 +294,7 @@ func TestWritesAreNotRepeatedWhileTheCachesAreBehind(t *testing.T) {
 			}
 		}
 		w.settle()
-		w.server.hold(true)
+		w.server.pauseWatches(true)
 		w.remotes["paris"].export(exportedBar())
 		again()
 		w.expect(createEndpoints, createService)
@@ -303,7 +303,7 @@ func TestWritesAreNotRepeatedWhileTheCachesAreBehind(t *testing.T) {
 		w.remotes["paris"].export(changed)
 		again()
 		w.expect(updateService)
-		w.server.hold(false)
+		w.server.pauseWatches(false)
 		w.settle()
 		w.expect()
 		w.logged(0, `reason=`)
@@ -312,7 +312,7 @@ func TestWritesAreNotRepeatedWhileTheCachesAreBehind(t *testing.T) {
 
 func TestDeletionIsNotRepeated(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
-		w.server.hold(true)
+		w.server.pauseWatches(true)
 		w.remotes["paris"].unexport(exportedBar())
 		for range 10 {
 			w.remotes["paris"].know(true)
@@ -322,12 +322,11 @@ func TestDeletionIsNotRepeated(t *testing.T) {
 			w.Errorf("%d deletions of two objects", len(writes))
 		}
 		w.logged(1, "Deleted mirror")
-		w.server.hold(false)
+		w.server.pauseWatches(false)
 	})
 }
 
-// The families of the cluster's mirrors keep addresses out of the Endpoints
-// that the API server or kube-proxy could not use.
+// The IP families of the cluster's mirrors keep unusable addresses out of Endpoints.
 func TestFamiliesAreLearnedFromMirrors(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		gw := parisGateway()
@@ -345,9 +344,9 @@ func TestFamiliesAreLearnedFromMirrors(t *testing.T) {
 	})
 }
 
-// Another mirror may teach the families while one is being written: that is
-// nobody's fight.
-func TestFamiliesLearnedMeanwhileAreNoOverwriting(t *testing.T) {
+// The families may become known from another mirror while one is being written: that is
+// no overwriting.
+func TestFamiliesLearnedDuringAWriteAreNotOverwriting(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		gw := parisGateway()
 		gw.Addresses = append(gw.Addresses, gateway.Address{Addr: mustAddr("2001:db8::1")})
@@ -369,7 +368,7 @@ func TestFamiliesLearnedMeanwhileAreNoOverwriting(t *testing.T) {
 	})
 }
 
-// A controller that ends before its caches are filled leaves nothing running.
+// A controller that ends before its caches are synced leaves no goroutine behind.
 func TestRunThatEndsEarlyShutsItsQueue(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		ctx, cancel := context.WithCancel(w.Context())
@@ -383,7 +382,7 @@ func TestRunThatEndsEarlyShutsItsQueue(t *testing.T) {
 	})
 }
 
-// Of a namespace that is not watched any more nothing is known: its mirrors stay.
+// Nothing is known of a namespace that is no longer watched: its mirrors stay.
 func TestMirrorsOfAnUnwatchedNamespaceStay(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		w.settle()

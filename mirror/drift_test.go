@@ -10,7 +10,7 @@ import (
 	"service-mirror.io/service-mirror/mirror/plan"
 )
 
-func TestDriftIsRepairedAtOnce(t *testing.T) {
+func TestDriftIsFixedAtOnce(t *testing.T) {
 	for name, test := range map[string]struct {
 		service   func(*corev1.Service)
 		endpoints func(*corev1.Endpoints)
@@ -54,7 +54,7 @@ func TestDriftIsRepairedAtOnce(t *testing.T) {
 	}
 }
 
-func TestDeletedMirrorIsMadeAgainWithItsClusterIP(t *testing.T) {
+func TestDeletedMirrorIsRecreatedWithItsClusterIP(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		had := w.pair().Service
 		w.server.removePair("default", "bar-paris")
@@ -68,7 +68,7 @@ func TestDeletedMirrorIsMadeAgainWithItsClusterIP(t *testing.T) {
 	})
 }
 
-func TestDeletedEndpointsAreMadeAgain(t *testing.T) {
+func TestDeletedEndpointsAreRecreated(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		had := w.pair().Service
 		w.server.remove("endpoints", "default", "bar-paris")
@@ -76,22 +76,22 @@ func TestDeletedEndpointsAreMadeAgain(t *testing.T) {
 		w.expect(createEndpoints)
 		w.mirrored()
 		if w.pair().Service.UID != had.UID {
-			w.Error("the Service became another one")
+			w.Error("the Service was recreated")
 		}
 	})
 }
 
-// Where its ClusterIP is taken for good, a mirror gets another, which is reported.
-func TestTakenClusterIPIsGivenUp(t *testing.T) {
+// If its ClusterIP is taken, a mirror gets another one, which is reported.
+func TestTakenClusterIPIsReplaced(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		had := w.pair().Service.Spec.ClusterIP
-		w.server.hold(true)
+		w.server.pauseWatches(true)
 		w.server.removePair("default", "bar-paris")
-		thief := stranger()
-		thief.Name = "thief"
-		thief.Spec.ClusterIP = had
-		w.server.put(thief)
-		w.server.hold(false)
+		taker := foreignService()
+		taker.Name = "taker"
+		taker.Spec.ClusterIP = had
+		w.server.put(taker)
+		w.server.pauseWatches(false)
 		w.wait(time.Minute)
 		w.mirrored()
 		if got := w.pair().Service.Spec.ClusterIP; got == had {
@@ -104,8 +104,8 @@ func TestTakenClusterIPIsGivenUp(t *testing.T) {
 	})
 }
 
-// The API server lets go of a ClusterIP a moment after the Service.
-func TestClusterIPIsWaitedFor(t *testing.T) {
+// The API server releases a ClusterIP a moment after the Service is deleted.
+func TestClusterIPIsAwaited(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		had := w.pair().Service.Spec.ClusterIP
 		w.server.setRefuse(refusing("create", "services", 3, invalid("Service", "bar-paris", "provided IP is already allocated")))
@@ -120,7 +120,7 @@ func TestClusterIPIsWaitedFor(t *testing.T) {
 }
 
 // The endpoints controller deletes the Endpoints a moment after the Service.
-func TestEndpointsThatGoAfterTheirService(t *testing.T) {
+func TestEndpointsAreDeletedAfterTheirService(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		w.server.remove("services", "default", "bar-paris")
 		w.wait(100 * time.Millisecond)
@@ -132,8 +132,8 @@ func TestEndpointsThatGoAfterTheirService(t *testing.T) {
 	})
 }
 
-// The ClusterIP is the name's, not the source's, for as long as it is exported.
-func TestUnexportedMirrorForgetsItsClusterIP(t *testing.T) {
+// A mirror keeps its ClusterIP only for as long as its Service is exported.
+func TestClusterIPOfAnUnexportedMirrorIsForgotten(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		had := w.pair().Service.Spec.ClusterIP
 		w.remotes["paris"].unexport(exportedBar())
@@ -143,7 +143,7 @@ func TestUnexportedMirrorForgetsItsClusterIP(t *testing.T) {
 		w.server.setRefuse(func(action clienttesting.Action) error {
 			if create, ok := action.(clienttesting.CreateActionImpl); ok {
 				if svc, ok := create.Object.(*corev1.Service); ok && svc.Spec.ClusterIP != "" {
-					w.Errorf("it asks for %s", svc.Spec.ClusterIP)
+					w.Errorf("it requests %s", svc.Spec.ClusterIP)
 				}
 			}
 			return nil
@@ -152,7 +152,7 @@ func TestUnexportedMirrorForgetsItsClusterIP(t *testing.T) {
 		w.settle()
 		w.mirrored()
 		if got := w.pair().Service.Spec.ClusterIP; got == had {
-			w.Errorf("got %s again, by chance?", got)
+			w.Errorf("got %s again", got)
 		}
 	})
 }

@@ -11,9 +11,8 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// Where the local cluster cannot be read, nothing that is planned would be true: a
-// dry run says so, and ends.
-func TestDryRunGivesUpOnAnUnreadableCluster(t *testing.T) {
+// If the local cluster cannot be read, a plan would be wrong: a dry run fails.
+func TestDryRunFailsOnAnUnreadableCluster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		clients, err := NewClients(&rest.Config{Host: "london"}, func(*rest.Config) {})
 		if err != nil {
@@ -28,6 +27,6 @@ func TestDryRunGivesUpOnAnUnreadableCluster(t *testing.T) {
 			t.Errorf("got %v, and on stdout %q", err, &stdout)
 		}
 		cancel()
-		controller.Run(ctx) // ends what it has begun
+		controller.Run(ctx) // stops what it has started
 	})
 }

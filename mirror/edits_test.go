@@ -15,7 +15,7 @@ import (
 	"service-mirror.io/service-mirror/mirror/report"
 )
 
-// Whatever someone sets in a mirror's spec goes; what the API server assigned stays.
+// Whatever someone sets in a mirror's spec is undone; what the API server assigned stays.
 func TestEveryEditOfTheSpecIsUndone(t *testing.T) {
 	local, prefer := corev1.ServiceExternalTrafficPolicyLocal, corev1.ServiceTrafficDistributionPreferClose
 	for name, edit := range map[string]func(*corev1.ServiceSpec){
@@ -52,7 +52,7 @@ func TestEveryEditOfTheSpecIsUndone(t *testing.T) {
 	}
 }
 
-// A headless Service cannot be given a ClusterIP: the mirror is recreated, with the one that it had.
+// A headless Service cannot get a ClusterIP: the mirror is recreated, with the one that it had.
 func TestHeadlessMirrorIsRecreated(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		had := w.pair().Service
@@ -106,7 +106,7 @@ func TestAddressesComeBackWithoutAGateway(t *testing.T) {
 	}
 }
 
-// What someone does to one object of a mirror, and what its writes meet, holds up the others in nothing.
+// Edits and failed writes of one object of a mirror do not delay writes of the others.
 func TestBackOffIsPerObject(t *testing.T) {
 	t.Run("an overwritten Service, and the gateway moves", func(t *testing.T) {
 		run(t, Options{}, paris, func(w *world) {
@@ -148,7 +148,7 @@ func TestBackOffIsPerObject(t *testing.T) {
 			w.server.put(edited)
 			w.wait(time.Second)
 			if now := w.pair().Service; len(now.Spec.Selector) > 0 {
-				w.Error("the selector is there a second later")
+				w.Error("the selector is still set a second later")
 			}
 		})
 	})
@@ -167,7 +167,7 @@ func TestRejectionEnds(t *testing.T) {
 	})
 }
 
-// Annotations of users that the API server refuses go; the others stay.
+// Annotations of users that the API server refuses are removed; the others stay.
 func TestInvalidAnnotations(t *testing.T) {
 	const bad, good = "service.beta.kubernetes.io/load-balancer-source-ranges", "note"
 	for name, causes := range map[string][]metav1.StatusCause{
@@ -204,7 +204,7 @@ func TestInvalidAnnotations(t *testing.T) {
 	}
 }
 
-// A copy of a mirror, labels and annotations and all, is someone else's.
+// A copy of a mirror, with its labels and annotations, is foreign.
 func TestCopyOfAMirrorStays(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		copied := w.pair()
@@ -220,7 +220,7 @@ func TestCopyOfAMirrorStays(t *testing.T) {
 	})
 }
 
-// A conflict says nothing of what was wrong before: the failure that follows is the same one.
+// A conflict does not end the previous problem: the failure that follows is the same one.
 func TestConflictEndsNoProblem(t *testing.T) {
 	events, recorder := recording(nil)
 	run(t, Options{Events: events}, paris, func(w *world) {
@@ -248,12 +248,12 @@ func TestConflictEndsNoProblem(t *testing.T) {
 	})
 }
 
-// A replica that no longer leads does not know what is wrong with mirrors.
+// A replica that no longer leads does not know the problems of mirrors.
 func TestFormerLeaderShowsNoProblems(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		w.server.setRefuse(refusing("create", "services", forever, apierrors.NewInternalError(errTest)))
 		w.remotes["paris"].export(exportedBar())
-		w.standsBy = true
+		w.standby = true
 		w.settle()
 		deposed := w.lead()
 		w.wait(time.Minute)
@@ -268,16 +268,16 @@ func TestFormerLeaderShowsNoProblems(t *testing.T) {
 	})
 }
 
-// What is gone already is not deleted again, and does not count.
-func TestDeletionOfWhatIsGoneIsNotCounted(t *testing.T) {
+// The deletion of an object that is already gone does not count.
+func TestDeletionOfADeletedObjectIsNotCounted(t *testing.T) {
 	metrics := report.NewMetrics("", paris)
 	exporting(t, Options{Metrics: metrics}, paris, func(w *world) {
-		w.server.hold(true)
+		w.server.pauseWatches(true)
 		w.server.removePair("default", "bar-paris")
 		w.remotes["paris"].unexport(exportedBar())
 		w.wait(time.Second)
 		w.expect(deleteService, deleteEndpoints)
-		w.server.hold(false)
+		w.server.pauseWatches(false)
 		w.logged(0, "Deleted mirror")
 		families, err := metrics.Gatherer().Gather()
 		must(err)
@@ -294,7 +294,7 @@ func TestDeletionOfWhatIsGoneIsNotCounted(t *testing.T) {
 	})
 }
 
-// Addresses of a family that the local cluster lacks are a reason, of which one Event is made for all mirrors.
+// Addresses of a family that the local cluster lacks are a problem, with one Event for all mirrors.
 func TestAddressesOfAnotherFamily(t *testing.T) {
 	events, recorder := recording(nil)
 	run(t, Options{Events: events}, paris, func(w *world) {
@@ -316,7 +316,7 @@ func TestAddressesOfAnotherFamily(t *testing.T) {
 	})
 }
 
-// An error that cleaning up meets is shown.
+// An error of the clean-up is a problem.
 func TestLeftoversThatCannotBeDeletedAreAProblem(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		w.server.setRefuse(refusing("delete", "endpointslices", forever, apierrors.NewInternalError(errTest)))

@@ -25,7 +25,7 @@ const (
 	deleteSlice = "delete endpointslices default/bar-paris-ipv4"
 )
 
-// in EndpointSlices a mirror lives as in Endpoints.
+// A mirror in EndpointSlices behaves as one in Endpoints.
 func TestMirrorInSlices(t *testing.T) {
 	run(t, slicesOnly, paris, func(w *world) {
 		w.remotes["paris"].export(exportedBar())
@@ -64,10 +64,10 @@ func TestMirrorInSlices(t *testing.T) {
 	})
 }
 
-func TestStrangersInTheWayOfSlices(t *testing.T) {
-	for name, stranger := range map[string]struct {
+func TestForeignObjectsInTheWayOfSlices(t *testing.T) {
+	for name, foreign := range map[string]struct {
 		object metav1.Object
-		told   string
+		log    string
 	}{
 		"a slice":   {&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris-ipv4"}, AddressType: discoveryv1.AddressTypeIPv4}, plan.IPv4Slice.Foreign()},
 		"Endpoints": {&corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris"}}, plan.Endpoints.Foreign()},
@@ -75,14 +75,14 @@ func TestStrangersInTheWayOfSlices(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			run(t, slicesOnly, paris, func(w *world) {
 				w.remotes["paris"].export(exportedBar())
-				switch obj := stranger.object.(type) {
+				switch obj := foreign.object.(type) {
 				case *discoveryv1.EndpointSlice:
 					w.server.put(obj)
 				case *corev1.Endpoints:
 					w.server.put(obj)
 				}
 				w.settle()
-				w.logged(1, stranger.told)
+				w.logged(1, foreign.log)
 				for _, write := range w.server.wrote() {
 					if write.err == nil {
 						w.Errorf("%s", write.what)
@@ -92,21 +92,21 @@ func TestStrangersInTheWayOfSlices(t *testing.T) {
 				if name == "Endpoints" {
 					resource = "endpoints"
 				}
-				w.server.remove(resource, "default", stranger.object.GetName())
+				w.server.remove(resource, "default", foreign.object.GetName())
 				w.wait(foreignPeriod)
 				w.wait(time.Second)
 				if w.server.service("default", "bar-paris") == nil || w.server.slice("default", "bar-paris-ipv4") == nil {
-					w.Errorf("there is no mirror; log:\n%s", w.log)
+					w.Errorf("the mirror does not exist; log:\n%s", w.log)
 				}
 			})
 		})
 	}
 }
 
-// That no stranger's Endpoints stand in the way costs a request for each namespace, not
-// for each mirror; and it is asked again later.
-func TestStrangersAreAskedForTogether(t *testing.T) {
-	asked := func(w *world) (n int) {
+// To look for foreign Endpoints costs one request for each namespace, not for each
+// mirror; and they are listed again later.
+func TestForeignEndpointsAreListedByNamespace(t *testing.T) {
+	lists := func(w *world) (n int) {
 		for _, action := range w.server.meta.Actions() {
 			if action.Matches("list", "endpoints") {
 				n++
@@ -122,8 +122,8 @@ func TestStrangersAreAskedForTogether(t *testing.T) {
 		if got := len(w.server.wrote()); got != 200 {
 			w.Errorf("%d writes", got)
 		}
-		if got := asked(w); got != 1 {
-			w.Errorf("it asked %d times for 100 mirrors", got)
+		if got := lists(w); got != 1 {
+			w.Errorf("%d lists for 100 mirrors", got)
 		}
 		w.server.put(&corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris"}})
 		w.wait(250*time.Millisecond + time.Second)
@@ -131,12 +131,12 @@ func TestStrangersAreAskedForTogether(t *testing.T) {
 		w.wait(time.Second)
 		w.logged(1, plan.Endpoints.Foreign())
 		if w.server.service("default", "bar-paris") != nil {
-			w.Error("a mirror was made over a stranger's Endpoints")
+			w.Error("a mirror was created over foreign Endpoints")
 		}
 	})
 }
 
-// What takes another's place stands before the other goes.
+// The new objects exist before the old ones are deleted.
 func TestEndpointsAPIIsChanged(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		w.remotes["paris"].export(exportedBar())
@@ -146,14 +146,14 @@ func TestEndpointsAPIIsChanged(t *testing.T) {
 		w.use(slicesOnly, "paris")
 		w.settle()
 		if got := w.expect(createSlice, "delete endpoints default/bar-paris"); len(got) == 2 && got[0].what != createSlice {
-			w.Error("the Endpoints went first")
+			w.Error("the Endpoints were deleted first")
 		}
 
 		w.stop()
-		w.server.setMakesNone(true)
+		w.server.setWithoutSlices(true)
 		w.use(Options{}, "paris")
 		w.settle()
-		w.expect(createEndpoints) // Kubernetes has made no slices of them yet
+		w.expect(createEndpoints) // Kubernetes has not created their slices yet
 		made := w.server.slice("default", "bar-paris-ipv4")
 		made.Name, made.UID, made.ResourceVersion = "bar-paris-x7w2p", "", ""
 		made.Labels["endpointslice.kubernetes.io/managed-by"] = "endpointslicemirroring-controller.k8s.io"
@@ -171,8 +171,8 @@ func TestEndpointsAPIIsChanged(t *testing.T) {
 	})
 }
 
-// A Service with nothing but UDP is mirrored when a port is reserved for it, and
-// not taken away while nobody knows.
+// A Service with only UDP ports is mirrored if a port is reserved for it, and its
+// mirror stays while that is not known.
 func TestUDPServiceWithAReservedPort(t *testing.T) {
 	dns := exportedBar()
 	dns.Spec.Ports = []corev1.ServicePort{{Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP}}
@@ -188,7 +188,7 @@ func TestUDPServiceWithAReservedPort(t *testing.T) {
 		w.wait(time.Second)
 		w.expect(createEndpoints, createService)
 		if got := w.server.endpoints("default", "bar-paris").Subsets[0].Ports[0].Port; got != 15353 {
-			w.Errorf("it leads to port %d", got)
+			w.Errorf("it routes to port %d", got)
 		}
 		w.remotes["paris"].setGateway(nil)
 		w.wait(time.Hour)
@@ -199,8 +199,8 @@ func TestUDPServiceWithAReservedPort(t *testing.T) {
 	})
 }
 
-// Two Services that claim one gateway port are both looked at when one changes.
-func TestRivalsForAGatewayPort(t *testing.T) {
+// If one of two Services that claim a gateway port changes, both are synced.
+func TestTwoServicesClaimOneGatewayPort(t *testing.T) {
 	claiming := func(name, annotation string, second int64) *corev1.Service {
 		svc := named("default", name)
 		svc.Annotations[gateway.PortsAnnotation] = annotation
@@ -222,7 +222,7 @@ func TestRivalsForAGatewayPort(t *testing.T) {
 			}
 		}
 		served("a", true)
-		w.remotes["paris"].export(claiming("b", "5432=15432", 1)) // was there before a
+		w.remotes["paris"].export(claiming("b", "5432=15432", 1)) // older than a
 		served("a", false)
 		served("b", true)
 		w.logged(1, "reserved for default/b, which is older and claims it too")
@@ -230,7 +230,7 @@ func TestRivalsForAGatewayPort(t *testing.T) {
 		served("a", true)
 		w.remotes["paris"].export(claiming("b", "5432=15432", 1))
 		served("a", false)
-		w.remotes["paris"].export(claiming("b", "5432=15432", 3)) // made again, and now younger
+		w.remotes["paris"].export(claiming("b", "5432=15432", 3)) // recreated, and now younger
 		served("a", true)
 		w.remotes["paris"].export(claiming("b", "5432=15432", 1))
 		served("a", false)
@@ -239,7 +239,7 @@ func TestRivalsForAGatewayPort(t *testing.T) {
 	})
 }
 
-func TestUnlistedGatewayIsNotObeyed(t *testing.T) {
+func TestUnlistedGatewayIsRefused(t *testing.T) {
 	bar := exportedBar()
 	bar.Annotations[gateway.Annotation] = "other/gateway"
 	run(t, Options{}, paris, func(w *world) {
@@ -247,7 +247,7 @@ func TestUnlistedGatewayIsNotObeyed(t *testing.T) {
 		w.settle()
 		w.expect(createEndpoints, createService)
 		if got := w.server.endpoints("default", "bar-paris").Subsets; len(got) > 0 {
-			w.Errorf("it leads to %s", text(got))
+			w.Errorf("it routes to %s", text(got))
 		}
 		w.logged(1, "which is not one of the gateways in the flags")
 		w.remotes["paris"].export(exportedBar())
@@ -270,20 +270,20 @@ func TestLocalRanges(t *testing.T) {
 		w.server.put(node)
 		w.wait(time.Second)
 		if now := w.remotes["paris"].refiltered; now != before+1 || len(w.controller.Ranges()) != 4 {
-			w.Errorf("the gateways were looked at %d times: %v", now-before, w.controller.Ranges())
+			w.Errorf("the gateways were filtered %d times: %v", now-before, w.controller.Ranges())
 		}
-		node.Status.Phase = corev1.NodeRunning // a heartbeat is no news
+		node.Status.Phase = corev1.NodeRunning // a heartbeat changes nothing
 		w.server.put(node)
 		w.wait(time.Second)
 		if now := w.remotes["paris"].refiltered; now != before+1 {
-			w.Errorf("the gateways were looked at %d times", now-before)
+			w.Errorf("the gateways were filtered %d times", now-before)
 		}
 		w.logged(0, refused)
 	})
 }
 
-// Where they may not be read, mirroring goes on, and nobody is asked all the time.
-func TestLocalRangesThatMayNotBeRead(t *testing.T) {
+// If they are forbidden, mirroring goes on, and requests are rare.
+func TestForbiddenLocalRanges(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		w.remotes["paris"].export(exportedBar())
 		w.server.unreadable = map[string]error{
@@ -292,15 +292,15 @@ func TestLocalRangesThatMayNotBeRead(t *testing.T) {
 		}
 		w.settle()
 		w.expect(createEndpoints, createService)
-		asked := 0
+		requests := 0
 		w.wait(time.Hour)
 		for _, action := range w.server.client.Actions() {
 			if action.GetVerb() == "list" && (action.GetResource().Resource == "nodes" || action.GetResource().Resource == "servicecidrs") {
-				asked++
+				requests++
 			}
 		}
-		if asked < 4 || asked > 30 {
-			w.Errorf("they are asked for %d times in an hour", asked)
+		if requests < 4 || requests > 30 {
+			w.Errorf("%d requests in an hour", requests)
 		}
 	})
 }

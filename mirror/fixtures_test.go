@@ -29,7 +29,7 @@ func parisBar() plan.Candidate {
 	return plan.Candidate{Cluster: "paris", UID: "paris-uid", Service: exportedBar(), Gateway: parisGateway()}
 }
 
-// mirrorOfBar is the pair that parisBar makes, as it is written first.
+// mirrorOfBar is the mirror of parisBar as it is first written.
 func mirrorOfBar() plan.Objects {
 	svc, endpoints := fixture.MirrorOfBar()
 	return plan.Objects{Service: svc, Endpoints: endpoints}
@@ -51,7 +51,7 @@ func checkObjects(t *testing.T, got, want plan.Objects) {
 	}
 }
 
-// said is what a mirror's objects say of its addresses, as gatewayAt reads it.
+// said are the addresses of a mirror's objects, in the form of gatewayAt.
 func said(objects plan.Objects) (texts []string) {
 	all := objects.Endpointed()
 	for _, addr := range objects.Addresses() {
@@ -65,7 +65,7 @@ func said(objects plan.Objects) (texts []string) {
 
 func mustAddr(text string) netip.Addr { return netip.MustParseAddr(text) }
 
-// generator makes things that a cluster might hold.
+// generator makes objects as a cluster may have them.
 type generator struct{ *rand.Rand }
 
 func pickOne[T any](g generator, choices ...T) T { return choices[g.IntN(len(choices))] }

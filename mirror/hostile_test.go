@@ -13,8 +13,8 @@ import (
 	"service-mirror.io/service-mirror/mirror/plan"
 )
 
-// A remote with thousands of Services of hostile names and annotations: what can be
-// mirrored is, what is held of it is bounded, and another remote is served first thing.
+// A remote has thousands of Services with hostile names and annotations: the valid ones
+// are mirrored, memory is bounded, and another remote does not wait.
 func TestThousandsOfHostileServices(t *testing.T) {
 	const services = 10_000
 	run(t, Options{Workers: 8}, []string{"paris", "berlin"}, func(w *world) {
@@ -53,16 +53,16 @@ func TestThousandsOfHostileServices(t *testing.T) {
 			}
 		}
 		if place == 0 || place > 100 {
-			w.Errorf("the other remote is served after %d writes", place)
+			w.Errorf("the other remote is mirrored after %d writes", place)
 		}
 		for _, key := range []cache.ObjectName{cache.NewObjectName("default", "svc-1-paris"), cache.NewObjectName("default", "svc-2-paris")} {
 			if got := w.server.endpoints(key.Namespace, key.Name); got == nil || len(got.Subsets) > 0 {
-				w.Errorf("%v leads through a gateway that the flags do not list: %s", key, text(got))
+				w.Errorf("%v routes to a gateway that the flags do not list: %s", key, text(got))
 			}
 		}
 		runtime.GC()
 		runtime.ReadMemStats(&after)
-		// The fake API server, its history and its watchers hold several copies of each.
+		// The fake API server, its history and its watchers have several copies of each.
 		if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > services*40_000 {
 			w.Errorf("%d bytes for each Service", grown/services)
 		}

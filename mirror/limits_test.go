@@ -8,7 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// huge is an exported Service as large as an API server takes them.
+// huge is an exported Service as large as an API server accepts.
 func huge() *corev1.Service {
 	svc := named("default", strings.Repeat("n", 57)) // with -paris 63 characters
 	for n := range 24 {

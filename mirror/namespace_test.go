@@ -18,7 +18,7 @@ func shopNamespace() *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
 }
 
-func TestMissingNamespaceIsWaitedFor(t *testing.T) {
+func TestMissingNamespaceIsAwaited(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		w.remotes["paris"].export(named("shop", "bar"))
 		w.settle()
@@ -35,7 +35,7 @@ func TestMissingNamespaceIsWaitedFor(t *testing.T) {
 	})
 }
 
-func TestTerminatingNamespaceIsWaitedFor(t *testing.T) {
+func TestTerminatingNamespaceIsAwaited(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		w.server.put(shopNamespace())
 		w.remotes["paris"].export(named("shop", "bar"))
@@ -61,8 +61,8 @@ func TestTerminatingNamespaceIsWaitedFor(t *testing.T) {
 	})
 }
 
-// What the cache does not know yet, the API server says.
-func TestNamespaceThatGoesUnseen(t *testing.T) {
+// The cache does not know yet that the namespace is gone, but the API server does.
+func TestNamespaceIsGoneBeforeItsEvent(t *testing.T) {
 	for name, happen := range map[string]func(w *world){
 		"NamespaceMissing": func(w *world) { w.server.remove("namespaces", "", "shop") },
 		"NamespaceTerminating": func(w *world) {
@@ -75,13 +75,13 @@ func TestNamespaceThatGoesUnseen(t *testing.T) {
 			run(t, Options{}, paris, func(w *world) {
 				w.server.put(shopNamespace())
 				w.settle()
-				w.server.hold(true)
+				w.server.pauseWatches(true)
 				happen(w)
 				w.remotes["paris"].export(named("shop", "bar"))
 				w.wait(10 * time.Millisecond)
 				w.expect(createShopEndpoints)
 				w.logged(1, `reason="`+name+`"`)
-				w.server.hold(false)
+				w.server.pauseWatches(false)
 				w.wait(time.Minute)
 				w.server.wrote()
 				w.wait(time.Hour)
@@ -121,7 +121,7 @@ func TestCreateNamespacesWaitsForATerminatingOne(t *testing.T) {
 	})
 }
 
-func TestNamespaceThatCannotBeMadeIsTriedAgain(t *testing.T) {
+func TestNamespaceCreationIsRetried(t *testing.T) {
 	run(t, Options{Policy: Policy{CreateNamespaces: true}}, paris, func(w *world) {
 		w.server.setRefuse(refusing("create", "namespaces", 3, apierrors.NewForbidden(corev1.Resource("namespaces"), "shop", errTest)))
 		w.remotes["paris"].export(named("shop", "bar"))
@@ -134,8 +134,8 @@ func TestNamespaceThatCannotBeMadeIsTriedAgain(t *testing.T) {
 	})
 }
 
-// A namespace that nobody exports anything from is nobody's business.
-func TestNamespacesOfOthersAreNotMade(t *testing.T) {
+// A namespace is created only for an exported Service.
+func TestOtherNamespacesAreNotCreated(t *testing.T) {
 	run(t, Options{Policy: Policy{CreateNamespaces: true}}, paris, func(w *world) {
 		refused := named("shop", "bar")
 		refused.Spec.ClusterIP = "None"

@@ -25,7 +25,7 @@ import (
 	"service-mirror.io/service-mirror/remote"
 )
 
-// recording gives Events that a test can read.
+// recording records Events for a test.
 func recording(pod *corev1.ObjectReference) (*report.Events, *kuberecord.FakeRecorder) {
 	recorder := kuberecord.NewFakeRecorder(1000)
 	recorder.IncludeObject = true
@@ -58,7 +58,7 @@ func expectEvents(t *testing.T, recorder *kuberecord.FakeRecorder, parts ...stri
 	}
 }
 
-func TestEventsAreMadeOnce(t *testing.T) {
+func TestEventsAreCreatedOnce(t *testing.T) {
 	events, recorder := recording(nil)
 	run(t, Options{Events: events}, paris, func(w *world) {
 		odd := named("default", "odd")
@@ -96,28 +96,28 @@ func TestEventsOfARemote(t *testing.T) {
 	pod := &corev1.ObjectReference{Kind: "Pod", Namespace: "sm", Name: "sm-1"}
 	events, recorder := recording(pod)
 	run(t, Options{Events: events}, paris, func(w *world) {
-		told := w.remotes["paris"].hooks.OnProblem
-		told("paris", remote.Problem{Part: "kubeconfig", Cause: "no such file"})
-		expectEvents(w.T, recorder) // another replica leads, and tells it
+		report := w.remotes["paris"].hooks.OnProblem
+		report("paris", remote.Problem{Part: "kubeconfig", Cause: "no such file"})
+		expectEvents(w.T, recorder) // another replica leads, and reports it
 		w.remotes["paris"].problems = []remote.Problem{{Part: "gateway a/b", Cause: "no address; and more"}}
 		w.settle()
 		expectEvents(w.T, recorder, "Warning GatewayFailing remote paris: gateway a/b: no address; and more")
-		told("paris", remote.Problem{Part: "watch of exported Services", Cause: "connection refused"})
-		told("paris", remote.Problem{Part: "watch of exported Services"})
+		report("paris", remote.Problem{Part: "watch of exported Services", Cause: "connection refused"})
+		report("paris", remote.Problem{Part: "watch of exported Services"})
 		expectEvents(w.T, recorder, "Normal RemoteRecovered", "Warning RemoteFailing remote paris: watch of exported Services: connection refused")
 	})
 }
 
-// One that does not lead writes nothing and knows everything.
-func TestOneThatDoesNotLeadPlans(t *testing.T) {
+// A standby writes nothing, and plans as the leader does.
+func TestDryRunOfAStandby(t *testing.T) {
 	run(t, Options{Policy: Policy{CreateNamespaces: true}}, paris, func(w *world) {
-		w.standsBy = true
+		w.standby = true
 		w.start()
 		w.remotes["paris"].export(exportedBar())
 		w.remotes["paris"].export(named("lonely", "x"))
-		stranger := mirrorOfBar().Service
-		stranger.Name, stranger.Labels = "taken-paris", nil
-		w.server.put(stranger)
+		foreign := mirrorOfBar().Service
+		foreign.Name, foreign.Labels = "taken-paris", nil
+		w.server.put(foreign)
 		left := mirrorOfBar()
 		left.Service.Name, left.Endpoints.Name = "left-paris", "left-paris"
 		left.Service.Annotations[plan.MirrorAnnotation], left.Endpoints.Annotations[plan.MirrorAnnotation] = "default/left-paris", "default/left-paris"
@@ -160,9 +160,9 @@ func TestOverview(t *testing.T) {
 		}
 		headless := named("default", "headless")
 		headless.Spec.ClusterIP = corev1.ClusterIPNone
-		stranger := mirrorOfBar().Service
-		stranger.Name, stranger.Labels = "taken-paris", nil
-		w.server.put(stranger)
+		foreign := mirrorOfBar().Service
+		foreign.Name, foreign.Labels = "taken-paris", nil
+		w.server.put(foreign)
 		orphan, unknown := mirrorOfBar().Service, mirrorOfBar().Service
 		orphan.Name, orphan.Labels[plan.ClusterLabel], orphan.Annotations[plan.MirrorAnnotation] = "old-rome", "rome", "default/old-rome"
 		unknown.Name, unknown.Labels[plan.ClusterLabel], unknown.Annotations[plan.MirrorAnnotation] = "far-berlin", "berlin", "default/far-berlin"
@@ -225,7 +225,7 @@ func TestMetrics(t *testing.T) {
 			`service_mirror_api_requests_total{cluster="paris",code="200",verb="GET"} 0`, `version="v1"`,
 		} {
 			if !strings.Contains(before, line) {
-				w.Errorf("%s is not there from the start:\n%s", line, before)
+				w.Errorf("%s does not exist from the start:\n%s", line, before)
 			}
 		}
 		if code, text := fetch("/readyz"); code != 503 || !strings.Contains(text, "not filled yet") {
@@ -264,13 +264,13 @@ func TestPrune(t *testing.T) {
 		run(t, Options{Policy: Policy{EndpointsAPI: api}}, []string{"paris", "berlin"}, func(w *world) {
 			w.remotes["paris"].export(exportedBar())
 			w.remotes["berlin"].export(exportedBar())
-			stranger := mirrorOfBar().Service
-			stranger.Name, stranger.Labels = "stranger-paris", map[string]string{plan.ClusterLabel: "paris"}
-			w.server.put(stranger)
+			foreign := mirrorOfBar().Service
+			foreign.Name, foreign.Labels = "foreign-paris", map[string]string{plan.ClusterLabel: "paris"}
+			w.server.put(foreign)
 			w.settle()
 			w.stop()
 			w.server.wrote()
-			w.use(Options{}, "berlin") // paris is in the flags no more
+			w.use(Options{}, "berlin") // paris is no longer configured
 			w.settle()
 			w.server.wrote()
 			addresses := map[plan.EndpointsAPI]string{UseEndpoints: "Endpoints default/bar-paris", UseEndpointSlices: "EndpointSlice default/bar-paris-ipv4"}[api]
@@ -287,14 +287,14 @@ func TestPrune(t *testing.T) {
 			}
 			kind, name, _ := strings.Cut(strings.ToLower(addresses), " ")
 			w.expect("delete services default/bar-paris", fmt.Sprintf("delete %s %s", map[string]string{"endpoints": "endpoints", "endpointslice": "endpointslices"}[kind], name))
-			if w.server.service("default", "bar-berlin") == nil || w.server.service("default", "stranger-paris") == nil {
-				w.Error("more was pruned than paris")
+			if w.server.service("default", "bar-berlin") == nil || w.server.service("default", "foreign-paris") == nil {
+				w.Error("more than paris was pruned")
 			}
 		})
 	}
 }
 
-// The README is where an operator looks up what a metric or an Event means.
+// An operator looks up metrics and reasons in the README.
 func TestREADMEHasEveryMetricAndReason(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {
@@ -321,8 +321,8 @@ func TestREADMEHasEveryMetricAndReason(t *testing.T) {
 	}
 }
 
-// The alerts and the dashboard ask for what there is.
-func TestMonitoringAsksForMetricsThatExist(t *testing.T) {
+// The alerts and the dashboard use existing metrics only.
+func TestMonitoringUsesMetricsThatExist(t *testing.T) {
 	metrics := report.NewMetrics("", []string{"paris"})
 	metrics.Observe(func() status.Page {
 		return status.Page{Remotes: []status.Remote{{Name: "paris", Gateways: []status.Gateway{{Name: "a/b"}}}}}
@@ -342,15 +342,15 @@ func TestMonitoringAsksForMetricsThatExist(t *testing.T) {
 		}
 		names := regexp.MustCompile(`service_mirror_[a-z_]+`).FindAllString(string(text), -1)
 		if len(names) < 5 {
-			t.Errorf("%s asks for %d metrics", file, len(names))
+			t.Errorf("%s uses %d metrics", file, len(names))
 		}
 		for _, name := range names {
 			if !known[name] {
-				t.Errorf("%s asks for %s, which is not there", file, name)
+				t.Errorf("%s uses %s, which does not exist", file, name)
 			}
 		}
 		if file == "dashboard.json" && !json.Valid(text) {
-			t.Errorf("%s is no JSON", file)
+			t.Errorf("%s is not JSON", file)
 		}
 	}
 }

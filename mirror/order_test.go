@@ -8,40 +8,40 @@ import (
 	"service-mirror.io/service-mirror/mirror/plan"
 )
 
-// event is something that happens to the world.
+// event is something that happens to the clusters.
 type event struct {
 	name string
 	do   func(*world)
 }
 
-// TestAnyOrderEndsTheSame is the law of level-triggering: what stands in the end
-// follows from the state of the world, not from how it came about.
+// TestAnyOrderEndsTheSame is the law of level-triggering: the result depends on the state
+// of the clusters, not on the order of events.
 func TestAnyOrderEndsTheSame(t *testing.T) {
 	headless := named("default", "headless")
 	headless.Spec.ClusterIP = "None"
-	theirs := stranger()
+	theirs := foreignService()
 	theirs.Name = "taken-paris"
 	moved := parisGateway()
 	moved.Addresses[0].Addr = moved.Addresses[0].Next()
 	ports := exportedBar()
 	ports.Spec.Ports = ports.Spec.Ports[1:]
-	// Each is one object's only event, or all of them, in order: those of different
-	// objects may come in any order.
+	// Each has all events of one object, in order; those of different objects may come in
+	// any order.
 	events := []event{
 		{"paris exports bar, and changes it", func(w *world) { w.remotes["paris"].export(exportedBar()); w.remotes["paris"].export(ports) }},
-		{"paris exports a, and takes it back", func(w *world) {
+		{"paris exports a, and unexports it", func(w *world) {
 			w.remotes["paris"].export(named("default", "a"))
 			w.wait(time.Millisecond)
 			w.remotes["paris"].unexport(named("default", "a"))
 		}},
 		{"berlin exports bar", func(w *world) { w.remotes["berlin"].export(exportedBar()) }},
 		{"paris exports a headless one", func(w *world) { w.remotes["paris"].export(headless) }},
-		{"paris exports what a stranger has", func(w *world) { w.remotes["paris"].export(named("default", "taken")) }},
+		{"paris exports a Service whose name is taken", func(w *world) { w.remotes["paris"].export(named("default", "taken")) }},
 		{"paris exports into a missing namespace", func(w *world) { w.remotes["paris"].export(named("shop", "bar")) }},
 		{"paris exports into a namespace that never comes", func(w *world) { w.remotes["paris"].export(named("nowhere", "bar")) }},
 		{"the namespace appears", func(w *world) { w.server.put(shopNamespace()) }},
 		{"the gateway of paris moves", func(w *world) { w.remotes["paris"].setGateway(moved) }},
-		{"the gateway of berlin is lost sight of", func(w *world) { w.remotes["berlin"].know(true) }},
+		{"the remote berlin syncs again", func(w *world) { w.remotes["berlin"].know(true) }},
 		{"paris is not known for a while", func(w *world) {
 			w.remotes["paris"].know(false)
 			w.wait(time.Millisecond)
@@ -58,14 +58,14 @@ func TestAnyOrderEndsTheSame(t *testing.T) {
 				w.server.removePair("default", "bar-paris")
 			}
 		}},
-		{"an orphan stands there", func(w *world) {
+		{"an orphan exists", func(w *world) {
 			orphan := mirrorOfBar()
 			orphan.Service.Name, orphan.Endpoints.Name = "gone-paris", "gone-paris"
 			orphan.Service.Annotations[plan.MirrorAnnotation], orphan.Endpoints.Annotations[plan.MirrorAnnotation] = "default/gone-paris", "default/gone-paris"
 			w.server.put(orphan.Endpoints)
 			w.server.put(orphan.Service)
 		}},
-		{"half an orphan stands there", func(w *world) {
+		{"half an orphan exists", func(w *world) {
 			orphan := mirrorOfBar()
 			orphan.Endpoints.Name = "half-berlin"
 			orphan.Endpoints.Labels[plan.ClusterLabel], orphan.Endpoints.Annotations[plan.MirrorAnnotation] = "berlin", "default/half-berlin"
@@ -76,7 +76,7 @@ func TestAnyOrderEndsTheSame(t *testing.T) {
 	for round := range uint64(100) {
 		random := rand.New(rand.NewPCG(round, 7))
 		run(t, Options{}, []string{"paris", "berlin"}, func(w *world) {
-			w.server.put(theirs) // before all: who comes first has the name
+			w.server.put(theirs) // first: it keeps the name
 			started := random.IntN(len(events))
 			for i, n := range random.Perm(len(events)) {
 				if i == started {
@@ -103,19 +103,19 @@ func TestAnyOrderEndsTheSame(t *testing.T) {
 			}
 			for _, name := range []string{"bar-paris", "bar-berlin", "taken-paris"} {
 				if w.server.service("default", name) == nil {
-					w.Fatalf("round %d: there is no %s\nlog:\n%s", round, name, w.log)
+					w.Fatalf("round %d: %s does not exist\nlog:\n%s", round, name, w.log)
 				}
 			}
 			for _, name := range []string{"a-paris", "headless-paris", "gone-paris"} {
 				if w.server.service("default", name) != nil {
-					w.Fatalf("round %d: there is %s\nlog:\n%s", round, name, w.log)
+					w.Fatalf("round %d: %s exists\nlog:\n%s", round, name, w.log)
 				}
 			}
 			if w.server.service("shop", "bar-paris") == nil || w.server.endpoints("default", "half-berlin") != nil {
 				w.Fatalf("round %d:\n%s", round, w.log)
 			}
 			if svc := w.server.service("default", "taken-paris"); len(svc.Labels) != 1 {
-				w.Fatalf("the stranger was touched: %s", text(svc))
+				w.Fatalf("the foreign Service was written: %s", text(svc))
 			}
 			w.server.wrote()
 			w.remotes["paris"].know(true)

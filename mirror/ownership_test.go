@@ -18,25 +18,25 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// stranger is someone else's Service under the name of default/bar's mirror.
-func stranger() *corev1.Service {
+// foreignService is a user's Service that has the name of default/bar's mirror.
+func foreignService() *corev1.Service {
 	return &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris", Labels: map[string]string{"app.kubernetes.io/managed-by": "Helm"}},
 		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "theirs"}, Ports: []corev1.ServicePort{{Port: 1}}},
 	}
 }
 
-func strangersEndpoints() *corev1.Endpoints {
+func foreignEndpoints() *corev1.Endpoints {
 	return &corev1.Endpoints{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris"},
 		Subsets:    []corev1.EndpointSubset{{Addresses: []corev1.EndpointAddress{{IP: "10.0.0.5"}}}},
 	}
 }
 
-func TestStrangersServiceIsNeverTouched(t *testing.T) {
+func TestForeignServiceIsNeverTouched(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
-		w.server.put(stranger())
-		w.server.put(strangersEndpoints())
+		w.server.put(foreignService())
+		w.server.put(foreignEndpoints())
 		w.remotes["paris"].export(exportedBar())
 		w.settle()
 		for range 20 {
@@ -57,10 +57,10 @@ func TestStrangersServiceIsNeverTouched(t *testing.T) {
 	})
 }
 
-// While nothing is exported under its name, a stranger is nobody's business.
-func TestStrangerWithoutAnExportedNamesakeIsNoConflict(t *testing.T) {
+// A foreign Service is no conflict while nothing is exported under its name.
+func TestForeignServiceWithoutAnExportIsNoConflict(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
-		w.server.put(stranger())
+		w.server.put(foreignService())
 		w.settle()
 		w.remotes["paris"].know(true)
 		w.settle()
@@ -77,13 +77,13 @@ func TestStrangerWithoutAnExportedNamesakeIsNoConflict(t *testing.T) {
 	})
 }
 
-// Of a Service that the cache has not seen, the API server's AlreadyExists tells:
-// the Endpoints that were made for ours must not end up as the stranger's.
-func TestEndpointsMadeUnderAStrangersServiceAreRemoved(t *testing.T) {
+// A foreign Service that is not in the cache yet is noticed by AlreadyExists: the
+// Endpoints that were created before must not become its own.
+func TestEndpointsUnderAForeignServiceAreRemoved(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		w.settle()
-		w.server.hold(true)
-		w.server.put(stranger())
+		w.server.pauseWatches(true)
+		w.server.put(foreignService())
 		w.remotes["paris"].export(exportedBar())
 		w.wait(time.Second)
 		writes := w.expect(createEndpoints, createService, deleteEndpoints)
@@ -93,11 +93,11 @@ func TestEndpointsMadeUnderAStrangersServiceAreRemoved(t *testing.T) {
 		if left := w.pair().Endpoints; left != nil {
 			w.Errorf("left: %s", text(left))
 		}
-		w.server.hold(false)
+		w.server.pauseWatches(false)
 		w.wait(time.Hour)
-		// Our own Endpoints may be told of before the stranger's Service is.
+		// The event of our own Endpoints may come before that of the foreign Service.
 		if again := w.server.wrote(); len(again) > 3 {
-			w.Errorf("tried again more than once: %v", again)
+			w.Errorf("retried more than once: %v", again)
 		}
 		w.logged(1, `reason="Conflict"`)
 		w.server.remove("services", "default", "bar-paris")
@@ -107,17 +107,17 @@ func TestEndpointsMadeUnderAStrangersServiceAreRemoved(t *testing.T) {
 	})
 }
 
-// The API server is away just when they are to be removed.
-func TestEndpointsMadeUnderAStrangersServiceAreRemovedInTheEnd(t *testing.T) {
+// The API server fails just when they have to be removed.
+func TestEndpointsUnderAForeignServiceAreRemovedInTheEnd(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		w.settle()
-		w.server.hold(true)
-		w.server.put(stranger())
+		w.server.pauseWatches(true)
+		w.server.put(foreignService())
 		var away atomic.Bool
 		away.Store(true)
 		w.server.refuse = func(action clienttesting.Action) error {
 			if away.Load() && action.GetVerb() == "delete" {
-				return apierrors.NewInternalError(errors.New("etcd is away"))
+				return apierrors.NewInternalError(errors.New("etcd is unavailable"))
 			}
 			return nil
 		}
@@ -126,7 +126,7 @@ func TestEndpointsMadeUnderAStrangersServiceAreRemovedInTheEnd(t *testing.T) {
 		if w.pair().Endpoints == nil {
 			w.Error("they were removed")
 		}
-		w.server.hold(false)
+		w.server.pauseWatches(false)
 		w.wait(time.Second)
 		away.Store(false)
 		w.wait(time.Minute)
@@ -140,10 +140,10 @@ func TestEndpointsMadeUnderAStrangersServiceAreRemovedInTheEnd(t *testing.T) {
 	})
 }
 
-// A stranger's lone Endpoints are in no cache: they are looked at every 30 s.
-func TestStrangersLoneEndpoints(t *testing.T) {
+// Foreign Endpoints without a Service are in no cache: they are looked up every 30 s.
+func TestForeignLoneEndpoints(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
-		w.server.put(strangersEndpoints())
+		w.server.put(foreignEndpoints())
 		w.settle()
 		w.remotes["paris"].export(exportedBar())
 		w.settle()
@@ -154,7 +154,7 @@ func TestStrangersLoneEndpoints(t *testing.T) {
 		if tries := len(w.server.wrote()); tries < 9 || tries > 10 {
 			w.Errorf("%d tries in five minutes, want one every 30 s", tries)
 		}
-		if got := w.pair(); got.Service != nil || text(got.Endpoints.Subsets) != text(strangersEndpoints().Subsets) {
+		if got := w.pair(); got.Service != nil || text(got.Endpoints.Subsets) != text(foreignEndpoints().Subsets) {
 			w.Errorf("got %s", text(got))
 		}
 		w.logged(1, `reason="Conflict"`)
@@ -166,10 +166,10 @@ func TestStrangersLoneEndpoints(t *testing.T) {
 	})
 }
 
-// Endpoints that only half look like ours are in the cache, and a stranger's.
-func TestEndpointsThatAreHalfOurs(t *testing.T) {
+// Endpoints with half of our labels are in the cache, and foreign.
+func TestEndpointsWithHalfOfOurLabels(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
-		theirs := strangersEndpoints()
+		theirs := foreignEndpoints()
 		theirs.Labels = map[string]string{plan.ManagedByLabel: plan.ManagedBy}
 		w.server.put(theirs)
 		w.remotes["paris"].export(exportedBar())
@@ -182,7 +182,7 @@ func TestEndpointsThatAreHalfOurs(t *testing.T) {
 	})
 }
 
-// Whoever takes the labels off a Service has the pair, Endpoints included.
+// Without our labels a Service is released, and its Endpoints with it.
 func TestReleasedMirrorIsLeftAlone(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		released := w.pair().Service
@@ -204,8 +204,8 @@ func TestReleasedMirrorIsLeftAlone(t *testing.T) {
 	})
 }
 
-// Labels put back make it ours again.
-func TestReleasedMirrorMayComeBack(t *testing.T) {
+// With our labels it is ours again.
+func TestReleasedMirrorIsOwnedAgain(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		owned := w.pair().Service
 		released := owned.DeepCopy()
@@ -252,7 +252,7 @@ func TestTwoRemotesWantOneName(t *testing.T) {
 				}
 				w.logged(1, `reason="Conflict" cluster="`+second+`"`)
 
-				// While the holder is not known, nobody takes its mirror.
+				// While the owner is not known, no other remote gets its mirror.
 				w.remotes[first].know(false)
 				w.wait(time.Hour)
 				w.expect()
@@ -270,8 +270,8 @@ func TestTwoRemotesWantOneName(t *testing.T) {
 	}
 }
 
-// The same holds after a restart: the mirror that stands there keeps its name.
-func TestHolderKeepsTheNameOverARestart(t *testing.T) {
+// The same applies after a restart: the existing mirror keeps its name.
+func TestOwnerKeepsTheNameOverARestart(t *testing.T) {
 	run(t, Options{}, []string{"paris"}, func(w *world) {
 		w.remotes["paris"].export(named("default", "api-eu"))
 		w.settle()
@@ -287,7 +287,7 @@ func TestHolderKeepsTheNameOverARestart(t *testing.T) {
 	})
 }
 
-// slice is an EndpointSlice that the EndpointSlice controller made of a mirror
+// slice is an EndpointSlice that the EndpointSlice controller created for a mirror
 // while that had a selector.
 func leftoverSlice(owner types.UID, change func(*discoveryv1.EndpointSlice)) *discoveryv1.EndpointSlice {
 	controller := true
@@ -336,7 +336,7 @@ func TestLeftoverSlices(t *testing.T) {
 	}
 }
 
-// A slice of a stranger's Service is theirs, though its labels are copies of ours.
+// A slice of a foreign Service is foreign, even with copies of our labels.
 func TestSlicesOfAReleasedMirrorStay(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		released := w.pair().Service
@@ -350,7 +350,7 @@ func TestSlicesOfAReleasedMirrorStay(t *testing.T) {
 	})
 }
 
-func TestSelectorAndWhatItLeftBehindGo(t *testing.T) {
+func TestSelectorAndItsSlicesAreRemoved(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		edited := w.pair().Service
 		edited.Spec.Selector = map[string]string{"app": "evil"}
@@ -362,7 +362,7 @@ func TestSelectorAndWhatItLeftBehindGo(t *testing.T) {
 	})
 }
 
-func TestLeftoverSliceIsTriedAgain(t *testing.T) {
+func TestDeletionOfALeftoverSliceIsRetried(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		failures := 3
 		w.server.setRefuse(func(action clienttesting.Action) error {
@@ -379,13 +379,13 @@ func TestLeftoverSliceIsTriedAgain(t *testing.T) {
 	})
 }
 
-// What the replica that led before has made, the cache of the next one may not
-// show yet: that is no stranger's.
-func TestMirrorOfAnotherReplicaIsNoStrangers(t *testing.T) {
+// What the previous leader created may not be in the cache of the next one yet: it is
+// not foreign.
+func TestMirrorOfAnotherReplicaIsNotForeign(t *testing.T) {
 	for _, api := range []plan.EndpointsAPI{UseEndpoints, UseEndpointSlices} {
 		run(t, Options{Policy: Policy{EndpointsAPI: api}}, paris, func(w *world) {
 			w.settle()
-			w.server.hold(true)
+			w.server.pauseWatches(true)
 			made, _ := Policy{EndpointsAPI: api}.Desired(parisBar(), Objects{}, nil, nil)
 			w.server.put(made.Service)
 			if api == UseEndpoints {
@@ -395,7 +395,7 @@ func TestMirrorOfAnotherReplicaIsNoStrangers(t *testing.T) {
 			}
 			w.remotes["paris"].export(exportedBar())
 			w.wait(time.Second)
-			w.server.hold(false)
+			w.server.pauseWatches(false)
 			w.wait(time.Minute)
 			w.logged(0, "Conflict")
 			for _, write := range w.server.wrote() {
@@ -407,8 +407,8 @@ func TestMirrorOfAnotherReplicaIsNoStrangers(t *testing.T) {
 	}
 }
 
-// Where another replica made the Service in the moment between our Endpoints and
-// our Service, the Endpoints are that mirror's.
+// If another replica created the Service between our create of the Endpoints and that of
+// the Service, the Endpoints belong to that mirror.
 func TestMirrorOfAnotherReplicaKeepsItsEndpoints(t *testing.T) {
 	for _, api := range []plan.EndpointsAPI{UseEndpoints, UseEndpointSlices} {
 		run(t, Options{Policy: Policy{EndpointsAPI: api}}, paris, func(w *world) {
@@ -434,9 +434,9 @@ func TestMirrorOfAnotherReplicaKeepsItsEndpoints(t *testing.T) {
 	}
 }
 
-// Endpoints with half of our labels are someone's, and no reason to keep the rest of a
-// mirror that nobody exports any more.
-func TestUnwantedMirrorWithStrangersEndpointsGoes(t *testing.T) {
+// Endpoints with half of our labels are foreign, and no reason to keep the rest of a
+// mirror whose Service is no longer exported.
+func TestUnwantedMirrorWithForeignEndpointsIsDeleted(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		w.settle()
 		theirs := w.pair().Endpoints

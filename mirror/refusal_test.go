@@ -14,7 +14,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 )
 
-// wired is run with a real client to write with, whose requests meet faults.
+// wired is run with a real client for writes, whose requests meet faults.
 func wired(t *testing.T, options Options, remotes []string, faults func(what string) fault, test func(w *world)) {
 	t.Helper()
 	run(t, options, remotes, func(w *world) {
@@ -25,10 +25,10 @@ func wired(t *testing.T, options Options, remotes []string, faults func(what str
 	})
 }
 
-// times notes when requests are made.
+// times records the times of requests.
 type times struct {
 	mu sync.Mutex
-	at map[string][]time.Duration // since the first note of all
+	at map[string][]time.Duration // since the first record
 	t0 time.Time
 }
 
@@ -59,15 +59,15 @@ var (
 	errQuota = apierrors.NewForbidden(corev1.Resource("services"), "bar-paris", errors.New("exceeded quota: few, requested: services=1, used: services=9, limited: services=9"))
 )
 
-// How long an API server that is busy wants to be left alone is what it says, no
-// sooner and no later.
-func TestRetryAfterIsWhatIsWaited(t *testing.T) {
+// A request that is answered with Retry-After is retried after that time, no sooner and
+// no later.
+func TestRetryAfterIsHonored(t *testing.T) {
 	const s = time.Second
 	for _, seconds := range []int{1, 7, 90} {
 		t.Run(fmt.Sprint(seconds), func(t *testing.T) {
-			var asked times
+			var requests times
 			wired(t, Options{}, paris, func(what string) fault {
-				if before := asked.note(what); what == postServices && before < 3 {
+				if before := requests.note(what); what == postServices && before < 3 {
 					return fault{err: errBusy, retryAfter: seconds}
 				}
 				return fault{}
@@ -76,8 +76,8 @@ func TestRetryAfterIsWhatIsWaited(t *testing.T) {
 				w.settle()
 				w.wait(10 * time.Minute)
 				wait := time.Duration(seconds) * s
-				if got, want := asked.of(postServices), []time.Duration{0, wait, 2 * wait, 3 * wait}; !slices.Equal(got, want) {
-					w.Errorf("asked at %v, want %v", got, want)
+				if got, want := requests.of(postServices), []time.Duration{0, wait, 2 * wait, 3 * wait}; !slices.Equal(got, want) {
+					w.Errorf("requests at %v, want %v", got, want)
 				}
 				w.mirrored()
 				w.logged(0, "reason=")
@@ -86,12 +86,12 @@ func TestRetryAfterIsWhatIsWaited(t *testing.T) {
 	}
 }
 
-// One whose turn it is waits; the others do not wait with it.
-func TestBusyAnswerHoldsUpNobodyElse(t *testing.T) {
-	var asked times
+// Only the mirror whose write is answered so waits.
+func TestBusyAnswerDelaysNoOtherMirror(t *testing.T) {
+	var requests times
 	wired(t, Options{Workers: 2}, paris, func(what string) fault {
-		// The first in the queue are told to wait.
-		if before := asked.note(what); what == postEndpoints && before == 0 {
+		// The first in the queue have to wait.
+		if before := requests.note(what); what == postEndpoints && before == 0 {
 			return fault{err: errBusy, retryAfter: 60}
 		}
 		return fault{delay: time.Millisecond}
@@ -117,9 +117,9 @@ func mirrors(w *world) int {
 	return len(w.server.objects["services"])
 }
 
-// A quota refuses some: the others are mirrored meanwhile, those that are refused
-// are tried with back-off, and mirrored once there is room.
-func TestQuotaStarvesNobodyElse(t *testing.T) {
+// A quota refuses some: the others are mirrored, the refused ones back off, and are
+// mirrored once the quota allows it.
+func TestQuotaDelaysNoOtherMirror(t *testing.T) {
 	for _, kind := range []string{"services", "endpoints"} {
 		t.Run(kind, func(t *testing.T) {
 			run(t, Options{Workers: 2}, []string{"paris", "berlin"}, func(w *world) {
@@ -146,13 +146,13 @@ func TestQuotaStarvesNobodyElse(t *testing.T) {
 				w.wait(10 * time.Minute)
 				// Each once in 30 s.
 				if tries := len(w.server.wrote()); tries < 100*19 || tries > 100*21 {
-					w.Errorf("%d tries in ten minutes of 100 that are refused", tries)
+					w.Errorf("%d attempts in ten minutes for 100 that are refused", tries)
 				}
 				w.logged(100, `"Mirror has a problem" reason="WriteFailed"`)
 				w.server.setRefuse(nil)
 				w.wait(31 * time.Second)
 				if n := mirrors(w); n != 1100 {
-					w.Errorf("%d mirrors when there is room, want 1100", n)
+					w.Errorf("%d mirrors once the quota allows it, want 1100", n)
 				}
 				w.logged(100, `"Mirror's problem is over" reason="WriteFailed"`)
 			})
@@ -160,8 +160,8 @@ func TestQuotaStarvesNobodyElse(t *testing.T) {
 	}
 }
 
-// What a quota kept from being made whole leaves nothing when it is not wanted any more.
-func TestRefusedMirrorIsTakenBack(t *testing.T) {
+// A mirror of which a quota refused a part is deleted when its Service is unexported.
+func TestPartOfARefusedMirrorIsDeleted(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		w.server.setRefuse(refusing("create", "services", forever, errQuota))
 		w.remotes["paris"].export(exportedBar())
@@ -178,8 +178,8 @@ func TestRefusedMirrorIsTakenBack(t *testing.T) {
 	})
 }
 
-// An answer that is lost says nothing of what was done. Each write is lost in turn,
-// with the watch up to date and behind.
+// A lost answer says nothing about what was done. The answer to each write is lost in
+// turn, with the watch up to date and behind.
 func TestLostAnswers(t *testing.T) {
 	changed := exportedBar()
 	changed.Spec.Ports[0].Port = 81
@@ -189,17 +189,17 @@ func TestLostAnswers(t *testing.T) {
 			"DELETE /api/v1/namespaces/default/services/bar-paris", "DELETE /api/v1/namespaces/default/endpoints/bar-paris",
 		} {
 			t.Run(fmt.Sprint(lost, " behind ", behind), func(t *testing.T) {
-				var asked times
+				var requests times
 				wired(t, Options{}, paris, func(what string) fault {
-					return fault{lost: asked.note(what) == 0 && what == lost}
+					return fault{lost: requests.note(what) == 0 && what == lost}
 				}, func(w *world) {
 					w.settle()
-					w.server.hold(behind)
+					w.server.pauseWatches(behind)
 					catchUp := func() {
 						w.wait(time.Second)
-						w.server.hold(false)
+						w.server.pauseWatches(false)
 						w.wait(time.Minute)
-						w.server.hold(behind)
+						w.server.pauseWatches(behind)
 					}
 					w.remotes["paris"].export(exportedBar())
 					catchUp()

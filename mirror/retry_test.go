@@ -26,7 +26,7 @@ func refusing(verb, resource string, times int, err error) func(clienttesting.Ac
 
 const forever = -1
 
-func TestFailuresAreTriedAgainForEver(t *testing.T) {
+func TestFailuresAreRetriedForever(t *testing.T) {
 	for name, err := range map[string]error{
 		"500":          apierrors.NewInternalError(errTest),
 		"403":          apierrors.NewForbidden(corev1.Resource("services"), "bar-paris", errTest),
@@ -45,7 +45,7 @@ func TestFailuresAreTriedAgainForEver(t *testing.T) {
 				w.wait(time.Hour)
 				w.server.wrote()
 				w.wait(time.Hour)
-				// Never given up, and never further apart than 30 s.
+				// Retried forever, at least every 30 s.
 				if tries := len(w.server.wrote()); tries < 119 || tries > 121 {
 					w.Errorf("%d writes in the second hour, want one every 30 s", tries)
 				}
@@ -78,9 +78,9 @@ func TestFailureOfOneMirrorCostsTheOthersNothing(t *testing.T) {
 	})
 }
 
-// What the API server rejects is retried when it changes, and every half minute: the reason may be a policy of
+// What the API server rejects is retried when it changes, and every half minute: the cause may be a policy of
 // the local cluster.
-func TestPermanentRejectionIsRarelyTriedAgain(t *testing.T) {
+func TestRejectionIsRetriedRarely(t *testing.T) {
 	for _, resource := range []string{"endpoints", "services"} {
 		t.Run(resource, func(t *testing.T) {
 			run(t, Options{}, paris, func(w *world) {
@@ -118,7 +118,7 @@ func TestPermanentRejectionIsRarelyTriedAgain(t *testing.T) {
 	}
 }
 
-func TestRejectedUpdateIsRarelyTriedAgain(t *testing.T) {
+func TestRejectedUpdateIsRetriedRarely(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		w.server.setRefuse(refusing("update", "services", forever, invalid("Service", "bar-paris", "spec.ports")))
 		changed := exportedBar()
@@ -139,8 +139,8 @@ func TestRejectedUpdateIsRarelyTriedAgain(t *testing.T) {
 	})
 }
 
-// A conflict means that the cache is behind: no failure, and no report.
-func TestConflictIsLookedAtAgain(t *testing.T) {
+// A conflict means that the cache is behind: it is neither a failure nor reported.
+func TestConflictIsRequeued(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		w.server.setRefuse(refusing("update", "services", 1, apierrors.NewConflict(corev1.Resource("services"), "bar-paris", errTest)))
 		changed := exportedBar()
@@ -152,17 +152,17 @@ func TestConflictIsLookedAtAgain(t *testing.T) {
 	})
 }
 
-// So does an update of what is gone.
-func TestUpdateOfWhatIsGoneIsNoFailure(t *testing.T) {
+// So does an update of a deleted object.
+func TestUpdateOfADeletedObjectIsNoFailure(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
-		w.server.hold(true)
+		w.server.pauseWatches(true)
 		w.server.removePair("default", "bar-paris")
 		changed := exportedBar()
 		changed.Spec.Ports[0].Port = 81
 		w.remotes["paris"].export(changed)
 		w.wait(10 * time.Millisecond)
 		w.expect(updateService)
-		w.server.hold(false)
+		w.server.pauseWatches(false)
 		w.settle()
 		if got := w.pair().Service; got == nil || got.Spec.Ports[0].Port != 81 {
 			w.Errorf("got %s", text(got))
@@ -173,8 +173,8 @@ func TestUpdateOfWhatIsGoneIsNoFailure(t *testing.T) {
 
 func TestStaleDeletionDeletesNothing(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
-		w.server.hold(true)
-		// Someone makes it theirs, same UID, while it goes from the exports.
+		w.server.pauseWatches(true)
+		// Someone removes our labels, same UID, while it is unexported.
 		taken := w.pair().Service
 		taken.Labels = nil
 		taken.Spec.Selector = map[string]string{"app": "theirs"}
@@ -184,7 +184,7 @@ func TestStaleDeletionDeletesNothing(t *testing.T) {
 		if got := w.pair(); got.Service == nil || got.Endpoints == nil {
 			w.Fatalf("deleted: %s", text(got))
 		}
-		w.server.hold(false)
+		w.server.pauseWatches(false)
 		w.wait(time.Hour)
 		w.server.wrote()
 		if got := w.pair(); got.Service == nil || got.Endpoints == nil {
@@ -196,7 +196,7 @@ func TestStaleDeletionDeletesNothing(t *testing.T) {
 // webhook rewrites every mirror Service that it sees.
 func webhook(svc *corev1.Service) { svc.Labels["service.kubernetes.io/service-proxy-name"] = "mesh" }
 
-func TestMutatingWebhookIsNoFight(t *testing.T) {
+func TestMutatingWebhookIsBackedOffFrom(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		w.server.setAdmit(onServices(webhook))
 		w.remotes["paris"].export(exportedBar())
@@ -206,7 +206,7 @@ func TestMutatingWebhookIsNoFight(t *testing.T) {
 		if writes := len(w.server.wrote()); writes < 10 || writes > 30 {
 			w.Errorf("%d writes in the first hour", writes)
 		}
-		// Changes of others do not hasten it.
+		// Other events do not make it sooner.
 		for range 60 {
 			touched := w.pair().Service
 			touched.Annotations["touched"] = time.Now().String()
@@ -229,8 +229,8 @@ func TestMutatingWebhookIsNoFight(t *testing.T) {
 	})
 }
 
-// A webhook that only adds what is not ours is welcome.
-func TestHarmlessWebhookIsNotNoticed(t *testing.T) {
+// A webhook that only adds labels and annotations of its own is no problem.
+func TestHarmlessWebhookIsIgnored(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		w.server.setAdmit(onServices(func(svc *corev1.Service) { svc.Annotations["mesh.example.com/seen"] = "true" }))
 		w.remotes["paris"].export(exportedBar())
@@ -242,7 +242,7 @@ func TestHarmlessWebhookIsNotNoticed(t *testing.T) {
 	})
 }
 
-func TestMutatedEndpointsAreNoFight(t *testing.T) {
+func TestMutatedEndpointsAreBackedOffFrom(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		w.server.setAdmit(onEndpoints(func(endpoints *corev1.Endpoints) { endpoints.Subsets = nil }))
 		w.remotes["paris"].export(exportedBar())

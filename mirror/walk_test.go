@@ -31,14 +31,14 @@ var (
 	walkSeeds = flag.Uint64("walk-seeds", 1, "with how many seeds from --walk-seed on")
 )
 
-// walkSteps is how many steps a walk has; the usual seeds are walked with in so many
-// processes, of so many seeds each.
+// walkSteps is how many steps a walk has; the usual seeds are divided among processes of
+// walkGroup seeds each.
 const walkSteps, walkProcesses, walkGroup = 220, 20, 5
 
-// TestWalk lets things happen at random, and compares the local cluster with the
-// model whenever all has come to rest. What happens depends on the seed alone, and
-// so does which request fails; in which order goroutines run at one point of the
-// virtual time does not, so that a failure may need a few runs to come again.
+// TestWalk makes random changes, and compares the local cluster with the model whenever
+// the controllers are idle. The changes and the requests that fail depend on the seed
+// alone; the order of goroutines at one point of the virtual time does not, so that it
+// may take a few runs to reproduce a failure.
 func TestWalk(t *testing.T) {
 	if *walkSeed == 0 {
 		walkInProcesses(t)
@@ -57,14 +57,14 @@ func TestWalk(t *testing.T) {
 		})
 	}
 	t.Logf("%+v", all)
-	if n := int(*walkSeeds); n >= walkGroup && !t.Failed() && (all.Rests < n*10 || all.Mirrors < n*30 || all.Kept < n*20 || all.Strangers < n || all.Faults < n*8) {
+	if n := int(*walkSeeds); n >= walkGroup && !t.Failed() && (all.Rests < n*10 || all.Mirrors < n*30 || all.Kept < n*20 || all.Foreign < n || all.Faults < n*8) {
 		t.Errorf("the walks are too tame: %+v", all)
 	}
 }
 
-// walkInProcesses walks in one process after the other. Go's race detector ends one in a
-// hundred by a fault of its own, where a bubble's timers start goroutines; such a one says
-// nothing, and walks again.
+// walkInProcesses runs one process after the other. Go's race detector crashes one in a
+// hundred by a bug of its own, where a bubble's timers start goroutines; such a process
+// proves nothing, and is run again.
 func walkInProcesses(t *testing.T) {
 	const detectorFault = "SIGSEGV: segmentation violation\nPC=" // a nil pointer of ours is a panic
 	for i := range walkProcesses {
@@ -82,9 +82,9 @@ func walkInProcesses(t *testing.T) {
 	}
 }
 
-// tally counts what a walk has seen.
+// tally counts what happened in a walk.
 type tally struct {
-	Steps, Rests, Mirrors, Kept, Strangers, Faults, Unsure int
+	Steps, Rests, Mirrors, Kept, Foreign, Faults, Unsure int
 }
 
 func (t *tally) add(other tally) {
@@ -109,17 +109,17 @@ type walk struct {
 	script   []string
 	shop     string // the namespace: there, going or gone
 
-	strangers map[string]runtime.Object // by resource and key, as they must stay
+	foreign map[string]runtime.Object // by resource and key, as they must stay
 
 	mu     sync.Mutex
-	failed map[string]int // how often a request has been seen, by what it asks
+	failed map[string]int // how often a request was made, by its text
 	faulty bool
-	held   bool // watches are
+	paused bool // watches are
 
-	rested int // how long the history was at the last rest
+	rested int // the length of the history at the last rest
 }
 
-// walkRemote is a remote cluster, and what the model knows of it.
+// walkRemote is a remote cluster, and its state in the model.
 type walkRemote struct {
 	*fakeRemote
 	exports map[cache.ObjectName]export
@@ -135,7 +135,7 @@ var (
 
 func newWalk(t *testing.T, seed uint64) *walk {
 	w := &walk{T: t, seed: seed, server: newAPIServer(), log: &lockedBuffer{}, remotes: map[string]*walkRemote{}, shop: "gone",
-		strangers: map[string]runtime.Object{}, failed: map[string]int{}}
+		foreign: map[string]runtime.Object{}, failed: map[string]int{}}
 	w.wire = &wire{server: w.server, fault: w.fault}
 	w.client = w.wire.dial()
 	w.server.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
@@ -192,8 +192,8 @@ func (w *walk) wrong(format string, args ...any) {
 		strings.Join(w.script[max(0, len(w.script)-40):], "\n  "), strings.Join(log[max(0, len(log)-60):], "\n  "), w.seed)
 }
 
-// fault decides what becomes of a request, by what it asks and how often that has
-// been asked: whoever comes first changes nothing.
+// fault decides what becomes of a request, by its text and the number of such requests
+// so far: the order of different requests does not matter.
 func (w *walk) fault(what string) fault {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -237,7 +237,7 @@ func (w *walk) faultsYet() int {
 	return w.Faults
 }
 
-// surroundings is the world as it bears on a key.
+// surroundings are those of a key.
 func (w *walk) surroundings(key cache.ObjectName) surroundings {
 	s := surroundings{known: map[string]bool{}, namespace: key.Namespace != "shop" || w.shop == "there"}
 	for _, name := range walkRemotes {
@@ -254,16 +254,16 @@ func (w *walk) surroundings(key cache.ObjectName) surroundings {
 		e, ok := r.exports[source]
 		switch {
 		case !ok || e.refused != "" || len(key.Name) > 63:
-		case e.ports == "dns": // without a TCP port; that none is reserved for it, the gateway tells
+		case e.ports == "dns": // without a TCP port; the gateway says whether one is reserved for it
 			s.known[name] = r.gateway != nil
 		default:
-			s.claims = append(s.claims, claim{remote: name, source: source.String(), export: e, gateway: r.gateway})
+			s.candidates = append(s.candidates, modelCandidate{remote: name, source: source.String(), export: e, gateway: r.gateway})
 		}
 	}
 	return s
 }
 
-// happened has the model follow what has happened to the keys that fit.
+// happened updates the model of the keys that fit.
 func (w *walk) happened(fits func(cache.ObjectName) bool) {
 	for _, p := range w.places {
 		if !fits(p.key) {
@@ -283,15 +283,15 @@ func (w *walk) happened(fits func(cache.ObjectName) bool) {
 		for now := range p.may {
 			if now.svc.kind != ours {
 				p.another = true
-				// It is the name's ClusterIP only for as long as its source is exported,
-				// and nothing under the name says that it is another remote's.
-				p.newIP = p.newIP || len(s.claims) != 1 || s.claims[0].remote != p.owner || now.eps.kind == ours && now.eps.owner != p.owner
+				// The name keeps its ClusterIP only for as long as its source is exported, and
+				// no object of that name belongs to another remote.
+				p.newIP = p.newIP || len(s.candidates) != 1 || s.candidates[0].remote != p.owner || now.eps.kind == ours && now.eps.owner != p.owner
 			}
 		}
 	}
 }
 
-// try notes what controllers try to make where a stranger's Endpoints are.
+// try records what controllers try to create where foreign Endpoints exist.
 func (p *place) try(s surroundings) {
 	for now := range p.may {
 		if now.eps.kind == theirs {
@@ -300,7 +300,7 @@ func (p *place) try(s surroundings) {
 	}
 }
 
-// seen is when the caches have heard of all that has happened.
+// seen updates the model when the caches are up to date.
 func (w *walk) seen() {
 	for _, p := range w.places {
 		for now := range maps.Clone(p.may) {
@@ -315,14 +315,14 @@ func (w *walk) seen() {
 	}
 }
 
-// rest lets all work be done, and compares.
+// rest waits until the controllers are idle, and compares.
 func (w *walk) rest(settled bool) {
 	w.Helper()
 	w.mu.Lock()
 	w.faulty = false
 	w.mu.Unlock()
-	w.held = false
-	w.server.hold(false)
+	w.paused = false
+	w.server.pauseWatches(false)
 	if len(w.replicas) == 0 {
 		w.startReplica()
 	}
@@ -343,9 +343,9 @@ func (w *walk) rest(settled bool) {
 	}
 	w.wait(10 * time.Minute)
 	for _, write := range w.server.wrote() {
-		// A stranger's lone Endpoints are in no cache, and looked at now and then.
-		if write.err == nil || !strings.HasPrefix(write.what, "create endpoints ") || w.strangers[strings.TrimPrefix(write.what, "create ")] == nil {
-			w.wrong("all is in order, but there is: %s: %v", write.what, write.err)
+		// Foreign Endpoints without a Service are in no cache, and looked up now and then.
+		if write.err == nil || !strings.HasPrefix(write.what, "create endpoints ") || w.foreign[strings.TrimPrefix(write.what, "create ")] == nil {
+			w.wrong("everything is as desired, but there is a write: %s: %v", write.what, write.err)
 		}
 	}
 }
@@ -379,7 +379,7 @@ func (w *walk) compare() {
 			w.Unsure++
 		}
 		if p.bare && p.faults == w.faultsYet() && now.svc.kind == theirs && now.eps.kind == ours {
-			w.wrong("%v: Endpoints of ours are under the Service that a stranger made", p.key)
+			w.wrong("%v: Endpoints of ours exist under a foreign Service", p.key)
 		}
 		if svc != nil {
 			services--
@@ -395,7 +395,7 @@ func (w *walk) compare() {
 			switch {
 			case p.uid == "":
 			case !p.another && svc.UID != p.uid:
-				w.wrong("%v stayed exported, but its Service became another one: %s was %s", p.key, svc.UID, p.uid)
+				w.wrong("%v stayed exported, but its Service was recreated: %s was %s", p.key, svc.UID, p.uid)
 			case !p.newIP && svc.Spec.ClusterIP != p.clusterIP:
 				w.wrong("%v lost its ClusterIP: %s was %s", p.key, svc.Spec.ClusterIP, p.clusterIP)
 			default:
@@ -411,14 +411,14 @@ func (w *walk) compare() {
 		p.try(w.surroundings(p.key))
 	}
 	if services != 0 || endpoints != 0 {
-		w.wrong("%d Services and %d Endpoints have names that nothing makes", services, endpoints)
+		w.wrong("%d Services and %d Endpoints have names that no mirror has", services, endpoints)
 	}
-	for what, was := range w.strangers {
-		w.Strangers++
+	for what, was := range w.foreign {
+		w.Foreign++
 		resource, name, _ := strings.Cut(what, " ")
 		namespace, name, _ := strings.Cut(name, "/")
 		if now := w.server.get(resource, namespace, name); !reflect.DeepEqual(now, was) {
-			w.wrong("a stranger's %s is\n  %s\nand was\n  %s", what, text(now), text(was))
+			w.wrong("the foreign %s is\n  %s\nand was\n  %s", what, text(now), text(was))
 		}
 	}
 }
@@ -432,7 +432,7 @@ func listed(all may) string {
 	return strings.Join(out, "\n  ")
 }
 
-// fresh tells that nothing of ours has stood under a key since the last rest.
+// fresh reports whether no object of ours has existed under a key since the last rest.
 func (w *walk) fresh(p *place) bool {
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()
@@ -443,5 +443,5 @@ func (w *walk) fresh(p *place) bool {
 }
 
 func (w *walk) forget(resource string, key cache.ObjectName) {
-	delete(w.strangers, resource+" "+key.String())
+	delete(w.foreign, resource+" "+key.String())
 }

@@ -18,10 +18,10 @@ import (
 	"service-mirror.io/service-mirror/mirror/plan"
 )
 
-// What follows is what the rules of behaviour say of a mirror, written down a
-// second time: it shares no code with what it is compared with. A model does not
-// know how far a controller has come with its work, so it has a set of what may
-// stand under each key; at rest there is most often one thing left.
+// What follows are the rules of behaviour, implemented a second time: the model shares no
+// code with what it is compared with. It does not know how far a controller has come with
+// its work, so it has a set of possible states for each key; at rest there is most often
+// one left.
 
 // export is an exported Service, as far as the walk varies it.
 type export struct {
@@ -78,8 +78,8 @@ func (e export) service(namespace, name string) *corev1.Service {
 
 // modelGateway is a gateway, as far as the walk varies it; a nil one is not known.
 type modelGateway struct {
-	one       bool              // one port for all, in place of http and https
-	addresses map[string]string // an IP to +, - or ?: ready, not ready, not asked yet
+	one       bool              // one port for all, instead of http and https
+	addresses map[string]string // an IP to +, - or ?: ready, not ready, not probed yet
 	partial   bool
 }
 
@@ -98,7 +98,7 @@ func (g *modelGateway) gateway() *gateway.Gateway {
 	return gw
 }
 
-// targets are the ports of Endpoints that lead there, as texts.
+// targets are the ports of Endpoints that route there, as texts.
 func (g *modelGateway) targets(e export) (targets []string) {
 	for name := range strings.FieldsSeq(e.ports) {
 		switch {
@@ -115,7 +115,7 @@ func (g *modelGateway) targets(e export) (targets []string) {
 	return targets
 }
 
-// kind tells whose an object is.
+// kind is whose an object is.
 type kind int
 
 const (
@@ -124,8 +124,7 @@ const (
 	ours
 )
 
-// half is a Service or Endpoints in short. What is ours is told part by part, what
-// is theirs is not looked into.
+// half is a summary of a Service or Endpoints, with details only if they are ours.
 type half struct {
 	kind    kind
 	owner   string
@@ -137,21 +136,21 @@ type half struct {
 
 type halves struct{ svc, eps half }
 
-// claim is an exported Service of a known remote under a key.
-type claim struct {
+// modelCandidate is an exported Service of a known remote whose mirror has a key.
+type modelCandidate struct {
 	remote, source string
 	export
 	gateway *modelGateway
 }
 
-// surroundings is all that decides what becomes of a mirror.
+// surroundings are all that the state of a mirror depends on.
 type surroundings struct {
-	claims    []claim // by name of the remote; not those that are refused
-	known     map[string]bool
-	namespace bool
+	candidates []modelCandidate // by name of the remote; not those that are refused
+	known      map[string]bool
+	namespace  bool
 }
 
-// step is what a controller makes of a mirror in the end.
+// step is the state of a mirror after a controller has synced it.
 func (s surroundings) step(now halves) halves {
 	owner := now.svc.owner
 	switch {
@@ -161,12 +160,12 @@ func (s surroundings) step(now halves) halves {
 		owner = now.eps.owner
 	}
 	if owner == "" {
-		if len(s.claims) == 0 {
+		if len(s.candidates) == 0 {
 			return now
 		}
-		owner = s.claims[0].remote
+		owner = s.candidates[0].remote
 	}
-	i := slices.IndexFunc(s.claims, func(c claim) bool { return c.remote == owner })
+	i := slices.IndexFunc(s.candidates, func(c modelCandidate) bool { return c.remote == owner })
 	if i < 0 {
 		if !s.known[owner] {
 			return now
@@ -180,7 +179,7 @@ func (s surroundings) step(now halves) halves {
 	if !s.namespace || now.svc.kind == absent && now.eps.kind == theirs {
 		return now
 	}
-	c := s.claims[i]
+	c := s.candidates[i]
 	now.svc = half{kind: ours, owner: owner, spec: c.spec(), notes: c.notes(), foreign: clean(now.svc.foreign)}
 	if now.eps.kind != theirs {
 		now.eps = c.endpoints(now.eps)
@@ -189,7 +188,7 @@ func (s surroundings) step(now halves) halves {
 }
 
 // spec is what the spec of a mirror must be, but for its ClusterIP.
-func (c claim) spec() string {
+func (c modelCandidate) spec() string {
 	policy, everywhere := corev1.IPFamilyPolicyPreferDualStack, corev1.ServiceInternalTrafficPolicyCluster
 	spec := corev1.ServiceSpec{
 		Type: corev1.ServiceTypeClusterIP, SessionAffinity: corev1.ServiceAffinityNone,
@@ -214,14 +213,14 @@ func specText(spec corev1.ServiceSpec) string {
 	return text(spec)
 }
 
-func (c claim) notes() string {
+func (c modelCandidate) notes() string {
 	return fmt.Sprint(c.source, " ", c.remote+"-uid", " ", c.team, " ", c.note, " ", true)
 }
 
-// endpoints are what leads to the gateway, made from what does so now.
-func (c claim) endpoints(now half) half {
+// endpoints are the desired Endpoints, given the live ones.
+func (c modelCandidate) endpoints(now half) half {
 	if now.kind == absent && now.owner != c.remote {
-		now = half{} // what was remembered is another remote's
+		now = half{} // the tombstone is of another remote
 	}
 	now.kind, now.owner, now.foreign = ours, c.remote, clean(now.foreign)
 	if c.gateway == nil {
@@ -257,11 +256,11 @@ func (c claim) endpoints(now half) half {
 	return now
 }
 
-// may is all that may stand under a key.
+// may is the set of possible states of a key.
 type may map[halves]bool
 
-// close adds what controllers may make of it: each step may have been taken in
-// whole, in part, or not at all.
+// close adds what controllers may have written: each step completely, in part, or not
+// at all.
 func (m may) close(s surroundings) {
 	todo := slices.Collect(maps.Keys(m))
 	for len(todo) > 0 {
@@ -277,8 +276,8 @@ func (m may) close(s surroundings) {
 	}
 }
 
-// lost is what becomes of Endpoints that go: a controller that saw it remembers them, until they are known to
-// be wanted no more.
+// lost is the state after Endpoints are deleted: a controller that saw it remembers them, until they are known to
+// be no longer desired.
 func (h half) lost(next half) half {
 	if h.kind == ours && next.kind == absent {
 		h.kind = absent
@@ -287,7 +286,7 @@ func (h half) lost(next half) half {
 	return next
 }
 
-// visible is a state without what is remembered of what is gone.
+// visible is a state without tombstones.
 func (h halves) visible() halves {
 	if h.eps.kind == absent {
 		h.eps = half{}
@@ -295,7 +294,7 @@ func (h halves) visible() halves {
 	return h
 }
 
-// rest is what may stand there when all work is done.
+// rest are the possible states when the controllers are idle.
 func (m may) rest(s surroundings) may {
 	out := may{}
 	for now := range m {
@@ -307,7 +306,7 @@ func (m may) rest(s surroundings) may {
 	return out
 }
 
-// each is what becomes of all when something happens to them.
+// each applies a change to all states.
 func (m may) each(do func(halves) halves) may {
 	out := may{}
 	for now := range m {
@@ -384,32 +383,31 @@ func foreign(obj metav1.Object) string {
 	return strings.Join(out, " ")
 }
 
-// clean leaves out what stops traffic.
+// clean omits what stops traffic.
 func clean(foreign string) string {
 	return strings.Join(slices.DeleteFunc(strings.Fields(foreign), func(one string) bool {
 		return strings.HasPrefix(one, "service.kubernetes.io/service-proxy-name=") || strings.HasPrefix(one, "endpointslice.kubernetes.io/skip-mirror=")
 	}), " ")
 }
 
-// place is what the walk keeps of a key.
+// place is the walk's record of a key.
 type place struct {
 	key cache.ObjectName
 	may may
-	// What the mirror was when all was at rest, and whether it may have become
-	// another since, or may have lost its ClusterIP.
+	// The mirror at the last rest, and whether it may have been recreated since, or may
+	// have lost its ClusterIP.
 	owner          string
 	uid            types.UID
 	clusterIP      string
 	another, newIP bool
-	// What may stand there as long as the caches do not know that the Service became
-	// a stranger's, or another remote's: what leads to the gateway may still be
-	// written as if it were not.
+	// The possible states for as long as the caches do not know that the Service became
+	// foreign, or another remote's: Endpoints may still be written as if it were not.
 	unseen []may
-	// bare is a stranger's Service that was made where nothing of ours was: nor may
-	// anything be there in the end.
+	// bare is a foreign Service that was created where no object of ours existed: none may
+	// exist in the end.
 	bare   bool
-	faults int           // how many there had been then: to clean up may fail, too
+	faults int           // their number at that time: the clean-up may fail, too
 	had    map[half]bool // Endpoints that were ours since the last rest
-	// tried are Endpoints that controllers try to make while a stranger's stand there.
+	// tried are Endpoints that controllers try to create while foreign ones exist.
 	tried map[half]bool
 }

@@ -35,7 +35,7 @@ func (w *walk) startReplica() {
 		defer close(r.ended)
 		r.controller.Run(ctx)
 	}()
-	// What it did not see, it cannot remember.
+	// It cannot remember what it did not see.
 	for _, p := range w.places {
 		for now := range p.may {
 			p.newIP = p.newIP || now.svc.kind != ours
@@ -43,7 +43,7 @@ func (w *walk) startReplica() {
 	}
 }
 
-// hook lets all replicas hear of the remotes.
+// hook connects the remotes to all replicas.
 func (w *walk) hook() {
 	for _, name := range walkRemotes {
 		r := w.remotes[name]
@@ -118,8 +118,8 @@ func (w *walk) replicasChange(g generator) {
 		}
 	}
 	if leads && len(w.replicas) > 0 {
-		// Who takes over at the very moment at which a Service goes, when its cache
-		// has lost it but not yet told of it, does not know the ClusterIP.
+		// A replica that takes over just when a Service is deleted, after its cache has
+		// lost it and before the event, does not know the ClusterIP.
 		synctest.Wait()
 		w.lead(n % len(w.replicas))
 		synctest.Wait()

@@ -14,16 +14,16 @@ import (
 	"service-mirror.io/service-mirror/mirror/plan"
 )
 
-// step has one thing happen. How much chance it takes must not depend on what
-// stands in the local cluster, or a seed would not be the same walk again.
+// step makes one change. The random numbers that it uses must not depend on the state of
+// the local cluster, or a seed would not reproduce the walk.
 func (w *walk) step(g generator) {
 	steps := []struct {
 		weight int
 		do     func(g generator)
 	}{
 		{18, w.exports}, {4, w.unexports}, {12, w.gateways}, {8, w.knows}, {3, w.namespaces},
-		{6, w.strangersCome}, {4, w.strangersGo}, {10, w.editsService}, {6, w.editsEndpoints}, {6, w.deletes},
-		{6, w.replicasChange}, {4, w.holds}, {8, w.faults}, {40, w.waits},
+		{6, w.foreignObjectsAppear}, {4, w.foreignObjectsGo}, {10, w.editsService}, {6, w.editsEndpoints}, {6, w.deletes},
+		{6, w.replicasChange}, {4, w.pausesWatches}, {8, w.faults}, {40, w.waits},
 	}
 	total := 0
 	for _, one := range steps {
@@ -69,7 +69,7 @@ func (w *walk) exports(g generator) {
 		e.refused = pickOne(g, "headless", "external", "mirror")
 	}
 	again := g.IntN(4) == 0
-	w.note("%s exports %v as %+v, made anew %v", r.name, source, e, again)
+	w.note("%s exports %v as %+v, recreated %v", r.name, source, e, again)
 	if _, is := r.exports[source]; is && again {
 		w.unexport(r, source)
 	}
@@ -80,7 +80,7 @@ func (w *walk) exports(g generator) {
 
 func (w *walk) unexports(g generator) {
 	r, source := w.remote(g), sourceName(g)
-	w.note("%s takes back %v", r.name, source)
+	w.note("%s unexports %v", r.name, source)
 	if _, is := r.exports[source]; is {
 		w.unexport(r, source)
 	}
@@ -111,10 +111,10 @@ func (w *walk) knows(g generator) {
 	r.known = g.IntN(4) > 0
 	w.note("%s is known: %v", r.name, r.known)
 	r.know(r.known)
-	w.happened(func(cache.ObjectName) bool { return true }) // any may say that it is of this remote
+	w.happened(func(cache.ObjectName) bool { return true }) // any may be labelled as this remote's
 }
 
-// namespaces takes the namespace of shops through its life.
+// namespaces creates and deletes the namespace of shops.
 func (w *walk) namespaces(generator) {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
 	switch w.shop {
@@ -141,7 +141,7 @@ func (w *walk) namespaces(generator) {
 	w.happened(inNamespace("shop"))
 }
 
-// remove takes away what stands under a key, whoever it belongs to.
+// remove deletes the objects of a key, whoever owns them.
 func (w *walk) remove(p *place, service, endpoints bool) {
 	p.bare = p.bare && !service
 	if service {
@@ -155,11 +155,11 @@ func (w *walk) remove(p *place, service, endpoints bool) {
 	for _, r := range w.replicas {
 		select {
 		case <-r.controller.Ready():
-		default: // may have been too late to see what goes
+		default: // may have started too late to see them
 			p.newIP = p.newIP || service
 		}
 	}
-	// What is being made at this moment is made all the same.
+	// A create that is under way succeeds all the same.
 	without := func(now halves, service, endpoints bool) halves {
 		if service {
 			now.svc = half{}
@@ -171,7 +171,7 @@ func (w *walk) remove(p *place, service, endpoints bool) {
 	}
 	gone := p.may.each(func(now halves) halves { return without(now, service, endpoints) })
 	if service && endpoints {
-		// Either may be heard of first, and be made again.
+		// Either event may come first, and the object be recreated.
 		for _, first := range []bool{true, false} {
 			one := p.may.each(func(now halves) halves { return without(now, first, !first) })
 			one.close(w.surroundings(p.key))
@@ -183,7 +183,7 @@ func (w *walk) remove(p *place, service, endpoints bool) {
 			gone[now] = true
 		}
 	}
-	// So is what was tried while a stranger's was in the way.
+	// So is what was tried while a foreign one was in the way.
 	for now := range maps.Clone(gone) {
 		for tried := range p.tried {
 			if endpoints {
@@ -196,7 +196,7 @@ func (w *walk) remove(p *place, service, endpoints bool) {
 			maps.Copy(gone, before)
 		}
 	}
-	if endpoints { // and what was ours since may be remembered
+	if endpoints { // and those that were ours since may be remembered
 		for now := range maps.Clone(gone) {
 			for had := range p.had {
 				if now.eps.kind == absent {
@@ -215,19 +215,19 @@ func (w *walk) deletes(g generator) {
 	w.happened(only(p.key))
 }
 
-// there tells whether objects can be made under a key.
+// there reports whether objects can be created under a key.
 func (w *walk) there(p *place) bool {
 	return len(p.key.Name) <= 63 && (p.key.Namespace != "shop" || w.shop == "there")
 }
 
-func (w *walk) strangersCome(g generator) {
+func (w *walk) foreignObjectsAppear(g generator) {
 	p, which, selector, owned := w.place(g), pickOne(g, "pair", "service", "endpoints"), g.IntN(2) == 0, g.IntN(4) == 0
-	w.note("someone makes their %s %v, with our labels %v", which, p.key, owned)
+	w.note("someone creates their %s %v, with our labels %v", which, p.key, owned)
 	if !w.there(p) {
 		return
 	}
 	if which != "endpoints" {
-		theirs := stranger()
+		theirs := foreignService()
 		theirs.Namespace, theirs.Name = p.key.Namespace, p.key.Name
 		if !selector {
 			theirs.Spec.Selector = nil
@@ -241,16 +241,15 @@ func (w *walk) strangersCome(g generator) {
 		}
 	}
 	if which != "service" {
-		theirs := strangersEndpoints()
+		theirs := foreignEndpoints()
 		theirs.Namespace, theirs.Name = p.key.Namespace, p.key.Name
 		w.setEndpoints(p, w.server.add(theirs))
 	}
 	w.happened(only(p.key))
 }
 
-// setService tells the model what someone has made of a Service, if anything. What
-// a controller was about to write to it fails on its resourceVersion, or that it
-// is there.
+// setService updates the model with a Service that someone has written, if any. A write
+// of a controller that is under way fails with a conflict or AlreadyExists.
 func (w *walk) setService(p *place, made runtime.Object) bool {
 	svc, ok := made.(*corev1.Service)
 	if !ok {
@@ -260,7 +259,7 @@ func (w *walk) setService(p *place, made runtime.Object) bool {
 	now := serviceHalf(svc)
 	w.forget("services", p.key)
 	if now.kind == theirs {
-		w.strangers["services "+p.key.String()] = svc
+		w.foreign["services "+p.key.String()] = svc
 	}
 	if now.kind != ours || now.owner != p.owner {
 		p.another, p.newIP = true, true
@@ -281,15 +280,15 @@ func (w *walk) setEndpoints(p *place, made runtime.Object) {
 	now := endpointsHalf(endpoints)
 	w.forget("endpoints", p.key)
 	if now.kind == theirs {
-		w.strangers["endpoints "+p.key.String()] = endpoints
+		w.foreign["endpoints "+p.key.String()] = endpoints
 	}
 	p.may = p.may.each(func(h halves) halves { return halves{h.svc, now} })
 }
 
-func (w *walk) strangersGo(generator) {
-	w.note("the strangers go")
+func (w *walk) foreignObjectsGo(generator) {
+	w.note("the foreign objects are deleted")
 	for _, p := range w.places {
-		service, endpoints := w.strangers["services "+p.key.String()] != nil, w.strangers["endpoints "+p.key.String()] != nil
+		service, endpoints := w.foreign["services "+p.key.String()] != nil, w.foreign["endpoints "+p.key.String()] != nil
 		if service || endpoints {
 			w.remove(p, service, endpoints)
 			w.happened(only(p.key))
@@ -361,7 +360,7 @@ func editEndpoints(eps *corev1.Endpoints, which int, owner string) bool {
 	case 3:
 		eps.Subsets = nil
 	case 4:
-		eps.Subsets = strangersEndpoints().Subsets
+		eps.Subsets = foreignEndpoints().Subsets
 	case 5:
 		eps.Labels["endpointslice.kubernetes.io/skip-mirror"] = "true"
 		eps.Labels["his"] = "1"
@@ -371,10 +370,10 @@ func editEndpoints(eps *corev1.Endpoints, which int, owner string) bool {
 	return true
 }
 
-func (w *walk) holds(g generator) {
-	w.held = g.IntN(2) == 0
-	w.note("watches are held up: %v", w.held)
-	w.server.hold(w.held)
+func (w *walk) pausesWatches(g generator) {
+	w.paused = g.IntN(2) == 0
+	w.note("watches are paused: %v", w.paused)
+	w.server.pauseWatches(w.paused)
 }
 
 func (w *walk) faults(g generator) {
@@ -389,7 +388,7 @@ func (w *walk) waits(g generator) {
 	d := time.Duration(g.IntN(3000)) * time.Millisecond
 	w.note("time passes: %v", d)
 	w.wait(d)
-	if !w.held {
+	if !w.paused {
 		w.seen()
 	}
 }

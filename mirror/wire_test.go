@@ -22,27 +22,27 @@ import (
 	"service-mirror.io/service-mirror/remote"
 )
 
-// wire is the HTTP between a real client and the fake API server, without a
-// network: time stays virtual, and what client-go does by itself, as waiting
-// where an answer says Retry-After, is done.
+// wire carries HTTP between a real client and the fake API server, without a network:
+// time stays virtual, and what client-go does by itself, as waiting for Retry-After,
+// takes place.
 type wire struct {
 	server *apiserver
-	// fault, where set, is asked of each request what becomes of it.
+	// fault, if set, decides what becomes of each request.
 	fault func(what string) fault
 }
 
 // fault is what becomes of a request.
 type fault struct {
 	delay      time.Duration
-	err        error // the answer, in place of the server's
-	retryAfter int   // in seconds, with the answer; 0: not said
+	err        error // the answer, instead of the server's
+	retryAfter int   // in seconds, with the answer; 0: none
 	broken     bool  // no answer: the connection breaks
 	lost       bool  // no answer, but the server has done it
 }
 
 var errBroken = errors.New("the connection broke")
 
-// dial makes a real client of the fake API server.
+// dial returns a real client of the fake API server.
 func (w *wire) dial() remote.Client {
 	client, err := remote.NewClient(&rest.Config{
 		Host: "http://london", Transport: w, QPS: -1,
@@ -89,7 +89,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// actionOf reads a request as the fakes put it.
+// actionOf is a request as an action of the fakes.
 func actionOf(req *http.Request) (clienttesting.Action, error) {
 	parts := strings.Split(strings.TrimPrefix(req.URL.Path, "/"), "/")
 	gvr := schema.GroupVersionResource{Version: parts[1]}

@@ -30,16 +30,16 @@ type world struct {
 	controller *Controller
 	remotes    map[string]*fakeRemote
 	log        *lockedBuffer
-	start      func() // lets the controller run
+	start      func() // runs the controller
 	stop       func() // ends the controller and waits for it
-	standsBy   bool   // the controller does not lead, if this is set before it starts
-	wire       *wire  // what it writes through; nil: the fake client
+	standby    bool   // the controller does not lead, if this is set before it starts
+	wire       *wire  // for writes; nil: the fake client
 	ended      chan struct{}
 }
 
-// run gives a test a world inside a bubble of virtual time. Its namespaces are
-// default and kube-system; its remotes know their caches from the start and
-// have the gateway of parisGateway. The controller is not started yet.
+// run runs a test with a world inside a bubble of virtual time. Its namespaces are
+// default and kube-system; the caches of its remotes are synced from the start, and their
+// gateway is that of parisGateway. The controller is not started yet.
 func run(t *testing.T, options Options, remotes []string, test func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -52,7 +52,7 @@ func run(t *testing.T, options Options, remotes []string, test func(w *world)) {
 	})
 }
 
-// use makes a new controller for the same local cluster.
+// use creates a new controller for the same local cluster.
 func (w *world) use(options Options, remotes ...string) {
 	if options.Workers == 0 {
 		options.Workers = 4
@@ -85,7 +85,7 @@ func (w *world) use(options Options, remotes ...string) {
 			select {
 			case <-ctx.Done():
 			case <-controller.Ready():
-				if !w.standsBy {
+				if !w.standby {
 					controller.Lead(ctx, 5*time.Second)
 				}
 			}
@@ -103,7 +103,7 @@ func (w *world) use(options Options, remotes ...string) {
 	}
 }
 
-// lead has a controller that stands by lead until it is deposed.
+// lead has a standby lead until it is deposed.
 func (w *world) lead() (depose func()) {
 	ctx, cancel := context.WithCancel(w.Context())
 	ended := make(chan struct{})
@@ -114,7 +114,7 @@ func (w *world) lead() (depose func()) {
 	return func() { cancel(); <-ended }
 }
 
-// settle starts the controller and lets it come to rest.
+// settle starts the controller and waits until it is idle.
 func (w *world) settle() {
 	w.start()
 	w.wait(time.Second)
@@ -125,8 +125,8 @@ func (w *world) wait(d time.Duration) {
 	synctest.Wait()
 }
 
-// expect wants these writes, in any order, to be all since it was last asked. A
-// namespace may be asked for until the cache shows it.
+// expect wants these writes, in any order, and no others since the last call. The create
+// of a namespace may be repeated until the cache has it.
 func (w *world) expect(want ...string) []written {
 	w.Helper()
 	writes := slices.DeleteFunc(w.server.wrote(), func(write written) bool {
@@ -151,7 +151,7 @@ func (w *world) logged(times int, text string) {
 	}
 }
 
-// pair gives what stands in the local cluster under the name of default/bar's mirror.
+// pair returns the objects in the local cluster that have the name of default/bar's mirror.
 func (w *world) pair() Objects {
 	return Objects{Service: w.server.service("default", "bar-paris"), Endpoints: w.server.endpoints("default", "bar-paris")}
 }
@@ -161,7 +161,7 @@ func (w *world) mirrored() {
 	w.Helper()
 	pair := w.pair()
 	if pair.Service == nil || pair.Endpoints == nil {
-		w.Fatalf("there is no mirror: Service %s, Endpoints %s\nlog:\n%s", text(pair.Service), text(pair.Endpoints), w.log)
+		w.Fatalf("the mirror is incomplete: Service %s, Endpoints %s\nlog:\n%s", text(pair.Service), text(pair.Endpoints), w.log)
 	}
 	want, clusterIP := storedBar(), pair.Service.Spec.ClusterIP
 	want.Service.Spec.ClusterIP, want.Service.Spec.ClusterIPs = clusterIP, []string{clusterIP}
@@ -177,7 +177,7 @@ type fakeRemote struct {
 	services *remote.Informer[*corev1.Service] // which does not run
 
 	mu      sync.Mutex
-	unknown bool // nothing may be concluded from it
+	unknown bool // nothing is known of it
 	gateway *gateway.Gateway
 	uid     types.UID
 

@@ -69,7 +69,7 @@ func TestPortsThatTheGatewayDoesNotServe(t *testing.T) {
 	r.exports(t.Context(), nil, Options{}, remote.Spec{Name: "paris"}, remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{
 		{}: public, cache.NewObjectName("ingress", "private"): {Ports: []corev1.ServicePort{db}},
 	}})
-	const want = `! paris: shop/b-postgres will be mirrored, but not all of its ports will be reachable: port db (5432/TCP): no TCP port of the gateway fits: it has http (80/TCP), https (443/TCP)
+	const want = `! paris: shop/b-postgres will be mirrored, but not all of its ports will be reachable: port db (5432/TCP): no TCP port of the gateway fits: it has http (80/TCP), https (443/TCP): set gateway-port, or reserve a gateway port with the annotation service-mirror.io/gateway-ports
 ! paris: shop/d-lost will be mirrored, but not all of its ports will be reachable: annotation service-mirror.io/gateway names "ingress/other", which is not one of the gateways in the flags: add gateway=ingress/other to its --remote
 + paris: 4 Services are exported, 4 of them can be mirrored
 `

@@ -48,7 +48,7 @@ var Reasons = []Reason{
 // State is the state of an exported Service's mirror.
 type State string
 
-// The states, from the best to the worst but for Orphan, which no exported Service has.
+// The states.
 const (
 	StateMirrored   State = "mirrored"   // as it should be, except for what its problems say
 	StateIncomplete State = "incomplete" // it exists, but not all of it reaches the remote
@@ -58,10 +58,12 @@ const (
 	StateOrphan     State = "orphan"     // it exists, but no known remote exports its Service
 )
 
+// States are all states, from the best to the worst; no mirror of an exported Service is an orphan.
+var States = []State{StateMirrored, StateIncomplete, StateWaiting, StateConflict, StateRefused, StateOrphan}
+
 // Worse is the worse of two states of an exported Service's mirror.
 func (s State) Worse(other State) State {
-	order := []State{StateMirrored, StateIncomplete, StateWaiting, StateConflict, StateRefused}
-	if slices.Index(order, other) > slices.Index(order, s) {
+	if slices.Index(States, other) > slices.Index(States, s) {
 		return other
 	}
 	return s

@@ -152,10 +152,7 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	}
 }
 
-var (
-	states  = []plan.State{plan.StateMirrored, plan.StateIncomplete, plan.StateWaiting, plan.StateConflict, plan.StateRefused, plan.StateOrphan}
-	healths = []string{status.Ready, status.NotReady, "not asked yet"}
-)
+var healths = []string{status.Ready, status.NotReady, status.Unprobed}
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(to chan<- prometheus.Metric) {
@@ -178,7 +175,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	type pair struct{ cluster, word string }
 	mirrors, problems := map[pair]int{}, map[pair]int{}
 	for _, cluster := range c.clusters {
-		for _, state := range states {
+		for _, state := range plan.States {
 			mirrors[pair{cluster, string(state)}] = 0
 		}
 		for _, reason := range plan.Reasons {

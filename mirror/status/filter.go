@@ -10,30 +10,34 @@ import (
 )
 
 const (
-	// rowsPerPage is what a browser shows at once and a person can look through.
+	// rowsPerPage is as many as a person can look through and a browser shows without delay.
 	rowsPerPage = 100
-	maxText     = 200 // bytes of the text to look for
-	// unwell stands for all states but the one of a mirror that is well.
+	maxText     = 200 // bytes of the text to search for
+	// unhealthy selects every mirror that is not mirrored or has a problem.
+	unhealthy = "unhealthy"
+	// unwell is what links of version 0.1.0 have for unhealthy.
 	unwell = "unwell"
 )
 
-// states of a mirror, those first about which something should be done soonest:
-// traffic that fails before traffic that there never was.
+// states of a mirror, the most urgent first: traffic that fails comes before traffic
+// that never was possible. The order of plan.States is by severity instead.
 var states = []string{Incomplete, Conflict, Refused, Waiting, Orphan, Mirrored}
 
-// filter is what a query asks for.
+// filter is what a query selects.
 type filter struct {
-	State   string // empty: all; unwell
+	State   string // empty: all; unhealthy
 	Remote  string // empty: all
 	Text    string // words that must all occur
 	Page    int    // from 1
-	Refresh int    // seconds; 0: not by itself
+	Refresh int    // seconds; 0: no automatic refresh
 }
 
-// parseFilter takes what it understands: a link that someone kept must lead to
-// something.
+// parseFilter ignores what it does not understand: an old link must still work.
 func parseFilter(query url.Values) filter {
 	f := filter{State: text(query.Get("state")), Remote: text(query.Get("remote")), Text: strings.TrimSpace(text(query.Get("q"))), Page: 1}
+	if f.State == unwell {
+		f.State = unhealthy
+	}
 	if len(f.Text) > maxText {
 		f.Text = strings.ToValidUTF8(f.Text[:maxText], "")
 	}
@@ -46,7 +50,7 @@ func parseFilter(query url.Values) filter {
 	return f
 }
 
-// link leads to the same page with this filter. It is relative, so that it holds
+// link is a link to the page with this filter. It is relative, so that it works
 // behind a proxy too.
 func (f filter) link() string {
 	query := url.Values{}
@@ -71,25 +75,25 @@ func mark(prefix, text string) string {
 	return prefix + text
 }
 
-// Changes of a filter begin at the first page again.
+// A filter that changes starts at the first page again.
 
 func (f filter) withState(state string) filter   { f.State, f.Page = state, 1; return f }
 func (f filter) withRemote(remote string) filter { f.Remote, f.Page = remote, 1; return f }
 func (f filter) withText(text string) filter     { f.Text, f.Page = text, 1; return f }
 
-// narrow tells whether it leaves any mirror out.
+// narrow reports whether it leaves out any mirror.
 func (f filter) narrow() bool { return f.State != "" || f.Remote != "" || f.Text != "" }
 
-// none is the filter that leaves out nothing.
+// none is the filter that leaves out no mirror.
 func (f filter) none() filter { return filter{Page: 1, Refresh: f.Refresh} }
 
-// chosen is what a filter finds.
+// chosen is the result of a filter.
 type chosen struct {
-	rows    []*Mirror      // in order, of all pages
-	all     int            // of every state
-	unwell  int            // of every state
-	states  map[string]int // likewise
-	reasons map[string]int // of the rows
+	rows      []*Mirror      // in order, of all pages
+	all       int            // of every state
+	unhealthy int            // of every state
+	states    map[string]int // likewise
+	reasons   map[string]int // of the rows
 }
 
 func (f filter) choose(mirrors []Mirror) chosen {
@@ -112,11 +116,11 @@ func (f filter) choose(mirrors []Mirror) chosen {
 		}
 		c.all++
 		c.states[m.State]++
-		well := m.well()
-		if !well {
-			c.unwell++
+		healthy := m.healthy()
+		if !healthy {
+			c.unhealthy++
 		}
-		if f.State != "" && f.State != m.State && (f.State != unwell || well) {
+		if f.State != "" && f.State != m.State && (f.State != unhealthy || healthy) {
 			continue
 		}
 		c.rows = append(c.rows, m)
@@ -128,14 +132,14 @@ func (f filter) choose(mirrors []Mirror) chosen {
 	return c
 }
 
-// appendText appends what can be looked for.
+// appendText appends what can be searched for.
 func (m *Mirror) appendText(text []byte) []byte {
 	add := func(parts ...string) {
 		for _, part := range parts {
 			text = append(append(text, strings.ToLower(part)...), '\n')
 		}
 	}
-	// As it is written, so that one of the two can be told from the other.
+	// As users write it: a search for NAMESPACE/NAME finds one mirror.
 	add(m.Namespace+"/"+m.Name, m.Cluster, m.Source, m.State, m.ClusterIP)
 	add(m.Ports...)
 	add(m.Endpoints...)
@@ -145,7 +149,7 @@ func (m *Mirror) appendText(text []byte) []byte {
 	return text
 }
 
-// sort puts first what is not well, then goes by name.
+// sort puts the most urgent first, then sorts by name.
 func sort(rows []*Mirror) {
 	var ranks [][]*Mirror
 	for _, m := range rows {
@@ -164,7 +168,7 @@ func sort(rows []*Mirror) {
 
 func (m *Mirror) rank() int {
 	switch {
-	case m.well():
+	case m.healthy():
 		return len(states) + 1
 	case m.State == Mirrored:
 		return len(states)
@@ -185,8 +189,8 @@ func compare(a, b *Mirror) int {
 	return cmp.Or(strings.Compare(a.Cluster, b.Cluster), strings.Compare(a.Source, b.Source))
 }
 
-// window is the part of the rows that a page of them shows; a page that there is
-// not is the last one.
+// window is the part of the rows that a page shows; a page beyond the last one is
+// the last one.
 func window(rows []*Mirror, page int) (shown []*Mirror, at, pages int) {
 	pages = max(1, (len(rows)+rowsPerPage-1)/rowsPerPage)
 	at = min(page, pages)

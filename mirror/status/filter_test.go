@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"service-mirror.io/service-mirror/mirror/plan"
 )
 
 func names(rows []*Mirror) (names []string) {
@@ -25,11 +27,12 @@ func TestFilter(t *testing.T) {
 		{"", []string{"db-paris", "cart-berlin", "bar-paris"}},
 		{"state=&remote=&q=", []string{"db-paris", "cart-berlin", "bar-paris"}},
 		{"state=mirrored", []string{"bar-paris"}},
-		{"state=unwell", []string{"db-paris", "cart-berlin"}},
+		{"state=unhealthy", []string{"db-paris", "cart-berlin"}},
+		{"state=unwell", []string{"db-paris", "cart-berlin"}}, // as links of version 0.1.0 have it
 		{"state=nonsense", nil},
 		{"remote=berlin", []string{"cart-berlin"}},
 		{"remote=Berlin", nil},
-		{"remote=paris&state=unwell", []string{"db-paris"}},
+		{"remote=paris&state=unhealthy", []string{"db-paris"}},
 		{"q=PARIS", []string{"db-paris", "bar-paris"}},
 		{"q=default/bar-paris", []string{"bar-paris"}},
 		{"q=shop%2Fcart", []string{"cart-berlin"}},
@@ -53,8 +56,8 @@ func TestFilter(t *testing.T) {
 	}
 }
 
-// TestCountsAreOfTheOtherFilters: a count by state says what a click on it leads
-// to.
+// TestCountsAreOfTheOtherFilters: a count by state is the number of rows behind its
+// link.
 func TestCountsAreOfTheOtherFilters(t *testing.T) {
 	p := large()
 	for _, base := range []filter{{}, {Remote: "paris"}, {Text: "team-7 service-1"}, {State: Conflict, Remote: "paris", Text: "missing"}} {
@@ -62,8 +65,8 @@ func TestCountsAreOfTheOtherFilters(t *testing.T) {
 		if n := len(base.withState("").choose(p.Mirrors).rows); n != found.all {
 			t.Errorf("%+v: all %d, but %d rows", base, found.all, n)
 		}
-		if n := len(base.withState(unwell).choose(p.Mirrors).rows); n != found.unwell {
-			t.Errorf("%+v: not well %d, but %d rows", base, found.unwell, n)
+		if n := len(base.withState(unhealthy).choose(p.Mirrors).rows); n != found.unhealthy {
+			t.Errorf("%+v: unhealthy %d, but %d rows", base, found.unhealthy, n)
 		}
 		for _, state := range states {
 			if n := len(base.withState(state).choose(p.Mirrors).rows); n != found.states[state] {
@@ -71,8 +74,19 @@ func TestCountsAreOfTheOtherFilters(t *testing.T) {
 			}
 		}
 	}
-	if found := (filter{}).choose(p.Mirrors); found.all != 10_000 || found.unwell != 100 || found.states[Waiting] != 100 || found.reasons["NamespaceMissing"] != 100 {
-		t.Errorf("of all: %d, %d, %v, %v", found.all, found.unwell, found.states, found.reasons)
+	if found := (filter{}).choose(p.Mirrors); found.all != 10_000 || found.unhealthy != 100 || found.states[Waiting] != 100 || found.reasons["NamespaceMissing"] != 100 {
+		t.Errorf("of all: %d, %d, %v, %v", found.all, found.unhealthy, found.states, found.reasons)
+	}
+}
+
+// TestStatesAreThoseOfPlan: the page orders the states by urgency, and has all of them.
+func TestStatesAreThoseOfPlan(t *testing.T) {
+	var want []string
+	for _, state := range plan.States {
+		want = append(want, string(state))
+	}
+	if got := slices.Sorted(slices.Values(states)); !slices.Equal(got, slices.Sorted(slices.Values(want))) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
@@ -84,7 +98,7 @@ func TestOrder(t *testing.T) {
 		{Namespace: "x", Name: "x", State: Refused},
 		{Namespace: "w", Name: "w", State: Waiting},
 		{Namespace: "v", Name: "v", State: Orphan},
-		{Namespace: "t", Name: "t", State: "of later days"},
+		{Namespace: "t", Name: "t", State: "of a later version"},
 		{Namespace: "u", Name: "u", State: Mirrored, Problems: blemish},
 		{Namespace: "a", Name: "a", Cluster: "a", State: Mirrored},
 		{Namespace: "a", Name: "a", Cluster: "b", State: Mirrored},
@@ -104,11 +118,11 @@ func TestOrder(t *testing.T) {
 	if !slices.Equal(got, wanted) {
 		t.Errorf("got %q, want %q", got, wanted)
 	}
-	// A state that is not known here is shown, counted, and can be asked for.
+	// A state that is not known here is shown, counted, and can be selected.
 	p := small()
 	p.Mirrors = mirrors
-	for _, path := range []string{"/", "/?state=of+later+days"} {
-		if text := read(t, p, path); !strings.Contains(text, "of later days 1") {
+	for _, path := range []string{"/", "/?state=of+a+later+version"} {
+		if text := read(t, p, path); !strings.Contains(text, "of a later version 1") {
 			t.Errorf("%s: %s", path, text)
 		}
 	}
@@ -142,8 +156,8 @@ func TestPages(t *testing.T) {
 		"page=101":                         "9,901–10,000 of 10,000 mirrors",
 		"page=9" + strings.Repeat("0", 17): "9,901–10,000 of 10,000 mirrors",
 		"page=9" + strings.Repeat("0", 30): "1–100 of 10,000 mirrors",
-		"state=mirrored&page=99":           "9,801–9,900 of 9,900 mirrors that fit, of 10,000",
-		"state=waiting&page=7":             "1–100 of 100 mirrors that fit, of 10,000",
+		"state=mirrored&page=99":           "9,801–9,900 of 9,900 mirrors that match, of 10,000",
+		"state=waiting&page=7":             "1–100 of 100 mirrors that match, of 10,000",
 	} {
 		if text := read(t, p, "/?"+query); !strings.Contains(text, want) {
 			t.Errorf("%s: the page lacks %q", query, want)
@@ -189,7 +203,7 @@ func TestPager(t *testing.T) {
 			case link.Number == 0:
 				text = "…"
 			case page(link.Link) != text:
-				t.Errorf("%d of %d: %d leads to %s", test.at, test.pages, link.Number, link.Link)
+				t.Errorf("%d of %d: %d links to %s", test.at, test.pages, link.Number, link.Link)
 			case link.Current:
 				text = "[" + text + "]"
 			}
@@ -204,16 +218,16 @@ func TestPager(t *testing.T) {
 	}
 }
 
-// TestLinksHoldTheFilter: what a link of the page leads to is what it says.
-func TestLinksHoldTheFilter(t *testing.T) {
+// TestLinksKeepTheFilter: what a link of the page selects is what it was made of.
+func TestLinksKeepTheFilter(t *testing.T) {
 	f := filter{State: Waiting, Remote: "a&b", Text: "100% of #1 +", Page: 3, Refresh: 15}
 	for link, want := range map[string]filter{
-		f.link():                     f,
-		f.withState(unwell).link():   {State: unwell, Remote: f.Remote, Text: f.Text, Page: 1, Refresh: 15},
-		f.withRemote("paris").link(): {State: Waiting, Remote: "paris", Text: f.Text, Page: 1, Refresh: 15},
-		f.withText("x").link():       {State: Waiting, Remote: f.Remote, Text: "x", Page: 1, Refresh: 15},
-		f.none().link():              {Page: 1, Refresh: 15},
-		filter{Page: 1}.link():       {Page: 1},
+		f.link():                      f,
+		f.withState(unhealthy).link(): {State: unhealthy, Remote: f.Remote, Text: f.Text, Page: 1, Refresh: 15},
+		f.withRemote("paris").link():  {State: Waiting, Remote: "paris", Text: f.Text, Page: 1, Refresh: 15},
+		f.withText("x").link():        {State: Waiting, Remote: f.Remote, Text: "x", Page: 1, Refresh: 15},
+		f.none().link():               {Page: 1, Refresh: 15},
+		filter{Page: 1}.link():        {Page: 1},
 	} {
 		u, err := url.Parse(link)
 		if err != nil || u.Path != "./" || u.Fragment != "" {
@@ -232,7 +246,7 @@ func FuzzQuery(f *testing.F) {
 	f.Add("q=" + strings.Repeat("é", 150))
 	p := small()
 	f.Fuzz(func(t *testing.T, text string) {
-		query, _ := url.ParseQuery(text) // what is understood of it, as net/http does
+		query, _ := url.ParseQuery(text) // the valid part of it, as in net/http
 		got := parseFilter(query)
 		if got.Page < 1 || got.Refresh != 0 && (got.Refresh < 5 || got.Refresh > 3600) || len(got.Text) > maxText {
 			t.Errorf("%+v", got)

@@ -13,28 +13,33 @@ const (
 	// textLength is how many characters of one text the page shows; the JSON has
 	// all of it.
 	textLength = 400
-	// A list shows a few and has more folded away; longer ones are cut.
+	// messageLength is how many bytes of one message the page shows. The daemon's own
+	// messages are shorter; what an API server or a webhook answers may be longer.
+	messageLength = 3000
+	// A list shows a few items and folds more; the rest is only in the JSON.
 	few  = 3
 	many = 64
 )
 
 var functions = template.FuncMap{
-	"text":  text,
-	"count": count,
-	"tone":  tone,
-	"noun":  noun,
-	"pair":  func(page *view, remote remoteView) pair { return pair{page, remote} },
-	"texts": func(list []string) list[string] { return newList(list, few) },
+	"text":    text,
+	"message": message,
+	"health":  health,
+	"count":   count,
+	"tone":    tone,
+	"noun":    noun,
+	"pair":    func(page *view, remote remoteView) pair { return pair{page, remote} },
+	"texts":   func(list []string) list[string] { return newList(list, few) },
 }
 
-// pair is what the template shows a remote with.
+// pair is what the template of a remote takes.
 type pair struct {
 	Page   *view
 	Remote remoteView
 }
 
-// text makes a text from elsewhere fit to be shown beside others. Escaping is
-// left to the template.
+// text prepares a text from a remote to be shown beside others. The template
+// escapes it.
 func text(s string) string {
 	n, end := 0, 0
 	for at := range s {
@@ -45,12 +50,36 @@ func text(s string) string {
 			break
 		}
 	}
+	return printable(s)
+}
+
+// message prepares the message of a problem. It is shown whole, since the fix is at its
+// end; of one that is too long the middle is left out.
+func message(s string) string {
+	s = strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ") // several causes in one error
+	if len(s) > messageLength {
+		const half = messageLength / 2
+		s = strings.ToValidUTF8(s[:half], "") + " … " + strings.ToValidUTF8(s[len(s)-half:], "")
+	}
+	return printable(s)
+}
+
+// health is the health of an address as people read it.
+func health(s string) string {
+	if s == Unprobed {
+		return "not probed yet"
+	}
+	return text(s)
+}
+
+// printable replaces what would change how the text around it is shown.
+func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r == '\t':
 			return ' '
-		// Control characters, those that turn the direction of what follows, and
-		// what is not UTF-8.
+		// Control characters, those that change the direction of what follows, and
+		// invalid UTF-8.
 		case unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r):
 			return unicode.ReplacementChar
 		}
@@ -58,7 +87,7 @@ func text(s string) string {
 	}, s)
 }
 
-// count writes a number with its thousands apart.
+// count formats a number with thousands separators.
 func count(n int) string {
 	s := strconv.Itoa(n)
 	for at := len(s) - 3; at > 0 && s[at-1] != '-'; at -= 3 {
@@ -67,7 +96,7 @@ func count(n int) string {
 	return s
 }
 
-// noun counts things.
+// noun is a number of things.
 func noun(n int, one string) string {
 	if n == 1 {
 		return "1 " + one
@@ -91,7 +120,7 @@ func tone(state string) string {
 	}
 }
 
-// list is a list whose end is folded away.
+// list is a list whose end is folded.
 type list[T any] struct {
 	First, Rest []T
 	Left        int // that are not shown at all
@@ -103,17 +132,17 @@ func newList[T any](all []T, first int) list[T] {
 	return list[T]{all[:first], all[first:shown], len(all) - shown}
 }
 
-// More is how many are folded away.
+// More is how many are not shown at once.
 func (l list[T]) More() int { return len(l.Rest) + l.Left }
 
-// moment is a time as people read it.
+// moment is a time in the forms that the page shows.
 type moment struct{ Relative, Absolute, Machine string }
 
 func newMoment(relative string, t time.Time) moment {
 	return moment{relative, t.UTC().Format("2006-01-02 15:04:05 UTC"), t.UTC().Format(time.RFC3339)}
 }
 
-// ago says how long before now a time is. Clocks differ: it may be after.
+// ago is how long before now a time is. Clocks differ: it may be after.
 func ago(t, now time.Time) string {
 	switch d := now.Sub(t); {
 	case d.Abs() < time.Second:

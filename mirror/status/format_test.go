@@ -54,6 +54,22 @@ func TestList(t *testing.T) {
 	}
 }
 
+func TestMessage(t *testing.T) {
+	for s, want := range map[string]string{
+		"":                                       "",
+		"plain":                                  "plain",
+		"a\nb\n":                                 "a; b",
+		"a\u202eb\xff":                           "a\ufffdb\ufffd",
+		strings.Repeat("a", messageLength):       strings.Repeat("a", messageLength),
+		strings.Repeat("a", messageLength) + "b": strings.Repeat("a", messageLength/2) + " … " + strings.Repeat("a", messageLength/2-1) + "b",
+		"a" + strings.Repeat("é", messageLength): "a" + strings.Repeat("é", messageLength/4-1) + " … " + strings.Repeat("é", messageLength/4),
+	} {
+		if got := message(s); got != want {
+			t.Errorf("%q: got %q, want %q", s, got, want)
+		}
+	}
+}
+
 func FuzzText(f *testing.F) {
 	for _, s := range []string{"", "plain", "a\nb\tc", "a\x00\u202eb", "\xff", strings.Repeat("é", textLength), strings.Repeat("é", textLength+1)} {
 		f.Add(s)

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// writeTimeout is how long a client may take to fetch an answer: until then what
-// the answer is made of is held.
+// writeTimeout is how long a client may take to read a response, whose data stays in
+// memory until then.
 const writeTimeout = time.Minute
 
 var (
@@ -22,8 +22,8 @@ var (
 	styleCSS string
 
 	pageTemplate = template.Must(template.New("page").Funcs(functions).Parse(pageHTML))
-	// policy lets a browser use the page's own style and icon and send its form
-	// back, and nothing else.
+	// policy allows a browser to use the page's own style and icon and to submit its
+	// form, and nothing else.
 	policy = "default-src 'none'; style-src 'sha256-" + digest(styleCSS) + "'; img-src data:; " +
 		"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
@@ -35,8 +35,8 @@ func digest(text string) string {
 
 // Handler serves the page at / and its data at /status.json; every other path is
 // not found. Both take the same query: state, remote, and q, words that must all
-// occur; the page takes page and refresh (seconds) too. The snapshot is asked for
-// once a request, by several at once, and what it returns is only read.
+// occur; the page takes page and refresh (seconds) too. snapshot is called once for
+// each request, concurrently, and its result is only read.
 func Handler(snapshot func() Page) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
@@ -60,7 +60,7 @@ func Handler(snapshot func() Page) http.Handler {
 			http.Error(w, "only GET and HEAD are served", http.StatusMethodNotAllowed)
 			return
 		}
-		// Not every ResponseWriter can; the server's own limits hold there.
+		// Not every ResponseWriter can; then the server's own limits apply.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
 		page := snapshot()
 		if page.Now.IsZero() {
@@ -70,13 +70,13 @@ func Handler(snapshot func() Page) http.Handler {
 	})
 }
 
-// servePage makes the whole page before it sends any of it: its rows are few,
-// and their texts cut.
+// servePage renders the whole page before it sends any of it: its rows are few and
+// their texts limited.
 func servePage(w http.ResponseWriter, r *http.Request, page *Page) {
 	f := parseFilter(r.URL.Query())
 	var out bytes.Buffer
 	if err := pageTemplate.Execute(&out, newView(page, f)); err != nil {
-		http.Error(w, "make the page: "+err.Error(), http.StatusInternalServerError)
+		http.Error(w, "render the page: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
 	header := w.Header()
@@ -85,5 +85,5 @@ func servePage(w http.ResponseWriter, r *http.Request, page *Page) {
 	if f.Refresh > 0 {
 		header.Set("Refresh", strconv.Itoa(f.Refresh))
 	}
-	_, _ = out.WriteTo(w) // the client may be gone
+	_, _ = out.WriteTo(w) // the client may have left
 }

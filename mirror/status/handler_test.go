@@ -13,8 +13,8 @@ import (
 )
 
 func TestServesTwoPathsToReaders(t *testing.T) {
-	asked := 0
-	h := Handler(func() Page { asked++; return small() })
+	snapshots := 0
+	h := Handler(func() Page { snapshots++; return small() })
 	for _, test := range []struct {
 		method, path string
 		want         int
@@ -33,7 +33,7 @@ func TestServesTwoPathsToReaders(t *testing.T) {
 		{"DELETE", "/status.json", 405, "text/plain; charset=utf-8"},
 		{"OPTIONS", "/", 405, "text/plain; charset=utf-8"},
 	} {
-		asked = 0
+		snapshots = 0
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(test.method, test.path, nil))
 		name := test.method + " " + test.path
@@ -43,8 +43,8 @@ func TestServesTwoPathsToReaders(t *testing.T) {
 		if allow := w.Header().Get("Allow"); test.want == 405 && allow != "GET, HEAD" {
 			t.Errorf("%s: Allow %q", name, allow)
 		}
-		if answered := test.want == 200; answered != (asked == 1) {
-			t.Errorf("%s: %d snapshots were taken", name, asked)
+		if answered := test.want == 200; answered != (snapshots == 1) {
+			t.Errorf("%s: %d snapshots were taken", name, snapshots)
 		}
 		for header, want := range map[string]string{
 			"X-Content-Type-Options":       "nosniff",
@@ -62,8 +62,7 @@ func TestServesTwoPathsToReaders(t *testing.T) {
 	}
 }
 
-// TestOverHTTP has a real server between: lengths, HEAD, and a page that comes
-// again by itself.
+// TestOverHTTP uses a real server: lengths, HEAD, and a page that refreshes itself.
 func TestOverHTTP(t *testing.T) {
 	server := httptest.NewServer(Handler(large))
 	defer server.Close()
@@ -94,8 +93,8 @@ func TestOverHTTP(t *testing.T) {
 	}
 }
 
-// TestPolicyFitsThePage: a browser takes the style by the hash of what stands
-// between its tags, and no style attribute at all.
+// TestPolicyFitsThePage: a browser accepts the style by the hash of the text between
+// its tags, and no style attribute at all.
 func TestPolicyFitsThePage(t *testing.T) {
 	w := get(t, small(), "/")
 	body := w.Body.String()

@@ -13,19 +13,19 @@ func serveJSON(w http.ResponseWriter, r *http.Request, page *Page) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	_ = writeJSON(w, page, parseFilter(r.URL.Query())) // the client may be gone
+	_ = writeJSON(w, page, parseFilter(r.URL.Query())) // the client may have left
 }
 
-// document is a Page but for its mirrors. Counts has every state, of all mirrors
+// document is a Page without its mirrors. Counts has every state, and all mirrors
 // whatever the query selects.
 type document struct {
 	*Page
 	Counts  map[string]int `json:"counts"`
-	Mirrors *struct{}      `json:"mirrors,omitempty"` // in the place of the Page's
+	Mirrors *struct{}      `json:"mirrors,omitempty"` // hides the Page's
 }
 
-// writeJSON makes one mirror at a time, so that what is in memory does not grow
-// with their number.
+// writeJSON encodes one mirror at a time, so that memory does not grow with their
+// number.
 func writeJSON(w io.Writer, page *Page, f filter) error {
 	out := bufio.NewWriterSize(w, 32<<10)
 	head, err := json.Marshal(document{Page: withoutNull(page), Counts: page.counts()})
@@ -64,8 +64,8 @@ func (p *Page) counts() map[string]int {
 	return counts
 }
 
-// withoutNull is the page with a list wherever there is one, for programs that
-// loop over it.
+// withoutNull is the page with empty lists instead of null, for programs that loop
+// over them.
 func withoutNull(page *Page) *Page {
 	p := *page
 	p.Remotes = append([]Remote{}, p.Remotes...)

@@ -31,7 +31,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// TestRoundTrip: what is read back is what was known.
+// TestRoundTrip: what is decoded is what was encoded.
 func TestRoundTrip(t *testing.T) {
 	var hostile Page
 	fill(reflect.ValueOf(&hostile).Elem(), "\"\\</script>\u2028\u202e\n")
@@ -70,8 +70,8 @@ func TestJSONIsFilteredToo(t *testing.T) {
 	}
 }
 
-// chunks is a client that looks at what it is sent at once, and goes away after
-// so many writes.
+// chunks is a client that records the size of each write, and fails after a number
+// of them.
 type chunks struct {
 	sink
 	sizes []int
@@ -85,8 +85,8 @@ func (c *chunks) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestJSONIsStreamed: no more of it is in memory than is being sent, and nothing
-// is made for a client that is gone.
+// TestJSONIsStreamed: only the part that is being sent is in memory, and nothing is
+// encoded for a client that has left.
 func TestJSONIsStreamed(t *testing.T) {
 	p := large()
 	all := &chunks{sink: sink{http.Header{}}, most: 1 << 20}
@@ -111,7 +111,7 @@ func TestFieldNames(t *testing.T) {
 			if name == "" || !strings.EqualFold(name, f.Name) || name[0] < 'a' {
 				t.Errorf("%s.%s is %q in the JSON", typ.Name(), f.Name, name)
 			}
-			// A field that comes and goes is one that programs stumble over.
+			// Programs rely on fields that are always present.
 			if isTime := f.Type.String() == "time.Time"; isTime != (options == "omitzero") {
 				t.Errorf("%s.%s has the option %q", typ.Name(), f.Name, options)
 			}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// noon is when the pages of these tests are made.
+// noon is the time of the pages of these tests.
 var noon = time.Date(2026, time.March, 4, 12, 0, 0, 0, time.UTC)
 
 // small has a remote and a mirror of each kind.
@@ -19,7 +19,7 @@ func small() Page {
 			{
 				Name: "paris", State: Up, Since: noon.Add(-2 * time.Hour), LastSync: noon.Add(-90 * time.Minute), LastEvent: noon.Add(-3 * time.Minute),
 				UID: "uid-of-paris", Exported: 2,
-				Gateways: []Gateway{{Name: "ingress/gateway", Known: true, Addresses: []Address{{"203.0.113.1", Ready}, {"2001:db8::1", "not asked yet"}}}},
+				Gateways: []Gateway{{Name: "ingress/gateway", Known: true, Addresses: []Address{{"203.0.113.1", Ready}, {"2001:db8::1", Unprobed}}}},
 			},
 			{
 				Name: "berlin", State: Down, Since: noon.Add(-10 * time.Second), LastSync: noon.Add(-72 * time.Hour),
@@ -35,7 +35,7 @@ func small() Page {
 	}
 }
 
-// large has ten thousand mirrors, of which every hundredth waits.
+// large has ten thousand mirrors, of which every hundredth is waiting.
 func large() Page {
 	p := small()
 	p.Mirrors = make([]Mirror, 0, 10_000)
@@ -53,7 +53,7 @@ func large() Page {
 	return p
 }
 
-// get asks the handler for a path of a page.
+// get requests a path of a page from the handler.
 func get(t testing.TB, p Page, path string) *httptest.ResponseRecorder {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -78,7 +78,7 @@ func bench(b *testing.B, path string) {
 	}
 }
 
-// sink is a client that takes everything and keeps nothing.
+// sink is a client that discards everything.
 type sink struct{ header http.Header }
 
 func (s sink) Header() http.Header         { return s.header }

@@ -2,21 +2,21 @@ package status
 
 import "slices"
 
-// pager is the links from page to page of the rows.
+// pager has the links between the pages of the rows.
 type pager struct {
 	First, Last, Total int // of the rows shown, from 1
 	Prev, Next         string
 	Links              []pageLink // empty: there is one page
 }
 
-// pageLink is a link to a page; with number 0 it stands for those left out.
+// pageLink is a link to a page; number 0 is the gap for those left out.
 type pageLink struct {
 	Number  int
 	Link    string
 	Current bool
 }
 
-// newPager links the first and the last page and those round the one shown.
+// newPager links the first and the last page and those around the one shown.
 func newPager(f filter, at, pages, total int) pager {
 	link := func(page int) string {
 		to := f
@@ -40,7 +40,7 @@ func newPager(f filter, at, pages, total int) pager {
 	for i, n := range numbers {
 		if i > 0 {
 			switch gap := n - numbers[i-1]; {
-			case gap == 2: // one page takes no more room than what would stand for it
+			case gap == 2: // one page takes no more space than a gap
 				p.Links = append(p.Links, pageLink{Number: n - 1, Link: link(n - 1)})
 			case gap > 2:
 				p.Links = append(p.Links, pageLink{})

@@ -2,9 +2,9 @@
 // same for programs, at /status.json. It presents what it is given: it has no
 // client and no cache, and keeps nothing from one request to the next.
 //
-// The page needs no script and loads nothing else. What remotes say (names,
-// messages) is untrusted: it is escaped, cut to a length, and freed of characters
-// that would reorder the text round it.
+// The page needs no script and loads nothing else. What comes from remotes (names,
+// messages) is untrusted: it is escaped, shortened, and stripped of characters that
+// would reorder the text around it.
 package status
 
 import (
@@ -31,22 +31,22 @@ const (
 	Connecting = "connecting"
 )
 
-// Health of a gateway's address, as the gateway package says it. Every other
-// text is shown too.
+// Health of a gateway's address, as in gateway.Health. Any other text is shown as it is.
 const (
 	Ready    = "ready"
 	NotReady = "not ready"
+	Unprobed = "not asked yet" // shown as "not probed yet"
 )
 
-// Page is all that is shown. A time that is zero has not come yet, and is left
-// out of the JSON. Lists are never null there.
+// Page is all that is shown. A zero time is one that is not known, and is omitted
+// from the JSON. Lists are never null there.
 type Page struct {
 	Local      string    `json:"local"`      // the local cluster's name
 	Version    string    `json:"version"`    // of the daemon
 	ElectionOn bool      `json:"electionOn"` // one of several replicas leads
 	Leader     bool      `json:"leader"`     // this one does
 	Started    time.Time `json:"started,omitzero"`
-	Now        time.Time `json:"now,omitzero"` // when the rest was true
+	Now        time.Time `json:"now,omitzero"` // when this was the state
 	Synced     bool      `json:"synced"`       // the local caches are filled
 	Remotes    []Remote  `json:"remotes"`
 	Mirrors    []Mirror  `json:"mirrors"`
@@ -71,10 +71,10 @@ type Problem struct {
 	Cause string `json:"cause"`
 }
 
-// Gateway is one entrance of a remote.
+// Gateway is one gateway of a remote.
 type Gateway struct {
-	Name      string    `json:"name"`  // namespace/name, or what stands for a Service
-	Known     bool      `json:"known"` // where it is not, mirrors keep the addresses that they have
+	Name      string    `json:"name"`  // namespace/name, or "address=" if no Service is read
+	Known     bool      `json:"known"` // if not, mirrors keep the addresses that they have
 	Addresses []Address `json:"addresses"`
 	Problem   string    `json:"problem"` // empty: none
 }
@@ -85,8 +85,8 @@ type Address struct {
 	Health string `json:"health"` // ready, not ready, not asked yet
 }
 
-// Mirror is one exported Service in the local cluster, mirrored or not, or what
-// is left of one.
+// Mirror is the mirror of one exported Service, whether it exists or not, or an
+// orphan.
 type Mirror struct {
 	Namespace string          `json:"namespace"`
 	Name      string          `json:"name"`
@@ -105,21 +105,21 @@ type MirrorProblem struct {
 	Message string `json:"message"`
 }
 
-// well tells whether there is nothing to do about a mirror.
-func (m *Mirror) well() bool { return m.State == Mirrored && len(m.Problems) == 0 }
+// healthy reports whether nothing has to be done about a mirror.
+func (m *Mirror) healthy() bool { return m.State == Mirrored && len(m.Problems) == 0 }
 
-// well tells whether there is nothing to do about a remote.
-func (r *Remote) well() bool {
+// healthy reports whether nothing has to be done about a remote.
+func (r *Remote) healthy() bool {
 	for i := range r.Gateways {
-		if !r.Gateways[i].well() {
+		if !r.Gateways[i].healthy() {
 			return false
 		}
 	}
 	return r.State == Up && len(r.Problems) == 0
 }
 
-// well tells whether all of a gateway may be expected to carry traffic.
-func (g *Gateway) well() bool {
+// healthy reports whether all addresses of a gateway can be expected to carry traffic.
+func (g *Gateway) healthy() bool {
 	for _, a := range g.Addresses {
 		if a.Health == NotReady {
 			return false

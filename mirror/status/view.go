@@ -11,31 +11,31 @@ import (
 )
 
 const (
-	unfolded    = 6  // remotes of which all is shown at once, however well they are
-	addressesAt = 8  // of a gateway, likewise
-	reasonsAt   = 8  // by which the page offers to filter
+	unfolded    = 6  // remotes that are shown open, healthy or not
+	addressesAt = 8  // of a gateway that are shown at once
+	reasonsAt   = 8  // that the page links to
 	refreshLink = 15 // seconds
 )
 
 // view is what the template shows of a Page.
 type view struct {
 	*Page
-	Style   template.CSS
-	Icon    template.URL
-	Tone    string // of the whole
-	Verdict string
-	Notices []string
-	Unwell  int // mirrors, whatever the filter
-	Remotes []remoteView
-	Filter  filter
-	Found   chosen
-	Chips   []chip
-	Names   []string // of remotes, those of mirrors without a remote too
-	Rows    []*Mirror
-	Reasons []chip
-	Pager   pager
-	Empty   string // why there are no rows
-	Hint    string // what to do about it
+	Style     template.CSS
+	Icon      template.URL
+	Tone      string // of the headline
+	Headline  string
+	Notices   []string
+	Unhealthy int // mirrors, whatever the filter
+	Remotes   []remoteView
+	Filter    filter
+	Found     chosen
+	Chips     []chip
+	Names     []string // of remotes, those of mirrors without a remote too
+	Rows      []*Mirror
+	Reasons   []chip
+	Pager     pager
+	Empty     string // why there are no rows
+	Hint      string // what to do about it
 }
 
 // chip is a link that narrows what is shown.
@@ -47,13 +47,13 @@ type chip struct {
 
 type remoteView struct {
 	*Remote
-	Open    bool
-	Tone    string
-	Mirrors int
-	Unwell  int
+	Open      bool
+	Tone      string
+	Mirrors   int
+	Unhealthy int // of its mirrors
 	// Links to its mirrors.
-	Link, UnwellLink string
-	Gateways         []gatewayView
+	Link, UnhealthyLink string
+	Gateways            []gatewayView
 }
 
 type gatewayView struct {
@@ -64,7 +64,7 @@ type gatewayView struct {
 func newView(page *Page, f filter) *view {
 	v := &view{Page: page, Style: template.CSS(styleCSS), Filter: f}
 	v.addRemotes()
-	v.judge()
+	v.summarize()
 	v.Found = f.choose(page.Mirrors)
 	v.addChips()
 	shown, at, pages := window(v.Found.rows, f.Page)
@@ -76,25 +76,24 @@ func newView(page *Page, f filter) *view {
 	return v
 }
 
-// addRemotes shows those first that are not well, and folds the others where
-// there are many.
+// addRemotes puts unhealthy remotes first, and folds the others if there are many.
 func (v *view) addRemotes() {
-	mirrors, unwellOnes := map[string]int{}, map[string]int{}
+	mirrors, unhealthyMirrors := map[string]int{}, map[string]int{}
 	for i := range v.Page.Mirrors {
 		m := &v.Page.Mirrors[i]
 		mirrors[m.Cluster]++
-		if !m.well() {
-			unwellOnes[m.Cluster]++
+		if !m.healthy() {
+			unhealthyMirrors[m.Cluster]++
 		}
 	}
 	for i := range v.Page.Remotes {
 		r := &v.Page.Remotes[i]
 		shown := remoteView{
-			Remote: r, Tone: tone(r.State), Open: !r.well() || len(v.Page.Remotes) <= unfolded,
-			Mirrors: mirrors[r.Name], Unwell: unwellOnes[r.Name],
-			Link: v.Filter.none().withRemote(r.Name).link(), UnwellLink: v.Filter.none().withRemote(r.Name).withState(unwell).link(),
+			Remote: r, Tone: tone(r.State), Open: !r.healthy() || len(v.Page.Remotes) <= unfolded,
+			Mirrors: mirrors[r.Name], Unhealthy: unhealthyMirrors[r.Name],
+			Link: v.Filter.none().withRemote(r.Name).link(), UnhealthyLink: v.Filter.none().withRemote(r.Name).withState(unhealthy).link(),
 		}
-		if r.State == Up && !r.well() {
+		if r.State == Up && !r.healthy() {
 			shown.Tone = "warn"
 		}
 		for j := range r.Gateways {
@@ -108,7 +107,7 @@ func (v *view) addRemotes() {
 		v.Remotes = append(v.Remotes, shown)
 		mirrors[r.Name] = 0
 	}
-	slices.SortStableFunc(v.Remotes, func(a, b remoteView) int { return cmp.Compare(order(!a.well()), order(!b.well())) })
+	slices.SortStableFunc(v.Remotes, func(a, b remoteView) int { return cmp.Compare(order(!a.healthy()), order(!b.healthy())) })
 	for name := range mirrors {
 		v.Names = append(v.Names, name)
 	}
@@ -120,20 +119,20 @@ func (v *view) addRemotes() {
 	slices.Sort(v.Names)
 }
 
-// order sorts what is so before what is not.
-func order(so bool) int {
-	if so {
+// order sorts true before false.
+func order(first bool) int {
+	if first {
 		return 0
 	}
 	return 1
 }
 
-// judge says in one sentence how all of it is.
-func (v *view) judge() {
+// summarize sets the headline and the notices below it.
+func (v *view) summarize() {
 	var remotes, mirrors int
 	worst := "ok"
 	for i := range v.Page.Remotes {
-		if r := &v.Page.Remotes[i]; !r.well() {
+		if r := &v.Page.Remotes[i]; !r.healthy() {
 			remotes++
 			if tone(r.State) == "bad" {
 				worst = "bad"
@@ -141,11 +140,11 @@ func (v *view) judge() {
 		}
 	}
 	for i := range v.Page.Mirrors {
-		if !v.Page.Mirrors[i].well() {
+		if !v.Page.Mirrors[i].healthy() {
 			mirrors++
 		}
 	}
-	v.Unwell = mirrors
+	v.Unhealthy = mirrors
 	var parts []string
 	if remotes > 0 {
 		parts = append(parts, noun(remotes, "remote"))
@@ -159,30 +158,30 @@ func (v *view) judge() {
 	v.Tone = worst
 	switch {
 	case !v.Synced:
-		v.Tone, v.Verdict = "info", "Not ready yet"
-		v.Notices = append(v.Notices, "What the local cluster holds is not known yet; nothing is written until it is.")
+		v.Tone, v.Headline = "info", "Not ready yet"
+		v.Notices = append(v.Notices, "The local cluster has not been read yet: nothing is written until it has been.")
 	case len(v.Page.Remotes) == 0 && mirrors == 0:
-		v.Tone, v.Verdict = "off", "Nothing to do"
+		v.Tone, v.Headline = "off", "Nothing to do"
 	case len(parts) == 0:
-		v.Verdict = "All is well"
+		v.Headline = "Everything is healthy"
 	case remotes+mirrors == 1:
-		v.Verdict = parts[0] + " is not well"
+		v.Headline = parts[0] + " is unhealthy"
 	default:
-		v.Verdict = strings.Join(parts, " and ") + " are not well"
+		v.Headline = strings.Join(parts, " and ") + " are unhealthy"
 	}
 	if v.ElectionOn && !v.Leader {
-		v.Notices = append(v.Notices, "This replica stands by: it watches, and writes nothing while another one leads. The leader may know more of what is not well.")
+		v.Notices = append(v.Notices, "This replica is a standby: it watches, and writes nothing while another one leads. The leader may know of more problems.")
 	}
 	v.Icon = icons[v.Tone]
 }
 
-// addChips offers to narrow by state, and by reason what is not well.
+// addChips links to the mirrors of each state, and of the most frequent reasons.
 func (v *view) addChips() {
 	known := append([]string{Mirrored}, states[:len(states)-1]...)
 	others := slices.DeleteFunc(slices.Sorted(maps.Keys(v.Found.states)), func(state string) bool { return slices.Contains(known, state) })
 	v.Chips = []chip{
 		{"All", "", v.Filter.withState("").link(), v.Found.all, v.Filter.State == ""},
-		{"Not well", "", v.Filter.withState(unwell).link(), v.Found.unwell, v.Filter.State == unwell},
+		{"Unhealthy", "", v.Filter.withState(unhealthy).link(), v.Found.unhealthy, v.Filter.State == unhealthy},
 	}
 	for _, state := range append(known, others...) {
 		v.Chips = append(v.Chips, chip{state, tone(state), v.Filter.withState(state).link(), v.Found.states[state], v.Filter.State == state})
@@ -195,22 +194,22 @@ func (v *view) addChips() {
 	}
 }
 
-// explain says why there are no rows.
+// explain sets why there are no rows.
 func (v *view) explain() {
 	switch {
 	case len(v.Page.Mirrors) > 0:
-		v.Empty = "No mirror fits this filter."
+		v.Empty = "No mirror matches this filter."
 	case len(v.Page.Remotes) == 0:
 		v.Empty = "There is nothing to mirror: no remote cluster is configured."
 	case !slices.ContainsFunc(v.Page.Remotes, func(r Remote) bool { return !r.LastSync.IsZero() }):
 		v.Empty = "No remote has been read yet, so there is nothing to mirror."
 	default:
-		v.Empty = "No remote exports a Service. Where nothing else is configured, a label on it does:"
+		v.Empty = "No remote exports a Service. Unless --export-selector is set, label a Service there:"
 		v.Hint = "kubectl label service NAME service-mirror.io/exported=true"
 	}
 }
 
-// States lists what can be filtered by.
+// States are the states to filter by.
 func (v *view) States() []chip { return v.Chips[2:] }
 
 // Ago is how long ago a time was.
@@ -219,34 +218,36 @@ func (v *view) Ago(t time.Time) moment { return newMoment(ago(t, v.Now), t) }
 // For is how long something has lasted.
 func (v *view) For(t time.Time) moment { return newMoment("for "+span(max(0, v.Now.Sub(t))), t) }
 
-// Clock is the time at which all of this was true.
+// Clock is the time at which this was the state.
 func (v *view) Clock() moment { return newMoment(v.Now.UTC().Format("15:04:05 UTC"), v.Now) }
 
 // Title is the page's; browsers show its beginning in a tab.
-func (v *view) Title() string { return fmt.Sprintf("%s: %s, service-mirror", v.Verdict, text(v.Local)) }
+func (v *view) Title() string {
+	return fmt.Sprintf("%s: %s, service-mirror", v.Headline, text(v.Local))
+}
 
-// Blemished tells whether any of the rows has a reason to show.
-func (v *view) Blemished() bool {
+// HasReasons reports whether any of the rows has a reason to show.
+func (v *view) HasReasons() bool {
 	return slices.ContainsFunc(v.Rows, func(m *Mirror) bool { return len(m.Problems) > 0 })
 }
 
-// Clear leads to all mirrors.
+// Clear links to all mirrors.
 func (v *view) Clear() string { return v.Filter.none().link() }
 
-// Narrow tells whether there are mirrors that are left out.
+// Narrow reports whether the filter leaves out any mirrors.
 func (v *view) Narrow() bool { return v.Filter.narrow() }
 
-// UnwellLink leads to all mirrors that are not well.
-func (v *view) UnwellLink() string { return v.Filter.none().withState(unwell).link() }
+// UnhealthyLink links to all unhealthy mirrors.
+func (v *view) UnhealthyLink() string { return v.Filter.none().withState(unhealthy).link() }
 
-// JSON leads to the same for programs.
+// JSON links to the same data for programs.
 func (v *view) JSON() string {
 	f := v.Filter
 	f.Page, f.Refresh = 1, 0
 	return "status.json" + strings.TrimPrefix(f.link(), "./")
 }
 
-// Toggle leads to the same page, refreshed by itself or not.
+// Toggle links to the same page, with automatic refresh or without.
 func (v *view) Toggle() string {
 	f := v.Filter
 	if f.Refresh = refreshLink; v.Filter.Refresh > 0 {
@@ -255,7 +256,7 @@ func (v *view) Toggle() string {
 	return f.link()
 }
 
-// icons has the page's icon for each tone: a dot that can be seen among tabs.
+// icons has the page's icon for each tone: a dot that is visible among tabs.
 var icons = func() map[string]template.URL {
 	icons := map[string]template.URL{}
 	for tone, colour := range map[string]string{"ok": "2f9e6b", "warn": "e0932b", "bad": "d5473c", "info": "3b7de0", "off": "8a93a1"} {

@@ -15,19 +15,19 @@ import (
 
 var tags = regexp.MustCompile(`(?s)<style>.*</style>|<option.*?</option>|<[^>]*>`)
 
-// read is the text of a page as a person reads it.
+// read is the visible text of a page.
 func read(t testing.TB, p Page, path string) string {
 	t.Helper()
 	return strings.Join(strings.Fields(html.UnescapeString(tags.ReplaceAllString(get(t, p, path).Body.String(), " "))), " ")
 }
 
 func TestWhatIsSaid(t *testing.T) {
-	well := small()
-	well.Remotes = well.Remotes[:1]
-	well.Mirrors = well.Mirrors[:1]
+	healthy := small()
+	healthy.Remotes = healthy.Remotes[:1]
+	healthy.Mirrors = healthy.Mirrors[:1]
 	standby := small()
 	standby.Leader = false
-	alone := well
+	alone := healthy
 	alone.ElectionOn = false
 	unsynced := Page{Local: "london", Now: noon}
 	orphaned := Page{Local: "london", Now: noon, Synced: true, Mirrors: []Mirror{{Namespace: "default", Name: "bar-oslo", Cluster: "oslo", State: Orphan}}}
@@ -41,29 +41,29 @@ func TestWhatIsSaid(t *testing.T) {
 	}{
 		"all": {page: small(), want: []string{
 			"service-mirror london leader v1.2.3 started 3 h ago as of 12:00:00 UTC refresh every 15 s JSON",
-			"1 remote and 2 mirrors are not well 2 remotes 3 mirrors show the 2 not well",
-			// What is not well comes first.
-			"Remotes berlin down for 10 s services connection refused Exported 0 Services Mirrors 1 , 1 not well Last sync 3 days ago Last event none yet " +
-				"Gateway ingress/old there is no such Service It is not known now: mirrors keep the endpoints that they have. " +
-				"paris up for 2 h Exported 2 Services Mirrors 2 , 1 not well Last sync 1 h ago Last event 3 min ago " +
-				"Gateway ingress/gateway 203.0.113.1 ready 2001:db8::1 not asked yet UID uid-of-paris",
-			"All 3 Not well 2 mirrored 1 incomplete 1 conflict 0 refused 0 waiting 1 orphan 0",
-			"Reasons NamespaceMissing 1 PortNotServed 1 1–3 of 3 mirrors, those that are not well first",
+			"1 remote and 2 mirrors are unhealthy 2 remotes 3 mirrors show the 2 unhealthy",
+			// Unhealthy ones come first.
+			"Remotes berlin down for 10 s services connection refused Exported 0 Services Mirrors 1 , 1 unhealthy Last sync 3 days ago Last event none yet " +
+				"Gateway ingress/old there is no such Service Not known at the moment: its mirrors keep their endpoints. " +
+				"paris up for 2 h Exported 2 Services Mirrors 2 , 1 unhealthy Last sync 1 h ago Last event 3 min ago " +
+				"Gateway ingress/gateway 203.0.113.1 ready 2001:db8::1 not probed yet UID uid-of-paris",
+			"All 3 Unhealthy 2 mirrored 1 incomplete 1 conflict 0 refused 0 waiting 1 orphan 0",
+			"Reasons NamespaceMissing 1 PortNotServed 1 1–3 of 3 mirrors, unhealthy ones first",
 			"incomplete db-paris default paris default/db 10.96.0.11 none PortNotServed nothing serves 5432 " +
 				"waiting cart-berlin shop berlin shop/cart none none NamespaceMissing the namespace shop does not exist " +
 				"mirrored bar-paris default paris default/bar 10.96.0.10 http 80/TCP 203.0.113.1:80",
-		}, unwanted: []string{"standby", "Not ready yet", "Show all", "Next"}},
-		"all is well": {page: well, want: []string{"All is well 1 remote 1 mirror", "Cluster IP, ports Endpoints mirrored bar-paris"}, unwanted: []string{"not well 1", "Reason"}},
-		"standby":     {page: standby, want: []string{"london standby", "This replica stands by"}, unwanted: []string{"leader v1"}},
+		}, unwanted: []string{"standby", "Not ready yet", "not asked", "Show all", "Next"}},
+		"healthy":     {page: healthy, want: []string{"Everything is healthy 1 remote 1 mirror", "Cluster IP, ports Endpoints mirrored bar-paris"}, unwanted: []string{"unhealthy 1", "Reason"}},
+		"standby":     {page: standby, want: []string{"london standby", "This replica is a standby"}, unwanted: []string{"leader v1"}},
 		"no election": {page: alone, unwanted: []string{"standby", "leader"}},
-		"nothing":     {page: Page{Local: "london", Now: noon, Synced: true}, want: []string{"Nothing to do Remotes No remote cluster is configured. Each one is named with --remote NAME=KUBECONFIG . Mirrors There is nothing to mirror: no remote cluster is configured."}},
-		"unsynced":    {page: unsynced, want: []string{"Not ready yet What the local cluster holds is not known yet"}, unwanted: []string{"started"}},
-		"orphans":     {page: orphaned, want: []string{"1 mirror is not well", "No remote cluster is configured.", "orphan bar-oslo default oslo"}},
-		"unread":      {page: unread, want: []string{"1 remote is not well", "No gateway is known.", "No remote has been read yet"}, unwanted: []string{"connecting for"}},
-		"idle": {page: idle, want: []string{"It has no address: its mirrors have no endpoints.",
-			"No remote exports a Service. Where nothing else is configured, a label on it does: kubectl label service NAME service-mirror.io/exported=true"}},
-		"nothing fits": {page: small(), path: "?q=nowhere", want: []string{"Show all No mirror fits this filter.", "All 0 Not well 0"}, unwanted: []string{"bar-paris"}},
-		"a filter": {page: small(), path: "?remote=paris&state=unwell", want: []string{"All 2 Not well 1", "Show all", "1–1 of 1 mirror that fit, of 3 State"},
+		"nothing":     {page: Page{Local: "london", Now: noon, Synced: true}, want: []string{"Nothing to do Remotes No remote cluster is configured. Configure each one with --remote NAME=KUBECONFIG . Mirrors There is nothing to mirror: no remote cluster is configured."}},
+		"unsynced":    {page: unsynced, want: []string{"Not ready yet The local cluster has not been read yet"}, unwanted: []string{"started"}},
+		"orphans":     {page: orphaned, want: []string{"1 mirror is unhealthy", "No remote cluster is configured.", "orphan bar-oslo default oslo"}},
+		"unread":      {page: unread, want: []string{"1 remote is unhealthy", "No gateway is known.", "No remote has been read yet"}, unwanted: []string{"connecting for"}},
+		"idle": {page: idle, want: []string{"No address: its mirrors have no endpoints.",
+			"No remote exports a Service. Unless --export-selector is set, label a Service there: kubectl label service NAME service-mirror.io/exported=true"}},
+		"no match": {page: small(), path: "?q=nowhere", want: []string{"Show all No mirror matches this filter.", "All 0 Unhealthy 0"}, unwanted: []string{"bar-paris"}},
+		"a filter": {page: small(), path: "?remote=paris&state=unhealthy", want: []string{"All 2 Unhealthy 1", "Show all", "1–1 of 1 mirror that match, of 3 State"},
 			unwanted: []string{"bar-paris", "cart-berlin", "NamespaceMissing"}},
 		"a refreshed one": {page: small(), path: "?refresh=60", want: []string{"refreshed every 60 s: stop"}},
 	} {
@@ -102,8 +102,7 @@ func TestTimesAreAbsoluteToo(t *testing.T) {
 	}
 }
 
-// fill puts a text into every string that a value has, and one of each into its
-// lists.
+// fill sets every string of a value to a text, and puts one item into each list.
 func fill(v reflect.Value, text string) {
 	switch v.Kind() {
 	case reflect.String:
@@ -124,7 +123,7 @@ func fill(v reflect.Value, text string) {
 	}
 }
 
-// TestHostileTexts puts one into every field that there is, and into the query.
+// TestHostileTexts puts one into every field, and into the query.
 func TestHostileTexts(t *testing.T) {
 	for _, hostile := range []string{
 		`"><script>alert(1)</script>`, `'><img src=x onerror=alert(1)>`, `</style><style>*{display:none}</style>`, `javascript:alert(1)`,
@@ -151,9 +150,9 @@ func TestHostileTexts(t *testing.T) {
 	}
 }
 
-// TestLongOnesAreCut: what a remote can make as long as it likes does not make
-// the page so.
-func TestLongOnesAreCut(t *testing.T) {
+// TestLengthsAreLimited: a remote chooses the length of some texts and lists, not that
+// of the page.
+func TestLengthsAreLimited(t *testing.T) {
 	p := small()
 	m := &p.Mirrors[0]
 	for i := range 5000 {
@@ -166,7 +165,7 @@ func TestLongOnesAreCut(t *testing.T) {
 		t.Errorf("the page has %d bytes", size)
 	}
 	text := read(t, p, "/")
-	for _, want := range []string{"4,998 more", "4,937 more in status.json", "4,994 more", "4,938 more in status.json", strings.Repeat("é", textLength-1) + "…"} {
+	for _, want := range []string{"4,998 more", "4,937 more in status.json", "4,994 more", "4,938 more in status.json", "é … é"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page lacks %.40q", want)
 		}
@@ -177,30 +176,51 @@ func TestLongOnesAreCut(t *testing.T) {
 	}
 }
 
-func TestUnwellRemotes(t *testing.T) {
-	for name, spoil := range map[string]func(*Remote){
-		"down":                    func(r *Remote) { r.State = Down },
-		"connecting":              func(r *Remote) { r.State = Connecting },
-		"refused":                 func(r *Remote) { r.State = Refused },
-		"a problem":               func(r *Remote) { r.Problems = []Problem{{"configmaps", "forbidden"}} },
-		"a gateway's problem":     func(r *Remote) { r.Gateways[0].Problem = "refused 127.0.0.1" },
-		"an unknown gateway":      func(r *Remote) { r.Gateways[0].Known = false },
-		"a gateway without one":   func(r *Remote) { r.Gateways[0].Addresses = nil },
-		"an address that is dead": func(r *Remote) { r.Gateways[0].Addresses[0].Health = NotReady },
+// TestMessagesAreWhole: the fix is at the end of a message.
+func TestMessagesAreWhole(t *testing.T) {
+	const fix = "set gateway-port to one of these"
+	message := strings.Repeat("port db (5432/TCP): no TCP port of the gateway fits: it has http (80/TCP)\n", 20) + fix
+	p := small()
+	p.Mirrors[0].Problems = []MirrorProblem{{"PortNotServed", message}, {"WriteFailed", "the second one"}}
+	p.Remotes[0].Problems = []Problem{{"services", message}}
+	p.Remotes[0].Gateways[0].Problem = message
+	text := read(t, p, "/")
+	whole := strings.ReplaceAll(message, "\n", "; ")
+	for _, want := range []string{"PortNotServed " + whole + " WriteFailed the second one", "services " + whole, "ingress/gateway " + whole} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	p.Mirrors[0].Problems[0].Message = strings.Repeat(message, 10)
+	if text := read(t, p, "/"); !strings.Contains(text, fix+" WriteFailed") {
+		t.Error("the end of a long message is lost")
+	}
+}
+
+func TestUnhealthyRemotes(t *testing.T) {
+	for name, change := range map[string]func(*Remote){
+		"down":                  func(r *Remote) { r.State = Down },
+		"connecting":            func(r *Remote) { r.State = Connecting },
+		"refused":               func(r *Remote) { r.State = Refused },
+		"a problem":             func(r *Remote) { r.Problems = []Problem{{"configmaps", "forbidden"}} },
+		"a gateway's problem":   func(r *Remote) { r.Gateways[0].Problem = "refused 127.0.0.1" },
+		"an unknown gateway":    func(r *Remote) { r.Gateways[0].Known = false },
+		"a gateway without one": func(r *Remote) { r.Gateways[0].Addresses = nil },
+		"an unhealthy address":  func(r *Remote) { r.Gateways[0].Addresses[0].Health = NotReady },
 	} {
 		p := small()
 		p.Mirrors, p.Remotes = nil, p.Remotes[:1]
-		if !p.Remotes[0].well() {
-			t.Fatal("it is not well from the start")
+		if !p.Remotes[0].healthy() {
+			t.Fatal("it is unhealthy before the change")
 		}
-		spoil(&p.Remotes[0])
-		if text := read(t, p, "/"); !strings.Contains(text, "1 remote is not well") {
+		change(&p.Remotes[0])
+		if text := read(t, p, "/"); !strings.Contains(text, "1 remote is unhealthy") {
 			t.Errorf("%s: %s", name, text)
 		}
 	}
 }
 
-// TestManyRemotes folds those that are well, where there are many.
+// TestManyRemotes folds the healthy ones, if there are many.
 func TestManyRemotes(t *testing.T) {
 	p := small()
 	for i := range 7 {
@@ -219,10 +239,10 @@ func TestManyRemotes(t *testing.T) {
 	}
 }
 
-// TestSnapshotIsOnlyRead: it may be shared among requests.
+// TestSnapshotIsOnlyRead: requests may share it.
 func TestSnapshotIsOnlyRead(t *testing.T) {
 	p := small()
-	for _, path := range []string{"/", "/status.json", "/?state=unwell&q=a&remote=paris"} {
+	for _, path := range []string{"/", "/status.json", "/?state=unhealthy&q=a&remote=paris"} {
 		get(t, p, path)
 	}
 	if !reflect.DeepEqual(p, small()) {

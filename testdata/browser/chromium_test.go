@@ -53,7 +53,7 @@ func run(m *testing.M) int {
 		chromedp.NoSandbox, // its sandbox does not work for root
 		chromedp.Flag("disable-gpu", true),
 		chromedp.Flag("disable-dev-shm-usage", true),
-		// The browser itself has nothing to ask of anyone.
+		// The browser itself must not connect to anything.
 		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
 		chromedp.WSURLReadTimeout(patience),
 	)
@@ -68,8 +68,8 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// tab is a tab of the browser with a daemon's page to open in it, and what has
-// happened in it that should not.
+// tab is a tab of the browser with a daemon's page to open in it, and what went wrong
+// in it.
 type tab struct {
 	*testing.T
 	ctx context.Context
@@ -81,14 +81,14 @@ type tab struct {
 	wrong    []string
 }
 
-// window is what the browser is as wide as, and the colours that it asks for.
+// window is the width of the browser's window and its colour scheme.
 type window struct {
 	name   string
 	width  int64
 	scheme string
 }
 
-// narrow tells whether it is a phone's.
+// narrow reports whether it is a phone's.
 func (w window) narrow() bool { return w.width < 600 }
 
 var (
@@ -131,7 +131,7 @@ func (b *tab) resize(width int64) {
 	call(b, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: 850, DeviceScaleFactor: 1, Mobile: w.narrow()})
 }
 
-// media is what the page is shown on: "" is the screen.
+// media sets what the page is shown on: "" is the screen.
 func (b *tab) media(kind, scheme string) {
 	b.Helper()
 	call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
@@ -161,7 +161,7 @@ func (b *tab) listen(event any) {
 	}
 }
 
-// check is made at the end, when all has been recorded.
+// check runs at the end, when everything has been recorded.
 func (b *tab) check() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -191,7 +191,7 @@ func (b *tab) goes(query string) {
 	}
 }
 
-// follows does something that leads to another page, and waits until that is loaded.
+// follows does something that opens another page, and waits until that is loaded.
 func (b *tab) follows(steps ...chromedp.Action[chromedp.Void]) {
 	b.Helper()
 	response, err := chromedp.RunResponse(b.ctx, steps...)
@@ -213,8 +213,7 @@ func evaluate[V any](b *tab, expression string) V {
 	return value
 }
 
-// shoot takes a picture of the page from its top, as high as a person can look
-// at.
+// shoot takes a screenshot of the page from its top, of a limited height.
 func (b *tab) shoot(name string) {
 	b.Helper()
 	const tallest = 2600

@@ -18,8 +18,7 @@ const (
 	mostTime  = 3_000 // ms from the request to the end of the layout, on two busy cores
 )
 
-// TestPages opens each page in each window and looks at all that must hold of
-// every one.
+// TestPages opens each page in each window and checks what applies to every one.
 func TestPages(t *testing.T) {
 	standby := three()
 	standby.Leader, standby.Synced = false, false
@@ -33,8 +32,8 @@ func TestPages(t *testing.T) {
 		{"standby", "", standby, 3},
 		{"thousands", "", thousands(), 100},
 		{"thousands-mirrored", "?state=mirrored&page=50", thousands(), 100},
-		{"thousands-filtered", "?state=unwell&q=namespacemissing+VIENNA", thousands(), 3},
-		{"thousands-nothing-fits", "?remote=paris&q=no+such+thing", thousands(), 0},
+		{"thousands-filtered", "?state=unhealthy&q=namespacemissing+VIENNA", thousands(), 3},
+		{"thousands-no-match", "?remote=paris&q=no+such+thing", thousands(), 0},
 	} {
 		for _, w := range windows {
 			t.Run(test.name+"/"+w.name, func(t *testing.T) {
@@ -58,7 +57,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// isUnharmed looks for what a text of a remote could have done.
+// isUnharmed looks for effects of a text of a remote.
 func (b *tab) isUnharmed() {
 	b.Helper()
 	if title := evaluate[string](b, `document.title`); !strings.HasSuffix(title, ": "+b.of.Local+", service-mirror") {
@@ -69,17 +68,17 @@ func (b *tab) isUnharmed() {
 	}
 }
 
-// isStyled tells a page whose style the browser did not take, or that does not
-// follow the colours asked for.
+// isStyled checks that the browser accepted the style, and that the page follows the
+// colour scheme.
 func (b *tab) isStyled(w window) {
 	b.Helper()
 	light := evaluate[bool](b, `getComputedStyle(document.body).backgroundColor === "rgb(245, 246, 248)"`)
 	if want := w.scheme == "light"; light != want {
-		b.Errorf("the ground is light: %t, want %t", light, want)
+		b.Errorf("the background is light: %t, want %t", light, want)
 	}
 }
 
-// isQuick compares with what browsers do without delay.
+// isQuick checks the limits of size and time.
 func (b *tab) isQuick() {
 	b.Helper()
 	if size := evaluate[int](b, `performance.getEntriesByType("navigation")[0].encodedBodySize`); size > mostBytes || size == 0 {
@@ -105,7 +104,7 @@ func (b *tab) fits(width int64) {
 		.slice(0, 3).map(e => e.outerHTML.slice(0, 200))`) {
 		b.Errorf("at %d px, this does not fit: %s", width, wide)
 	}
-	// A column so narrow that words stand one letter a line is no use.
+	// In too narrow a column each letter has a line of its own.
 	for _, thin := range evaluate[[]string](b, `[...document.querySelectorAll("tbody td *, tbody th *, dd, p")]
 		.filter(e => e.checkVisibility() && e.textContent.length > 12 && e.getBoundingClientRect().width < 60
 			&& e.getBoundingClientRect().height > 60).slice(0, 3).map(e => e.outerHTML.slice(0, 200))`) {
@@ -146,7 +145,7 @@ func (b *tab) isLegible() {
 	}
 }
 
-// isNamed looks at what those hear who do not see the page.
+// isNamed checks what a screen reader needs.
 func (b *tab) isNamed() {
 	b.Helper()
 	if headings := evaluate[string](b, `[...document.querySelectorAll("h1, h2")].map(h => h.tagName + " " + h.textContent).join(", ")`); headings != "H1 "+b.of.Local+", H2 Remotes, H2 Mirrors" {
@@ -175,7 +174,7 @@ func (b *tab) rows(state string) (caption string, inState, all int) {
 	return caption, inState, evaluate[int](b, `document.querySelectorAll("tbody tr").length`)
 }
 
-// TestLinks goes through ten thousand mirrors as a person would, without script.
+// TestLinks follows links through ten thousand mirrors, without script.
 func TestLinks(t *testing.T) {
 	for _, w := range []window{desktop, phone} {
 		t.Run(w.name, func(t *testing.T) {
@@ -192,16 +191,16 @@ func TestLinks(t *testing.T) {
 
 			click := func(selector string) { t.Helper(); b.follows(chromedp.Click(chromedp.CSS(selector))) }
 			click(`.totals a:last-child`)
-			expect("what is not well", status.Mirrored, "1–56 of 56 mirrors that fit, of 10,000", 0, 56)
+			expect("the unhealthy ones", status.Mirrored, "1–56 of 56 mirrors that match, of 10,000", 0, 56)
 			click(`.chips .info`)
-			expect("waiting", status.Waiting, "1–25 of 25 mirrors that fit, of 10,000", 25, 25)
+			expect("waiting", status.Waiting, "1–25 of 25 mirrors that match, of 10,000", 25, 25)
 			if top := evaluate[float64](b, `document.getElementById("mirrors").getBoundingClientRect().top`); top < 0 || top > 100 {
 				t.Errorf("after a filter the mirrors are at %v px, not at the top of the window", top)
 			}
 
 			// The form keeps the state, and a text narrows further.
 			b.follows(chromedp.SendKeys(chromedp.CSS("input[name=q]"), "vienna"+kb.Enter))
-			expect("a text", status.Waiting, "1–3 of 3 mirrors that fit", 3, 3)
+			expect("a text", status.Waiting, "1–3 of 3 mirrors that match", 3, 3)
 			if got := evaluate[string](b, `location.search`); got != "?q=vienna&remote=&state=waiting" {
 				t.Errorf("the form made %s", got)
 			}
@@ -209,7 +208,7 @@ func TestLinks(t *testing.T) {
 			expect("all again", status.Conflict, "1–100 of 10,000 mirrors", 12, 100)
 
 			click(`.reasons a:nth-of-type(2)`)
-			expect("a reason", status.Conflict, "1–12 of 12 mirrors that fit", 12, 12)
+			expect("a reason", status.Conflict, "1–12 of 12 mirrors that match", 12, 12)
 			click(`.clear`)
 			click(`.pager [rel=next]`)
 			expect("the second page", status.Mirrored, "101–200 of 10,000", 100, 100)
@@ -219,12 +218,12 @@ func TestLinks(t *testing.T) {
 				t.Error("there is a page after the last one")
 			}
 			click(`.remote[open] dd a`)
-			expect("one remote", status.Mirrored, "1–100 of 910 mirrors that fit", 97, 100)
+			expect("one remote", status.Mirrored, "1–100 of 910 mirrors that match", 97, 100)
 		})
 	}
 }
 
-// TestFolded unfolds what is folded away, with a keyboard alone.
+// TestFolded unfolds what is folded, with the keyboard alone.
 func TestFolded(t *testing.T) {
 	b := open(t, thousands(), desktop)
 	b.goes("")
@@ -243,7 +242,7 @@ func TestFolded(t *testing.T) {
 	}
 	const closed = `document.querySelectorAll(".remote:not([open])").length`
 	if n := evaluate[int](b, closed); n != 8 {
-		t.Fatalf("%d remotes are folded, want the 8 that are well", n)
+		t.Fatalf("%d remotes are folded, want the 8 healthy ones", n)
 	}
 	evaluate[any](b, `document.querySelector(".remote:not([open]) summary").focus()`)
 	press(kb.Enter)
@@ -252,7 +251,7 @@ func TestFolded(t *testing.T) {
 	}
 }
 
-// TestPaper looks at the page on paper: all of it, and nothing to click on.
+// TestPaper checks the page on paper: all of it, and nothing to click on.
 func TestPaper(t *testing.T) {
 	b := open(t, thousands(), window{"paper", 1000, "dark"})
 	b.goes("")
@@ -274,17 +273,17 @@ func TestPaper(t *testing.T) {
 	}
 }
 
-// TestRefresh waits for a page that was asked to come again by itself.
+// TestRefresh waits for a page that refreshes itself.
 func TestRefresh(t *testing.T) {
 	b := open(t, three(), desktop)
 	b.goes("?refresh=1") // that is too often: every 5 s
 	b.follows()
 	if got := evaluate[string](b, `location.search`); got != "?refresh=1" {
-		t.Errorf("it came again as %s", got)
+		t.Errorf("it was refreshed as %s", got)
 	}
 	b.follows(chromedp.Click(chromedp.CSS(".facts a")))
 	if got := evaluate[string](b, `location.search`); got != "" {
-		t.Errorf("the link to stop it leads to %s", got)
+		t.Errorf("the link to stop it goes to %s", got)
 	}
 }
 

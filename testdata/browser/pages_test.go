@@ -7,22 +7,22 @@ import (
 	"service-mirror.io/service-mirror/mirror/status"
 )
 
-// Texts as a remote could send them, to see them on the page as texts and to see
-// nothing else come of them.
+// Texts as a remote could send them: they must appear on the page as texts and have no
+// other effect.
 const (
 	hostile = `"><script>document.title = "owned"</script><img src=x onerror="document.title = 'owned'">`
 	long    = "a-service-with-the-longest-name-there-can-be-in-a-namespace-and"
 )
 
-// now is when the pages were made.
+// now is the time of the pages.
 func now() time.Time { return time.Now().Truncate(time.Second) }
 
-// nothing is a daemon that was just started, and told of no remote.
+// nothing is a daemon that has just started, without remotes.
 func nothing() status.Page {
 	return status.Page{Local: "https://kubernetes-control-plane.london.example.com:6443", Version: "v1.0.0", Started: now().Add(-20 * time.Second), Now: now(), Synced: true}
 }
 
-// three is a small installation in which something of each kind is not well.
+// three is a small installation in which one of each kind is unhealthy.
 func three() status.Page {
 	p := status.Page{
 		Local: "london", Version: "v1.0.0", ElectionOn: true, Leader: true,
@@ -40,7 +40,7 @@ func three() status.Page {
 				UID: "b1946ac9-2492-4d23-a7d1-2b3a1f9a8c77", Exported: 1,
 				Problems: []status.Problem{{Part: "services", Cause: "connect: connection refused"}},
 				Gateways: []status.Gateway{
-					{Name: "ingress/gateway", Known: true, Addresses: []status.Address{{IP: "198.51.100.7", Health: "not asked yet"}}},
+					{Name: "ingress/gateway", Known: true, Addresses: []status.Address{{IP: "198.51.100.7", Health: status.Unprobed}}},
 				},
 			},
 			{Name: "madrid", State: status.Connecting, Since: now().Add(-4 * time.Second)},
@@ -52,8 +52,12 @@ func three() status.Page {
 			},
 			{
 				Namespace: "default", Name: "postgres-paris", Cluster: "paris", Source: "default/postgres", State: status.Incomplete, ClusterIP: "10.96.201.77",
-				Ports:    []string{"sql 5432/TCP"},
-				Problems: []status.MirrorProblem{{Reason: "PortNotServed", Message: "the gateway ingress/gateway serves no port for sql 5432/TCP: it has http 80/TCP, https 443/TCP"}},
+				Ports: []string{"sql 5432/TCP", "metrics 9187/TCP", "dns 53/UDP"},
+				Problems: []status.MirrorProblem{
+					{Reason: "PortNotServed", Message: "port sql (5432/TCP): no TCP port of the gateway fits: it has http (80/TCP), https (443/TCP)\nport dns (53/UDP): the gateway Service does not have that port"},
+					{Reason: "ClusterIPLost", Message: "the Service was recreated without its ClusterIP 10.96.201.70, which was taken: clients that keep addresses must resolve it again"},
+					{Reason: "WriteFailed", Message: "create EndpointSlice: admission webhook \"policy.example.com\" denied the request: " + long + ": label team is missing: it is retried"},
+				},
 			},
 			{
 				Namespace: "shop", Name: "cart-berlin", Cluster: "berlin", Source: "shop/cart", State: status.Waiting, Ports: []string{"http 8080/TCP"},
@@ -64,8 +68,8 @@ func three() status.Page {
 	return p
 }
 
-// thousands is a large installation, with a little of what is not well and with
-// texts that try to be more than texts.
+// thousands is a large installation, in which a few are unhealthy and some texts are
+// hostile.
 func thousands() status.Page {
 	p := three()
 	p.Mirrors = nil
@@ -110,7 +114,7 @@ func thousands() status.Page {
 		case i%400 == 1:
 			problem(status.Waiting, "NamespaceMissing", "the namespace "+m.Namespace+" does not exist here")
 		case i%900 == 2:
-			problem(status.Conflict, "Conflict", "a Service of this name is there already and is not a mirror")
+			problem(status.Conflict, "Conflict", "a Service of this name exists already and is not a mirror")
 		case i%1100 == 3:
 			problem(status.Refused, "InvalidName", "its name "+m.Name+" would have 66 characters, 3 more than a Service name may have")
 		case i%1500 == 4:

@@ -121,7 +121,7 @@ func (e *env) deny(operation registrationv1.OperationType, service string) (allo
 	}
 }
 
-// tries tells whether an operation on a Service is refused, without doing it.
+// tries reports whether an operation on a Service is refused, in a dry run.
 func (e *env) tries(operation registrationv1.OperationType, service string) (denied bool, err error) {
 	api := e.local.CoreV1().Services(e.id)
 	if operation == registrationv1.Create {

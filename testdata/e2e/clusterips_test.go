@@ -54,7 +54,7 @@ func TestDeletedMirrorKeepsBothClusterIPs(t *testing.T) {
 	}
 }
 
-// takes has somebody else's Service take a ClusterIP as soon as it is free.
+// takes has a foreign Service take a ClusterIP as soon as it is free.
 func (e *env) takes(clusterIP string) {
 	e.Helper()
 	family, single := corev1.IPv4Protocol, corev1.IPFamilyPolicySingleStack

@@ -89,7 +89,7 @@ func (c copies) untouched(e *env) func() error {
 	}
 }
 
-// A copy of a mirror, labels and annotations included, is its user's: also after a restart, and
+// A copy of a mirror, labels and annotations included, is foreign: also after a restart, and
 // when the mirrors of its remote are pruned.
 func TestCopyOfAMirror(t *testing.T) {
 	t.Parallel()
@@ -128,7 +128,7 @@ func TestCopyOfAMirror(t *testing.T) {
 			e.copyService(c, service, e.id, "my-own", theirs)
 			e.watchEndpoints(c, e.id, "my-own")                       // to which Kubernetes gives the Service's labels
 			e.copyService(c, service, other, mirror, nil)             // as a restore into another namespace
-			e.copyService(c, service, e.id, "second-"+r.name, theirs) // named as a mirror would be
+			e.copyService(c, service, e.id, "second-"+r.name, theirs) // named like a mirror
 			e.watchEndpoints(c, e.id, "second-"+r.name)
 			e.copyService(c, service, e.id, "copy", nil) // without a selector
 			test.copy(e, c, mirror, other)
@@ -154,7 +154,7 @@ func TestCopyOfAMirror(t *testing.T) {
 			r.export("other")
 			e.daemon([]*remote{r}, test.args...)
 			e.soon("another mirror", r.hasService("other"))
-			e.must(untouched()) // of what is exported no more
+			e.must(untouched()) // of a Service that is no longer exported
 		})
 	}
 }

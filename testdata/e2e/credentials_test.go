@@ -71,7 +71,7 @@ func (r *remote) config(change ...func(*clientcmdapi.Cluster, *clientcmdapi.Auth
 	return string(text)
 }
 
-// revoke makes a token worthless, and waits until the API server says so.
+// revoke deletes a token, and waits until the API server refuses it.
 func (r *remote) revoke(secret, token string) {
 	r.env.Helper()
 	r.env.must(r.CoreV1().Secrets(r.env.id).Delete(r.env.ctx, secret, metav1.DeleteOptions{}))
@@ -86,7 +86,7 @@ func (r *remote) revoke(secret, token string) {
 		}
 		return nil
 	})
-	r.proxy.cutConnections() // a watch that is open goes on for a while
+	r.proxy.cutConnections() // an open watch outlives its token for a while
 }
 
 // rotated checks that nothing has been written since a mark, and that the next
@@ -109,7 +109,7 @@ func TestMountedCredentialsRotate(t *testing.T) {
 	e.soon("the mirror", r.mirrored("bar", "203.0.113.1"), d.shows(r, "up"))
 	before, start := e.identities(), london.mark(t)
 
-	// The new one first, then the old one's end.
+	// The new one first, then the old one is revoked.
 	since := london.mark(t)
 	old := r.token
 	r.token = e.token(paris, "second")
@@ -123,7 +123,7 @@ func TestMountedCredentialsRotate(t *testing.T) {
 		t.Errorf("the daemon was refused %d times, though it had the new token in time", n)
 	}
 
-	// The old one's end first: until the new one comes updates stop, no more.
+	// The old one is revoked first: updates stop until the new one comes.
 	since = london.mark(t)
 	r.revoke("second", r.token)
 	e.logs(d, "is failing", r.name, "nauthorized")
@@ -134,7 +134,7 @@ func TestMountedCredentialsRotate(t *testing.T) {
 	e.soon("all is healthy", d.shows(r, "up"), d.measures(map[string]float64{r.up(): 1}))
 	r.rotated(since, 82)
 
-	// Another server, of another CA.
+	// Another server, with another CA.
 	since = london.mark(t)
 	gone := r.proxy
 	r.proxy = newProxy(t, paris)
@@ -275,11 +275,11 @@ func TestExecPlugin(t *testing.T) {
 	old := r.token
 	r.token = e.token(paris, "second")
 	write(r.token)
-	r.revoke("token", old) // the plugin is asked again
+	r.revoke("token", old) // the plugin is run again
 	e.stays("the mirror", r.mirrored("bar", "203.0.113.1"))
 	r.rotated(since, 81)
 
-	// It goes: what is known stays. The token that it gave last serves on.
+	// The plugin is removed: what is known stays. Its last token is still valid.
 	since = london.mark(t)
 	e.must(os.Remove(command))
 	r.revoke("second", r.token)

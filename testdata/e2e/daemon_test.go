@@ -18,7 +18,7 @@ type daemon struct {
 	t       *testing.T
 	cmd     *harness.Process
 	log     *harness.Log
-	stopped bool // by the test, or its end was awaited
+	stopped bool // by the test, or its exit was awaited
 }
 
 // runDaemon starts the daemon, built with the race detector. Arguments like
@@ -56,7 +56,7 @@ func (d *daemon) stop() {
 	}
 }
 
-// kill ends it without notice.
+// kill kills it.
 func (d *daemon) kill() {
 	d.stopped = true
 	d.cmd.Kill()

@@ -14,7 +14,7 @@ import (
 const gatewayHost = "lb.example.com"
 
 // exportMany exports n Services and returns the check that all mirrors route to
-// some addresses and nowhere else.
+// some addresses and to no others.
 func (r *remote) exportMany(n int) (lead func(addresses ...string)) {
 	r.env.Helper()
 	for i := range n {
@@ -75,7 +75,7 @@ func TestGatewayMovesToAHostname(t *testing.T) {
 	e.stays("the same over a restart", r.mirrored("bar0", "203.0.113.6"))
 	e.noWrites(since)
 	if names := n.names(); !slices.Equal(names, []string{gatewayHost + "."}) {
-		t.Errorf("asked about %v", names)
+		t.Errorf("queries for %v", names)
 	}
 }
 
@@ -89,11 +89,11 @@ func TestReorderedAnswers(t *testing.T) {
 	r.export("bar")
 	e.daemon([]*remote{r}, n.flags()...)
 	e.soon("the mirror", r.mirrored("bar", addresses...))
-	since, asked := london.mark(t), n.count(gatewayHost, dns.TypeA)
+	since, before := london.mark(t), n.count(gatewayHost, dns.TypeA)
 	n.set(gatewayHost, answer{addresses: append(addresses, addresses[0]), shuffled: true}) // one of them twice
 	e.stays("the same", r.mirrored("bar", addresses...))
-	if n := n.count(gatewayHost, dns.TypeA) - asked; n < 5 {
-		t.Errorf("asked %d times, so there were not many orders", n)
+	if n := n.count(gatewayHost, dns.TypeA) - before; n < 5 {
+		t.Errorf("%d queries, so there were not many orders", n)
 	}
 	e.noWrites(since)
 }
@@ -115,14 +115,14 @@ func TestManyMirrorsCostOneLookup(t *testing.T) {
 	e.stays("all", r.mirrored("another", "203.0.113.2"))
 	lead("203.0.113.2")
 	for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		asked, seconds := n.count(gatewayHost, kind), int(time.Since(start)/time.Second)
-		if asked > seconds+2 || asked < seconds/3 {
-			t.Errorf("%d %s queries in %d s, want one a second whatever the number of mirrors", asked, dns.TypeToString[kind], seconds)
+		queries, seconds := n.count(gatewayHost, kind), int(time.Since(start)/time.Second)
+		if queries > seconds+2 || queries < seconds/3 {
+			t.Errorf("%d %s queries in %d s, want one a second whatever the number of mirrors", queries, dns.TypeToString[kind], seconds)
 		}
 	}
 }
 
-func TestGatewayServiceChangeAsksAtOnce(t *testing.T) {
+func TestGatewayServiceChangeResolvesAtOnce(t *testing.T) {
 	e := newEnv(t)
 	n := newNameserver(t)
 	r := e.remote(paris)
@@ -138,9 +138,9 @@ func TestGatewayServiceChangeAsksAtOnce(t *testing.T) {
 		e.change(paris, "gateway", func(svc *corev1.Service) { svc.Annotations["example.com/changed"] = fmt.Sprint(i) })
 	}
 	e.stays("the mirror", r.mirrored("bar", "203.0.113.2"))
-	// However often the remote changes it, DNS is asked once a second at most.
-	if asked := n.count(gatewayHost, dns.TypeA); asked > 12 {
-		t.Errorf("%d queries", asked)
+	// However often the remote changes it, the name is resolved once a second at most.
+	if queries := n.count(gatewayHost, dns.TypeA); queries > 12 {
+		t.Errorf("%d queries", queries)
 	}
 }
 
@@ -178,7 +178,7 @@ func TestDNSFails(t *testing.T) {
 		})
 		e.must(r.mirrored("bar", last, "203.0.113.101", "203.0.113.201")())
 		e.noWrites(since)
-		// The others go on.
+		// The others are followed.
 		n.say(other, "203.0.113.102")
 		r.gateway(gatewayHost, other, "203.0.113.202")
 		e.soon(test.what+": the others", r.mirrored("bar", last, "203.0.113.102", "203.0.113.202"))
@@ -217,7 +217,7 @@ func TestTruncatedAnswers(t *testing.T) {
 	d := e.daemon([]*remote{r}, n.flags()...)
 	e.soon("all of the addresses", r.mirrored("bar", addresses[:50]...))
 	if n.count(gatewayHost, dns.TypeA, "tcp") == 0 {
-		t.Error("nothing was asked over TCP")
+		t.Error("there was no query over TCP")
 	}
 	n.set(gatewayHost, answer{addresses: addresses, truncated: true, shuffled: true})
 	e.soon("as many as are used", r.mirrored("bar", addresses[:64]...))
@@ -255,7 +255,7 @@ func TestAddressOverrideByHostname(t *testing.T) {
 	e.stays("the addresses of the flag", r.mirrored("bar", "203.0.113.2", "203.0.113.4"))
 	e.noWrites(since)
 	if names := strings.Join(n.names(), " "); names != gatewayHost+"." {
-		t.Errorf("asked about %s", names)
+		t.Errorf("queries for %s", names)
 	}
 }
 

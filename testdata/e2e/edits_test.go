@@ -121,7 +121,7 @@ func (e *env) hasSpec(name string, want corev1.ServiceSpec) func() error {
 }
 
 // An annotation that is valid for a LoadBalancer alone has the API server refuse the Service
-// once it is a ClusterIP. It goes, and nothing else of the user's does.
+// once it is a ClusterIP. It is removed, and nothing else of the user's.
 func TestInvalidAnnotationIsDropped(t *testing.T) {
 	const invalid = "service.beta.kubernetes.io/load-balancer-source-ranges"
 	e := newEnv(t)
@@ -170,7 +170,7 @@ func (e *env) warnedOnce(service string, words ...string) func() error {
 	}
 }
 
-// patch changes a local Service as kubectl patch does, which sends the changed fields alone.
+// patch changes a local Service as kubectl patch does, which sends only the changed fields.
 func (e *env) patch(name string, change any) {
 	e.Helper()
 	body, err := json.Marshal(change)
@@ -191,7 +191,7 @@ var familyEdits = map[string]any{
 	"SingleStack": map[string]any{"ipFamilyPolicy": "SingleStack"},
 }
 
-// keepsClusterIPs has each of the edits undone, a few times: what is released may be late.
+// keepsClusterIPs has each of the edits undone, a few times: the release may be late.
 func (e *env) keepsClusterIPs(r *remote, addresses ...string) {
 	e.Helper()
 	r.gateway(addresses...)

@@ -30,7 +30,7 @@ const (
 	stays = 15 * time.Second
 )
 
-// env is what one test has for itself.
+// env is what belongs to one test.
 type env struct {
 	*testing.T
 	local *cluster // where the daemon mirrors to
@@ -49,7 +49,7 @@ func newEnv(t *testing.T) *env {
 	return newLoneEnv(t)
 }
 
-// newLoneEnv is for a test that would starve others.
+// newLoneEnv is for a test that cannot run in parallel.
 func newLoneEnv(t *testing.T) *env { return newEnvIn(t, london, localRules...) }
 
 // newEnvIn gives a test credentials for a local cluster.
@@ -73,7 +73,7 @@ var (
 	readOnly = harness.RemoteRules
 )
 
-// makeNamespace makes a namespace that goes with the test.
+// makeNamespace creates a namespace that is deleted with the test.
 func (e *env) makeNamespace(c *cluster, name string) {
 	e.Helper()
 	e.must(e.create(c, name))
@@ -87,7 +87,7 @@ func (e *env) create(c *cluster, namespace string) error {
 	return err
 }
 
-// account makes a ServiceAccount with the given permissions and no others, and
+// account creates a ServiceAccount with the given permissions and no others, and
 // returns its token.
 func (e *env) account(c *cluster, rules []rbacv1.PolicyRule) string {
 	e.Helper()
@@ -108,7 +108,7 @@ func (e *env) bind(c *cluster) {
 	e.must(c.Bind(e.ctx, e.own(), e.id))
 }
 
-// token makes a token Secret of the test's ServiceAccount; it is valid until the
+// token creates a token Secret of the test's ServiceAccount; it is valid until the
 // Secret is deleted.
 func (e *env) token(c *cluster, secret string) string {
 	e.Helper()
@@ -122,8 +122,7 @@ func (e *env) writeKubeconfig(path, server string, ca []byte, token string) {
 	e.must(harness.WriteKubeconfig(path, harness.Credentials{Server: server, CA: ca, Token: token}))
 }
 
-// remote is a remote cluster as this test's daemon knows it: under a name of the
-// test's own, through a proxy of the test's own, with read-only credentials.
+// remote is a remote cluster of this test's daemon: under a name of the test's own, through a proxy of the test's own, with read-only credentials.
 type remote struct {
 	*cluster
 	env        *env
@@ -172,8 +171,8 @@ func (e *env) daemon(remotes []*remote, args ...string) *daemon {
 	return runDaemon(e.T, args...)
 }
 
-// gateway makes the remote's gateway Service, or changes it, to have these
-// addresses and hostnames.
+// gateway creates the remote's gateway Service, or changes it, with these addresses and
+// hostnames.
 func (r *remote) gateway(ingress ...string) {
 	r.env.Helper()
 	r.gatewayNamed("gateway", ingress...)
@@ -206,7 +205,7 @@ func (r *remote) gatewayNamed(name string, ingress ...string) {
 	r.env.must(err)
 }
 
-// exported is a Service as the tests export it; change may make it another.
+// exported is a Service as the tests export it; change may change it.
 func (r *remote) exported(name string, change ...func(*corev1.Service)) *corev1.Service {
 	svc := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: r.env.id, Name: name, Labels: map[string]string{exportLabel: r.env.id}},
@@ -221,7 +220,7 @@ func (r *remote) exported(name string, change ...func(*corev1.Service)) *corev1.
 	return svc
 }
 
-// export makes an exported Service in the remote.
+// export creates an exported Service in the remote.
 func (r *remote) export(name string, change ...func(*corev1.Service)) {
 	r.env.Helper()
 	svc := r.exported(name, change...)
@@ -248,7 +247,7 @@ func (e *env) remove(c *cluster, name string) {
 	e.must(c.CoreV1().Services(e.id).Delete(e.ctx, name, metav1.DeleteOptions{}))
 }
 
-// label and unlabel export a Service and take that back.
+// label and unlabel export and unexport a Service.
 func (e *env) label(svc *corev1.Service)   { metav1.SetMetaDataLabel(&svc.ObjectMeta, exportLabel, e.id) }
 func (e *env) unlabel(svc *corev1.Service) { delete(svc.Labels, exportLabel) }
 
@@ -278,7 +277,7 @@ func (e *env) stays(what string, checks ...func() error) {
 	}
 }
 
-// logs waits until the daemon has said something.
+// logs waits until the daemon has logged something.
 func (e *env) logs(d *daemon, words ...string) {
 	e.Helper()
 	e.soon("log of "+strings.Join(words, ", "), func() error {

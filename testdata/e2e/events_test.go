@@ -14,8 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// inPod starts a daemon that takes itself to be in a pod, of which there is the
-// object alone, and that serves how it fares.
+// inPod starts a daemon with metrics and the status page, as if in a pod, of which only
+// the object exists.
 func (e *env) inPod(remotes []*remote, args ...string) *daemon {
 	e.Helper()
 	pods := e.local.CoreV1().Pods(e.id)
@@ -40,9 +40,9 @@ func (e *env) inPod(remotes []*remote, args ...string) *daemon {
 	return runDaemon(e.T, args...)
 }
 
-// podTells checks how often each of some reasons was told of the daemon's pod about a
-// remote. Alike Events may be one that is counted, or several.
-func (r *remote) podTells(reasons []string, want ...event) func() error {
+// podEvents checks how often there were Events of some reasons for the daemon's pod about
+// a remote. Equal Events may be counted in one, or be several.
+func (r *remote) podEvents(reasons []string, want ...event) func() error {
 	return func() error {
 		got, messages, err := r.env.events(r.env.id, "Pod/daemon", "remote "+r.name+":")
 		if err != nil {
@@ -80,7 +80,7 @@ func (r *remote) gatewayAddresses(health string) string {
 }
 
 // The gateway gets its address after the export; it is deleted and recreated.
-func TestGatewayWithoutAddressIsTold(t *testing.T) {
+func TestGatewayWithoutAddressIsReported(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
 	r.gateway()
@@ -91,9 +91,9 @@ func TestGatewayWithoutAddressIsTold(t *testing.T) {
 		r.gatewayAddresses("ready"): 0, r.gatewayAddresses("not ready"): 0, r.gatewayAddresses("not asked yet"): 0,
 	}
 	with := map[string]float64{r.state("incomplete"): 0, r.state("mirrored"): 1, r.up(): 1, r.gatewayAddresses("ready"): 1}
-	events := func(want ...event) func() error { return r.podTells(gatewayReasons, want...) }
+	events := func(want ...event) func() error { return r.podEvents(gatewayReasons, want...) }
 	e.soon("the Service", r.mirrored("bar"))
-	e.soon("what is told", events(warned("GatewayFailing", 1)), d.measures(without))
+	e.soon("the Events", events(warned("GatewayFailing", 1)), d.measures(without))
 	e.stays("the Service, and one Event", r.mirrored("bar"), events(warned("GatewayFailing", 1)))
 	_, messages, err := e.events(e.id, "Pod/daemon", "")
 	e.must(err)
@@ -106,8 +106,8 @@ func TestGatewayWithoutAddressIsTold(t *testing.T) {
 
 	e.remove(paris, "gateway")
 	e.soon("no gateway", r.mirrored("bar"), d.measures(without))
-	e.soon("it is told again", events(warned("GatewayFailing", 2), normal("GatewayRecovered", 1)))
-	r.gateway("203.0.113.2") // made without an address, which it is given at once
+	e.soon("another Event", events(warned("GatewayFailing", 2), normal("GatewayRecovered", 1)))
+	r.gateway("203.0.113.2") // created without an address, which it gets at once
 	e.soon("a new one", r.mirrored("bar", "203.0.113.2"), d.measures(with))
 	e.soon("it is healthy again", func() error {
 		if events(warned("GatewayFailing", 3), normal("GatewayRecovered", 2))() == nil {
@@ -118,7 +118,7 @@ func TestGatewayWithoutAddressIsTold(t *testing.T) {
 	e.sameIdentities(before)
 }
 
-func TestConflictIsTold(t *testing.T) {
+func TestConflictIsReported(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
@@ -135,12 +135,12 @@ func TestConflictIsTold(t *testing.T) {
 	d := e.inPod([]*remote{r})
 	conflict := d.measures(map[string]float64{r.state("conflict"): 1, r.problem("Conflict"): 1, r.state("mirrored"): 0})
 	none := d.measures(map[string]float64{r.state("conflict"): 0, r.problem("Conflict"): 0, r.state("mirrored"): 0})
-	tells := e.tells(e.id, "Service/"+name, "Conflict", "remote "+r.name, "a foreign Service")
+	reported := e.hasEvent(e.id, "Service/"+name, "Conflict", "remote "+r.name, "a foreign Service")
 	r.export("bar")
-	e.soon("the conflict", conflict, tells)
+	e.soon("the conflict", conflict, reported)
 	e.change(paris, "bar", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })
 	r.gateway("203.0.113.2")
-	e.stays("the user's objects, and one Event", untouched, conflict, tells)
+	e.stays("the user's objects, and one Event", untouched, conflict, reported)
 	if events, err := london.CoreV1().Events(e.id).List(e.ctx, metav1.ListOptions{FieldSelector: "reason=Conflict"}); err != nil ||
 		len(events.Items) != 1 || events.Items[0].InvolvedObject.UID != e.service(name).UID || events.Items[0].InvolvedObject.APIVersion != "v1" {
 		t.Errorf("Events %+v, %v: they must be about the Service of that name", events, err)
@@ -160,7 +160,7 @@ func TestConflictIsTold(t *testing.T) {
 	e.stays("the user's objects", untouched, conflict)
 	e.remove(london, name)
 	e.soon("the mirror", r.mirrored("bar", "203.0.113.2"), d.measures(map[string]float64{r.state("conflict"): 0, r.problem("Conflict"): 0, r.state("mirrored"): 1}))
-	// Each time that it came it was told: twice by the first daemon, once by the other.
+	// Each time there was an Event: two of the first daemon, one of the other.
 	got, messages, err := e.events(e.id, "Service/"+name, "")
 	e.must(err)
 	if want := []event{warned("Conflict", 2), warned("Conflict", 1)}; !slices.Equal(got, want) {
@@ -168,7 +168,7 @@ func TestConflictIsTold(t *testing.T) {
 	}
 }
 
-func TestBadRemotesAreTold(t *testing.T) {
+func TestBadRemotesAreReported(t *testing.T) {
 	e := newEnv(t)
 	good := e.remote(paris)
 	good.gateway("203.0.113.1")
@@ -181,13 +181,13 @@ func TestBadRemotesAreTold(t *testing.T) {
 	e.soon("the process is ready", d.answers("/readyz", 200), d.answers("/healthz", 200))
 	e.soon("the good one", good.mirrored("bar", "203.0.113.1"))
 	t.Logf("the good one after %v", time.Since(start).Round(10*time.Millisecond))
-	e.soon("how they fare", d.measures(map[string]float64{
+	e.soon("the states", d.measures(map[string]float64{
 		good.up(): 1, hole.up(): 0, missing.up(): 0, good.state("mirrored"): 1, hole.state("mirrored"): 0, missing.state("mirrored"): 0,
 	}), d.measures(map[string]float64{
 		hole.failing("exports"): 1, hole.failing("kubeconfig"): 0, missing.failing("kubeconfig"): 1, missing.failing("exports"): 0, good.failing("exports"): 0,
 	}), d.shows(hole, "down", "i/o timeout"), d.shows(missing, "down", "kubeconfig", "no such file"), d.shows(good, "up"))
 	one := []event{warned("RemoteFailing", 1)}
-	e.soon("what is told", missing.podTells(remoteReasons, one...), hole.podTells(remoteReasons, one...), good.podTells(remoteReasons))
+	e.soon("the Events", missing.podEvents(remoteReasons, one...), hole.podEvents(remoteReasons, one...), good.podEvents(remoteReasons))
 	for _, r := range []*remote{hole, missing} {
 		_, messages, err := e.events(e.id, "Pod/daemon", "remote "+r.name+":")
 		e.must(err)
@@ -195,23 +195,23 @@ func TestBadRemotesAreTold(t *testing.T) {
 			t.Errorf("Events about %s say %q, want %q", r.name, messages, want)
 		}
 	}
-	e.stays("one Event for each", missing.podTells(remoteReasons, one...), hole.podTells(remoteReasons, one...), good.podTells(append(remoteReasons, gatewayReasons...)),
+	e.stays("one Event for each", missing.podEvents(remoteReasons, one...), hole.podEvents(remoteReasons, one...), good.podEvents(append(remoteReasons, gatewayReasons...)),
 		d.answers("/readyz", 200))
 	e.must(os.Rename(missing.kubeconfig+".kept", missing.kubeconfig))
-	e.soon("the mirror, once its file is there", missing.mirrored("bar", "203.0.113.1"), d.measures(map[string]float64{missing.up(): 1}))
-	e.soon("what is told", missing.podTells(remoteReasons, append(one, normal("RemoteRecovered", 1))...))
+	e.soon("the mirror, once its file exists", missing.mirrored("bar", "203.0.113.1"), d.measures(map[string]float64{missing.up(): 1}))
+	e.soon("the Events", missing.podEvents(remoteReasons, append(one, normal("RemoteRecovered", 1))...))
 	hole.writeKubeconfig()
-	e.soon("the other one, once it leads somewhere", hole.mirrored("bar", "203.0.113.1"), hole.podTells(remoteReasons, append(one, normal("RemoteRecovered", 1))...))
+	e.soon("the other one, once its address is reachable", hole.mirrored("bar", "203.0.113.1"), hole.podEvents(remoteReasons, append(one, normal("RemoteRecovered", 1))...))
 }
 
-func TestRemoteLostAndBackIsTold(t *testing.T) {
+func TestLostRemoteIsReported(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
 	r.export("bar")
 	d := e.inPod([]*remote{r})
 	e.soon("the mirror", r.mirrored("bar", "203.0.113.1"), d.measures(map[string]float64{r.up(): 1}))
-	e.must(r.podTells(append(remoteReasons, gatewayReasons...))())
+	e.must(r.podEvents(append(remoteReasons, gatewayReasons...))())
 	since := func() float64 {
 		t.Helper()
 		all, err := d.metrics()
@@ -231,14 +231,14 @@ func TestRemoteLostAndBackIsTold(t *testing.T) {
 		if i > 0 {
 			want = append(want, normal("RemoteRecovered", i))
 		}
-		e.soon("it is told", r.podTells(remoteReasons, want...))
-		e.stays("the mirror, and one Event for each time", r.mirrored("bar", "203.0.113.1"), r.podTells(remoteReasons, want...), d.answers("/readyz", 200))
+		e.soon("the Event", r.podEvents(remoteReasons, want...))
+		e.stays("the mirror, and one Event for each time", r.mirrored("bar", "203.0.113.1"), r.podEvents(remoteReasons, want...), d.answers("/readyz", 200))
 		r.proxy.heal()
-		e.soon("it is back", d.measures(map[string]float64{r.up(): 1}), r.podTells(remoteReasons, warned("RemoteFailing", i+1), normal("RemoteRecovered", i+1)))
+		e.soon("it is back", d.measures(map[string]float64{r.up(): 1}), r.podEvents(remoteReasons, warned("RemoteFailing", i+1), normal("RemoteRecovered", i+1)))
 	}
 }
 
-func TestNameTooLongIsTold(t *testing.T) {
+func TestNameTooLongIsReported(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
@@ -248,15 +248,15 @@ func TestNameTooLongIsTold(t *testing.T) {
 	since := london.mark(t)
 	d := e.inPod([]*remote{r})
 	e.soon("the other", r.mirrored("bar", "203.0.113.1"))
-	tells := e.tells(e.id, "Service/"+r.mirror(long), "InvalidName", "remote "+r.name, "more than a Service name may have")
+	reported := e.hasEvent(e.id, "Service/"+r.mirror(long), "InvalidName", "remote "+r.name, "more than a Service name may have")
 	measures := d.measures(map[string]float64{r.state("refused"): 1, r.problem("InvalidName"): 1, r.state("mirrored"): 1})
-	e.soon("what is told", tells, measures)
+	e.soon("the Events", reported, measures)
 	for port := range int32(3) {
 		e.change(paris, long, func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 + port })
 	}
 	r.gateway("203.0.113.2")
 	e.soon("the other", r.mirrored("bar", "203.0.113.2"))
-	e.stays("one Event, nothing written", tells, measures, r.gone(long))
+	e.stays("one Event, nothing written", reported, measures, r.gone(long))
 	for _, w := range london.writes(t, e.id, since) {
 		if w.ObjectRef.Name != r.mirror("bar") && w.ObjectRef.Name != "" || w.ResponseStatus.Code >= 300 {
 			t.Errorf("written: %v", w)
@@ -266,7 +266,7 @@ func TestNameTooLongIsTold(t *testing.T) {
 	e.soon("none is refused", d.measures(map[string]float64{r.state("refused"): 0, r.problem("InvalidName"): 0, r.state("mirrored"): 1}))
 }
 
-func TestMissingNamespaceIsTold(t *testing.T) {
+func TestMissingNamespaceIsReported(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
@@ -293,14 +293,14 @@ func TestMissingNamespaceIsTold(t *testing.T) {
 	there := func(want bool) func() error {
 		return func() error {
 			if _, err := london.CoreV1().Namespaces().Get(e.ctx, other, metav1.GetOptions{}); (err == nil) != want {
-				return fmt.Errorf("namespace there: %v (%v)", err == nil, err)
+				return fmt.Errorf("namespace exists: %v (%v)", err == nil, err)
 			}
 			return nil
 		}
 	}
-	tells := e.tells(metav1.NamespaceDefault, "Namespace/"+other, "NamespaceMissing", "remote "+r.name)
-	e.soon("they wait", waiting, d.measures(map[string]float64{r.problem("NamespaceMissing"): n}), tells)
-	e.stays("no namespace, and one Event for all of them", there(false), waiting, tells)
+	reported := e.hasEvent(metav1.NamespaceDefault, "Namespace/"+other, "NamespaceMissing", "remote "+r.name)
+	e.soon("they wait", waiting, d.measures(map[string]float64{r.problem("NamespaceMissing"): n}), reported)
+	e.stays("no namespace, and one Event for all of them", there(false), waiting, reported)
 	e.noWrites(since)
 	e.must(e.create(london, other))
 	e.Cleanup(func() { london.CoreV1().Namespaces().Delete(context.Background(), other, metav1.DeleteOptions{}) })
@@ -312,7 +312,7 @@ func TestMissingNamespaceIsTold(t *testing.T) {
 	e.soon("they wait again", waiting, d.measures(map[string]float64{r.problem("NamespaceMissing"): n}))
 	e.stays("no namespace", there(false), waiting)
 	if writes := london.writes(t, e.id, since); len(writes) > 2*n {
-		t.Errorf("not quiet while the namespace goes: %v", writes)
+		t.Errorf("writes while the namespace is being deleted: %v", writes)
 	}
 	e.must(e.create(london, other))
 	e.soon("the mirrors again", mirrored)
@@ -324,7 +324,7 @@ func TestMissingNamespaceIsTold(t *testing.T) {
 		}
 	}
 	if len(got) > 3 {
-		t.Errorf("Events %v %q: want one when it was missing, one or two when it went", got, messages)
+		t.Errorf("Events %v %q: want one when it was missing, one or two when it was deleted", got, messages)
 	}
 	d.stop()
 	if err := there(true)(); err != nil {

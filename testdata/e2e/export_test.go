@@ -52,7 +52,7 @@ func TestExportIsOptIn(t *testing.T) {
 	})
 	e.noWrites(since)
 
-	// Labels put on and taken off.
+	// Labels added and removed.
 	e.change(r.cluster, "private", e.label)
 	e.soon("exported by label", r.mirrored("private", "203.0.113.1"))
 	e.change(r.cluster, "private", e.unlabel)
@@ -61,7 +61,7 @@ func TestExportIsOptIn(t *testing.T) {
 	e.soon("exported again", r.mirrored("private", "203.0.113.1"))
 }
 
-func TestServiceBecomesUnfit(t *testing.T) {
+func TestServiceBecomesHeadless(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
@@ -95,7 +95,7 @@ func TestNameTooLong(t *testing.T) {
 	}
 }
 
-func TestServiceMadeAgainAtOnce(t *testing.T) {
+func TestServiceIsRecreatedAtOnce(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")

@@ -89,7 +89,7 @@ func TestOneFamilyFails(t *testing.T) {
 	e.stays("what no good answer took away", r.mirrored("bar", "2001:db8::3"))
 }
 
-// A mirror that lost a family, as one that was made before the cluster had both.
+// A mirror that lost a family, like one that was created before the cluster had both.
 func TestMirrorGetsTheOtherFamily(t *testing.T) {
 	e := newDualStackEnv(t)
 	r := e.remote(paris)
@@ -125,7 +125,7 @@ func TestMirrorGetsTheOtherFamily(t *testing.T) {
 func TestGatewayDiesOnOneFamily(t *testing.T) {
 	e := newDualStackEnv(t)
 	r := e.remote(paris)
-	address, address6 := e.livingAddress(), e.livingAddress6()
+	address, address6 := e.healthyAddress(), e.healthyAddress6()
 	e.openDoors(address, 8080)
 	doors := e.openDoors(address6, 8080)
 	r.gateway(address, address6)

@@ -129,7 +129,7 @@ func verbOf(r *http.Request) verb {
 	return resumedWatch
 }
 
-// ofExports tells a request for exported Services from one for the gateway.
+// ofExports reports whether a request is for exported Services, not for the gateway.
 func ofExports(r *http.Request) bool { return r.URL.Query().Get("labelSelector") != "" }
 
 // byVerb applies a fault for each verb, and passes on the rest.

@@ -68,7 +68,7 @@ func TestGatewayComesAfterTheExport(t *testing.T) {
 func TestManyAddresses(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
-	// London is IPv4 alone.
+	// London has only IPv4.
 	r.gateway("203.0.113.9", "2001:db8::1", "203.0.113.1", "203.0.113.9", "2001:db8::1", "203.0.113.5")
 	r.export("bar")
 	e.daemon([]*remote{r})
@@ -78,7 +78,7 @@ func TestManyAddresses(t *testing.T) {
 	r.gateway("203.0.113.5", "203.0.113.1", "2001:db8::1", "203.0.113.9")
 	e.stays("the same", r.mirrored("bar", sorted...))
 	e.noWrites(since)
-	r.export("baz") // made when the families are known: nothing to take back
+	r.export("baz") // created when the families are known: nothing to remove
 	e.soon("another mirror", r.mirrored("baz", sorted...))
 	r.gateway("2001:db8::1")
 	e.soon("no address of London's family", r.mirrored("bar"))
@@ -94,7 +94,7 @@ func TestAddressOverride(t *testing.T) {
 	d.stop()
 	for _, request := range paris.requests(t, e.id, 0) {
 		if request.ObjectRef.Namespace != "" && request.ObjectRef.Name != "kube-system" {
-			t.Errorf("a gateway Service is read without need: %v", request)
+			t.Errorf("a gateway Service that is not needed is read: %v", request)
 		}
 	}
 }
@@ -140,7 +140,7 @@ func TestPortsChange(t *testing.T) {
 	since := london.mark(t)
 	e.change(r.cluster, "bar", func(svc *corev1.Service) {
 		for i := range svc.Spec.Ports {
-			svc.Spec.Ports[i].NodePort = 0 // another is given
+			svc.Spec.Ports[i].NodePort = 0 // another is allocated
 		}
 		svc.Spec.Type = corev1.ServiceTypeClusterIP
 		svc.Annotations = map[string]string{"example.com/changed": "yes"}

@@ -12,13 +12,13 @@ import (
 
 const gatewayAnnotation = "service-mirror.io/gateway"
 
-// choose has an exported Service name its gateway; the empty one is none.
+// choose annotates an exported Service with its gateway; the empty one is none.
 func (r *remote) choose(service, gateway string) {
 	r.env.Helper()
 	r.annotateWith(service, gatewayAnnotation, gateway)
 }
 
-// annotateWith gives a Service an annotation; the empty value takes it away.
+// annotateWith sets an annotation of a Service; the empty value removes it.
 func (r *remote) annotateWith(service, key, value string) {
 	r.env.Helper()
 	r.env.change(r.cluster, service, func(svc *corev1.Service) {
@@ -94,10 +94,10 @@ func TestSeveralGateways(t *testing.T) {
 
 	for _, request := range paris.requests(t, e.id, since) {
 		if request.ObjectRef.Name == "third" || strings.Contains(request.RequestURI, "third") {
-			t.Errorf("what the flags do not list is read: %v", request)
+			t.Errorf("a gateway that the flags do not list is read: %v", request)
 		}
 	}
-	r.keys = "" // it is not listed any more
+	r.keys = "" // it is no longer listed
 	d = e.daemon([]*remote{r})
 	e.soon("not listed", r.leads("baz"))
 	e.logs(d, e.id+"/baz", second, "not one of the gateways in the flags")
@@ -105,10 +105,10 @@ func TestSeveralGateways(t *testing.T) {
 	e.sameIdentities(before)
 }
 
-func TestOneOfSeveralGatewaysIsDead(t *testing.T) {
+func TestOneOfSeveralGatewaysIsUnhealthy(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
-	one, two := e.livingAddress(), e.livingAddress()
+	one, two := e.healthyAddress(), e.healthyAddress()
 	e.openDoors(one, 8080)
 	doors := e.openDoors(two, 8080)
 	r.gateway(one)
@@ -127,7 +127,7 @@ func TestOneOfSeveralGatewaysIsDead(t *testing.T) {
 	e.stays("the other", r.leads("bar", bar...))
 }
 
-// entrance makes a gateway Service of another type than LoadBalancer.
+// entrance creates a gateway Service of another type than LoadBalancer.
 func (r *remote) entrance(kind corev1.ServiceType, externalIPs ...string) {
 	r.env.Helper()
 	_, err := r.CoreV1().Services(r.env.id).Create(r.env.ctx, &corev1.Service{
@@ -153,7 +153,7 @@ func TestExternalIPs(t *testing.T) {
 	e.noWrites(since)
 	e.change(paris, "gateway", func(svc *corev1.Service) { svc.Spec.ExternalIPs = []string{"203.0.113.2"} })
 	e.soon("another", r.mirrored("bar", "203.0.113.2"))
-	// What a load balancer gives counts before them, and alone.
+	// Addresses of a load balancer take precedence over them.
 	e.change(paris, "gateway", func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeLoadBalancer })
 	e.must(r.mirrored("bar", "203.0.113.2")())
 	r.gateway("203.0.113.3")
@@ -182,7 +182,7 @@ func TestGatewayWithoutAnExternalAddress(t *testing.T) {
 			e.soon("a LoadBalancer", r.mirrored("bar", "203.0.113.1"))
 			e.logs(d, "recovered", e.id+"/gateway")
 			d.stop()
-			// The other thing that it says one can do.
+			// The other fix that the message gives.
 			if kind == corev1.ServiceTypeNodePort {
 				r.gateway()
 				var nodePort int32
@@ -191,7 +191,7 @@ func TestGatewayWithoutAnExternalAddress(t *testing.T) {
 				d = e.daemon([]*remote{r})
 				e.soon("the node port at the address of the flag", r.leads("bar", to(fmt.Sprintf("http:%d", nodePort), "203.0.113.4")...))
 				if d.logged("is of type") > 0 {
-					t.Error("it still asks for an address")
+					t.Error("it still requires an address")
 				}
 			}
 		})

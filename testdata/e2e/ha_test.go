@@ -25,8 +25,8 @@ var leaseRules = []rbacv1.PolicyRule{
 	{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"get", "create", "update"}},
 }
 
-// replica is one of several daemons that have one Lease. It has a ServiceAccount
-// of its own, by which the audit log tells it from the others.
+// replica is one of several daemons that share a Lease. Each has a ServiceAccount of its
+// own, which identifies it in the audit log.
 type replica struct {
 	*daemon
 	user string
@@ -83,7 +83,7 @@ func (rs *replicas) run(user, kubeconfig string, remotes ...*remote) *replica {
 
 func (r *replica) leads() func() error { return r.measures(map[string]float64{"leader": 1}) }
 
-func (r *replica) standsBy() func() error { return r.measures(map[string]float64{"leader": 0}) }
+func (r *replica) isStandby() func() error { return r.measures(map[string]float64{"leader": 0}) }
 
 // history is what the replicas have written since a mark, leases included, in the
 // order in which it was done: each line of the log is written before the request
@@ -101,8 +101,8 @@ func (r request) user() string {
 
 func (r request) isLease() bool { return r.ObjectRef.Resource == "leases" }
 
-// fenced checks that nobody's write succeeded once another led and had written,
-// until it led again; it counts how often another led, and the writes.
+// fenced checks that no replica's write succeeded after another one led and had written,
+// until it led again; it counts the changes of leader, and the writes.
 func (rs *replicas) fenced(since auditMark) (terms, writes int) {
 	rs.Helper()
 	leader, wrote := "", false
@@ -122,7 +122,7 @@ func (rs *replicas) fenced(since auditMark) (terms, writes int) {
 	return terms, writes
 }
 
-// wrote are a replica's writes but for those of the lease, as VERB RESOURCE NAME.
+// wrote are a replica's writes except those of the Lease, as VERB RESOURCE NAME.
 func (rs *replicas) wrote(r *replica, since auditMark) []string {
 	rs.Helper()
 	var all []string
@@ -155,14 +155,14 @@ func TestStandbyTakesOver(t *testing.T) {
 	before := rs.identities()
 	since := rs.local.mark(t)
 	b := rs.start("b", nil, r)
-	rs.soon("a standby with all that is known", b.answers("/readyz", 200), b.answers("/healthz", 200), b.standsBy(),
+	rs.soon("a standby with all that is known", b.answers("/readyz", 200), b.answers("/healthz", 200), b.isStandby(),
 		b.measures(map[string]float64{r.up(): 1, r.state("mirrored"): n, r.state("waiting"): 0}))
 	r.gateway("203.0.113.2")
 	for i := range n {
 		rs.soon("another gateway", r.mirrored(fmt.Sprintf("bar%d", i), "203.0.113.2"))
 	}
 	rs.must(a.leads()())
-	rs.must(b.standsBy()())
+	rs.must(b.isStandby()())
 	rs.must(b.measures(map[string]float64{r.up(): 1, r.state("mirrored"): n})())
 	if writes := rs.local.writes(t, b.user, since); len(writes) > 0 {
 		t.Errorf("the standby wrote %v", writes)
@@ -193,7 +193,7 @@ func TestStandbyTakesOver(t *testing.T) {
 		"delete services " + r.mirror("bar2") + ": 200", "delete endpoints " + r.mirror("bar2") + ": 200",
 		"create endpoints " + r.mirror("new") + ": 201", "create services " + r.mirror("new") + ": 201",
 	}))
-	// Kubernetes deletes Endpoints with their Service: whoever comes second finds none.
+	// Kubernetes deletes Endpoints with their Service: the second deletion finds none.
 	wrote := rs.wrote(b, since)
 	for i, line := range wrote {
 		if strings.HasPrefix(line, "delete endpoints") {
@@ -210,9 +210,9 @@ func TestStandbyTakesOver(t *testing.T) {
 		}
 	}
 
-	// Ended as it should be.
+	// Stopped by a signal.
 	c := rs.start("c", nil, r)
-	rs.soon("a new standby", c.answers("/readyz", 200), c.measures(map[string]float64{r.state("mirrored"): n - 1}), c.standsBy())
+	rs.soon("a new standby", c.answers("/readyz", 200), c.measures(map[string]float64{r.state("mirrored"): n - 1}), c.isStandby())
 	since = rs.local.mark(t)
 	ended := time.Now()
 	b.stop()
@@ -221,7 +221,7 @@ func TestStandbyTakesOver(t *testing.T) {
 	t.Logf("SIGTERM: the other led after %v", time.Since(ended).Round(10*time.Millisecond))
 	rs.stays("the mirrors", r.mirrored("new", "203.0.113.2"))
 	if wrote := rs.wrote(c, since); len(wrote) > 0 {
-		t.Errorf("with all in order %q was written", wrote)
+		t.Errorf("with everything as desired %q was written", wrote)
 	}
 	rs.sameIdentities(after)
 	if terms, _ := rs.fenced(start); terms != 3 {
@@ -256,7 +256,7 @@ func (r *remote) churn(names []string) func() int {
 				return
 			}
 			changes++
-			time.Sleep(10 * time.Millisecond) // the machine has other tests to run
+			time.Sleep(10 * time.Millisecond) // the machine runs other tests too
 		}
 	})
 	stop := func() int {
@@ -268,8 +268,8 @@ func (r *remote) churn(names []string) func() int {
 	return stop
 }
 
-// changed counts what really changes in the test's namespace, from now on: a write
-// of what is there already is in the audit log, and changes nothing.
+// changed counts the changes in the test's namespace, from now on: an identical write is
+// in the audit log, but changes nothing.
 func (e *env) changed() func() map[string]int {
 	e.Helper()
 	services, err := e.local.CoreV1().Services(e.id).List(e.ctx, metav1.ListOptions{})
@@ -322,11 +322,11 @@ func (rs *replicas) onlyChanges(since auditMark, changed func() map[string]int) 
 	})
 }
 
-// A replica that is stopped for longer than the lease and goes on does not know
-// at first that another leads. Its writes are refused, over and over.
+// A replica that is suspended for longer than the lease and continues does not know at
+// first that another one leads. Its writes are refused, every time.
 func TestStoppedReplicaWritesNothing(t *testing.T) {
 	const duration, stops = 3 * time.Second, 20
-	rs := newReplicas(t, duration) // not beside others: of three seconds' lease a busy machine takes much
+	rs := newReplicas(t, duration) // not in parallel: a busy machine uses up much of a lease of three seconds
 	r := rs.remote(paris)
 	r.gateway("203.0.113.1")
 	var names []string
@@ -345,7 +345,7 @@ func TestStoppedReplicaWritesNothing(t *testing.T) {
 		var leader, other *replica
 		rs.soon("a leader and a standby", func() error {
 			for j := range both {
-				if both[j].leads()() == nil && both[1-j].standsBy()() == nil {
+				if both[j].leads()() == nil && both[1-j].isStandby()() == nil {
 					leader, other = both[j], both[1-j]
 					return nil
 				}
@@ -367,7 +367,7 @@ func TestStoppedReplicaWritesNothing(t *testing.T) {
 			return nil
 		})
 		leader.signal(syscall.SIGCONT)
-		rs.soon("the one that was stopped stands by", leader.standsBy(), leader.answers("/readyz", 200), leader.answers("/healthz", 200))
+		rs.soon("the one that was stopped is a standby", leader.isStandby(), leader.answers("/readyz", 200), leader.answers("/healthz", 200))
 	}
 	changes := stopChurn()
 	for _, name := range names {
@@ -396,8 +396,8 @@ func TestStoppedReplicaWritesNothing(t *testing.T) {
 	}
 }
 
-// Who cannot reach the local API server loses the lease, and is there again when
-// it can, in the same process.
+// A replica that cannot reach the local API server loses the lease, and takes part again
+// when it can, in the same process.
 func TestLeaseIsLostWithTheAPIServer(t *testing.T) {
 	const duration = 3 * time.Second
 	t.Parallel()
@@ -410,7 +410,7 @@ func TestLeaseIsLostWithTheAPIServer(t *testing.T) {
 	a := rs.start("a", toA, r)
 	rs.soon("a leader", a.leads(), r.mirrored("bar", "203.0.113.1"))
 	b := rs.start("b", toB, r)
-	rs.soon("a standby", b.answers("/readyz", 200), b.standsBy())
+	rs.soon("a standby", b.answers("/readyz", 200), b.isStandby())
 	before := rs.identities()
 	port := int32(80)
 	moved := func() {
@@ -432,25 +432,25 @@ func TestLeaseIsLostWithTheAPIServer(t *testing.T) {
 		moved()
 		rs.eventually(duration+10*time.Second, "the other leads", other.leads())
 		t.Logf("%s: the other led after %v", away.what, time.Since(begin).Round(10*time.Millisecond))
-		rs.soon("what changed", r.mirrored("bar", "203.0.113.1"), leader.standsBy(), leader.answers("/healthz", 200), leader.answers("/readyz", 200))
+		rs.soon("what changed", r.mirrored("bar", "203.0.113.1"), leader.isStandby(), leader.answers("/healthz", 200), leader.answers("/readyz", 200))
 		rs.logs(leader.daemon, "The lease is lost")
 		away.end(toLeader)
 		moved()
 		rs.soon("what changed", r.mirrored("bar", "203.0.113.1"))
-		rs.stays("one leader", other.leads(), leader.standsBy())
+		rs.stays("one leader", other.leads(), leader.isStandby())
 		leader, other, toLeader, toOther = other, leader, toOther, toLeader
 	}
 
-	// Away for all.
+	// Unreachable for all.
 	toLeader.cut()
 	toOther.cut()
 	moved()
-	rs.soon("nobody leads", leader.standsBy(), other.standsBy())
-	rs.stays("both wait", leader.answers("/healthz", 200), other.answers("/healthz", 200), leader.standsBy(), other.standsBy())
+	rs.soon("no replica leads", leader.isStandby(), other.isStandby())
+	rs.stays("both wait", leader.answers("/healthz", 200), other.answers("/healthz", 200), leader.isStandby(), other.isStandby())
 	toOther.heal()
 	rs.soon("the one that can", other.leads(), r.mirrored("bar", "203.0.113.1"))
 	toLeader.heal()
-	rs.stays("the other stands by", leader.standsBy(), other.leads())
+	rs.stays("the other is a standby", leader.isStandby(), other.leads())
 	rs.sameIdentities(before)
 	rs.fenced(since)
 	rs.onlyChanges(since, changed)

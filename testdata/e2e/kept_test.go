@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// intercept has a proxy's requests go through a handler, which is given the proxy's own.
+// intercept sends a proxy's requests through a handler, which gets the proxy's own.
 func (p *proxy) intercept(through func(w http.ResponseWriter, r *http.Request, plain http.Handler)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -23,7 +23,7 @@ func (p *proxy) intercept(through func(w http.ResponseWriter, r *http.Request, p
 	p.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { through(w, r, plain) })
 }
 
-// respond answers with a Status, as an API server gives it.
+// respond answers with a Status, as an API server does.
 func respond(w http.ResponseWriter, status metav1.Status) {
 	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
 	status.Status = metav1.StatusFailure
@@ -71,7 +71,7 @@ func TestAddressesAreKeptWithoutAGateway(t *testing.T) {
 			e.soon("the mirror", right...)
 			d.stop()
 			r.hideGateway()
-			r.gateway("203.0.113.9") // which nobody can know
+			r.gateway("203.0.113.9") // which the daemon cannot know
 			d = e.daemon([]*remote{r}, append(test.args, listening...)...)
 			e.change(paris, "bar", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })
 			e.soon("the exports are followed, the gateway is unknown", r.hasPort("bar", 81), d.measures(map[string]float64{r.failing("gateway"): 1}))

@@ -26,7 +26,7 @@ const (
 	linkerdIdentity   = "linkerd-gateway.linkerd-multicluster.serviceaccount.identity.linkerd.cluster.local"
 )
 
-// identify has the remote's gateway be Linkerd's, or not.
+// identify makes the remote's gateway Linkerd's, or not.
 func (r *remote) identify(identity string) {
 	r.env.Helper()
 	r.env.change(r.cluster, "gateway", func(svc *corev1.Service) {
@@ -37,8 +37,8 @@ func (r *remote) identify(identity string) {
 	})
 }
 
-// golden compares an object, but for what a server makes and for the test's ID,
-// with a file.
+// golden compares an object with a file, except for what a server sets and for the test's
+// ID.
 func (e *env) golden(file string, obj runtime.Object) {
 	e.Helper()
 	obj = obj.DeepCopyObject()
@@ -138,7 +138,7 @@ func (e *env) hasLinkerdKeys(want ...string) func() error {
 	}
 }
 
-// What Linkerd's proxies read of a mirror is fixed here to the letter.
+// What Linkerd's proxies read of a mirror, to the letter.
 func TestLinkerd(t *testing.T) {
 	for _, api := range []string{"endpoints", "endpointslices"} {
 		t.Run(api, func(t *testing.T) {
@@ -202,8 +202,7 @@ func (r *remote) hasService(name string) func() error {
 	}
 }
 
-// Of what is Linkerd's nothing is written, and nothing taken away, where the
-// gateway is another.
+// If the gateway is not Linkerd's, nothing of Linkerd's is written or removed.
 func TestNoLinkerd(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)

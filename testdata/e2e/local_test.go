@@ -62,7 +62,7 @@ func TestLocalDrift(t *testing.T) {
 		},
 	} {
 		drift()
-		time.Sleep(20 * time.Millisecond) // the check could pass before the edit is there
+		time.Sleep(20 * time.Millisecond) // the check could pass before the edit arrives
 		e.soon(what, right)
 	}
 	if now := e.service(name).Spec.ClusterIP; now != clusterIP {
@@ -74,7 +74,7 @@ func TestLocalDrift(t *testing.T) {
 	})
 	e.soon("the type changed to ExternalName", right)
 
-	// What would stop the traffic goes; what is not ours stays.
+	// What would stop traffic is removed; what is not ours stays.
 	e.change(london, name, func(svc *corev1.Service) {
 		svc.Labels["service.kubernetes.io/service-proxy-name"] = "other"
 		svc.Labels["team"] = "theirs"
@@ -193,7 +193,7 @@ func TestPolicyRefusesAMirror(t *testing.T) {
 		t.Errorf("tried %d times, want after 1, 2, 4 and 8 seconds; logged %d times, want once", tries, d.logged("Rejected"))
 	}
 	before := len(london.writes(t, e.id, since))
-	e.change(paris, "denied", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 }) // it might be taken now
+	e.change(paris, "denied", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 }) // it might be accepted now
 	e.soon("another try", func() error {
 		if d.logged("Rejected") == 0 || len(london.writes(t, e.id, since)) == before {
 			return fmt.Errorf("writes %v", london.writes(t, e.id, since))
@@ -243,7 +243,7 @@ func TestNamespaceComesAndGoes(t *testing.T) {
 	e.eventually(30*time.Second, "the namespace gone", namespaceIs(false))
 	e.stays("no namespace", namespaceIs(false))
 	if writes := london.writes(t, e.id, since); len(writes) > 4 {
-		t.Errorf("not quiet while the namespace goes: %v", writes)
+		t.Errorf("writes while the namespace is being deleted: %v", writes)
 	}
 	e.must(e.create(london, other))
 	e.soon("the mirror again", mirror)
@@ -254,7 +254,7 @@ func TestNamespaceComesAndGoes(t *testing.T) {
 	e.eventually(30*time.Second, "the mirror in a namespace made for it", func() error {
 		ns, err := london.CoreV1().Namespaces().Get(e.ctx, other, metav1.GetOptions{})
 		if err == nil && ns.DeletionTimestamp != nil {
-			err = fmt.Errorf("the old namespace is still there")
+			err = fmt.Errorf("the old namespace still exists")
 		}
 		if err != nil {
 			return err

@@ -48,8 +48,8 @@ func expectedSeries(remotes ...*remote) []string {
 	return all
 }
 
-// hasSeries checks that all expected series are there, and, of the daemon's own
-// but for requests and buckets, no others.
+// hasSeries checks that all expected series exist and, of the daemon's own except requests
+// and buckets, no others.
 func (d *daemon) hasSeries(remotes ...*remote) error {
 	all, err := d.metrics()
 	if err != nil {
@@ -78,9 +78,8 @@ func (d *daemon) hasSeries(remotes ...*remote) error {
 	return nil
 }
 
-// Every series is there before anything is known, and whatever happens later adds
-// none but of requests.
-func TestSeriesAreThereFromTheStart(t *testing.T) {
+// Every series exists before anything is known; later only those of requests are added.
+func TestSeriesExistFromTheStart(t *testing.T) {
 	e := newEnv(t)
 	good, lost, missing := e.remote(paris), e.remote(berlin), e.remoteNamed(paris, "missing-"+e.id)
 	good.gateway("203.0.113.1")
@@ -94,8 +93,8 @@ func TestSeriesAreThereFromTheStart(t *testing.T) {
 	e.kubeconfig += ".proxied"
 	e.writeKubeconfig(e.kubeconfig, "https://"+toLondon.address, toLondon.ca, e.tokenOf(direct))
 	d := e.daemon(all, listening...)
-	e.must(d.hasSeries(all...)) // the very first time that it is asked
-	e.stays("the local API server is away", d.answers("/healthz", 200), d.answers("/readyz", 503),
+	e.must(d.hasSeries(all...)) // at the very first request
+	e.stays("the local API server is unreachable", d.answers("/healthz", 200), d.answers("/readyz", 503),
 		func() error { return d.hasSeries(all...) }, d.measures(map[string]float64{"leader": 0}))
 	if code, body, err := d.get("/readyz"); err != nil || code != 503 || !strings.Contains(body, "local") {
 		t.Errorf("/readyz answers %d %q %v, want the reason", code, body, err)
@@ -104,7 +103,7 @@ func TestSeriesAreThereFromTheStart(t *testing.T) {
 	// Ready with one remote of three.
 	e.soon("it is ready", d.answers("/readyz", 200), d.measures(map[string]float64{"leader": 1, good.up(): 1, lost.up(): 0, missing.up(): 0}))
 
-	// Whatever can happen, happens.
+	// Now everything changes.
 	good.export("bar")
 	good.export(strings.Repeat("x", 61))
 	good.export("headless", func(svc *corev1.Service) { svc.Spec.ClusterIP = corev1.ClusterIPNone })
@@ -123,13 +122,13 @@ func TestSeriesAreThereFromTheStart(t *testing.T) {
 	e.soon("it is lost", d.measures(map[string]float64{lost.up(): 0, lost.state("mirrored"): 1}))
 	e.must(d.hasSeries(all...))
 
-	// The local API server goes again: caches are filled, so it stays ready, and
-	// there is no reason to start it again.
+	// The local API server is unreachable again: the caches are synced, so the daemon stays
+	// ready and need not be restarted.
 	toLondon.cut()
-	e.stays("the local API server is away", d.answers("/healthz", 200), d.answers("/readyz", 200))
+	e.stays("the local API server is unreachable", d.answers("/healthz", 200), d.answers("/readyz", 200))
 	toLondon.heal()
 	e.change(paris, "bar", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })
-	e.soon("all goes on", good.mirrored("bar", "203.0.113.1"))
+	e.soon("it is followed again", good.mirrored("bar", "203.0.113.1"))
 	e.must(d.hasSeries(all...))
 }
 
@@ -181,18 +180,18 @@ func TestMetricsCount(t *testing.T) {
 	all, err := d.metrics()
 	e.must(err)
 	// The same as the API server has counted.
-	asked := map[string]float64{}
+	requests := map[string]float64{}
 	for _, w := range london.writes(t, e.id, since) {
 		verb := map[string]string{"create": "POST", "update": "PUT", "delete": "DELETE"}[w.Verb]
-		asked[fmt.Sprintf(`api_requests_total{cluster="",code="%d",verb=%q}`, w.ResponseStatus.Code, verb)]++
+		requests[fmt.Sprintf(`api_requests_total{cluster="",code="%d",verb=%q}`, w.ResponseStatus.Code, verb)]++
 	}
-	for series, n := range asked {
+	for series, n := range requests {
 		if got := all[series] - before[series]; got != n {
 			t.Errorf("%s is %v more, want %v", series, got, n)
 		}
 	}
-	if len(asked) < 3 {
-		t.Errorf("the audit log has %v", asked)
+	if len(requests) < 3 {
+		t.Errorf("the audit log has %v", requests)
 	}
 	if series := fmt.Sprintf(`api_requests_total{cluster=%q,code="200",verb="GET"}`, r.name); all[series] < 3 {
 		t.Errorf("%s is %v, want the identity and two watches at least", series, all[series])
@@ -204,13 +203,13 @@ func TestMetricsCount(t *testing.T) {
 		}
 	}
 	if all["sync_duration_seconds_count"] < 2*n || all["queue_latency_seconds_count"] < 2*n || all["sync_duration_seconds_sum"] <= 0 {
-		t.Errorf("%v looks at mirrors took %v s", all["sync_duration_seconds_count"], all["sync_duration_seconds_sum"])
+		t.Errorf("%v syncs took %v s", all["sync_duration_seconds_count"], all["sync_duration_seconds_sum"])
 	}
 	code, text, err := d.get("/metrics")
 	if err != nil || code != 200 || !regexp.MustCompile(`service_mirror_build_info\{go_version="go1[^"]+",version="[^"]+"\} 1\n`).MatchString(text) {
 		t.Errorf("no build info in %d %v:\n%s", code, err, text)
 	}
-	// What fails is counted as it failed.
+	// Failed requests are counted by their code.
 	r.proxy.cut()
 	e.soon("failed requests", func() error {
 		all, err := d.metrics()
@@ -224,21 +223,21 @@ func TestMetricsCount(t *testing.T) {
 func TestGatewayHealthIsMeasured(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
-	address := e.livingAddress()
+	address := e.healthyAddress()
 	doors := e.openDoors(address, 8080)
 	r.gateway(address)
 	r.export("bar")
 	d := e.daemon([]*remote{r}, append(probing("tcp"), listening...)...)
 	ready := d.measures(map[string]float64{r.gatewayAddresses("ready"): 1, r.gatewayAddresses("not ready"): 0})
-	dead := d.measures(map[string]float64{r.gatewayAddresses("ready"): 0, r.gatewayAddresses("not ready"): 1})
-	e.soon("it lives", r.mirrored("bar", address), ready)
+	unhealthy := d.measures(map[string]float64{r.gatewayAddresses("ready"): 0, r.gatewayAddresses("not ready"): 1})
+	e.soon("it is healthy", r.mirrored("bar", address), ready)
 	doors.close()
-	e.soon("it is dead", dead, d.measures(map[string]float64{r.state("mirrored"): 1, r.up(): 1}))
+	e.soon("it is unhealthy", unhealthy, d.measures(map[string]float64{r.state("mirrored"): 1, r.up(): 1}))
 	doors.open()
-	e.soon("it lives again", ready)
+	e.soon("it is healthy again", ready)
 }
 
-// What is asked of the program but is no page of it has no effect.
+// A request for any other path has no effect.
 func TestServesNothingElse(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)

@@ -47,7 +47,7 @@ func (r *remote) mirrored(name string, addresses ...string) func() error {
 			return err
 		}
 		if svc.Spec.Type != corev1.ServiceTypeClusterIP || len(svc.Spec.Selector) > 0 || svc.Spec.ClusterIP == corev1.ClusterIPNone {
-			return fmt.Errorf("%s is no ClusterIP Service without selector: %+v", svc.Name, svc.Spec)
+			return fmt.Errorf("%s is not a ClusterIP Service without a selector: %+v", svc.Name, svc.Spec)
 		}
 		if want, got := ports(exported), ports(svc); !slices.Equal(want, got) {
 			return fmt.Errorf("%s has ports %v, want %v", svc.Name, got, want)
@@ -98,10 +98,10 @@ func contents(endpoints *corev1.Endpoints) (addresses, targets []string) {
 }
 
 // leads checks where the Endpoints of a mirror route to: ADDRESS NAME:PORT, in any
-// order, with /UDP and "not ready" where it is so.
+// order, with /UDP and "not ready" if so.
 func (r *remote) leads(name string, want ...string) func() error {
 	return func() error {
-		// The Endpoints come first: without the Service the mirror is not made yet.
+		// The Endpoints are created first: without the Service the mirror is not complete.
 		if _, err := r.env.local.CoreV1().Services(r.env.id).Get(r.env.ctx, r.mirror(name), metav1.GetOptions{}); err != nil {
 			return err
 		}
@@ -113,7 +113,7 @@ func (r *remote) leads(name string, want ...string) func() error {
 	}
 }
 
-// slicesLead checks the same of a mirror's EndpointSlices, whoever made them:
+// slicesLead checks the same of a mirror's EndpointSlices, whoever created them:
 // they are what kube-proxy reads.
 func (r *remote) slicesLead(name string, want ...string) func() error {
 	return func() error {
@@ -131,7 +131,7 @@ func (r *remote) slicesLead(name string, want ...string) func() error {
 	}
 }
 
-// to is what leads is given for some addresses behind one port.
+// to is the argument of leads for some addresses behind one port.
 func to(port string, addresses ...string) []string {
 	var out []string
 	for _, address := range addresses {
@@ -192,10 +192,10 @@ func (r *remote) gone(name string) func() error {
 	return func() error {
 		mirror := r.mirror(name)
 		if _, err := r.env.local.CoreV1().Services(r.env.id).Get(r.env.ctx, mirror, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("Service %s is there (%v)", mirror, err)
+			return fmt.Errorf("Service %s exists (%v)", mirror, err)
 		}
 		if _, err := r.env.local.CoreV1().Endpoints(r.env.id).Get(r.env.ctx, mirror, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("Endpoints %s are there (%v)", mirror, err)
+			return fmt.Errorf("Endpoints %s exist (%v)", mirror, err)
 		}
 		return nil
 	}

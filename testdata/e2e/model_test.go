@@ -8,8 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// The model of the random walk: what must exist in London, worked out from what
-// the README says and from nothing that the daemon knows. It does no I/O.
+// The model of the random walk: what must exist in London, derived from the README and
+// from nothing that the daemon knows. It does no I/O.
 
 type modelPort struct {
 	name     string
@@ -42,11 +42,11 @@ func serves(gateway []modelPort, p modelPort) (int32, bool) {
 	return 0, false
 }
 
-// foreign is what a user has of their own under a mirror's name.
+// foreign is a user's object that has a mirror's name.
 type foreign string
 
 const (
-	nobody         foreign = ""
+	none           foreign = ""
 	withSelector   foreign = "a Service with a selector"
 	withEndpoints  foreign = "a Service without a selector, and Endpoints"
 	loneEndpoints  foreign = "lone Endpoints"
@@ -79,7 +79,7 @@ type entry struct {
 	since, hidden since
 	wanted        bool // the mirror was wanted at some time since the last rest, or at it
 	deleted       bool // a user has deleted the mirror Service
-	forgotten     bool // and no daemon that saw it lives
+	forgotten     bool // and no daemon that saw it still runs
 	edited        bool // a user has changed where it routes to
 
 	// What was seen of it. No step depends on this.
@@ -100,7 +100,7 @@ func (e *entry) String() string {
 	return fmt.Sprintf("%s/%s/%s", e.remote.short, e.namespace, e.name)
 }
 
-// mirrorable tells whether the exported Service is one that is mirrored.
+// mirrorable reports whether the exported Service is one that is mirrored.
 func (e *entry) mirrorable() bool {
 	return e.exported && slices.ContainsFunc(e.ports, func(p modelPort) bool { return p.protocol == corev1.ProtocolTCP })
 }
@@ -112,7 +112,7 @@ type modelRemote struct {
 	addresses []string
 	ports     []modelPort
 	entries   []*entry
-	// sure tells that it is cut off, and was before the steps that are under way.
+	// sure means that it is cut off, and was before the steps that are under way.
 	sure bool
 }
 
@@ -165,12 +165,12 @@ func (m *model) begin() {
 	}
 }
 
-// mirrored tells whether the mirror Service must be there when all is at rest.
+// mirrored reports whether the mirror Service must exist at rest.
 func (m *model) mirrored(e *entry) bool {
-	return m.existing[e.namespace] && e.mirrorable() && (e.foreign == nobody || e.foreign == underTheMirror)
+	return m.existing[e.namespace] && e.mirrorable() && (e.foreign == none || e.foreign == underTheMirror)
 }
 
-// leads is where the mirror must lead to, as fromEndpoints says it.
+// leads is where the mirror must route to, in the form of fromEndpoints.
 func (e *entry) leads() []string {
 	var lines []string
 	if !e.remote.there {
@@ -237,7 +237,7 @@ func (m *model) deleteNamespace(name string) {
 	m.existing[name] = false
 	for _, e := range m.entries() {
 		if e.namespace == name {
-			e.since.interrupted, e.foreign = true, nobody
+			e.since.interrupted, e.foreign = true, none
 		}
 	}
 }
@@ -263,7 +263,7 @@ func (m *model) rested() {
 }
 
 // usable: a user edits, or takes over, what the daemon has made.
-func (m *model) usable(e *entry) bool { return m.existing[e.namespace] && e.foreign == nobody }
+func (m *model) usable(e *entry) bool { return m.existing[e.namespace] && e.foreign == none }
 
 // free: no mirror has been there, and none is wanted: a user's lone Endpoints can be made.
 func (m *model) free(e *entry) bool { return m.usable(e) && !e.wanted && !e.exported }

@@ -15,24 +15,24 @@ import (
 )
 
 // nameserver is a real DNS server, on UDP and TCP, whose answers a test changes
-// while the daemon asks it.
+// while the daemon queries it.
 type nameserver struct {
 	t       *testing.T
 	address string
 
 	mu      sync.Mutex
 	answers map[string]answer
-	asked   []question
+	queries []question
 }
 
-// answer is what a nameserver says of a name, to A and AAAA queries alike but
-// for the family of the addresses.
+// answer is a nameserver's answer for a name, the same to A and AAAA queries except for
+// the family of the addresses.
 type answer struct {
 	addresses []string
 	shuffled  bool // another order each time
 	truncated bool // over UDP only the first record; the rest over TCP
 	silent    bool // no answer at all
-	code      int  // dns.RcodeServerFailure and the like, in place of the addresses
+	code      int  // dns.RcodeServerFailure and the like, instead of the addresses
 	code6     int  // the same for AAAA alone
 }
 
@@ -85,13 +85,13 @@ func (n *nameserver) set(name string, a answer) {
 	n.answers[dns.CanonicalName(name)] = a
 }
 
-// count is how many questions of a kind were asked about a name; networks, where
-// given, are those that count.
+// count is the number of queries of a type for a name, only over the networks that are
+// given, if any.
 func (n *nameserver) count(name string, kind uint16, networks ...string) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	count := 0
-	for _, q := range n.asked {
+	for _, q := range n.queries {
 		if q.name == dns.CanonicalName(name) && q.kind == kind && (len(networks) == 0 || slices.Contains(networks, q.network)) {
 			count++
 		}
@@ -99,12 +99,12 @@ func (n *nameserver) count(name string, kind uint16, networks ...string) int {
 	return count
 }
 
-// names are all the names that were asked about.
+// names are all the names that were queried.
 func (n *nameserver) names() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var names []string
-	for _, q := range n.asked {
+	for _, q := range n.queries {
 		names = append(names, q.name)
 	}
 	slices.Sort(names)
@@ -112,11 +112,11 @@ func (n *nameserver) names() []string {
 }
 
 func (n *nameserver) serve(w dns.ResponseWriter, request *dns.Msg) {
-	asked := request.Question[0]
+	query := request.Question[0]
 	network := w.LocalAddr().Network()
-	name := dns.CanonicalName(asked.Name)
+	name := dns.CanonicalName(query.Name)
 	n.mu.Lock()
-	n.asked = append(n.asked, question{name, asked.Qtype, network})
+	n.queries = append(n.queries, question{name, query.Qtype, network})
 	a, known := n.answers[name]
 	n.mu.Unlock()
 	if a.silent {
@@ -128,12 +128,12 @@ func (n *nameserver) serve(w dns.ResponseWriter, request *dns.Msg) {
 	switch {
 	case !known:
 		response.Rcode = dns.RcodeNameError
-	case asked.Qtype == dns.TypeAAAA && a.code6 != 0:
+	case query.Qtype == dns.TypeAAAA && a.code6 != 0:
 		response.Rcode = a.code6
 	case a.code != 0:
 		response.Rcode = a.code
 	default:
-		response.Answer = records(asked, a)
+		response.Answer = records(query, a)
 	}
 	if a.truncated && network == "udp" {
 		response.Truncated = true
@@ -142,14 +142,14 @@ func (n *nameserver) serve(w dns.ResponseWriter, request *dns.Msg) {
 	w.WriteMsg(response)
 }
 
-func records(asked dns.Question, a answer) []dns.RR {
+func records(query dns.Question, a answer) []dns.RR {
 	var out []dns.RR
-	header := dns.RR_Header{Name: asked.Name, Rrtype: asked.Qtype, Class: dns.ClassINET, Ttl: 60}
+	header := dns.RR_Header{Name: query.Name, Rrtype: query.Qtype, Class: dns.ClassINET, Ttl: 60}
 	for _, text := range a.addresses {
 		switch addr := netip.MustParseAddr(text); {
-		case asked.Qtype == dns.TypeA && addr.Is4():
+		case query.Qtype == dns.TypeA && addr.Is4():
 			out = append(out, &dns.A{Hdr: header, A: addr.AsSlice()})
-		case asked.Qtype == dns.TypeAAAA && addr.Is6():
+		case query.Qtype == dns.TypeAAAA && addr.Is6():
 			out = append(out, &dns.AAAA{Hdr: header, AAAA: addr.AsSlice()})
 		}
 	}
@@ -159,13 +159,13 @@ func records(asked dns.Question, a answer) []dns.RR {
 	return out
 }
 
-// flags have the daemon ask this server, every second.
+// flags make the daemon query this server, every second.
 func (n *nameserver) flags() []string {
 	return []string{"--dns-server", n.address, "--dns-refresh", "1s"}
 }
 
-// refreshed waits until the daemon has asked about a name as it is now, and has
-// had the answer: the next question comes after it.
+// refreshed waits until the daemon has resolved a name as it is now: the next query comes
+// after the answer.
 func (e *env) refreshed(n *nameserver, name string) {
 	e.Helper()
 	since := [2]int{n.count(name, dns.TypeA), n.count(name, dns.TypeAAAA)}
@@ -177,11 +177,11 @@ func (e *env) refreshed(n *nameserver, name string) {
 	})
 }
 
-// The server itself: what it says is only as good as it.
+// The server itself is tested too.
 func TestNameserver(t *testing.T) {
 	t.Parallel()
 	n := newNameserver(t)
-	ask := func(network, name string, kind uint16) (*dns.Msg, error) {
+	query := func(network, name string, kind uint16) (*dns.Msg, error) {
 		request := new(dns.Msg)
 		request.SetQuestion(name, kind)
 		client := &dns.Client{Net: network, Timeout: 500e6}
@@ -211,7 +211,7 @@ func TestNameserver(t *testing.T) {
 		{"udp", "half.example.com.", dns.TypeAAAA, 0, dns.RcodeServerFailure, false},
 		{"udp", "none.example.com.", dns.TypeA, 0, dns.RcodeNameError, false},
 	} {
-		response, err := ask(test.network, test.name, test.kind)
+		response, err := query(test.network, test.name, test.kind)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -219,13 +219,13 @@ func TestNameserver(t *testing.T) {
 			t.Errorf("%s %s over %s: got %v", test.name, dns.TypeToString[test.kind], test.network, response)
 		}
 	}
-	if response, err := ask("udp", "silent.example.com.", dns.TypeA); err == nil {
+	if response, err := query("udp", "silent.example.com.", dns.TypeA); err == nil {
 		t.Errorf("silent.example.com: got %v", response)
 	}
 	if udp, both := n.count("many.example.com", dns.TypeA, "udp"), n.count("many.example.com", dns.TypeA); udp != 1 || both != 2 {
 		t.Errorf("counted %d over UDP and %d in all, want 1 and 2", udp, both)
 	}
 	if got := strings.Join(n.names(), " "); got != "half.example.com. many.example.com. none.example.com. silent.example.com. two.example.com." {
-		t.Errorf("asked about %s", got)
+		t.Errorf("queries for %s", got)
 	}
 }

@@ -12,14 +12,13 @@ import (
 	"service-mirror.io/service-mirror/testdata/harness"
 )
 
-// The addresses outside all clusters, of the documentation ranges. Those of
-// livingRange are this machine's own: a gateway listens there, or the
-// connection is refused. Those of deadRange answer nothing, as a machine does
-// that is gone.
+// The addresses outside all clusters, of the documentation ranges. Those of healthyRange
+// are this machine's own: a gateway listens there, or the connection is refused. Those of
+// deadRange do not answer at all, like a machine that is down.
 const (
-	livingRange = "198.51.100.0/24"
-	deadRange   = "203.0.113.0/24"
-	deadRouter  = "203.0.113.254/24"
+	healthyRange = "198.51.100.0/24"
+	deadRange    = "203.0.113.0/24"
+	deadRouter   = "203.0.113.254/24"
 )
 
 // network is what all tests run in: gateways need addresses that the daemon does not refuse,
@@ -40,7 +39,7 @@ func makeNetwork() error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("set lo up: %w", err)
 	}
-	_, living, err := net.ParseCIDR(livingRange)
+	_, living, err := net.ParseCIDR(healthyRange)
 	if err != nil {
 		return err
 	}
@@ -49,22 +48,22 @@ func makeNetwork() error {
 	}); err != nil {
 		return fmt.Errorf("add route local %s: %w", living, err)
 	}
-	// A bridge that leads nowhere; without ARP, which would notice that.
-	dead := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "dead"}}
-	if err := netlink.LinkAdd(dead); err != nil {
+	// A bridge without a port; without ARP, which would notice that.
+	silent := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "silent"}}
+	if err := netlink.LinkAdd(silent); err != nil {
 		return fmt.Errorf("add a bridge: %w", err)
 	}
-	if err := netlink.LinkSetARPOff(dead); err != nil {
+	if err := netlink.LinkSetARPOff(silent); err != nil {
 		return fmt.Errorf("set ARP off: %w", err)
 	}
 	router, err := netlink.ParseAddr(deadRouter)
 	if err != nil {
 		return err
 	}
-	if err := netlink.AddrAdd(dead, router); err != nil {
+	if err := netlink.AddrAdd(silent, router); err != nil {
 		return fmt.Errorf("add address %s: %w", router, err)
 	}
-	if err := netlink.LinkSetUp(dead); err != nil {
+	if err := netlink.LinkSetUp(silent); err != nil {
 		return fmt.Errorf("set the bridge up: %w", err)
 	}
 	return nil
@@ -72,18 +71,18 @@ func makeNetwork() error {
 
 var livingAddresses atomic.Int32
 
-// livingAddress is an address of livingRange that no other test has.
-func (e *env) livingAddress() string {
+// healthyAddress is an address of healthyRange that no other test has.
+func (e *env) healthyAddress() string {
 	e.Helper()
 	n := livingAddresses.Add(1)
 	if n > 254 {
-		e.Fatal("no address is left in " + livingRange)
+		e.Fatal("no address is left in " + healthyRange)
 	}
 	return fmt.Sprintf("198.51.100.%d", n)
 }
 
-// livingAddress6 is another, of IPv6.
-func (e *env) livingAddress6() string {
+// healthyAddress6 is another, of IPv6.
+func (e *env) healthyAddress6() string {
 	e.Helper()
 	text := fmt.Sprintf("2001:db8:100::%x", livingAddresses.Add(1))
 	lo, err := netlink.LinkByName("lo")
@@ -95,5 +94,5 @@ func (e *env) livingAddress6() string {
 	return text
 }
 
-// deadAddress answers nothing.
+// deadAddress does not answer.
 const deadAddress = "203.0.113.1"

@@ -16,8 +16,7 @@ import (
 	"service-mirror.io/service-mirror/testdata/harness"
 )
 
-// What a daemon says of itself: it serves that, with these flags, on a port that
-// nobody else has.
+// The flags with which a daemon serves metrics and the status page, on a port of its own.
 var listening = []string{"--listen", "127.0.0.1:0"}
 
 // serves is the address at which a daemon serves, once it does.
@@ -92,8 +91,8 @@ func (d *daemon) measures(want map[string]float64) func() error {
 	}
 }
 
-// state and problems are the series of mirrors by state, and of what is wrong with
-// them by reason.
+// state and problems are the series of mirrors by state, and of their problems by
+// reason.
 func (r *remote) state(word string) string {
 	return fmt.Sprintf(`mirrors{cluster=%q,state=%q}`, r.name, word)
 }
@@ -140,8 +139,8 @@ func (d *daemon) page() (*page, error) {
 	return p, json.Unmarshal([]byte(text), p)
 }
 
-// shows checks what the status page says of a remote: its state, and of some
-// problem, unless there must be none, all of the words.
+// shows checks a remote's state on the status page and, unless it must have no problem,
+// that the message of one has all of the words.
 func (d *daemon) shows(r *remote, state string, words ...string) func() error {
 	return func() error {
 		p, err := d.page()
@@ -174,15 +173,15 @@ func (d *daemon) shows(r *remote, state string, words ...string) func() error {
 }
 
 // event is an Event of the daemon's as the tests compare them. How often it was seen
-// belongs to it: a try that fails again must not be told again.
+// belongs to it: an attempt that fails again must not make another Event.
 type event struct {
 	kind, reason string // kind: Normal, Warning
 	count        int32
 }
 
-// events are what the daemon has told of an object, KIND/NAME, of the local
-// cluster, in the order in which it began to; about narrows them to those whose
-// message has that word.
+// events are the daemon's Events about an object, KIND/NAME, of the local cluster, in the
+// order of their first occurrence; about narrows them to those whose message has that
+// word.
 func (e *env) events(namespace, object, about string) (all []event, messages []string, err error) {
 	kind, name, _ := strings.Cut(object, "/")
 	list, err := e.local.CoreV1().Events(namespace).List(e.ctx, metav1.ListOptions{
@@ -201,9 +200,9 @@ func (e *env) events(namespace, object, about string) (all []event, messages []s
 	return all, messages, nil
 }
 
-// tells checks that all that is told of an object is one Event of a reason, seen
-// once, whose message has these words.
-func (e *env) tells(namespace, object, reason string, words ...string) func() error {
+// hasEvent checks that there is only one Event about an object, of a reason, seen once,
+// and with these words in its message.
+func (e *env) hasEvent(namespace, object, reason string, words ...string) func() error {
 	return func() error {
 		got, messages, err := e.events(namespace, object, "")
 		if err != nil {

@@ -8,7 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// problemsOf are a mirror's state and what is wrong with it, as the status page has it.
+// problemsOf are a mirror's state and its problems, as the status page has them.
 func (d *daemon) problemsOf(mirror string) (state string, reasons, messages []string, err error) {
 	d.t.Helper()
 	p, err := d.page()
@@ -46,7 +46,7 @@ func (r *remote) incomplete(d *daemon, name string, words ...string) func() erro
 		if err := d.measures(map[string]float64{r.problem(reasons[0]): 1, r.state("incomplete"): 1, r.state("mirrored"): 0})(); err != nil {
 			return err
 		}
-		return r.env.tells(r.env.id, "Service/"+r.mirror(name), reasons[0], words...)()
+		return r.env.hasEvent(r.env.id, "Service/"+r.mirror(name), reasons[0], words...)()
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ran is what the program did that ends by itself.
+// ran is the result of a program that ends by itself.
 type ran struct {
 	code           int
 	stdout, stderr string
@@ -43,8 +43,7 @@ func (e *env) once(remotes []*remote, args ...string) ran {
 	return ran{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// marked are the lines with a mark: + is right, ! will not be as hoped for, - must
-// be fixed.
+// marked are the lines with a mark: + is right, ! is a warning, - must be fixed.
 func (r ran) marked(mark string) (lines []string) {
 	for line := range strings.Lines(r.stdout) {
 		if strings.HasPrefix(line, mark+" ") {
@@ -58,14 +57,14 @@ func (r ran) String() string {
 	return fmt.Sprintf("exit code %d, printed\n%s%s", r.code, r.stdout, r.stderr)
 }
 
-// realWrites are a user's writes but for questions that API servers take as writes.
+// realWrites are a user's writes except reviews, which are creates to an API server.
 func (e *env) realWrites(since auditMark) []request {
 	e.Helper()
 	return slices.DeleteFunc(e.local.writes(e.T, e.id, since), func(w request) bool { return w.ObjectRef.Resource == "selfsubjectaccessreviews" })
 }
 
-// checked is a test of --check: the program must print, of the lines that are not
-// well, one with all words of each of these, and no others.
+// checked is a test of --check: of the lines that report a problem, the program must print
+// one with all words of each of these, and no others.
 func (e *env) checked(code int, got ran, want ...[]string) {
 	e.Helper()
 	bad := append(got.marked("-"), got.marked("!")...)
@@ -87,7 +86,7 @@ wanted:
 func TestCheck(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
-	address := e.livingAddress()
+	address := e.healthyAddress()
 	doors := e.openDoors(address, 8080)
 	r.gateway(address)
 	r.export("bar")
@@ -109,7 +108,7 @@ func TestCheck(t *testing.T) {
 		}
 	}
 
-	// What will not be as hoped for is no reason to stop.
+	// A warning is no reason to fail.
 	r.export(strings.Repeat("x", 61))
 	r.export("headless", func(svc *corev1.Service) { svc.Spec.ClusterIP = corev1.ClusterIPNone })
 	e.foreignService(r.mirror("theirs"))
@@ -196,7 +195,7 @@ func TestCheckMissingPermissions(t *testing.T) {
 		rbacv1.PolicyRule{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list", "watch", "delete"}},
 		rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"namespaces"}, Verbs: []string{"list", "watch"}})
 	r := e.remote(paris)
-	address := e.livingAddress()
+	address := e.healthyAddress()
 	e.openDoors(address, 8080)
 	r.gateway(address)
 	r.export("bar")
@@ -232,7 +231,7 @@ func TestDryRun(t *testing.T) {
 	}
 	since := london.mark(t)
 	if got := dryRun(); got.code != 0 || got.stdout != "nothing would be written in "+london.config.Host+"\n" {
-		t.Errorf("with all in order: %v", got)
+		t.Errorf("with everything as desired: %v", got)
 	}
 	e.change(paris, "changed", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })
 	e.remove(paris, "gone")
@@ -277,7 +276,7 @@ func TestDryRun(t *testing.T) {
 		}
 	}
 	if len(london.requests(t, e.id+"-reader", since)) == 0 {
-		t.Error("the audit log knows nothing of a dry run")
+		t.Error("the audit log has no request of a dry run")
 	}
 
 	// The daemon does just that.
@@ -297,11 +296,11 @@ func TestDryRun(t *testing.T) {
 	}
 	d.stop()
 
-	// What is not known is said, and nothing is printed for it.
+	// What is not known is reported, and no step is printed for it.
 	r.proxy.cut()
 	got = dryRun()
 	if got.code != 1 || planned.MatchString(got.stdout) || !strings.Contains(got.stderr, "remote "+r.name) || !strings.Contains(got.stderr, "connection refused") {
-		t.Errorf("with a remote that is away: %v", got)
+		t.Errorf("with a remote that is unreachable: %v", got)
 	}
 }
 
@@ -376,12 +375,12 @@ func TestPrune(t *testing.T) {
 	if dry.code != 0 || dry.stdout != list {
 		t.Errorf("%v\nwant\n%s", dry, list)
 	}
-	// Not while the flags name it.
+	// Not while it is configured.
 	if got := e.once(both, "--prune", gone.name); got.code != 2 || !strings.Contains(got.stderr, "--prune "+gone.name) {
-		t.Errorf("for a remote that the flags name: %v", got)
+		t.Errorf("for a configured remote: %v", got)
 	}
-	if got := e.once([]*remote{kept}, "--prune-dry-run", "nobody"); got.code != 0 || got.stdout != fmt.Sprintf("0 objects in %s of remote nobody\n", london.config.Host) {
-		t.Errorf("for nobody: %v", got)
+	if got := e.once([]*remote{kept}, "--prune-dry-run", "unknown"); got.code != 0 || got.stdout != fmt.Sprintf("0 objects in %s of remote unknown\n", london.config.Host) {
+		t.Errorf("for an unknown remote: %v", got)
 	}
 	e.noWrites(since)
 
@@ -422,7 +421,7 @@ func TestPrune(t *testing.T) {
 		t.Errorf("once more: %v", again)
 	}
 	d.stop()
-	// The flags name it again: it is mirrored again.
+	// It is configured again: it is mirrored again.
 	d = e.daemon(both, append(listening, "--endpoints-api", "endpointslices")...)
 	e.soon("slices", gone.slicesLead("bar0", to("http:8080", "203.0.113.1")...), kept.slicesLead("bar0", to("http:8080", "203.0.113.2")...),
 		d.measures(map[string]float64{gone.state("mirrored"): n, kept.state("mirrored"): n}))

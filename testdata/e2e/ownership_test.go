@@ -11,10 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// stranger is foreignService.
-func (e *env) stranger(name string) { e.foreignService(name) }
-
-// foreignService makes a user's own Service in london, with a selector.
+// foreignService creates a user's own Service in london, with a selector.
 func (e *env) foreignService(name string) {
 	e.Helper()
 	_, err := london.CoreV1().Services(e.id).Create(e.ctx, &corev1.Service{
@@ -31,7 +28,7 @@ func (e *env) foreignService(name string) {
 	})
 }
 
-func TestStrangerHasTheName(t *testing.T) {
+func TestForeignServiceHasTheName(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
@@ -75,7 +72,7 @@ func TestForeignServiceTakesTheName(t *testing.T) {
 	r.export("bar")
 	name := r.mirror("bar")
 	d := e.daemon([]*remote{r})
-	for range 10 { // somebody else has the name before the daemon or after
+	for range 10 { // the user gets the name before the daemon or after it
 		e.soon("the mirror", r.mirrored("bar", "203.0.113.1"))
 		e.eventually(30*time.Second, "a Service of the user's own", func() error {
 			if err := london.CoreV1().Services(e.id).Delete(e.ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
@@ -109,7 +106,7 @@ func TestForeignServiceTakesTheName(t *testing.T) {
 	e.soon("the mirror", r.mirrored("bar", "203.0.113.1"))
 }
 
-// loneEndpoints makes a user's own Endpoints in london, without a Service.
+// loneEndpoints creates a user's own Endpoints in london, without a Service.
 func (e *env) loneEndpoints(name string) *corev1.Endpoints {
 	e.Helper()
 	endpoints, err := london.CoreV1().Endpoints(e.id).Create(e.ctx, &corev1.Endpoints{
@@ -142,7 +139,7 @@ func TestForeignLoneEndpoints(t *testing.T) {
 		return nil
 	})
 	if tries := london.writes(t, e.id, since); len(tries) > 1 {
-		t.Errorf("tried %d times in %v, want at most every 30 s: %v", len(tries), stays, tries)
+		t.Errorf("%d attempts in %v, want at most one every 30 s: %v", len(tries), stays, tries)
 	}
 	e.must(london.CoreV1().Endpoints(e.id).Delete(e.ctx, name, metav1.DeleteOptions{}))
 	e.eventually(35*time.Second, "the mirror, once the name is free", r.mirrored("bar", "203.0.113.1"))
@@ -183,7 +180,7 @@ func TestTwoRemotesWantOneName(t *testing.T) {
 		t.Fatal("the names differ")
 	}
 	e.logs(d, "Conflict", two.name)
-	e.stays("the mirror that was there first", one.mirrored("api-eu", "203.0.113.1"))
+	e.stays("the mirror that existed first", one.mirrored("api-eu", "203.0.113.1"))
 	d.stop()
 	since := london.mark(t)
 	d = e.daemon([]*remote{two, one})
@@ -202,7 +199,7 @@ func TestTwoRemotesWantOneName(t *testing.T) {
 	}
 }
 
-func TestRemoteTakenOutOfTheFlags(t *testing.T) {
+func TestRemovedRemoteKeepsItsMirrors(t *testing.T) {
 	e := newEnv(t)
 	one, two := e.remote(paris), e.remote(berlin)
 	one.gateway("203.0.113.1")

@@ -12,7 +12,7 @@ import (
 )
 
 // loadBalancer gives London a LoadBalancer Service of its own with an ingress address; none
-// takes the address away.
+// removes the address.
 func (e *env) loadBalancer(name string, ingress ...string) {
 	e.Helper()
 	services := london.CoreV1().Services(e.id)
@@ -67,21 +67,21 @@ func TestOwnLoadBalancerIsRefused(t *testing.T) {
 	d := e.inPod([]*remote{r})
 	e.soon("a mirror without it", r.mirrored("bar"), d.refuses(r, own, "LoadBalancer"),
 		d.measures(map[string]float64{r.failing("gateway"): 1, r.state("incomplete"): 1}))
-	e.soon("one Event", r.podTells(gatewayReasons, warned("GatewayFailing", 1)))
-	e.stays("one Event", r.mirrored("bar"), r.podTells(gatewayReasons, warned("GatewayFailing", 1)))
+	e.soon("one Event", r.podEvents(gatewayReasons, warned("GatewayFailing", 1)))
+	e.stays("one Event", r.mirrored("bar"), r.podEvents(gatewayReasons, warned("GatewayFailing", 1)))
 	r.gateway(own, good)
 	e.soon("the other address alone", r.mirrored("bar", good), d.refuses(r, own, "LoadBalancer"))
 	if ever := seen(); len(ever) != 1 || ever[0] != good {
 		t.Errorf("there were addresses %v, want %s alone", ever, good)
 	}
 
-	// What is London's own comes and goes.
+	// London's own addresses change.
 	r.gateway(later, good)
 	e.soon("both addresses", r.mirrored("bar", good, later))
 	e.loadBalancer("later", "203.0.113.79", later)
-	e.soon("one is a LoadBalancer's now", r.mirrored("bar", good), d.refuses(r, later, "LoadBalancer"))
+	e.soon("one is now a LoadBalancer's", r.mirrored("bar", good), d.refuses(r, later, "LoadBalancer"))
 	e.loadBalancer("later")
-	e.soon("it is not any more", r.mirrored("bar", good, later))
+	e.soon("it is no longer", r.mirrored("bar", good, later))
 	e.loadBalancer("later", later)
 	e.soon("it is again", r.mirrored("bar", good))
 	e.remove(london, "later")

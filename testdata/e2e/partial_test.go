@@ -8,9 +8,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// A hostname that has never been resolved keeps what there is, but not what is
-// known to be the gateway's no more, nor what is refused.
-func TestUnresolvedHostnameKeepsNothingThatIsGone(t *testing.T) {
+// While a hostname has never been resolved existing addresses stay, except those that the
+// gateway is known to have lost and those that are refused.
+func TestUnresolvedHostnameKeepsNoLostAddress(t *testing.T) {
 	e := newEnv(t)
 	n := newNameserver(t)
 	r := e.remote(paris)

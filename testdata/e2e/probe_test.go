@@ -15,8 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// doors is where a gateway listens, on an address of the tests' own network. It
-// can be closed, so that connections are refused, and opened again.
+// doors is a gateway's listener, on an address of the tests' own network. It can be
+// closed, so that connections are refused, and opened again.
 type doors struct {
 	t       *testing.T
 	address string // with the port
@@ -25,7 +25,7 @@ type doors struct {
 
 	mu     sync.Mutex
 	server *http.Server // nil: closed
-	asked  []string     // the paths
+	paths  []string     // of the requests
 	conns  int
 }
 
@@ -55,8 +55,8 @@ func (d *doors) open() {
 	d.server = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			d.mu.Lock()
-			d.asked = append(d.asked, r.URL.Path)
-			turn := len(d.asked) % 3
+			d.paths = append(d.paths, r.URL.Path)
+			turn := len(d.paths) % 3
 			d.mu.Unlock()
 			switch status := int(d.status.Load()); {
 			case turn < int(d.failing.Load()):
@@ -88,11 +88,11 @@ func (d *doors) close() {
 	}
 }
 
-// visits are how many connections were made, and the paths that were asked for.
+// visits are the number of connections, and the paths that were requested.
 func (d *doors) visits() (connections int, paths []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.conns, slices.Compact(slices.Sorted(slices.Values(d.asked)))
+	return d.conns, slices.Compact(slices.Sorted(slices.Values(d.paths)))
 }
 
 // probed waits until an address has been probed so many times more.
@@ -107,14 +107,14 @@ func (d *doors) probed(e *env, times int) {
 	})
 }
 
-// A dead address is known for one after a second and a half.
+// An unhealthy address is not ready after a second and a half.
 var probeFlags = []string{"--probe-period", "500ms", "--probe-timeout", "400ms", "--probe-threshold", "3"}
 
 func probing(kind string, more ...string) []string {
 	return append(append([]string{"--probe", kind}, probeFlags...), more...)
 }
 
-// dead is what leads finds of addresses that are not ready.
+// dead is the form in leads of addresses that are not ready.
 func dead(lines []string) []string {
 	var out []string
 	for _, line := range lines {
@@ -136,12 +136,12 @@ func (e *env) writesByMirror(since auditMark) map[string]int {
 	return counts
 }
 
-func TestGatewayDead(t *testing.T) {
+func TestGatewayIsUnhealthy(t *testing.T) {
 	for _, kind := range []string{"tcp", "http"} {
 		t.Run(kind, func(t *testing.T) {
 			e := newEnv(t)
 			r := e.remote(paris)
-			address := e.livingAddress()
+			address := e.healthyAddress()
 			doors := e.closedDoors(address, 8080)
 			r.gateway(address)
 			r.exportMany(5)
@@ -208,7 +208,7 @@ func TestGatewayDead(t *testing.T) {
 			e.logs(d, address, "does not answer")
 			e.stays("dead over a restart", r.leads("bar0", dead(ready)...))
 			e.noWrites(since)
-			// A mirror that comes while it is dead is told.
+			// A mirror that is created while it is unhealthy is not ready either.
 			r.export("late")
 			e.soon("a late mirror", r.leads("late", dead(ready)...))
 			e.remove(paris, "late")
@@ -217,11 +217,11 @@ func TestGatewayDead(t *testing.T) {
 			d.stop()
 			since = london.mark(t)
 			d = e.daemon([]*remote{r}, "--probe", "none")
-			all("nobody asks", ready)
-			once("nobody asks", since)
+			all("without probes", ready)
+			once("without probes", since)
 			d.stop()
 			e.daemon([]*remote{r}, probing(kind)...)
-			all("asked again", dead(ready))
+			all("probed again", dead(ready))
 			doors.open()
 			all("revived", ready)
 			e.sameIdentities(before)
@@ -247,16 +247,16 @@ func (r *remote) mirroredNowhere(name string) func() error {
 	}
 }
 
-func TestOneOfTwoAddressesIsDead(t *testing.T) {
+func TestOneOfTwoAddressesIsUnhealthy(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
-	address := e.livingAddress()
+	address := e.healthyAddress()
 	doors := e.openDoors(address, 8080)
 	r.gateway(deadAddress, address)
 	r.export("bar")
 	d := e.daemon([]*remote{r}, probing("tcp")...)
 	alive, gone := to("http:8080", address), dead(to("http:8080", deadAddress))
-	e.soon("the dead one", r.leads("bar", slices.Concat(alive, gone)...), r.slicesLead("bar", slices.Concat(alive, gone)...))
+	e.soon("the unhealthy one", r.leads("bar", slices.Concat(alive, gone)...), r.slicesLead("bar", slices.Concat(alive, gone)...))
 	e.logs(d, deadAddress, "does not answer on port 8080")
 	since := london.mark(t)
 	e.stays("its neighbour", r.leads("bar", slices.Concat(alive, gone)...))
@@ -267,8 +267,8 @@ func TestOneOfTwoAddressesIsDead(t *testing.T) {
 	doors.open() // and found open after the start
 	d = e.daemon([]*remote{r}, probing("tcp")...)
 	e.soon("the living one", r.leads("bar", slices.Concat(alive, gone)...))
-	// An address more is ready until it is known better, and one that goes is forgotten.
-	another := e.livingAddress()
+	// A new address is ready until its probes fail, and one that is removed is forgotten.
+	another := e.healthyAddress()
 	e.openDoors(another, 8080)
 	since = london.mark(t)
 	r.gateway(address, another)
@@ -278,14 +278,14 @@ func TestOneOfTwoAddressesIsDead(t *testing.T) {
 		t.Errorf("%d writes, want one", n)
 	}
 	if n := d.logged(another, "does not answer"); n != 0 {
-		t.Errorf("the living one is called dead %d times", n)
+		t.Errorf("the healthy one is reported %d times", n)
 	}
 }
 
 func TestHTTPProbe(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
-	address := e.livingAddress()
+	address := e.healthyAddress()
 	front := e.openDoors(address, 8080)
 	health := e.openDoors(address, 9090)
 	r.gateway(address)
@@ -317,7 +317,7 @@ func TestHTTPProbe(t *testing.T) {
 		e.soon(fmt.Sprintf("status %d", step.status), r.leads("bar", want...))
 	}
 	if _, paths := health.visits(); !slices.Equal(paths, []string{"/healthz"}) {
-		t.Errorf("asked for %v", paths)
+		t.Errorf("requests for %v", paths)
 	}
 	d.stop()
 	// The status stays what it is, the settings change.
@@ -329,7 +329,7 @@ func TestHTTPProbe(t *testing.T) {
 	before, _ := health.visits()
 	e.stays("the port that all traffic goes to", r.leads("bar", alive...))
 	if now, _ := health.visits(); now != before {
-		t.Errorf("the other port was asked %d times", now-before)
+		t.Errorf("the other port was probed %d times", now-before)
 	}
 	d.stop()
 	d = e.daemon([]*remote{r}, probing("tcp", "--probe-port", "absent")...)
@@ -337,11 +337,11 @@ func TestHTTPProbe(t *testing.T) {
 	e.must(r.leads("bar", alive...)())
 }
 
-// A gateway that drops a probe now and then is not dead.
+// A gateway that fails a probe now and then is healthy.
 func TestFewerFailuresThanTheThreshold(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
-	address := e.livingAddress()
+	address := e.healthyAddress()
 	doors := e.openDoors(address, 8080)
 	doors.failing.Store(2) // of three
 	r.gateway(address)
@@ -359,12 +359,12 @@ func TestFewerFailuresThanTheThreshold(t *testing.T) {
 	e.soon("alive", r.leads("bar", alive...))
 }
 
-// Health and hostnames together: what DNS takes away is not probed any more.
+// Health and hostnames together: an address that DNS no longer has is not probed.
 func TestProbedHostname(t *testing.T) {
 	e := newEnv(t)
 	n := newNameserver(t)
 	r := e.remote(paris)
-	one, two := e.livingAddress(), e.livingAddress()
+	one, two := e.healthyAddress(), e.healthyAddress()
 	e.openDoors(one, 8080)
 	closed := e.closedDoors(two, 8080)
 	n.say(gatewayHost, one, two)

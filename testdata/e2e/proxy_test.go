@@ -25,7 +25,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// proxy stands between the daemon and a remote's API server: it can be cut,
+// proxy is between the daemon and a remote's API server: it can be cut,
 // so that connections are refused, and stalled, so that nothing passes while
 // connections stay open. It terminates TLS with a certificate of its own.
 type proxy struct {
@@ -34,7 +34,7 @@ type proxy struct {
 	ca      []byte
 	server  *http.Server
 
-	// noBookmarks has BOOKMARK events of protobuf watches swallowed.
+	// noBookmarks drops the BOOKMARK events of protobuf watches.
 	noBookmarks atomic.Bool
 
 	mu       sync.Mutex
@@ -65,7 +65,7 @@ func newProxy(t *testing.T, to *cluster) *proxy {
 	return p
 }
 
-// redirect has new requests go to a cluster, with another token if one is given.
+// redirect sends new requests to a cluster, with another token if one is given.
 func (p *proxy) redirect(to *cluster, token string) {
 	p.t.Helper()
 	target, err := url.Parse(to.config.Host)
@@ -97,8 +97,8 @@ func (p *proxy) redirect(to *cluster, token string) {
 	}
 }
 
-// bookmarkFilter leaves the bookmarks out of a watch: frames of four bytes with
-// the length, and a protobuf WatchEvent whose first field is the type.
+// bookmarkFilter removes the bookmarks from a watch: frames of four bytes with the
+// length, and a protobuf WatchEvent whose first field is the type.
 type bookmarkFilter struct {
 	io.ReadCloser
 	pending []byte
@@ -174,7 +174,7 @@ func (p *proxy) cut() {
 	p.cutConnections()
 }
 
-// cutConnections closes every connection; new ones are welcome.
+// cutConnections closes every connection; new ones are accepted.
 func (p *proxy) cutConnections() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -237,7 +237,7 @@ func (c *stallable) wait() {
 
 func (c *stallable) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	c.wait() // what was read while stalled is held back
+	c.wait() // what was read while stalled is delayed
 	return n, err
 }
 

@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// podRange has a Node of the local cluster own these addresses for its pods.
+// podRange gives a Node of the local cluster these addresses for its pods.
 func (e *env) podRange(cidr string) {
 	e.Helper()
 	_, err := e.local.CoreV1().Nodes().Create(e.ctx, &corev1.Node{
@@ -56,12 +56,12 @@ func TestRefusedAddresses(t *testing.T) {
 		e.logs(d, test.address, "is refused", test.reason)
 		e.must(r.mirrored("bar", good)())
 		r.gateway(test.address)
-		e.soon(test.address+" alone", r.mirrored("bar")) // nor does anything else count in its place
+		e.soon(test.address+" alone", r.mirrored("bar")) // nor is anything else used instead
 		r.gateway(good)
 		e.soon("the good one", r.mirrored("bar", good))
 		// In the answers of DNS.
 		addr, err := netip.ParseAddr(test.address)
-		if err != nil || addr.Is6() { // London has no IPv6, but it is seen all the same
+		if err != nil || addr.Is6() { // London has no IPv6, but it is checked all the same
 			continue
 		}
 		host := fmt.Sprintf("lb%d.example.com", i)
@@ -82,7 +82,7 @@ func TestRefusedAddresses(t *testing.T) {
 	}
 	for _, name := range n.names() {
 		if name == "cluster.local." || name == "bar.default.svc.cluster.local." {
-			t.Errorf("DNS was asked about %s", name)
+			t.Errorf("DNS was queried for %s", name)
 		}
 	}
 	if ever := seen(); !slices.Equal(ever, []string{good}) {
@@ -90,8 +90,8 @@ func TestRefusedAddresses(t *testing.T) {
 	}
 }
 
-// everSeen watches the Endpoints of the test's namespace, and returns what tells
-// all addresses that they have ever had.
+// everSeen watches the Endpoints of the test's namespace, and returns a function for all
+// addresses that they have ever had.
 func (e *env) everSeen() func() []string {
 	e.Helper()
 	watcher, err := e.local.CoreV1().Endpoints(e.id).Watch(e.ctx, metav1.ListOptions{})
@@ -121,7 +121,7 @@ func (e *env) everSeen() func() []string {
 	}
 }
 
-// What is the local cluster's own may come and go.
+// The local cluster's own ranges may change.
 func TestLocalRangesChange(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
@@ -158,7 +158,7 @@ func TestLocalRangesMayNotBeRead(t *testing.T) {
 	r.gateway("203.0.113.1", "10.96.200.2", "10.244.9.1")
 	r.export("bar")
 	d := e.daemon([]*remote{r}, "-v=1")
-	e.soon("what nobody knows better", r.mirrored("bar", "10.96.200.2", "10.244.9.1", "203.0.113.1"))
+	e.soon("no range of London is known", r.mirrored("bar", "10.96.200.2", "10.244.9.1", "203.0.113.1"))
 	e.logs(d, "May not be read", "servicecidrs", "forbidden")
 	e.logs(d, "May not be read", "nodes", "forbidden")
 	e.remove(paris, "bar")
@@ -202,7 +202,7 @@ func TestClusterDomain(t *testing.T) {
 	e.logs(d, "gateway.default.svc.london.internal", "is refused", "whose domain is london.internal")
 }
 
-// What the operator's own flags say is held to the same.
+// The same rules apply to the operator's own flags.
 func TestRefusedFlags(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)

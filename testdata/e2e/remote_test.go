@@ -14,8 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// unbind takes the permissions of a remote's ServiceAccount, and has the next
-// request notice it.
+// unbind removes the permissions of a remote's ServiceAccount, and cuts its connections.
 func (r *remote) unbind() {
 	r.env.Helper()
 	r.env.must(r.RbacV1().ClusterRoleBindings().Delete(r.env.ctx, r.env.id, metav1.DeleteOptions{}))
@@ -112,7 +111,7 @@ func TestPlainLists(t *testing.T) {
 	}
 }
 
-// A streamed list ends with a bookmark; a proxy may swallow it.
+// A streamed list ends with a bookmark; a proxy may drop it.
 func TestBookmarksAreLost(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
@@ -216,7 +215,7 @@ func TestConnectionLostForMinutes(t *testing.T) {
 		}
 		outage.end()
 		r.proxy.heal()
-		// The first try after the end comes within 3 s.
+		// The first attempt after the outage comes within 3 s.
 		e.eventually(soon+3*time.Second, "the change", r.mirrored("changed", "203.0.113.1"))
 		e.soon("the rest", r.mirrored("added", "203.0.113.1"), r.mirrored("kept", "203.0.113.1"), r.gone("deleted"))
 		e.remove(paris, "added")
@@ -335,13 +334,13 @@ func TestWrongClusterBehindAKubeconfig(t *testing.T) {
 	replace(kept)
 	e.change(paris, "baz", e.unlabel)
 	e.soon("paris again", toParis.mirrored("bar", "203.0.113.1"), toParis.gone("baz"))
-	replace(e.kubeconfig) // that may not read who the cluster is
+	replace(e.kubeconfig) // that may not read the cluster's UID
 	e.logs(d, "is failing", "may be for another cluster")
 	e.stays("the mirror", toParis.mirrored("bar", "203.0.113.1"))
 	d.stop()
 	replace(kept)
 
-	// The network leads elsewhere under an open connection.
+	// The network routes elsewhere under an open connection.
 	d = e.daemon([]*remote{toParis})
 	e.soon("the mirror", toParis.mirrored("bar", "203.0.113.1"))
 	toParis.proxy.redirect(berlin, toBerlin.token)
@@ -382,7 +381,7 @@ func TestServerRestartsWithItsHistoryGone(t *testing.T) {
 	e.must(err)
 	rome = again
 	r.cluster = again
-	for range 200 { // beyond what the new server's watch cache remembers
+	for range 200 { // beyond the new server's watch cache
 		e.change(rome, "changed", func(svc *corev1.Service) { svc.Spec.Ports[0].Port++ })
 	}
 	r.proxy.heal()

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// isWrite tells whether a request would change an object of some resource in a namespace.
+// isWrite reports whether a request would change an object of some resource in a namespace.
 func isWrite(r *http.Request, namespace, resource string) bool {
 	return r.Method != http.MethodGet && strings.Contains(r.URL.Path+"/", "/namespaces/"+namespace+"/"+resource+"/")
 }
@@ -21,8 +21,8 @@ func isWrite(r *http.Request, namespace, resource string) bool {
 // failed is how an API server answers that cannot reach its store.
 var failed = metav1.Status{Code: http.StatusInternalServerError, Reason: metav1.StatusReasonInternalError, Message: "no leader"}
 
-// withoutProblems checks that a daemon shows nothing that is wrong with any mirror of a remote,
-// in metrics and on the page.
+// withoutProblems checks that a daemon shows no problem of any mirror of a remote, in metrics
+// and on the page.
 func (r *remote) withoutProblems(d *daemon, mirrors ...string) func() error {
 	return func() error {
 		for _, reason := range []string{"WriteFailed", "Conflict", "Rejected", "Overwritten"} {
@@ -39,8 +39,8 @@ func (r *remote) withoutProblems(d *daemon, mirrors ...string) func() error {
 	}
 }
 
-// What was wrong while a replica led is no news of it when another leads: that one may have
-// fixed it, and an alert on it would never end.
+// A replica that no longer leads does not show the problems of its time: the new leader may
+// have fixed them, and an alert on them would never end.
 func TestFormerLeaderShowsNoOldProblems(t *testing.T) {
 	const duration = 3 * time.Second
 	t.Parallel()
@@ -49,12 +49,12 @@ func TestFormerLeaderShowsNoOldProblems(t *testing.T) {
 	r.gateway("203.0.113.1")
 	r.export("bar")
 	r.export("theirs")
-	rs.stranger(r.mirror("theirs"))
+	rs.foreignService(r.mirror("theirs"))
 	toA := newProxy(t, london)
 	a := rs.start("a", toA, r)
 	rs.soon("a leader", a.leads(), r.mirrored("bar", "203.0.113.1"), a.measures(map[string]float64{r.problem("Conflict"): 1}))
 	b := rs.start("b", nil, r)
-	rs.soon("a standby", b.answers("/readyz", 200), b.standsBy())
+	rs.soon("a standby", b.answers("/readyz", 200), b.isStandby())
 	toA.intercept(func(w http.ResponseWriter, request *http.Request, plain http.Handler) {
 		if isWrite(request, rs.id, "services") {
 			respond(w, failed)
@@ -67,14 +67,14 @@ func TestFormerLeaderShowsNoOldProblems(t *testing.T) {
 
 	toA.cut()
 	rs.eventually(duration+10*time.Second, "the other leads", b.leads())
-	rs.soon("the former leader stands by and shows nothing of before", a.standsBy(), r.withoutProblems(a.daemon))
+	rs.soon("the former leader is a standby and shows no problems", a.isStandby(), r.withoutProblems(a.daemon))
 	rs.remove(london, r.mirror("theirs"))
 	rs.soon("the other has fixed all", r.mirrored("bar", "203.0.113.1"), r.mirrored("theirs", "203.0.113.1"), r.withoutProblems(b.daemon, "bar", "theirs"))
 	toA.redirect(london, "")
 	toA.heal()
 	caughtUp := a.measures(map[string]float64{r.state("mirrored"): 2, r.state("incomplete"): 0, r.state("conflict"): 0})
 	rs.soon("the former leader has caught up", caughtUp)
-	rs.stays("the former leader shows nothing of before", a.standsBy(), b.leads(), caughtUp, r.withoutProblems(a.daemon, "bar", "theirs"))
+	rs.stays("the former leader shows no problems", a.isStandby(), b.leads(), caughtUp, r.withoutProblems(a.daemon, "bar", "theirs"))
 }
 
 // through puts a proxy between a test's daemon and London.
@@ -87,8 +87,7 @@ func (e *env) through() *proxy {
 	return p
 }
 
-// Between two writes that fail one may be answered that the object has changed: the failure is
-// not over with it.
+// Between two failed writes there may be a conflict: it does not end the failure.
 func TestConflictBetweenFailuresMakesNoSecondEvent(t *testing.T) {
 	e := newEnv(t)
 	r := e.remote(paris)
@@ -115,9 +114,9 @@ func TestConflictBetweenFailuresMakesNoSecondEvent(t *testing.T) {
 	})
 	e.change(paris, "bar", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })
 	e.eventually(40*time.Second, "the mirror, when writes succeed", r.mirrored("bar", "203.0.113.1"))
-	tells := e.tells(e.id, "Service/"+r.mirror("bar"), "WriteFailed", "no leader")
-	e.soon("the Event", tells, r.withoutProblems(d, "bar"))
-	e.stays("one Event", tells)
+	reported := e.hasEvent(e.id, "Service/"+r.mirror("bar"), "WriteFailed", "no leader")
+	e.soon("the Event", reported, r.withoutProblems(d, "bar"))
+	e.stays("one Event", reported)
 	if n := writes.Load(); n <= failures {
 		t.Errorf("%d writes, want more than %d", n, failures)
 	}
@@ -134,7 +133,7 @@ func TestDeletionOfNothingIsNotCounted(t *testing.T) {
 	d := e.daemon([]*remote{r}, listening...)
 	e.soon("the mirrors", r.mirrored("bar", "203.0.113.1"), r.mirrored("other", "203.0.113.1"))
 	toLondon.intercept(func(w http.ResponseWriter, request *http.Request, plain http.Handler) {
-		if request.Method == http.MethodDelete && strings.HasSuffix(request.URL.Path, "/"+r.mirror("bar")) { // somebody is quicker
+		if request.Method == http.MethodDelete && strings.HasSuffix(request.URL.Path, "/"+r.mirror("bar")) { // someone else is quicker
 			options, ctx := metav1.DeleteOptions{}, context.Background()
 			if strings.Contains(request.URL.Path, "/services/") {
 				london.CoreV1().Services(e.id).Delete(ctx, r.mirror("bar"), options)

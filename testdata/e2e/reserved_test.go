@@ -55,7 +55,7 @@ func gatewayPort(port int32, protocol corev1.Protocol) corev1.ServicePort {
 	return corev1.ServicePort{Name: fmt.Sprintf("%s-%d", strings.ToLower(string(protocol)), port), Port: port, Protocol: protocol}
 }
 
-// reserve makes a ConfigMap of reserved ports, or changes it.
+// reserve creates a ConfigMap of reserved ports, or changes it.
 func (r *remote) reserve(name string, entries map[string]string) {
 	r.env.Helper()
 	api := r.CoreV1().ConfigMaps(r.env.id)
@@ -132,7 +132,7 @@ func TestReservedPorts(t *testing.T) {
 	d = e.daemon([]*remote{r})
 	e.stays("the same over a restart", r.leads("postgres", to("pg:15432", reservedGateway)...))
 	d.stop()
-	// Where it may not be read any more, nothing is concluded.
+	// If it can no longer be read, nothing changes.
 	e.must(paris.RbacV1().RoleBindings(e.id).Delete(e.ctx, "reserved", metav1.DeleteOptions{}))
 	d = e.daemon([]*remote{r})
 	e.logs(d, "ConfigMap", e.id+"/tcp", "forbidden")
@@ -142,18 +142,18 @@ func TestReservedPorts(t *testing.T) {
 	r.reserve("tcp", map[string]string{"15436": r.entry("postgres", "5432")})
 	e.soon("it may be read", r.leads("postgres", to("pg:15436", reservedGateway)...))
 
-	asked := 0
+	requests := 0
 	for _, request := range paris.requests(t, e.id, since) {
 		if request.ObjectRef.Resource != "configmaps" {
 			continue
 		}
-		asked++
+		requests++
 		if name := request.ObjectRef.Name; name != "tcp" && name != "udp" || !slices.Contains([]string{"list", "watch"}, request.Verb) {
 			t.Errorf("not by name alone: %v of %q", request, request.RequestURI)
 		}
 	}
-	if asked == 0 {
-		t.Error("no ConfigMap was asked for")
+	if requests == 0 {
+		t.Error("no ConfigMap was requested")
 	}
 }
 
@@ -250,7 +250,7 @@ func TestTwoServicesOnOneReservedPort(t *testing.T) {
 	e.soon("the first again", r.leads("a", a...), r.leads("b"))
 	e.change(paris, "a", e.unlabel)
 	e.soon("no first", r.gone("a"), r.leads("b", b...))
-	// What the ConfigMap gives away, no annotation takes.
+	// An annotation cannot take a port that the ConfigMap reserves.
 	r.reserve("tcp", map[string]string{"15432": r.entry("c", "5432")})
 	e.soon("the ConfigMap has it for another", r.leads("b"), r.leads("c", c...))
 	e.logs(d, e.id+"/b", "15432/TCP is reserved for "+e.id+"/c")

@@ -25,7 +25,7 @@ func newSlicesEnv(t *testing.T) *env {
 }
 
 // sliced checks that a mirror has EndpointSlices of this program's own, one for
-// each family that it has addresses of, and nothing else that leads anywhere.
+// each family that it has addresses of, and no other endpoint.
 func (r *remote) sliced(name string, addresses ...string) func() error {
 	return func() error {
 		e, mirror := r.env, r.mirror(name)
@@ -239,7 +239,7 @@ func TestEndpointSlicesAndASelector(t *testing.T) {
 func TestEndpointSlicesOfBothFamilies(t *testing.T) {
 	e := newDualStackEnv(t, sliceRules...)
 	r := e.remote(paris)
-	address, address6 := e.livingAddress(), e.livingAddress6()
+	address, address6 := e.healthyAddress(), e.healthyAddress6()
 	doors, doors6 := e.openDoors(address, 8080), e.openDoors(address6, 8080)
 	r.gateway(address6, address)
 	r.export("bar")
@@ -248,13 +248,13 @@ func TestEndpointSlicesOfBothFamilies(t *testing.T) {
 	doors.probed(e, 2)
 	doors6.close()
 	both := append(to("http:8080", address), dead(to("http:8080", address6))...)
-	e.soon("one is dead", r.slicesLead("bar", both...))
+	e.soon("one is unhealthy", r.slicesLead("bar", both...))
 	doors6.open()
-	e.soon("and lives", r.sliced("bar", address, address6))
+	e.soon("and healthy again", r.sliced("bar", address, address6))
 	since := e.local.mark(t)
 	doors.close()
 	both = append(dead(to("http:8080", address)), to("http:8080", address6)...)
-	e.soon("the other is dead", r.slicesLead("bar", both...))
+	e.soon("the other is unhealthy", r.slicesLead("bar", both...))
 	if writes := e.local.writes(t, e.id, since); len(writes) != 1 {
 		t.Errorf("writes %v, want one", writes)
 	}
@@ -309,7 +309,7 @@ func TestForeignSlice(t *testing.T) {
 	e := newSlicesEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
-	for _, service := range []string{"mine", r.mirror("bar")} { // another Service's, or the mirror's own
+	for _, service := range []string{"mine", r.mirror("bar")} { // of another Service, or of the mirror
 		theirs := e.foreignSlice(r.mirror("bar")+"-ipv4", service)
 		r.export("bar")
 		d := e.daemon([]*remote{r}, useSlices)
@@ -348,7 +348,7 @@ func TestForeignSliceUnderAMirror(t *testing.T) {
 	e.stays("what was there before", e.untouchedSlice(theirs), r.mirrored("bar", "203.0.113.1"), r.slicesLead("bar", to("http:8080", "203.0.113.1")...))
 	e.must(london.DiscoveryV1().EndpointSlices(e.id).Delete(e.ctx, theirs.Name, metav1.DeleteOptions{}))
 	e.eventually(35*time.Second, "the mirror's own, once the name is free", r.sliced("bar", "203.0.113.1"))
-	// A user takes the slice for their own.
+	// A user removes our labels from the slice.
 	api := london.DiscoveryV1().EndpointSlices(e.id)
 	slice, err := api.Get(e.ctx, theirs.Name, metav1.GetOptions{})
 	e.must(err)

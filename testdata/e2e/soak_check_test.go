@@ -59,7 +59,7 @@ func (w *walk) mirrorOf(e *entry) (string, *corev1.Service, *corev1.Endpoints) {
 	return name, w.seen[e.namespace].services[name], w.seen[e.namespace].endpoints[name]
 }
 
-// look checks what must hold at any moment.
+// look checks what must be true at any moment.
 func (w *walk) look() {
 	w.Helper()
 	err := w.see()
@@ -103,9 +103,9 @@ func (w *walk) check(e *entry) error {
 	return nil
 }
 
-// deletedByKubernetes has a user make their Endpoints again: the endpoints
-// controller, when it is late, deletes them with the Service that was there before.
-// That the daemon does it is an error.
+// deletedByKubernetes has a user recreate their Endpoints: the endpoints controller, when it
+// is late, deletes them with the Service that existed before. It is an error if the daemon
+// deletes them.
 func (w *walk) deletedByKubernetes(e *entry, name string) error {
 	namespace := w.long(e.namespace)
 	var culprit bool
@@ -126,9 +126,9 @@ func (w *walk) deletedByKubernetes(e *entry, name string) error {
 }
 
 // beacon is an exported Service of each remote, and a port of its gateway, that
-// change when it is time to rest. What was before that change has been heard of once
-// it is: London may look right while a Service that is exported again, but was not
-// for a moment, is still to come.
+// change when it is time to rest. Once it is seen, so are all changes before it:
+// London may look right while the event of a Service that was unexported for a moment is
+// still to come.
 const beacon = "beacon"
 
 func (w *walk) light() error {
@@ -147,7 +147,7 @@ func (w *walk) light() error {
 	return nil
 }
 
-// lit checks that the light is seen in London.
+// lit checks that the beacon's change has arrived in London.
 func (w *walk) lit() error {
 	for _, m := range w.remotes {
 		name := w.far[m.short].mirror(beacon)
@@ -191,7 +191,7 @@ func (w *walk) right() error {
 		if expected[e.namespace] == nil {
 			expected[e.namespace] = map[string]bool{}
 		}
-		expected[e.namespace][name] = w.mirrored(e) || e.foreign != nobody
+		expected[e.namespace][name] = w.mirrored(e) || e.foreign != none
 	}
 	for _, short := range w.namespaces {
 		for name := range w.seen[short].services {
@@ -216,7 +216,7 @@ func (w *walk) right() error {
 func (w *walk) rightEntry(e *entry, name string, svc *corev1.Service, endpoints *corev1.Endpoints) error {
 	if e.foreign == withSelector {
 		if endpoints == nil || ours(endpoints.Labels) || len(fromEndpoints(endpoints)) > 0 {
-			return fmt.Errorf("a user's Service %s leads to %s", name, snapshot(endpoints))
+			return fmt.Errorf("a user's Service %s routes to %s", name, snapshot(endpoints))
 		}
 	}
 	if e.foreign == loneEndpoints && svc != nil {

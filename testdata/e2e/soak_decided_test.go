@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// The steps of a walk can be taken again: they are decided whatever comes of them.
-// And they are of all kinds: what is checked is not checked in vain.
+// The steps of a walk can be repeated: they do not depend on their effects. And they are of
+// all kinds, so that every check has something to find.
 func TestWalkIsDecidedByItsSeed(t *testing.T) {
 	met := map[string]int{}
 	decide := func(seed uint64) (steps []string) {
@@ -32,8 +32,8 @@ func TestWalkIsDecidedByItsSeed(t *testing.T) {
 						"a mirror routes where it did though that changed":        e.exists() && !e.since.changed && e.hidden.changed,
 						"a mirror exists while its remote is in trouble":          e.exists() && e.remote.fault != fault{},
 						"a deleted mirror comes back with its ClusterIP":          e.deleted && e.keepsAddress() && w.mirrored(e),
-						"a foreign object has the name of an exported Service":    e.foreign != nobody && e.mirrorable(),
-						"a foreign object has the name of a Service not exported": e.foreign != nobody && !e.exported,
+						"a foreign object has the name of an exported Service":    e.foreign != none && e.mirrorable(),
+						"a foreign object has the name of a Service not exported": e.foreign != none && !e.exported,
 						"an exported Service has no TCP port":                     e.exported && !e.mirrorable(),
 						"a mirror has some of its ports served":                   len(e.leads()) > 0 && len(e.leads()) < len(e.ports)*len(e.remote.usable()),
 					} {

@@ -8,18 +8,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// fault is how a remote is in trouble; the zero one is that it is not.
+// fault is a failure of a remote; the zero one is none.
 type fault struct {
 	name string
 	code int // of its answers
 	// narrow: only the requests for the gateway Service are refused.
 	narrow bool
-	// times: so many watches are told that their resourceVersion is too old.
+	// times: that many watches are answered that their resourceVersion is too old.
 	times     int32
 	cut       bool // connections are cut when it begins
 	stall     bool
 	bookmarks bool // are lost
-	// blackout: nothing that happens in the remote can be heard of.
+	// blackout: no change in the remote can be seen.
 	blackout bool
 }
 
@@ -39,7 +39,7 @@ var faults = []fault{
 
 const refusesConnections = "refuses connections"
 
-// suffer puts a remote into trouble; plain is its proxy's own handler.
+// suffer starts a fault of a remote; plain is its proxy's own handler.
 func (r *remote) suffer(f fault, plain http.Handler) {
 	p := r.proxy
 	handler := plain
@@ -64,7 +64,7 @@ func (r *remote) suffer(f fault, plain http.Handler) {
 	}
 }
 
-// refuse answers with a code. A server that has enough says when to come again.
+// refuse answers with a code, with Retry-After if that is 429.
 func refuse(f fault, plain http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if f.narrow && r.URL.Query().Get("fieldSelector") == "" {
@@ -80,12 +80,12 @@ func refuse(f fault, plain http.Handler) http.Handler {
 	})
 }
 
-// expire tells so many watches that their resourceVersion is too old, as an API
-// server does: in the stream.
+// expire answers that many watches that their resourceVersion is too old, in the stream, as
+// an API server does.
 func expire(times int32, plain http.Handler) http.Handler {
-	var told atomic.Int32
+	var expired atomic.Int32
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Query().Get("watch") == "" || told.Add(1) > times {
+		if r.URL.Query().Get("watch") == "" || expired.Add(1) > times {
 			plain.ServeHTTP(w, r)
 			return
 		}

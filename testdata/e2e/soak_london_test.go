@@ -12,7 +12,7 @@ import (
 	"k8s.io/client-go/util/retry"
 )
 
-// What the walk asks of API servers. Steps run at once: none of this may end the test.
+// The walk's requests to API servers. Steps run at once: none of this may end the test.
 
 func servicePorts(ports []modelPort) (all []corev1.ServicePort) {
 	for _, p := range ports {
@@ -104,7 +104,7 @@ func (w *walk) createLondonNamespace(name string) error {
 	return w.until(func() error { return w.create(london, w.long(name)) })
 }
 
-// until tries again until it works: the daemon is quick to fill a place, too.
+// until retries until it succeeds: the daemon may be quicker to use a name.
 func (w *walk) until(try func() error) error {
 	for deadline := time.Now().Add(restWithin); ; time.Sleep(time.Millisecond) {
 		if err := try(); err == nil || time.Now().After(deadline) {
@@ -122,8 +122,8 @@ func (w *walk) londonStep(e *entry, what string, act func(namespace, name string
 	}
 }
 
-// makeForeignService has a user make a Service of their own under a mirror's name,
-// in place of what is there.
+// makeForeignService has a user create a Service of their own under a mirror's name,
+// instead of what exists.
 func (w *walk) makeForeignService() *step {
 	e, ok := pick(w, w.entries(), w.usable)
 	if !ok {
@@ -156,7 +156,7 @@ func (w *walk) makeForeignService() *step {
 	})
 }
 
-// putEndpoints has a user make Endpoints of their own, in place of what is there.
+// putEndpoints has a user create Endpoints of their own, instead of what exists.
 func (w *walk) putEndpoints(e *entry, namespace, name string) error {
 	endpoints := london.CoreV1().Endpoints(namespace)
 	return w.until(func() error {
@@ -192,14 +192,14 @@ func (w *walk) makeForeignEndpoints() *step {
 }
 
 func (w *walk) removeForeign() *step {
-	e, ok := pick(w, w.entries(), func(e *entry) bool { return e.foreign != nobody })
+	e, ok := pick(w, w.entries(), func(e *entry) bool { return e.foreign != none })
 	if !ok {
 		return nil
 	}
 	kind := e.foreign
-	e.foreign, e.edited = nobody, true
-	// Nothing tells of Endpoints that are not ours: most of the time something else
-	// happens, too, so that a rest need not wait.
+	e.foreign, e.edited = none, true
+	// Foreign Endpoints cause no event: most of the time something else changes, too, so
+	// that a rest need not wait.
 	hint := (kind == loneEndpoints || kind == underTheMirror) && e.exported && w.rnd.IntN(5) > 0
 	s := w.londonStep(e, "a user deletes "+string(kind), func(namespace, name string) error {
 		e.theirs = snapshots{}
@@ -220,7 +220,7 @@ func (w *walk) removeForeign() *step {
 	return s
 }
 
-// ours leaves alone what the daemon has not made, or not yet.
+// ours skips what the daemon has not created, or not yet.
 func ours(labels map[string]string) bool {
 	return labels["app.kubernetes.io/managed-by"] == "service-mirror"
 }
@@ -327,14 +327,13 @@ func (w *walk) startDaemon() error {
 	return w.until(func() error {
 		if w.d.logged("Local caches are filled") == 0 {
 			time.Sleep(10 * time.Millisecond)
-			return fmt.Errorf("its caches are not filled")
+			return fmt.Errorf("its caches are not synced")
 		}
 		return nil
 	})
 }
 
-// endDaemon keeps the log of the last daemons alone: what is shown of a failure is
-// of its own time.
+// endDaemon keeps only the logs of the last daemons: a failure shows those of its time.
 func (w *walk) endDaemon(end func(*daemon)) error {
 	end(w.d)
 	if w.d.logged("DATA RACE") > 0 {

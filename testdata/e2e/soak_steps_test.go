@@ -271,7 +271,7 @@ func (w *walk) makeNamespaceAgain() *step {
 	return &step{text: "namespace " + name + " is recreated", touches: []string{"london/" + name}, act: func() error { return w.createLondonNamespace(name) }}
 }
 
-// trouble puts a remote into a fault that it is not in.
+// trouble starts a fault of a remote, another one than it has.
 func (w *walk) trouble() *step {
 	r := any1(w, w.remotes...)
 	f := any1(w, faults...)
@@ -337,12 +337,12 @@ func (w *walk) restartInTrouble() *step {
 		if err := w.endDaemon((*daemon).kill); err != nil {
 			return err
 		}
-		defer time.Sleep(3 * time.Second) // that nothing is written cannot be awaited
+		defer time.Sleep(3 * time.Second) // the absence of writes cannot be awaited
 		return w.startDaemon()
 	}}
 }
 
-// heal is what brings rest.
+// heal ends a fault.
 func (w *walk) heal() (all []*step) {
 	for _, r := range w.remotes {
 		if (r.fault != fault{}) {

@@ -18,13 +18,13 @@ import (
 )
 
 // restWithin is how long London may take to be right once all is healthy again: a
-// watch that was told 410 makes its Reflector back off for up to a minute.
+// watch that was answered 410 makes its Reflector back off for up to a minute.
 const restWithin = 90 * time.Second
 
-// TestRandomWalk changes whatever can change, in the remotes, between them and in
-// London, and has all be healthy from time to time: then London must be as the model
-// says. The seed decides the steps, and time does not: SOAK_SEED=… SOAK_STEPS=…
-// takes the same ones again. What the steps meet depends on the machine.
+// TestRandomWalk changes whatever can change, in the remotes, between them and in London,
+// and ends all faults from time to time: then London must be as the model says. The seed
+// alone decides the steps, not the time: SOAK_SEED=… SOAK_STEPS=… repeats them. Their
+// effects depend on the machine.
 func TestRandomWalk(t *testing.T) {
 	number := func(variable string, otherwise uint64) uint64 {
 		text := os.Getenv(variable)
@@ -47,7 +47,7 @@ func TestRandomWalk(t *testing.T) {
 		}
 	}
 	since := london.mark(t)
-	time.Sleep(5 * time.Second) // nothing tells that there will be no write
+	time.Sleep(5 * time.Second) // the absence of writes cannot be awaited
 	w.noWrites(since)
 	if took := time.Since(w.began); steps > 0 {
 		t.Logf("%d steps in %v, %.1f a second; the longest way to rest took %v",
@@ -58,20 +58,20 @@ func TestRandomWalk(t *testing.T) {
 type walk struct {
 	*env
 	*model
-	rnd     *rand.Rand
-	plain   map[string]http.Handler // of the proxies
-	d       *daemon
-	ended   []*daemon          // the last ones
-	far     map[string]*remote // the remotes, by their short names
-	log     []string
-	taken   int
-	began   time.Time
-	longest time.Duration
-	mark    auditMark // of the last rest
-	asked   int       // requests of the daemon in London, so far
-	wrote   int
-	beacons int32                 // how often they were lit
-	seen    map[string]contentsOf // what exists in each namespace, when it was last looked at
+	rnd      *rand.Rand
+	plain    map[string]http.Handler // of the proxies
+	d        *daemon
+	ended    []*daemon          // the last ones
+	far      map[string]*remote // the remotes, by their short names
+	log      []string
+	taken    int
+	began    time.Time
+	longest  time.Duration
+	mark     auditMark // of the last rest
+	requests int       // requests of the daemon in London, so far
+	wrote    int
+	beacons  int32                 // how often they were lit
+	seen     map[string]contentsOf // what exists in each namespace, when it was last looked at
 }
 
 // step is something that happens. The model has changed when one is made.
@@ -171,7 +171,7 @@ func (s *step) disturbs(other *step) bool {
 	})
 }
 
-// rest ends all trouble and waits until London is right.
+// rest ends all faults and waits until London is right.
 func (w *walk) rest() {
 	w.Helper()
 	w.begin()
@@ -205,18 +205,18 @@ func (w *walk) rest() {
 	}
 	w.rested()
 	requests := london.requests(w.T, w.id, w.mark)
-	w.mark, w.asked = london.mark(w.T), w.asked+len(requests)
+	w.mark, w.requests = london.mark(w.T), w.requests+len(requests)
 	for _, r := range requests {
 		if r.writes() {
 			w.wrote++
 		}
 	}
 	w.log = append(w.log, fmt.Sprintf("%s at rest after %v", time.Now().Format("15:04:05.000"), took.Round(time.Millisecond)))
-	w.Logf("at rest: step %d, %v since the start, %v to come to rest; London was asked %d times, %d of them to write",
-		w.taken, time.Since(w.began).Round(time.Second), took.Round(10*time.Millisecond), w.asked, w.wrote)
+	w.Logf("at rest: step %d, %v since the start, %v to come to rest; %d requests in London, %d of them writes",
+		w.taken, time.Since(w.began).Round(time.Second), took.Round(10*time.Millisecond), w.requests, w.wrote)
 }
 
-// fail says how it came to this.
+// fail shows the steps and logs that led up to an error.
 func (w *walk) fail(err error) {
 	w.Helper()
 	w.Logf("the last steps:\n%s", strings.Join(w.log[max(0, len(w.log)-150):], "\n"))

@@ -38,7 +38,7 @@ func (e *env) watchSlices(want map[string][]string) *sliceWatch {
 		w.slices[slice.Name] = &slice
 	}
 	for service := range want {
-		w.judge(service, "at first")
+		w.check(service, "at first")
 	}
 	watcher, err := api.Watch(e.ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
 	e.must(err)
@@ -73,13 +73,13 @@ func (w *sliceWatch) see(event watch.Event) {
 		w.slices[slice.Name] = slice
 	}
 	for _, service := range services {
-		w.judge(service, fmt.Sprintf("%s %s by %s", event.Type, slice.Name, slice.Labels[discoveryv1.LabelManagedBy]))
+		w.check(service, fmt.Sprintf("%s %s by %s", event.Type, slice.Name, slice.Labels[discoveryv1.LabelManagedBy]))
 	}
 }
 
-// judge looks at what a Service's slices together route to. w.mu is held, or the
-// watch has not begun.
-func (w *sliceWatch) judge(service, after string) {
+// check checks what a Service's slices together route to. w.mu is locked, or the watch
+// has not started.
+func (w *sliceWatch) check(service, after string) {
 	var ready []string
 	for _, slice := range w.slices {
 		if slice.Labels[discoveryv1.LabelServiceName] == service {
@@ -196,7 +196,7 @@ func TestEndpointsAPIIsSwitched(t *testing.T) {
 	}
 	e.lossless(w)
 
-	// Ended in the middle of it, and turned round.
+	// Stopped in the middle, and switched back.
 	for i := range 6 {
 		d.kill()
 		flag := []string{useSlices, "--endpoints-api=endpoints"}[i%2]
@@ -221,18 +221,18 @@ func TestEndpointsAPIIsSwitched(t *testing.T) {
 	e.sameIdentities(before)
 }
 
-// What is known of an address' health goes from the one kind to the other.
-func TestEndpointsAPIIsSwitchedWithADeadAddress(t *testing.T) {
+// The health of an address is carried over from one kind to the other.
+func TestEndpointsAPIIsSwitchedWithAnUnhealthyAddress(t *testing.T) {
 	e := newSlicesEnv(t)
 	r := e.remote(paris)
-	address := e.livingAddress()
+	address := e.healthyAddress()
 	e.openDoors(address, 8080)
 	r.gateway(address, deadAddress)
 	r.export("bar")
 	d := e.daemon([]*remote{r}, probing("tcp")...)
 	alive, gone := to("http:8080", address), to("http:8080", deadAddress)
 	both := slices.Concat(alive, dead(gone))
-	e.soon("one is dead", r.leads("bar", both...), r.slicesLead("bar", both...))
+	e.soon("one is unhealthy", r.leads("bar", both...), r.slicesLead("bar", both...))
 	w := e.watchSlices(map[string][]string{r.mirror("bar"): alive})
 	w.mu.Lock()
 	w.never = gone[0]
@@ -252,8 +252,7 @@ func TestEndpointsAPIIsSwitchedWithADeadAddress(t *testing.T) {
 	e.lossless(w)
 }
 
-// While the gateway is not known, nothing is exchanged: there is nothing to put
-// in its place.
+// While the gateway is not known, the objects are not switched.
 func TestEndpointsAPIIsSwitchedInAnOutage(t *testing.T) {
 	e := newSlicesEnv(t)
 	r := e.remote(paris)
@@ -287,7 +286,7 @@ func TestEndpointsAPIIsSwitchedInAnOutage(t *testing.T) {
 	})
 	e.lossless(w)
 
-	// The watch itself: it would have noticed.
+	// The watch itself would notice a loss.
 	list, err := london.DiscoveryV1().EndpointSlices(e.id).List(e.ctx, metav1.ListOptions{})
 	e.must(err)
 	for _, slice := range list.Items {

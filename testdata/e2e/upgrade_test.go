@@ -153,8 +153,8 @@ func (r *remote) exportDozen() (names []string) {
 	return names
 }
 
-// This version takes the last one's mirrors as they are: of each object it makes one update,
-// which adds an annotation.
+// This version takes over the last one's mirrors: it updates each object once, to add an
+// annotation.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	for kind, args := range map[string][]string{"endpoints": nil, "endpointslices": {useSlices}} {

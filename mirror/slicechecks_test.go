@@ -13,9 +13,9 @@ import (
 	"service-mirror.io/service-mirror/gateway"
 )
 
-// forAMoment are the ways in which a mirror is for a moment nothing that Kubernetes makes
-// EndpointSlices of, and what is written about it.
-var forAMoment = map[string]struct {
+// interruptions are the ways in which Kubernetes stops, for a moment, to mirror the Endpoints
+// of a mirror to EndpointSlices, and the writes that follow.
+var interruptions = map[string]struct {
 	edit   func(w *world)
 	writes []string
 }{
@@ -39,11 +39,11 @@ var forAMoment = map[string]struct {
 }
 
 func TestEndpointsWithoutSlicesAreRefreshed(t *testing.T) {
-	for name, test := range forAMoment {
+	for name, test := range interruptions {
 		t.Run(name, func(t *testing.T) {
 			exporting(t, Options{}, paris, func(w *world) {
 				had := w.pair().Service
-				w.server.setMakesNone(true)
+				w.server.setWithoutSlices(true)
 				test.edit(w)
 				if w.server.slice("default", sliceMade("bar-paris")) != nil {
 					w.server.remove("endpointslices", "default", sliceMade("bar-paris"))
@@ -53,7 +53,7 @@ func TestEndpointsWithoutSlicesAreRefreshed(t *testing.T) {
 				w.wait(200 * time.Millisecond)
 				w.expect(updateEndpoints, updateEndpoints)
 				w.mirrored()
-				// Less and less often, for ever.
+				// Less and less often, forever.
 				w.wait(6 * time.Second)
 				w.expect(updateEndpoints, updateEndpoints, updateEndpoints, updateEndpoints)
 				w.wait(time.Hour)
@@ -63,14 +63,14 @@ func TestEndpointsWithoutSlicesAreRefreshed(t *testing.T) {
 					w.Errorf("%d writes in an hour, want two every five minutes", writes)
 				}
 
-				w.server.setMakesNone(false)
+				w.server.setWithoutSlices(false)
 				w.wait(2 * lastCheck)
 				w.expect(updateEndpoints, updateEndpoints)
 				w.wait(time.Hour)
 				w.expect()
 				w.mirrored()
 				if now := w.pair().Service; name != "no Service" && now.UID != had.UID {
-					w.Error("the Service became another one")
+					w.Error("the Service was recreated")
 				}
 			})
 		})
@@ -78,7 +78,7 @@ func TestEndpointsWithoutSlicesAreRefreshed(t *testing.T) {
 }
 
 func TestEndpointsWithSlicesStay(t *testing.T) {
-	for name, test := range forAMoment {
+	for name, test := range interruptions {
 		t.Run(name, func(t *testing.T) {
 			exporting(t, Options{}, paris, func(w *world) {
 				test.edit(w)
@@ -89,10 +89,10 @@ func TestEndpointsWithSlicesStay(t *testing.T) {
 	}
 }
 
-// On a busy control plane slices that are there may be about to go.
+// On a busy control plane existing slices may be about to be deleted.
 func TestSlicesThatAreDeletedLate(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
-		forAMoment["a selector"].edit(w)
+		interruptions["a selector"].edit(w)
 		w.wait(10 * time.Second)
 		w.expect(updateService)
 		w.server.remove("endpointslices", "default", sliceMade("bar-paris"))
@@ -101,7 +101,7 @@ func TestSlicesThatAreDeletedLate(t *testing.T) {
 	})
 }
 
-// Nothing of them changes: what the gateway is may not be known now, and something on them may be another's.
+// Nothing else of them changes: the gateway may not be known now, and users may have added labels.
 func TestRefreshedEndpointsStayAsTheyWere(t *testing.T) {
 	partial := gatewayAt()
 	partial.Partial = true
@@ -113,9 +113,9 @@ func TestRefreshedEndpointsStayAsTheyWere(t *testing.T) {
 				endpoints.Labels["theirs"] = "x"
 				w.server.put(endpoints)
 				w.wait(time.Second)
-				w.server.setMakesNone(true)
+				w.server.setWithoutSlices(true)
 				w.server.remove("endpointslices", "default", sliceMade("bar-paris"))
-				forAMoment["a selector"].edit(w)
+				interruptions["a selector"].edit(w)
 				w.wait(90 * time.Second)
 				for _, write := range w.server.wrote() {
 					if write.what != updateEndpoints && write.what != updateService {
@@ -131,10 +131,10 @@ func TestRefreshedEndpointsStayAsTheyWere(t *testing.T) {
 	}
 }
 
-// What has just been written has no slices yet, however long ago the doubt arose.
+// Endpoints that were just written have no slices yet, however old the pending check is.
 func TestNewEndpointsAreNotRefreshed(t *testing.T) {
 	shop := func() *corev1.Namespace { return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}} }
-	t.Run("namespace made again", func(t *testing.T) {
+	t.Run("namespace recreated", func(t *testing.T) {
 		run(t, Options{}, paris, func(w *world) {
 			w.server.put(shop())
 			w.remotes["paris"].export(named("shop", "bar"))
@@ -165,7 +165,7 @@ func TestNewEndpointsAreNotRefreshed(t *testing.T) {
 	t.Run("a new leader", func(t *testing.T) {
 		exporting(t, Options{}, paris, func(w *world) {
 			w.stop()
-			w.standsBy = true
+			w.standby = true
 			w.use(Options{}, "paris")
 			w.settle()
 			w.server.removePair("default", "bar-paris")
@@ -178,37 +178,37 @@ func TestNewEndpointsAreNotRefreshed(t *testing.T) {
 	})
 	t.Run("no Service", func(t *testing.T) {
 		exporting(t, Options{}, paris, func(w *world) {
-			w.server.setMakesNone(true)
+			w.server.setWithoutSlices(true)
 			w.server.setRefuse(refusing("create", "services", forever, apierrors.NewForbidden(corev1.Resource("services"), "bar-paris", errTest)))
 			w.server.removePair("default", "bar-paris")
 			w.wait(time.Hour)
 			for _, write := range w.server.wrote() {
 				if write.what == deleteEndpoints {
-					w.Error("they are deleted though there is no Service")
+					w.Error("they are deleted though the Service does not exist")
 				}
 			}
 		})
 	})
 }
 
-// A stranger's Endpoints that took the place of ours are tried as rarely as any.
-func TestStrangersEndpointsAreNoDoubt(t *testing.T) {
+// Foreign Endpoints that replaced ours cause as few attempts as any.
+func TestForeignEndpointsAreNotChecked(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
 		theirs := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris"}}
-		w.server.hold(true)
+		w.server.pauseWatches(true)
 		w.server.remove("endpoints", "default", "bar-paris")
 		w.server.put(theirs)
-		w.server.hold(false)
+		w.server.pauseWatches(false)
 		w.wait(time.Hour)
 		most := int(time.Hour / foreignPeriod)
 		if tries := len(w.server.wrote()); tries < most-1 || tries > most+1 {
-			w.Errorf("%d tries in an hour, want one every %v", tries, foreignPeriod)
+			w.Errorf("%d attempts in an hour, want one every %v", tries, foreignPeriod)
 		}
 	})
 }
 
-// Who makes the same mirrors over and over takes no turns from others.
-func TestOneTurnForEach(t *testing.T) {
+// Mirrors that are recreated over and over take no turns from others.
+func TestOneTurnPerMirror(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		const n = 10
 		for i := range n {
@@ -227,21 +227,21 @@ func TestOneTurnForEach(t *testing.T) {
 	})
 }
 
-// Of no addresses there is nothing to be made.
+// Without addresses there are no slices.
 func TestEndpointsWithoutAddressesStay(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {
-		w.server.setMakesNone(true)
+		w.server.setWithoutSlices(true)
 		w.remotes["paris"].setGateway(gatewayAt())
 		w.wait(time.Second)
 		w.server.remove("endpointslices", "default", sliceMade("bar-paris"))
 		w.server.wrote()
-		forAMoment["a selector"].edit(w)
+		interruptions["a selector"].edit(w)
 		w.wait(time.Hour)
 		w.expect(updateService)
 	})
 }
 
-// looks counts how often it has been looked for EndpointSlices.
+// looks counts the lists of EndpointSlices.
 func looks(w *world) (n int) {
 	for _, action := range w.server.client.Actions() {
 		if action.Matches("list", "endpointslices") && action.GetNamespace() != "" {
@@ -251,7 +251,7 @@ func looks(w *world) (n int) {
 	return n
 }
 
-func noDoubtIsLeft(w *world) {
+func noCheckIsPending(w *world) {
 	w.Helper()
 	w.controller.memory.mu.Lock()
 	defer w.controller.memory.mu.Unlock()
@@ -262,33 +262,33 @@ func noDoubtIsLeft(w *world) {
 	}
 }
 
-// Nothing is asked for mirrors that nobody touches.
-func TestSlicesAreLookedForOnlyInDoubt(t *testing.T) {
+// Mirrors that nobody edits cost no requests.
+func TestSlicesAreOnlyListedAfterAnInterruption(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		w.remotes["paris"].export(exportedBar())
 		w.settle()
 		w.remotes["paris"].setGateway(gatewayAt("192.0.2.7"))
 		w.wait(time.Hour)
 		if n := looks(w); n != 0 {
-			w.Errorf("it is looked for them %d times", n)
+			w.Errorf("%d lists", n)
 		}
-		forAMoment["a selector"].edit(w)
+		interruptions["a selector"].edit(w)
 		w.wait(time.Hour)
 		if n := looks(w); n != 2 {
-			w.Errorf("in doubt it is looked for them %d times", n)
+			w.Errorf("%d lists after an interruption, want 2", n)
 		}
 		w.remotes["paris"].unexport(exportedBar())
 		w.wait(time.Hour)
 		if n := looks(w); n != 2 {
-			w.Errorf("after its end it is looked for them %d times", n)
+			w.Errorf("%d lists after the mirror is deleted, want 2", n)
 		}
-		noDoubtIsLeft(w)
+		noCheckIsPending(w)
 	})
 }
 
-// Whoever deletes all mirrors at once gives Kubernetes' controller much to do: it is looked
-// for the slices more slowly than it makes them.
-func TestSlicesOfManyAreLookedForInTurn(t *testing.T) {
+// Someone who deletes all mirrors at once gives Kubernetes' controller much to do: the slices
+// are listed more slowly than it creates them.
+func TestSlicesOfManyAreListedInTurn(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		const n = 100
 		for i := range n {
@@ -304,18 +304,18 @@ func TestSlicesOfManyAreLookedForInTurn(t *testing.T) {
 			before := looks(w)
 			w.wait(time.Second)
 			if did := looks(w) - before; did < 4 || did > 6 {
-				w.Errorf("%d looks in a second", did)
+				w.Errorf("%d lists in a second", did)
 			}
 		}
 		w.wait(2*n*turnPeriod + againCheck)
 		if all := looks(w); all != 2*n {
-			w.Errorf("%d looks for %d mirrors", all, n)
+			w.Errorf("%d lists for %d mirrors", all, n)
 		}
-		noDoubtIsLeft(w)
+		noCheckIsPending(w)
 		if writes := len(w.server.wrote()); writes != 2*n {
 			w.Errorf("%d writes", writes)
 		}
-		// Those that are gone have kept no turn.
+		// Those that are gone have no turn any more.
 		w.remotes["paris"].export(exportedBar())
 		w.wait(time.Second)
 		for i := range n {
@@ -323,10 +323,10 @@ func TestSlicesOfManyAreLookedForInTurn(t *testing.T) {
 		}
 		w.wait(time.Second)
 		before := looks(w)
-		forAMoment["a selector"].edit(w)
+		interruptions["a selector"].edit(w)
 		w.wait(firstCheck + turnPeriod)
 		if looks(w) != before+1 {
-			w.Error("it is not looked for the slices")
+			w.Error("the slices are not listed")
 		}
 	})
 }
