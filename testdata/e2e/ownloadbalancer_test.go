@@ -65,12 +65,12 @@ func TestOwnLoadBalancerIsRefused(t *testing.T) {
 	r.export("bar")
 	seen := e.everSeen()
 	d := e.inPod([]*remote{r})
-	e.soon("a mirror without it", r.mirrored("bar"), d.refuses(r, own, "load balancer"),
+	e.soon("a mirror without it", r.mirrored("bar"), d.refuses(r, own, "LoadBalancer"),
 		d.measures(map[string]float64{r.failing("gateway"): 1, r.state("incomplete"): 1}))
 	e.soon("one Event", r.podTells(gatewayReasons, warned("GatewayFailing", 1)))
 	e.stays("one Event", r.mirrored("bar"), r.podTells(gatewayReasons, warned("GatewayFailing", 1)))
 	r.gateway(own, good)
-	e.soon("the other address alone", r.mirrored("bar", good), d.refuses(r, own, "load balancer"))
+	e.soon("the other address alone", r.mirrored("bar", good), d.refuses(r, own, "LoadBalancer"))
 	if ever := seen(); len(ever) != 1 || ever[0] != good {
 		t.Errorf("there were addresses %v, want %s alone", ever, good)
 	}
@@ -79,7 +79,7 @@ func TestOwnLoadBalancerIsRefused(t *testing.T) {
 	r.gateway(later, good)
 	e.soon("both addresses", r.mirrored("bar", good, later))
 	e.loadBalancer("later", "203.0.113.79", later)
-	e.soon("one is a LoadBalancer's now", r.mirrored("bar", good), d.refuses(r, later, "load balancer"))
+	e.soon("one is a LoadBalancer's now", r.mirrored("bar", good), d.refuses(r, later, "LoadBalancer"))
 	e.loadBalancer("later")
 	e.soon("it is not any more", r.mirrored("bar", good, later))
 	e.loadBalancer("later", later)
