@@ -106,10 +106,14 @@ func (s *apiserver) react(action clienttesting.Action, asMetadata bool) (runtime
 	var result runtime.Object
 	name := func(obj metav1.Object) cache.ObjectName { return cache.MetaObjectToName(obj) }
 	var key cache.ObjectName
+	verb := action.GetVerb()
 	switch a := action.(type) {
 	case clienttesting.CreateActionImpl:
 		w.object = a.Object.DeepCopyObject()
 		key = name(accessor(w.object))
+		if len(a.CreateOptions.DryRun) > 0 {
+			verb = "try"
+		}
 	case clienttesting.UpdateActionImpl:
 		w.object = a.Object.DeepCopyObject()
 		key = name(accessor(w.object))
@@ -120,12 +124,16 @@ func (s *apiserver) react(action clienttesting.Action, asMetadata bool) (runtime
 		return nil, fmt.Errorf("the fake API server has no %s of %s", action.GetVerb(), action.GetResource().Resource)
 	}
 	resource := action.GetResource().Resource
-	w.what = fmt.Sprintf("%s %s %s", action.GetVerb(), resource, key)
+	w.what = fmt.Sprintf("%s %s %s", verb, resource, key)
 	if s.refuse != nil {
 		w.err = s.refuse(action)
 	}
 	if w.err == nil {
-		switch action.GetVerb() {
+		switch verb {
+		case "try":
+			if result = w.object; s.objects[resource][key] != nil {
+				w.err = apierrors.NewAlreadyExists(groupResource(resource), key.Name)
+			}
 		case "create":
 			result, w.err = s.create(resource, key, w.object.DeepCopyObject())
 		case "update":

@@ -92,6 +92,9 @@ func (m *memory) recall(key cache.ObjectName) (known plan.Memory) {
 		}
 	}
 	known.Stray = r.stray
+	if b := r.backoffs[plan.Service]; b != nil {
+		known.Rejected = b.Only != nil
+	}
 	known.SliceCheck = m.takeTurn(r, now)
 	r.taken, r.due = r.check, known.SliceCheck
 	return known

@@ -119,7 +119,7 @@ func actionOf(req *http.Request) (clienttesting.Action, error) {
 		}
 		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{}) // as decoded into a typed object
 		if req.Method == http.MethodPost {
-			return clienttesting.NewCreateAction(gvr, namespace, obj), nil
+			return clienttesting.NewCreateActionWithOptions(gvr, namespace, obj, metav1.CreateOptions{DryRun: req.URL.Query()["dryRun"]}), nil
 		}
 		return clienttesting.NewUpdateAction(gvr, namespace, obj), nil
 	case http.MethodDelete:

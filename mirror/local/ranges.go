@@ -142,7 +142,7 @@ func (r *ranges) read() {
 	}
 	for _, text := range r.services.GetIndexer().ListIndexFuncValues(byRange) {
 		if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
-			now = append(now, gateway.Range{Prefix: netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), Name: "load balancer address"})
+			now = append(now, gateway.Range{Prefix: netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), Name: "LoadBalancer address"})
 		}
 	}
 	add("Service range", r.serviceCIDRs.GetIndexer().ListIndexFuncValues(byRange))

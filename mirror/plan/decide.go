@@ -155,6 +155,9 @@ func (d *decision) create(live, desired Objects) {
 		d.plan.Steps = nil
 		return
 	}
+	if d.snapshot.Memory.Rejected { // else the addresses would be created and deleted with every retry
+		d.step(Step{Action: TryService, Kind: Service, Object: desired.Service, AfterAll: true})
+	}
 	if desired.Endpoints == nil {
 		d.step(Step{Action: CheckForeignEndpoints, Kind: Endpoints, AfterAll: true})
 	}

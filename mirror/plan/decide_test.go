@@ -19,7 +19,7 @@ var barKey = cache.NewObjectName("default", "bar-paris")
 func steps(p Plan) (all []string) {
 	names := map[Action]string{
 		CreateNamespace: "create Namespace", CheckForeignEndpoints: "check foreign Endpoints", Create: "create", Update: "update", Delete: "delete",
-		AwaitSlices: "await slices", DeleteLeftover: "delete leftover", CheckSlices: "check slices",
+		TryService: "try Service", AwaitSlices: "await slices", DeleteLeftover: "delete leftover", CheckSlices: "check slices",
 	}
 	for _, step := range p.Steps {
 		text := names[step.Action]
@@ -108,6 +108,8 @@ func TestDecide(t *testing.T) {
 		{name: "a rejected Service does not exist: nothing is created", snapshot: in(live(Objects{}), func(s *Snapshot) {
 			s.Memory.Backoffs[Service] = &Backoff{Problem: Problem{Reason: Rejected, Cluster: "paris"}}
 		}), problems: []string{"Rejected paris"}},
+		{name: "a rejected Service is retried: first without the addresses", snapshot: in(live(Objects{}), func(s *Snapshot) { s.Memory.Rejected = true }),
+			steps: []string{"try Service", "create Endpoints", "create Service"}},
 		{name: "a replacement that backs off", policy: useSlices, snapshot: in(func(s *Snapshot) {
 			s.Memory.Backoffs[IPv4Slice] = &Backoff{Problem: Problem{Reason: Rejected, Cluster: "paris"}}
 		}), problems: []string{"Rejected paris"}},

@@ -67,6 +67,7 @@ const (
 type Memory struct {
 	Tombstone  *Tombstone      // nil: nothing was lost
 	Backoffs   [Kinds]*Backoff // of objects that must not be written yet
+	Rejected   bool            // the API server rejected the Service when it was last written
 	SliceCheck bool            // it is time to look for the EndpointSlices made of the Endpoints
 	Stray      Objects         // ours, under a Service that turned out to be foreign
 }
@@ -151,6 +152,7 @@ type Action int
 const (
 	CreateNamespace       Action = iota // the mirror's
 	CheckForeignEndpoints               // fails if foreign Endpoints have the mirror's name
+	TryService                          // a dry run of creating the Service, which was rejected before
 	Create
 	Update
 	Delete
@@ -161,7 +163,7 @@ const (
 
 // Writes tells an action that changes the local cluster whenever it is taken.
 func (a Action) Writes() bool {
-	return a != CheckForeignEndpoints && a != AwaitSlices && a != CheckSlices
+	return a != CheckForeignEndpoints && a != TryService && a != AwaitSlices && a != CheckSlices
 }
 
 // ofKind tells an action that writes an object of the step's kind.

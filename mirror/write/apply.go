@@ -85,6 +85,8 @@ func (a *application) take(ctx context.Context, step plan.Step) error {
 		return a.createNamespace(ctx, a.plan.Key.Namespace)
 	case plan.CheckForeignEndpoints:
 		return a.foreign.check(ctx, a.plan.Key)
+	case plan.TryService:
+		return a.tryService(ctx, step.Object.(*corev1.Service))
 	case plan.Create:
 		return a.takeCreate(ctx, step)
 	case plan.Update:
@@ -99,6 +101,18 @@ func (a *application) take(ctx context.Context, step plan.Step) error {
 		return a.checkSlices(ctx)
 	}
 	return fmt.Errorf("unknown action %d", step.Action)
+}
+
+// tryService has the API server say whether it would create a Service. The ClusterIPs that it had may not be
+// free yet, which is no reason not to create it.
+func (a *application) tryService(ctx context.Context, svc *corev1.Service) error {
+	svc = svc.DeepCopy()
+	svc.Spec.ClusterIP, svc.Spec.ClusterIPs = "", nil
+	_, err := a.client.CoreV1().Services(svc.Namespace).Create(ctx, svc, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	if err != nil {
+		return fmt.Errorf("create Service: %w", err)
+	}
+	return nil
 }
 
 func (a *application) takeCreate(ctx context.Context, step plan.Step) (err error) {

@@ -36,7 +36,7 @@ func (a *application) judge(ctx context.Context, step plan.Step, err error) {
 		a.stop = true
 		a.report(plan.NamespaceMissing, "namespace "+namespace+" does not exist in the local cluster: create it, or use --create-namespaces")
 		a.requeue(plan.RequeueWithDelay)
-	case rejected(err) && (step.Action == plan.Create || step.Action == plan.Update):
+	case rejected(err) && (step.Action == plan.Create || step.Action == plan.Update || step.Action == plan.TryService):
 		problem := a.problem(plan.Rejected, "the local API server refuses it: "+err.Error())
 		a.result.Objects[step.Kind].Rejected = &problem
 		a.result.Problems = append(a.result.Problems, problem)

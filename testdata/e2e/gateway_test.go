@@ -174,6 +174,7 @@ func TestCopiedMetadata(t *testing.T) {
 	mirror := e.service(r.mirror("bar"))
 	wantLabels := map[string]string{"app.kubernetes.io/managed-by": "service-mirror", "service-mirror.io/cluster": r.name, "team": "red"}
 	wantAnnotations := map[string]string{
+		"service-mirror.io/mirror":         e.id + "/" + r.mirror("bar"),
 		"service-mirror.io/remote-service": e.id + "/bar",
 		"service-mirror.io/cluster-uid":    string(system.UID),
 		"example.com/owner":                "red",

@@ -123,7 +123,7 @@ func TestCheck(t *testing.T) {
 	doors.close()
 	hoped := [][]string{
 		{"! ", remoteName, "xxx will not be mirrored", "characters"}, {"! ", remoteName, "headless will not be mirrored"},
-		{"! ", remoteName, "theirs will not be mirrored", "not ours"}, {"! ", remoteName, "-other/bar will not be mirrored", "namespace " + e.id + "-other does not exist"},
+		{"! ", remoteName, "theirs will not be mirrored", "a foreign Service"}, {"! ", remoteName, "-other/bar will not be mirrored", "namespace " + e.id + "-other does not exist"},
 		{"! ", remoteName, "database will be mirrored", "port db (5432/SCTP)", "no SCTP port of the gateway fits"},
 		{"! ", remoteName, "does not answer at " + address + ":8080", "connection refused"},
 	}
@@ -200,9 +200,9 @@ func TestCheckMissingPermissions(t *testing.T) {
 	r.gateway(address)
 	r.export("bar")
 	optional := [][]string{
-		{"! ", "may not create, patch events", "no Events"}, {"! ", "may not list, watch servicecidrs"}, {"! ", "may not list, watch nodes"},
+		{"! ", "may not create, patch events", "no Events"}, {"! ", "may not list, watch servicecidrs"}, {"! ", "may not get ipaddresses"}, {"! ", "may not list, watch nodes"},
 	}
-	missing := append(optional, []string{"- ", "local cluster", "may not create, delete services:", "permission"})
+	missing := append(optional, []string{"- ", "local cluster", "may not create, delete services:", "grant it"})
 	e.checked(1, e.once([]*remote{r}, "--check"), missing...)
 	e.checked(1, e.once([]*remote{r}, "--check", "--leader-elect", "--leader-elect-lease", e.id+"/lease", "--create-namespaces"), append(missing,
 		[]string{"- ", "may not get, update leases.coordination.k8s.io lease in namespace " + e.id}, []string{"- ", "may not create leases.coordination.k8s.io in namespace " + e.id},

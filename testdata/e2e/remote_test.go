@@ -335,7 +335,7 @@ func TestWrongClusterBehindAKubeconfig(t *testing.T) {
 	e.change(paris, "baz", e.unlabel)
 	e.soon("paris again", toParis.mirrored("bar", "203.0.113.1"), toParis.gone("baz"))
 	replace(e.kubeconfig) // that may not read the cluster's UID
-	e.logs(d, "is failing", "may lead to another cluster")
+	e.logs(d, "is failing", "may be for another cluster")
 	e.stays("the mirror", toParis.mirrored("bar", "203.0.113.1"))
 	d.stop()
 	replace(kept)
