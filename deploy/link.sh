@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a remote cluster known to the daemon in this one; usage says how.
+# Links a remote cluster to the daemon in this one: see usage.
 set -eu
 
 usage() {
@@ -8,36 +8,36 @@ usage: $0 NAME [KEY=VALUE]... [OPTION]...
 
 Links the remote cluster NAME, say paris, to the cluster where service-mirror runs, say
 london:
-  1. in paris, makes a ServiceAccount that may read what is exported (deploy/remote);
-  2. of its token, paris's CA and server URL makes a kubeconfig, and tries it;
-  3. in london, puts that into the Secret service-mirror-remotes as NAME.kubeconfig; the
-     other remotes' keys stay as they are;
+  1. in paris, creates a ServiceAccount that can read what is exported (deploy/remote);
+  2. makes a kubeconfig of its token, paris's CA and server URL, and tries it;
+  3. in london, stores that in the Secret service-mirror-remotes as NAME.kubeconfig; the
+     keys of other remotes do not change;
   4. in london, adds --remote=NAME=... to the arguments of the Deployment service-mirror.
-Every step says what it does, and may be done again: after a change of paris's token, CA
-or address, of deploy/, or of a KEY. In paris nothing is deleted.
+Each step is printed. Run it again after a change of paris's token, CA or address, of
+deploy/, or of a KEY. Nothing is deleted in paris.
 
-NAME ends the names of the mirrors: bar-paris. It is a DNS label.
+NAME is a DNS label and ends the names of the mirrors: bar-paris.
 
-KEY=VALUE is what --remote takes, see the README; repeatable as there:
+KEY=VALUE is as in --remote, see the README; repeatable as there:
   gateway=NS/NAME  gateway-port=NAME|NUMBER  address=IP|HOSTNAME  cluster-domain=DOMAIN
   uid=UID
   tcp-services=NS/NAME, udp-services=NS/NAME
-                   and paris permits that these ConfigMaps are read
+                   also grants read access to these ConfigMaps in paris
   namespaces=NS,NS...
-                   and paris permits that Services are read there, and not everywhere
-Without any, those that are in the Deployment already stay.
+                   grants read access to Services in these namespaces of paris alone
+Without any, those in the Deployment stay.
 
-  --context NAME            of london in your kubeconfig (default: the current one)
-  --kubeconfig PATH         your kubeconfig for london (default: as kubectl)
-  --remote-context NAME     of paris (default: NAME; with --remote-kubeconfig its current one)
+  --context NAME            london's, in your kubeconfig (default: the current one)
+  --kubeconfig PATH         your kubeconfig for london (default: as kubectl does)
+  --remote-context NAME     paris's (default: NAME; with --remote-kubeconfig its current one)
   --remote-kubeconfig PATH  for paris (default: the same as for london)
   --server URL              of paris's API server as pods in london reach it
                             (default: as in your kubeconfig)
-  --ca FILE                 PEM, of that server (default: as in your kubeconfig)
-  --undo                    takes NAME out of london again; its mirrors stay
+  --ca FILE                 that server's CA, PEM (default: as in your kubeconfig)
+  --undo                    removes NAME from london; its mirrors stay
   --help
 
-KUBECTL is the kubectl to use, where it is not in the path.
+KUBECTL is the kubectl to use if it is not in the path.
 END
 }
 
@@ -96,7 +96,7 @@ while [ $# -gt 0 ]; do
 	shift
 done
 
-# is PATTERN VALUE tells whether a value has the form of a regular expression, whole.
+# is PATTERN VALUE succeeds if the whole value matches a regular expression.
 is() { printf '%s\n' "$2" | grep -Eqx -- "$1"; }
 label='[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?'
 
@@ -127,7 +127,7 @@ check_keys() {
 		gateway | tcp-services | udp-services) form="$label/$label(\\.$label)*" ;;
 		namespaces) form="$label(,$label)*" ;;
 		gateway-port | address | cluster-domain | uid) form='[-A-Za-z0-9._:]+' ;;
-		context) wrong "context= is not for here: the kubeconfig that is made has one context" ;;
+		context) wrong "context= cannot be used here: the kubeconfig that is made has one context" ;;
 		*) wrong "$key= is not known" ;;
 		esac
 		is "$form" "$value" || wrong "$key=$value is malformed"
@@ -137,7 +137,7 @@ check_keys
 
 # The clusters.
 
-command -v "$kubectl" >/dev/null || die "there is no $kubectl: install kubectl, or say KUBECTL=/path/to/it"
+command -v "$kubectl" >/dev/null || die "$kubectl does not exist: install kubectl, or set KUBECTL=/path/to/it"
 
 london() { "$kubectl" ${kubeconfig:+--kubeconfig "$kubeconfig"} ${context:+--context "$context"} "$@"; }
 if [ -n "$remote_kubeconfig" ]; then
@@ -146,7 +146,7 @@ else
 	: "${remote_context:=$name}" "${remote_kubeconfig:=$kubeconfig}"
 fi
 paris() { "$kubectl" ${remote_kubeconfig:+--kubeconfig "$remote_kubeconfig"} --context "$remote_context" "$@"; }
-# uid_of says which cluster answers, by a function above. Raw: kubectl then makes no other request.
+# uid_of prints the UID of the cluster that answers one of these functions. Raw: kubectl makes no other request then.
 uid_of() {
 	system=$("$1" get --raw /api/v1/namespaces/kube-system --request-timeout=15s) || return
 	printf '%s\n' "$system" | sed -n 's/.*"uid": *"\([^"]*\)".*/\1/p'
@@ -155,13 +155,13 @@ uid_of() {
 step() { printf '%s\n' "$*"; }
 indent() { sed 's/^/    /'; }
 note() { printf '    %s\n' "$*"; }
-# quietly runs a command, indents what it says, and fails where it does.
+# quietly runs a command, indents its output, and fails if the command does.
 quietly() {
 	if said=$("$@" 2>&1); then
 		[ -z "$said" ] || printf '%s\n' "$said" | indent
 	else
 		printf '%s\n' "$said" | indent >&2
-		die "failed: the step above. It can be mended and this be run again"
+		die "the step above failed: fix its cause and run this again"
 	fi
 }
 
@@ -171,19 +171,19 @@ found=$(london get deployment $deployment --namespace $namespace --ignore-not-fo
 [ -n "$found" ] || die "context $context has no Deployment $namespace/$deployment: apply it first, with
     kubectl --context $context apply -k $here/local"
 
-# container gives a part of the Deployment's container, a line for each item.
+# container prints a part of the Deployment's container, a line for each item.
 container() {
 	london get deployment $deployment --namespace $namespace \
 		-o "jsonpath={range .spec.template.spec.containers[0].$1[*]}{@}{\"\\n\"}{end}"
 }
-# argument finds this remote among the lines of container: its index, and what --remote says.
+# argument finds this remote among the lines of container: its index, and the value of --remote.
 argument() {
 	awk -v name="$name=" '
 		index($0, "--remote=" name) == 1 { print NR - 1, substr($0, 10) }
 		before == "--remote" && index($0, name) == 1 { print NR - 1, $0 }
 		{ before = $0 }'
 }
-# change_arguments carries out one operation on the arguments, if they are still as they were read.
+# change_arguments applies one operation to the arguments, if they are still as they were read.
 change_arguments() {
 	london patch deployment $deployment --namespace $namespace --type json --patch "[
 		{\"op\": \"test\", \"path\": \"/metadata/resourceVersion\", \"value\": \"$version\"},
@@ -201,14 +201,14 @@ form=--remote=
 ! printf '%s\n' "$arguments" | grep -Fqx -- "$existing" || form=
 
 policy="service-mirror-to-$name"
-# secret_key is what stands in the Secret for this remote, in base64.
+# secret_key is this remote's key in the Secret, in base64.
 secret_key() { london get secret $secret --namespace $namespace --ignore-not-found -o "jsonpath={.data['$name\\.kubeconfig']}"; }
 
 # Undo.
 
 if [ -n "$undo" ]; then
-	[ -z "$in_command" ] || die "--remote $name stands in the Deployment's command, not in its args: take it out of your manifests"
-	step "$context: takes $name out of the Deployment's arguments"
+	[ -z "$in_command" ] || die "--remote $name is in the Deployment's command, not in its args: remove it from your manifests"
+	step "$context: removing $name from the Deployment's arguments"
 	if [ -z "$in_args" ]; then
 		note "it is not there"
 	else
@@ -216,7 +216,7 @@ if [ -n "$undo" ]; then
 		[ "$form" = --remote= ] || remove="$remove, {\"op\": \"remove\", \"path\": \"$args/$((index - 1))\"}"
 		quietly change_arguments "$remove"
 	fi
-	step "$context: takes $name.kubeconfig out of the Secret $namespace/$secret"
+	step "$context: removing $name.kubeconfig from the Secret $namespace/$secret"
 	if [ -n "$(secret_key)" ]; then
 		quietly london patch secret $secret --namespace $namespace --type json --patch "[{\"op\": \"remove\", \"path\": \"/data/$name.kubeconfig\"}]"
 	else
@@ -225,9 +225,9 @@ if [ -n "$undo" ]; then
 	quietly london delete networkpolicy "$policy" --namespace $namespace --ignore-not-found
 	cat <<END
 
-The mirrors of $name stay, as they are. To remove them:
+The mirrors of $name stay as they are. To remove them:
     service-mirror${kubeconfig:+ --kubeconfig $kubeconfig} --context $context --prune $name
-Its token stays valid until the account is removed there, where no other cluster uses it:
+Its token stays valid until you delete the account in $name. If no other cluster uses it:
     kubectl --context $remote_context --namespace $namespace delete serviceaccount $reader
 END
 	exit 0
@@ -235,8 +235,8 @@ fi
 
 # Link.
 
-paris_uid=$(uid_of paris) || die "the remote cluster does not answer in context $remote_context: is it another? Say --remote-context"
-[ "$london_uid" != "$paris_uid" ] || die "contexts $context and $remote_context are one cluster: say --context or --remote-context"
+paris_uid=$(uid_of paris) || die "the remote cluster does not answer in context $remote_context: use --remote-context if it has another"
+[ "$london_uid" != "$paris_uid" ] || die "contexts $context and $remote_context are one cluster: use --context or --remote-context"
 
 if [ -z "$keys" ] && [ -n "$existing" ]; then
 	case $existing in *,*) keys=,${existing#*,} ;; esac
@@ -246,14 +246,14 @@ fi
 if [ -z "$(values gateway)" ] && { [ -z "$(values address)" ] || [ -z "$(values gateway-port)" ]; } &&
 	! printf '%s\n%s\n' "$commands" "$arguments" | grep -Eq -- '^--gateway(=|$)'; then
 	candidates=$(paris get services -A -o 'jsonpath={range .items[?(@.spec.type=="LoadBalancer")]}{.metadata.namespace}/{.metadata.name}{"\n"}{end}')
-	die "no gateway is given: say gateway=NAMESPACE/NAME of a LoadBalancer Service in $name. There is ${candidates:-none yet}"
+	die "no gateway is given: add gateway=NAMESPACE/NAME of a LoadBalancer Service in $name. There is ${candidates:-none yet}"
 fi
 for one in $(values gateway); do
 	[ -n "$(paris get service "${one#*/}" --namespace "${one%/*}" --ignore-not-found -o name)" ] ||
-		step "$name: there is no Service $one yet. Until there is, mirrors lead nowhere"
+		step "$name: Service $one does not exist yet: until it does, mirrors have no endpoints"
 done
 
-# of_config is what your kubeconfig says of paris.
+# of_config is a field of paris's cluster in your kubeconfig.
 of_config() { paris config view --raw --flatten --minify -o "jsonpath={.clusters[0].cluster.$1}"; }
 given=$server
 [ -n "$server" ] || server=$(of_config server)
@@ -264,15 +264,15 @@ case $host in
 \[*\]) ;;
 *:*) port=${host##*:} host=${host%:*} ;;
 esac
-is '[0-9]+' "$port" || die "the server URL $server has no port number that could be read"
+is '[0-9]+' "$port" || die "the server URL $server has no valid port number"
 case $host in
 localhost | 127.* | 0.0.0.0 | '[::1]')
-	[ -n "$given" ] || die "your kubeconfig has $server for $name. Pods in $context cannot reach that: say --server https://HOST:PORT"
+	[ -n "$given" ] || die "your kubeconfig has $server for $name. Pods in $context cannot reach that: use --server https://HOST:PORT"
 	;;
 esac
 
-# permit applies one of the kustomizations that are for one namespace. The name in it is
-# an example, which the third argument takes the place of, if there is one.
+# permit applies one of the kustomizations that are for one namespace. The third argument,
+# if there is one, replaces the example name in it.
 permit() {
 	rendered=$("$kubectl" kustomize "$here/remote/$1")
 	example=${4:-}
@@ -281,10 +281,10 @@ permit() {
 }
 
 if [ -z "$(values namespaces)" ]; then
-	step "$name: a ServiceAccount that may read Services ($here/remote)"
+	step "$name: a ServiceAccount that can read Services ($here/remote)"
 	quietly paris apply -k "$here/remote"
 else
-	step "$name: a ServiceAccount that may read Services in $(values namespaces | tr '\n' ' ')($here/remote)"
+	step "$name: a ServiceAccount that can read Services in $(values namespaces | tr '\n' ' ')($here/remote)"
 	quietly paris apply -k "$here/remote/account"
 	quietly paris apply -k "$here/remote/identity"
 	for one in $(values namespaces | tr ',' ' '); do
@@ -295,7 +295,7 @@ else
 		quietly permit gateway "${one%/*}" "${one#*/}" gateway
 	done
 	if [ -n "$(paris get clusterrolebinding $reader --ignore-not-found -o name)" ]; then
-		note "it may still read Services everywhere, unless you delete what an earlier link made:"
+		note "it can still read Services everywhere, until you delete what an earlier link created:"
 		note "kubectl --context $remote_context delete clusterrolebinding,clusterrole $reader"
 	fi
 fi
@@ -321,11 +321,11 @@ until token=$(paris get secret $reader --namespace $namespace -o 'jsonpath={.dat
 	sleep 1
 done
 if [ -z "$authority" ] && [ "$(of_config insecure-skip-tls-verify)" = true ]; then
-	# What is skipped here must not be skipped there.
+	# The daemon must check the certificate even if your kubeconfig does not.
 	authority=$(paris get secret $reader --namespace $namespace -o 'jsonpath={.data.ca\.crt}') ca_from="the cluster's own CA"
 fi
 [ -n "$authority" ] || ca_from="public CAs: your kubeconfig has none"
-note "checked with $ca_from"
+note "its certificate is checked with $ca_from"
 
 cat >"$work/kubeconfig" <<END
 apiVersion: v1
@@ -346,7 +346,7 @@ ${authority:+    certificate-authority-data: $authority
     token: $token
 END
 
-# Permissions and tokens take a moment to be known everywhere.
+# Permissions and tokens take a moment to take effect.
 linked() { "$kubectl" --kubeconfig "$work/kubeconfig" "$@"; }
 tries=0
 until answer=$(uid_of linked 2>"$work/error"); do
@@ -356,10 +356,10 @@ until answer=$(uid_of linked 2>"$work/error"); do
 		[ $tries -lt 15 ] || die "the API server at $server refuses the token: is it another cluster? $(cat "$work/error")"
 		sleep 1
 		;;
-	*x509* | *certificate*) die "$server cannot be trusted with $ca_from: say --ca. $(tail -n 1 "$work/error")" ;;
+	*x509* | *certificate*) die "$server cannot be trusted with $ca_from: use --ca. $(tail -n 1 "$work/error")" ;;
 	*)
 		[ -n "$given" ] || die "the API server does not answer to the new kubeconfig: $(cat "$work/error")"
-		note "not tried: this machine does not reach it ($(tail -n 1 "$work/error"))"
+		note "not tried: this machine cannot reach it ($(tail -n 1 "$work/error"))"
 		answer=$paris_uid
 		break
 		;;
@@ -370,7 +370,7 @@ done
 step "$context: that kubeconfig as $name.kubeconfig in the Secret $namespace/$secret"
 before=$(secret_key | base64 -d | sed -n 's/^ *server: //p')
 [ "${before:-$server}" = "$server" ] || note "the server there was $before"
-# On the server's side each key has an owner of its own, so the others stay.
+# With server-side apply each key has an owner of its own, so the others stay.
 cat >"$work/secret" <<END
 apiVersion: v1
 kind: Secret
@@ -384,11 +384,11 @@ quietly london apply --server-side --force-conflicts --field-manager "service-mi
 
 if [ -n "$(london get networkpolicy service-mirror --namespace $namespace --ignore-not-found -o name)" ]; then
 	case $port in
-	443 | 6443) # which that policy lets out already
+	443 | 6443) # which that policy allows already
 		quietly london delete networkpolicy "$policy" --namespace $namespace --ignore-not-found
 		;;
 	*)
-		step "$context: NetworkPolicy $namespace/$policy lets the daemon out to port $port"
+		step "$context: NetworkPolicy $namespace/$policy allows the daemon port $port"
 		cat >"$work/policy" <<END
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -412,7 +412,7 @@ step "$context: the Deployment's argument --remote=$wanted"
 if [ "$existing" = "$wanted" ]; then
 	note "it is there already"
 elif [ -n "$in_command" ]; then
-	die "--remote $existing stands in the Deployment's command, not in its args: change it in your manifests"
+	die "--remote $existing is in the Deployment's command, not in its args: change it in your manifests"
 elif [ -n "$in_args" ]; then
 	note "in place of $existing"
 	quietly change_arguments "{\"op\": \"replace\", \"path\": \"$args/$index\", \"value\": \"$form$wanted\"}"
@@ -424,7 +424,7 @@ fi
 
 cat <<END
 
-Linked. To see that it works:
+Linked. To check that it works:
     kubectl --context $context --namespace $namespace rollout status deployment/$deployment
     kubectl --context $remote_context label service SERVICE service-mirror.io/exported=true
     kubectl --context $context get service SERVICE-$name

@@ -135,12 +135,12 @@ func newCollector(clusters []string, overview func() status.Page) *collector {
 		overview: overview, clusters: clusters,
 		leader:    desc("leader", "1 where this replica writes, else 0."),
 		mirrors:   desc("mirrors", "Exported Services by the state of their mirrors, and mirrors without one, by remote cluster.", "cluster", "state"),
-		problems:  desc("problems", "Problems of mirrors, by remote cluster and reason.", "cluster", "reason"),
-		up:        desc("remote_up", "1 where a remote cluster's exports are known and followed, else 0.", "cluster"),
+		problems:  desc("problems", "Problems of mirrors, by remote cluster and reason; only the leader knows them.", "cluster", "reason"),
+		up:        desc("remote_up", "1 where the exports of a remote cluster are known and followed, of one namespace at least, else 0.", "cluster"),
 		failing:   desc("remote_problems", "Problems of a remote cluster, by the part that fails.", "cluster", "part"),
 		since:     desc("remote_state_since_timestamp_seconds", "When a remote cluster came up or went down; 0: never.", "cluster"),
-		sync:      desc("remote_last_sync_timestamp_seconds", "When all exports of a remote cluster were last known; 0: never.", "cluster"),
-		event:     desc("remote_last_event_timestamp_seconds", "When a watch on a remote cluster last had an event; 0: never.", "cluster"),
+		sync:      desc("remote_last_sync_timestamp_seconds", "When the exports of a remote cluster, or of one of its namespaces, last became known; 0: never.", "cluster"),
+		event:     desc("remote_last_event_timestamp_seconds", "When a watch on a remote cluster last had an event, bookmarks included; 0: never.", "cluster"),
 		addresses: desc("gateway_addresses", "Addresses of a gateway, by its Service and their health.", "cluster", "gateway", "health"),
 	}
 }

@@ -213,7 +213,7 @@ func TestLinkRefuses(t *testing.T) {
 		{"paris context=x", "the kubeconfig that is made has one context"},
 		{"paris --undo gateway=a/b", "--undo takes no KEY=VALUE"},
 		{"paris " + server, "There is ingress/gateway"},
-		{"paris gateway=ingress/gateway", "Pods in london cannot reach that: say --server"},
+		{"paris gateway=ingress/gateway", "Pods in london cannot reach that: use --server"},
 		{"london gateway=ingress/gateway " + server, "are one cluster"},
 		{"rome gateway=ingress/gateway", "does not answer in context rome"},
 		{"paris gateway=ingress/gateway --server=" + london.Config.Host + " --ca=" + otherCA, "refuses the token: is it another cluster?"},
