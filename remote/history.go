@@ -61,12 +61,15 @@ func (h *history) wrote(version string) {
 	}
 }
 
-// requested notes that a list is requested, and returns the version that the server's must not
-// be below: that of what was written before.
-func (h *history) requested() string {
+// requested notes that a list is requested at a version (empty: the latest), and returns the
+// version that the server's must not be below: that of what was written before. A list at a
+// version comes from a cache, which need not have seen that yet.
+func (h *history) requested(at string) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.due = h.written
+	if h.due = h.written; at != "" {
+		h.due = ""
+	}
 	return h.due
 }
 

@@ -310,6 +310,41 @@ func TestListThatGoesBack(t *testing.T) {
 	}
 }
 
+// A consistent list that is below what was written before it has lost the write; a list at a
+// version comes from a cache, which may be behind.
+func TestListThatLacksAWrite(t *testing.T) {
+	var reports reporting
+	v, resets := newVersioned(), 0
+	lw := &ListWatch{ListFunc: v.list, Report: reports.report, Reset: func() { resets++ }}
+	lw.history.wrote("300")
+	for _, test := range []struct {
+		at      string
+		version int
+		resets  int
+	}{{"100", 100, 0}, {"", 300, 0}, {"", 299, 1}, {"", 299, 1}, {"", 300, 1}} {
+		v.restore(test.version, nil)
+		if _, err := lw.ListWithContext(t.Context(), metav1.ListOptions{ResourceVersion: test.at}); err != nil || resets != test.resets {
+			t.Errorf("list at %q with version %d: %d resets, want %d; %v", test.at, test.version, resets, test.resets, err)
+		}
+	}
+}
+
+// A watch does not resume what was seen before a write that the server has lost.
+func TestWatchOfAServerThatLostAWrite(t *testing.T) {
+	following(t, func(h *historian) {
+		h.Wrote("150")
+		h.cut(errDown)
+		h.wait(2 * time.Second)
+		h.restore(120, map[string]*corev1.Service{"old": withPort("old", 80, "90")})
+		h.cut(nil)
+		h.wait(4 * time.Second)
+		h.follows("old:80")
+		if h.resets != 1 {
+			h.Errorf("%d resets, want one", h.resets)
+		}
+	})
+}
+
 // An event that is malformed ends the watch and changes nothing; where it comes again and
 // again, a new list gets past it.
 func TestMalformedEvents(t *testing.T) {

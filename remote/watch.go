@@ -34,7 +34,7 @@ func (lw *ListWatch) WatchWithContext(ctx context.Context, options metav1.ListOp
 		var now, due string
 		_, err = lw.once(ctx, func(request context.Context) (err error) {
 			if lw.history.follows(options.ResourceVersion) {
-				due = lw.history.requested()
+				due = lw.history.requested("")
 				if now, err = lw.serverVersion(request); err != nil {
 					return err
 				}
@@ -84,7 +84,7 @@ func (lw *ListWatch) stream(ctx context.Context, options metav1.ListOptions) (wa
 		return nil, errNoStreaming
 	}
 	var open *steadyWatch
-	lw.history.requested()
+	lw.history.requested(options.ResourceVersion)
 	err := lw.retry(ctx, func() error {
 		bracketed, err := lw.once(ctx, func(request context.Context) (err error) {
 			open, err = lw.open(ctx, request, options, nil)
