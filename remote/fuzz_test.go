@@ -1,6 +1,8 @@
 package remote
 
 import (
+	"bufio"
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,6 +95,18 @@ func FuzzGatewayChoice(f *testing.F) {
 			t.Errorf("%q leads through %v, %v", text, got, err)
 		case want == nil && (err == nil || got == nil || len(got.Addresses)+len(got.Ports) > 0 || len(err.Error()) > 2000):
 			t.Errorf("%q leads through %v, %v", text, got, err)
+		}
+	})
+}
+
+// Whatever begins an answer, its kind is read or it has none.
+func FuzzProtobufKind(f *testing.F) {
+	f.Add(encode(&corev1.ServiceList{}))
+	f.Add([]byte("k8s\x00\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		kind, err := protobufKind(bufio.NewReader(bytes.NewReader(body)))
+		if (kind == nil) == (err == nil) {
+			t.Errorf("got %v and %v", kind, err)
 		}
 	})
 }

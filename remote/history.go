@@ -22,6 +22,8 @@ type history struct {
 
 	mu      sync.Mutex
 	version string // the last one seen
+	written string // the highest one that the server answered a write with
+	due     string // written, when the last list was requested: it must not be below
 	fresh   bool   // it is that of a plain list, and no watch was opened since
 	contact time.Time
 }
@@ -39,16 +41,40 @@ func (h *history) list(version string, plain bool) (before string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	before = h.version
+	if lower(before, h.due) {
+		before = h.due
+	}
+	if lower(version, h.due) {
+		h.written = ""
+	}
 	h.version, h.fresh, h.contact = version, plain, time.Now()
 	h.broken.Store(false)
 	return before
+}
+
+// wrote notes the version of a write that the server has answered.
+func (h *history) wrote(version string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.written == "" || lower(h.written, version) {
+		h.written = version
+	}
+}
+
+// requested notes that a list is requested, and returns the version that the server's must not
+// be below: that of what was written before.
+func (h *history) requested() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.due = h.written
+	return h.due
 }
 
 // forget is for a version that the server does not have any more.
 func (h *history) forget() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.version = ""
+	h.version, h.written, h.due = "", "", ""
 	h.broken.Store(true)
 }
 

@@ -22,7 +22,9 @@ var (
 // another one would delete every mirror. A network connection leads to one cluster for
 // as long as it is open, so it is enough that the cluster's UID was read on the same
 // connection. Where connections are not reused (an HTTP proxy that closes each), the
-// answer counts if the UID was read immediately before and after it.
+// answer counts if the UID was read immediately before and after it. A load balancer that
+// alternates between two clusters then goes unnoticed if it sends all three to where the
+// answer fits.
 //
 // The request is made with the context that is returned. Then check says whether its
 // answer counts, and whether it is only bracketed by reads of the UID.

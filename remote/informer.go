@@ -37,7 +37,12 @@ func NewListWatch[L runtime.Object](objects Lister[L], narrow func(*metav1.ListO
 type Informer[T Object] struct {
 	cache.SharedIndexInformer
 	example T
+	lw      *ListWatch
 }
+
+// Wrote notes the resourceVersion of an object that was written here: a server whose own is below it has lost
+// the write.
+func (i *Informer[T]) Wrote(version string) { i.lw.history.wrote(version) }
 
 // NewInformer makes an informer over lw that keeps of its objects what trim
 // leaves.
@@ -50,7 +55,7 @@ func NewInformer[T Object](lw *ListWatch, example T, trim func(T) T) *Informer[T
 		}
 		return obj, nil
 	}))
-	i := &Informer[T]{informer, example}
+	i := &Informer[T]{informer, example, lw}
 	lw.cache = i
 	return i
 }

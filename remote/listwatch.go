@@ -84,6 +84,7 @@ func (lw *ListWatch) ListWithContext(ctx context.Context, options metav1.ListOpt
 	if lw.bracketed.Load() && options.Continue == "" {
 		options.Limit = 0
 	}
+	lw.history.requested()
 	var gone map[string]bool // what a bracketed list would delete
 	var keys []string
 	request := func(ctx context.Context) error {

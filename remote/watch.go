@@ -31,9 +31,10 @@ func (lw *ListWatch) WatchWithContext(ctx context.Context, options metav1.ListOp
 				return err
 			}
 		}
-		var now string
+		var now, due string
 		_, err = lw.once(ctx, func(request context.Context) (err error) {
 			if lw.history.follows(options.ResourceVersion) {
+				due = lw.history.requested()
 				if now, err = lw.serverVersion(request); err != nil {
 					return err
 				}
@@ -41,10 +42,13 @@ func (lw *ListWatch) WatchWithContext(ctx context.Context, options metav1.ListOp
 			open, err = lw.open(ctx, request, options, first)
 			return err
 		}, func() { open.Stop() })
-		if err == nil && lower(now, options.ResourceVersion) {
+		if lower(due, options.ResourceVersion) || due == "" {
+			due = options.ResourceVersion
+		}
+		if err == nil && lower(now, due) {
 			open.Stop()
 			lw.history.forget()
-			lw.wentBack(options.ResourceVersion, now)
+			lw.wentBack(due, now)
 			return errAgain
 		}
 		return err
@@ -80,6 +84,7 @@ func (lw *ListWatch) stream(ctx context.Context, options metav1.ListOptions) (wa
 		return nil, errNoStreaming
 	}
 	var open *steadyWatch
+	lw.history.requested()
 	err := lw.retry(ctx, func() error {
 		bracketed, err := lw.once(ctx, func(request context.Context) (err error) {
 			open, err = lw.open(ctx, request, options, nil)

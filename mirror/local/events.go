@@ -60,12 +60,9 @@ func (c *Cluster) handle() {
 		},
 		Deleted: func(name cache.ObjectName, _ *metav1.PartialObjectMetadata) { c.hooks.NamespaceChanged(name.Name) },
 	})
-	leftover := func(slice *metav1.PartialObjectMetadata) {
-		c.hooks.Changed(slice.Labels[plan.ClusterLabel], serviceOf(slice))
-	}
 	c.leftovers.Handle(remote.Handler[*metav1.PartialObjectMetadata]{
-		Added:   leftover,
-		Updated: func(_, slice *metav1.PartialObjectMetadata) { leftover(slice) },
+		Added:   c.leftoverChanged,
+		Updated: func(_, slice *metav1.PartialObjectMetadata) { c.leftoverChanged(slice) },
 		Deleted: func(name cache.ObjectName, _ *metav1.PartialObjectMetadata) {
 			c.ownLeftovers.latest(name) // forgets that it was deleted
 		},
@@ -99,6 +96,10 @@ func (c *Cluster) changed(obj metav1.Object) {
 func (c *Cluster) concerns(obj metav1.Object) bool {
 	_, labelled := plan.Labelled(obj)
 	return labelled || c.hooks.Wanted(cache.MetaObjectToName(obj))
+}
+
+func (c *Cluster) leftoverChanged(slice *metav1.PartialObjectMetadata) {
+	c.hooks.Changed(slice.Labels[plan.ClusterLabel], serviceOf(slice))
 }
 
 func (c *Cluster) sliceChanged(slice *discoveryv1.EndpointSlice) {

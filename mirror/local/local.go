@@ -106,6 +106,10 @@ func New(options Options) *Cluster {
 	c.leftovers.Index(byService, func(slice *metav1.PartialObjectMetadata) []string { return []string{serviceOf(slice).String()} })
 	c.ownServices.informer, c.ownEndpoints.informer = c.services, c.endpoints
 	c.ownSlices.informer, c.ownLeftovers.informer = c.slices, c.leftovers
+	c.ownServices.again = func(svc *corev1.Service) { c.changed(svc) }
+	c.ownEndpoints.again = func(endpoints *corev1.Endpoints) { c.changed(endpoints) }
+	c.ownSlices.again = c.sliceChanged
+	c.ownLeftovers.again = c.leftoverChanged
 	c.ranges = newRanges(options, c.services)
 	c.handle()
 	return c

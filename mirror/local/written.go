@@ -2,6 +2,7 @@ package local
 
 import (
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -52,15 +53,28 @@ type written[T remote.Object] struct {
 	informer *remote.Informer[T]
 	objects  sync.Map // cache.ObjectName to T: created or changed
 	deleted  sync.Map // cache.ObjectName to types.UID
+	again    func(T)  // has the key of an object looked at again
 }
+
+// maxLag is how long a cache may take to see a deletion. An object that is there after that is there again:
+// the cluster was restored from a backup.
+const maxLag = 15 * time.Second
 
 func (w *written[T]) add(obj T) {
 	w.objects.Store(cache.MetaObjectToName(obj), obj)
+	w.informer.Wrote(obj.GetResourceVersion())
 }
 
 func (w *written[T]) delete(obj T) {
-	w.deleted.Store(cache.MetaObjectToName(obj), obj.GetUID())
-	w.objects.Delete(cache.MetaObjectToName(obj))
+	key, uid := cache.MetaObjectToName(obj), obj.GetUID()
+	w.deleted.Store(key, uid)
+	w.objects.Delete(key)
+	time.AfterFunc(maxLag, func() {
+		var none T
+		if now := w.informer.Get(key); w.deleted.CompareAndDelete(key, uid) && now != none && now.GetUID() == uid {
+			w.again(now)
+		}
+	})
 }
 
 // reset forgets everything: resourceVersions are no longer comparable with those of before.

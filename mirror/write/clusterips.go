@@ -43,29 +43,38 @@ func (a *application) updateWhatIsValid(ctx context.Context, step plan.Step) (me
 	return a.restoring(ctx, want, has, func(svc *corev1.Service) (metav1.Object, error) { return put(svc) })
 }
 
-// restoring writes a Service with the ClusterIPs that it had, of which it has the first few still. Where
-// the API server refuses them all, it is written with fewer.
+// restoring writes a Service with the ClusterIPs that it had, of which it has the first few still. Those that
+// are taken are left out beforehand where that is known: of two, the API server would keep the one that it
+// got, and refuse both ever after. What it refuses all the same is left out then.
 func (a *application) restoring(ctx context.Context, want *corev1.Service, has int, write func(*corev1.Service) (metav1.Object, error)) (metav1.Object, error) {
 	had := want.Spec.ClusterIPs
-	if a.plan.Releasing() && a.inUse(ctx, had[has:]) {
-		// The API server would keep the one of two that it got, and refuse both ever after.
+	free, releasing := a.free(ctx, had[has:])
+	if releasing && a.plan.Releasing() {
 		return nil, errNotReleased
 	}
-	got, err := write(want)
-	for n := len(had) - 1; apierrors.IsInvalid(err) && n >= has; n-- {
+	got, err := write(withClusterIPs(want, had[:has+free]))
+	for n := has + free - 1; apierrors.IsInvalid(err) && n >= has; n-- {
 		if a.plan.Releasing() {
 			return nil, errNotReleased
 		}
-		fewer := want.DeepCopy()
-		if fewer.Spec.ClusterIPs = had[:n]; n == 0 {
-			fewer.Spec.ClusterIP, fewer.Spec.ClusterIPs, fewer.Spec.IPFamilies = "", nil, nil
-		}
-		got, err = write(fewer)
+		got, err = write(withClusterIPs(want, had[:n]))
 	}
 	if svc, ok := got.(*corev1.Service); ok && err == nil {
 		a.reportLost(svc, had)
 	}
 	return got, err
+}
+
+// withClusterIPs is a Service with these of its ClusterIPs; it gets others for the rest of its families.
+func withClusterIPs(svc *corev1.Service, ips []string) *corev1.Service {
+	if len(ips) == len(svc.Spec.ClusterIPs) {
+		return svc
+	}
+	svc = svc.DeepCopy()
+	if svc.Spec.ClusterIPs = ips; len(ips) == 0 {
+		svc.Spec.ClusterIP, svc.Spec.ClusterIPs, svc.Spec.IPFamilies = "", nil, nil
+	}
+	return svc
 }
 
 func (a *application) reportLost(svc *corev1.Service, had []string) {
@@ -77,23 +86,23 @@ func (a *application) reportLost(svc *corev1.Service, had []string) {
 	}
 }
 
-// inUse tells whether any of these addresses is still allocated to a Service that had the mirror's name:
-// since Kubernetes 1.33 an IPAddress object says so. Where it may not be read, nothing is known.
-func (a *application) inUse(ctx context.Context, ips []string) bool {
+// free is how many of these addresses, from the first on, nobody has: since Kubernetes 1.33 an IPAddress object
+// says who has one. releasing tells that it is, still, the Service that had the mirror's name. Where that may
+// not be read, all count as free.
+func (a *application) free(ctx context.Context, ips []string) (free int, releasing bool) {
 	for _, ip := range ips {
 		addr, err := netip.ParseAddr(ip)
 		if err != nil {
-			continue
+			return free, false
 		}
 		object, err := a.client.NetworkingV1().IPAddresses().Get(ctx, addr.String(), metav1.GetOptions{})
-		if err != nil {
-			continue
+		if err == nil {
+			ref := object.Spec.ParentRef
+			return free, ref != nil && ref.Resource == "services" && ref.Namespace == a.plan.Key.Namespace && ref.Name == a.plan.Key.Name
 		}
-		if ref := object.Spec.ParentRef; ref != nil && ref.Resource == "services" && ref.Namespace == a.plan.Key.Namespace && ref.Name == a.plan.Key.Name {
-			return true
-		}
+		free++
 	}
-	return false
+	return free, false
 }
 
 // updateAnnotated updates an object and, if the API server calls it invalid, retries once without the
