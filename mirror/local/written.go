@@ -77,10 +77,22 @@ func (w *written[T]) delete(obj T) {
 	})
 }
 
-// reset forgets everything: resourceVersions are no longer comparable with those of before.
+// reset forgets everything: resourceVersions are no longer comparable with those of before. What was written
+// may be lost, and what was deleted may exist.
 func (w *written[T]) reset() {
-	w.objects.Clear()
-	w.deleted.Clear()
+	w.objects.Range(func(key, own any) bool {
+		w.objects.Delete(key)
+		w.again(own.(T))
+		return true
+	})
+	w.deleted.Range(func(key, _ any) bool {
+		w.deleted.Delete(key)
+		var none T
+		if now := w.informer.Get(key.(cache.ObjectName)); now != none {
+			w.again(now)
+		}
+		return true
+	})
 }
 
 // latest is what exists under a key now; the zero T if nothing does.

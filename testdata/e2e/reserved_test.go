@@ -176,7 +176,7 @@ func TestReservedPortMistakes(t *testing.T) {
 	configMap := "ConfigMap " + e.id + "/tcp"
 	e.logs(d, "is failing", configMap)
 	e.logs(d, `entry \"15433\"`, "PROXY")
-	e.logs(d, `entry \"http\"`, "no port number")
+	e.logs(d, `entry \"http\"`, "not a port number")
 	e.logs(d, `entry \"15434\"`, "no-namespace:5432", "NAMESPACE/SERVICE:PORT")
 	e.logs(d, e.id+"/absent", "15499", "the gateway Service does not have that port", "tcp-15436 (15436/TCP)")
 	e.soon("no addresses", r.leads("proxied"), r.leads("badkey"), r.leads("absent"))
