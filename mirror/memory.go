@@ -248,8 +248,8 @@ func (r *record) fights(kind plan.Kind, now time.Time) bool {
 	return r.updates[kind] > fightUpdates
 }
 
-// commitCheck sets when the EndpointSlices of a mirror are looked for again. A check that was asked for
-// after the snapshot stays as it is: what asked for it enqueues the key.
+// commitCheck sets when the EndpointSlices of a mirror are looked for again. A check that was
+// requested after the snapshot stays as it is: what requested it enqueues the key.
 func (r *record) commitCheck(p plan.Plan, slices write.Slices, now time.Time) {
 	if r.check == nil || r.check != r.taken {
 		return

@@ -24,7 +24,7 @@ type Gateways struct {
 	Known map[cache.ObjectName]*gateway.Gateway
 }
 
-// For is the gateway that leads to an exported Service, nil while it is not
+// For is the gateway that routes to an exported Service, nil while it is not
 // known. A Service may choose among the gateways that the flags list; one that
 // names another has none, which is the error.
 func (g Gateways) For(exported *corev1.Service) (*gateway.Gateway, error) {

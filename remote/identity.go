@@ -19,7 +19,7 @@ var (
 )
 
 // identify makes sure that the right cluster answers a request: an empty list of
-// another one would delete every mirror. A network connection leads to one cluster for
+// another one would delete every mirror. A network connection reaches one cluster for
 // as long as it is open, so it is enough that the cluster's UID was read on the same
 // connection. Where connections are not reused (an HTTP proxy that closes each), the
 // answer counts if the UID was read immediately before and after it. A load balancer that

@@ -103,7 +103,7 @@ func (lw *ListWatch) ListWithContext(ctx context.Context, options metav1.ListOpt
 		}
 		switch { // it can only be judged as a whole
 		case options.Continue != "":
-			return apierrors.NewResourceExpired("the list must be made again, in one piece")
+			return apierrors.NewResourceExpired("the list must be requested again, in one piece")
 		case options.Limit > 0:
 			options.Limit = 0
 			return errAgain

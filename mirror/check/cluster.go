@@ -128,7 +128,7 @@ func remoteNeeds(spec remote.Spec) []need {
 		why: "another cluster behind this kubeconfig would not be noticed"})
 }
 
-// permissions asks an API server what these credentials may do.
+// permissions checks with an API server what these credentials may do.
 func (r *report) permissions(ctx context.Context, needs []need) {
 	failed := false
 	for _, need := range needs {

@@ -74,7 +74,7 @@ func rejected(err error) bool {
 }
 
 // createdByAnother tells whether what has the name that we wanted is ours, and only the cache does not know
-// it yet: a replica that led before may have created it. It asks with a list, which is permitted anyway.
+// it yet: a replica that led before may have created it. It is found with a list, which is permitted anyway.
 func (a *application) createdByAnother(ctx context.Context, kind plan.Kind) bool {
 	name := kind.ObjectName(a.plan.Key)
 	options := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name.Name).String()}
