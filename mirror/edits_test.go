@@ -154,6 +154,24 @@ func TestBackOffIsPerObject(t *testing.T) {
 	})
 }
 
+// A back-off that has ended, of an object that something else keeps from being written, is no reason to hurry.
+func TestEndedBackOffDoesNotHurry(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		w.server.setRefuse(refusing("create", "services", forever, invalid("Service", "bar-paris", "denied")))
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.wait(time.Minute)
+		w.server.put(foreignEndpoints())
+		w.server.setRefuse(nil)
+		w.wait(time.Minute)
+		w.server.wrote()
+		w.wait(10 * time.Minute)
+		if n := len(w.server.wrote()); n < 10 || n > 50 {
+			w.Errorf("%d writes in ten minutes", n)
+		}
+	})
+}
+
 // A policy that rejected mirrors and is gone is noticed within half a minute.
 func TestRejectionEnds(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {

@@ -276,8 +276,8 @@ func (r *record) next(p plan.Plan, now time.Time) (after time.Duration) {
 		return 0
 	}
 	for _, b := range r.backoffs {
-		if b != nil {
-			after = sooner(after, max(b.until.Sub(now), time.Millisecond))
+		if b != nil && b.until.After(now) { // else what kept it from being written brings the key back
+			after = sooner(after, b.until.Sub(now))
 		}
 	}
 	if r.check != nil && !p.Writes() {
