@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -109,7 +110,22 @@ func (c *Controller) Run(ctx context.Context) {
 		c.logOrphans()
 		close(c.state.ready)
 		wg.Go(func() { c.feed(ctx) })
+		wg.Go(func() {
+			wait.UntilWithContext(ctx, func(context.Context) {
+				if !c.state.leading.Load() {
+					c.sweep()
+				}
+			}, sweepPeriod)
+		})
 	})
+}
+
+// sweepPeriod is how often a standby drops what it need not remember of mirrors that are gone.
+const sweepPeriod = 10 * time.Minute
+
+// sweep drops the tombstones that a sync would drop.
+func (c *Controller) sweep() {
+	c.local.SweepTombstones(func(key cache.ObjectName) bool { return !c.options.Decide(c.observe(key)).DropTombstone })
 }
 
 // feed hands keys to the workers of a replica that leads.
@@ -143,10 +159,12 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 		c.memory.clear()
 		c.problems.Clear()
 	}()
+	c.sweep()
 	for _, r := range c.remotes.list {
 		for _, problem := range r.Status().Problems { // from before
 			c.options.Events.Remote(r.Name(), problem)
 		}
+		c.resync(r.Name()) // what was known of mirrors when this replica last led is forgotten
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -345,4 +346,104 @@ func TestLeftoversThatCannotBeDeletedAreAProblem(t *testing.T) {
 			w.Errorf("got %+v", page.Mirrors)
 		}
 	})
+}
+
+// A program that changes back what is written, each time at once, is left alone for longer and longer.
+func TestFightBacksOff(t *testing.T) {
+	events, recorder := recording(nil)
+	run(t, Options{Events: events}, paris, func(w *world) {
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		var rival atomic.Bool
+		rival.Store(true)
+		changeBack := func() {
+			if endpoints := w.server.endpoints("default", "bar-paris"); endpoints != nil && rival.Load() {
+				endpoints.Subsets[0].Addresses[0].IP = "192.0.2.66"
+				w.server.put(endpoints)
+			}
+		}
+		w.server.setAdmit(onEndpoints(func(*corev1.Endpoints) { time.AfterFunc(5*time.Millisecond, changeBack) }))
+		changeBack()
+		w.wait(time.Hour)
+		w.server.wrote()
+		w.wait(time.Hour)
+		if n := len(w.server.wrote()); n < 20 || n > 30 {
+			w.Errorf("%d writes in the second hour, want two every five minutes", n)
+		}
+		expectEvents(w.T, recorder, "Warning Overwritten")
+		w.logged(0, "problem is over")
+		rival.Store(false)
+		w.wait(lastOverwritten + fightPeriod + time.Second)
+		w.mirrored()
+		w.logged(1, `problem is over" reason="Overwritten"`)
+	})
+}
+
+// Addresses that were removed because the gateway has lost them are not those that are restored.
+func TestAddressesThatTheGatewayLostStayAway(t *testing.T) {
+	run(t, Options{Policy: Policy{EndpointsAPI: UseEndpointSlices}}, paris, func(w *world) {
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.remotes["paris"].setGateway(gatewayAt())
+		w.wait(time.Minute)
+		w.remotes["paris"].setGateway(nil)
+		w.wait(time.Minute)
+		if slice := w.server.slice("default", "bar-paris-ipv4"); slice != nil {
+			w.Errorf("there is %s", text(slice))
+		}
+	})
+}
+
+// A replica that leads again finds out again what is wrong.
+func TestLeaderKnowsItsProblemsAgain(t *testing.T) {
+	run(t, Options{}, paris, func(w *world) {
+		w.server.put(foreignService())
+		w.remotes["paris"].export(exportedBar())
+		w.standby = true
+		w.settle()
+		w.lead()()
+		defer w.lead()()
+		w.wait(time.Second)
+		if page := w.controller.Overview(); len(page.Mirrors) != 1 || page.Mirrors[0].State != string(plan.StateConflict) {
+			w.Errorf("it shows %+v", page.Mirrors)
+		}
+	})
+}
+
+// What a standby remembers of a mirror that is gone is not used for the next one of its name.
+func TestStandbyForgetsWhatIsGone(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		w.stop()
+		w.standby = true
+		w.use(Options{}, "paris")
+		w.settle()
+		had := w.pair().Service.Spec.ClusterIP
+		w.remotes["paris"].unexport(exportedBar())
+		w.server.removePair("default", "bar-paris")
+		w.wait(2 * sweepPeriod)
+		w.remotes["paris"].setGateway(nil)
+		w.remotes["paris"].export(exportedBar())
+		defer w.lead()()
+		w.wait(time.Minute)
+		if now := w.pair(); now.Service.Spec.ClusterIP == had || len(now.Addresses()) > 0 {
+			w.Errorf("it had %s: %s", had, text(now))
+		}
+	})
+}
+
+// Someone's edit of the label that names the remote is undone like any other.
+func TestClusterLabelIsRestored(t *testing.T) {
+	for _, cluster := range []string{"london", "nobody"} {
+		run(t, Options{}, []string{"paris", "london"}, func(w *world) {
+			w.remotes["paris"].export(exportedBar())
+			w.settle()
+			w.server.wrote()
+			edited := w.pair().Service
+			edited.Labels[plan.ClusterLabel] = cluster
+			w.server.put(edited)
+			w.settle()
+			w.expect(updateService)
+			w.mirrored()
+		})
+	}
 }

@@ -38,7 +38,12 @@ type backoff struct {
 	plan.Backoff
 	wait  time.Duration
 	until time.Time
+	fight bool // another program changes it back, and not an admission webhook
+	tried bool // it was written once since until
 }
+
+// over is when an object that was fought over counts as left alone.
+func (b *backoff) over() time.Time { return b.until.Add(fightPeriod) }
 
 // How long an object backs off that is rejected, or that another program changes: doubled from the first to
 // the last. A rejection may be due to a policy, and end with it; where many are, their retries are spread.
@@ -200,19 +205,27 @@ func quiet(result write.Result) bool {
 // commitObject has one object back off, or not any more. It returns a problem that only the number of its
 // updates shows.
 func (m *memory) commitObject(r *record, kind plan.Kind, p plan.Plan, outcome write.Outcome, now time.Time) (fight *plan.Problem) {
-	if outcome.Updated && r.fights(kind, now) && outcome.Overwritten == nil {
+	b := r.backoffs[kind]
+	again := b != nil && b.fight && now.Before(b.over())
+	if outcome.Updated && again && !b.tried { // and now it shows whether it is left alone
+		b.tried, b.until = true, now
+		return &b.Problem
+	}
+	if outcome.Updated && (r.fights(kind, now) || again) && outcome.Overwritten == nil {
 		source := p.Source.Service
 		fight = &plan.Problem{Reason: plan.Overwritten, Cluster: p.Cluster, Source: cache.MetaObjectToName(source),
 			Message: "the " + kind.String() + " is changed back as soon as it is written: stop the other program that manages it. It is retried with back-off"}
 		outcome.Overwritten = fight
 	}
-	b := r.backoffs[kind]
 	switch {
 	case outcome.Rejected != nil:
 		last := max(lastRejected, time.Duration(m.rejected)*perRejected)
 		m.backOff(r, kind, *outcome.Rejected, p.Desired.Get(kind), last, now)
 	case outcome.Overwritten != nil:
 		m.backOff(r, kind, *outcome.Overwritten, nil, lastOverwritten, now)
+		r.backoffs[kind].fight = fight != nil
+	case again && !p.BackedOff[kind]:
+		return &b.Problem // until it is known to be over
 	case b != nil && !p.BackedOff[kind] && (outcome.Created || outcome.Updated || !p.Writes(kind)):
 		m.healthy(r, kind)
 	}
@@ -278,6 +291,8 @@ func (r *record) next(p plan.Plan, now time.Time) (after time.Duration) {
 	for _, b := range r.backoffs {
 		if b != nil && b.until.After(now) { // else what kept it from being written brings the key back
 			after = sooner(after, b.until.Sub(now))
+		} else if b != nil && b.fight && b.over().After(now) {
+			after = sooner(after, b.over().Sub(now))
 		}
 	}
 	if r.check != nil && !p.Writes() {

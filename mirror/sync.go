@@ -74,7 +74,16 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (plan.Plan,
 
 // snapshot is everything that is known of a key now.
 func (c *Controller) snapshot(key cache.ObjectName) plan.Snapshot {
-	s := plan.Snapshot{Key: key, Candidates: c.remotes.candidates(key), Memory: c.memory.recall(key)}
+	s := c.observe(key)
+	tombstone := s.Memory.Tombstone
+	s.Memory = c.memory.recall(key)
+	s.Memory.Tombstone = tombstone
+	return s
+}
+
+// observe is the same without what a replica that leads remembers.
+func (c *Controller) observe(key cache.ObjectName) plan.Snapshot {
+	s := plan.Snapshot{Key: key, Candidates: c.remotes.candidates(key)}
 	s.Live = c.local.Live(key)
 	s.Leftovers = c.local.Leftovers(key)
 	s.Memory.Tombstone = c.local.Tombstone(key, s.Live)

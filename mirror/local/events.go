@@ -109,7 +109,7 @@ func (c *Cluster) sliceChanged(slice *discoveryv1.EndpointSlice) {
 
 func (c *Cluster) sliceDeleted(last *discoveryv1.EndpointSlice) {
 	key := plan.SliceKey(last)
-	for _, kind := range []plan.Kind{plan.IPv4Slice, plan.IPv6Slice} {
+	for _, kind := range plan.SliceKinds {
 		if kind.ObjectName(key).Name == last.Name {
 			c.addressesLost(key, kind, last)
 		}

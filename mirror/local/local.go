@@ -179,7 +179,8 @@ func (c *Cluster) Live(key cache.ObjectName) plan.Objects {
 
 // learn notes which IP families the cluster gives to mirrors.
 func (c *Cluster) learn(svc *corev1.Service) {
-	if _, ours := plan.Owner(svc); ours && len(svc.Spec.IPFamilies) > 0 {
+	// One with fewer may have been edited, or be older than the cluster's second family.
+	if _, ours := plan.Owner(svc); ours && len(svc.Spec.IPFamilies) > len(c.Families()) {
 		c.families.Store(&svc.Spec.IPFamilies)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/mirror/plan"
@@ -30,7 +31,8 @@ type tombstone struct {
 	clusterIPs []string
 	families   []corev1.IPFamily
 	addresses  plan.Objects
-	gone       time.Time // when any of it was found missing; zero: all of it is live, as far as is known
+	deleted    [plan.Kinds]types.UID // objects with addresses that were deleted here: they are not lost
+	gone       time.Time             // when any of it was found missing; zero: all of it is live, as far as is known
 }
 
 func (t *tombstones) change(key cache.ObjectName, change func(*tombstone)) {
@@ -54,6 +56,9 @@ func (t *tombstones) seen(svc *corev1.Service) {
 		ips := svc.Spec.ClusterIPs
 		lost := one.cluster == cluster && len(ips) < len(one.clusterIPs) && slices.Equal(ips, one.clusterIPs[:len(ips)]) ||
 			len(ips) > 0 && ips[0] == corev1.ClusterIPNone
+		if one.cluster != cluster {
+			one.addresses = plan.Objects{}
+		}
 		switch {
 		case !lost:
 			one.cluster, one.clusterIPs, one.families, one.gone = cluster, ips, svc.Spec.IPFamilies, time.Time{}
@@ -71,7 +76,7 @@ func (t *tombstones) deleted(svc *corev1.Service) {
 		if !ours {
 			*one = tombstone{gone: one.gone}
 		} else if one.cluster != cluster {
-			*one = tombstone{cluster: cluster, clusterIPs: svc.Spec.ClusterIPs, families: svc.Spec.IPFamilies, gone: one.gone}
+			*one = tombstone{cluster: cluster, deleted: one.deleted, clusterIPs: svc.Spec.ClusterIPs, families: svc.Spec.IPFamilies, gone: one.gone}
 		}
 	})
 }
@@ -83,10 +88,39 @@ func (t *tombstones) lost(key cache.ObjectName, kind plan.Kind, last metav1.Obje
 		if one.cluster == "" {
 			one.cluster = cluster
 		}
-		if one.cluster == cluster {
+		if one.cluster == cluster && one.deleted[kind] != last.GetUID() {
 			one.addresses.Set(kind, last)
 		}
 	})
+}
+
+// deletedHere notes that an object with addresses was deleted by this program. Its event may have come before.
+func (t *tombstones) deletedHere(key cache.ObjectName, kind plan.Kind, uid types.UID) {
+	t.change(key, func(one *tombstone) {
+		one.deleted[kind] = uid
+		if lost := one.addresses.Get(kind); lost != nil && lost.GetUID() == uid {
+			one.addresses.Set(kind, nil)
+		}
+	})
+}
+
+// sweep drops the records of what is gone that are not needed any more.
+func (t *tombstones) sweep(needed func(cache.ObjectName) bool) {
+	var gone []cache.ObjectName
+	t.mu.Lock()
+	for key, one := range t.byKey {
+		if !one.gone.IsZero() || !one.addresses.Empty() {
+			gone = append(gone, key)
+		}
+	}
+	t.mu.Unlock()
+	for _, key := range gone {
+		if !needed(key) {
+			t.mu.Lock()
+			delete(t.byKey, key)
+			t.mu.Unlock()
+		}
+	}
 }
 
 // Tombstone is what a mirror had that is not live, nil where nothing is lost.
@@ -122,6 +156,9 @@ func (c *Cluster) DropTombstone(key cache.ObjectName) {
 	defer c.tombstones.mu.Unlock()
 	delete(c.tombstones.byKey, key)
 }
+
+// SweepTombstones drops those of keys for which needed is false: a replica that does not lead syncs no keys.
+func (c *Cluster) SweepTombstones(needed func(cache.ObjectName) bool) { c.tombstones.sweep(needed) }
 
 // Replaced notes that a mirror has to do with the ClusterIPs that it has now.
 func (c *Cluster) Replaced(svc *corev1.Service) {

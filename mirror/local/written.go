@@ -39,8 +39,15 @@ func (c *Cluster) Deleted(obj metav1.Object) {
 	case *corev1.Service:
 		c.ownServices.delete(obj)
 	case *corev1.Endpoints:
+		c.tombstones.deletedHere(cache.MetaObjectToName(obj), plan.Endpoints, obj.UID)
 		c.ownEndpoints.delete(obj)
 	case *discoveryv1.EndpointSlice:
+		key := plan.SliceKey(obj)
+		for _, kind := range plan.SliceKinds {
+			if kind.ObjectName(key).Name == obj.Name {
+				c.tombstones.deletedHere(key, kind, obj.UID)
+			}
+		}
 		c.ownSlices.delete(obj)
 	case *metav1.PartialObjectMetadata:
 		c.ownLeftovers.delete(obj)

@@ -31,7 +31,9 @@ func (d *decision) sift() {
 		if c.Service != nil {
 			if refusal := d.policy.Refuse(c); refusal != nil {
 				// Only the gateway could tell whether a port is reserved for it.
-				known = known && (refusal.Reason != NoTCPPort || c.Gateway != nil)
+				if refusal.Reason == NoTCPPort && c.Gateway == nil {
+					known, *refusal = false, c.problem(NoAddress, "the gateway is not known yet: see the problems of the remote")
+				}
 				d.plan.Problems = append(d.plan.Problems, *refusal)
 			} else {
 				d.wanted = append(d.wanted, c)
@@ -60,8 +62,11 @@ func (d *decision) decide() {
 		d.plan.Requeue = RequeueForeign
 		return
 	}
-	if live.deleting() {
-		return // their end enqueues the key
+	if finalized := live.deleting(); finalized != nil { // its end enqueues the key
+		for _, c := range d.wanted {
+			d.plan.Problems = append(d.plan.Problems, c.problem(WriteFailed, fmt.Sprintf("%s is being deleted and waits for its finalizers: remove them", finalized.GetName())))
+		}
+		return
 	}
 	source, keep := d.choose(live)
 	switch {
@@ -82,6 +87,9 @@ func (d *decision) choose(live Objects) (source *Candidate, keep bool) {
 			return nil, false
 		}
 		owner = others[0].Cluster
+	}
+	if _, possible := ExportedAs(owner, d.snapshot.Key); !possible && len(others) == 1 {
+		owner = others[0].Cluster // someone has edited the label
 	}
 	if i := slices.IndexFunc(others, func(c Candidate) bool { return c.Cluster == owner }); i >= 0 {
 		source = &others[i]
@@ -242,11 +250,12 @@ func (d *decision) checkSlices(live Objects) {
 	}
 }
 
-func (o Objects) deleting() bool {
+// deleting is an object that is being deleted; nil if none is.
+func (o Objects) deleting() metav1.Object {
 	for _, k := range allKinds {
 		if obj := o.Get(k); obj != nil && obj.GetDeletionTimestamp() != nil {
-			return true
+			return obj
 		}
 	}
-	return false
+	return nil
 }

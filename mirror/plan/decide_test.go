@@ -66,6 +66,11 @@ func TestDecide(t *testing.T) {
 	withSlice.IPv4 = inSlices.IPv4
 	deleting := storedBar()
 	deleting.Service.DeletionTimestamp = &metav1.Time{}
+	relabelled := storedBar()
+	relabelled.Service.Labels[ClusterLabel] = "rome"
+	udp := parisBar()
+	udp.Watched, udp.Gateway, udp.Service.Spec.Ports = true, nil, []corev1.ServicePort{{Port: 53, Protocol: corev1.ProtocolUDP}}
+	known := func(c Candidate) Candidate { c.Gateway = parisGateway(); return c }
 	rejected := Backoff{Problem: Problem{Reason: Rejected, Cluster: "paris"}, Only: storedBar().Service}
 	for _, test := range []struct {
 		name     string
@@ -94,7 +99,10 @@ func TestDecide(t *testing.T) {
 			problems: []string{"Conflict paris"}, requeue: RequeueForeign},
 		{name: "two remotes want the name", snapshot: in(candidates(berlin, bar)), problems: []string{"Conflict berlin"}},
 		{name: "and none has it", snapshot: in(live(Objects{}), candidates(berlin, bar)), steps: []string{"create Endpoints", "create Service"}, problems: []string{"Conflict paris"}},
-		{name: "being deleted", snapshot: in(live(deleting))},
+		{name: "being deleted", snapshot: in(live(deleting)), problems: []string{"WriteFailed paris"}},
+		{name: "of a cluster that someone wrote on it", snapshot: in(live(relabelled)), steps: []string{"update Service"}},
+		{name: "UDP alone, and the gateway is unknown", snapshot: in(candidates(udp)), problems: []string{"NoAddress paris"}},
+		{name: "UDP alone", snapshot: in(candidates(known(udp))), steps: []string{"delete Service", "delete Endpoints"}, problems: []string{"NoTCPPort paris"}},
 		{name: "no namespace", snapshot: in(live(Objects{}), func(s *Snapshot) { s.Namespace = NamespaceAbsent }), problems: []string{"NamespaceMissing paris"}},
 		{name: "a namespace to create", policy: Policy{CreateNamespaces: true}, snapshot: in(live(Objects{}), func(s *Snapshot) { s.Namespace = NamespaceAbsent }),
 			steps: []string{"create Namespace", "create Endpoints", "create Service"}},

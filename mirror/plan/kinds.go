@@ -31,6 +31,8 @@ const (
 var (
 	allKinds     = []Kind{Service, Endpoints, IPv4Slice, IPv6Slice}
 	addressKinds = allKinds[1:]
+	// SliceKinds are the kinds of EndpointSlices.
+	SliceKinds = allKinds[2:]
 )
 
 // kinds is everything that differs from kind to kind.

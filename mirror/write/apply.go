@@ -107,7 +107,7 @@ func (a *application) take(ctx context.Context, step plan.Step) error {
 // free yet, which is no reason not to create it.
 func (a *application) tryService(ctx context.Context, svc *corev1.Service) error {
 	svc = svc.DeepCopy()
-	svc.Spec.ClusterIP, svc.Spec.ClusterIPs = "", nil
+	svc.Spec.ClusterIP, svc.Spec.ClusterIPs, svc.Spec.IPFamilies = "", nil, nil
 	_, err := a.client.CoreV1().Services(svc.Namespace).Create(ctx, svc, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err != nil {
 		return fmt.Errorf("create Service: %w", err)
@@ -154,7 +154,7 @@ func (a *application) takeUpdate(ctx context.Context, step plan.Step) error {
 func (a *application) takeDelete(ctx context.Context, step plan.Step) error {
 	deleted, err := a.delete(ctx, step.Kind, step.Object)
 	if err != nil {
-		if !apierrors.IsConflict(err) { // else it is not as it was
+		if a.underForeign() && !apierrors.IsConflict(err) { // else it is not as it was
 			a.result.Stray.Set(step.Kind, step.Object)
 		}
 		return err
@@ -163,6 +163,15 @@ func (a *application) takeDelete(ctx context.Context, step plan.Step) error {
 		klog.FromContext(ctx).Info("Deleted mirror")
 	}
 	return nil
+}
+
+// underForeign tells whether the plan deletes what was left under a foreign Service.
+func (a *application) underForeign() bool {
+	if a.plan.Live.Service == nil {
+		return false
+	}
+	_, ours := plan.Owner(a.plan.Live.Service)
+	return !ours
 }
 
 func (a *application) deleteLeftover(ctx context.Context, slice metav1.Object) error {
