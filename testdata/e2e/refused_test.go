@@ -219,7 +219,7 @@ func TestRefusedFlags(t *testing.T) {
 		{",address=203.0.113.1.", nil, []string{"address=203.0.113.1. is neither an IP address nor a hostname"}},
 		{",tcp-services=nowhere", nil, []string{"tcp-services=nowhere is not NAMESPACE/NAME of a ConfigMap"}},
 		{",cluster-domain=-", nil, []string{"cluster-domain"}},
-		{"", []string{"--gateway-deny", "203.0.113.1/24"}, []string{"--gateway-deny", "203.0.113.0/24 is meant?"}},
+		{"", []string{"--gateway-deny", "203.0.113.1/24"}, []string{"--gateway-deny", "give 203.0.113.0/24"}},
 		{"", []string{"--gateway-allow", "lb.example.com"}, []string{"--gateway-allow", "neither a CIDR nor an IP address"}},
 		{"", []string{"--dns-refresh", "100ms"}, []string{"--dns-refresh", "1s"}},
 		{"", []string{"--dns-server", "nowhere"}, []string{"--dns-server", "nowhere"}},
