@@ -239,7 +239,7 @@ func (w *walk) faultsYet() int {
 
 // surroundings are those of a key.
 func (w *walk) surroundings(key cache.ObjectName) surroundings {
-	s := surroundings{known: map[string]bool{}, namespace: key.Namespace != "shop" || w.shop == "there"}
+	s := surroundings{name: key.Name, known: map[string]bool{}, namespace: key.Namespace != "shop" || w.shop == "there"}
 	for _, name := range walkRemotes {
 		r := w.remotes[name]
 		if !r.known {

@@ -145,6 +145,7 @@ type modelCandidate struct {
 
 // surroundings are all that the state of a mirror depends on.
 type surroundings struct {
+	name       string           // of the mirror
 	candidates []modelCandidate // by name of the remote; not those that are refused
 	known      map[string]bool
 	namespace  bool
@@ -164,6 +165,9 @@ func (s surroundings) step(now halves) halves {
 			return now
 		}
 		owner = s.candidates[0].remote
+	}
+	if !strings.HasSuffix(s.name, "-"+owner) && len(s.candidates) == 1 {
+		owner = s.candidates[0].remote // someone has edited the label
 	}
 	i := slices.IndexFunc(s.candidates, func(c modelCandidate) bool { return c.remote == owner })
 	if i < 0 {

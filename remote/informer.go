@@ -55,6 +55,8 @@ func NewInformer[T Object](lw *ListWatch, example T, trim func(T) T) *Informer[T
 		}
 		return obj, nil
 	}))
+	// The ListWatch reports each failure itself, and the end of the context is none.
+	must(informer.SetWatchErrorHandlerWithContext(func(context.Context, *cache.Reflector, error) {}))
 	i := &Informer[T]{informer, example, lw}
 	lw.cache = i
 	return i

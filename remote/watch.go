@@ -58,6 +58,7 @@ func (lw *ListWatch) WatchWithContext(ctx context.Context, options metav1.ListOp
 		return (expired(err) || unsupported(err)) && (lw.cache == nil || !tooLarge(err))
 	})
 	if err != nil {
+		open.abandon()
 		lw.refused(err)
 		return nil, err
 	}
@@ -97,10 +98,11 @@ func (lw *ListWatch) stream(ctx context.Context, options metav1.ListOptions) (wa
 		}
 		return err
 	}, func(err error) bool { return expired(err) || unsupported(err) })
-	switch {
-	case err == nil:
+	if err == nil {
 		return open, nil
-	case expired(err) && options.ResourceVersion == "": // the Reflector would try the same again, at once
+	}
+	open.abandon()
+	if expired(err) && options.ResourceVersion == "" { // the Reflector would try the same again, at once
 		lw.Report(fmt.Errorf("the server does not stream a list: %w", err))
 		return nil, errNoStreaming
 	}
@@ -171,6 +173,13 @@ func (w *steadyWatch) ResultChan() <-chan watch.Event { return w.result }
 func (w *steadyWatch) Stop() {
 	w.cancel()
 	w.inner.Stop()
+}
+
+// abandon stops a watch, if there is one, that was opened just when its context ended.
+func (w *steadyWatch) abandon() {
+	if w != nil {
+		w.Stop()
+	}
 }
 
 func (w *steadyWatch) run(ctx context.Context) {
