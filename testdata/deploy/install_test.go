@@ -41,6 +41,7 @@ func TestInstalled(t *testing.T) {
 			e.change(paris, "shop", "bar", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })
 			e.mirrored("shop", "bar-paris", 81, byKubernetes, "203.0.113.2:8080")
 			e.selectorOnMirror(pods)
+			e.deleteMirror()
 			e.namespaceIsMissing()
 			e.takeOver(pods)
 			e.remove(paris, "shop", "bar")
@@ -77,6 +78,23 @@ func (e *env) selectorOnMirror(pods []*pod) {
 		e.must(p.cmd.Process.Signal(syscall.SIGCONT))
 	}
 	e.mirrored("shop", "bar-paris", 81, byKubernetes, "203.0.113.2:8080")
+}
+
+// deleteMirror deletes the mirror: it comes back with its ClusterIP, once that is released.
+func (e *env) deleteMirror() {
+	e.Helper()
+	clusterIP := func() string {
+		e.Helper()
+		svc, err := london.CoreV1().Services("shop").Get(e.ctx, "bar-paris", metav1.GetOptions{})
+		e.must(err)
+		return svc.Spec.ClusterIP
+	}
+	had := clusterIP()
+	e.remove(london, "shop", "bar-paris")
+	e.mirrored("shop", "bar-paris", 81, byKubernetes, "203.0.113.2:8080")
+	if now := clusterIP(); now != had {
+		e.Errorf("its ClusterIP was %s and is %s", had, now)
+	}
 }
 
 // namespaceIsMissing has the same thing told twice: an Event is made, and then counted up.
