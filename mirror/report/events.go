@@ -2,6 +2,7 @@ package report
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -48,26 +49,41 @@ func NewEventsTo(recorder record.EventRecorder, pod *corev1.ObjectReference) *Ev
 func (e *Events) Shutdown() {
 	if e != nil && e.broadcaster != nil {
 		e.broadcaster.Shutdown()
-		e.writing.requests.Wait()
+		e.writing.close()
 	}
 }
 
-// sink counts the requests that are under way.
+// sink lets requests end before it is closed, and no other begin.
 type sink struct {
 	record.EventSink
-	requests sync.WaitGroup
+	open   sync.RWMutex // read-locked while a request is under way
+	closed bool
 }
 
+var errClosed = errors.New("the program ends")
+
 func (s *sink) Create(event *corev1.Event) (*corev1.Event, error) {
-	s.requests.Add(1)
-	defer s.requests.Done()
+	s.open.RLock()
+	defer s.open.RUnlock()
+	if s.closed {
+		return nil, errClosed
+	}
 	return s.EventSink.Create(event)
 }
 
 func (s *sink) Patch(event *corev1.Event, data []byte) (*corev1.Event, error) {
-	s.requests.Add(1)
-	defer s.requests.Done()
+	s.open.RLock()
+	defer s.open.RUnlock()
+	if s.closed {
+		return nil, errClosed
+	}
 	return s.EventSink.Patch(event, data)
+}
+
+func (s *sink) close() {
+	s.open.Lock()
+	defer s.open.Unlock()
+	s.closed = true
 }
 
 // OwnPod is the pod that the program runs in, as its environment says; nil where it runs in none.
