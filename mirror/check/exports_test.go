@@ -81,7 +81,7 @@ func TestPortsThatTheGatewayDoesNotServe(t *testing.T) {
 // What is in a mirror's way in the local cluster is what the daemon reports, too.
 func TestObstacles(t *testing.T) {
 	http := []corev1.ServicePort{{Name: "http", Port: 80, Protocol: corev1.ProtocolTCP}}
-	bar := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bar"}, Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.1", Ports: http}}
+	bar := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "api-eu"}, Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.1", Ports: http}}
 	external := bar.DeepCopy()
 	external.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "example.com"}
 	namespace := func(deleted bool) *corev1.Namespace {
@@ -93,9 +93,9 @@ func TestObstacles(t *testing.T) {
 	}
 	mirror := func(cluster string) *corev1.Service {
 		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{
-			Namespace: "shop", Name: "bar-paris",
+			Namespace: "shop", Name: "api-eu-paris",
 			Labels:      map[string]string{plan.ManagedByLabel: plan.ManagedBy, plan.ClusterLabel: cluster},
-			Annotations: map[string]string{plan.MirrorAnnotation: "shop/bar-paris"},
+			Annotations: map[string]string{plan.MirrorAnnotation: "shop/api-eu-paris"},
 		}}
 	}
 	for name, test := range map[string]struct {
@@ -106,8 +106,8 @@ func TestObstacles(t *testing.T) {
 	}{
 		"nothing":                       {exported: bar, namespace: namespace(false)},
 		"its own mirror":                {exported: bar, live: mirror("paris"), namespace: namespace(false)},
-		"another remote's mirror":       {exported: bar, live: mirror("berlin"), namespace: namespace(false), want: "the mirror of remote berlin has this name"},
-		"a foreign Service":             {exported: bar, live: &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bar-paris"}}, namespace: namespace(false), want: "a foreign Service has the mirror's name"},
+		"another remote's mirror":       {exported: bar, live: mirror("eu-paris"), namespace: namespace(false), want: "the mirror of remote eu-paris has this name"},
+		"a foreign Service":             {exported: bar, live: &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "api-eu-paris"}}, namespace: namespace(false), want: "a foreign Service has the mirror's name"},
 		"no namespace":                  {exported: bar, want: "namespace shop does not exist in the local cluster"},
 		"no namespace, but permission":  {exported: bar, policy: plan.Policy{CreateNamespaces: true}},
 		"a namespace that is deleted":   {exported: bar, namespace: namespace(true), want: "namespace shop is being deleted"},
