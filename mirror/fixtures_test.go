@@ -18,6 +18,7 @@ var (
 	parisGateway = fixture.ParisGateway
 	gatewayAt    = fixture.GatewayAt
 	text         = fixture.Text
+	huge         = fixture.Huge
 )
 
 const (

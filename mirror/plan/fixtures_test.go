@@ -16,6 +16,7 @@ var (
 	parisGateway = fixture.ParisGateway
 	gatewayAt    = fixture.GatewayAt
 	text         = fixture.Text
+	huge         = fixture.Huge
 )
 
 const (

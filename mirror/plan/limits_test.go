@@ -46,23 +46,6 @@ func validate(objects Objects) (wrong []string) {
 	return wrong
 }
 
-// huge is an exported Service as large as an API server takes them.
-func huge() *corev1.Service {
-	svc := named("default", strings.Repeat("n", 57)) // with -paris 63 characters
-	for n := range 24 {
-		svc.Annotations[fmt.Sprintf("example.com/%d", n)] = strings.Repeat("a", 64<<10)
-	}
-	label := strings.Repeat("l", 63)
-	svc.Labels[strings.Repeat("d", 63)+".example/"+label], svc.Labels["team"] = label, label
-	svc.Spec.Ports = nil
-	for n := range 900 {
-		name := fmt.Sprintf("p%d-%s", n, strings.Repeat("x", 63))[:63]
-		app := "example.com/" + label
-		svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: name, Port: int32(1000 + n), Protocol: corev1.ProtocolTCP, AppProtocol: &app})
-	}
-	return svc
-}
-
 func TestMirrorOfAHugeService(t *testing.T) {
 	policy := Policy{CopyLabels: []string{"team"}, CopyAnnotations: []string{"note"}}
 	src := parisBar()
