@@ -25,7 +25,8 @@ type connection struct {
 	ready   chan struct{} // closed when this connection can replace the one before: it knows as much, or is refused
 	settled func()        // closes ready
 
-	network Network
+	network   Network
+	allowance *allowance // of the exported Services
 
 	lastSync, lastEvent atomic.Pointer[time.Time]
 
@@ -37,7 +38,7 @@ type connection struct {
 }
 
 func newConnection(r *Remote) *connection {
-	c := &connection{remote: r, ready: make(chan struct{})}
+	c := &connection{remote: r, ready: make(chan struct{}), allowance: r.spec.Limits.ofExports(r.spec.Name)}
 	c.settled = sync.OnceFunc(func() { close(c.ready) })
 	return c
 }
@@ -60,7 +61,7 @@ func (c *connection) open(client Client) {
 // informServices makes the informer of a namespace's exported Services.
 func (c *connection) informServices(namespace string) *Informer[*corev1.Service] {
 	source := source[*corev1.ServiceList]{part: exportsPart(namespace), namespace: namespace, objects: c.client.CoreV1().Services(namespace),
-		narrow: func(options *metav1.ListOptions) { options.LabelSelector = c.remote.options.Selector }}
+		narrow: func(options *metav1.ListOptions) { options.LabelSelector = c.remote.options.Selector }, bounds: c.allowance}
 	services := inform(c, source, &corev1.Service{}, c.remote.hooks.Trim)
 	for name, values := range c.remote.hooks.Indexes {
 		services.Index(name, values)
@@ -85,6 +86,7 @@ type source[L runtime.Object] struct {
 	namespace string // empty: all
 	objects   Lister[L]
 	narrow    func(*metav1.ListOptions)
+	bounds    *allowance
 }
 
 // inform makes an informer of a source that keeps what trim leaves.
@@ -95,6 +97,7 @@ func inform[T Object, L runtime.Object](c *connection, from source[L], example T
 	lw.Report = func(err error) { c.report(from.part, err) }
 	lw.Seen = func() { note(&c.lastEvent) }
 	lw.Client = c.client
+	lw.bounds = from.bounds
 	return NewInformer(lw, example, trim)
 }
 

@@ -78,6 +78,8 @@ func checkKind(resp *http.Response, want schema.GroupVersionKind) error {
 		return fmt.Errorf("malformed answer: it is %.100q, not a %s", mediaType, want.Kind)
 	}
 	switch {
+	case IsTooLarge(err):
+		return err
 	case err != nil:
 		return fmt.Errorf("malformed answer: it is not a %s: %.200v", want.Kind, err)
 	case *kind != want:

@@ -48,8 +48,12 @@ type ListWatch struct {
 	// exist or not be readable.
 	Optional bool
 
-	form  wellFormed
-	cache objectCache // of the informer; nil: there is none
+	form   wellFormed
+	cache  objectCache // of the informer; nil: there is none
+	bounds *allowance  // of what is listed and kept; nil: there is none
+	trim   func(runtime.Object) runtime.Object
+	kept   *tally // of what is known; under bounds.kept.mu
+	pacing pacing
 
 	plain     atomic.Bool  // lists are not streamed: the stream was silent
 	bracketed atomic.Bool  // lists are not streamed: each must be checked as a whole
@@ -81,15 +85,21 @@ func (lw *ListWatch) ListWithContext(ctx context.Context, options metav1.ListOpt
 	if options.ResourceVersion == "0" || lw.history.broken.Load() {
 		options.ResourceVersion, options.ResourceVersionMatch = "", ""
 	}
-	if lw.bracketed.Load() && options.Continue == "" {
+	if (lw.bracketed.Load() || lw.bounds != nil) && options.Continue == "" {
 		options.Limit = 0
+	}
+	if lw.bounds != nil { // with a version a server would send no pages
+		options.ResourceVersion, options.ResourceVersionMatch = "", ""
 	}
 	lw.history.requested(options.ResourceVersion)
 	var gone map[string]bool // what a bracketed list would delete
 	var keys []string
 	request := func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-		defer cancel()
+		if lw.bounds == nil { // else each page has its time
+			limited, cancel := context.WithTimeout(ctx, requestTimeout)
+			defer cancel()
+			ctx = limited
+		}
 		list, keys, err = lw.list(ctx, options)
 		return err
 	}
@@ -106,6 +116,8 @@ func (lw *ListWatch) ListWithContext(ctx context.Context, options metav1.ListOpt
 			return apierrors.NewResourceExpired("the list must be requested again, in one piece")
 		case options.Limit > 0:
 			options.Limit = 0
+			return errAgain
+		case inPages(list):
 			return errAgain
 		}
 		before := gone
@@ -153,6 +165,7 @@ func (lw *ListWatch) listed(list runtime.Object, keys []string, continues bool) 
 			lw.page[key] = true
 		}
 	}
+	lw.keep(list)
 	lw.synced(listMeta.GetResourceVersion(), true)
 }
 
@@ -206,6 +219,9 @@ const maxUnreported = 2
 func (lw *ListWatch) retry(ctx context.Context, request func() error, final func(error) bool) error {
 	backoff := wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10, Cap: 3 * time.Second}
 	for immediate := 0; ; {
+		if !lw.pacing.wait(ctx) {
+			return ctx.Err()
+		}
 		err := request()
 		switch {
 		case ctx.Err() != nil:
@@ -219,6 +235,9 @@ func (lw *ListWatch) retry(ctx context.Context, request func() error, final func
 		}
 		if !errors.Is(err, errNotAccepted) {
 			lw.Report(err)
+		}
+		if IsTooLarge(err) {
+			lw.pacing.slow()
 		}
 		delay := backoff.Step()
 		if lw.Optional && Unavailable(err) {

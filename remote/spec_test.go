@@ -63,7 +63,7 @@ func TestParseSpecMistakes(t *testing.T) {
 		{"paris=a,", []string{`"" is not KEY=VALUE`}},
 		{"paris=a,context", []string{`"context" is not KEY=VALUE`}},
 		{"paris=a,context=", []string{`"context=" is not KEY=VALUE`}},
-		{"paris=a,contxt=b", []string{`unknown key "contxt": the keys are context=, namespaces=, gateway=, gateway-port=, address=, tcp-services=, udp-services=, cluster-domain= and uid=`}},
+		{"paris=a,contxt=b", []string{`unknown key "contxt": the keys are context=, namespaces=, gateway=, gateway-port=, address=, tcp-services=, udp-services=, cluster-domain=, max-services=, max-bytes= and uid=`}},
 		{"paris=a,context=b,context=c", []string{"context= is given twice"}},
 		{"paris=a,uid=b,uid=b", []string{"uid= is given twice"}},
 		{"paris=a,gateway=a/b,gateway=a/b", []string{"gateway=a/b is given twice"}},
