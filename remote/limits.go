@@ -63,7 +63,10 @@ const (
 // TooLarge is the reason for refusing an answer that exceeds what a remote may send.
 type TooLarge struct{ text string }
 
-func (e *TooLarge) Error() string { return e.text }
+func (e *TooLarge) Error() string { return tooLargePrefix + e.text }
+
+// tooLargePrefix is that of the cause of a problem of this kind.
+const tooLargePrefix = "too large: "
 
 // IsTooLarge is whether an error is, or wraps, a TooLarge.
 func IsTooLarge(err error) bool { return errors.As(err, new(*TooLarge)) }
@@ -93,17 +96,17 @@ func (b *bound) refuse(key, format string, args ...any) error {
 }
 
 func (b *bound) refuseBytes() error {
-	return b.refuse("max-bytes", "is larger than %s", mebibytes(b.bytes))
+	return b.refuse("max-bytes", "is larger than %s", quantity(b.bytes))
 }
 func (b *bound) refuseMemory() error {
-	return b.refuse("max-bytes", "takes more than %s of memory", mebibytes(b.memory))
+	return b.refuse("max-bytes", "takes more than %s of memory", quantity(b.memory))
 }
 func (b *bound) refuseItems() error {
 	return b.refuse("max-services", "has more than %d %s", b.items, b.noun)
 }
 
-// mebibytes writes a size as --remote has it.
-func mebibytes(n int64) string { return resource.NewQuantity(n, resource.BinarySI).String() }
+// quantity writes a size as --remote has it.
+func quantity(n int64) string { return resource.NewQuantity(n, resource.BinarySI).String() }
 
 type boundKey struct{}
 
@@ -137,7 +140,7 @@ func parseMaxBytes(text string) (int64, error) {
 	size, err := resource.ParseQuantity(text)
 	n, exact := size.AsInt64()
 	if err != nil || !exact || n < minBytes || n > maxBytes {
-		return 0, fmt.Errorf("max-bytes=%.40s is not a size from %s to %s, as 64Mi", text, mebibytes(minBytes), mebibytes(maxBytes))
+		return 0, fmt.Errorf("max-bytes=%.40s is not a size from %s to %s, as 64Mi", text, quantity(minBytes), quantity(maxBytes))
 	}
 	return n, nil
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -77,6 +78,23 @@ func listWithin[L runtime.Object](ctx context.Context, lw *ListWatch, objects Li
 		return nil, err // and no nil *whole
 	}
 	return list, nil
+}
+
+// ListServices lists a remote's Services of a namespace, or of all, within the remote's limits as the daemon
+// does; trim cuts each down to what is needed of it.
+func (s Spec) ListServices(ctx context.Context, client Client, namespace string, options metav1.ListOptions, trim func(*corev1.Service) *corev1.Service) (all []*corev1.Service, err error) {
+	p := pager[*corev1.ServiceList]{
+		allowance: s.Limits.ofExports(s.Name), objects: client.CoreV1().Services(namespace), trim: slim(trim),
+		check: func(runtime.Object) error { return nil }, // what is listed is only shown
+	}
+	list, err := p.all(ctx, options, false)
+	if err != nil {
+		return nil, err
+	}
+	for _, item := range list.Items {
+		all = append(all, item.(*corev1.Service))
+	}
+	return all, nil
 }
 
 // inPages is whether a list was answered by more than one request.
