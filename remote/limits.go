@@ -20,8 +20,9 @@ type Limits struct {
 }
 
 // DefaultLimits keep the program within 128 MiB whatever one remote sends, half of what a Deployment gives
-// it. Exported Services of usual size take 1 to 2 KB in an answer and 0.3 KB in the cache.
-var DefaultLimits = Limits{Services: 10_000, Bytes: 16 << 20}
+// it: 10,000 mirrors take 82 MB and need up to 117. An exported Service of usual size takes 1 KB in an answer, of
+// which one has 500, and 0.3 KB in the cache.
+var DefaultLimits = Limits{Services: 10_000, Bytes: 12 << 20}
 
 // orDefault has the defaults where nothing is set.
 func (l Limits) orDefault() Limits {

@@ -52,11 +52,11 @@ var attacks = sync.OnceValue(func() []hostility {
 		{"identity-failure", onIdentity(failing(endless(inJSON, `{"kind":"Status","message":"`, long))), "", true},
 		{"list-of-items", exportsOnly(onLists(endless(inJSON, listStart+`{}`, func(int) string { return strings.Repeat(",{}", 10_000) }))), "too large: a list of exported Services", true},
 		{"list-of-services", exportsOnly(onLists(endless(inJSON, listStart+`null`, func(n int) string { return "," + jsonService(n) }))), "too large: a list of exported Services", true},
-		{"list-item", exportsOnly(onLists(endless(inJSON, listStart+`{"metadata":{"name":"bar","annotations":{"a":"`, long))), "too large: a list of exported Services is larger than 16Mi", true},
-		{"list-of-items-protobuf", exportsOnly(onLists(sends(inProtobuf, manyEmptyItems(12<<20)))), "too large: a list of exported Services has more than 10000 Services", true},
-		{"list-of-ports-protobuf", exportsOnly(onLists(sends(inProtobuf, manyEmptyPorts(12<<20)))), "too large: a list of exported Services takes more than 48Mi of memory", true},
-		{"list-item-protobuf", exportsOnly(onLists(endless(inProtobuf, string(protobufList(protobufField(2, 1<<40))), long))), "too large: a list of exported Services is larger than 16Mi", true},
-		{justBelow, exportsOnly(onLists(sends(inProtobuf, manyServices(9_999, 1500)))), "", true},
+		{"list-item", exportsOnly(onLists(endless(inJSON, listStart+`{"metadata":{"name":"bar","annotations":{"a":"`, long))), "too large: a list of exported Services is larger than 12Mi", true},
+		{"list-of-items-protobuf", exportsOnly(onLists(sends(inProtobuf, manyEmptyItems(11<<20)))), "too large: a list of exported Services has more than 10000 Services", true},
+		{"list-of-ports-protobuf", exportsOnly(onLists(sends(inProtobuf, manyEmptyPorts(11<<20)))), "too large: a list of exported Services takes more than 36Mi of memory", true},
+		{"list-item-protobuf", exportsOnly(onLists(endless(inProtobuf, string(protobufList(protobufField(2, 1<<40))), long))), "too large: a list of exported Services is larger than 12Mi", true},
+		{justBelow, exportsOnly(onLists(sends(inProtobuf, manyServices(9_999, 1000)))), "", true},
 		{"pages-full", exportsOnly(onLists(pages(500))), "too large: ", true},
 		{"pages-empty", exportsOnly(onLists(pages(0))), "too large: a list of exported Services has more than 50 pages", true},
 		{"list-bomb", exportsOnly(onLists(bomb(inJSON, listStart))), "malformed answer: it is compressed", true},
@@ -143,7 +143,7 @@ func (e *env) attacked(d *daemon, healthy *remote) {
 			time.Sleep(20 * time.Millisecond)
 		}
 		delays = append(delays, time.Since(begin))
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(500 * time.Millisecond) // more often, it would look like a fight
 	}
 	slices.Sort(delays)
 	if median := delays[len(delays)/2]; len(delays) < 10 || median > time.Second {
