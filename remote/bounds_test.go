@@ -93,7 +93,7 @@ func TestAnswersAreBounded(t *testing.T) {
 		"an identity in protobuf":     {without(runtime.ContentTypeProtobuf, string(encode(&corev1.Namespace{}))[:20], "a"), identity, maxIdentity, ""},
 		"an endless object":           {without(runtime.ContentTypeJSON, `{"kind":"Namespace","metadata":{"name":"`, "a"), get, maxObject, "an answer is larger than 4Mi"},
 		"an endless object as HTML":   {without("text/html", ``, "a"), get, maxObject, "an answer is larger than 4Mi"},
-		"an object of many values":    {same(runtime.ContentTypeJSON, []byte(`{"kind":"Namespace","apiVersion":"v1","metadata":{"finalizers":[`+strings.Repeat(`"",`, 1<<20)+`""]}}`)), get, 0, "an answer takes more than 12Mi of memory"},
+		"an object of many values":    {same(runtime.ContentTypeJSON, []byte(`{"kind":"Namespace","apiVersion":"v1","metadata":{"finalizers":[`+strings.Repeat(`"",`, 1<<20)+`""]}}`)), get, 0, "an answer takes more than 32Mi of memory"},
 		"a list of items":             {without(runtime.ContentTypeJSON, `{`+kind+`,"items":[`, "{},"), list, 2 << 20, "a list of exported Services has more than 1000 Services: raise max-services= of --remote paris"},
 		"a list of null":              {without(runtime.ContentTypeJSON, `{`+kind+`,"items":[`, "null,"), list, 2 << 20, "more than 1000 Services"},
 		"an endless item":             {without(runtime.ContentTypeJSON, `{`+kind+`,"items":[{"metadata":{"name":"`, `\"a`), list, 2 << 20, "a list of exported Services is larger than 2Mi: raise max-bytes= of --remote paris"},
@@ -251,7 +251,7 @@ func TestEventsAreBounded(t *testing.T) {
 	large, err := (&metav1.WatchEvent{Type: "ADDED", Object: runtime.RawExtension{Raw: encode(service("default", big[:maxObject/4]))}}).Marshal()
 	must(err)
 	ports := service("default", "bar")
-	ports.Spec.Ports = make([]corev1.ServicePort, 100_000)
+	ports.Spec.Ports = make([]corev1.ServicePort, 200_000)
 	many, err := (&metav1.WatchEvent{Type: "ADDED", Object: runtime.RawExtension{Raw: encode(ports)}}).Marshal()
 	must(err)
 	for name, test := range map[string]struct {
@@ -262,11 +262,11 @@ func TestEventsAreBounded(t *testing.T) {
 		"too large":                 {inJSON, `{"a":"` + big + big + `"}`, "an event of a watch is larger than 4Mi"},
 		"spaces":                    {inJSON, strings.Repeat(" ", 5<<20), "an event of a watch is larger than 4Mi"},
 		"no end":                    {inJSON, strings.Repeat("1 ", 5<<20), "larger than 4Mi"},
-		"too many values":           {inJSON, `{"a":[` + strings.Repeat("0,", 1<<20), "takes more than 12Mi of memory"},
+		"too many values":           {inJSON, `{"a":[` + strings.Repeat("0,", 1<<20), "takes more than 32Mi of memory"},
 		"many in protobuf":          {inProtobuf, strings.Repeat(framed(string(event)), 100_000), ""},
 		"many large in protobuf":    {inProtobuf, strings.Repeat(framed(string(large)), 5), ""},
 		"too large in protobuf":     {inProtobuf, "\x00\x40\x00\x01", "an event of a watch is larger than 4Mi"},
-		"too many ports":            {inProtobuf, framed(string(many)), "takes more than 12Mi of memory"},
+		"too many ports":            {inProtobuf, framed(string(many)), "takes more than 32Mi of memory"},
 		"empty in protobuf":         {inProtobuf, strings.Repeat(framed(""), 1000), ""},
 		"not protobuf, in protobuf": {inProtobuf, framed("\x12\x05\x0a\x03abc"), ""},
 	} {

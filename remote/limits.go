@@ -49,8 +49,9 @@ const (
 	// maxGrowth is how many times its size an answer may take in memory once it is decoded: an empty item
 	// of a list is two bytes in protobuf, and a kilobyte in memory.
 	maxGrowth = 3
-	// maxObjectMemory is what an object or event may take: 900 ports of a Service take 1 MB.
-	maxObjectMemory = 12 << 20
+	// maxObjectMemory is what an object or event may take. The API server takes a Service of as many ports as
+	// there are, or of 150,000 labels, for which 20 MB are counted.
+	maxObjectMemory = 32 << 20
 	// listTimeout bounds a list, with all its pages or streamed; requestTimeout bounds each page.
 	listTimeout = 5 * time.Minute
 	// eventTimeout is how long the rest of an event may take once it has begun.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -119,6 +120,26 @@ func TestUsualServicesFit(t *testing.T) {
 	list.Items = list.Items[:pageSize]
 	if err := (&text{bound: &b}).feed([]byte(kruntime.EncodeOrDie(scheme.Codecs.LegacyCodec(corev1.SchemeGroupVersion), list))); err != nil {
 		t.Errorf("a page in JSON: %v", err)
+	}
+}
+
+// What an API server takes is no more than an object may be: etcd has at most 1.5 MiB for it.
+func TestLargestObjectsFit(t *testing.T) {
+	ports, labels := service("default", "bar"), service("default", "bar")
+	for n := range 65_535 {
+		ports.Spec.Ports = append(ports.Spec.Ports, corev1.ServicePort{Name: strconv.FormatInt(int64(n), 36), Port: int32(n) + 1, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt(n + 1)})
+	}
+	for n := range 150_000 {
+		labels.Labels[strconv.FormatInt(int64(n), 36)] = ""
+	}
+	for _, svc := range []*corev1.Service{ports, labels} {
+		body := encode(svc)
+		b := objectBound("it")
+		w := newWire(&b)
+		if err := w.feed(body); err != nil || len(body) < 1<<20 {
+			t.Errorf("of %d bytes: %v", len(body), err)
+		}
+		t.Logf("%d bytes, counted as %d", len(body), w.memory)
 	}
 }
 

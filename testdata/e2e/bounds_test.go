@@ -66,6 +66,7 @@ var attacks = sync.OnceValue(func() []hostility {
 		{"watch-of-items", exportsOnly(byVerb(map[verb]frontFault{resumedWatch: endless(inJSONStream, "", jsonEvent)})), "too large: the set of exported Services has more than 10000 Services", false},
 		{"event", exportsOnly(byVerb(map[verb]frontFault{resumedWatch: endless(inJSONStream, `{"type":"ADDED","object":{"kind":"Service","apiVersion":"v1","metadata":{"name":"`, long)})), "too large: an event of a watch is larger than 4Mi", false},
 		{"event-protobuf", exportsOnly(byVerb(map[verb]frontFault{resumedWatch: endless(inProtobufStream, "\x7f\xff\xff\xff\x0a", long)})), "too large: an event of a watch is larger than 4Mi", false},
+		{"events-just-below", exportsOnly(byVerb(map[verb]frontFault{resumedWatch: endless(inProtobufStream, "", eventOfPorts())})), "", false},
 		{"event-of-spaces", exportsOnly(byVerb(map[verb]frontFault{resumedWatch: endless(inJSONStream, "", spaces)})), "too large: an event of a watch is larger than 4Mi", false},
 		{"event-trickle", exportsOnly(byVerb(map[verb]frontFault{resumedWatch: trickle(inJSONStream, `{"type":"ADDED","object":{"kind":"Service","apiVersion":"v1","metadata":{"name":"`)})), "", false},
 	}
@@ -332,13 +333,15 @@ func protobufField(number, length uint64) []byte {
 }
 
 // protobufList is an answer with a ServiceList: what is encoded, or its beginning.
-func protobufList(list []byte) []byte {
-	kind, err := (&runtime.TypeMeta{APIVersion: "v1", Kind: "ServiceList"}).Marshal()
+func protobufList(list []byte) []byte { return protobufObject("ServiceList", list) }
+
+func protobufObject(kind string, object []byte) []byte {
+	meta, err := (&runtime.TypeMeta{APIVersion: "v1", Kind: kind}).Marshal()
 	if err != nil {
 		panic(err)
 	}
-	all := append([]byte("k8s\x00"), append(protobufField(1, uint64(len(kind))), kind...)...)
-	return append(append(all, protobufField(2, uint64(max(len(list), 1<<10)))...), list...)
+	all := append([]byte("k8s\x00"), append(protobufField(1, uint64(len(meta))), meta...)...)
+	return append(append(all, protobufField(2, uint64(max(len(object), 1<<10)))...), object...)
 }
 
 // manyEmptyItems is a list of so many bytes whose items have nothing.
@@ -351,6 +354,22 @@ func manyEmptyPorts(size int) []byte {
 	ports := bytes.Repeat(protobufField(1, 0), size/2)
 	spec := append(protobufField(2, uint64(len(ports))), ports...)
 	return protobufList(append(protobufField(2, uint64(len(spec))), spec...))
+}
+
+// eventOfPorts is an event that takes nearly as much memory as one may.
+func eventOfPorts() func(int) string {
+	ports := bytes.Repeat(protobufField(1, 0), 110_000)
+	meta, err := (&metav1.ObjectMeta{Namespace: "missing", Name: "svc", UID: "uid", ResourceVersion: "1"}).Marshal()
+	if err != nil {
+		panic(err)
+	}
+	svc := append(append(append(protobufField(1, uint64(len(meta))), meta...), protobufField(2, uint64(len(ports)))...), ports...)
+	event, err := (&metav1.WatchEvent{Type: "MODIFIED", Object: runtime.RawExtension{Raw: protobufObject("Service", svc)}}).Marshal()
+	if err != nil {
+		panic(err)
+	}
+	framed := string(append(binary.BigEndian.AppendUint32(nil, uint32(len(event))), event...))
+	return func(int) string { return framed }
 }
 
 // manyServices is a list as a large remote sends it, each item of so many bytes.
