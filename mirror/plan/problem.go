@@ -35,6 +35,7 @@ const (
 	ClusterIPLost      Reason = "ClusterIPLost"      // recreated, but not with the ClusterIPs that it had
 	NoEndpointSlices   Reason = "NoEndpointSlices"   // Kubernetes makes none of the mirror's Endpoints
 	AnnotationsRemoved Reason = "AnnotationsRemoved" // users' annotations that the API server refused
+	TooManyDeletes     Reason = "TooManyDeletes"     // its deletion waits for an operator's consent
 	Overwritten        Reason = "Overwritten"        // another program changes what is written
 	WriteFailed        Reason = "WriteFailed"        // a write failed; it is retried
 )
@@ -43,7 +44,7 @@ const (
 var Reasons = []Reason{
 	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, Rejected,
 	NamespaceMissing, NamespaceTerminating, Conflict,
-	PortNotServed, NoAddress, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, Overwritten, WriteFailed,
+	PortNotServed, NoAddress, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed,
 }
 
 // State is the state of an exported Service's mirror.
@@ -77,6 +78,8 @@ func (r Reason) State() State {
 		return StateWaiting
 	case Conflict:
 		return StateConflict
+	case TooManyDeletes:
+		return StateOrphan
 	case PortNotServed, NoAddress, NoEndpointSlices, Overwritten, WriteFailed:
 		return StateIncomplete
 	case ClusterIPLost, AnnotationsRemoved:
