@@ -89,7 +89,7 @@ func TestAnswersAreBounded(t *testing.T) {
 		most    int64 // bytes that are read
 		want    string
 	}{
-		"an endless identity":         {without(runtime.ContentTypeJSON, `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"`, "a"), identity, maxIdentity, "namespace kube-system is larger than 512Ki: no API server sends that: check that the kubeconfig of remote paris"},
+		"an endless identity":         {without(runtime.ContentTypeJSON, `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"`, "a"), identity, maxIdentity, "namespace kube-system is larger than 1Mi: no API server sends that: check that the kubeconfig of remote paris"},
 		"an identity in protobuf":     {without(runtime.ContentTypeProtobuf, string(encode(&corev1.Namespace{}))[:20], "a"), identity, maxIdentity, ""},
 		"an endless object":           {without(runtime.ContentTypeJSON, `{"kind":"Namespace","metadata":{"name":"`, "a"), get, maxObject, "an answer is larger than 4Mi"},
 		"an endless object as HTML":   {without("text/html", ``, "a"), get, maxObject, "an answer is larger than 4Mi"},

@@ -140,7 +140,7 @@ func (c *connection) refuse(ctx context.Context, uid, known types.UID, refusal e
 func (c *connection) readUID(ctx context.Context) (types.UID, *route, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	ctx = bounded(ctx, bound{what: "namespace kube-system", bytes: maxIdentity, memory: maxObjectMemory})
+	ctx = bounded(ctx, identityBound())
 	ctx, over := traced(expecting(ctx, corev1.SchemeGroupVersion.WithKind("Namespace")))
 	system, err := c.client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	switch {

@@ -40,8 +40,6 @@ const (
 	// maxObject is the size of one object or event: what an API server takes at most in a request is 3 MiB
 	// (k8s.io/apiserver, MaxRequestBodyBytes), and it adds fields of its own.
 	maxObject = 4 << 20
-	// maxIdentity is the size of namespace kube-system, of which annotations may take 256 KiB.
-	maxIdentity = 512 << 10
 	// maxFailure is how much is read of an answer that is no success; the rest is ignored.
 	maxFailure = 64 << 10
 	// maxHeader is the size of the header of an answer.
@@ -116,6 +114,11 @@ type boundKey struct{}
 func bounded(ctx context.Context, b bound) context.Context {
 	b.cluster = cmp.Or(b.cluster, ClusterOf(ctx))
 	return context.WithValue(ctx, boundKey{}, &b)
+}
+
+// identityBound is the bound of an answer with the cluster's identity.
+func identityBound() bound {
+	return bound{what: "namespace kube-system", bytes: maxIdentity, memory: maxObjectMemory}
 }
 
 // objectBound is the bound of an answer with one object, or of an event.

@@ -47,7 +47,7 @@ const justBelow = "list-just-below"
 
 var attacks = sync.OnceValue(func() []hostility {
 	return []hostility{
-		{"identity", onIdentity(endless(inJSON, `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"kube-system","annotations":{"a":"`, long)), "too large: namespace kube-system is larger than 512Ki", true},
+		{"identity", onIdentity(endless(inJSON, `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"kube-system","annotations":{"a":"`, long)), "too large: namespace kube-system is larger than 1Mi", true},
 		{"identity-header", onIdentity(longHeader), "", true},
 		{"identity-failure", onIdentity(failing(endless(inJSON, `{"kind":"Status","message":"`, long))), "", true},
 		{"list-of-items", exportsOnly(onLists(endless(inJSON, listStart+`{}`, func(int) string { return strings.Repeat(",{}", 10_000) }))), "too large: a list of exported Services", true},
