@@ -180,6 +180,9 @@ func (f *frames) Read(p []byte) (int, error) {
 	if f.err != nil {
 		return 0, f.err
 	}
+	if f.split.between() && f.bound.collect() {
+		time.Sleep(heavyPause)
+	}
 	n, err := f.read(p)
 	ended := f.split.events()
 	if refused := f.split.feed(p[:n]); refused != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -80,6 +81,7 @@ type bound struct {
 	noun    string // for items
 	limited bool   // by the operator's limits
 	cluster string
+	took    int64       // of memory, the answer or the latest event
 	overrun func(error) // called with what is returned to the reader, too
 }
 
@@ -108,17 +110,35 @@ func (b *bound) refuseItems() error {
 // quantity writes a size as --remote has it.
 func quantity(n int64) string { return resource.NewQuantity(n, resource.BinarySI).String() }
 
+// heavy is the memory of an answer after which it is collected at once, and of an event after which the next
+// one is read only after heavyPause: one after another, they would take many times that before the runtime
+// collects it.
+const (
+	heavy      = 8 << 20
+	heavyPause = 250 * time.Millisecond
+)
+
+// collect collects what an answer took, if that is much, and tells whether it is.
+func (b *bound) collect() bool {
+	if b.took < heavy {
+		return false
+	}
+	b.took = 0
+	runtime.GC()
+	return true
+}
+
 type boundKey struct{}
 
 // bounded has the answer to a request that is made with the context bounded.
-func bounded(ctx context.Context, b bound) context.Context {
+func bounded(ctx context.Context, b *bound) context.Context {
 	b.cluster = cmp.Or(b.cluster, ClusterOf(ctx))
-	return context.WithValue(ctx, boundKey{}, &b)
+	return context.WithValue(ctx, boundKey{}, b)
 }
 
 // identityBound is the bound of an answer with the cluster's identity.
-func identityBound() bound {
-	return bound{what: "namespace kube-system", bytes: maxIdentity, memory: maxObjectMemory}
+func identityBound() *bound {
+	return &bound{what: "namespace kube-system", bytes: maxIdentity, memory: maxObjectMemory}
 }
 
 // objectBound is the bound of an answer with one object, or of an event.

@@ -71,7 +71,8 @@ func listWithin[L runtime.Object](ctx context.Context, lw *ListWatch, objects Li
 		return err
 	}}
 	if options.Limit > 0 { // one is enough to know the server's version
-		return p.page(ctx, options)
+		list, _, err := p.page(ctx, options)
+		return list, err
 	}
 	list, err := p.all(ctx, options, lw.bracketed.Load())
 	if err != nil {
@@ -165,7 +166,7 @@ func (p pager[L]) all(ctx context.Context, options metav1.ListOptions, onePiece 
 		options.Limit = 0
 	}
 	for {
-		page, err := p.page(ctx, options)
+		page, took, err := p.page(ctx, options)
 		if expired(err) && options.Continue != "" {
 			return p.all(ctx, metav1.ListOptions{LabelSelector: options.LabelSelector, FieldSelector: options.FieldSelector}, true)
 		}
@@ -173,17 +174,21 @@ func (p pager[L]) all(ctx context.Context, options metav1.ListOptions, onePiece 
 			err = p.add(result, page)
 		}
 		if err != nil {
+			took.collect()
 			return nil, err
 		}
 		listMeta, err := meta.ListAccessor(page)
 		must(err)
-		if options.Continue = listMeta.GetContinue(); options.Continue == "" {
+		empty := meta.LenList(page) == 0
+		options.Continue = listMeta.GetContinue()
+		took.collect() // of page, which is needed no more
+		if options.Continue == "" {
 			return result, nil
 		}
 		if result.pages >= p.pages {
 			return nil, p.list.refuse("max-services", "has more than %d pages", p.pages)
 		}
-		if meta.LenList(page) == 0 {
+		if empty {
 			select {
 			case <-ctx.Done():
 			case <-time.After(pagePause):
@@ -193,15 +198,15 @@ func (p pager[L]) all(ctx context.Context, options metav1.ListOptions, onePiece 
 }
 
 // page requests one page.
-func (p pager[L]) page(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+func (p pager[L]) page(ctx context.Context, options metav1.ListOptions) (runtime.Object, *bound, error) {
 	request, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	b := p.list
-	page, err := p.objects.List(bounded(expecting(request, kindOf[L]()), b), options)
+	page, err := p.objects.List(bounded(expecting(request, kindOf[L]()), &b), options)
 	if cause := context.Cause(ctx); err != nil && IsTooLarge(cause) {
 		err = cause
 	}
-	return page, err
+	return page, &b, err
 }
 
 // add adds the objects of a page.

@@ -39,7 +39,7 @@ func (t *text) feed(data []byte) error {
 		default:
 			t.structure(char)
 		}
-		if t.memory > t.bound.memory {
+		if t.took = t.memory; t.memory > t.bound.memory {
 			return t.refuseMemory()
 		}
 		if t.bound.items > 0 && t.items > t.bound.items {

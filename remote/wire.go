@@ -79,6 +79,7 @@ func (w *wire) feed(data []byte) error {
 			return err
 		}
 		data = data[n:]
+		w.took = w.memory
 		switch w.read += int64(n); {
 		case w.read > w.bytes:
 			return w.refuseBytes()
