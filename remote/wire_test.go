@@ -136,7 +136,7 @@ func TestUsualServicesFit(t *testing.T) {
 	}
 }
 
-// What an API server takes is no more than an object may be: etcd has at most 1.5 MiB for it.
+// What an API server takes is no more than an object of London may be: etcd has at most 1.5 MiB for it.
 func TestLargestObjectsFit(t *testing.T) {
 	ports, labels := service("default", "bar"), service("default", "bar")
 	for n := range 65_535 {
@@ -148,6 +148,7 @@ func TestLargestObjectsFit(t *testing.T) {
 	for _, svc := range []*corev1.Service{ports, labels} {
 		body := encode(svc)
 		b := objectBound("it")
+		b.memory = maxLocalMemory
 		w := newWire(&b)
 		if err := w.feed(body); err != nil || len(body) < 1<<20 {
 			t.Errorf("of %d bytes: %v", len(body), err)

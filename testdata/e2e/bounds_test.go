@@ -363,7 +363,7 @@ func manyEmptyPorts(size int) []byte {
 
 // eventOfPorts is an event that takes nearly as much memory as one may.
 func eventOfPorts() func(int) string {
-	ports := bytes.Repeat(protobufField(1, 0), 110_000)
+	ports := bytes.Repeat(protobufField(1, 0), 50_000)
 	meta, err := (&metav1.ObjectMeta{Namespace: "missing", Name: "svc", UID: "uid", ResourceVersion: "1"}).Marshal()
 	if err != nil {
 		panic(err)
