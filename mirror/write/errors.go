@@ -68,9 +68,11 @@ func resourceOf(err error) string {
 	return ""
 }
 
-// rejected tells a refusal that lasts for as long as the same is written.
+// rejected tells a refusal that lasts for as long as the same is written or, by a quota, a policy or a missing
+// permission, for a while.
 func rejected(err error) bool {
-	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err)
+	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err) ||
+		apierrors.IsForbidden(err) && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }
 
 // createdByAnother tells whether what has the name that we wanted is ours, and only the cache does not know

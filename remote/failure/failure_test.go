@@ -107,7 +107,6 @@ func TestSeries(t *testing.T) {
 		"in other words":                 {{0, "stream ID 1", true, "stream ID 1"}, {1, "stream ID 2", false, "stream ID 2"}},
 		"another cause":                  {{0, "a", true, "a"}, {1, "b", true, "b"}},
 		"causes that alternate":          {{0, "a", true, "a"}, {1, "b", true, "b"}, {2, "a", false, "b"}, {3, "b", false, "b"}, {4, "a", false, "b"}, {13, "a", false, "b"}, {14, "a", true, "a"}},
-		"too many causes":                {{0, "a", true, "a"}, {1, "b", true, "b"}, {2, "c", true, "c"}, {3, "d", true, "d"}, {4, "e", true, "e"}, {5, "f", false, "e"}, {6, "g", false, "e"}, {16, "g", true, "g"}, {17, "", true, ""}},
 		"fails again soon":               {{0, "a", true, "a"}, {1, "", true, ""}, {2, "a", true, "a"}, {3, "", false, "a"}, {12, "", false, "a"}, {13, "", true, ""}},
 		"fails again in between":         {{0, "a", true, "a"}, {1, "", true, ""}, {2, "a", true, "a"}, {3, "", false, "a"}, {12, "a", false, "a"}, {13, "", false, "a"}, {22, "", false, "a"}, {23, "", true, ""}},
 		"fails again and again":          {{0, "a", true, "a"}, {1, "", true, ""}, {2, "a", true, "a"}, {3, "", false, "a"}, {13, "", true, ""}, {14, "a", true, "a"}, {15, "", false, "a"}, {34, "", false, "a"}, {35, "", true, ""}},
@@ -134,7 +133,7 @@ func TestSeriesThatAlternates(t *testing.T) {
 		most   int
 	}{
 		"each second, one cause":     {time.Second, func(n int) string { return []string{"a", ""}[n%2] }, 3},
-		"each second, many causes":   {time.Second, func(n int) string { return []string{fmt.Sprint("cause ", n), ""}[n%2] }, 8},
+		"each second, many causes":   {time.Second, func(n int) string { return []string{fmt.Sprint("cause ", n), ""}[n%2] }, maxTold + 3},
 		"each second, no recovery":   {time.Second, func(n int) string { return fmt.Sprint("cause ", n) }, maxTold},
 		"each three seconds":         {3 * time.Second, func(n int) string { return []string{"a", ""}[n%2] }, 3},
 		"longer than it must last":   {11 * time.Second, func(n int) string { return []string{"a", "", "", ""}[n%4] }, 2*3600/44 + 1},
@@ -150,6 +149,25 @@ func TestSeriesThatAlternates(t *testing.T) {
 		if news > test.most || news == 0 {
 			t.Errorf("%s: %d are news within an hour, want at most %d", name, news, test.most)
 		}
+	}
+}
+
+// Too many causes are news only if they last.
+func TestSeriesOfManyCauses(t *testing.T) {
+	var s Series
+	start := time.Now()
+	for n := range maxTold {
+		if !s.Note(fmt.Sprint("cause ", n), start) {
+			t.Errorf("cause %d is no news", n)
+		}
+	}
+	for n, want := range []bool{false, false, true} {
+		if s.Note("one more", start.Add(time.Duration(n)*Lasting/2)) != want {
+			t.Errorf("after %d times %v it is news: %v", n, Lasting/2, !want)
+		}
+	}
+	if !s.Note("", start.Add(Lasting)) {
+		t.Error("its end is no news")
 	}
 }
 

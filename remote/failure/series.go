@@ -7,8 +7,9 @@ const (
 	Lasting = 10 * time.Second
 	// longest is how long a part that fails again and again must be healthy before it counts as recovered.
 	longest = time.Minute
-	// maxTold is how many causes of one failure are news as soon as they appear.
-	maxTold = 5
+	// maxTold is how many causes of one failure are news as soon as they appear: enough for someone who tries
+	// one remedy after the other.
+	maxTold = 50
 )
 
 // Series is how one part has been doing. It decides what is news: of a failure its beginning, each cause that is
