@@ -200,6 +200,7 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, stdout io.
 	overview := func() status.Page {
 		page := controller.Overview()
 		page.Local, page.Version, page.Started, page.ElectionOn = local.Host, programVersion(), started, cfg.election.On
+		page.Leader = page.Leader && election.MayWrite()
 		return page
 	}
 	cfg.mirror.Metrics.Observe(overview)

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -250,5 +251,22 @@ func TestMutatedEndpointsAreBackedOffFrom(t *testing.T) {
 			w.Errorf("%d writes in an hour", writes)
 		}
 		w.logged(1, `"Mirror has a problem" reason="Overwritten"`)
+	})
+}
+
+// A replica that lost its lease fails each write: that is no problem of a mirror, and no line each.
+func TestFencedWritesAreNoProblems(t *testing.T) {
+	wired(t, Options{}, paris, func(string) fault { return fault{fenced: true} }, func(w *world) {
+		for n := range 100 {
+			w.remotes["paris"].export(named("default", fmt.Sprintf("svc-%d", n)))
+		}
+		w.settle()
+		w.wait(time.Minute)
+		w.logged(0, "reason=")
+		for _, mirror := range w.controller.Overview().Mirrors {
+			if len(mirror.Problems) > 0 {
+				w.Fatalf("problems: %v", mirror.Problems)
+			}
+		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/klog/v2"
 
+	"service-mirror.io/service-mirror/mirror/leader"
 	"service-mirror.io/service-mirror/mirror/plan"
 )
 
@@ -20,7 +21,8 @@ func (a *application) judge(ctx context.Context, step plan.Step, err error) {
 	switch {
 	case errors.Is(err, errNoSlicesYet):
 		a.requeue(plan.RequeueSlices)
-	case ctx.Err() != nil, errors.Is(err, errNotReleased), a.stale(ctx, step, err):
+	// Fenced: another replica may lead, and does what is to be done.
+	case ctx.Err() != nil, errors.Is(err, leader.ErrFenced), errors.Is(err, errNotReleased), a.stale(ctx, step, err):
 		klog.FromContext(ctx).V(2).Info("What the sync was based on has changed, requeued", "err", err)
 		a.stop, a.result.Stale = true, true
 		a.requeue(plan.RequeueWithDelay)
