@@ -20,7 +20,8 @@ func (a *application) judge(ctx context.Context, step plan.Step, err error) {
 	namespace := a.plan.Key.Namespace
 	switch {
 	case errors.Is(err, errNoSlicesYet):
-		a.requeue(plan.RequeueSlices)
+		a.result.Slices = SlicesAwaited
+		a.requeue(plan.RequeueWithDelay)
 	// Fenced: another replica may lead, and does what is to be done.
 	case ctx.Err() != nil, errors.Is(err, leader.ErrFenced), errors.Is(err, errNotReleased), a.stale(ctx, step, err):
 		klog.FromContext(ctx).V(2).Info("What the sync was based on has changed, requeued", "err", err)
