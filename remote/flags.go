@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -38,14 +39,16 @@ func (raw *Flags) Options() (Options, error) {
 	var mistakes mistakes
 	options := Options{Selector: raw.selector, Client: raw.client}
 	mistakes.add("--export-selector", ValidateSelector(raw.selector))
-	if options.Client.QPS < 0 {
+	if qps := float64(options.Client.QPS); math.IsNaN(qps) || math.IsInf(qps, 0) {
+		mistakes.add("--kube-api-qps", fmt.Errorf("%v is not a number of requests per second: give one, or 0 for no limit", options.Client.QPS))
+	} else if qps < 0 {
 		mistakes.add("--kube-api-qps", fmt.Errorf("%v is negative: give a number of requests per second, or 0 for no limit", options.Client.QPS))
 	}
 	switch {
 	case options.Client.Burst < 0:
 		mistakes.add("--kube-api-burst", fmt.Errorf("%d is negative: give a number of requests, or 0 for as many as --kube-api-qps", options.Client.Burst))
 	case options.Client.Burst == 0:
-		options.Client.Burst = max(1, int(options.Client.QPS))
+		options.Client.Burst = max(1, int(min(options.Client.QPS, 1<<30)))
 	}
 	return options, errors.Join(mistakes...)
 }

@@ -11,7 +11,7 @@
 //     rely on
 //   - informer.go, encoded.go, services.go: the caches
 //   - connection.go, gateways.go: what is read of a remote
-//   - state.go, status.go: how it is doing
+//   - state.go, status.go: how it is doing; package failure has what is said of failures
 package remote
 
 import (
@@ -153,6 +153,7 @@ func (r *Remote) Run(ctx context.Context) {
 			stopCurrent, stopNext = stopNext, func() {}
 			r.hooks.Resync(r.spec.Name)
 		case <-ticker.C:
+			r.state.settle()
 		}
 	}
 }

@@ -97,6 +97,9 @@ func (s *Spec) set(key, value string) (err error) {
 		if len(validation.IsDNS1123Label(value)) > 0 {
 			return fmt.Errorf("namespaces= has %.70q, which is not a namespace name", value)
 		}
+		if slices.Contains(s.Namespaces, value) {
+			return fmt.Errorf("namespaces= has %s twice: remove one", value)
+		}
 		s.Namespaces = append(s.Namespaces, value)
 	case "gateway-port":
 		config.Port, err = value, gateway.ValidatePort(value)

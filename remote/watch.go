@@ -317,6 +317,9 @@ func (w *steadyWatch) fail(ctx context.Context, err error, event watch.Event) {
 		return
 	}
 	w.lw.errors.Store(0)
+	if w.streamed == nil { // a Reflector does the same for each error, and logs every other one each time
+		event.Object = &apierrors.NewResourceExpired(err.Error()).ErrStatus
+	}
 	w.send(event)
 }
 
