@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
@@ -47,4 +48,17 @@ func (c *Controller) accept(ctx context.Context, spec remote.Spec, uid types.UID
 		return fmt.Errorf("its kubeconfig is for the cluster with UID %s, but its mirrors are of the one with UID %s, so nothing is done for it: "+
 			"if the other cluster is meant, add uid=%s to --remote %s", uid, other, uid, spec.Name)
 	}
+}
+
+// mirrored are the exported Services of a remote that have a mirror, as it records them.
+func (c *Controller) mirrored(ctx context.Context, cluster string) (names []cache.ObjectName, err error) {
+	if !c.local.Synced(ctx) {
+		return nil, ctx.Err()
+	}
+	for _, mirror := range c.local.Mirrors(cluster) {
+		if source, recorded := plan.Source(mirror); recorded {
+			names = append(names, source)
+		}
+	}
+	return names, nil
 }
