@@ -110,6 +110,9 @@ func (c *connection) readIdentity(ctx context.Context) (*route, error) {
 	if refusal := c.remote.hooks.Accept(ctx, c.remote.spec, uid); refusal != nil {
 		return nil, c.refuse(ctx, uid, known, errors.Join(refusal, err))
 	}
+	if c.remote.spec.UID == Unverified {
+		err = nil // the operator knows
+	}
 	c.report(partIdentity, err)
 	if known != "" && uid != "" && uid != known {
 		// Accepted, but not the cluster whose history these informers follow.
