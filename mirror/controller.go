@@ -27,9 +27,10 @@ import (
 // Options are the operator's decisions.
 type Options struct {
 	plan.Policy
-	Workers int             // keys synced in parallel
-	Metrics *report.Metrics // nil: nothing is counted
-	Events  *report.Events  // nil: none are made
+	Workers    int             // keys synced in parallel
+	MaxDeletes int             // of one remote's mirrors within a minute; 0: no limit
+	Metrics    *report.Metrics // nil: nothing is counted
+	Events     *report.Events  // nil: none are made
 }
 
 // Clients are those of the local cluster. A replica that does not lead may read with the first two, and is
@@ -49,6 +50,7 @@ type Controller struct {
 	queue    *queue.Queue
 	keys     chan cache.ObjectName // from the queue to the workers of a replica that leads
 	memory   *memory
+	deletes  deletes
 	writer   *write.Writer
 	problems *report.Problems
 	state    state
@@ -65,7 +67,7 @@ type state struct {
 func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	c := &Controller{
 		options: options, logger: logger, queue: queue.New(options.Metrics), keys: make(chan cache.ObjectName),
-		memory: newMemory(), state: state{ready: make(chan struct{})},
+		memory: newMemory(), deletes: deletes{limit: options.MaxDeletes}, state: state{ready: make(chan struct{})},
 	}
 	c.local = local.New(local.Options{Client: clients.Read, Metadata: clients.Metadata, Logger: logger, Hooks: local.Hooks{
 		Changed:          c.queue.AddFor,
@@ -158,6 +160,7 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 		c.options.Events.Lead(false)
 		c.state.leading.Store(false)
 		c.memory.clear()
+		c.deletes.clear()
 		c.problems.Clear()
 	}()
 	c.sweep()

@@ -40,7 +40,7 @@ func shareOf(key cache.ObjectName, p plan.Problem) (share, bool) {
 	switch {
 	case p.NoNamespace():
 		return share{reason: p.Reason, cluster: p.Cluster, namespace: key.Namespace}, true
-	case p.Reason == plan.NoAddress:
+	case p.Reason == plan.NoAddress, p.Reason == plan.TooManyDeletes:
 		return share{reason: p.Reason, cluster: p.Cluster, message: p.Message}, true
 	}
 	return share{}, false

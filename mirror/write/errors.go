@@ -19,7 +19,8 @@ func (a *application) judge(ctx context.Context, step plan.Step, err error) {
 	namespace := a.plan.Key.Namespace
 	switch {
 	case errors.Is(err, errNoSlicesYet):
-		a.requeue(plan.RequeueSlices)
+		a.result.Slices = SlicesAwaited
+		a.requeue(plan.RequeueWithDelay)
 	case ctx.Err() != nil, errors.Is(err, errNotReleased), a.stale(ctx, step, err):
 		klog.FromContext(ctx).V(2).Info("What the sync was based on has changed, requeued", "err", err)
 		a.stop, a.result.Stale = true, true
