@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -31,14 +30,6 @@ type Options struct {
 	MaxDeletes int             // of one remote's mirrors within a minute; 0: no limit
 	Metrics    *report.Metrics // nil: nothing is counted
 	Events     *report.Events  // nil: none are made
-}
-
-// Clients are those of the local cluster. A replica that does not lead may read with the first two, and is
-// refused by the third.
-type Clients struct {
-	Read     remote.Client
-	Metadata metadata.Interface
-	Write    remote.Client
 }
 
 // Controller mirrors the exported Services of remote clusters.
@@ -84,6 +75,9 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	}})
 	c.writer = write.New(clients.Write, clients.Metadata, c.local, options.Metrics.Wrote)
 	c.problems = report.New(logger, options.Events, func(key cache.ObjectName) *corev1.Service { return c.local.Live(key).Service })
+	if clients.Pin != nil {
+		clients.Pin.OnChange(func(err error) { c.problems.Local("identity", err) })
+	}
 	return c
 }
 
