@@ -92,6 +92,7 @@ func (c *Controller) Hooks(cluster string) remote.Hooks {
 		Changed:   c.exportChanged,
 		Resync:    c.resync,
 		Accept:    c.accept,
+		Mirrored:  c.mirrored,
 		OnProblem: c.options.Events.Remote,
 	}
 }

@@ -17,13 +17,16 @@ import (
 
 // Spec is what the --remote flag says of one remote cluster.
 type Spec struct {
-	Name       string // a DNS label; the suffix of its mirrors' names
-	Kubeconfig string // path
-	Context    string // in the kubeconfig; empty: its current one
-	UID        types.UID
+	Name       string           // a DNS label; the suffix of its mirrors' names
+	Kubeconfig string           // path
+	Context    string           // in the kubeconfig; empty: its current one
+	UID        types.UID        // the expected one, or Unverified; empty: the one that its mirrors record
 	Namespaces []string         // that are watched for exported Services; none: all
 	Gateways   []gateway.Config // at least one; the first is that of Services that name none
 }
+
+// Unverified, as the UID of a Spec, accepts a cluster whose UID may not be read.
+const Unverified types.UID = "unverified"
 
 // watched are the namespaces to watch; NamespaceAll is all of them at once.
 func (s *Spec) watched() []string {

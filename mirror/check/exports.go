@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,6 +25,14 @@ import (
 // identity compares who the cluster is with who it should be.
 func (r *report) identity(ctx context.Context, local *target, spec remote.Spec) {
 	system, err := r.client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+	expected := spec.UID
+	if expected == remote.Unverified {
+		expected = ""
+	}
+	if apierrors.IsForbidden(err) && expected != "" {
+		r.fail("uid=%s is expected, but namespace kube-system may not be read, so nothing will be mirrored: allow it to get that namespace, or set uid=unverified", expected)
+		return
+	}
 	if err != nil {
 		r.unread("its identity, the UID of namespace kube-system,", err)
 		return
@@ -36,8 +45,8 @@ func (r *report) identity(ctx context.Context, local *target, spec remote.Spec) 
 		r.fail("its kubeconfig is for the local cluster itself: use the remote's")
 		return
 	}
-	if spec.UID != "" && spec.UID != system.UID {
-		r.fail("it is the cluster with UID %s, but uid=%s is expected: change the kubeconfig or the flag", system.UID, spec.UID)
+	if expected != "" && expected != system.UID {
+		r.fail("it is the cluster with UID %s, but uid=%s is expected: change the kubeconfig or the flag", system.UID, expected)
 		return
 	}
 	if known := local.mirrored(spec.Name); spec.UID == "" && len(known) > 0 && !slices.Contains(known, system.UID) {
