@@ -214,7 +214,7 @@ const (
 	otherSlice    = "belong to the Service that they are named after"
 	notHeldBack   = "no finalizers and no owners"
 	unknownRemote = "is not configured"
-	notShaped     = "name that a mirror of remote"
+	notShaped     = "does not have the name that a mirror of remote"
 	otherLease    = "only the Lease"
 	othersEvent   = "only its own Events"
 )
@@ -246,7 +246,7 @@ var attacks = map[string]attempt{
 	"a Service with an owner":                      creates(serviceOf("paris").with(ownedBySomeone)).against(notHeldBack),
 
 	"adopt a user's Service":                    updates(serviceOf("paris").with(unlabelled), serviceOf("paris")).against(notLabelled),
-	"adopt default/kubernetes":                  overwrites(serviceOf("paris").with(theAPI)).against(notLabelled),
+	"adopt default/kubernetes":                  overwrites(serviceOf("paris").with(theAPI)).against(notLabelled, notShaped),
 	"adopt a copy of a mirror":                  updates(serviceOf("paris").with(annotation(mirrorKey, "shop/other-paris")), serviceOf("paris")).against(notBefore),
 	"adopt a labelled Service without a record": updates(serviceOf("paris").with(unannotated(mirrorKey), unannotated(sourceKey)), serviceOf("paris")).against(notBefore),
 	"pass a mirror on to another remote":        updates(apiOf("paris"), apiOf("eu-paris")).against(otherOwner),
@@ -274,7 +274,7 @@ var attacks = map[string]attempt{
 	"Endpoints for default/kubernetes":                     creates(endpointsOf("paris").with(theAPI)).against(notShaped),
 	"adopt a user's Endpoints":                             updates(endpointsOf("paris").with(unlabelled), endpointsOf("paris")).against(notLabelled),
 	"adopt copied Endpoints":                               updates(endpointsOf("paris").with(annotation(mirrorKey, "shop/other-paris")), endpointsOf("paris")).against(notBefore),
-	"adopt labelled Endpoints of no mirror's name":         updates(endpointsOf("paris").with(at("shop", "bar"), unannotated(mirrorKey)), endpointsOf("paris").with(at("shop", "bar"))).against(notBefore),
+	"adopt labelled Endpoints of no mirror's name":         updates(endpointsOf("paris").with(at("shop", "bar"), unannotated(mirrorKey)), endpointsOf("paris").with(at("shop", "bar"))).against(notBefore, notShaped),
 	"pass Endpoints on to another remote":                  updates(endpointsOf("eu-paris"), endpointsOf("eu-paris").with(label(clusterKey, "paris"))).against(otherOwner),
 	"release Endpoints":                                    updates(endpointsOf("paris"), endpointsOf("paris").with(unlabelled)).against(notLabelled),
 	"delete a user's Endpoints":                            deletes(endpointsOf("paris").with(unlabelled)).against(notLabelled),
@@ -282,8 +282,8 @@ var attacks = map[string]attempt{
 
 	"a slice for any Service":                     creates(ipv4Of("paris").with(sliceAt("shop", "db"))).against(notShaped),
 	"a slice for default/kubernetes":              creates(ipv4Of("paris").with(sliceAt("default", "kubernetes"))).against(notShaped),
-	"a mirror's slice that names another Service": creates(ipv4Of("paris", serves("db"))).against(otherSlice),
-	"a mirror's slice that names no Service":      creates(ipv4Of("paris", serves(""))).against(otherSlice),
+	"a mirror's slice that names another Service": creates(ipv4Of("paris", serves("db"))).against(otherSlice, notShaped),
+	"a mirror's slice that names no Service":      creates(ipv4Of("paris", serves(""))).against(otherSlice, notShaped),
 	"a slice under another name":                  creates(ipv4Of("paris", func(s *discoveryv1.EndpointSlice) { s.Name = "x" + s.Name })).against(notRecorded),
 	"a slice of hostnames":                        creates(sliceOf("paris", discoveryv1.AddressTypeFQDN)).against(notRecorded),
 	"a slice named after the other family":        creates(sliceOf("paris", discoveryv1.AddressTypeIPv6, func(s *discoveryv1.EndpointSlice) { s.Name = strings.Replace(s.Name, "-ipv6", "-ipv4", 1) })).against(otherSlice),
@@ -297,7 +297,7 @@ var attacks = map[string]attempt{
 	"adopt a user's slice":                        updates(ipv4Of("paris").with(unlabelled), ipv4Of("paris")).against(notLabelled),
 	"adopt a copied slice":                        updates(ipv4Of("paris").with(annotation(mirrorKey, "shop/other-paris")), ipv4Of("paris")).against(notBefore),
 	"pass a slice on to Kubernetes":               updates(ipv4Of("paris"), ipv4Of("paris", managed(bySelector))).against(notItsSlice),
-	"pass a slice on to another Service":          updates(ipv4Of("paris"), ipv4Of("paris", serves("db"))).against(otherSlice),
+	"pass a slice on to another Service":          updates(ipv4Of("paris"), ipv4Of("paris", serves("db"))).against(otherSlice, notShaped),
 	"pass a slice on to another remote":           updates(ipv4Of("eu-paris"), ipv4Of("eu-paris").with(label(clusterKey, "paris"))).against(otherOwner),
 	"delete a user's slice":                       deletes(ipv4Of("paris").with(unlabelled)).against(notLabelled),
 	"delete Kubernetes' slice of a mirror":        deletes(ipv4Of("paris", managed(byKubernetes))).against(notItsSlice),

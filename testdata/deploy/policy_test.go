@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,7 +57,7 @@ type attempt struct {
 	verb    string
 	object  object
 	given   []object
-	because string // it is denied: a part of the message
+	because []string // it is denied: a part of the message, which is that of one of several policies
 }
 
 func creates(o object, given ...object) attempt {
@@ -75,8 +76,8 @@ func deletes(o object) attempt { return attempt{verb: "delete", object: o, given
 // deletesExisting deletes what the cluster has anyway.
 func deletesExisting(o object) attempt { return attempt{verb: "delete", object: o} }
 
-// against says which rule denies an attempt.
-func (a attempt) against(because string) attempt {
+// against says which rule denies an attempt, or which ones do.
+func (a attempt) against(because ...string) attempt {
 	a.because = because
 	return a
 }
@@ -129,18 +130,32 @@ func of(client dynamic.Interface, obj *unstructured.Unstructured) dynamic.Resour
 	return client.Resource(resources[obj.GetKind()]).Namespace(obj.GetNamespace())
 }
 
-// configure names the configured remotes, as link.sh and the manifests do.
+// configure names remotes as configured, as link.sh and the manifests do.
 func (e *env) configure(remotes ...string) {
 	e.Helper()
-	var data []string
 	for _, name := range remotes {
-		data = append(data, fmt.Sprintf("%q: \"\"", name))
+		e.kubectl(london, "--namespace", ours, "annotate", "--overwrite", "serviceaccount", ours, configured+name+"=")
 	}
-	e.kubectl(london, "--namespace", ours, "patch", "configmap", configured, "--type=merge", "--patch", `{"data": {`+strings.Join(data, ", ")+`}}`)
 }
 
-// configured is the ConfigMap whose keys are the configured remotes.
-const configured = "service-mirror-remotes"
+// configured begins the annotations of the daemon's ServiceAccount that name the configured remotes.
+const configured = "remote.service-mirror.io/"
+
+// configured checks which remotes are.
+func (e *env) configured(want ...string) {
+	e.Helper()
+	account, err := london.CoreV1().ServiceAccounts(ours).Get(e.ctx, ours, metav1.GetOptions{})
+	e.must(err)
+	var names []string
+	for key := range account.Annotations {
+		if name, found := strings.CutPrefix(key, configured); found {
+			names = append(names, name)
+		}
+	}
+	if slices.Sort(names); !slices.Equal(names, want) {
+		e.Errorf("the ServiceAccount names the remotes %q, want %q", names, want)
+	}
+}
 
 // A thief has the daemon's token, and its permissions with all components. What a mirror is can be written with
 // it, and nothing else. Without the policies all of it is admitted, so it is they that deny it.
@@ -170,7 +185,7 @@ func TestStolenToken(t *testing.T) {
 	}
 	e.cleanup(func(e *env) { e.removeEverything(admin, stems) })
 
-	each(attacks, func(a attempt, err error) error { return denied(err, a.because) })
+	each(attacks, func(a attempt, err error) error { return denied(err, a.because...) })
 	each(writes, func(_ attempt, err error) error { return err })
 	e.removeBindings()
 	e.soon("nothing is denied any more", func() error {
@@ -209,13 +224,13 @@ func (e *env) removeBindings() {
 }
 
 // denied is nil for a denial by one of the policies, for this reason, and for nothing else.
-func denied(err error, because string) error {
+func denied(err error, because ...string) error {
 	switch {
 	case err == nil:
 		return fmt.Errorf("it was admitted")
 	case !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'service-mirror-only-"):
 		return fmt.Errorf("another refusal: %w", err)
-	case because == "" || !strings.Contains(err.Error(), because):
+	case !slices.ContainsFunc(because, func(text string) bool { return strings.Contains(err.Error(), text) }):
 		return fmt.Errorf("not because of %q: %w", because, err)
 	}
 	return nil
@@ -229,8 +244,8 @@ func admitted(err error) error {
 	return err
 }
 
-// A remote must be configured for its mirrors to be written, and not for them to be deleted. Without the object
-// that names the remotes nothing is written; what are not mirrors stays out of it.
+// A remote must be configured for its mirrors to be written, and not for them to be deleted. While what names the
+// remotes is missing, the daemon's token is worth nothing, and what are not mirrors can be written as ever.
 func TestConfiguredRemotes(t *testing.T) {
 	e := newEnv(t)
 	e.namespace("shop", london)
@@ -255,21 +270,28 @@ func TestConfiguredRemotes(t *testing.T) {
 	try(create, admitted)
 	try(update, admitted)
 	e.kubectl(london, "apply", "-k", shipped("local")) // which keeps what link.sh has added
-	if got := e.kubectl(london, "--namespace", ours, "get", "configmap", configured, "-o", "jsonpath={.data}"); got != `{"berlin":"","paris":""}` {
-		t.Errorf("after the manifests were applied again, the remotes are %s", got)
-	}
+	e.configured("berlin", "paris")
 
-	e.kubectl(london, "--namespace", ours, "delete", "configmap", configured)
-	try(create, func(err error) error { return denied(err, "no params found") })
-	try(remove, admitted)
-	user := creates(serviceOf("paris", func(s *corev1.Service) { s.Name, s.Labels = "users", nil }))
-	if err := user.try(e.ctx, admin, admin, "users"); err != nil {
+	e.must(london.CoreV1().ServiceAccounts(ours).Delete(e.ctx, ours, metav1.DeleteOptions{}))
+	try(create, func(err error) error {
+		if !apierrors.IsUnauthorized(err) {
+			return fmt.Errorf("the answer is %v", err)
+		}
+		return nil
+	})
+	e.soon("mirrors cannot be written, by nobody", func() error {
+		if err := create.try(e.ctx, admin, admin, "mine"); err == nil || !strings.Contains(err.Error(), "no params found") {
+			return fmt.Errorf("the answer is %v", err)
+		}
+		return nil
+	})
+	users := creates(serviceOf("paris").with(unlabelled))
+	if err := users.try(e.ctx, admin, admin, "users"); err != nil {
 		t.Errorf("a user's Service: %v", err)
 	}
 }
 
-// The remotes' object is what the policy reads, the daemon may not write it, and all policies are about who runs in
-// the Pod.
+// All policies are about who runs in the Pod, who can change neither them nor what they read.
 func TestPoliciesAreAboutTheDaemon(t *testing.T) {
 	e := newEnv(t)
 	e.apply(london, shipped("local"))
@@ -295,12 +317,12 @@ func TestPoliciesAreAboutTheDaemon(t *testing.T) {
 		if *policy.Spec.FailurePolicy != admissionv1.Fail || len(bound[policy.Name].ValidationActions) != 2 {
 			t.Errorf("policy %s does not deny: %v, %v", policy.Name, *policy.Spec.FailurePolicy, bound[policy.Name].ValidationActions)
 		}
-		if ref := bound[policy.Name].ParamRef; ref != nil && (ref.Namespace != ours || ref.Name != configured || *ref.ParameterNotFoundAction != admissionv1.DenyAction) {
+		if ref := bound[policy.Name].ParamRef; ref != nil && (ref.Namespace != ours || ref.Name != deployment.Spec.Template.Spec.ServiceAccountName || *ref.ParameterNotFoundAction != admissionv1.DenyAction) {
 			t.Errorf("policy %s reads %v", policy.Name, ref)
 		}
 	}
 	for _, g := range e.grants(london, ours) {
-		if strings.HasPrefix(g.resource, "configmaps") || strings.HasPrefix(g.resource, "secrets") || g.group == "admissionregistration.k8s.io" {
+		if strings.HasPrefix(g.resource, "serviceaccounts") || strings.HasPrefix(g.resource, "secrets") || g.group == "admissionregistration.k8s.io" {
 			t.Errorf("the daemon may %v", g)
 		}
 	}
