@@ -219,7 +219,7 @@ const (
 	othersEvent   = "only its own Events"
 )
 
-// attacks are what must be denied. Each row is one of the guide's.
+// attacks are what must be denied; deploy/guides/security.md has them by kind.
 var attacks = map[string]attempt{
 	"a Service of a remote that is not configured": creates(serviceOf("ghost")).against(unknownRemote),
 	"a Service without labels":                     creates(serviceOf("paris").with(unlabelled)).against(notLabelled),
