@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -46,9 +47,16 @@ func (c *Cluster) ApplyPolicies(ctx context.Context, from, users string) error {
 	return err
 }
 
-// ConfigureRemote names a remote as configured, as link.sh does.
-func (c *Cluster) ConfigureRemote(ctx context.Context, name string) error {
-	patch := fmt.Sprintf(`{"metadata": {"annotations": {%q: ""}}}`, remoteConfigured+name)
-	_, err := c.CoreV1().ServiceAccounts(daemonAccount).Patch(ctx, daemonAccount, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+// ConfigureRemotes names remotes as configured, as link.sh does.
+func (c *Cluster) ConfigureRemotes(ctx context.Context, names ...string) error {
+	annotations := map[string]string{}
+	for _, name := range names {
+		annotations[remoteConfigured+name] = ""
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
+	if err != nil {
+		return err
+	}
+	_, err = c.CoreV1().ServiceAccounts(daemonAccount).Patch(ctx, daemonAccount, types.MergePatchType, patch, metav1.PatchOptions{})
 	return err
 }
