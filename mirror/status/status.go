@@ -49,8 +49,10 @@ type Page struct {
 	Now        time.Time `json:"now,omitzero"` // when this was the state
 	Synced     bool      `json:"synced"`       // the local caches are filled
 	Problems   []Problem `json:"problems"`     // of reading the local cluster
-	Remotes    []Remote  `json:"remotes"`
-	Mirrors    []Mirror  `json:"mirrors"`
+	// Unknown is how many objects carry a mirror's labels and name a remote that is not configured.
+	Unknown int      `json:"unknown"`
+	Remotes []Remote `json:"remotes"`
+	Mirrors []Mirror `json:"mirrors"`
 }
 
 // Remote is one remote cluster.
