@@ -21,7 +21,7 @@ type Series struct {
 	shown, now string // keys
 	text       string // of now
 	since      time.Time
-	causes       map[string]bool // causes of this failure that were news
+	causes     map[string]bool // causes of this failure that were news
 	recovered  time.Time       // when that was last news
 	settle     time.Duration   // how long it must be healthy
 }
