@@ -28,7 +28,8 @@ type connection struct {
 	ready   chan struct{} // closed when this connection can replace the one before: it knows as much, or is refused
 	settled func()        // closes ready
 
-	network Network
+	network   Network
+	allowance *allowance // of the exported Services
 
 	lastSync, lastEvent atomic.Pointer[time.Time]
 
@@ -40,7 +41,7 @@ type connection struct {
 }
 
 func newConnection(r *Remote) *connection {
-	c := &connection{remote: r, ready: make(chan struct{})}
+	c := &connection{remote: r, ready: make(chan struct{}), allowance: r.spec.Limits.ofExports(r.spec.Name)}
 	c.settled = sync.OnceFunc(func() { close(c.ready) })
 	return c
 }
@@ -62,12 +63,13 @@ func (c *connection) open(client Client) {
 
 // informServices makes the informer of a namespace's exported Services.
 func (c *connection) informServices(namespace string) *Informer[*corev1.Service] {
-	source := source[*corev1.ServiceList]{part: exportsPart(namespace), namespace: namespace, objects: c.client.CoreV1().Services(namespace), narrow: c.exported}
+	source := source[*corev1.ServiceList]{part: exportsPart(namespace), namespace: namespace, objects: c.client.CoreV1().Services(namespace),
+		narrow: c.exported, bounds: c.allowance}
 	services := inform(c, source, &corev1.Service{}, c.remote.hooks.Trim)
 	if mirrored := c.remote.hooks.Mirrored; mirrored != nil {
 		services.lw.confirm = &confirmation{
 			mirrored: func(ctx context.Context) ([]cache.ObjectName, error) { return mirrored(ctx, c.remote.spec.Name) },
-			again:    func() (reader, func(), error) { return c.listAgain(namespace) },
+			again:    func() (reader, func(), error) { return c.listAgain(services.lw) },
 		}
 	}
 	for name, values := range c.remote.hooks.Indexes {
@@ -92,16 +94,20 @@ func (c *connection) exported(options *metav1.ListOptions) {
 	options.LabelSelector = c.remote.options.Selector
 }
 
-// listAgain is how to list a namespace's exported Services of the same cluster over another
+// listAgain is how to list the exported Services that a ListWatch does, of the same cluster, over another
 // network connection, which end closes.
-func (c *connection) listAgain(namespace string) (over reader, end func(), err error) {
+func (c *connection) listAgain(lw *ListWatch) (over reader, end func(), err error) {
 	second := newConnection(c.remote)
 	second.again, second.uid = c, c.knownUID()
 	if second.client, err = c.dial(&second.network); err != nil {
 		return reader{}, nil, err
 	}
-	lw := NewListWatch(second.client.CoreV1().Services(namespace), c.exported)
-	return reader{second.identify, lw.ListFunc}, second.network.close, nil
+	services := second.client.CoreV1().Services(lw.Namespace)
+	list := func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		c.exported(&options)
+		return listWithin(ctx, lw, services, options)
+	}
+	return reader{second.identify, list}, second.network.close, nil
 }
 
 // source is what an informer reads of a remote.
@@ -110,6 +116,7 @@ type source[L runtime.Object] struct {
 	namespace string // empty: all
 	objects   Lister[L]
 	narrow    func(*metav1.ListOptions)
+	bounds    *allowance
 }
 
 // inform makes an informer of a source that keeps what trim leaves.
@@ -120,6 +127,7 @@ func inform[T Object, L runtime.Object](c *connection, from source[L], example T
 	lw.Report = func(err error) { c.report(from.part, err) }
 	lw.Seen = func() { note(&c.lastEvent) }
 	lw.Client = c.client
+	lw.bounds = from.bounds
 	return NewInformer(lw, example, trim)
 }
 

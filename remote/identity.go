@@ -142,7 +142,7 @@ func (c *connection) refuse(ctx context.Context, uid, known types.UID, refusal e
 func (c *connection) readUID(ctx context.Context) (types.UID, *route, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	ctx, over := traced(ctx)
+	ctx, over := traced(bounded(ctx, identityBound()))
 	system, err := c.client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	switch {
 	case err != nil:

@@ -60,6 +60,8 @@ func (e *expectation) check(resp *http.Response) error {
 		return fmt.Errorf("malformed answer: it is %.100q, not a %s", mediaType, e.kind.Kind)
 	}
 	switch {
+	case IsTooLarge(err):
+		return err
 	case err != nil:
 		return fmt.Errorf("malformed answer: it is not a %s: %.200v", e.kind.Kind, err)
 	case e.status && head.kind == (schema.GroupVersionKind{Version: "v1", Kind: "Status"}):

@@ -51,6 +51,10 @@ type ListWatch struct {
 	form    wellFormed
 	cache   objectCache   // of the informer; nil: there is none
 	confirm *confirmation // nil: each list is believed
+	bounds  *allowance    // of what is listed and kept; nil: there is none
+	trim    func(runtime.Object) runtime.Object
+	kept    *tally // of what is known; under bounds.kept.mu
+	pacing  pacing
 
 	plain     atomic.Bool  // lists are not streamed: the stream was silent
 	bracketed atomic.Bool  // lists are not streamed: each must be checked as a whole
@@ -82,8 +86,11 @@ func (lw *ListWatch) ListWithContext(ctx context.Context, options metav1.ListOpt
 	if options.ResourceVersion == "0" || lw.history.broken.Load() {
 		options.ResourceVersion, options.ResourceVersionMatch = "", ""
 	}
-	if lw.bracketed.Load() && options.Continue == "" {
+	if (lw.bracketed.Load() || lw.bounds != nil) && options.Continue == "" {
 		options.Limit = 0
+	}
+	if lw.bounds != nil { // with a version a server would send no pages
+		options.ResourceVersion, options.ResourceVersionMatch = "", ""
 	}
 	lw.history.requested(options.ResourceVersion)
 	l := &listing{lw: lw, options: options}
@@ -123,8 +130,11 @@ type listing struct {
 // try requests the list once.
 func (l *listing) try(ctx context.Context, over reader) error {
 	bracketed, err := once(ctx, over.before, func(ctx context.Context) (err error) {
-		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-		defer cancel()
+		if l.lw.bounds == nil { // else each page has its time
+			limited, cancel := context.WithTimeout(ctx, requestTimeout)
+			defer cancel()
+			ctx = limited
+		}
 		l.list, l.keys, err = l.lw.list(ctx, over, l.options)
 		return err
 	}, func() {})
@@ -139,6 +149,8 @@ func (l *listing) try(ctx context.Context, over reader) error {
 		return errOnePiece
 	case l.options.Limit > 0:
 		l.options.Limit = 0
+		return errAgain
+	case inPages(l.list):
 		return errAgain
 	}
 	before := l.gone
@@ -177,6 +189,7 @@ func (lw *ListWatch) listed(list runtime.Object, keys []string, continues bool) 
 			lw.page[key] = true
 		}
 	}
+	lw.keep(list)
 	lw.synced(listMeta.GetResourceVersion(), true)
 }
 
@@ -230,6 +243,9 @@ const maxUnreported = 2
 func (lw *ListWatch) retry(ctx context.Context, request func() error, final func(error) bool) error {
 	backoff := wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10, Cap: 3 * time.Second}
 	for immediate := 0; ; {
+		if !lw.pacing.wait(ctx) {
+			return ctx.Err()
+		}
 		err := request()
 		switch {
 		case ctx.Err() != nil:
@@ -243,6 +259,9 @@ func (lw *ListWatch) retry(ctx context.Context, request func() error, final func
 		}
 		if !errors.Is(err, errNotAccepted) {
 			lw.Report(err)
+		}
+		if IsTooLarge(err) {
+			lw.pacing.slow()
 		}
 		delay := backoff.Step()
 		if lw.Optional && Unavailable(err) {

@@ -39,6 +39,9 @@ type liveServer struct {
 	list    http.HandlerFunc
 	exports func(ctx context.Context, send func(watch.EventType, runtime.Object) error)
 
+	// initial, where set, sends the events of a streamed list in place of the usual.
+	initial func(send func(watch.EventType, runtime.Object) error)
+
 	flush bool // after each event of exports
 	// instead, where set, answers a request; false: it leaves that to the rest.
 	instead atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
@@ -127,8 +130,13 @@ func (s *liveServer) watch(w http.ResponseWriter, req *http.Request, what *corev
 		}
 		return err
 	}
-	if initial {
+	switch {
+	case initial && s.initial != nil && !ofGateway:
+		s.initial(send)
+	case initial:
 		send(watch.Added, what)
+	}
+	if initial {
 		send(watch.Bookmark, &corev1.Service{ObjectMeta: metav1.ObjectMeta{ResourceVersion: "5", Annotations: map[string]string{metav1.InitialEventsAnnotationKey: "true"}}})
 	}
 	w.(http.Flusher).Flush()

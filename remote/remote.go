@@ -7,6 +7,8 @@
 //
 //   - kubeconfig.go, client.go, kind.go, network.go: from the file to a client
 //   - identity.go: which cluster answers
+//   - limits.go, bounds.go, wire.go, message.go, text.go, pages.go: how much a remote can make this
+//     program read and keep
 //   - listwatch.go, watch.go, answer.go, history.go: lists and watches that an informer can
 //     rely on
 //   - confirm.go: a list that would delete many mirrors is made twice

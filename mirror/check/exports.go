@@ -135,23 +135,25 @@ func (r *report) exports(ctx context.Context, local *target, options Options, sp
 	if len(namespaces) == 0 {
 		namespaces = []string{metav1.NamespaceAll}
 	}
-	var exported []corev1.Service
+	var exported []*corev1.Service
 	for _, namespace := range namespaces {
-		list, err := r.client.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{LabelSelector: options.Remote.Selector})
+		services, err := spec.ListServices(ctx, r.client, namespace, metav1.ListOptions{LabelSelector: options.Remote.Selector}, options.Policy.TrimExported)
+		if remote.IsTooLarge(err) {
+			r.fail("what is exported cannot be read: %s", remote.Cause(err))
+		}
 		if err != nil {
 			r.unread("what it exports"+inNamespace(namespace), err)
 			return
 		}
-		exported = append(exported, list.Items...)
+		exported = append(exported, services...)
 	}
 	if len(exported) == 0 {
 		r.warn("no Service is exported: label one with %s", options.Remote.Selector)
 		return
 	}
 	var refused, incomplete []string
-	for i := range exported {
-		svc := &exported[i]
-		candidate := plan.Candidate{Cluster: spec.Name, Watched: true, Service: options.Policy.TrimExported(svc)}
+	for _, svc := range exported {
+		candidate := plan.Candidate{Cluster: spec.Name, Watched: true, Service: svc}
 		candidate.Gateway, candidate.NoGateway = gateways.For(svc)
 		state, why := judge(options.Policy.Decide(local.snapshot(candidate)))
 		switch state {

@@ -167,11 +167,16 @@ func (r *remote) flag() string {
 // daemon starts a daemon in the local cluster with the given remotes.
 func (e *env) daemon(remotes []*remote, args ...string) *daemon {
 	e.Helper()
+	return runDaemon(e.T, e.args(remotes, args...)...)
+}
+
+// args are the arguments of a daemon in the local cluster with the given remotes.
+func (e *env) args(remotes []*remote, args ...string) []string {
 	args = append([]string{"--kubeconfig", e.kubeconfig, "--export-selector", exportLabel + "=" + e.id}, args...)
 	for _, r := range remotes {
 		args = append(args, "--remote", r.flag())
 	}
-	return runDaemon(e.T, args...)
+	return args
 }
 
 // gateway creates the remote's gateway Service, or changes it, with these addresses and
