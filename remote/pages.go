@@ -53,8 +53,8 @@ type whole struct {
 	kept  *tally
 }
 
-// pageLister lists page by page, and keeps of each object only what is left by trim.
-type pageLister[L runtime.Object] struct {
+// paging lists page by page, and keeps of each object only what is left by trim.
+type paging[L runtime.Object] struct {
 	*allowance
 	objects Lister[L]
 	check   func(page runtime.Object) error
@@ -66,7 +66,7 @@ type pageLister[L runtime.Object] struct {
 func listWithin[L runtime.Object](ctx context.Context, lw *ListWatch, objects Lister[L], options metav1.ListOptions) (runtime.Object, error) {
 	form := lw.form
 	form.namespace = lw.Namespace
-	p := pageLister[L]{allowance: lw.bounds, objects: objects, trim: lw.trim, tally: lw.known(), check: func(page runtime.Object) error {
+	p := paging[L]{allowance: lw.bounds, objects: objects, trim: lw.trim, tally: lw.known(), check: func(page runtime.Object) error {
 		_, err := form.list(page, nil)
 		return err
 	}}
@@ -84,7 +84,7 @@ func listWithin[L runtime.Object](ctx context.Context, lw *ListWatch, objects Li
 // ListServices lists a remote's Services of a namespace, or of all, within the remote's limits as the daemon
 // does; trim cuts each down to what is needed of it.
 func (s Spec) ListServices(ctx context.Context, client Client, namespace string, options metav1.ListOptions, trim func(*corev1.Service) *corev1.Service) (all []*corev1.Service, err error) {
-	p := pageLister[*corev1.ServiceList]{
+	p := paging[*corev1.ServiceList]{
 		allowance: s.Limits.ofExports(s.Name), objects: client.CoreV1().Services(namespace), trim: slim(trim),
 		check: func(runtime.Object) error { return nil }, // what is listed is only shown
 	}
@@ -158,7 +158,7 @@ func (lw *ListWatch) note(w *steadyWatch, event watch.Event) error {
 }
 
 // all lists all pages, or in one piece.
-func (p pageLister[L]) all(ctx context.Context, options metav1.ListOptions, onePiece bool) (*whole, error) {
+func (p paging[L]) all(ctx context.Context, options metav1.ListOptions, onePiece bool) (*whole, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, listTimeout, p.list.refuse("max-services", "is not complete after %v", listTimeout))
 	defer cancel()
 	result := &whole{kept: newTally()}
@@ -198,7 +198,7 @@ func (p pageLister[L]) all(ctx context.Context, options metav1.ListOptions, oneP
 }
 
 // page requests one page.
-func (p pageLister[L]) page(ctx context.Context, options metav1.ListOptions) (runtime.Object, *bound, error) {
+func (p paging[L]) page(ctx context.Context, options metav1.ListOptions) (runtime.Object, *bound, error) {
 	request, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	b := p.list
@@ -210,7 +210,7 @@ func (p pageLister[L]) page(ctx context.Context, options metav1.ListOptions) (ru
 }
 
 // add adds the objects of a page.
-func (p pageLister[L]) add(result *whole, page runtime.Object) error {
+func (p paging[L]) add(result *whole, page runtime.Object) error {
 	if err := p.check(page); err != nil {
 		return err
 	}
