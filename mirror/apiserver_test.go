@@ -53,6 +53,7 @@ type apiserver struct {
 	late     []change
 	watchers []*watcher
 	writes   []written
+	lists    int // requested since listed was last called
 }
 
 // write is a write request of the program, successful or not.
@@ -306,6 +307,7 @@ func (s *apiserver) publish(c change) {
 }
 
 func (s *apiserver) list(action clienttesting.ListActionImpl, asMetadata bool) (runtime.Object, error) {
+	s.lists++
 	version := metav1.ListMeta{ResourceVersion: strconv.Itoa(s.version)}
 	resource := action.GetResource().Resource
 	selector, err := labels.Parse(action.ListOptions.LabelSelector)
@@ -597,6 +599,15 @@ func (s *apiserver) all(resource string) string {
 	}
 	slices.Sort(out)
 	return strings.Join(out, "\n")
+}
+
+// listed is how many lists were requested since the last call.
+func (s *apiserver) listed() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lists := s.lists
+	s.lists = 0
+	return lists
 }
 
 // wrote returns the program's writes since the last call.

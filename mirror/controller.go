@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -28,17 +27,10 @@ import (
 // Options are the operator's decisions.
 type Options struct {
 	plan.Policy
-	Workers int             // keys synced in parallel
-	Metrics *report.Metrics // nil: nothing is counted
-	Events  *report.Events  // nil: none are made
-}
-
-// Clients are those of the local cluster. A replica that does not lead may read with the first two, and is
-// refused by the third.
-type Clients struct {
-	Read     remote.Client
-	Metadata metadata.Interface
-	Write    remote.Client
+	Workers    int             // keys synced in parallel
+	MaxDeletes int             // of one remote's mirrors within a minute; 0: no limit
+	Metrics    *report.Metrics // nil: nothing is counted
+	Events     *report.Events  // nil: none are made
 }
 
 // Controller mirrors the exported Services of remote clusters.
@@ -50,6 +42,7 @@ type Controller struct {
 	queue    *queue.Queue
 	keys     chan cache.ObjectName // from the queue to the workers of a replica that leads
 	memory   *memory
+	deletes  deletes
 	writer   *write.Writer
 	problems *report.Problems
 	state    state
@@ -66,7 +59,7 @@ type state struct {
 func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	c := &Controller{
 		options: options, logger: logger, queue: queue.New(options.Metrics), keys: make(chan cache.ObjectName),
-		memory: newMemory(), state: state{ready: make(chan struct{})},
+		memory: newMemory(), deletes: deletes{limit: options.MaxDeletes}, state: state{ready: make(chan struct{})},
 	}
 	c.local = local.New(local.Options{Client: clients.Read, Metadata: clients.Metadata, Logger: logger, Hooks: local.Hooks{
 		Changed:          c.queue.AddFor,
@@ -83,6 +76,9 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	}})
 	c.writer = write.New(clients.Write, clients.Metadata, c.local, options.Metrics.Wrote)
 	c.problems = report.New(logger, options.Events, func(key cache.ObjectName) *corev1.Service { return c.local.Live(key).Service })
+	if clients.Pin != nil {
+		clients.Pin.OnChange(func(err error) { c.problems.Local("identity", err) })
+	}
 	return c
 }
 
@@ -162,6 +158,7 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 		c.options.Events.Lead(false)
 		c.state.leading.Store(false)
 		c.memory.clear()
+		c.deletes.clear()
 		c.problems.Clear()
 	}()
 	c.sweep()

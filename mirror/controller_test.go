@@ -422,7 +422,7 @@ func TestRunThatEndsEarlyShutsItsQueue(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		ctx, cancel := context.WithCancel(w.Context())
 		cancel()
-		c := New(Clients{w.server.client, w.server.meta, w.server.client}, Options{Workers: 1}, w.controller.logger)
+		c := New(Clients{Read: w.server.client, Metadata: w.server.meta, Write: w.server.client}, Options{Workers: 1}, w.controller.logger)
 		defer c.queue.ShutDown()
 		c.Run(ctx)
 		if !c.queue.ShuttingDown() {

@@ -104,6 +104,48 @@ func TestTakenClusterIPIsReplaced(t *testing.T) {
 	})
 }
 
+// Someone who deletes a mirror and creates it again with another ClusterIP changes what clients connect to.
+func TestRecreatedElsewhereIsReported(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		recreated := w.pair().Service.DeepCopy()
+		had := recreated.Spec.ClusterIP
+		w.server.pauseWatches(true)
+		w.server.remove("services", "default", "bar-paris")
+		recreated.UID, recreated.ResourceVersion = "", ""
+		recreated.Spec.ClusterIP, recreated.Spec.ClusterIPs = "10.96.77.77", []string{"10.96.77.77"}
+		w.server.put(recreated)
+		w.server.pauseWatches(false)
+		w.wait(time.Minute)
+		w.mirrored()
+		if got := w.pair().Service.Spec.ClusterIP; got == had {
+			w.Errorf("got %s again", got)
+		}
+		w.logged(1, `"Mirror has a problem" reason="ClusterIPLost"`)
+		w.logged(1, "it had the ClusterIPs "+had+" and has 10.96.77.77 now")
+		w.server.wrote() // an attempt to create it, if a sync ran between the two events
+		w.wait(time.Hour)
+		w.expect()
+	})
+}
+
+// A Service that is exported again at once gets its mirror at once, although Kubernetes deletes the Endpoints
+// of the one before a moment later.
+func TestExportedAgainAtOnce(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		left := w.pair().Endpoints.DeepCopy()
+		w.remotes["paris"].unexport(exportedBar())
+		w.settle()
+		left.UID, left.ResourceVersion, left.Labels, left.Annotations = "", "", nil, nil
+		w.server.put(left) // as the endpoints controller may make them, which takes them over
+		w.remotes["paris"].export(exportedBar())
+		w.wait(500 * time.Millisecond)
+		w.server.remove("endpoints", "default", "bar-paris")
+		w.wait(3 * time.Second)
+		w.mirrored()
+		w.logged(0, "reason=")
+	})
+}
+
 // The API server releases a ClusterIP a moment after the Service is deleted.
 func TestClusterIPIsAwaited(t *testing.T) {
 	exporting(t, Options{}, paris, func(w *world) {

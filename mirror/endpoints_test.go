@@ -159,13 +159,23 @@ func TestEndpointsAPIIsChanged(t *testing.T) {
 		made.Labels["endpointslice.kubernetes.io/managed-by"] = "endpointslicemirroring-controller.k8s.io"
 		made.Endpoints[0].Addresses[0] = "192.0.2.77"
 		w.server.put(made)
-		w.wait(10 * time.Second)
+		w.wait(9 * time.Second)
 		w.expect() // not of these addresses
+		w.logged(0, "reason=")
+		w.wait(time.Hour)
+		w.expect()
+		w.logged(1, `"Mirror has a problem" reason="NoEndpointSlices"`)
+		w.server.listed()
+		w.wait(time.Hour)
+		if lists := w.server.listed(); lists < 100 || lists > 130 {
+			w.Errorf("%d lists in an hour, want one every 30 s", lists)
+		}
 		made = w.server.slice("default", "bar-paris-x7w2p")
 		made.Endpoints[0].Addresses[0] = "192.0.2.1"
 		w.server.put(made)
-		w.wait(2 * time.Second)
+		w.wait(30 * time.Second)
 		w.expect(deleteSlice)
+		w.logged(1, `"Mirror's problem is over" reason="NoEndpointSlices"`)
 		w.wait(time.Hour)
 		w.expect()
 	})

@@ -23,6 +23,7 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.BoolVar(&raw.options.IncludeSystem, "include-system", false, "mirror exported Services of kube-system too")
 	f.BoolVar(&raw.options.CreateNamespaces, "create-namespaces", false, "create a namespace that an exported Service needs, instead of waiting for it")
 	f.StringVar((*string)(&raw.options.EndpointsAPI), "endpoints-api", string(plan.UseEndpoints), "`KIND` of object that carries a mirror's addresses: endpoints or endpointslices; to change it on a running cluster loses no endpoint")
+	f.IntVar(&raw.options.MaxDeletes, "max-deletes", 0, "most mirrors of one remote, a `NUMBER`, that are deleted within a minute because they are no longer exported; more wait until they are confirmed with the annotation "+plan.ConfirmAnnotation+"=true (0: no limit)")
 	f.IntVar(&raw.options.Workers, "workers", 32, fmt.Sprintf("`NUMBER` of mirrors that are synced in parallel, 1 to %d", maxWorkers))
 }
 
@@ -42,6 +43,9 @@ func (raw *Flags) Options() (Options, error) {
 	}
 	if api := options.EndpointsAPI; api != plan.UseEndpoints && api != plan.UseEndpointSlices {
 		mistakes = append(mistakes, fmt.Errorf("--endpoints-api: %.40q is not known: give %s or %s", api, plan.UseEndpoints, plan.UseEndpointSlices))
+	}
+	if n := options.MaxDeletes; n < 0 {
+		mistakes = append(mistakes, fmt.Errorf("--max-deletes: %d is negative: give a number, or 0 for no limit", n))
 	}
 	if n := options.Workers; n < 1 || n > maxWorkers {
 		mistakes = append(mistakes, fmt.Errorf("--workers: %d is out of range: give a number from 1 to %d", n, maxWorkers))

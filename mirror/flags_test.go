@@ -26,10 +26,10 @@ func TestFlags(t *testing.T) {
 		t.Errorf("by default: got %+v, %v, want %+v", options, err, want)
 	}
 	options, err = optionsOf(t, "--copy-labels", "team,tier", "--copy-labels", "x", "--copy-annotations", "note",
-		"--include-system", "--create-namespaces", "--endpoints-api", "endpointslices", "--workers", "1000")
+		"--include-system", "--create-namespaces", "--endpoints-api", "endpointslices", "--workers", "1000", "--max-deletes", "50")
 	want := Options{
 		Policy:  Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: UseEndpointSlices, CreateNamespaces: true},
-		Workers: 1000,
+		Workers: 1000, MaxDeletes: 50,
 	}
 	if err != nil || !reflect.DeepEqual(options, want) {
 		t.Errorf("got %+v, %v, want %+v", options, err, want)
@@ -45,6 +45,7 @@ func TestFlagMistakes(t *testing.T) {
 		{"--copy-annotations=a/b/c", []string{`--copy-annotations: "a/b/c" is not a valid key`}},
 		{"--endpoints-api=slices", []string{`--endpoints-api: "slices" is not known: give endpoints or endpointslices`}},
 		{"--workers=0", []string{"--workers: 0 is out of range: give a number from 1 to 1000"}},
+		{"--max-deletes=-1", []string{"--max-deletes: -1 is negative: give a number, or 0 for no limit"}},
 		{"--workers=1001", []string{"--workers: 1001 is out of range"}},
 		{"--workers=0 --endpoints-api= --copy-labels=_", []string{"--copy-labels: ", "--endpoints-api: ", "--workers: "}},
 	} {

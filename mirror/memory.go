@@ -28,6 +28,7 @@ type record struct {
 	check    *sliceCheck // pending; nil: none
 	taken    *sliceCheck // check, when the last snapshot was taken
 	due      bool        // it was due then
+	noSlices time.Time   // since when Kubernetes has made no EndpointSlices; zero: it has, as far as is known
 	stray    plan.Objects
 	updates  [plan.Kinds]int // since counted
 	counted  time.Time
@@ -75,6 +76,8 @@ const (
 	// againCheck is how much later they are looked for again: on a busy control plane, those that exist
 	// may be about to be deleted.
 	againCheck = 30 * time.Second
+	// slicesPatience is how long they may take before that is reported.
+	slicesPatience = 10 * time.Second
 	// turnPeriod is the time from one mirror's turn to the next one's: the controller makes 20
 	// EndpointSlices a second by default, and what it has not come to yet is not missing.
 	turnPeriod = 200 * time.Millisecond
@@ -183,6 +186,9 @@ func (m *memory) commit(p plan.Plan, result write.Result) (after time.Duration, 
 			}
 		}
 		r.commitCheck(p, result.Slices, now)
+		if problem := r.commitSlices(p, result.Slices, now); problem != nil {
+			problems = append(problems, *problem)
+		}
 	}
 	m.sweep(now)
 	return r.next(p, now), problems
@@ -282,6 +288,22 @@ func (r *record) commitCheck(p plan.Plan, slices write.Slices, now time.Time) {
 	}
 }
 
+// commitSlices notes whether Kubernetes makes EndpointSlices of the Endpoints, and returns the problem if it
+// has made none for a while.
+func (r *record) commitSlices(p plan.Plan, slices write.Slices, now time.Time) *plan.Problem {
+	switch {
+	case slices == write.SlicesExist, p.Desired.Endpoints == nil || len(p.Desired.Endpoints.Subsets) == 0:
+		r.noSlices = time.Time{}
+	case slices != write.SlicesUnknown && r.noSlices.IsZero():
+		r.noSlices = now
+	}
+	if r.noSlices.IsZero() || now.Sub(r.noSlices) < slicesPatience {
+		return nil
+	}
+	return &plan.Problem{Reason: plan.NoEndpointSlices, Cluster: p.Cluster, Source: cache.MetaObjectToName(p.Source.Service),
+		Message: "Kubernetes makes no EndpointSlices of the mirror's Endpoints: have kube-controller-manager run the controller endpointslice-mirroring-controller, or use --endpoints-api=endpointslices"}
+}
+
 // next is after how long the key must be looked at again; zero: never. Where there is to be no mirror now,
 // that changes with an event, and what was written comes back as one.
 func (r *record) next(p plan.Plan, now time.Time) (after time.Duration) {
@@ -303,7 +325,7 @@ func (r *record) next(p plan.Plan, now time.Time) (after time.Duration) {
 
 // empty tells that there is nothing to be remembered.
 func (r *record) empty(now time.Time) bool {
-	return r.backoffs == [plan.Kinds]*backoff{} && r.check == nil && r.stray.Empty() && now.Sub(r.counted) > fightPeriod
+	return r.backoffs == [plan.Kinds]*backoff{} && r.check == nil && r.noSlices.IsZero() && r.stray.Empty() && now.Sub(r.counted) > fightPeriod
 }
 
 // forget forgets everything of a key. m.mu is held.

@@ -198,7 +198,7 @@ func TestOverview(t *testing.T) {
 }
 
 func TestEveryReasonHasAState(t *testing.T) {
-	known := []plan.State{plan.StateMirrored, plan.StateIncomplete, plan.StateWaiting, plan.StateConflict, plan.StateRefused}
+	known := []plan.State{plan.StateMirrored, plan.StateIncomplete, plan.StateWaiting, plan.StateConflict, plan.StateRefused, plan.StateOrphan}
 	for _, reason := range plan.Reasons {
 		if !slices.Contains(known, reason.State()) {
 			t.Errorf("%s: %q", reason, reason.State())

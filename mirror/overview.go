@@ -16,7 +16,7 @@ import (
 
 // Overview is the state of everything now: for the status page and the metrics.
 func (c *Controller) Overview() status.Page {
-	page := status.Page{Leader: c.state.leading.Load(), Now: time.Now()}
+	page := status.Page{Leader: c.state.leading.Load(), Now: time.Now(), Problems: c.problems.OfLocal()}
 	for _, r := range c.remotes.list {
 		page.Remotes = append(page.Remotes, remoteRow(r.Status()))
 	}

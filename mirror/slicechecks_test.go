@@ -56,7 +56,9 @@ func TestEndpointsWithoutSlicesAreRefreshed(t *testing.T) {
 				// Less and less often, forever.
 				w.wait(6 * time.Second)
 				w.expect(updateEndpoints, updateEndpoints, updateEndpoints, updateEndpoints)
+				w.logged(0, "reason=")
 				w.wait(time.Hour)
+				w.logged(1, `"Mirror has a problem" reason="NoEndpointSlices"`)
 				w.server.wrote()
 				w.wait(time.Hour)
 				if writes := len(w.server.wrote()); writes < 22 || writes > 26 {
@@ -66,6 +68,7 @@ func TestEndpointsWithoutSlicesAreRefreshed(t *testing.T) {
 				w.server.setWithoutSlices(false)
 				w.wait(2 * lastCheck)
 				w.expect(updateEndpoints, updateEndpoints)
+				w.logged(1, `"Mirror's problem is over" reason="NoEndpointSlices"`)
 				w.wait(time.Hour)
 				w.expect()
 				w.mirrored()

@@ -12,11 +12,9 @@ import (
 	"service-mirror.io/service-mirror/mirror/write"
 )
 
-// How long until a key is looked at again although nothing has changed.
-const (
-	foreignPeriod = 30 * time.Second // foreign Endpoints are in no cache
-	slicesPeriod  = time.Second      // Kubernetes makes EndpointSlices in its own time
-)
+// foreignPeriod is how long until a key is looked at again although nothing has changed: foreign Endpoints are
+// in no cache.
+const foreignPeriod = 30 * time.Second
 
 // workUntil syncs keys until the context ends. A write under way is finished in working.
 func (c *Controller) workUntil(ctx, working context.Context) {
@@ -41,6 +39,9 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) {
 	if p.DropTombstone {
 		c.local.DropTombstone(key)
 	}
+	if p.Replaced {
+		c.local.Replaced(p.Live.Service)
+	}
 	c.options.Metrics.Synced(time.Since(begin), problems)
 	c.problems.Set(key, problems, result.Stale)
 	switch max(p.Requeue, result.Requeue) {
@@ -49,8 +50,6 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) {
 		return
 	case plan.RequeueForeign:
 		after = sooner(after, foreignPeriod)
-	case plan.RequeueSlices:
-		after = sooner(after, slicesPeriod)
 	}
 	c.queue.Forget(key)
 	if after > 0 {
@@ -68,7 +67,7 @@ func sooner(a, b time.Duration) time.Duration {
 
 // sync makes one mirror as it should be, whatever has happened before.
 func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (plan.Plan, write.Result) {
-	p := c.options.Decide(c.snapshot(key))
+	p := c.deletes.admit(c.options.Decide(c.snapshot(key)))
 	return p, c.writer.Apply(ctx, p)
 }
 

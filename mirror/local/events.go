@@ -27,16 +27,20 @@ func (c *Cluster) handle() {
 		},
 	})
 	c.endpoints.Handle(remote.Handler[*corev1.Endpoints]{
-		Added: func(endpoints *corev1.Endpoints) { c.changed(endpoints) },
+		Added: func(endpoints *corev1.Endpoints) {
+			c.carries(cache.MetaObjectToName(endpoints), plan.Endpoints, endpoints)
+			c.changed(endpoints)
+		},
 		Updated: func(before, endpoints *corev1.Endpoints) {
 			if before.UID != endpoints.UID || !plan.Mirrored(before) && plan.Mirrored(endpoints) {
 				c.hooks.Interrupted(cache.MetaObjectToName(endpoints))
 			}
+			c.carries(cache.MetaObjectToName(endpoints), plan.Endpoints, endpoints)
 			c.changed(endpoints)
 		},
 		Deleted: func(key cache.ObjectName, last *corev1.Endpoints) {
 			if last != nil {
-				c.addressesLost(key, plan.Endpoints, last)
+				c.carries(key, plan.Endpoints, last)
 			}
 			c.hooks.Interrupted(key)
 			c.hooks.Changed("", key)
@@ -103,18 +107,23 @@ func (c *Cluster) leftoverChanged(slice *metav1.PartialObjectMetadata) {
 }
 
 func (c *Cluster) sliceChanged(slice *discoveryv1.EndpointSlice) {
+	c.sliceCarries(slice)
 	cluster, _ := plan.Labelled(slice)
 	c.hooks.Changed(cluster, plan.SliceKey(slice))
 }
 
 func (c *Cluster) sliceDeleted(last *discoveryv1.EndpointSlice) {
-	key := plan.SliceKey(last)
+	c.sliceCarries(last)
+	c.hooks.Changed("", plan.SliceKey(last))
+}
+
+func (c *Cluster) sliceCarries(slice *discoveryv1.EndpointSlice) {
+	key := plan.SliceKey(slice)
 	for _, kind := range plan.SliceKinds {
-		if kind.ObjectName(key).Name == last.Name {
-			c.addressesLost(key, kind, last)
+		if kind.ObjectName(key).Name == slice.Name {
+			c.carries(key, kind, slice)
 		}
 	}
-	c.hooks.Changed("", key)
 }
 
 // serviceLost notes what a mirror had, if it may come back.
@@ -127,8 +136,9 @@ func (c *Cluster) serviceLost(last *corev1.Service) {
 	c.tombstones.deleted(last)
 }
 
-func (c *Cluster) addressesLost(key cache.ObjectName, kind plan.Kind, last metav1.Object) {
-	if cluster, labelled := plan.Labelled(last); labelled && c.hooks.Configured(cluster) {
-		c.tombstones.lost(key, kind, last)
+// carries notes the addresses of a mirror that may be wanted back.
+func (c *Cluster) carries(key cache.ObjectName, kind plan.Kind, obj metav1.Object) {
+	if cluster, labelled := plan.Labelled(obj); labelled && c.hooks.Configured(cluster) {
+		c.tombstones.carries(key, kind, obj)
 	}
 }

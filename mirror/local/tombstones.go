@@ -1,6 +1,7 @@
 package local
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -19,8 +20,8 @@ const releasePeriod = 3 * time.Second
 
 // tombstones remember what mirrors had before someone else deleted or changed them: clients may have
 // open connections to their ClusterIPs, and the gateway may be unknown when their addresses are wanted
-// back. ClusterIPs are noted while they are live: a sync may see that a Service is gone before its event
-// is handled.
+// back. All of it is noted while it is live: a sync may see that an object is gone before its event is
+// handled.
 type tombstones struct {
 	mu    sync.Mutex
 	byKey map[cache.ObjectName]tombstone
@@ -29,10 +30,11 @@ type tombstones struct {
 type tombstone struct {
 	cluster    string // the remote whose mirror it was; empty: a foreign Service's
 	clusterIPs []string
+	replaced   []string // ClusterIPs that it had until someone recreated it with others
 	families   []corev1.IPFamily
-	addresses  plan.Objects
+	addresses  plan.Objects          // as they were last seen
 	deleted    [plan.Kinds]types.UID // objects with addresses that were deleted here: they are not lost
-	gone       time.Time             // when any of it was found missing; zero: all of it is live, as far as is known
+	gone       time.Time             // when the Service or ClusterIPs of it were found missing; zero: they are live, as far as is known
 }
 
 func (t *tombstones) change(key cache.ObjectName, change func(*tombstone)) {
@@ -53,18 +55,19 @@ func (t *tombstones) seen(svc *corev1.Service) {
 		return
 	}
 	t.change(cache.MetaObjectToName(svc), func(one *tombstone) {
-		ips := svc.Spec.ClusterIPs
-		lost := one.cluster == cluster && len(ips) < len(one.clusterIPs) && slices.Equal(ips, one.clusterIPs[:len(ips)]) ||
+		ips, same := svc.Spec.ClusterIPs, one.cluster == cluster
+		lost := same && len(ips) < len(one.clusterIPs) && slices.Equal(ips, one.clusterIPs[:len(ips)]) ||
 			len(ips) > 0 && ips[0] == corev1.ClusterIPNone
-		if one.cluster != cluster {
-			one.addresses = plan.Objects{}
+		if lost {
+			if one.gone.IsZero() {
+				one.gone = time.Now()
+			}
+			return
 		}
-		switch {
-		case !lost:
-			one.cluster, one.clusterIPs, one.families, one.gone = cluster, ips, svc.Spec.IPFamilies, time.Time{}
-		case one.gone.IsZero():
-			one.gone = time.Now()
+		if same && len(one.replaced) == 0 && len(ips) > 0 && len(one.clusterIPs) > 0 && ips[0] != one.clusterIPs[0] {
+			one.replaced = one.clusterIPs
 		}
+		one.cluster, one.clusterIPs, one.families, one.gone = cluster, ips, svc.Spec.IPFamilies, time.Time{}
 	})
 }
 
@@ -76,20 +79,16 @@ func (t *tombstones) deleted(svc *corev1.Service) {
 		if !ours {
 			*one = tombstone{gone: one.gone}
 		} else if one.cluster != cluster {
-			*one = tombstone{cluster: cluster, deleted: one.deleted, clusterIPs: svc.Spec.ClusterIPs, families: svc.Spec.IPFamilies, gone: one.gone}
+			one.cluster, one.clusterIPs, one.replaced, one.families = cluster, svc.Spec.ClusterIPs, nil, svc.Spec.IPFamilies
 		}
 	})
 }
 
-// lost notes an object that carried a mirror's addresses and is gone.
-func (t *tombstones) lost(key cache.ObjectName, kind plan.Kind, last metav1.Object) {
-	cluster, _ := plan.Labelled(last)
+// carries notes an object that carries a mirror's addresses, or carried them until it was deleted.
+func (t *tombstones) carries(key cache.ObjectName, kind plan.Kind, obj metav1.Object) {
 	t.change(key, func(one *tombstone) {
-		if one.cluster == "" {
-			one.cluster = cluster
-		}
-		if one.cluster == cluster && one.deleted[kind] != last.GetUID() {
-			one.addresses.Set(kind, last)
+		if one.deleted[kind] != obj.GetUID() {
+			one.addresses.Set(kind, obj)
 		}
 	})
 }
@@ -104,23 +103,18 @@ func (t *tombstones) deletedHere(key cache.ObjectName, kind plan.Kind, uid types
 	})
 }
 
-// sweep drops the records of what is gone that are not needed any more.
-func (t *tombstones) sweep(needed func(cache.ObjectName) bool) {
-	var gone []cache.ObjectName
-	t.mu.Lock()
-	for key, one := range t.byKey {
-		if !one.gone.IsZero() || !one.addresses.Empty() {
-			gone = append(gone, key)
+// lost are the objects that are not live and carried the addresses of the mirror whose record it is.
+func (one tombstone) lost(live plan.Objects) (lost plan.Objects) {
+	for _, kind := range []plan.Kind{plan.Endpoints, plan.IPv4Slice, plan.IPv6Slice} {
+		obj := one.addresses.Get(kind)
+		if obj == nil || live.Get(kind) != nil {
+			continue
+		}
+		if cluster, labelled := plan.Labelled(obj); labelled && (cluster == one.cluster || one.cluster == "") {
+			lost.Set(kind, obj)
 		}
 	}
-	t.mu.Unlock()
-	for _, key := range gone {
-		if !needed(key) {
-			t.mu.Lock()
-			delete(t.byKey, key)
-			t.mu.Unlock()
-		}
-	}
+	return lost
 }
 
 // Tombstone is what a mirror had that is not live, nil where nothing is lost.
@@ -132,38 +126,65 @@ func (c *Cluster) Tombstone(key cache.ObjectName, live plan.Objects) *plan.Tombs
 	if !ok {
 		return nil
 	}
-	for _, kind := range []plan.Kind{plan.Endpoints, plan.IPv4Slice, plan.IPv6Slice} {
-		if live.Get(kind) != nil {
-			one.addresses.Set(kind, nil)
-		}
-	}
-	if live.Service == nil && one.gone.IsZero() {
+	if live.Service == nil && one.gone.IsZero() && len(one.clusterIPs) > 0 {
 		one.gone = time.Now() // its event is about to come
+		t.byKey[key] = one
 	}
-	t.byKey[key] = one
-	if one.gone.IsZero() && one.addresses.Empty() {
+	lost := one.lost(live)
+	if one.gone.IsZero() && lost.Empty() && len(one.replaced) == 0 {
 		return nil
 	}
+	if one.cluster == "" {
+		one.cluster = lost.Cluster()
+	}
 	return &plan.Tombstone{
-		Cluster: one.cluster, ClusterIPs: one.clusterIPs, Families: one.families, Addresses: one.addresses,
+		Cluster: one.cluster, ClusterIPs: one.clusterIPs, Replaced: one.replaced, Families: one.families, Addresses: lost,
 		Releasing: !one.gone.IsZero() && time.Since(one.gone) < releasePeriod,
 	}
 }
 
-// DropTombstone forgets what a mirror had: no known remote exports its Service any more.
-func (c *Cluster) DropTombstone(key cache.ObjectName) {
-	c.tombstones.mu.Lock()
-	defer c.tombstones.mu.Unlock()
-	delete(c.tombstones.byKey, key)
+// DropTombstone forgets what a mirror had: no known remote exports its Service any more. That it was deleted
+// a moment ago still counts: if the Service is exported again, Kubernetes may not have released its name.
+func (c *Cluster) DropTombstone(key cache.ObjectName) { c.tombstones.drop(key) }
+
+func (t *tombstones) drop(key cache.ObjectName) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	one, ok := t.byKey[key]
+	if !ok || time.Since(one.gone) >= releasePeriod {
+		delete(t.byKey, key)
+		return
+	}
+	t.byKey[key] = tombstone{gone: one.gone}
+	time.AfterFunc(releasePeriod-time.Since(one.gone), func() { t.deleteBare(key, one.gone) })
+}
+
+// deleteBare deletes what drop has left of a record, unless the key has a mirror again.
+func (t *tombstones) deleteBare(key cache.ObjectName, gone time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if one, ok := t.byKey[key]; ok && one.gone.Equal(gone) && one.cluster == "" {
+		delete(t.byKey, key)
+	}
 }
 
 // SweepTombstones drops those of keys for which needed is false: a replica that does not lead syncs no keys.
-func (c *Cluster) SweepTombstones(needed func(cache.ObjectName) bool) { c.tombstones.sweep(needed) }
+func (c *Cluster) SweepTombstones(needed func(cache.ObjectName) bool) {
+	t := &c.tombstones
+	t.mu.Lock()
+	keys := slices.Collect(maps.Keys(t.byKey))
+	t.mu.Unlock()
+	for _, key := range keys {
+		if c.Tombstone(key, c.Live(key)) != nil && !needed(key) {
+			t.drop(key)
+		}
+	}
+}
 
-// Replaced notes that a mirror has to do with the ClusterIPs that it has now.
+// Replaced notes that a mirror has to do with the ClusterIPs that it has now, and that this was reported.
 func (c *Cluster) Replaced(svc *corev1.Service) {
 	cluster, _ := plan.Owner(svc)
 	c.tombstones.change(cache.MetaObjectToName(svc), func(one *tombstone) {
-		one.cluster, one.clusterIPs, one.families, one.gone = cluster, svc.Spec.ClusterIPs, svc.Spec.IPFamilies, time.Time{}
+		one.cluster, one.clusterIPs, one.replaced, one.families, one.gone = cluster, svc.Spec.ClusterIPs, nil, svc.Spec.IPFamilies, time.Time{}
 	})
 }

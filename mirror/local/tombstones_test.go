@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
@@ -39,7 +40,7 @@ func TestTombstone(t *testing.T) {
 		"headless":                                {func(c *Cluster) { c.tombstones.seen(headless) }, plan.Objects{Service: headless}, both},
 		"single-stack":                            {func(c *Cluster) { c.tombstones.seen(withIPs(both[0])) }, plan.Objects{Service: withIPs(both[0])}, both},
 		"and back":                                {func(c *Cluster) { c.tombstones.seen(external); c.tombstones.seen(withIPs(both...)) }, plan.Objects{Service: withIPs(both...)}, nil},
-		"with other ClusterIPs":                   {func(c *Cluster) { c.tombstones.seen(withIPs("10.96.0.8", "fd00::8")) }, plan.Objects{Service: withIPs("10.96.0.8", "fd00::8")}, nil},
+		"given other ClusterIPs":                  {func(c *Cluster) { c.Replaced(withIPs("10.96.0.8", "fd00::8")) }, plan.Objects{Service: withIPs("10.96.0.8", "fd00::8")}, nil},
 		"given up":                                {func(c *Cluster) { c.Replaced(withIPs("10.96.0.7")) }, plan.Objects{Service: withIPs("10.96.0.7")}, nil},
 		"dropped":                                 {func(c *Cluster) { c.DropTombstone(key) }, plan.Objects{}, nil},
 		"a foreign Service in its place, deleted": {func(c *Cluster) {
@@ -68,18 +69,61 @@ func TestTombstone(t *testing.T) {
 	}
 }
 
+// Addresses count as lost from the moment when they are not live, before any event says so.
 func TestLostAddresses(t *testing.T) {
 	c := &Cluster{}
+	svc := withIPs("10.96.0.7")
 	_, endpoints := fixture.Stored(fixture.MirrorOfBar())
-	c.tombstones.seen(withIPs("10.96.0.7"))
-	c.tombstones.lost(key, plan.Endpoints, endpoints)
-	if got := c.Tombstone(key, plan.Objects{Service: withIPs("10.96.0.7")}); got == nil || got.Addresses.Endpoints != endpoints {
+	c.tombstones.seen(svc)
+	c.tombstones.carries(key, plan.Endpoints, endpoints)
+	if got := c.Tombstone(key, plan.Objects{Service: svc, Endpoints: endpoints}); got != nil {
+		t.Errorf("they are live: got %+v", got)
+	}
+	if got := c.Tombstone(key, plan.Objects{Service: svc}); got == nil || got.Addresses.Endpoints != endpoints {
 		t.Errorf("got %+v", got)
 	}
-	if got := c.Tombstone(key, plan.Objects{Service: withIPs("10.96.0.7"), Endpoints: endpoints}); got != nil {
-		t.Errorf("they are live again: got %+v", got)
+	c.tombstones.deletedHere(key, plan.Endpoints, endpoints.UID)
+	c.tombstones.carries(key, plan.Endpoints, endpoints) // the event of their deletion
+	if got := c.Tombstone(key, plan.Objects{Service: svc}); got != nil {
+		t.Errorf("they were deleted here: got %+v", got)
 	}
-	if got := c.Tombstone(key, plan.Objects{Service: withIPs("10.96.0.7")}); got != nil {
-		t.Errorf("what was live later counts: got %+v", got)
+	theirs := endpoints.DeepCopy()
+	theirs.UID, theirs.Labels[plan.ClusterLabel] = "other", "berlin"
+	c.tombstones.carries(key, plan.Endpoints, theirs)
+	if got := c.Tombstone(key, plan.Objects{Service: svc}); got != nil {
+		t.Errorf("they are another remote's: got %+v", got)
+	}
+}
+
+// What is dropped is forgotten, but not that it was there a moment ago.
+func TestDroppedTombstone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &Cluster{}
+		c.tombstones.seen(withIPs("10.96.0.7"))
+		c.tombstones.deleted(withIPs("10.96.0.7"))
+		c.DropTombstone(key)
+		if got := c.Tombstone(key, plan.Objects{}); got == nil || !got.Releasing || got.Cluster != "" || len(got.ClusterIPs) > 0 {
+			t.Errorf("at once: %+v", got)
+		}
+		time.Sleep(releasePeriod)
+		synctest.Wait()
+		if len(c.tombstones.byKey) > 0 {
+			t.Errorf("later: %+v", c.tombstones.byKey)
+		}
+	})
+}
+
+func TestReplacedClusterIPs(t *testing.T) {
+	c := &Cluster{}
+	c.tombstones.seen(withIPs("10.96.0.7"))
+	for _, ip := range []string{"10.96.0.8", "10.96.0.9"} {
+		c.tombstones.seen(withIPs(ip))
+		if got := c.Tombstone(key, plan.Objects{Service: withIPs(ip)}); got == nil || !slices.Equal(got.Replaced, []string{"10.96.0.7"}) {
+			t.Errorf("with %s: %+v", ip, got)
+		}
+	}
+	c.Replaced(withIPs("10.96.0.9"))
+	if got := c.Tombstone(key, plan.Objects{Service: withIPs("10.96.0.9")}); got != nil {
+		t.Errorf("reported: %+v", got)
 	}
 }

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -145,6 +146,7 @@ func (d *decision) update(live Objects, source Candidate) {
 	desired, problems := d.policy.Desired(source, live, s.Families, s.Memory.Tombstone)
 	d.plan.Desired = desired
 	d.plan.Problems = append(d.plan.Problems, problems...)
+	d.reportReplaced(source)
 	switch {
 	case headless(live.Service): // it comes back with the ClusterIPs that it had
 		d.step(Step{Action: Delete, Kind: Service, Object: live.Service})
@@ -155,6 +157,16 @@ func (d *decision) update(live Objects, source Candidate) {
 		d.change(live, desired)
 	}
 	d.checkSlices(live)
+}
+
+// reportReplaced reports a mirror that someone recreated, so that it has other ClusterIPs now.
+func (d *decision) reportReplaced(source Candidate) {
+	had, live := d.snapshot.Memory.Tombstone, d.snapshot.Live.Service
+	if had != nil && had.Cluster == source.Cluster && len(had.Replaced) > 0 && live != nil {
+		d.plan.Replaced = true
+		d.plan.Problems = append(d.plan.Problems, source.problem(ClusterIPLost, fmt.Sprintf("someone recreated the mirror: it had the ClusterIPs %s and has %s now. Clients that keep connections open must reconnect",
+			strings.Join(had.Replaced, ", "), strings.Join(live.Spec.ClusterIPs, ", "))))
+	}
 }
 
 // create creates the addresses before the Service: one over foreign Endpoints would send traffic there.

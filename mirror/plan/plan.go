@@ -77,6 +77,7 @@ type Memory struct {
 type Tombstone struct {
 	Cluster    string   // the remote whose mirror it was; empty: a foreign Service
 	ClusterIPs []string // that the mirror had
+	Replaced   []string // ClusterIPs that it had until someone recreated it with others, which it keeps
 	Families   []corev1.IPFamily
 	Addresses  Objects // Endpoints and EndpointSlices that are gone, as they were
 	// Releasing tells that this was a moment ago, and that Kubernetes may not have released the
@@ -102,6 +103,7 @@ type Plan struct {
 	BackedOff     [Kinds]bool // a step for this object is left out
 	Forget        bool        // nothing needs to be remembered of the key
 	DropTombstone bool
+	Replaced      bool // the live Service has other ClusterIPs than the mirror had, which is reported
 
 	policy    Policy
 	families  []corev1.IPFamily
@@ -176,6 +178,5 @@ type Requeue int
 const (
 	NoRequeue        Requeue = iota
 	RequeueForeign           // rarely: foreign Endpoints and EndpointSlices are in no cache
-	RequeueSlices            // soon: Kubernetes makes EndpointSlices in its own time
 	RequeueWithDelay         // with the queue's back-off
 )

@@ -33,7 +33,9 @@ const (
 	PortNotServed      Reason = "PortNotServed"      // the gateway serves no port for one of the mirror's
 	NoAddress          Reason = "NoAddress"          // the gateway has no address that the mirror can have
 	ClusterIPLost      Reason = "ClusterIPLost"      // recreated, but not with the ClusterIPs that it had
+	NoEndpointSlices   Reason = "NoEndpointSlices"   // Kubernetes makes none of the mirror's Endpoints
 	AnnotationsRemoved Reason = "AnnotationsRemoved" // users' annotations that the API server refused
+	TooManyDeletes     Reason = "TooManyDeletes"     // its deletion waits for an operator's consent
 	Overwritten        Reason = "Overwritten"        // another program changes what is written
 	WriteFailed        Reason = "WriteFailed"        // a write failed; it is retried
 )
@@ -42,7 +44,7 @@ const (
 var Reasons = []Reason{
 	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, Rejected,
 	NamespaceMissing, NamespaceTerminating, Conflict,
-	PortNotServed, NoAddress, ClusterIPLost, AnnotationsRemoved, Overwritten, WriteFailed,
+	PortNotServed, NoAddress, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed,
 }
 
 // State is the state of an exported Service's mirror.
@@ -76,7 +78,9 @@ func (r Reason) State() State {
 		return StateWaiting
 	case Conflict:
 		return StateConflict
-	case PortNotServed, NoAddress, Overwritten, WriteFailed:
+	case TooManyDeletes:
+		return StateOrphan
+	case PortNotServed, NoAddress, NoEndpointSlices, Overwritten, WriteFailed:
 		return StateIncomplete
 	case ClusterIPLost, AnnotationsRemoved:
 		return StateMirrored

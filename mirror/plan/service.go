@@ -133,6 +133,7 @@ func (p Policy) setServiceMeta(b basis, svc *corev1.Service) {
 	svc.Labels = overlay(svc.Labels, b.Service.Labels, p.CopyLabels)
 	svc.Annotations = overlay(svc.Annotations, b.Service.Annotations, p.CopyAnnotations)
 	b.setOwner(svc)
+	delete(svc.Annotations, ConfirmAnnotation)
 	svc.Annotations[RemoteServiceAnnotation] = b.name().String()
 	if b.UID != "" {
 		svc.Annotations[ClusterUIDAnnotation] = string(b.UID)

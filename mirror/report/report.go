@@ -3,6 +3,7 @@
 package report
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/status"
 	"service-mirror.io/service-mirror/remote"
 )
 
@@ -40,7 +42,7 @@ func shareOf(key cache.ObjectName, p plan.Problem) (share, bool) {
 	switch {
 	case p.NoNamespace():
 		return share{reason: p.Reason, cluster: p.Cluster, namespace: key.Namespace}, true
-	case p.Reason == plan.NoAddress:
+	case p.Reason == plan.NoAddress, p.Reason == plan.TooManyDeletes:
 		return share{reason: p.Reason, cluster: p.Cluster, message: p.Message}, true
 	}
 	return share{}, false
@@ -125,6 +127,18 @@ func (r *Problems) Clear() {
 	defer r.mu.Unlock()
 	clear(r.mirrors)
 	clear(r.shared)
+}
+
+// OfLocal is what is wrong with the caches of the local cluster now.
+func (r *Problems) OfLocal() (problems []status.Problem) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, part := range slices.Sorted(maps.Keys(r.local)) {
+		if cause := r.local[part]; cause != "" {
+			problems = append(problems, status.Problem{Part: part, Cause: cause})
+		}
+	}
+	return problems
 }
 
 // Local notes the state of a part of the local cluster's caches; nil is healthy.

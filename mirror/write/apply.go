@@ -41,6 +41,7 @@ const (
 	SlicesUnknown Slices = iota // not looked for
 	SlicesExist
 	SlicesMissing // and Kubernetes has been made to look again
+	SlicesAwaited // not all of them exist; those that carried the addresses before stay until they do
 )
 
 // application is a plan that is being applied.

@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote"
 )
 
 // judge turns the error of a step into what is reported of it, and into when the key is looked at again.
@@ -19,8 +20,9 @@ func (a *application) judge(ctx context.Context, step plan.Step, err error) {
 	namespace := a.plan.Key.Namespace
 	switch {
 	case errors.Is(err, errNoSlicesYet):
-		a.requeue(plan.RequeueSlices)
-	case ctx.Err() != nil, errors.Is(err, errNotReleased), a.stale(ctx, step, err):
+		a.result.Slices = SlicesAwaited
+		a.requeue(plan.RequeueWithDelay)
+	case ctx.Err() != nil, errors.Is(err, errNotReleased), errors.Is(err, remote.ErrOtherCluster), a.stale(ctx, step, err):
 		klog.FromContext(ctx).V(2).Info("What the sync was based on has changed, requeued", "err", err)
 		a.stop, a.result.Stale = true, true
 		a.requeue(plan.RequeueWithDelay)

@@ -43,6 +43,7 @@ func (a *application) awaitSlices(ctx context.Context) error {
 	if len(missing) > 0 {
 		return errNoSlicesYet
 	}
+	a.result.Slices = SlicesExist
 	return nil
 }
 
