@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
@@ -32,6 +33,7 @@ import (
 	"service-mirror.io/service-mirror/mirror/status"
 	"service-mirror.io/service-mirror/mirror/write"
 	"service-mirror.io/service-mirror/remote"
+	"service-mirror.io/service-mirror/remote/failure"
 )
 
 // version is set by the linker for releases.
@@ -75,7 +77,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2 // a restart does not fix it
 	}
 	if err := cfg.run(ctx, stdout); err != nil {
-		fmt.Fprintln(stderr, "service-mirror:", err)
+		fmt.Fprintln(stderr, "service-mirror:", failure.Lines(err.Error()))
 		return 1
 	}
 	return 0
@@ -89,8 +91,7 @@ type config struct {
 	remote                  remote.Options
 	mirror                  mirror.Options
 	election                leader.Options
-	listen                  string
-	profile                 bool
+	listen                  mirror.Listen
 	check, dryRun, version  bool
 	prune, pruneDryRun      string
 }
@@ -109,8 +110,7 @@ func parse(args []string) (*config, error) {
 	f.StringVar(&cfg.kubecontext, "context", "", "context `NAME` for the local cluster (default: the kubeconfig's current one)")
 	gateways.Add(f)
 	mirrors.Add(f)
-	f.StringVar(&cfg.listen, "listen", "", "`ADDRESS:PORT` of the status page, /status.json, /metrics, /healthz and /readyz, as :8080 (default: none)")
-	f.BoolVar(&cfg.profile, "pprof", false, "serve Go's profiles at /debug/pprof/, too")
+	cfg.listen.Add(f)
 	election.Add(f)
 	f.BoolVar(&cfg.check, "check", false, "check whether all clusters can be reached, read and written, and what will not be mirrored; write nothing, and exit: with code 1 if something must be fixed")
 	f.BoolVar(&cfg.dryRun, "dry-run", false, "print what would be written as a diff, write nothing, and exit")
@@ -140,16 +140,42 @@ func (cfg *config) validate() error {
 	for _, arg := range cfg.flags.Args() {
 		mistakes = append(mistakes, fmt.Errorf("%s: not a flag: remove it, there are no other arguments", arg))
 	}
-	pruned := cmp.Or(cfg.prune, cfg.pruneDryRun)
+	mistakes = append(mistakes, cfg.validateModes(), cfg.listen.Validate())
 	// A Deployment may exist before the first remote is linked.
-	if !cfg.flags.Changed("remote") && pruned == "" && !cfg.election.On {
+	if !cfg.flags.Changed("remote") && !cfg.prunes() && !cfg.election.On {
 		mistakes = append(mistakes, errors.New("--remote: no remote cluster is given: give one as NAME=KUBECONFIG"))
 	}
-	if slices.ContainsFunc(cfg.remotes, func(spec remote.Spec) bool { return spec.Name == pruned }) {
-		mistakes = append(mistakes, fmt.Errorf("--prune %s: --remote names it too, and would create its mirrors again: remove that first", pruned))
+	return errors.Join(mistakes...)
+}
+
+// prunes tells whether mirrors are to be pruned, or listed for that.
+func (cfg *config) prunes() bool {
+	return cfg.flags.Changed("prune") || cfg.flags.Changed("prune-dry-run")
+}
+
+// validateModes finds what is wrong with the flags that have the program do something else and exit.
+func (cfg *config) validateModes() error {
+	var mistakes []error
+	for _, one := range []struct{ flag, name string }{{"prune", cfg.prune}, {"prune-dry-run", cfg.pruneDryRun}} {
+		switch {
+		case !cfg.flags.Changed(one.flag):
+		case len(validation.IsDNS1123Label(one.name)) > 0:
+			mistakes = append(mistakes, fmt.Errorf("--%s: %.70q is not the name of a remote, a DNS label", one.flag, one.name))
+		case slices.ContainsFunc(cfg.remotes, func(spec remote.Spec) bool { return spec.Name == one.name }):
+			mistakes = append(mistakes, fmt.Errorf("--%s %s: --remote names it too, and would create its mirrors again: remove that first", one.flag, one.name))
+		}
 	}
-	if cfg.profile && cfg.listen == "" {
-		mistakes = append(mistakes, errors.New("--pprof: there is no address to serve it at: give --listen"))
+	var modes []string
+	for _, one := range []struct {
+		flag string
+		on   bool
+	}{{"check", cfg.check}, {"dry-run", cfg.dryRun}, {"prune", cfg.flags.Changed("prune")}, {"prune-dry-run", cfg.flags.Changed("prune-dry-run")}} {
+		if one.on {
+			modes = append(modes, one.flag)
+		}
+	}
+	if len(modes) > 1 {
+		mistakes = append(mistakes, fmt.Errorf("--%s and --%s: only one of these can be done at once: remove the other", modes[0], modes[1]))
 	}
 	return errors.Join(mistakes...)
 }
@@ -200,6 +226,7 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, stdout io.
 	overview := func() status.Page {
 		page := controller.Overview()
 		page.Local, page.Version, page.Started, page.ElectionOn = local.Host, programVersion(), started, cfg.election.On
+		page.Leader = page.Leader && election.MayWrite()
 		return page
 	}
 	cfg.mirror.Metrics.Observe(overview)
@@ -211,13 +238,13 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, stdout io.
 		controller.Add(r)
 		remotes = append(remotes, r)
 	}
-	if cfg.listen != "" && !cfg.dryRun { // the daemon beside a dry run may listen there
-		listener, err := net.Listen("tcp", cfg.listen)
+	if cfg.listen.Address != "" && !cfg.dryRun { // the daemon beside a dry run may listen there
+		listener, err := net.Listen("tcp", cfg.listen.Address)
 		if err != nil {
 			return fmt.Errorf("--listen: %w", err)
 		}
 		logger.Info("Serving", "address", listener.Addr())
-		running.Go(func() { mirror.Serve(ctx, listener, controller.Handler(overview, cfg.profile)) })
+		running.Go(func() { mirror.Serve(ctx, listener, controller.Handler(overview, cfg.listen)) })
 	}
 	for _, r := range remotes {
 		running.Go(func() { r.Run(ctx) })

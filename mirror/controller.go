@@ -93,6 +93,7 @@ func (c *Controller) Hooks(cluster string) remote.Hooks {
 		Changed:   c.exportChanged,
 		Resync:    c.resync,
 		Accept:    c.accept,
+		Mirrored:  c.mirrored,
 		OnProblem: c.options.Events.Remote,
 	}
 }
@@ -102,6 +103,7 @@ func (c *Controller) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer c.queue.ShutDown()
+	wg.Go(func() { c.problems.Run(ctx) })
 	c.local.Run(ctx, func() {
 		c.logger.Info("Local caches are filled", "services", c.local.Services())
 		logged := sets.New[string]()

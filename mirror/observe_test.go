@@ -214,7 +214,7 @@ func TestMetrics(t *testing.T) {
 		w = in
 		fetch := func(path string) (int, string) {
 			recorder := httptest.NewRecorder()
-			w.controller.Handler(w.controller.Overview, true).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, path, nil))
+			w.controller.Handler(w.controller.Overview, Listen{Profile: true}).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "http://localhost:8080"+path, nil))
 			return recorder.Code, recorder.Body.String()
 		}
 		_, before := fetch("/metrics")

@@ -19,11 +19,10 @@ type Lister[L runtime.Object] interface {
 // NewListWatch makes a ListWatch of the objects that a client gives, those that
 // narrow leaves.
 func NewListWatch[L runtime.Object](objects Lister[L], narrow func(*metav1.ListOptions)) *ListWatch {
-	kind := kindOf[L]()
 	return &ListWatch{
 		ListFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 			narrow(&options)
-			return objects.List(expecting(ctx, kind), options)
+			return objects.List(ctx, options)
 		},
 		WatchFunc: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			narrow(&options)

@@ -250,7 +250,7 @@ func (w *steadyWatch) pass(ctx context.Context, event watch.Event) bool {
 		w.fail(ctx, fmt.Errorf("watch ended: %w", apierrors.FromObject(event.Object)), event)
 		return false
 	}
-	if err := w.check(event); err != nil {
+	if err := w.check(ctx, event); err != nil {
 		status := apierrors.NewInternalError(err).Status()
 		w.fail(ctx, err, watch.Event{Type: watch.Error, Object: &status})
 		return false
@@ -263,7 +263,7 @@ func (w *steadyWatch) pass(ctx context.Context, event watch.Event) bool {
 }
 
 // check checks an event and notes what it says.
-func (w *steadyWatch) check(event watch.Event) error {
+func (w *steadyWatch) check(ctx context.Context, event watch.Event) error {
 	form := w.lw.form
 	form.namespace = w.lw.Namespace
 	key, err := form.event(event)
@@ -281,6 +281,9 @@ func (w *steadyWatch) check(event watch.Event) error {
 	case event.Type != watch.Bookmark:
 		w.streamed[key] = true
 	case annotationsOf(event.Object)[metav1.InitialEventsAnnotationKey] == "true":
+		if _, refusal := w.lw.judge(ctx, w.streamed, nil); refusal != nil { // a plain list can be confirmed
+			return fmt.Errorf("%v: it is listed again without streaming", refusal)
+		}
 		w.streamed = nil
 		w.lw.synced(version, false)
 	}
@@ -317,6 +320,9 @@ func (w *steadyWatch) fail(ctx context.Context, err error, event watch.Event) {
 		return
 	}
 	w.lw.errors.Store(0)
+	if w.streamed == nil { // a Reflector does the same for each error, and logs every other one each time
+		event.Object = &apierrors.NewResourceExpired(err.Error()).ErrStatus
+	}
 	w.send(event)
 }
 
