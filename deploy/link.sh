@@ -203,6 +203,7 @@ form=--remote=
 ! printf '%s\n' "$arguments" | grep -Fqx -- "$existing" || form=
 
 account=$(london get deployment $deployment --namespace $namespace -o 'jsonpath={.spec.template.spec.serviceAccountName}')
+account=${account:-default}
 policy="service-mirror-to-$name" annotation="remote.service-mirror.io/$name"
 # secret_key is this remote's key in the Secret, in base64.
 secret_key() { london get secret $secret --namespace $namespace --ignore-not-found -o "jsonpath={.data['$name\\.kubeconfig']}"; }

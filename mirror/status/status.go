@@ -49,10 +49,9 @@ type Page struct {
 	Now        time.Time `json:"now,omitzero"` // when this was the state
 	Synced     bool      `json:"synced"`       // the local caches are filled
 	Problems   []Problem `json:"problems"`     // of reading the local cluster
-	// Unknown is how many objects carry a mirror's labels and name a remote that is not configured.
-	Unknown int      `json:"unknown"`
-	Remotes []Remote `json:"remotes"`
-	Mirrors []Mirror `json:"mirrors"`
+	Unknown    int       `json:"unknown"`      // objects with a mirror's labels that name a remote which is not configured
+	Remotes    []Remote  `json:"remotes"`
+	Mirrors    []Mirror  `json:"mirrors"`
 }
 
 // Remote is one remote cluster.
