@@ -40,7 +40,8 @@ unit: tools
 race: tools
 	go build -race -buildvcs=false -o $(BUILD)/service-mirror-race .
 
-e2e: race cluster
+# Memory is measured without the race detector.
+e2e: race build cluster
 	cd testdata/cluster && CLUSTER_BIN=$(BUILD)/cluster go test -count=1 ./e2e
 	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -parallel $(PARALLEL) -timeout 40m ./e2e
 

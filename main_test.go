@@ -282,7 +282,11 @@ func apiServer(t *testing.T) *rest.Config {
 			if strings.Contains(req.Header.Get("Accept"), "PartialObjectMetadata") {
 				kind = lists["namespaces"]
 			}
-			fmt.Fprintf(w, `{"kind":"%sList","apiVersion":%q,"metadata":{"resourceVersion":"1"},"items":[]}`, kind[1], kind[0])
+			items := ""
+			if path.Base(req.URL.Path) == "namespaces" {
+				items = `{"metadata":{"name":"kube-system","uid":"uid-of-london","resourceVersion":"1"}}`
+			}
+			fmt.Fprintf(w, `{"kind":"%sList","apiVersion":%q,"metadata":{"resourceVersion":"1"},"items":[%s]}`, kind[1], kind[0], items)
 		}
 	}))
 	t.Cleanup(server.Close)

@@ -21,7 +21,7 @@ func BenchmarkSnapshot(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			server := newAPIServer()
 			server.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
-			c := New(Clients{server.client, server.meta, server.client}, Options{Workers: 1}, klog.Background())
+			c := New(Clients{Read: server.client, Metadata: server.meta, Write: server.client}, Options{Workers: 1}, klog.Background())
 			r := newFakeRemote("paris")
 			c.Add(r)
 			const n = 1000

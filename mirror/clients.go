@@ -9,15 +9,30 @@ import (
 	"service-mirror.io/service-mirror/remote"
 )
 
+// Clients are those of the local cluster. A replica that does not lead may read with the first two, and is
+// refused by the third.
+type Clients struct {
+	Read     remote.Client
+	Metadata metadata.Interface
+	Write    remote.Client
+	Pin      *remote.Pin // keeps all of them on one cluster
+}
+
 // NewClients makes the clients of the local cluster. guard makes the configuration of
 // the one that writes refuse requests while this replica does not lead.
 func NewClients(local *rest.Config, guard func(*rest.Config)) (Clients, error) {
-	writing := rest.CopyConfig(local)
-	guard(writing)
-	var clients Clients
+	clients := Clients{Pin: &remote.Pin{}}
+	var configs [3]*rest.Config // they share no connections
+	for i := range configs {
+		var err error
+		if configs[i], err = clients.Pin.Config(local); err != nil {
+			return clients, err
+		}
+	}
+	guard(configs[2])
 	var errs [3]error
-	clients.Read, errs[0] = remote.NewClient(local)
-	clients.Metadata, errs[1] = metadata.NewForConfig(local)
-	clients.Write, errs[2] = remote.NewClient(writing)
+	clients.Read, errs[0] = remote.NewClient(configs[0])
+	clients.Metadata, errs[1] = metadata.NewForConfig(configs[1])
+	clients.Write, errs[2] = remote.NewClient(configs[2])
 	return clients, errors.Join(errs[:]...)
 }

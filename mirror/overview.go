@@ -16,7 +16,7 @@ import (
 
 // Overview is the state of everything now: for the status page and the metrics.
 func (c *Controller) Overview() status.Page {
-	page := status.Page{Leader: c.state.leading.Load(), Now: time.Now()}
+	page := status.Page{Leader: c.state.leading.Load(), Now: time.Now(), Problems: c.problems.OfLocal()}
 	for _, r := range c.remotes.list {
 		page.Remotes = append(page.Remotes, remoteRow(r.Status()))
 	}
@@ -25,6 +25,9 @@ func (c *Controller) Overview() status.Page {
 		page.Synced = true
 	default:
 		return page // what is local is not known
+	}
+	for _, n := range c.local.Unknown() {
+		page.Unknown += n
 	}
 	seen := map[cache.ObjectName]bool{}
 	for _, r := range c.remotes.list {

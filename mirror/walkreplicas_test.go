@@ -23,7 +23,7 @@ type replica struct {
 func (w *walk) startReplica() {
 	logger := textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w.log)))
 	options := Options{Workers: 3, Policy: Policy{CopyLabels: []string{"team"}, CopyAnnotations: []string{"note"}}}
-	r := &replica{controller: New(Clients{w.server.client, w.server.meta, w.client}, options, logger), ended: make(chan struct{})}
+	r := &replica{controller: New(Clients{Read: w.server.client, Metadata: w.server.meta, Write: w.client}, options, logger), ended: make(chan struct{})}
 	var ctx context.Context
 	ctx, r.stop = context.WithCancel(w.Context())
 	for _, name := range walkRemotes {

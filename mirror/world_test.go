@@ -58,7 +58,7 @@ func (w *world) use(options Options, remotes ...string) {
 		options.Workers = 4
 	}
 	logger := textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w.log)))
-	clients := Clients{w.server.client, w.server.meta, w.server.client}
+	clients := Clients{Read: w.server.client, Metadata: w.server.meta, Write: w.server.client}
 	if w.wire != nil {
 		clients.Write = w.wire.dial()
 	}

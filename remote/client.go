@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -76,7 +77,7 @@ type ClientOptions struct {
 // Tune sets up a client configuration the way all our clients are: protobuf on
 // the wire and nothing compressed, no limit on the client's side (API Priority and Fairness is the
 // server's own), a short time to dial, and warnings that do not flood the log.
-// network makes the connections.
+// network makes the connections. Each answer is bounded.
 func (o ClientOptions) Tune(cfg *rest.Config, cluster string, network *Network) *rest.Config {
 	cfg = rest.CopyConfig(cfg)
 	cfg.ContentType = runtime.ContentTypeProtobuf
@@ -92,7 +93,9 @@ func (o ClientOptions) Tune(cfg *rest.Config, cluster string, network *Network) 
 		cfg.QPS = -1
 	}
 	cfg.Dial = network.dial
-	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &kindCheck{next} })
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return &kindCheck{newBounds(next, cluster == ""), basePath(cfg)}
+	})
 	if cfg.Proxy == nil {
 		// The default: a transport with a proxy function is not kept
 		// in client-go's process-wide cache, where a reloaded one would stay.
@@ -102,14 +105,23 @@ func (o ClientOptions) Tune(cfg *rest.Config, cluster string, network *Network) 
 	return cfg
 }
 
+// basePath is the path at which an API server is: behind some proxies it is not the root.
+func basePath(cfg *rest.Config) string {
+	url, _, err := rest.DefaultServerUrlFor(cfg)
+	if err != nil {
+		return "" // no request can be made
+	}
+	return url.Path
+}
+
 // warnings logs each warning of an API server once.
 type warnings struct {
 	mu   sync.Mutex
 	seen map[string]bool
 }
 
-// maxWarnings bounds what is remembered: the texts are the server's.
-const maxWarnings = 100
+// maxWarnings and maxWarning bound what is remembered: the texts are the server's.
+const maxWarnings, maxWarning = 100, 1000
 
 func (w *warnings) HandleWarningHeaderWithContext(ctx context.Context, code int, _ string, text string) {
 	// Every answer about v1 Endpoints carries this since Kubernetes 1.33. They
@@ -117,6 +129,7 @@ func (w *warnings) HandleWarningHeaderWithContext(ctx context.Context, code int,
 	if code != 299 || text == "" || strings.HasPrefix(text, "v1 Endpoints is deprecated") {
 		return
 	}
+	text = fmt.Sprintf("%.*s", maxWarning, text)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.seen[text] || len(w.seen) >= maxWarnings {

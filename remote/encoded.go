@@ -17,6 +17,7 @@ type Object interface {
 	runtime.Object
 	Marshal() ([]byte, error)
 	Unmarshal([]byte) error
+	Size() int // of the encoding
 }
 
 // encoded is an object as the bytes of its protobuf encoding. As a struct it takes

@@ -27,7 +27,8 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 		"address=IP|HOSTNAME, repeatable, in place of the addresses of the gateway Service; "+
 		"tcp-services=NS/NAME and udp-services=NS/NAME of a ConfigMap with reserved gateway ports, as ingress-nginx has them; "+
 		"cluster-domain=DOMAIN in place of the flag of that name; "+
-		"uid=UID of the cluster to expect: the UID of its kube-system namespace")
+		fmt.Sprintf("max-services=NUMBER of exported Services (default %d) and max-bytes=SIZE of one answer and of all that is kept of them (default %s), beyond which it is not followed; ", DefaultLimits.Services, quantity(DefaultLimits.Bytes))+
+		"uid=UID of the cluster to expect, the UID of its kube-system namespace, without which nothing is written; or uid=unverified to accept a cluster in which that may not be read")
 	f.StringVar(&raw.selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of the Services that remotes export")
 	f.Float32Var(&raw.client.QPS, "kube-api-qps", 0, "`NUMBER` of requests per second to each API server; 0 sets no limit on the client's side: the server has API Priority and Fairness")
 	f.IntVar(&raw.client.Burst, "kube-api-burst", 0, "`NUMBER` of requests at once above --kube-api-qps; 0 is as many as that")

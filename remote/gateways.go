@@ -82,7 +82,7 @@ func newGateways(c *connection) *gateways {
 		if config.ReadsService() {
 			e.service = inform(c, source[*corev1.ServiceList]{
 				part: "watch of the gateway Service " + config.Service.String(), namespace: config.Service.Namespace,
-				objects: c.client.CoreV1().Services(config.Service.Namespace), narrow: byName(config.Service),
+				objects: c.client.CoreV1().Services(config.Service.Namespace), narrow: byName(config.Service), bounds: ofOne(c.remote.spec.Name),
 			}, &corev1.Service{}, gateway.Trim)
 			e.service.Handle(Handler[*corev1.Service]{
 				Added:   func(*corev1.Service) { signal(g.dirty) },
@@ -108,7 +108,7 @@ func (g *gateways) readConfigMap(name cache.ObjectName) {
 	}
 	informer := inform(g.conn, source[*corev1.ConfigMapList]{
 		part: "watch of the ConfigMap " + name.String(), namespace: name.Namespace,
-		objects: g.conn.client.CoreV1().ConfigMaps(name.Namespace), narrow: byName(name),
+		objects: g.conn.client.CoreV1().ConfigMaps(name.Namespace), narrow: byName(name), bounds: ofOne(g.conn.remote.spec.Name),
 	}, &corev1.ConfigMap{}, trimConfigMap)
 	g.configMaps[name] = informer
 	informer.Handle(Handler[*corev1.ConfigMap]{

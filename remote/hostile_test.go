@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 )
 
@@ -129,7 +130,9 @@ func TestEnormousServices(t *testing.T) {
 		w.Write(encode(list))
 	}
 	before := measure(t)
-	f := follow(t, server, "paris")
+	spec := through()
+	spec.Name, spec.Limits.Bytes = "paris", 128<<20
+	f := followAs(t, server, spec, func(types.UID) error { return nil })
 	eventually(t, 30*time.Second, known(f))
 	if view, _ := f.View(); view.Services.Len() != services {
 		t.Errorf("%d Services are known, want %d", view.Services.Len(), services)

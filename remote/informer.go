@@ -19,17 +19,19 @@ type Lister[L runtime.Object] interface {
 // NewListWatch makes a ListWatch of the objects that a client gives, those that
 // narrow leaves.
 func NewListWatch[L runtime.Object](objects Lister[L], narrow func(*metav1.ListOptions)) *ListWatch {
-	kind := kindOf[L]()
-	return &ListWatch{
-		ListFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			narrow(&options)
-			return objects.List(expecting(ctx, kind), options)
-		},
-		WatchFunc: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			narrow(&options)
-			return objects.Watch(ctx, options)
-		},
+	lw := &ListWatch{}
+	lw.ListFunc = func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		narrow(&options)
+		if lw.bounds == nil {
+			return objects.List(ctx, options)
+		}
+		return listWithin(ctx, lw, objects, options)
 	}
+	lw.WatchFunc = func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+		narrow(&options)
+		return objects.Watch(ctx, options)
+	}
+	return lw
 }
 
 // Informer keeps the objects of a ListWatch, encoded. It never resyncs: what
@@ -49,6 +51,7 @@ func (i *Informer[T]) Wrote(version string) { i.lw.history.wrote(version) }
 func NewInformer[T Object](lw *ListWatch, example T, trim func(T) T) *Informer[T] {
 	informer := cache.NewSharedIndexInformer(lw, example, 0, cache.Indexers{})
 	lw.form.object, lw.form.scope = reflect.TypeOf(example), scopeOf(example)
+	lw.trim = slim(trim)
 	must(informer.SetTransform(func(obj any) (any, error) {
 		if typed, ok := obj.(T); ok {
 			return Encode(trim(typed)), nil

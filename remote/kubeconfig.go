@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -33,12 +34,16 @@ func LoadKubeconfig(path, contextName string) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
 	}
-	if err := checkToken(raw, cmp.Or(contextName, raw.CurrentContext)); err != nil {
+	inUse := cmp.Or(contextName, raw.CurrentContext)
+	if err := cmp.Or(checkToken(raw, inUse), checkProxy(raw, inUse)); err != nil {
 		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
 	}
 	cfg, err := clientcmd.NewNonInteractiveClientConfig(*raw, contextName, &clientcmd.ConfigOverrides{}, rules).ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
 		err = errors.New("it names no cluster: is its current-context set?")
+	}
+	if err == nil {
+		err = separateUser(cfg)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
@@ -56,6 +61,51 @@ func checkToken(config *clientcmdapi.Config, contextName string) error {
 	user := config.AuthInfos[context.AuthInfo]
 	if user != nil && user.TokenFile == "" && strings.ContainsFunc(user.Token, unicode.IsControl) {
 		return fmt.Errorf("field token of user %.100q has a line break or another control character: write the token on one line without a trailing newline, or use tokenFile", context.AuthInfo)
+	}
+	return nil
+}
+
+// checkProxy refuses the URL of a proxy that client-go would refuse too, and print with
+// its password.
+func checkProxy(config *clientcmdapi.Config, contextName string) error {
+	context := config.Contexts[contextName]
+	if context == nil || config.Clusters[context.Cluster] == nil {
+		return nil // which is another error
+	}
+	proxy := config.Clusters[context.Cluster].ProxyURL
+	if !strings.Contains(proxy, "@") {
+		return nil
+	}
+	if parsed, err := url.Parse(proxy); err != nil || !slices.Contains([]string{"http", "https", "socks5"}, parsed.Scheme) {
+		return fmt.Errorf("field proxy-url of cluster %.100q is not a URL of http, https or socks5: write it as http://USER:PASSWORD@HOST:PORT, with what is special in them escaped", context.Cluster)
+	}
+	return nil
+}
+
+// separateUser takes user and password out of the server's URL, which is printed in
+// many places, and makes them the credentials that they would be there.
+func separateUser(cfg *rest.Config) error {
+	scheme, address, found := strings.Cut(cfg.Host, "://")
+	if !found {
+		scheme, address = "https", cfg.Host
+	}
+	if !strings.Contains(address, "@") {
+		return nil
+	}
+	server, err := url.Parse(scheme + "://" + address)
+	switch {
+	case err == nil && server.User == nil:
+		return nil
+	case err != nil:
+		return errors.New("the server's URL is malformed: write it as https://HOST:PORT, without user and password")
+	case cfg.BearerToken != "" || cfg.BearerTokenFile != "" || cfg.Username != "" || cfg.ExecProvider != nil || cfg.AuthProvider != nil:
+		return errors.New("the server's URL has a user name, and the user has credentials of its own: remove the name and the password from the URL")
+	}
+	cfg.Username = server.User.Username()
+	cfg.Password, _ = server.User.Password()
+	server.User = nil
+	if cfg.Host = server.String(); !found {
+		cfg.Host = strings.TrimPrefix(cfg.Host, "https://")
 	}
 	return nil
 }

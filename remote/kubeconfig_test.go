@@ -235,3 +235,42 @@ func TestDigestTellsFilesApart(t *testing.T) {
 		t.Error("one content has two digests")
 	}
 }
+
+// A password in a URL is printed nowhere: in the server's it becomes the credentials that it is there.
+func TestKubeconfigWithPassword(t *testing.T) {
+	const password = "hunter2"
+	path := filepath.Join(t.TempDir(), "config")
+	for server, test := range map[string]struct {
+		user string // of the kubeconfig
+		host string // empty: it is refused
+	}{
+		"https://admin:hunter2@paris:6443/path":               {"", "https://paris:6443/path"},
+		"https://admin:hun%74er2@paris":                       {"", "https://paris"},
+		"admin:hunter2@paris:6443":                            {"", "paris:6443"},
+		"https://paris/@":                                     {"token: secret", "https://paris/@"},
+		"https://admin:hunter2@paris":                         {"token: secret", ""},
+		"https://admin:hunter2@paris/a":                       {"tokenFile: token", ""},
+		"https://admin:hunter2/@paris":                        {"", ""},
+		"https://admin:hunter2 @paris":                        {"", ""},
+		"https://paris}, proxy-url: 'ftp://u:hunter2@proxy'":  {"", ""},
+		"https://paris, proxy-url: 'http://u:hunter2 @proxy'": {"", ""},
+	} {
+		text := strings.Replace(kubeconfigFor("HOST", test.user), `"https://HOST"`, `"`+server+`"`, 1)
+		if name, proxy, found := strings.Cut(server, ", proxy-url: "); found {
+			text = strings.Replace(kubeconfigFor("HOST", test.user), `"https://HOST"`, `"`+strings.TrimSuffix(name, "}")+`", proxy-url: `+proxy, 1)
+		}
+		write(t, path, text)
+		cfg, err := LoadKubeconfig(path, "")
+		switch {
+		case test.host == "":
+			if err == nil || strings.Contains(err.Error(), password) {
+				t.Errorf("%s: got %v", server, err)
+			}
+		case err != nil || cfg.Host != test.host || strings.Contains(server, "admin") != (cfg.Username == "admin" && cfg.Password == password):
+			t.Errorf("%s: got %v, %v", server, cfg, err)
+		}
+		if local, err := LoadLocal(path, ""); fmt.Sprint(err) != "<nil>" && strings.Contains(err.Error(), password) || err == nil && local.Host != test.host {
+			t.Errorf("%s as the local cluster: got %v, %v", server, local, err)
+		}
+	}
+}

@@ -18,6 +18,10 @@ func LoadLocal(kubeconfig, context string) (*rest.Config, error) {
 			return inCluster, err
 		}
 	}
-	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(),
+	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(),
 		&clientcmd.ConfigOverrides{CurrentContext: context}).ClientConfig()
+	if err == nil {
+		err = separateUser(cfg)
+	}
+	return cfg, err
 }

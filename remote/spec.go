@@ -17,13 +17,17 @@ import (
 
 // Spec is what the --remote flag says of one remote cluster.
 type Spec struct {
-	Name       string // a DNS label; the suffix of its mirrors' names
-	Kubeconfig string // path
-	Context    string // in the kubeconfig; empty: its current one
-	UID        types.UID
+	Name       string           // a DNS label; the suffix of its mirrors' names
+	Kubeconfig string           // path
+	Context    string           // in the kubeconfig; empty: its current one
+	UID        types.UID        // the expected one, or Unverified; empty: the one that its mirrors record
 	Namespaces []string         // that are watched for exported Services; none: all
 	Gateways   []gateway.Config // at least one; the first is that of Services that name none
+	Limits     Limits           // zero: DefaultLimits
 }
+
+// Unverified, as the UID of a Spec, accepts a cluster whose UID may not be read.
+const Unverified types.UID = "unverified"
 
 // watched are the namespaces to watch; NamespaceAll is all of them at once.
 func (s *Spec) watched() []string {
@@ -109,10 +113,14 @@ func (s *Spec) set(key, value string) (err error) {
 		config.TCPServices, err = parseConfigMapName(key, value)
 	case "udp-services":
 		config.UDPServices, err = parseConfigMapName(key, value)
+	case "max-services":
+		s.Limits.Services, err = parseMaxServices(value)
+	case "max-bytes":
+		s.Limits.Bytes, err = parseMaxBytes(value)
 	case "cluster-domain":
 		config.Domain, err = value, gateway.ValidateDomain(value)
 	default:
-		return fmt.Errorf("unknown key %q: the keys are context=, namespaces=, gateway=, gateway-port=, address=, tcp-services=, udp-services=, cluster-domain= and uid=", key)
+		return fmt.Errorf("unknown key %q: the keys are context=, namespaces=, gateway=, gateway-port=, address=, tcp-services=, udp-services=, cluster-domain=, max-services=, max-bytes= and uid=", key)
 	}
 	return err
 }

@@ -87,6 +87,24 @@ func (p Problem) Kind() string {
 	return GatewayProblem
 }
 
+// The reasons for problems, as Events have them.
+const (
+	RemoteFailing  = "RemoteFailing"
+	RemoteTooLarge = "RemoteTooLarge" // it sends more than its limits allow
+	GatewayFailing = "GatewayFailing"
+)
+
+// Reason is the problem's reason.
+func (p Problem) Reason() string {
+	switch {
+	case strings.HasPrefix(p.Cause, tooLargePrefix):
+		return RemoteTooLarge
+	case p.Kind() == GatewayProblem:
+		return GatewayFailing
+	}
+	return RemoteFailing
+}
+
 // report notes the state of a part of the remote; nil: nothing is wrong with it.
 func (s *state) report(name string, err error) {
 	s.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -112,7 +113,8 @@ func (lw *ListWatch) stream(ctx context.Context, options metav1.ListOptions) (wa
 // open opens a watch, which begins with the events given; the server must begin to answer
 // in time. ctx is that of the caller, request that of the request, which may be traced.
 func (lw *ListWatch) open(ctx, request context.Context, options metav1.ListOptions, first []watch.Event) (*steadyWatch, error) {
-	request, cancel := context.WithCancelCause(request)
+	var overrun atomic.Pointer[error]
+	request, cancel := context.WithCancelCause(noting(request, func(err error) { overrun.Store(&err) }))
 	timer := time.AfterFunc(requestTimeout, func() {
 		cancel(fmt.Errorf("the server did not begin to answer within %v", requestTimeout))
 	})
@@ -128,7 +130,7 @@ func (lw *ListWatch) open(ctx, request context.Context, options metav1.ListOptio
 		cancel(nil)
 		return nil, err
 	}
-	return lw.steady(ctx, &steadyWatch{lw: lw, inner: w, first: first}, options, func() { cancel(nil) }), nil
+	return lw.steady(ctx, &steadyWatch{lw: lw, inner: w, first: first, overrun: &overrun}, options, func() { cancel(nil) }), nil
 }
 
 // steadyWatch passes on the events of another watch that are well-formed.
@@ -141,7 +143,9 @@ type steadyWatch struct {
 	cancel func() // the request's context, and so stop
 	// streamed are the keys of a streamed list, until the bookmark that ends it; nil: there is none.
 	streamed map[string]bool
-	resumes  bool // a version: one that is too old is for the Reflector
+	listing  *tally                 // of it
+	resumes  bool                   // a version: one that is too old is for the Reflector
+	overrun  *atomic.Pointer[error] // why the rest of the answer is not read; nil: it is
 }
 
 const (
@@ -161,7 +165,7 @@ func (lw *ListWatch) steady(ctx context.Context, w *steadyWatch, options metav1.
 	stop := make(chan struct{})
 	w.result, w.stop, w.resumes = make(chan watch.Event), stop, options.ResourceVersion != ""
 	if options.SendInitialEvents != nil && *options.SendInitialEvents {
-		w.streamed = map[string]bool{}
+		w.streamed, w.listing = map[string]bool{}, newTally()
 	}
 	w.cancel = sync.OnceFunc(func() { close(stop); cancel() })
 	go w.run(ctx)
@@ -188,6 +192,8 @@ func (w *steadyWatch) run(ctx context.Context) {
 	lived, quiet := time.NewTimer(shortest), time.NewTimer(maxQuiet)
 	defer lived.Stop()
 	defer quiet.Stop()
+	late := time.NewTimer(listTimeout)
+	defer late.Stop()
 	alive := sync.OnceFunc(func() { w.lw.Report(nil) })
 	for _, event := range w.first {
 		if !w.send(event) {
@@ -210,8 +216,16 @@ func (w *steadyWatch) run(ctx context.Context) {
 				w.noStream(fmt.Errorf("a streamed list did not end, and there was no event for %v: lists are not streamed any more", maxQuiet))
 				return
 			}
+		case <-late.C:
+			if w.streamed != nil && w.lw.bounds != nil {
+				w.failed(ctx, w.lw.bounds.list.refuse("max-services", "is not complete after %v", listTimeout))
+				return
+			}
 		case event, ok := <-w.inner.ResultChan():
-			switch {
+			switch err := w.overrun.Load(); {
+			case err != nil && (!ok || event.Type == watch.Error):
+				w.failed(ctx, *err)
+				return
 			case ok && w.pass(ctx, event):
 				if w.streamed == nil {
 					alive()
@@ -250,9 +264,8 @@ func (w *steadyWatch) pass(ctx context.Context, event watch.Event) bool {
 		w.fail(ctx, fmt.Errorf("watch ended: %w", apierrors.FromObject(event.Object)), event)
 		return false
 	}
-	if err := w.check(event); err != nil {
-		status := apierrors.NewInternalError(err).Status()
-		w.fail(ctx, err, watch.Event{Type: watch.Error, Object: &status})
+	if err := w.check(ctx, event); err != nil {
+		w.failed(ctx, err)
 		return false
 	}
 	w.lw.errors.Store(0)
@@ -263,11 +276,14 @@ func (w *steadyWatch) pass(ctx context.Context, event watch.Event) bool {
 }
 
 // check checks an event and notes what it says.
-func (w *steadyWatch) check(event watch.Event) error {
+func (w *steadyWatch) check(ctx context.Context, event watch.Event) error {
 	form := w.lw.form
 	form.namespace = w.lw.Namespace
 	key, err := form.event(event)
 	if err != nil {
+		return err
+	}
+	if err := w.lw.note(w, event); err != nil {
 		return err
 	}
 	version := versionOf(event.Object)
@@ -281,7 +297,11 @@ func (w *steadyWatch) check(event watch.Event) error {
 	case event.Type != watch.Bookmark:
 		w.streamed[key] = true
 	case annotationsOf(event.Object)[metav1.InitialEventsAnnotationKey] == "true":
+		if _, refusal := w.lw.judge(ctx, w.streamed, nil); refusal != nil { // a plain list can be confirmed
+			return fmt.Errorf("%v: it is listed again without streaming", refusal)
+		}
 		w.streamed = nil
+		w.lw.replace(w.listing)
 		w.lw.synced(version, false)
 	}
 	return nil
@@ -299,14 +319,24 @@ func annotationsOf(obj runtime.Object) map[string]string {
 	return accessor.GetAnnotations()
 }
 
+// failed ends a watch for a reason that the server did not give.
+func (w *steadyWatch) failed(ctx context.Context, err error) {
+	status := apierrors.NewInternalError(err).Status()
+	w.fail(ctx, err, watch.Event{Type: watch.Error, Object: &status})
+}
+
 // fail ends a watch for a reason that is reported, unless it is only for the Reflector.
 func (w *steadyWatch) fail(ctx context.Context, err error, event watch.Event) {
 	known := expired(err) && w.resumes
 	if ctx.Err() == nil && !known {
 		w.lw.Report(err)
 	}
+	excess := IsTooLarge(err)
+	if excess {
+		w.lw.pacing.slow()
+	}
 	switch {
-	case known && w.streamed == nil && w.lw.cache != nil:
+	case (known || excess) && w.streamed == nil && w.lw.cache != nil:
 		w.lw.history.broken.Store(true) // the next watch lists
 		return
 	case known:

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,6 +25,14 @@ import (
 // identity compares who the cluster is with who it should be.
 func (r *report) identity(ctx context.Context, local *target, spec remote.Spec) {
 	system, err := r.client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+	expected := spec.UID
+	if expected == remote.Unverified {
+		expected = ""
+	}
+	if apierrors.IsForbidden(err) && expected != "" {
+		r.fail("uid=%s is expected, but namespace kube-system may not be read, so nothing will be mirrored: allow it to get that namespace, or set uid=unverified", expected)
+		return
+	}
 	if err != nil {
 		r.unread("its identity, the UID of namespace kube-system,", err)
 		return
@@ -36,8 +45,8 @@ func (r *report) identity(ctx context.Context, local *target, spec remote.Spec) 
 		r.fail("its kubeconfig is for the local cluster itself: use the remote's")
 		return
 	}
-	if spec.UID != "" && spec.UID != system.UID {
-		r.fail("it is the cluster with UID %s, but uid=%s is expected: change the kubeconfig or the flag", system.UID, spec.UID)
+	if expected != "" && expected != system.UID {
+		r.fail("it is the cluster with UID %s, but uid=%s is expected: change the kubeconfig or the flag", system.UID, expected)
 		return
 	}
 	if known := local.mirrored(spec.Name); spec.UID == "" && len(known) > 0 && !slices.Contains(known, system.UID) {
@@ -126,23 +135,25 @@ func (r *report) exports(ctx context.Context, local *target, options Options, sp
 	if len(namespaces) == 0 {
 		namespaces = []string{metav1.NamespaceAll}
 	}
-	var exported []corev1.Service
+	var exported []*corev1.Service
 	for _, namespace := range namespaces {
-		list, err := r.client.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{LabelSelector: options.Remote.Selector})
+		services, err := spec.ListServices(ctx, r.client, namespace, metav1.ListOptions{LabelSelector: options.Remote.Selector}, options.Policy.TrimExported)
+		if remote.IsTooLarge(err) {
+			r.fail("what is exported cannot be read: %s", remote.Cause(err))
+		}
 		if err != nil {
 			r.unread("what it exports"+inNamespace(namespace), err)
 			return
 		}
-		exported = append(exported, list.Items...)
+		exported = append(exported, services...)
 	}
 	if len(exported) == 0 {
 		r.warn("no Service is exported: label one with %s", options.Remote.Selector)
 		return
 	}
 	var refused, incomplete []string
-	for i := range exported {
-		svc := &exported[i]
-		candidate := plan.Candidate{Cluster: spec.Name, Watched: true, Service: options.Policy.TrimExported(svc)}
+	for _, svc := range exported {
+		candidate := plan.Candidate{Cluster: spec.Name, Watched: true, Service: svc}
 		candidate.Gateway, candidate.NoGateway = gateways.For(svc)
 		state, why := judge(options.Policy.Decide(local.snapshot(candidate)))
 		switch state {

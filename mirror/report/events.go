@@ -190,5 +190,5 @@ func (e *Events) Remote(cluster string, p remote.Problem) {
 		e.event(e.pod, corev1.EventTypeNormal, what+"Recovered", "remote "+cluster+": "+p.Part+" has recovered")
 		return
 	}
-	e.event(e.pod, corev1.EventTypeWarning, what+"Failing", "remote "+cluster+": "+p.Part+": "+p.Cause)
+	e.event(e.pod, corev1.EventTypeWarning, p.Reason(), "remote "+cluster+": "+p.Part+": "+p.Cause)
 }

@@ -5,6 +5,7 @@ package report
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/status"
 	"service-mirror.io/service-mirror/remote/failure"
 )
 
@@ -141,6 +143,18 @@ func (r *Problems) Clear() {
 	clear(r.mirrors)
 	clear(r.shared)
 	clear(r.batches)
+}
+
+// OfLocal is what is wrong with the caches of the local cluster now.
+func (r *Problems) OfLocal() (problems []status.Problem) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(r.local)) {
+		if cause := r.local[name].Shown; cause != "" {
+			problems = append(problems, status.Problem{Part: name, Cause: cause})
+		}
+	}
+	return problems
 }
 
 // Local notes the state of a part of the local cluster's caches; nil is healthy.

@@ -68,6 +68,7 @@ func (p *Page) counts() map[string]int {
 // over them.
 func withoutNull(page *Page) *Page {
 	p := *page
+	p.Problems = some(p.Problems)
 	p.Remotes = append([]Remote{}, p.Remotes...)
 	for i := range p.Remotes {
 		r := &p.Remotes[i]

@@ -48,6 +48,8 @@ type Page struct {
 	Started    time.Time `json:"started,omitzero"`
 	Now        time.Time `json:"now,omitzero"` // when this was the state
 	Synced     bool      `json:"synced"`       // the local caches are filled
+	Problems   []Problem `json:"problems"`     // of reading the local cluster
+	Unknown    int       `json:"unknown"`      // objects with a mirror's labels that name a remote which is not configured
 	Remotes    []Remote  `json:"remotes"`
 	Mirrors    []Mirror  `json:"mirrors"`
 }
@@ -65,7 +67,7 @@ type Remote struct {
 	Gateways  []Gateway `json:"gateways"` // the first one is for all that name no other
 }
 
-// Problem is what is wrong with one part of a remote.
+// Problem is what is wrong with one part of a remote, or of the local cluster.
 type Problem struct {
 	Part  string `json:"part"`
 	Cause string `json:"cause"`

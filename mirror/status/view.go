@@ -172,6 +172,10 @@ func (v *view) summarize() {
 	if v.ElectionOn && !v.Leader {
 		v.Notices = append(v.Notices, "This replica is a standby: it watches, and writes nothing while another one leads. The leader may know of more problems.")
 	}
+	for _, problem := range v.Page.Problems {
+		v.Notices = append(v.Notices, "The local cluster, "+text(problem.Part)+": "+message(problem.Cause)+".")
+		v.Tone, v.Headline = "bad", "The local cluster is not read as it is"
+	}
 	v.Icon = icons[v.Tone]
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"service-mirror.io/service-mirror/mirror/leader"
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote"
 )
 
 // judge turns the error of a step into what is reported of it, and into when the key is looked at again.
@@ -23,7 +24,7 @@ func (a *application) judge(ctx context.Context, step plan.Step, err error) {
 		a.result.Slices = SlicesAwaited
 		a.requeue(plan.RequeueWithDelay)
 	// Fenced: another replica may lead, and does what is to be done.
-	case ctx.Err() != nil, errors.Is(err, leader.ErrFenced), errors.Is(err, errNotReleased), a.stale(ctx, step, err):
+	case ctx.Err() != nil, errors.Is(err, leader.ErrFenced), errors.Is(err, remote.ErrOtherCluster), errors.Is(err, errNotReleased), a.stale(ctx, step, err):
 		klog.FromContext(ctx).V(2).Info("What the sync was based on has changed, requeued", "err", err)
 		a.stop, a.result.Stale = true, true
 		a.requeue(plan.RequeueWithDelay)

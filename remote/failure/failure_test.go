@@ -133,8 +133,8 @@ func TestSeriesThatAlternates(t *testing.T) {
 		most   int
 	}{
 		"each second, one cause":     {time.Second, func(n int) string { return []string{"a", ""}[n%2] }, 3},
-		"each second, many causes":   {time.Second, func(n int) string { return []string{fmt.Sprint("cause ", n), ""}[n%2] }, maxTold + 3},
-		"each second, no recovery":   {time.Second, func(n int) string { return fmt.Sprint("cause ", n) }, maxTold},
+		"each second, many causes":   {time.Second, func(n int) string { return []string{fmt.Sprint("cause ", n), ""}[n%2] }, maxCauses + 3},
+		"each second, no recovery":   {time.Second, func(n int) string { return fmt.Sprint("cause ", n) }, maxCauses},
 		"each three seconds":         {3 * time.Second, func(n int) string { return []string{"a", ""}[n%2] }, 3},
 		"longer than it must last":   {11 * time.Second, func(n int) string { return []string{"a", "", "", ""}[n%4] }, 2*3600/44 + 1},
 		"one event and then failure": {500 * time.Millisecond, func(n int) string { return []string{"watch ended: stream ID " + fmt.Sprint(2*n+1), ""}[n%2] }, 3},
@@ -156,7 +156,7 @@ func TestSeriesThatAlternates(t *testing.T) {
 func TestSeriesOfManyCauses(t *testing.T) {
 	var s Series
 	start := time.Now()
-	for n := range maxTold {
+	for n := range maxCauses {
 		if !s.Note(fmt.Sprint("cause ", n), start) {
 			t.Errorf("cause %d is no news", n)
 		}

@@ -7,9 +7,9 @@ const (
 	Lasting = 10 * time.Second
 	// longest is how long a part that fails again and again must be healthy before it counts as recovered.
 	longest = time.Minute
-	// maxTold is how many causes of one failure are news as soon as they appear: enough for someone who tries
+	// maxCauses is how many causes of one failure are news as soon as they appear: enough for someone who tries
 	// one remedy after the other.
-	maxTold = 50
+	maxCauses = 50
 )
 
 // Series is how one part has been doing. It decides what is news: of a failure its beginning, each cause that is
@@ -21,7 +21,7 @@ type Series struct {
 	shown, now string // keys
 	text       string // of now
 	since      time.Time
-	told       map[string]bool // causes of this failure that were news
+	causes     map[string]bool // causes of this failure that were news
 	recovered  time.Time       // when that was last news
 	settle     time.Duration   // how long it must be healthy
 }
@@ -61,7 +61,7 @@ func (s *Series) wait() time.Duration {
 		return 0
 	case s.now == "":
 		return s.settle
-	case s.told[s.now] || len(s.told) >= maxTold:
+	case s.causes[s.now] || len(s.causes) >= maxCauses:
 		return Lasting
 	}
 	return 0
@@ -70,16 +70,16 @@ func (s *Series) wait() time.Duration {
 func (s *Series) show(at time.Time) {
 	switch {
 	case s.now == "":
-		s.recovered, s.told = at, nil
+		s.recovered, s.causes = at, nil
 	case s.shown == "":
-		s.told = map[string]bool{s.now: true}
+		s.causes = map[string]bool{s.now: true}
 		if s.recovered.IsZero() || at.Sub(s.recovered) >= max(Lasting, 2*s.settle) {
 			s.settle = 0
 		} else {
 			s.settle = min(max(Lasting, 2*s.settle), longest)
 		}
-	case len(s.told) < maxTold:
-		s.told[s.now] = true
+	case len(s.causes) < maxCauses:
+		s.causes[s.now] = true
 	}
 	s.shown, s.Shown = s.now, s.text
 }

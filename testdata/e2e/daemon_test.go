@@ -25,8 +25,14 @@ type daemon struct {
 // NAME=VALUE before the first flag are its environment.
 func runDaemon(t *testing.T, args ...string) *daemon {
 	t.Helper()
+	return runProgram(t, "service-mirror-race", args...)
+}
+
+// runProgram starts the daemon as it was built under a name.
+func runProgram(t *testing.T, name string, args ...string) *daemon {
+	t.Helper()
 	flags := slices.IndexFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "-") })
-	cmd := exec.Command(program("service-mirror-race"), args[flags:]...)
+	cmd := exec.Command(program(name), args[flags:]...)
 	cmd.Env = append(os.Environ(), args[:flags]...)
 	process, err := harness.Start(cmd)
 	if err != nil {

@@ -137,6 +137,9 @@ func (e *env) remote(c *cluster) *remote { return e.remoteNamed(c, c.name+"-"+e.
 
 func (e *env) remoteNamed(c *cluster, name string) *remote {
 	e.Helper()
+	if e.local != nil && e.local.policies {
+		e.must(e.local.ConfigureRemotes(e.ctx, name))
+	}
 	r := &remote{cluster: c, env: e, name: name, proxy: newProxy(e.T, c), kubeconfig: filepath.Join(e.TempDir(), "kubeconfig")}
 	if err := e.create(c, e.id); !apierrors.IsAlreadyExists(err) { // two remotes may be one cluster
 		e.must(err)
@@ -164,11 +167,16 @@ func (r *remote) flag() string {
 // daemon starts a daemon in the local cluster with the given remotes.
 func (e *env) daemon(remotes []*remote, args ...string) *daemon {
 	e.Helper()
+	return runDaemon(e.T, e.args(remotes, args...)...)
+}
+
+// args are the arguments of a daemon in the local cluster with the given remotes.
+func (e *env) args(remotes []*remote, args ...string) []string {
 	args = append([]string{"--kubeconfig", e.kubeconfig, "--export-selector", exportLabel + "=" + e.id}, args...)
 	for _, r := range remotes {
 		args = append(args, "--remote", r.flag())
 	}
-	return runDaemon(e.T, args...)
+	return args
 }
 
 // gateway creates the remote's gateway Service, or changes it, with these addresses and

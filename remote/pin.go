@@ -1,0 +1,185 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+)
+
+// ErrOtherCluster is the error of a request to the local cluster that another cluster would answer.
+var ErrOtherCluster = errors.New("another cluster answers at the local API server's address")
+
+// otherCluster is ErrOtherCluster with its details. It is the innermost error, so that Cause has its text.
+type otherCluster struct{ pinned, answers types.UID }
+
+func (e otherCluster) Is(target error) bool { return target == ErrOtherCluster }
+
+func (e otherCluster) Error() string {
+	return fmt.Sprintf("%v: its kube-system namespace has UID %.64s, and %s was the UID at the start of this program. Nothing is read from it or written to it: if it is the right one, restart this program", ErrOtherCluster, e.answers, e.pinned)
+}
+
+// Pin keeps the clients of the local cluster on the cluster that they reached first, by the UID of its
+// kube-system namespace: from what another cluster answers, or is written to it, that one's mirrors would be
+// created and deleted as if it were this one.
+type Pin struct {
+	mu     sync.Mutex
+	uid    types.UID
+	other  types.UID   // what answers now, if that is another cluster
+	report func(error) // nil: nobody
+}
+
+// OnChange has report called when another cluster begins to answer, and with nil when the right one does
+// again; never under a lock.
+func (p *Pin) OnChange(report func(error)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.report = report
+}
+
+// Config makes a client configuration fail requests that another cluster would answer. A network connection
+// reaches one cluster for as long as it is open, so the UID is read once on each; where connections are not
+// shared (HTTP/1.1), before and after each request.
+func (p *Pin) Config(cfg *rest.Config) (*rest.Config, error) {
+	cfg = rest.CopyConfig(cfg)
+	base, _, err := rest.DefaultServerUrlFor(cfg)
+	if err != nil {
+		return nil, err
+	}
+	network := &Network{}
+	cfg.Dial = network.dial
+	read := *base // which may have a path
+	read.Path = strings.TrimSuffix(base.Path, "/") + "/api/v1/namespaces"
+	read.RawQuery = url.Values{"fieldSelector": {"metadata.name=" + metav1.NamespaceSystem}, "limit": {"1"}}.Encode()
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return &pinned{pin: p, network: network, read: &read, next: next}
+	})
+	return cfg, nil
+}
+
+// saw notes the UID of the cluster that answers.
+func (p *Pin) saw(uid types.UID) error {
+	p.mu.Lock()
+	if p.uid == "" {
+		p.uid = uid
+	}
+	before := p.other
+	p.other = ""
+	var err error
+	if uid != p.uid {
+		p.other, err = uid, otherCluster{p.uid, uid}
+	}
+	report, changed := p.report, before != p.other
+	p.mu.Unlock()
+	if changed && report != nil {
+		report(err)
+	}
+	return err
+}
+
+// pinned is a transport to the pinned cluster.
+type pinned struct {
+	pin     *Pin
+	network *Network
+	read    *url.URL // of the UID
+	next    http.RoundTripper
+	reading sync.Mutex // one read of the UID serves all that wait for it
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *pinned) RoundTrip(req *http.Request) (*http.Response, error) {
+	if refusal, err := t.verify(req); refusal != nil || err != nil {
+		if req.Body != nil {
+			req.Body.Close()
+		}
+		return refusal, err
+	}
+	ctx, sent := traced(req.Context())
+	resp, err := t.next.RoundTrip(req.WithContext(ctx))
+	if err != nil || t.network.verifies(sent) {
+		return resp, err
+	}
+	// It went over a new connection.
+	if refusal, err := t.verify(req); refusal != nil || err != nil {
+		resp.Body.Close()
+		return refusal, err
+	}
+	return resp, nil
+}
+
+// WrappedRoundTripper has client-go find the transport below.
+func (t *pinned) WrappedRoundTripper() http.RoundTripper { return t.next }
+
+// verify makes sure that the right cluster answers. Where the UID may not be read, or not now, the refusal is
+// the answer to the request, too.
+func (t *pinned) verify(req *http.Request) (refusal *http.Response, err error) {
+	if !t.network.exclusive() {
+		t.reading.Lock()
+		defer t.reading.Unlock()
+		if t.network.shares() {
+			return nil, nil
+		}
+	}
+	ctx, cancel := context.WithTimeout(req.Context(), requestTimeout)
+	defer cancel()
+	ctx, over := traced(bounded(ctx, identityBound()))
+	read := req.Clone(ctx)
+	read.Method, read.URL, read.Body, read.GetBody, read.ContentLength = http.MethodGet, t.read, nil, nil, 0
+	read.Header.Del("Content-Type")
+	read.Header.Set("Accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1")
+	resp, err := t.next.RoundTrip(read)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxIdentity))
+	switch {
+	case err != nil:
+		return nil, err
+	case resp.StatusCode == http.StatusOK:
+		uid, err := systemUID(body)
+		if err == nil {
+			err = t.pin.saw(uid)
+		}
+		if err == nil {
+			t.network.verify(over)
+		}
+		return nil, err
+	case resp.StatusCode == http.StatusNotFound: // else it would count as the absence of what was requested
+		return nil, malformed(errors.New("the local cluster has no namespaces"))
+	}
+	return refuse(resp, body), nil
+}
+
+// maxIdentity bounds the metadata of one namespace, in bytes: its annotations may have 256 KiB, and so may
+// the record of their managers.
+const maxIdentity = 1 << 20
+
+// systemUID is the UID in an answer to the read of kube-system.
+func systemUID(body []byte) (types.UID, error) {
+	var list metav1.PartialObjectMetadataList
+	if err := json.Unmarshal(body, &list); err != nil {
+		return "", malformed(err)
+	}
+	if len(list.Items) != 1 || list.Items[0].Name != metav1.NamespaceSystem || list.Items[0].UID == "" {
+		return "", malformed(errors.New("the list of namespaces with the name kube-system does not have it alone"))
+	}
+	return list.Items[0].UID, nil
+}
+
+// refuse is the answer to the read of the UID as one to another request.
+func refuse(resp *http.Response, body []byte) *http.Response {
+	refusal := *resp
+	refusal.Body, refusal.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	return &refusal
+}

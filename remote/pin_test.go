@@ -1,0 +1,197 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+)
+
+// turnstile is an API server's address. Each network connection reaches the cluster that was chosen when it
+// was made, as through a load balancer.
+type turnstile struct {
+	*httptest.Server
+	cluster  atomic.Value // string: the UID of the chosen one
+	status   atomic.Int64 // of reads of kube-system; 0: they succeed
+	mu       sync.Mutex
+	received map[string]int // requests other than reads of kube-system, by cluster
+}
+
+type reached struct{}
+
+func newTurnstile(t *testing.T, http2, keepAlive bool) *turnstile {
+	s := &turnstile{received: map[string]int{}}
+	s.cluster.Store("london")
+	s.Server = httptest.NewUnstartedServer(s)
+	s.EnableHTTP2 = http2
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+		return context.WithValue(ctx, reached{}, s.cluster.Load())
+	}
+	s.Config.SetKeepAlivesEnabled(keepAlive)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *turnstile) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	cluster := req.Context().Value(reached{}).(string)
+	w.Header().Set("Content-Type", "application/json")
+	if strings.HasSuffix(req.URL.Path, "/namespaces") {
+		if status := int(s.status.Load()); status != 0 {
+			w.WriteHeader(status)
+			fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","code":%d,"reason":%q}`, status, map[int]metav1.StatusReason{403: metav1.StatusReasonForbidden, 404: metav1.StatusReasonNotFound}[status])
+			return
+		}
+		fmt.Fprintf(w, `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"kube-system","uid":%q}}]}`, cluster)
+		return
+	}
+	s.mu.Lock()
+	s.received[cluster]++
+	s.mu.Unlock()
+	if req.Method == http.MethodGet {
+		fmt.Fprint(w, `{"kind":"ServiceList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[]}`)
+		return
+	}
+	io.Copy(io.Discard, req.Body)
+	fmt.Fprint(w, `{"kind":"Service","apiVersion":"v1","metadata":{"name":"bar","namespace":"default","uid":"x"}}`)
+}
+
+// choose has new connections reach a cluster, and closes the others.
+func (s *turnstile) choose(cluster string) {
+	s.cluster.Store(cluster)
+	s.CloseClientConnections()
+}
+
+func (s *turnstile) receivedBy(cluster string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.received[cluster]
+}
+
+func (s *turnstile) client(t *testing.T, pin *Pin) Client {
+	cfg := ClientOptions{}.Tune(&rest.Config{Host: s.URL, TLSClientConfig: rest.TLSClientConfig{Insecure: true}}, "", &Network{})
+	cfg.ContentType = "application/json"
+	cfg, err := pin.Config(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+func list(t *testing.T, client Client) error {
+	_, err := client.CoreV1().Services("").List(t.Context(), metav1.ListOptions{})
+	return err
+}
+
+func create(t *testing.T, client Client) error {
+	_, err := client.CoreV1().Services("default").Create(t.Context(), service("default", "bar"), metav1.CreateOptions{})
+	return err
+}
+
+func TestPin(t *testing.T) {
+	for name, test := range map[string]struct{ http2, keepAlive bool }{
+		"HTTP/2": {true, true}, "HTTP/1.1": {false, true}, "every connection is closed": {false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, pin := newTurnstile(t, test.http2, test.keepAlive), &Pin{}
+			var reports []error
+			pin.OnChange(func(err error) { reports = append(reports, err) })
+			client := s.client(t, pin)
+			for range 3 {
+				if err := errors.Join(list(t, client), create(t, client)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.choose("oslo")
+			for range 3 {
+				// The first may fail because its connection was closed.
+				if err := create(t, client); err == nil {
+					t.Error("a write to another cluster succeeds")
+				}
+				if err := list(t, client); err == nil {
+					t.Error("a read from another cluster succeeds")
+				} else if !errors.Is(err, ErrOtherCluster) || !strings.Contains(Cause(err), "UID oslo, and london was") {
+					t.Errorf("got %v", err)
+				}
+			}
+			if got := s.receivedBy("oslo"); got != 0 {
+				t.Errorf("another cluster received %d requests", got)
+			}
+			s.choose("london")
+			list(t, client) // it may fail because its connection was closed
+			if err := errors.Join(list(t, client), create(t, client)); err != nil {
+				t.Error(err)
+			}
+			if len(reports) != 2 || !errors.Is(reports[0], ErrOtherCluster) || reports[1] != nil {
+				t.Errorf("reported: %v", reports)
+			}
+		})
+	}
+}
+
+// All clients of one Pin are on one cluster, whichever of them reached it first.
+func TestPinIsShared(t *testing.T) {
+	s, pin := newTurnstile(t, true, true), &Pin{}
+	if err := list(t, s.client(t, pin)); err != nil {
+		t.Fatal(err)
+	}
+	s.choose("oslo")
+	if err := create(t, s.client(t, pin)); !errors.Is(err, ErrOtherCluster) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A cluster whose UID cannot be read gets no requests, and no answer is taken for an absence.
+func TestPinWithoutUID(t *testing.T) {
+	for status, want := range map[int]func(error) bool{
+		http.StatusForbidden:           apierrors.IsForbidden,
+		http.StatusInternalServerError: apierrors.IsInternalError,
+		http.StatusNotFound:            func(err error) bool { return err != nil && !apierrors.IsNotFound(err) },
+	} {
+		s := newTurnstile(t, true, true)
+		s.status.Store(int64(status))
+		client := s.client(t, &Pin{})
+		if err := list(t, client); !want(err) {
+			t.Errorf("%d, and a list: %v", status, err)
+		}
+		if err := create(t, client); !want(err) {
+			t.Errorf("%d, and a create: %v", status, err)
+		}
+		if got := s.receivedBy("london"); got != 0 {
+			t.Errorf("%d: %d requests went through", status, got)
+		}
+		s.status.Store(0)
+		if err := list(t, client); err != nil {
+			t.Errorf("later: %v", err)
+		}
+	}
+}
+
+func TestSystemUID(t *testing.T) {
+	for _, body := range []string{
+		``, `null`, `{}`, `[]`, `<html>`, `{"items":null}`, `{"items":[{}]}`, `{"items":[{"metadata":{"name":"kube-system"}}]}`,
+		`{"items":[{"metadata":{"name":"default","uid":"x"}}]}`,
+		`{"items":[{"metadata":{"name":"kube-system","uid":"x"}},{"metadata":{"name":"kube-system","uid":"y"}}]}`,
+	} {
+		if uid, err := systemUID([]byte(body)); err == nil {
+			t.Errorf("%s: got %q", body, uid)
+		}
+	}
+}

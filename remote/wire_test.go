@@ -1,0 +1,209 @@
+package remote
+
+import (
+	"bytes"
+	"fmt"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes/scheme"
+)
+
+// usual is a Service as an API server sends it, managed fields and all.
+func usual(n int) corev1.Service {
+	svc := *service("default", fmt.Sprint("svc-", n))
+	svc.Annotations = map[string]string{"kubectl.kubernetes.io/last-applied-configuration": string(bytes.Repeat([]byte("a"), 300))}
+	svc.ManagedFields = []metav1.ManagedFieldsEntry{{
+		Manager: "kubectl-client-side-apply", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1",
+		FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{` + strings.Repeat(`"f:labels":{".":{}},`, 12) + `"f:annotations":{}},"f:spec":{"f:ports":{}}}`)},
+	}}
+	svc.Spec = corev1.ServiceSpec{
+		Type: corev1.ServiceTypeClusterIP, ClusterIP: "10.0.0.1", ClusterIPs: []string{"10.0.0.1"}, IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol},
+		Ports:    []corev1.ServicePort{{Name: "http", Port: 80, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromString("http")}},
+		Selector: map[string]string{"app": "web"}, SessionAffinity: corev1.ServiceAffinityNone,
+	}
+	return svc
+}
+
+// allowing is a bound that nothing exceeds.
+func allowing() *bound { return &bound{what: "it", bytes: 1 << 40, memory: 1 << 50, noun: "objects"} }
+
+// counted has an answer counted, all of it at once and byte by byte.
+func counted(t testing.TB, body []byte) (*wire, error) {
+	t.Helper()
+	w, bytewise := newWire(allowing()), newWire(allowing())
+	err := w.feed(body)
+	var other error
+	for i := range body {
+		if other = bytewise.feed(body[i : i+1]); other != nil {
+			break
+		}
+	}
+	if fmt.Sprint(err) != fmt.Sprint(other) || err == nil && (w.memory != bytewise.memory || w.items != bytewise.items) {
+		t.Fatalf("at once: %v, %d bytes of memory, %d items; byte by byte: %v, %d, %d", err, w.memory, w.items, other, bytewise.memory, bytewise.items)
+	}
+	return w, err
+}
+
+// What is counted is about what decoding takes, for usual objects and for those that are
+// made to take much.
+func TestMemoryIsCounted(t *testing.T) {
+	list := func(items ...corev1.Service) *corev1.ServiceList { return &corev1.ServiceList{Items: items} }
+	many := make([]corev1.Service, 500)
+	for n := range many {
+		many[n] = usual(n)
+	}
+	with := func(change func(*corev1.Service)) *corev1.ServiceList {
+		svc := usual(0)
+		change(&svc)
+		return list(svc)
+	}
+	pairs := map[string]string{}
+	for n := range 10_000 {
+		pairs[fmt.Sprint(n)] = ""
+	}
+	for name, test := range map[string]struct {
+		obj   kruntime.Object
+		items int
+	}{
+		"usual Services": {list(many...), 500},
+		"empty Services": {list(make([]corev1.Service, 10_000)...), 10_000},
+		"ports":          {with(func(svc *corev1.Service) { svc.Spec.Ports = make([]corev1.ServicePort, 100_000) }), 1},
+		"externalIPs":    {with(func(svc *corev1.Service) { svc.Spec.ExternalIPs = make([]string, 200_000) }), 1},
+		"managed fields": {with(func(svc *corev1.Service) { svc.ManagedFields = make([]metav1.ManagedFieldsEntry, 50_000) }), 1},
+		"owners":         {with(func(svc *corev1.Service) { svc.OwnerReferences = make([]metav1.OwnerReference, 50_000) }), 1},
+		"conditions":     {with(func(svc *corev1.Service) { svc.Status.Conditions = make([]metav1.Condition, 50_000) }), 1},
+		"annotations":    {with(func(svc *corev1.Service) { svc.Annotations = pairs }), 1},
+		"a ConfigMap":    {&corev1.ConfigMap{Data: pairs}, 0},
+		"a namespace":    {&corev1.Namespace{Spec: corev1.NamespaceSpec{Finalizers: make([]corev1.FinalizerName, 200_000)}}, 0},
+		"a long name":    {with(func(svc *corev1.Service) { svc.Name = string(make([]byte, 1<<20)) }), 1},
+	} {
+		body := encode(test.obj)
+		w, err := counted(t, body)
+		if err != nil || w.items != test.items {
+			t.Errorf("%s: %d items, %v", name, w.items, err)
+			continue
+		}
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		obj, err := kruntime.Decode(scheme.Codecs.UniversalDeserializer(), body)
+		must(err)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		runtime.KeepAlive(obj)
+		runtime.KeepAlive(body)
+		took := int64(after.HeapAlloc) - int64(before.HeapAlloc)
+		if w.memory < took-64<<10 || w.memory > 5*took+64<<10 {
+			t.Errorf("%s: %d bytes of memory are counted, and it takes %d", name, w.memory, took)
+		}
+		t.Logf("%s: %d bytes, counted as %d, take %d", name, len(body), w.memory, took)
+	}
+}
+
+// A usual remote of as many Services as are allowed fits into one answer.
+func TestUsualServicesFit(t *testing.T) {
+	list := &corev1.ServiceList{}
+	for n := range DefaultLimits.Services {
+		list.Items = append(list.Items, usual(n))
+	}
+	b := Limits{}.ofExports("paris").list
+	if err := newWire(&b).feed(encode(list)); err != nil {
+		t.Errorf("in protobuf: %v", err)
+	}
+	list.Items = list.Items[:pageSize]
+	if err := (&text{bound: &b}).feed([]byte(kruntime.EncodeOrDie(scheme.Codecs.LegacyCodec(corev1.SchemeGroupVersion), list))); err != nil {
+		t.Errorf("a page in JSON: %v", err)
+	}
+}
+
+// What an API server takes is no more than an object may be: etcd has at most 1.5 MiB for it.
+func TestLargestObjectsFit(t *testing.T) {
+	ports, labels := service("default", "bar"), service("default", "bar")
+	for n := range 65_535 {
+		ports.Spec.Ports = append(ports.Spec.Ports, corev1.ServicePort{Name: strconv.FormatInt(int64(n), 36), Port: int32(n) + 1, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt(n + 1)})
+	}
+	for n := range 150_000 {
+		labels.Labels[strconv.FormatInt(int64(n), 36)] = ""
+	}
+	for _, svc := range []*corev1.Service{ports, labels} {
+		body := encode(svc)
+		b := objectBound("it")
+		w := newWire(&b)
+		if err := w.feed(body); err != nil || len(body) < 1<<20 {
+			t.Errorf("of %d bytes: %v", len(body), err)
+		}
+		t.Logf("%d bytes, counted as %d", len(body), w.memory)
+	}
+}
+
+// What is no message is refused, however it is malformed.
+func TestMalformedProtobuf(t *testing.T) {
+	good := encode(&corev1.ServiceList{Items: []corev1.Service{usual(1)}})
+	kind := good[4 : 4+2+int(good[5])]
+	join := func(parts ...string) []byte {
+		var all []byte
+		for _, part := range parts {
+			all = append(all, part...)
+		}
+		return all
+	}
+	for name, body := range map[string][]byte{
+		"no type":          join("k8s\x00", "\x12\x02\x12\x00"),
+		"a type too late":  join("k8s\x00", "\x12\x00", string(kind)),
+		"two types":        join("k8s\x00", string(kind), string(kind)),
+		"two objects":      join(string(good), "\x12\x00"),
+		"beyond the end":   join("k8s\x00", string(kind), "\x12\x02\x12\x05aaaaa"),
+		"a group":          join("k8s\x00", string(kind), "\x12\x02\x13\x00"),
+		"an endless tag":   join("k8s\x00", string(kind), "\x12\x20", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
+		"another resource": join("k8s\x00", "\x0a\x0a\x0a\x02v1\x12\x04Nope", "\x12\x00"),
+	} {
+		if _, err := counted(t, body); err == nil {
+			t.Errorf("%s: it is counted", name)
+		}
+	}
+}
+
+func FuzzProtobuf(f *testing.F) {
+	f.Add(encode(&corev1.ServiceList{Items: []corev1.Service{usual(1), {}}}))
+	f.Add(encode(&corev1.ConfigMap{Data: map[string]string{"a": "b"}}))
+	f.Add(encode(&metav1.Status{Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Message: "a"}}}}))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		w, err := counted(t, body)
+		if obj, failed := kruntime.Decode(protobuf.Serializer, body); failed == nil && err == nil {
+			if list, ok := obj.(*corev1.ServiceList); ok && len(list.Items) != w.items {
+				t.Errorf("%d items are counted, and there are %d", w.items, len(list.Items))
+			}
+		}
+	})
+}
+
+func BenchmarkBounds(b *testing.B) {
+	list := &corev1.ServiceList{}
+	for n := range 500 {
+		list.Items = append(list.Items, usual(n))
+	}
+	inProtobuf, inJSON := encode(list), []byte(kruntime.EncodeOrDie(scheme.Codecs.LegacyCodec(corev1.SchemeGroupVersion), list))
+	for name, one := range map[string]struct {
+		body []byte
+		scan func() scan
+	}{
+		"protobuf": {inProtobuf, func() scan { return newWire(allowing()) }},
+		"JSON":     {inJSON, func() scan { return &text{bound: allowing()} }},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(one.body)))
+			for b.Loop() {
+				if err := one.scan().feed(one.body); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
