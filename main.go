@@ -7,14 +7,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,7 +22,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
-	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror"
 	"service-mirror.io/service-mirror/mirror/check"
 	"service-mirror.io/service-mirror/mirror/leader"
@@ -32,6 +29,7 @@ import (
 	"service-mirror.io/service-mirror/mirror/status"
 	"service-mirror.io/service-mirror/mirror/write"
 	"service-mirror.io/service-mirror/remote"
+	"service-mirror.io/service-mirror/remote/failure"
 )
 
 // version is set by the linker for releases.
@@ -75,83 +73,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2 // a restart does not fix it
 	}
 	if err := cfg.run(ctx, stdout); err != nil {
-		fmt.Fprintln(stderr, "service-mirror:", err)
+		fmt.Fprintln(stderr, "service-mirror:", failure.Lines(err.Error()))
 		return 1
 	}
 	return 0
-}
-
-// config is what the flags say.
-type config struct {
-	flags                   *pflag.FlagSet
-	kubeconfig, kubecontext string // of the local cluster
-	remotes                 []remote.Spec
-	remote                  remote.Options
-	mirror                  mirror.Options
-	election                leader.Options
-	listen                  string
-	profile                 bool
-	check, dryRun, version  bool
-	prune, pruneDryRun      string
-}
-
-// parse reads and validates the flags. The error has a line for each mistake.
-func parse(args []string) (*config, error) {
-	cfg := &config{flags: pflag.NewFlagSet("service-mirror", pflag.ContinueOnError)}
-	var remotes remote.Flags
-	var gateways gateway.Flags
-	var mirrors mirror.Flags
-	election := leader.Flags{Namespace: os.Getenv("POD_NAMESPACE")}
-	f := cfg.flags
-	f.Usage, f.SortFlags = func() {}, false
-	remotes.Add(f)
-	f.StringVar(&cfg.kubeconfig, "kubeconfig", "", "kubeconfig `PATH` of the local cluster (default: in a pod its own ServiceAccount, else as kubectl does)")
-	f.StringVar(&cfg.kubecontext, "context", "", "context `NAME` for the local cluster (default: the kubeconfig's current one)")
-	gateways.Add(f)
-	mirrors.Add(f)
-	f.StringVar(&cfg.listen, "listen", "", "`ADDRESS:PORT` of the status page, /status.json, /metrics, /healthz and /readyz, as :8080 (default: none)")
-	f.BoolVar(&cfg.profile, "pprof", false, "serve Go's profiles at /debug/pprof/, too")
-	election.Add(f)
-	f.BoolVar(&cfg.check, "check", false, "check whether all clusters can be reached, read and written, and what will not be mirrored; write nothing, and exit: with code 1 if something must be fixed")
-	f.BoolVar(&cfg.dryRun, "dry-run", false, "print what would be written as a diff, write nothing, and exit")
-	f.StringVar(&cfg.prune, "prune", "", "delete all mirrors of the remote `NAME`, which --remote must not name, and exit")
-	f.StringVar(&cfg.pruneDryRun, "prune-dry-run", "", "print what --prune `NAME` would delete, and exit")
-	f.BoolVar(&cfg.version, "version", false, "print the version and exit")
-	logging := flag.NewFlagSet("klog", flag.ContinueOnError)
-	klog.InitFlags(logging)
-	f.AddGoFlagSet(logging)
-	if err := f.Parse(args); err != nil || cfg.version {
-		return cfg, err
-	}
-	var errs [6]error
-	cfg.remote, errs[1] = remotes.Options()
-	cfg.remote.Client.UserAgent = "service-mirror/" + programVersion()
-	cfg.remote.Gateway, errs[2] = gateways.Options()
-	cfg.remotes, errs[3] = remotes.Remotes(gateways.Shared(), cfg.remote.Gateway.Filter)
-	cfg.mirror, errs[4] = mirrors.Options()
-	cfg.election, errs[5] = election.Options()
-	errs[0] = cfg.validate()
-	return cfg, errors.Join(errs[:]...)
-}
-
-// validate finds what no package can find in its own flags.
-func (cfg *config) validate() error {
-	var mistakes []error
-	for _, arg := range cfg.flags.Args() {
-		mistakes = append(mistakes, fmt.Errorf("%s: not a flag: remove it, there are no other arguments", arg))
-	}
-	pruned := cmp.Or(cfg.prune, cfg.pruneDryRun)
-	// A Deployment may exist before the first remote is linked.
-	if !cfg.flags.Changed("remote") && pruned == "" && !cfg.election.On {
-		mistakes = append(mistakes, errors.New("--remote: no remote cluster is given: give one as NAME=KUBECONFIG"))
-	}
-	if slices.ContainsFunc(cfg.remotes, func(spec remote.Spec) bool { return spec.Name == pruned }) {
-		mistakes = append(mistakes, fmt.Errorf("--prune %s: --remote names it too, and would create its mirrors again: remove that first", pruned))
-	}
-	if cfg.profile && cfg.listen == "" {
-		mistakes = append(mistakes, errors.New("--pprof: there is no address to serve it at: give --listen"))
-	}
-	return errors.Join(mistakes...)
 }
 
 func (cfg *config) run(ctx context.Context, stdout io.Writer) error {
@@ -200,6 +125,7 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, stdout io.
 	overview := func() status.Page {
 		page := controller.Overview()
 		page.Local, page.Version, page.Started, page.ElectionOn = local.Host, programVersion(), started, cfg.election.On
+		page.Leader = page.Leader && election.MayWrite()
 		return page
 	}
 	cfg.mirror.Metrics.Observe(overview)
@@ -211,13 +137,13 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, stdout io.
 		controller.Add(r)
 		remotes = append(remotes, r)
 	}
-	if cfg.listen != "" && !cfg.dryRun { // the daemon beside a dry run may listen there
-		listener, err := net.Listen("tcp", cfg.listen)
+	if cfg.listen.Address != "" && !cfg.dryRun { // the daemon beside a dry run may listen there
+		listener, err := net.Listen("tcp", cfg.listen.Address)
 		if err != nil {
 			return fmt.Errorf("--listen: %w", err)
 		}
 		logger.Info("Serving", "address", listener.Addr())
-		running.Go(func() { mirror.Serve(ctx, listener, controller.Handler(overview, cfg.profile)) })
+		running.Go(func() { mirror.Serve(ctx, listener, controller.Handler(overview, cfg.listen)) })
 	}
 	for _, r := range remotes {
 		running.Go(func() { r.Run(ctx) })

@@ -135,7 +135,30 @@ func TestMistakes(t *testing.T) {
 		{"bad Lease", append(paris[:2:2], "--leader-elect", "--leader-elect-lease", "a", "--leader-elect-duration", "1s"), []string{"--leader-elect-duration: 1s is less than 3s", `--leader-elect-lease: "a" is not`}},
 		{"profiles nowhere", append(paris[:2:2], "--pprof"), []string{"--pprof: there is no address to serve it at: give --listen"}},
 		{"a prune of what is mirrored", append(paris[:2:2], "--prune", "paris"), []string{"--prune paris: --remote names it too"}},
-		{"its dry run", append(paris[:2:2], "--prune-dry-run", "paris"), []string{"--prune paris: --remote names it too"}},
+		{"its dry run", append(paris[:2:2], "--prune-dry-run", "paris"), []string{"--prune-dry-run paris: --remote names it too"}},
+		{"a prune of a selector", []string{"--prune", "paris,x!=y"}, []string{`--prune: "paris,x!=y" is not the name of a remote`}},
+		{"a prune of nothing", []string{"--prune="}, []string{`--prune: "" is not the name of a remote`}},
+		{"a list of nothing", []string{"--prune-dry-run="}, []string{`--prune-dry-run: "" is not the name of a remote`}},
+		{"a prune and a list", []string{"--prune", "x", "--prune-dry-run", "y"}, []string{"--prune and --prune-dry-run: only one of these"}},
+		{"a prune of two", []string{"--prune", "x", "--prune-dry-run", "X"}, []string{`--prune-dry-run: "X" is not`, "--prune and --prune-dry-run: only one of these"}},
+		{"a check and a dry run", append(paris[:2:2], "--check", "--dry-run"), []string{"--check and --dry-run: only one of these"}},
+		{"a dry run and a prune", append(paris[:2:2], "--dry-run", "--prune", "x"), []string{"--dry-run and --prune: only one of these"}},
+		{"no address to listen at", append(paris[:2:2], "--listen=nonsense"), []string{`--listen: "nonsense" is not ADDRESS:PORT`}},
+		{"a bad port", append(paris[:2:2], "--listen=:65536"), []string{`--listen: ":65536" has no port number`}},
+		{"a named port", append(paris[:2:2], "--listen=:http"), []string{`--listen: ":http" has no port number`}},
+		{"no port", append(paris[:2:2], "--listen=localhost:"), []string{`--listen: "localhost:" has no port number`}},
+		{"a bad host", append(paris[:2:2], "--listen=a_b:80"), []string{`--listen: "a_b:80" has neither`}},
+		{"names of nothing", append(paris[:2:2], "--listen-host=a"), []string{"--listen-host: there is no address to serve it at: give --listen"}},
+		{"a bad name", append(paris[:2:2], "--listen=:8080", "--listen-host=a,b:80,*"), []string{`--listen-host: "b:80" is not a name`, `--listen-host: "*" is not a name`}},
+		{"no ranges", append(paris[:2:2], "--gateway-allow=", "--gateway-deny="), []string{"--gateway-deny: it is empty", "--gateway-allow: it is empty"}},
+		{"an empty range", append(paris[:2:2], "--gateway-allow=192.0.2.1,"), []string{`--gateway-allow: "" is neither`}},
+		{"a line break in the path", append(paris[:2:2], "--probe=http", "--probe-path=/x\r\nHost: evil"), []string{`--probe-path: "/x\r\nHost: evil" has a character`}},
+		{"a space in the path", append(paris[:2:2], "--probe-path=/a b"), []string{`--probe-path: "/a b" has a character`}},
+		{"a bad escape in the path", append(paris[:2:2], "--probe-path=/%zz"), []string{`--probe-path: "/%zz" is no valid path`}},
+		{"no rate", append(paris[:2:2], "--kube-api-qps=NaN"), []string{"--kube-api-qps: NaN is not a number"}},
+		{"an infinite rate", append(paris[:2:2], "--kube-api-qps=-Inf"), []string{"--kube-api-qps: -Inf is not a number"}},
+		{"a namespace twice", []string{"--remote", "paris=a,namespaces=a,b,a,gateway=ingress/gateway"}, []string{"--remote paris=a,namespaces=a,b,a,gateway=ingress/gateway: namespaces= has a twice"}},
+		{"a metadata service", []string{"--remote", "paris=a,address=100.100.100.200,gateway-port=80"}, []string{"--remote paris: address=100.100.100.200: it is the metadata service of a cloud"}},
 		{"empty selector", append(paris[:2:2], "--export-selector", ""), []string{"--export-selector: an empty selector would export every Service"}},
 		{"blank selector", append(paris[:2:2], "--export-selector", " "), []string{"--export-selector: an empty selector"}},
 		{"no selector", append(paris[:2:2], "--export-selector", "a in b"), []string{"--export-selector: "}},
@@ -168,6 +191,21 @@ func TestMistakes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What is valid must not be refused with what is not.
+func TestNoMistakes(t *testing.T) {
+	paris := []string{"--remote", "paris=a,gateway=ingress/gateway"}
+	for _, args := range [][]string{
+		{"--prune", "x"}, {"--prune-dry-run", "x", "--check=false"},
+		append(paris[:2:2], "--listen=:8080"), append(paris[:2:2], "--listen=[::1]:0"), append(paris[:2:2], "--listen=localhost:80", "--listen-host", "sm.example.com,Other."),
+		append(paris[:2:2], "--gateway-allow=192.0.2.1", "--gateway-deny", "2001:db8::/32"), append(paris[:2:2], "--probe-path=/a%20b?c=d&e"),
+		append(paris[:2:2], "--kube-api-qps=1e30"),
+	} {
+		if cfg, err := parse(args); err != nil || cfg.remote.Client.Burst < 0 {
+			t.Errorf("%q: %v", args, err)
+		}
 	}
 }
 
@@ -244,7 +282,11 @@ func apiServer(t *testing.T) *rest.Config {
 			if strings.Contains(req.Header.Get("Accept"), "PartialObjectMetadata") {
 				kind = lists["namespaces"]
 			}
-			fmt.Fprintf(w, `{"kind":"%sList","apiVersion":%q,"metadata":{"resourceVersion":"1"},"items":[]}`, kind[1], kind[0])
+			items := ""
+			if path.Base(req.URL.Path) == "namespaces" {
+				items = `{"metadata":{"name":"kube-system","uid":"uid-of-london","resourceVersion":"1"}}`
+			}
+			fmt.Fprintf(w, `{"kind":"%sList","apiVersion":%q,"metadata":{"resourceVersion":"1"},"items":[%s]}`, kind[1], kind[0], items)
 		}
 	}))
 	t.Cleanup(server.Close)

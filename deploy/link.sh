@@ -12,7 +12,9 @@ london:
   2. makes a kubeconfig of its token, paris's CA and server URL, and tries it;
   3. in london, stores that in the Secret service-mirror-remotes as NAME.kubeconfig; the
      keys of other remotes do not change;
-  4. in london, adds --remote=NAME=... to the arguments of the Deployment service-mirror.
+  4. in london, names it in an annotation of the daemon's ServiceAccount, so that its
+     mirrors may be written (deploy/local/policy.yaml);
+  5. in london, adds --remote=NAME=... to the arguments of the Deployment service-mirror.
 Each step is printed. Run it again after a change of paris's token, CA or address, of
 deploy/, or of a KEY. Nothing is deleted in paris.
 
@@ -200,7 +202,9 @@ index=${in_args%% *} existing=${in_args#* }
 form=--remote=
 ! printf '%s\n' "$arguments" | grep -Fqx -- "$existing" || form=
 
-policy="service-mirror-to-$name"
+account=$(london get deployment $deployment --namespace $namespace -o 'jsonpath={.spec.template.spec.serviceAccountName}')
+account=${account:-default}
+policy="service-mirror-to-$name" annotation="remote.service-mirror.io/$name"
 # secret_key is this remote's key in the Secret, in base64.
 secret_key() { london get secret $secret --namespace $namespace --ignore-not-found -o "jsonpath={.data['$name\\.kubeconfig']}"; }
 
@@ -223,6 +227,8 @@ if [ -n "$undo" ]; then
 		note "it is not there"
 	fi
 	quietly london delete networkpolicy "$policy" --namespace $namespace --ignore-not-found
+	step "$context: removing the annotation $annotation from the ServiceAccount $namespace/$account"
+	quietly london annotate serviceaccount "$account" --namespace $namespace "$annotation-"
 	cat <<END
 
 The mirrors of $name stay as they are. To remove them:
@@ -406,6 +412,9 @@ END
 		;;
 	esac
 fi
+
+step "$context: the annotation $annotation of the ServiceAccount $namespace/$account"
+quietly london annotate serviceaccount "$account" --namespace $namespace --overwrite "$annotation="
 
 wanted="$name=$mount/$name.kubeconfig$keys"
 step "$context: the Deployment's argument --remote=$wanted"

@@ -35,14 +35,71 @@ func (r Range) describe() string {
 	return fmt.Sprintf("it is in this cluster's own %s %v", r.Name, r.Prefix)
 }
 
+// special are ranges that no other cluster's gateway is in, though their addresses look like any. They are used
+// only if --gateway-allow has the range, or a part of it: a larger one does not mean them.
+var special = []Range{
+	{netip.MustParsePrefix("100.100.100.200/32"), "the metadata service of a cloud"}, // Alibaba Cloud
+	{netip.MustParsePrefix("168.63.129.16/32"), "the metadata service of a cloud"},   // Azure
+	{netip.MustParsePrefix("fd00:ec2::/32"), "for the services of a cloud's hosts"},  // AWS: metadata, DNS, time
+	{netip.MustParsePrefix("fd20:ce::254/128"), "the metadata service of a cloud"},   // Google Cloud
+	{netip.MustParsePrefix("0.0.0.0/8"), "this network (RFC 791)"},
+	{netip.MustParsePrefix("192.0.0.0/24"), "for protocols (RFC 6890)"}, // 192.0.0.192 was Oracle Cloud's metadata service
+	{netip.MustParsePrefix("240.0.0.0/4"), "reserved (RFC 1112)"},
+	{netip.MustParsePrefix("::/96"), "IPv4 in IPv6 (RFC 4291), deprecated"},
+	{netip.MustParsePrefix("fec0::/10"), "site-local (RFC 3879), deprecated"},
+}
+
+// translated are the ranges in which the last or a middle part is an IPv4 address that a network may send packets to.
+var translated = []struct {
+	netip.Prefix
+	at int // the first byte of the IPv4 address
+}{
+	{netip.MustParsePrefix("64:ff9b::/96"), 12}, // NAT64 (RFC 6052)
+	{netip.MustParsePrefix("2002::/16"), 2},     // 6to4 (RFC 3056)
+}
+
+// inner is the IPv4 address in one that is translated.
+func inner(addr netip.Addr) (netip.Addr, bool) {
+	for _, one := range translated {
+		if one.Contains(addr) {
+			bytes := addr.As16()
+			return netip.AddrFrom4([4]byte(bytes[one.at:])), true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// special refuses an address of a special range.
+func (f Filter) special(addr netip.Addr) error {
+	for _, one := range special {
+		permits := func(prefix netip.Prefix) bool { return prefix.Contains(addr) && prefix.Bits() >= one.Bits() }
+		if one.Contains(addr) && !slices.ContainsFunc(f.Allow, permits) {
+			what := "it is "
+			if !one.IsSingleIP() {
+				what = fmt.Sprintf("it is in %v, which is ", one.Prefix)
+			}
+			return fmt.Errorf("%s%s: if that is intended, list it in --gateway-allow", what, one.Name)
+		}
+	}
+	return nil
+}
+
 // address refuses addresses that would route traffic back into the local cluster or
 // nowhere, or that the API server does not accept in Endpoints: loopback, unspecified,
-// link-local (cloud metadata included), multicast and broadcast; and those that the
-// operator does not allow.
+// link-local (cloud metadata included), multicast and broadcast; those of special ranges; IPv6
+// addresses in which there is such an IPv4 address; and those that the operator does not allow.
 func (f Filter) address(addr netip.Addr) error {
 	addr, zone := addr.Unmap(), addr.Zone()
 	if zone != "" || !addr.IsGlobalUnicast() {
 		return errors.New("not a unicast address that another cluster can be reached at")
+	}
+	if err := f.special(addr); err != nil {
+		return err
+	}
+	if v4, ok := inner(addr); ok {
+		if err := f.address(v4); err != nil && !slices.ContainsFunc(f.Allow, func(prefix netip.Prefix) bool { return prefix.Contains(addr) }) {
+			return fmt.Errorf("in it is %v: %w", v4, err)
+		}
 	}
 	contains := func(prefix netip.Prefix) bool { return prefix.Contains(addr) }
 	if i := slices.IndexFunc(f.Deny, contains); i >= 0 {

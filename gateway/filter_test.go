@@ -22,6 +22,9 @@ func TestFilter(t *testing.T) {
 	}
 	only := filter
 	only.Allow = prefixes("192.0.2.0/25", "198.51.100.0/25", "10.96.7.0/24")
+	wide, exact := filter, filter
+	wide.Allow = prefixes("0.0.0.0/0", "100.64.0.0/10", "64:ff9b::/96")
+	exact.Allow = prefixes("100.100.100.200/32", "240.0.0.0/4", "192.0.0.9/32")
 	for _, test := range []struct {
 		filter  Filter
 		addr    string
@@ -47,6 +50,34 @@ func TestFilter(t *testing.T) {
 		{only, "2001:db8::1", "--gateway-allow does not have it"},
 		{only, "198.51.100.7", "--gateway-deny has"},
 		{only, "127.0.0.1", "not a unicast address"},
+		{filter, "100.100.100.200", "it is the metadata service of a cloud: if that is intended, list it in --gateway-allow"},
+		{filter, "::ffff:100.100.100.200", "it is the metadata service of a cloud"},
+		{filter, "100.100.100.201", ""},
+		{filter, "168.63.129.16", "it is the metadata service of a cloud"},
+		{filter, "fd00:ec2::254", "it is in fd00:ec2::/32, which is for the services of a cloud's hosts"},
+		{filter, "fd20:ce::254", "it is the metadata service of a cloud"},
+		{filter, "240.0.0.1", "it is in 240.0.0.0/4, which is reserved (RFC 1112): if that is intended, list it in --gateway-allow"},
+		{filter, "254.255.255.255", "it is in 240.0.0.0/4"},
+		{filter, "192.0.0.1", "it is in 192.0.0.0/24"},
+		{filter, "192.0.1.1", ""},
+		{filter, "0.1.2.3", "it is in 0.0.0.0/8"},
+		{filter, "::192.0.2.1", "it is in ::/96"},
+		{filter, "fec0::1", "it is in fec0::/10"},
+		{filter, "64:ff9b::192.0.2.1", ""},
+		{filter, "64:ff9b::127.0.0.1", "in it is 127.0.0.1: not a unicast address"},
+		{filter, "64:ff9b::169.254.169.254", "in it is 169.254.169.254: not a unicast address"},
+		{filter, "64:ff9b::100.100.100.200", "in it is 100.100.100.200: it is the metadata service"},
+		{filter, "64:ff9b::10.96.7.7", "in it is 10.96.7.7: it is in this cluster's own Service range"},
+		{filter, "64:ff9b::198.51.100.7", "in it is 198.51.100.7: --gateway-deny has"},
+		{filter, "2002:7f00:1::1", "in it is 127.0.0.1: not a unicast address"},
+		{filter, "2002:c000:201::1", ""},
+		{wide, "100.100.100.200", "it is the metadata service"},
+		{wide, "240.0.0.1", "it is in 240.0.0.0/4"},
+		{wide, "64:ff9b::10.96.7.7", ""},
+		{exact, "100.100.100.200", ""},
+		{exact, "240.0.0.1", ""},
+		{exact, "192.0.0.9", ""},
+		{exact, "192.0.0.10", "it is in 192.0.0.0/24"},
 	} {
 		t.Run(test.addr, func(t *testing.T) { checkErr(t, test.filter.address(netip.MustParseAddr(test.addr)), test.wantErr) })
 	}

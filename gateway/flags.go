@@ -18,10 +18,12 @@ type Flags struct {
 	dnsServer             string
 	deny, allow           []string
 	options               Options
+	given                 func(flag string) bool
 }
 
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
+	raw.given = f.Changed
 	f.StringVar(&raw.gateway, "gateway", "", "gateway Service `NS/NAME` of the remotes that name none")
 	f.StringVar(&raw.port, "gateway-port", "", "`NAME|NUMBER` of the gateway port that receives all traffic, for the remotes that name none (default: chosen for each port by name, protocol and number)")
 	f.StringSliceVar(&raw.deny, "gateway-deny", nil, "`CIDR,...` of addresses that no gateway may have, besides this cluster's own and those that are never another cluster's")
@@ -59,6 +61,9 @@ func (raw *Flags) Options() (Options, error) {
 		texts []string
 		to    *[]netip.Prefix
 	}{{"--gateway-deny", raw.deny, &options.Filter.Deny}, {"--gateway-allow", raw.allow, &options.Filter.Allow}} {
+		if len(list.texts) == 0 && raw.given(strings.TrimPrefix(list.flag, "--")) { // as of a variable that is not set
+			add(list.flag, errors.New("it is empty, which would refuse nothing: give a CIDR, or remove the flag"))
+		}
 		for _, text := range list.texts {
 			prefix, err := ParsePrefix(text)
 			add(list.flag, err)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -48,8 +49,8 @@ func (p Probe) Validate() error {
 			wrong = append(wrong, fmt.Errorf("--probe-port: %w", err))
 		}
 	}
-	if !strings.HasPrefix(p.Path, "/") {
-		wrong = append(wrong, fmt.Errorf("--probe-path: %q does not begin with a slash: give an absolute path", p.Path))
+	if err := validatePath(p.Path); err != nil {
+		wrong = append(wrong, fmt.Errorf("--probe-path: %w", err))
 	}
 	if p.Period < 100*time.Millisecond {
 		wrong = append(wrong, fmt.Errorf("--probe-period: %v is less than 100ms: give a longer one", p.Period))
@@ -61,6 +62,20 @@ func (p Probe) Validate() error {
 		wrong = append(wrong, fmt.Errorf("--probe-threshold: %d is less than 1: give a number of failures", p.Threshold))
 	}
 	return errors.Join(wrong...)
+}
+
+// validatePath checks what goes into the first line of a request as it is.
+func validatePath(path string) error {
+	if !strings.HasPrefix(path, "/") {
+		return fmt.Errorf("%.100q does not begin with a slash: give an absolute path", path)
+	}
+	if strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '#' }) {
+		return fmt.Errorf("%.100q has a character that no request can have in its path: escape it, as %%20", path)
+	}
+	if _, err := url.ParseRequestURI(path); err != nil {
+		return fmt.Errorf("%.100q is no valid path: %w", path, errors.Unwrap(err))
+	}
+	return nil
 }
 
 // Target is the port that is probed. One that the load balancer does not serve is

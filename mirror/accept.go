@@ -6,14 +6,16 @@ import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 )
 
 // accept tells whether a cluster is the one that the mirrors of a remote are of (its UID is on them), or that
-// the flags name. Where its UID may not be read, it counts as the right one unless mirrors say that it was
-// readable before: such a change is most often another cluster, whose list of exports would delete them.
+// the flags name. uid= means exactly that one, so it must have been read. Without uid=, a cluster whose UID may not
+// be read counts as the right one unless mirrors say that it was readable before: such a change is most often
+// another cluster, whose list of exports would delete them. uid=unverified says that it is the right one.
 func (c *Controller) accept(ctx context.Context, spec remote.Spec, uid types.UID) error {
 	if !c.local.Synced(ctx) {
 		return ctx.Err()
@@ -21,10 +23,16 @@ func (c *Controller) accept(ctx context.Context, spec remote.Spec, uid types.UID
 	if uid != "" && uid == c.local.UID() {
 		return errors.New("its kubeconfig is for the local cluster itself, so nothing is mirrored from it: use the remote's kubeconfig")
 	}
-	if spec.UID != "" {
-		if uid != "" && uid != spec.UID {
-			return fmt.Errorf("its kubeconfig is for the cluster with UID %s, but the flags expect uid=%s, so nothing is done for it: correct the kubeconfig or the flag", uid, spec.UID)
-		}
+	switch {
+	case spec.UID == remote.Unverified && uid == "":
+		return nil
+	case spec.UID == "" || spec.UID == remote.Unverified: // the mirrors say which one it is
+	case uid == "":
+		return fmt.Errorf("its kubeconfig may be for another cluster than the one with uid=%s, which the flags expect, so nothing is done for it: "+
+			"allow it to get namespace kube-system, or set uid=unverified in --remote %s", spec.UID, spec.Name)
+	case uid != spec.UID:
+		return fmt.Errorf("its kubeconfig is for the cluster with UID %s, but the flags expect uid=%s, so nothing is done for it: correct the kubeconfig or the flag", uid, spec.UID)
+	default:
 		return nil
 	}
 	var other string
@@ -42,9 +50,22 @@ func (c *Controller) accept(ctx context.Context, spec remote.Spec, uid types.UID
 		return nil
 	case uid == "":
 		return fmt.Errorf("its kubeconfig may be for another cluster than the one with UID %s, which its mirrors are of, so nothing is done for it: "+
-			"allow it to get namespace kube-system, or vouch for it with uid=%s in --remote %s", other, other, spec.Name)
+			"allow it to get namespace kube-system, or set uid=unverified in --remote %s", other, spec.Name)
 	default:
 		return fmt.Errorf("its kubeconfig is for the cluster with UID %s, but its mirrors are of the one with UID %s, so nothing is done for it: "+
 			"if the other cluster is meant, add uid=%s to --remote %s", uid, other, uid, spec.Name)
 	}
+}
+
+// mirrored are the exported Services of a remote that have a mirror, as it records them.
+func (c *Controller) mirrored(ctx context.Context, cluster string) (names []cache.ObjectName, err error) {
+	if !c.local.Synced(ctx) {
+		return nil, ctx.Err()
+	}
+	for _, mirror := range c.local.Mirrors(cluster) {
+		if source, recorded := plan.Source(mirror); recorded {
+			names = append(names, source)
+		}
+	}
+	return names, nil
 }

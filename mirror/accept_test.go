@@ -31,8 +31,17 @@ func TestAccept(t *testing.T) {
 		{name: "half of the mirrors have another UID", mirrors: []string{"old", "new"}, uid: "new"},
 		{name: "not readable, no mirrors", uid: ""},
 		{name: "not readable, and never was", mirrors: []string{""}, uid: ""},
-		{name: "no longer readable", mirrors: []string{"paris-uid"}, uid: "", wantErr: "may be for another cluster than the one with UID paris-uid"},
-		{name: "not readable, named by the flags", mirrors: []string{"paris-uid"}, pinned: "paris-uid", uid: ""},
+		{name: "no longer readable", mirrors: []string{"paris-uid"}, uid: "",
+			wantErr: "may be for another cluster than the one with UID paris-uid, which its mirrors are of, so nothing is done for it: allow it to get namespace kube-system, or set uid=unverified in --remote paris"},
+		{name: "not readable, named by the flags", mirrors: []string{"paris-uid"}, pinned: "paris-uid", uid: "",
+			wantErr: "than the one with uid=paris-uid, which the flags expect, so nothing is done for it: allow it to get namespace kube-system, or set uid=unverified in --remote paris"},
+		{name: "not readable, named by the flags, no mirrors", pinned: "paris-uid", uid: "", wantErr: "set uid=unverified"},
+		{name: "not readable, and need not be", mirrors: []string{"paris-uid"}, pinned: remote.Unverified, uid: ""},
+		{name: "not readable, and need not be, no mirrors", pinned: remote.Unverified, uid: ""},
+		{name: "readable, and need not be", mirrors: []string{"paris-uid"}, pinned: remote.Unverified, uid: "paris-uid"},
+		{name: "another one, and need not be readable", mirrors: []string{"paris-uid"}, pinned: remote.Unverified, uid: "other",
+			wantErr: "UID other, but its mirrors are of the one with UID paris-uid"},
+		{name: "the local cluster, and need not be readable", pinned: remote.Unverified, uid: "home-uid", wantErr: "the local cluster itself"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			run(t, Options{}, paris, func(w *world) {

@@ -3,6 +3,7 @@ package mirror
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -92,6 +93,7 @@ func (c *Controller) Hooks(cluster string) remote.Hooks {
 		Changed:   c.exportChanged,
 		Resync:    c.resync,
 		Accept:    c.accept,
+		Mirrored:  c.mirrored,
 		OnProblem: c.options.Events.Remote,
 	}
 }
@@ -101,10 +103,15 @@ func (c *Controller) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer c.queue.ShutDown()
+	wg.Go(func() { c.problems.Run(ctx) })
 	c.local.Run(ctx, func() {
 		c.logger.Info("Local caches are filled", "services", c.local.Services())
-		c.logOrphans()
+		logged := sets.New[string]()
+		c.logUnknown(logged)
 		close(c.state.ready)
+		wg.Go(func() {
+			wait.UntilWithContext(ctx, func(context.Context) { c.logUnknown(logged) }, unknownPeriod)
+		})
 		wg.Go(func() { c.feed(ctx) })
 		wg.Go(func() {
 			wait.UntilWithContext(ctx, func(context.Context) {
@@ -170,12 +177,27 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 	}
 }
 
-// logOrphans says what exists of remotes that the flags no longer name.
-func (c *Controller) logOrphans() {
-	for _, cluster := range slices.Sorted(slices.Values(c.local.Clusters())) {
-		if !c.remotes.has(cluster) {
-			c.logger.Info("The flags do not name this remote, so its mirrors stay until they are pruned", "cluster", cluster, "mirrors", len(c.local.Mirrors(cluster)))
+// unknownPeriod is how often the objects that name an unknown remote are counted for the log.
+const unknownPeriod = time.Minute
+
+// logUnknown says of which remotes objects exist that the flags do not name: all at first, then each that is new.
+// Whoever may label objects may invent any number of them.
+func (c *Controller) logUnknown(logged sets.Set[string]) {
+	const most = 10
+	unknown := c.local.Unknown()
+	for cluster := range logged {
+		if unknown[cluster] == 0 {
+			logged.Delete(cluster)
 		}
+	}
+	fresh := slices.Sorted(maps.Keys(unknown))
+	fresh = slices.DeleteFunc(fresh, logged.Has)
+	logged.Insert(fresh...)
+	for _, cluster := range fresh[:min(most, len(fresh))] {
+		c.logger.Info("The flags do not name this remote, so its mirrors stay until they are pruned", "cluster", cluster, "mirrors", len(c.local.Mirrors(cluster)), "objects", unknown[cluster])
+	}
+	if more := len(fresh) - most; more > 0 {
+		c.logger.Info("Objects name more remotes that the flags do not name, and stay", "remotes", more)
 	}
 }
 

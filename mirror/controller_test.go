@@ -2,11 +2,13 @@ package mirror
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror/plan"
@@ -229,6 +231,53 @@ func TestRemovedRemoteKeepsItsMirrors(t *testing.T) {
 		w.mirrored()
 		w.logged(1, `The flags do not name this remote`)
 		w.logged(1, `cluster="paris" mirrors=1`)
+	})
+}
+
+// What carries our labels and names a remote that nobody configured is counted and logged, whenever it comes, and
+// left alone: it may be left from a remote, or someone invented it.
+func TestUnknownRemoteIsReported(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		if got := w.controller.Overview().Unknown; got != 0 {
+			w.Errorf("at first %d objects are of unknown remotes", got)
+		}
+		invented := func(name, cluster string) Objects {
+			objects := mirrorOfBar()
+			for _, obj := range []metav1.Object{objects.Service, objects.Endpoints} {
+				obj.SetName(name)
+				obj.GetLabels()[plan.ClusterLabel] = cluster
+				obj.GetAnnotations()[plan.MirrorAnnotation] = "default/" + name
+			}
+			return objects
+		}
+		ghost := invented("bar-ghost", "ghost")
+		w.server.put(ghost.Service)
+		w.server.put(ghost.Endpoints)
+		copied := invented("copy", "ghost")
+		copied.Service.Annotations[plan.MirrorAnnotation] = "default/bar-ghost"
+		w.server.put(copied.Service)
+		w.wait(time.Hour)
+		w.expect()
+		w.logged(1, `The flags do not name this remote`)
+		w.logged(1, `cluster="ghost" mirrors=1 objects=3`)
+		if got := w.controller.Overview().Unknown; got != 3 {
+			w.Errorf("%d objects are of unknown remotes, want 3", got)
+		}
+
+		w.server.removePair("default", "bar-ghost")
+		w.server.remove("services", "default", "copy")
+		w.wait(time.Hour)
+		if got := w.controller.Overview().Unknown; got != 0 {
+			w.Errorf("%d objects are of unknown remotes when they are gone", got)
+		}
+		for i := range 15 {
+			w.server.put(invented(fmt.Sprintf("bar-invented%d", i), fmt.Sprintf("invented%d", i)).Service)
+		}
+		w.wait(time.Hour)
+		w.expect()
+		w.logged(11, `The flags do not name this remote`)
+		w.logged(1, `name more remotes that the flags do not name, and stay" remotes=5`)
+		w.mirrored()
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
+	"service-mirror.io/service-mirror/remote/failure"
 )
 
 // dryRunTime is how long a dry run waits for what must be known of the local cluster,
@@ -82,24 +83,28 @@ func compareKeys(a, b cache.ObjectName) int {
 }
 
 // printPlan shows the problems of a plan, and its writes as unified diffs. local is the name of the cluster that
-// would be written to.
+// would be written to. What a remote wrote is printable, and makes no line of its own.
 func printPlan(to io.Writer, p plan.Plan, local string) {
+	print := func(format string, args ...any) { fmt.Fprintln(to, failure.Line(fmt.Sprintf(format, args...))) }
+	changes := func(before, after any) { io.WriteString(to, failure.Lines(lines(diff.Diff(before, after)))) }
 	for _, problem := range p.Problems {
-		fmt.Fprintf(to, "! mirror %v in %s for remote %s: %s: %s\n", p.Key, local, problem.Cluster, problem.Reason, problem.Message)
+		print("! mirror %v in %s for remote %s: %s: %s", p.Key, local, problem.Cluster, problem.Reason, problem.Message)
 	}
 	where := fmt.Sprintf("in %s for remote %s", local, p.Cluster)
 	for _, step := range p.Steps {
 		switch step.Action {
 		case plan.CreateNamespace:
-			fmt.Fprintf(to, "create Namespace %s %s\n", p.Key.Namespace, where)
+			print("create Namespace %s %s", p.Key.Namespace, where)
 		case plan.Create:
-			fmt.Fprintf(to, "create %s %v %s\n%s", step.Kind.Title(), p.Key, where, lines(diff.Diff(nil, step.Object)))
+			print("create %s %v %s", step.Kind.Title(), p.Key, where)
+			changes(nil, step.Object)
 		case plan.Update:
-			fmt.Fprintf(to, "update %s %v %s\n%s", step.Kind.Title(), p.Key, where, lines(diff.Diff(step.Live, step.Object)))
+			print("update %s %v %s", step.Kind.Title(), p.Key, where)
+			changes(step.Live, step.Object)
 		case plan.Delete:
-			fmt.Fprintf(to, "delete %s %v %s\n", step.Kind.Title(), p.Key, where)
+			print("delete %s %v %s", step.Kind.Title(), p.Key, where)
 		case plan.DeleteLeftover:
-			fmt.Fprintf(to, "delete EndpointSlice %v that a selector left behind %s\n", cache.MetaObjectToName(step.Object), where)
+			print("delete EndpointSlice %v that a selector left behind %s", cache.MetaObjectToName(step.Object), where)
 		}
 	}
 }

@@ -80,7 +80,6 @@ func TestNamespaceIsGoneBeforeItsEvent(t *testing.T) {
 				w.remotes["paris"].export(named("shop", "bar"))
 				w.wait(10 * time.Millisecond)
 				w.expect(createShopEndpoints)
-				w.logged(1, `reason="`+name+`"`)
 				w.server.pauseWatches(false)
 				w.wait(time.Minute)
 				w.server.wrote()

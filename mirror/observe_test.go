@@ -214,14 +214,14 @@ func TestMetrics(t *testing.T) {
 		w = in
 		fetch := func(path string) (int, string) {
 			recorder := httptest.NewRecorder()
-			w.controller.Handler(w.controller.Overview, true).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, path, nil))
+			w.controller.Handler(w.controller.Overview, Listen{Profile: true}).ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "http://localhost:8080"+path, nil))
 			return recorder.Code, recorder.Body.String()
 		}
 		_, before := fetch("/metrics")
 		for _, line := range []string{
 			`service_mirror_mirrors{cluster="berlin",state="conflict"} 0`, `service_mirror_problems{cluster="paris",reason="Headless"} 0`,
 			`service_mirror_remote_up{cluster="paris"} 1`, `service_mirror_writes_total{kind="Service",verb="create"} 0`,
-			`service_mirror_leader 0`, `service_mirror_queue_depth 0`, `service_mirror_sync_errors_total 0`,
+			`service_mirror_leader 0`, `service_mirror_unknown_remote_objects 0`, `service_mirror_queue_depth 0`, `service_mirror_sync_errors_total 0`,
 			`service_mirror_api_requests_total{cluster="paris",code="200",verb="GET"} 0`, `version="v1"`,
 		} {
 			if !strings.Contains(before, line) {

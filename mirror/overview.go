@@ -26,6 +26,9 @@ func (c *Controller) Overview() status.Page {
 	default:
 		return page // what is local is not known
 	}
+	for _, n := range c.local.Unknown() {
+		page.Unknown += n
+	}
 	seen := map[cache.ObjectName]bool{}
 	for _, r := range c.remotes.list {
 		if view, ok := r.View(); ok {

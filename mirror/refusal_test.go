@@ -148,33 +148,72 @@ func TestQuotaDelaysNoOtherMirror(t *testing.T) {
 				if tries := len(w.server.wrote()); tries < 100*19 || tries > 100*21 {
 					w.Errorf("%d attempts in ten minutes for 100 that are refused", tries)
 				}
-				w.logged(100, `"Mirror has a problem" reason="WriteFailed"`)
+				w.logged(1, `"Mirrors have a problem" reason="Rejected" cluster="paris" mirrors=100`)
 				w.server.setRefuse(nil)
 				w.wait(31 * time.Second)
 				if n := mirrors(w); n != 1100 {
 					w.Errorf("%d mirrors once the quota allows it, want 1100", n)
 				}
-				w.logged(100, `"Mirror's problem is over" reason="WriteFailed"`)
+				w.logged(1, `"Mirrors' problem is over" reason="Rejected" cluster="paris" mirrors=100`)
+				w.logged(2, "reason=")
 			})
 		})
 	}
 }
 
-// A mirror of which a quota refused a part is deleted when its Service is unexported.
-func TestPartOfARefusedMirrorIsDeleted(t *testing.T) {
-	run(t, Options{}, paris, func(w *world) {
+// What was created for a Service that a quota, a policy or a missing permission refuses goes again, and is not
+// created and deleted with every retry.
+func TestNothingIsLeftOfARefusedMirror(t *testing.T) {
+	for name, err := range map[string]error{
+		"quota":      errQuota,
+		"permission": apierrors.NewForbidden(corev1.Resource("services"), "bar-paris", errTest),
+		"invalid":    apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Service").GroupKind(), "bar-paris", nil),
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, Options{}, paris, func(w *world) {
+				w.server.setRefuse(refusing("create", "services", forever, err))
+				w.remotes["paris"].export(exportedBar())
+				w.settle()
+				w.wait(time.Minute)
+				if left := w.pair(); left.Service != nil || left.Endpoints != nil {
+					w.Errorf("left: %s", text(left))
+				}
+				w.server.wrote()
+				w.wait(time.Hour)
+				tries := w.server.wrote()
+				if len(tries) < 119 || len(tries) > 121 {
+					w.Errorf("%d attempts in an hour, want one every 30 s", len(tries))
+				}
+				for _, write := range tries {
+					if write.what != "try services default/bar-paris" {
+						w.Errorf("written: %s", write.what)
+						break
+					}
+				}
+				w.logged(1, `reason="Rejected"`)
+				w.server.setRefuse(nil)
+				w.wait(31 * time.Second)
+				w.mirrored()
+			})
+		})
+	}
+}
+
+// Nor do addresses stay that are from before a restart, or from before the Service was deleted.
+func TestNoEndpointsAreLeftWithoutTheirService(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		w.stop()
+		w.server.remove("services", "default", "bar-paris")
 		w.server.setRefuse(refusing("create", "services", forever, errQuota))
-		w.remotes["paris"].export(exportedBar())
+		w.use(Options{}, "paris")
 		w.settle()
-		w.remotes["paris"].unexport(exportedBar())
 		w.wait(time.Minute)
 		if left := w.pair(); left.Service != nil || left.Endpoints != nil {
 			w.Errorf("left: %s", text(left))
 		}
-		w.server.wrote()
-		w.wait(time.Hour)
-		w.expect()
-		w.logged(1, `problem is over" reason="WriteFailed"`)
+		w.server.setRefuse(nil)
+		w.wait(31 * time.Second)
+		w.mirrored()
 	})
 }
 

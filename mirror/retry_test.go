@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -28,11 +29,9 @@ const forever = -1
 
 func TestFailuresAreRetriedForever(t *testing.T) {
 	for name, err := range map[string]error{
-		"500":          apierrors.NewInternalError(errTest),
-		"403":          apierrors.NewForbidden(corev1.Resource("services"), "bar-paris", errTest),
-		"429":          apierrors.NewTooManyRequests("slow down", 1),
-		"no answer":    errTest,
-		"over a quota": apierrors.NewForbidden(corev1.Resource("services"), "bar-paris", errors.New("exceeded quota")),
+		"500":       apierrors.NewInternalError(errTest),
+		"429":       apierrors.NewTooManyRequests("slow down", 1),
+		"no answer": errTest,
 	} {
 		t.Run(name, func(t *testing.T) {
 			run(t, Options{}, paris, func(w *world) {
@@ -252,5 +251,22 @@ func TestMutatedEndpointsAreBackedOffFrom(t *testing.T) {
 			w.Errorf("%d writes in an hour", writes)
 		}
 		w.logged(1, `"Mirror has a problem" reason="Overwritten"`)
+	})
+}
+
+// A replica that lost its lease fails each write: that is no problem of a mirror, and no line each.
+func TestFencedWritesAreNoProblems(t *testing.T) {
+	wired(t, Options{}, paris, func(string) fault { return fault{fenced: true} }, func(w *world) {
+		for n := range 100 {
+			w.remotes["paris"].export(named("default", fmt.Sprintf("svc-%d", n)))
+		}
+		w.settle()
+		w.wait(time.Minute)
+		w.logged(0, "reason=")
+		for _, mirror := range w.controller.Overview().Mirrors {
+			if len(mirror.Problems) > 0 {
+				w.Fatalf("problems: %v", mirror.Problems)
+			}
+		}
 	})
 }

@@ -13,14 +13,16 @@ import (
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/mirror/status"
+	"service-mirror.io/service-mirror/remote/failure"
 )
 
 // Handler serves the state of the program: the status page at / and the same as /status.json, /metrics,
-// /healthz and /readyz and, on request, /debug/pprof/. overview is what the page shows.
-func (c *Controller) Handler(overview func() status.Page, profile bool) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/", status.Handler(overview))
-	mux.Handle("/metrics", promhttp.HandlerFor(c.options.Metrics.Gatherer(), promhttp.HandlerOpts{}))
+// /healthz and /readyz and, on request, /debug/pprof/. overview is what the page shows. Probes are answered
+// under any name, and however many other requests there are.
+func (c *Controller) Handler(overview func() status.Page, listen Listen) http.Handler {
+	mux, hosts := http.NewServeMux(), listen.hosts()
+	mux.Handle("/", hosts.guard(limited(status.Handler(overview))))
+	mux.Handle("/metrics", hosts.guard(limited(promhttp.HandlerFor(c.options.Metrics.Gatherer(), promhttp.HandlerOpts{}))))
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, c.state.stuck()) })
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		select {
@@ -30,19 +32,29 @@ func (c *Controller) Handler(overview func() status.Page, profile bool) http.Han
 			answer(w, fmt.Errorf("the local cluster's caches are not filled yet"))
 		}
 	})
-	if profile {
-		mux.HandleFunc("/debug/pprof/", pprof.Index)
-		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	if listen.Profile {
+		profiles := http.NewServeMux()
+		profiles.HandleFunc("/debug/pprof/", pprof.Index)
+		profiles.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		profiles.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		profiles.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		profiles.HandleFunc("/debug/pprof/trace", pprof.Trace)
+		mux.Handle("/debug/pprof/", hosts.guard(limited(profiles)))
 	}
 	return mux
 }
 
+// How long a client may take. What it has not read takes memory; a profile takes 30 s by default.
+const (
+	readTimeout  = 10 * time.Second
+	writeTimeout = time.Minute
+	idleTimeout  = 2 * time.Minute
+)
+
 // Serve serves until the context ends.
 func Serve(ctx context.Context, listener net.Listener, handler http.Handler) {
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: 64 << 10}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		klog.FromContext(ctx).Error(err, "The status page and metrics are no longer served", "address", listener.Addr())
@@ -51,7 +63,7 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler) {
 
 func answer(w http.ResponseWriter, wrong error) {
 	if wrong != nil {
-		http.Error(w, wrong.Error(), http.StatusServiceUnavailable)
+		http.Error(w, failure.Line(wrong.Error()), http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ok")

@@ -182,7 +182,7 @@ func TestNewEndpointsAreNotRefreshed(t *testing.T) {
 	t.Run("no Service", func(t *testing.T) {
 		exporting(t, Options{}, paris, func(w *world) {
 			w.server.setWithoutSlices(true)
-			w.server.setRefuse(refusing("create", "services", forever, apierrors.NewForbidden(corev1.Resource("services"), "bar-paris", errTest)))
+			w.server.setRefuse(refusing("create", "services", forever, apierrors.NewInternalError(errTest)))
 			w.server.removePair("default", "bar-paris")
 			w.wait(time.Hour)
 			for _, write := range w.server.wrote() {

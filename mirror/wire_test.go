@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
 
+	"service-mirror.io/service-mirror/mirror/leader"
 	"service-mirror.io/service-mirror/remote"
 )
 
@@ -37,6 +38,7 @@ type fault struct {
 	err        error // the answer, instead of the server's
 	retryAfter int   // in seconds, with the answer; 0: none
 	broken     bool  // no answer: the connection breaks
+	fenced     bool  // the request is refused before it is sent
 	lost       bool  // no answer, but the server has done it
 }
 
@@ -66,6 +68,9 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if err := pause(req.Context(), f.delay); err != nil {
 		return nil, err
+	}
+	if f.fenced {
+		return nil, leader.ErrFenced
 	}
 	if f.broken {
 		return nil, errBroken

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"service-mirror.io/service-mirror/remote/failure"
 )
 
 // wellFormed says what a list or an event must look like to be believed. client-go
@@ -99,7 +101,7 @@ func (f wellFormed) item(item runtime.Object) (key string, err error) {
 	switch {
 	case name == "":
 		return "", errors.New("an object has no name")
-	case len(path.IsValidPathSegmentName(name)) > 0:
+	case len(path.IsValidPathSegmentName(name)) > 0, failure.Printable(name) != name:
 		return "", fmt.Errorf("an object has the name %.320q, which no object can have", name)
 	case obj.GetUID() == "":
 		return "", fmt.Errorf("%.320q has no UID", name)

@@ -26,6 +26,7 @@ var malformedServices = []struct {
 	{"a name with a slash", "no object can have", but(func(svc *corev1.Service) { svc.Name = "a/b" })},
 	{"no UID", "no UID", but(func(svc *corev1.Service) { svc.UID = "" })},
 	{"no namespace", "no namespace", but(func(svc *corev1.Service) { svc.Namespace = "" })},
+	{"a name with a line break", "no object can have", but(func(svc *corev1.Service) { svc.Name = "a\n\x1b[2Jb" })},
 	{"a namespace that cannot exist", "cannot exist", but(func(svc *corev1.Service) { svc.Namespace = "a/b" })},
 }
 

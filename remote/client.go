@@ -93,7 +93,9 @@ func (o ClientOptions) Tune(cfg *rest.Config, cluster string, network *Network) 
 		cfg.QPS = -1
 	}
 	cfg.Dial = network.dial
-	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &kindCheck{newBounds(next, cluster == "")} })
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return &kindCheck{newBounds(next, cluster == ""), basePath(cfg)}
+	})
 	if cfg.Proxy == nil {
 		// The default: a transport with a proxy function is not kept
 		// in client-go's process-wide cache, where a reloaded one would stay.
@@ -101,6 +103,15 @@ func (o ClientOptions) Tune(cfg *rest.Config, cluster string, network *Network) 
 	}
 	cfg.WarningHandlerWithContext = &warnings{}
 	return cfg
+}
+
+// basePath is the path at which an API server is: behind some proxies it is not the root.
+func basePath(cfg *rest.Config) string {
+	url, _, err := rest.DefaultServerUrlFor(cfg)
+	if err != nil {
+		return "" // no request can be made
+	}
+	return url.Path
 }
 
 // warnings logs each warning of an API server once.

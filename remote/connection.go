@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -19,6 +20,8 @@ import (
 type connection struct {
 	remote   *Remote
 	client   Client
+	again    *connection // the one whose exports this one lists again; nil: it is no such
+	dial     func(*Network) (Client, error)
 	exports  []namespaceExports
 	gateways *gateways
 
@@ -61,8 +64,14 @@ func (c *connection) open(client Client) {
 // informServices makes the informer of a namespace's exported Services.
 func (c *connection) informServices(namespace string) *Informer[*corev1.Service] {
 	source := source[*corev1.ServiceList]{part: exportsPart(namespace), namespace: namespace, objects: c.client.CoreV1().Services(namespace),
-		narrow: func(options *metav1.ListOptions) { options.LabelSelector = c.remote.options.Selector }, bounds: c.allowance}
+		narrow: c.exported, bounds: c.allowance}
 	services := inform(c, source, &corev1.Service{}, c.remote.hooks.Trim)
+	if mirrored := c.remote.hooks.Mirrored; mirrored != nil {
+		services.lw.confirm = &confirmation{
+			mirrored: func(ctx context.Context) ([]cache.ObjectName, error) { return mirrored(ctx, c.remote.spec.Name) },
+			again:    func() (reader, func(), error) { return c.listAgain(services.lw) },
+		}
+	}
 	for name, values := range c.remote.hooks.Indexes {
 		services.Index(name, values)
 	}
@@ -78,6 +87,27 @@ func (c *connection) informServices(namespace string) *Informer[*corev1.Service]
 		},
 	})
 	return services
+}
+
+// exported narrows requests to exported Services.
+func (c *connection) exported(options *metav1.ListOptions) {
+	options.LabelSelector = c.remote.options.Selector
+}
+
+// listAgain is how to list the exported Services that a ListWatch does, of the same cluster, over another
+// network connection, which end closes.
+func (c *connection) listAgain(lw *ListWatch) (over reader, end func(), err error) {
+	second := newConnection(c.remote)
+	second.again, second.uid = c, c.knownUID()
+	if second.client, err = c.dial(&second.network); err != nil {
+		return reader{}, nil, err
+	}
+	services := second.client.CoreV1().Services(lw.Namespace)
+	list := func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		c.exported(&options)
+		return listWithin(ctx, lw, services, options)
+	}
+	return reader{second.identify, list}, second.network.close, nil
 }
 
 // source is what an informer reads of a remote.
@@ -200,7 +230,7 @@ func (c *connection) knownNamespaces() []string {
 
 // report passes on the state of a part of the connection, unless there is a newer one.
 func (c *connection) report(part string, err error) {
-	if c.remote.newest.Load() == c {
+	if c.remote.newest.Load() == cmp.Or(c.again, c) {
 		c.remote.state.report(part, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -27,7 +28,7 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 		"tcp-services=NS/NAME and udp-services=NS/NAME of a ConfigMap with reserved gateway ports, as ingress-nginx has them; "+
 		"cluster-domain=DOMAIN in place of the flag of that name; "+
 		fmt.Sprintf("max-services=NUMBER of exported Services (default %d) and max-bytes=SIZE of one answer and of all that is kept of them (default %s), beyond which it is not followed; ", DefaultLimits.Services, quantity(DefaultLimits.Bytes))+
-		"uid=UID of the cluster to expect: the UID of its kube-system namespace")
+		"uid=UID of the cluster to expect, the UID of its kube-system namespace, without which nothing is written; or uid=unverified to accept a cluster in which that may not be read")
 	f.StringVar(&raw.selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of the Services that remotes export")
 	f.Float32Var(&raw.client.QPS, "kube-api-qps", 0, "`NUMBER` of requests per second to each API server; 0 sets no limit on the client's side: the server has API Priority and Fairness")
 	f.IntVar(&raw.client.Burst, "kube-api-burst", 0, "`NUMBER` of requests at once above --kube-api-qps; 0 is as many as that")
@@ -39,14 +40,16 @@ func (raw *Flags) Options() (Options, error) {
 	var mistakes mistakes
 	options := Options{Selector: raw.selector, Client: raw.client}
 	mistakes.add("--export-selector", ValidateSelector(raw.selector))
-	if options.Client.QPS < 0 {
+	if qps := float64(options.Client.QPS); math.IsNaN(qps) || math.IsInf(qps, 0) {
+		mistakes.add("--kube-api-qps", fmt.Errorf("%v is not a number of requests per second: give one, or 0 for no limit", options.Client.QPS))
+	} else if qps < 0 {
 		mistakes.add("--kube-api-qps", fmt.Errorf("%v is negative: give a number of requests per second, or 0 for no limit", options.Client.QPS))
 	}
 	switch {
 	case options.Client.Burst < 0:
 		mistakes.add("--kube-api-burst", fmt.Errorf("%d is negative: give a number of requests, or 0 for as many as --kube-api-qps", options.Client.Burst))
 	case options.Client.Burst == 0:
-		options.Client.Burst = max(1, int(options.Client.QPS))
+		options.Client.Burst = max(1, int(min(options.Client.QPS, 1<<30)))
 	}
 	return options, errors.Join(mistakes...)
 }

@@ -131,7 +131,7 @@ func lower(a, b string) bool {
 func (lw *ListWatch) serverVersion(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	list, _, err := lw.list(ctx, metav1.ListOptions{Limit: 1})
+	list, _, err := lw.list(ctx, reader{list: lw.ListFunc}, metav1.ListOptions{Limit: 1})
 	if unsupported(err) {
 		return "", nil
 	}

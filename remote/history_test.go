@@ -410,6 +410,7 @@ type keysAlone []string
 func (k keysAlone) keys() []string                    { return k }
 func (k keysAlone) object(_, _ string) runtime.Object { return nil }
 func (k keysAlone) version() string                   { return "" }
+func (k keysAlone) HasSynced() bool                   { return true }
 
 // A stream that is only bracketed cannot be judged as a whole: a plain list can.
 func TestBracketedListsAreNotStreamed(t *testing.T) {

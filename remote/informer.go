@@ -19,12 +19,11 @@ type Lister[L runtime.Object] interface {
 // NewListWatch makes a ListWatch of the objects that a client gives, those that
 // narrow leaves.
 func NewListWatch[L runtime.Object](objects Lister[L], narrow func(*metav1.ListOptions)) *ListWatch {
-	kind := kindOf[L]()
 	lw := &ListWatch{}
 	lw.ListFunc = func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 		narrow(&options)
 		if lw.bounds == nil {
-			return objects.List(expecting(ctx, kind), options)
+			return objects.List(ctx, options)
 		}
 		return listWithin(ctx, lw, objects, options)
 	}

@@ -7,19 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 )
-
-func TestKindsOfLists(t *testing.T) {
-	for got, want := range map[schema.GroupVersionKind]string{
-		kindOf[*corev1.ServiceList]():               "/v1, Kind=ServiceList",
-		kindOf[*metav1.PartialObjectMetadataList](): "meta.k8s.io/v1, Kind=PartialObjectMetadataList",
-	} {
-		if got.String() != want {
-			t.Errorf("got %v, want %s", got, want)
-		}
-	}
-}
 
 // What begins an answer in protobuf is read as client-go reads it, and stays in place.
 func TestProtobufKind(t *testing.T) {

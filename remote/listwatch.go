@@ -48,12 +48,13 @@ type ListWatch struct {
 	// exist or not be readable.
 	Optional bool
 
-	form   wellFormed
-	cache  objectCache // of the informer; nil: there is none
-	bounds *allowance  // of what is listed and kept; nil: there is none
-	trim   func(runtime.Object) runtime.Object
-	kept   *tally // of what is known; under bounds.kept.mu
-	pacing pacing
+	form    wellFormed
+	cache   objectCache   // of the informer; nil: there is none
+	confirm *confirmation // nil: each list is believed
+	bounds  *allowance    // of what is listed and kept; nil: there is none
+	trim    func(runtime.Object) runtime.Object
+	kept    *tally // of what is known; under bounds.kept.mu
+	pacing  pacing
 
 	plain     atomic.Bool  // lists are not streamed: the stream was silent
 	bracketed atomic.Bool  // lists are not streamed: each must be checked as a whole
@@ -81,7 +82,7 @@ func (lw *ListWatch) Watch(options metav1.ListOptions) (watch.Interface, error) 
 
 // ListWithContext lists consistently: a first list at resourceVersion 0 could be
 // answered from a stale cache, and what is missing there would be deleted here.
-func (lw *ListWatch) ListWithContext(ctx context.Context, options metav1.ListOptions) (list runtime.Object, err error) {
+func (lw *ListWatch) ListWithContext(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 	if options.ResourceVersion == "0" || lw.history.broken.Load() {
 		options.ResourceVersion, options.ResourceVersionMatch = "", ""
 	}
@@ -92,40 +93,13 @@ func (lw *ListWatch) ListWithContext(ctx context.Context, options metav1.ListOpt
 		options.ResourceVersion, options.ResourceVersionMatch = "", ""
 	}
 	lw.history.requested(options.ResourceVersion)
-	var gone map[string]bool // what a bracketed list would delete
-	var keys []string
-	request := func(ctx context.Context) error {
-		if lw.bounds == nil { // else each page has its time
-			limited, cancel := context.WithTimeout(ctx, requestTimeout)
-			defer cancel()
-			ctx = limited
-		}
-		list, keys, err = lw.list(ctx, options)
-		return err
+	l := &listing{lw: lw, options: options}
+	err := lw.retry(ctx, func() error { return l.try(ctx, reader{lw.Before, lw.ListFunc}) },
+		func(err error) bool { return expired(err) && (options.ResourceVersion != "" || options.Continue != "") })
+	if err != nil {
+		return nil, err
 	}
-	err = lw.retry(ctx, func() error {
-		bracketed, err := lw.once(ctx, request, func() {})
-		if err != nil {
-			return err
-		}
-		if lw.bracketed.Store(bracketed); !bracketed {
-			return nil
-		}
-		switch { // it can only be judged as a whole
-		case options.Continue != "":
-			return apierrors.NewResourceExpired("the list must be requested again, in one piece")
-		case options.Limit > 0:
-			options.Limit = 0
-			return errAgain
-		case inPages(list):
-			return errAgain
-		}
-		before := gone
-		if gone = lw.missing(keys); !subset(gone, before) {
-			return errAgain
-		}
-		return nil
-	}, func(err error) bool { return expired(err) && (options.ResourceVersion != "" || options.Continue != "") })
+	list, keys, err := lw.confirmed(ctx, options, l.list, l.keys)
 	if err != nil {
 		return nil, err
 	}
@@ -136,9 +110,59 @@ func (lw *ListWatch) ListWithContext(ctx context.Context, options metav1.ListOpt
 	return list, nil
 }
 
+// reader is how lists are requested: Before and ListFunc of a ListWatch, or those of a
+// client of their own.
+type reader struct {
+	before func(context.Context) (request context.Context, check func() (bracketed bool, err error), err error)
+	list   func(context.Context, metav1.ListOptions) (runtime.Object, error)
+}
+
+// listing is a list, or a page of one, that is requested until there is an answer.
+type listing struct {
+	lw      *ListWatch
+	options metav1.ListOptions
+
+	gone map[string]bool // what a bracketed list would delete
+	list runtime.Object
+	keys []string
+}
+
+// try requests the list once.
+func (l *listing) try(ctx context.Context, over reader) error {
+	bracketed, err := once(ctx, over.before, func(ctx context.Context) (err error) {
+		if l.lw.bounds == nil { // else each page has its time
+			limited, cancel := context.WithTimeout(ctx, requestTimeout)
+			defer cancel()
+			ctx = limited
+		}
+		l.list, l.keys, err = l.lw.list(ctx, over, l.options)
+		return err
+	}, func() {})
+	if err != nil {
+		return err
+	}
+	if l.lw.bracketed.Store(bracketed); !bracketed {
+		return nil
+	}
+	switch { // it can only be judged as a whole
+	case l.options.Continue != "":
+		return errOnePiece
+	case l.options.Limit > 0:
+		l.options.Limit = 0
+		return errAgain
+	case inPages(l.list):
+		return errAgain
+	}
+	before := l.gone
+	if l.gone = l.lw.missing(l.keys); !subset(l.gone, before) {
+		return errAgain
+	}
+	return nil
+}
+
 // list lists once and checks the answer.
-func (lw *ListWatch) list(ctx context.Context, options metav1.ListOptions) (list runtime.Object, keys []string, err error) {
-	if list, err = lw.ListFunc(ctx, options); err != nil {
+func (lw *ListWatch) list(ctx context.Context, over reader, options metav1.ListOptions) (list runtime.Object, keys []string, err error) {
+	if list, err = over.list(ctx, options); err != nil {
 		return nil, nil, err
 	}
 	var pages map[string]bool
@@ -257,10 +281,14 @@ func (lw *ListWatch) retry(ctx context.Context, request func() error, final func
 // once makes a request between the checks of Before; undo takes back an answer that
 // does not count.
 func (lw *ListWatch) once(ctx context.Context, request func(context.Context) error, undo func()) (bracketed bool, err error) {
-	if lw.Before == nil {
+	return once(ctx, lw.Before, request, undo)
+}
+
+func once(ctx context.Context, before func(context.Context) (context.Context, func() (bool, error), error), request func(context.Context) error, undo func()) (bracketed bool, err error) {
+	if before == nil {
 		return false, request(ctx)
 	}
-	ctx, check, err := lw.Before(ctx)
+	ctx, check, err := before(ctx)
 	if err != nil {
 		return false, err
 	}

@@ -169,12 +169,12 @@ func follow(t *testing.T, s *liveServer, name string) *follower {
 	return followAs(t, s, spec, func(types.UID) error { return nil })
 }
 
-func followAs(t *testing.T, s *liveServer, spec Spec, accept func(types.UID) error) *follower {
+func followAs(t *testing.T, s *liveServer, spec Spec, accept func(types.UID) error, change ...func(*Hooks)) *follower {
 	t.Helper()
 	f := &follower{path: filepath.Join(t.TempDir(), "config"), changed: map[string]int{}}
 	f.pointTo(t, s, "first")
 	spec.Kubeconfig = f.path
-	f.Remote = New(spec, Options{Selector: selector, Gateway: gateway.Options{Probe: gateway.Probe{Kind: gateway.ProbeNone}}}, Hooks{
+	hooks := Hooks{
 		Trim: func(svc *corev1.Service) *corev1.Service {
 			return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: svc.Namespace, Name: svc.Name, ResourceVersion: svc.ResourceVersion}}
 		},
@@ -190,7 +190,11 @@ func followAs(t *testing.T, s *liveServer, spec Spec, accept func(types.UID) err
 		},
 		Resync: func(string) {},
 		Accept: func(_ context.Context, _ Spec, uid types.UID) error { return accept(uid) },
-	})
+	}
+	for _, change := range change {
+		change(&hooks)
+	}
+	f.Remote = New(spec, Options{Selector: selector, Gateway: gateway.Options{Probe: gateway.Probe{Kind: gateway.ProbeNone}}}, hooks)
 	ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(io.Discard)))))
 	ended := make(chan struct{})
 	go func() {

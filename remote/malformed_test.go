@@ -83,7 +83,7 @@ func TestWrongAnswers(t *testing.T) {
 	for _, answer := range wrongAnswers {
 		for _, listsOnly := range []bool{false, true} {
 			for _, pinned := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s, lists only %v, with uid= %v", answer.name, listsOnly, pinned), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s, lists only %v, unverified %v", answer.name, listsOnly, pinned), func(t *testing.T) {
 					t.Parallel()
 					testWrongAnswer(t, func(s *liveServer) { s.answering(answer.contentType, answer.body, listsOnly) }, pinned)
 				})
@@ -93,7 +93,7 @@ func TestWrongAnswers(t *testing.T) {
 }
 
 func testWrongAnswer(t *testing.T, goWrong func(*liveServer), pinned bool) {
-	// As mirror decides: with uid= a cluster whose UID may not be read is accepted.
+	// As mirror decides: with uid=unverified a cluster whose UID may not be read is accepted.
 	var strange atomic.Bool
 	accept := func(uid types.UID) error {
 		if uid == "paris-uid" || uid == "" && pinned {

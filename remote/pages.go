@@ -205,7 +205,7 @@ func (p paging[L]) page(ctx context.Context, options metav1.ListOptions) (runtim
 	request, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	b := p.list
-	page, err := p.objects.List(bounded(expecting(request, kindOf[L]()), &b), options)
+	page, err := p.objects.List(bounded(request, &b), options)
 	if cause := context.Cause(ctx); err != nil && IsTooLarge(cause) {
 		err = cause
 	}

@@ -132,7 +132,7 @@ func (t *pinned) verify(req *http.Request) (refusal *http.Response, err error) {
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), requestTimeout)
 	defer cancel()
-	ctx, over := traced(expecting(bounded(ctx, identityBound()), kindOf[*metav1.PartialObjectMetadataList]()))
+	ctx, over := traced(bounded(ctx, identityBound()))
 	read := req.Clone(ctx)
 	read.Method, read.URL, read.Body, read.GetBody, read.ContentLength = http.MethodGet, t.read, nil, nil, 0
 	read.Header.Del("Content-Type")

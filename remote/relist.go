@@ -20,6 +20,8 @@ type objectCache interface {
 	object(key, version string) runtime.Object
 	// version is the one up to which the cache has followed.
 	version() string
+	// HasSynced tells whether it is filled.
+	HasSynced() bool
 }
 
 // maxLag is how long a cache may take to process what its Reflector has passed on.

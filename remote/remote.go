@@ -11,9 +11,10 @@
 //     program read and keep
 //   - listwatch.go, watch.go, answer.go, history.go: lists and watches that an informer can
 //     rely on
+//   - confirm.go: a list that would delete many mirrors is made twice
 //   - informer.go, encoded.go, services.go: the caches
 //   - connection.go, gateways.go: what is read of a remote
-//   - state.go, status.go: how it is doing
+//   - state.go, status.go: how it is doing; package failure has what is said of failures
 package remote
 
 import (
@@ -26,6 +27,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/gateway"
@@ -51,6 +53,10 @@ type Hooks struct {
 	// Accept returns an error unless the cluster of this UID (empty: it may not be read)
 	// is the one that the remote's mirrors are of. It is called concurrently.
 	Accept func(ctx context.Context, spec Spec, uid types.UID) error
+	// Mirrored are the exported Services of a cluster that have a mirror, once that is known: a list that
+	// lacks many of them is not believed before a second one says the same. It is called concurrently; nil:
+	// each list is believed.
+	Mirrored func(ctx context.Context, cluster string) ([]cache.ObjectName, error)
 	// OnProblem is called for each problem that comes, changes or is over, in order.
 	OnProblem func(cluster string, problem Problem)
 }
@@ -155,6 +161,7 @@ func (r *Remote) Run(ctx context.Context) {
 			stopCurrent, stopNext = stopNext, func() {}
 			r.hooks.Resync(r.spec.Name)
 		case <-ticker.C:
+			r.state.settle()
 		}
 	}
 }
@@ -171,7 +178,10 @@ func (r *Remote) connect(file *kubeconfig) *connection {
 		return nil
 	}
 	c := newConnection(r)
-	client, err := r.newClient(r.options.Client.Tune(cfg, r.spec.Name, &c.network))
+	c.dial = func(network *Network) (Client, error) {
+		return r.newClient(r.options.Client.Tune(cfg, r.spec.Name, network))
+	}
+	client, err := c.dial(&c.network)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", r.spec.Kubeconfig, err)
 	}

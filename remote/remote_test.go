@@ -485,6 +485,27 @@ func TestClusterThatMayNotBeIdentified(t *testing.T) {
 	})
 }
 
+// uid=unverified is the operator's word, and no problem.
+func TestClusterThatNeedNotBeIdentified(t *testing.T) {
+	spec := through()
+	spec.UID = Unverified
+	connecting(t, spec, false, func(r *rig) {
+		r.a().refusing(identity(errForbidden))
+		r.pointTo("a.example.com")
+		r.wait(5 * time.Second)
+		r.known("", "192.0.2.1", "default/bar")
+		if status := r.Status(); status.State != Up || len(status.Problems) > 0 {
+			r.Errorf("it is %+v", status)
+		}
+		// What cannot be read for another reason is not known.
+		r.a().refusing(identity(errDown))
+		r.pointTo("b.example.com")
+		r.b().refusing(identity(errDown))
+		r.wait(time.Minute)
+		r.known("", "192.0.2.1", "default/bar")
+	})
+}
+
 // That it is another cluster is seen when the network connection is a new one.
 func TestAnotherClusterBehindTheSameAddress(t *testing.T) {
 	for name, refusal := range map[string]error{"refused": errors.New("not the one"), "accepted": nil} {

@@ -17,14 +17,17 @@ import (
 
 // Spec is what the --remote flag says of one remote cluster.
 type Spec struct {
-	Name       string // a DNS label; the suffix of its mirrors' names
-	Kubeconfig string // path
-	Context    string // in the kubeconfig; empty: its current one
-	UID        types.UID
+	Name       string           // a DNS label; the suffix of its mirrors' names
+	Kubeconfig string           // path
+	Context    string           // in the kubeconfig; empty: its current one
+	UID        types.UID        // the expected one, or Unverified; empty: the one that its mirrors record
 	Namespaces []string         // that are watched for exported Services; none: all
 	Gateways   []gateway.Config // at least one; the first is that of Services that name none
 	Limits     Limits           // zero: DefaultLimits
 }
+
+// Unverified, as the UID of a Spec, accepts a cluster whose UID may not be read.
+const Unverified types.UID = "unverified"
 
 // watched are the namespaces to watch; NamespaceAll is all of them at once.
 func (s *Spec) watched() []string {
@@ -97,6 +100,9 @@ func (s *Spec) set(key, value string) (err error) {
 	case "namespaces":
 		if len(validation.IsDNS1123Label(value)) > 0 {
 			return fmt.Errorf("namespaces= has %.70q, which is not a namespace name", value)
+		}
+		if slices.Contains(s.Namespaces, value) {
+			return fmt.Errorf("namespaces= has %s twice: remove one", value)
 		}
 		s.Namespaces = append(s.Namespaces, value)
 	case "gateway-port":

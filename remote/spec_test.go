@@ -78,6 +78,7 @@ func TestParseSpecMistakes(t *testing.T) {
 		{"paris=a,uid=b,uid=b", []string{"uid= is given twice"}},
 		{"paris=a,gateway=a/b,gateway=a/b", []string{"gateway=a/b is given twice"}},
 		{"paris=a,namespaces=B,c", []string{`namespaces= has "B", which is not a namespace name`}},
+		{"paris=a,namespaces=b,c,b", []string{"namespaces= has b twice: remove one"}},
 		{"paris=a,namespaces=b,namespaces=c", []string{"namespaces= is given twice"}},
 		{"paris=a,namespaces=b,uid=u,c", []string{`"c" is not KEY=VALUE`}},
 		{"paris=a,gateway=b", []string{`gateway "b" is not NAMESPACE/NAME`}},

@@ -1,7 +1,7 @@
 package remote
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,18 +11,20 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
+
+	"service-mirror.io/service-mirror/remote/failure"
 )
 
 // state is what is wrong with a remote, by the part that fails. A failure is
 // logged when it comes, when its cause changes and when it is over: not at each
-// try.
+// try, nor with each turn of what alternates.
 type state struct {
 	logger    klog.Logger
 	onProblem func(Problem) // called for what is logged, in order, one at a time
 	exports   int           // parts that are watches of exported Services
 
 	mu         sync.Mutex
-	causes     map[string]string
+	parts      map[string]*part
 	down       bool
 	since      time.Time // it is down, or up
 	changes    []change  // to be logged and passed on
@@ -31,6 +33,12 @@ type state struct {
 
 // Problem is what is wrong with a part of a remote; without a cause it is over.
 type Problem struct{ Part, Cause string }
+
+// part is how one part of a remote is doing.
+type part struct {
+	failure.Series
+	err error // the latest
+}
 
 // change is a problem that came, changed or is over.
 type change struct {
@@ -98,28 +106,39 @@ func (p Problem) Reason() string {
 }
 
 // report notes the state of a part of the remote; nil: nothing is wrong with it.
-func (s *state) report(part string, err error) {
+func (s *state) report(name string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before, failing := s.causes[part]
-	var cause string
-	if err != nil {
-		cause = brief(part, err)
+	p := s.parts[name]
+	if p == nil {
+		if p = new(part); s.parts == nil {
+			s.parts = map[string]*part{}
+		}
+		s.parts[name] = p
 	}
-	changed := failing != (err != nil) || before != cause
-	switch {
-	case err == nil:
-		delete(s.causes, part)
-	case s.causes == nil:
-		s.causes = map[string]string{part: cause}
-	default:
-		s.causes[part] = cause
+	p.err = err
+	s.advance(name, func(at time.Time) bool { return p.Note(brief(name, err), at) })
+	s.deliver()
+}
+
+// settle passes on what has lasted by now.
+func (s *state) settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(s.parts)) {
+		s.advance(name, s.parts[name].Settle)
+	}
+	s.deliver()
+}
+
+// advance has a part advance, and notes what is to be passed on of it. s.mu is held.
+func (s *state) advance(name string, advance func(at time.Time) (news bool)) {
+	p := s.parts[name]
+	before := p.Shown
+	if advance(time.Now()) {
+		s.changes = append(s.changes, change{Problem{name, p.Shown}, before, p.err})
 	}
 	s.judge()
-	if changed {
-		s.changes = append(s.changes, change{Problem{part, cause}, before, err})
-		s.deliver()
-	}
 }
 
 // deliver passes changes on without holding s.mu, in the order in which they came: those
@@ -133,10 +152,10 @@ func (s *state) deliver() {
 		next := s.changes[0]
 		s.changes = s.changes[1:]
 		s.mu.Unlock()
-		if next.err == nil {
+		if next.Cause == "" {
 			s.logger.Info("Remote recovered", "part", next.Part, "before", next.before)
 		} else {
-			s.logger.Info("Remote is failing; what is known of it stays", "part", next.Part, "err", strings.ReplaceAll(fmt.Sprintf("%.1000v", next.err), "\n", "; "))
+			s.logger.Info("Remote is failing; what is known of it stays", "part", next.Part, "err", failure.Line(fmt.Sprintf("%.1000v", next.err)))
 		}
 		s.onProblem(next.Problem)
 		s.mu.Lock()
@@ -149,7 +168,10 @@ func (s *state) deliver() {
 func (s *state) judge() {
 	var down bool
 	failing := 0
-	for part := range s.causes {
+	for part, series := range s.parts {
+		if series.Shown == "" {
+			continue
+		}
 		switch (Problem{Part: part}).Kind() {
 		case KubeconfigProblem, IdentityProblem:
 			down = true
@@ -167,31 +189,28 @@ func (s *state) judge() {
 func (s *state) now() (problems []Problem, down bool, since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, part := range slices.Sorted(maps.Keys(s.causes)) {
-		problems = append(problems, Problem{part, s.causes[part]})
+	for _, part := range slices.Sorted(maps.Keys(s.parts)) {
+		if cause := s.parts[part].Shown; cause != "" {
+			problems = append(problems, Problem{part, cause})
+		}
 	}
 	return problems, s.down, s.since
 }
 
-// brief is what an error says that is the same at each try. Of files it says
-// which; a hint that client-go adds to some of the tries is after a blank line.
+// brief is what an error says, in one line: of files it says which. A hint that client-go adds to some of the
+// tries is after a blank line.
 func brief(part string, err error) string {
+	if err == nil {
+		return ""
+	}
 	text := Cause(err)
 	if part == partKubeconfig {
 		text = fmt.Sprintf("%.1000s", err)
 	}
 	text, _, _ = strings.Cut(text, "\n\n")
-	return strings.ReplaceAll(text, "\n", "; ")
+	return cmp.Or(failure.Line(text), "unknown error")
 }
 
 // Cause is the innermost text of an error: without the addresses and ports that
 // differ from try to try.
-func Cause(err error) string {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return fmt.Sprintf("%.1000s", err)
-		}
-		err = inner
-	}
-}
+func Cause(err error) string { return failure.Cause(err) }

@@ -57,9 +57,11 @@ func TestStateLogsEachFailureOnce(t *testing.T) {
 		{"the same failure", []error{refused, refused, refused}, 1, 0},
 		{"it differs only where it was tried", []error{fmt.Errorf("dial 192.0.2.1:1: %w", refused), fmt.Errorf("dial 192.0.2.1:2: %w", refused)}, 1, 0},
 		{"another cause", []error{refused, gone}, 2, 0},
-		{"to and fro", []error{refused, gone, refused}, 3, 0},
+		{"to and fro", []error{refused, gone, refused}, 2, 0},
+		{"it differs in what each attempt has of its own", []error{errors.New("stream ID 1; INTERNAL_ERROR"), errors.New("stream ID 3; INTERNAL_ERROR")}, 1, 0},
 		{"over", []error{refused, nil, nil}, 1, 1},
-		{"over, and again", []error{refused, nil, refused, nil}, 2, 2},
+		{"over, and again", []error{refused, nil, refused, nil}, 2, 1},
+		{"over, and again and again", []error{refused, nil, refused, nil, refused, nil, refused}, 2, 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var log logBuffer

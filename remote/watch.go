@@ -264,7 +264,7 @@ func (w *steadyWatch) pass(ctx context.Context, event watch.Event) bool {
 		w.fail(ctx, fmt.Errorf("watch ended: %w", apierrors.FromObject(event.Object)), event)
 		return false
 	}
-	if err := w.check(event); err != nil {
+	if err := w.check(ctx, event); err != nil {
 		w.failed(ctx, err)
 		return false
 	}
@@ -276,7 +276,7 @@ func (w *steadyWatch) pass(ctx context.Context, event watch.Event) bool {
 }
 
 // check checks an event and notes what it says.
-func (w *steadyWatch) check(event watch.Event) error {
+func (w *steadyWatch) check(ctx context.Context, event watch.Event) error {
 	form := w.lw.form
 	form.namespace = w.lw.Namespace
 	key, err := form.event(event)
@@ -297,6 +297,9 @@ func (w *steadyWatch) check(event watch.Event) error {
 	case event.Type != watch.Bookmark:
 		w.streamed[key] = true
 	case annotationsOf(event.Object)[metav1.InitialEventsAnnotationKey] == "true":
+		if _, refusal := w.lw.judge(ctx, w.streamed, nil); refusal != nil { // a plain list can be confirmed
+			return fmt.Errorf("%v: it is listed again without streaming", refusal)
+		}
 		w.streamed = nil
 		w.lw.replace(w.listing)
 		w.lw.synced(version, false)
@@ -344,6 +347,9 @@ func (w *steadyWatch) fail(ctx context.Context, err error, event watch.Event) {
 		return
 	}
 	w.lw.errors.Store(0)
+	if w.streamed == nil { // a Reflector does the same for each error, and logs every other one each time
+		event.Object = &apierrors.NewResourceExpired(err.Error()).ErrStatus
+	}
 	w.send(event)
 }
 

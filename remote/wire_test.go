@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -220,4 +221,25 @@ func BenchmarkBounds(b *testing.B) {
 			}
 		})
 	}
+}
+
+// Answers of several remotes are read at once; the race detector looks on.
+func TestMessagesAreReadConcurrently(t *testing.T) {
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 100 {
+				items := 0
+				for _, field := range messageOf(&corev1.ConfigMapList{}).fields {
+					if field.item {
+						items++
+					}
+				}
+				if items != 1 {
+					t.Errorf("%d fields have the items of a list", items)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -11,11 +11,13 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
+	"service-mirror.io/service-mirror/remote/failure"
 )
 
 // Options are what the flags say.
@@ -59,10 +61,12 @@ type report struct {
 	out     io.Writer
 	client  remote.Client // once it is reached
 	failed  bool
+	missing bool // a permission, which was reported
 }
 
+// line prints one line, whatever is in the texts of a remote.
 func (r *report) line(mark, format string, args ...any) {
-	fmt.Fprintf(r.out, "%s %s: %s\n", mark, r.cluster, fmt.Sprintf(format, args...))
+	fmt.Fprintf(r.out, "%s %s: %s\n", mark, failure.Line(r.cluster), failure.Line(fmt.Sprintf(format, args...)))
 }
 
 func (r *report) ok(format string, args ...any)   { r.line("+", format, args...) }
@@ -70,6 +74,13 @@ func (r *report) warn(format string, args ...any) { r.line("!", format, args...)
 func (r *report) fail(format string, args ...any) {
 	r.failed = true
 	r.line("-", format, args...)
+}
+
+// unread reports what could not be read, unless the permission is missing that was reported.
+func (r *report) unread(what string, err error) {
+	if !r.missing || !apierrors.IsForbidden(err) {
+		r.fail("%s cannot be read: %s", what, remote.Cause(err))
+	}
 }
 
 // localCluster checks the cluster that is written to.
@@ -85,19 +96,27 @@ func (r *report) localCluster(ctx context.Context, options Options) (*target, bo
 
 // remoteCluster checks one that is read from. local is nil where the local cluster cannot be reached.
 func (r *report) remoteCluster(ctx context.Context, options Options, spec remote.Spec, local *target) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
+	within := func(check func(ctx context.Context)) { // what is slow leaves time for the rest
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		check(ctx)
+	}
 	cfg, err := remote.LoadKubeconfig(spec.Kubeconfig, spec.Context)
 	if err != nil {
 		r.fail("%v", err)
 		return
 	}
 	r.ok("kubeconfig %s is for %s", spec.Kubeconfig, cfg.Host)
-	if !r.reach(ctx, options.Remote.Client.Tune(cfg, spec.Name, &remote.Network{})) {
+	reached := false
+	within(func(ctx context.Context) {
+		reached = r.reach(ctx, options.Remote.Client.Tune(cfg, spec.Name, &remote.Network{}))
+	})
+	if !reached {
 		return
 	}
-	r.permissions(ctx, remoteNeeds(spec))
-	r.identity(ctx, local, spec)
-	gateways := r.gateways(ctx, spec, options.Remote.Gateway)
-	r.exports(ctx, local, options, spec, gateways)
+	var gateways remote.Gateways
+	within(func(ctx context.Context) { r.permissions(ctx, remoteNeeds(spec)) })
+	within(func(ctx context.Context) { r.identity(ctx, local, spec) })
+	within(func(ctx context.Context) { gateways = r.gateways(ctx, spec, options.Remote.Gateway) })
+	within(func(ctx context.Context) { r.exports(ctx, local, options, spec, gateways) })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -52,9 +53,9 @@ func (r *report) reach(ctx context.Context, cfg *rest.Config) bool {
 	}
 	took := time.Since(begin)
 	defer resp.Body.Close()
-	var info version.Info
-	if resp.StatusCode != http.StatusOK || json.NewDecoder(resp.Body).Decode(&info) != nil {
-		r.fail("%s answers with status %s: check the credentials", url, resp.Status)
+	info, err := versionOf(resp)
+	if err != nil {
+		r.fail("%s %v", url, err)
 		return false
 	}
 	if has, err := utilversion.ParseGeneric(info.GitVersion); err == nil && has.LessThan(oldest) {
@@ -69,6 +70,28 @@ func (r *report) reach(ctx context.Context, cfg *rest.Config) bool {
 	}
 	r.client = client
 	return true
+}
+
+// maxVersion is how many bytes the answer with the version may have; it has some hundreds.
+const maxVersion = 64 << 10
+
+// versionOf reads the version that an API server answers with. The error says what came instead.
+func versionOf(resp *http.Response) (info version.Info, err error) {
+	switch {
+	case resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden:
+		return info, fmt.Errorf("answers with status %s: check the credentials", resp.Status)
+	case resp.StatusCode != http.StatusOK:
+		return info, fmt.Errorf("answers with status %s: check the server in the kubeconfig", resp.Status)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxVersion))
+	if err != nil {
+		return info, fmt.Errorf("does not answer to the end: %s", remote.Cause(err))
+	}
+	if json.Unmarshal(body, &info) != nil || info.GitVersion == "" {
+		return info, fmt.Errorf("answers with %q of type %q, which is not the version of Kubernetes: something else answers in the API server's place, such as a proxy or a login page. Check the server in the kubeconfig",
+			fmt.Sprintf("%.80s", body), resp.Header.Get("Content-Type"))
+	}
+	return info, nil
 }
 
 // need is a permission, and what for.
@@ -150,7 +173,7 @@ func (r *report) permissions(ctx context.Context, needs []need) {
 		if len(missing) == 0 {
 			continue
 		}
-		failed = true
+		failed, r.missing = true, true
 		what := fmt.Sprintf("may not %s %s", strings.Join(missing, ", "), need)
 		if need.why != "" {
 			r.warn("%s: %s", what, need.why)

@@ -6,10 +6,12 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -23,15 +25,33 @@ import (
 // identity compares who the cluster is with who it should be.
 func (r *report) identity(ctx context.Context, local *target, spec remote.Spec) {
 	system, err := r.client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+	expected := spec.UID
+	if expected == remote.Unverified {
+		expected = ""
+	}
+	if apierrors.IsForbidden(err) && expected != "" {
+		r.fail("uid=%s is expected, but namespace kube-system may not be read, so nothing will be mirrored: allow it to get that namespace, or set uid=unverified", expected)
+		return
+	}
 	if err != nil {
-		return // the permissions say why
+		r.unread("its identity, the UID of namespace kube-system,", err)
+		return
+	}
+	if system.UID == "" {
+		r.fail("its namespace kube-system has no UID, so the answer is malformed: check the server in the kubeconfig")
+		return
 	}
 	if local.uid() == system.UID {
 		r.fail("its kubeconfig is for the local cluster itself: use the remote's")
 		return
 	}
-	if spec.UID != "" && spec.UID != system.UID {
-		r.fail("it is the cluster with UID %s, but uid=%s is expected: change the kubeconfig or the flag", system.UID, spec.UID)
+	if expected != "" && expected != system.UID {
+		r.fail("it is the cluster with UID %s, but uid=%s is expected: change the kubeconfig or the flag", system.UID, expected)
+		return
+	}
+	if known := local.mirrored(spec.Name); expected == "" && len(known) > 0 && !slices.Contains(known, system.UID) {
+		r.fail("it is the cluster with UID %s, but its mirrors are of the one with UID %s, so nothing will be done for it: change the kubeconfig or, if the other cluster is meant, set uid=%s in --remote %s",
+			system.UID, known[0], system.UID, spec.Name)
 		return
 	}
 	r.ok("it is the cluster with UID %s", system.UID)
@@ -118,11 +138,9 @@ func (r *report) exports(ctx context.Context, local *target, options Options, sp
 	var exported []*corev1.Service
 	for _, namespace := range namespaces {
 		services, err := spec.ListServices(ctx, r.client, namespace, metav1.ListOptions{LabelSelector: options.Remote.Selector}, options.Policy.TrimExported)
-		if remote.IsTooLarge(err) {
-			r.fail("what is exported cannot be read: %s", remote.Cause(err))
-		}
 		if err != nil {
-			return // the permissions say why
+			r.unread("what it exports"+inNamespace(namespace), err)
+			return
 		}
 		exported = append(exported, services...)
 	}
@@ -146,6 +164,13 @@ func (r *report) exports(ctx context.Context, local *target, options Options, sp
 	r.some(refused, "will not be mirrored")
 	r.some(incomplete, "will have ports that are not reachable")
 	r.ok("%d Services are exported, %d of them can be mirrored", len(exported), len(exported)-len(refused))
+}
+
+func inNamespace(namespace string) string {
+	if namespace == metav1.NamespaceAll {
+		return ""
+	}
+	return " in namespace " + namespace
 }
 
 // judge is the state that a mirror would have, and why. That a gateway has no address is reported of the
@@ -188,7 +213,8 @@ func (r *report) reserved(ctx context.Context, config gateway.Config) gateway.Re
 			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, source.name.Name).String(),
 		})
 		if err != nil {
-			continue // the permissions say why
+			r.unread("ConfigMap "+source.name.String(), err)
+			continue
 		}
 		if len(list.Items) == 0 {
 			r.warn("ConfigMap %s does not exist: no port is reserved", source.name)
@@ -212,12 +238,16 @@ type target struct {
 // look lists what a mirror may meet.
 func (r *report) look(ctx context.Context) *target {
 	t := &target{services: map[cache.ObjectName]*corev1.Service{}}
-	if list, err := r.client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{}); err == nil {
+	if list, err := r.client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{}); err != nil {
+		r.unread("its Services", err)
+	} else {
 		for i := range list.Items {
 			t.services[cache.MetaObjectToName(&list.Items[i])] = &list.Items[i]
 		}
 	}
-	if list, err := r.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{}); err == nil {
+	if list, err := r.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{}); err != nil {
+		r.unread("its namespaces", err)
+	} else {
 		t.namespaces = map[string]*corev1.Namespace{}
 		for i := range list.Items {
 			t.namespaces[list.Items[i].Name] = &list.Items[i]
@@ -232,6 +262,21 @@ func (t *target) uid() types.UID {
 		return ""
 	}
 	return t.namespaces[metav1.NamespaceSystem].UID
+}
+
+// mirrored are the UIDs of the clusters that a remote's mirrors are of, as far as they say.
+func (t *target) mirrored(cluster string) (uids []types.UID) {
+	if t == nil {
+		return nil
+	}
+	for _, svc := range t.services {
+		owner, ours := plan.Owner(svc)
+		if uid := types.UID(svc.Annotations[plan.ClusterUIDAnnotation]); ours && owner == cluster && uid != "" {
+			uids = append(uids, uid)
+		}
+	}
+	slices.Sort(uids)
+	return slices.Compact(uids)
 }
 
 // snapshot is what the daemon would know of a mirror that does not exist yet.

@@ -1,14 +1,17 @@
 package leader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+
+	"service-mirror.io/service-mirror/remote/failure"
 )
 
 // failures logs when requests for the Lease begin to fail and when they succeed again:
@@ -17,8 +20,8 @@ type failures struct {
 	logger klog.Logger
 	lease  cache.ObjectName
 
-	mu      sync.Mutex
-	failing map[string]metav1.StatusReason // by verb: an account may be allowed only some
+	mu sync.Mutex
+	by map[string]*failure.Series // by verb: an account may be allowed only some
 }
 
 // note notes what came of one request.
@@ -30,19 +33,24 @@ func (f *failures) note(verb string, err error) {
 	if apierrors.IsNotFound(err) && verb == "get" || apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
 		err = nil
 	}
+	var cause string
+	if err != nil {
+		cause = cmp.Or(failure.Cause(err), "unknown error")
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	before, failed := f.failing[verb]
-	reason := apierrors.ReasonForError(err) // texts of network errors differ from attempt to attempt
-	switch {
-	case err == nil && failed:
-		delete(f.failing, verb)
-		f.logger.Info("Requests for the Lease succeed again", "lease", f.lease, "verb", verb)
-	case err != nil && (!failed || before != reason):
-		if f.failing == nil {
-			f.failing = map[string]metav1.StatusReason{}
+	series := f.by[verb]
+	if series == nil {
+		if series = new(failure.Series); f.by == nil {
+			f.by = map[string]*failure.Series{}
 		}
-		f.failing[verb] = reason
-		f.logger.Error(err, "Requests for the Lease fail, and are retried: without the lease this replica writes nothing", "lease", f.lease, "verb", verb)
+		f.by[verb] = series
+	}
+	switch {
+	case !series.Note(cause, time.Now()):
+	case err == nil:
+		f.logger.Info("Requests for the Lease succeed again", "lease", f.lease, "verb", verb)
+	default:
+		f.logger.Error(errors.New(failure.Line(err.Error())), "Requests for the Lease fail, and are retried: without the lease this replica writes nothing", "lease", f.lease, "verb", verb)
 	}
 }

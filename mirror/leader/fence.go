@@ -34,8 +34,8 @@ func (f *Fence) isOpen() bool {
 	return renewed != nil && time.Since(*renewed) < f.duration
 }
 
-// errFenced is the error of a refused write.
-var errFenced = errors.New("another replica may lead by now: nothing is written until the lease is held again")
+// ErrFenced is the error of a refused write.
+var ErrFenced = errors.New("another replica may lead by now: nothing is written until the lease is held again")
 
 // Guard makes a client configuration refuse requests while the lease is not held:
 // each before it begins, and each byte of it before it is sent, since a process may
@@ -64,7 +64,7 @@ func (t guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 		if req.Body != nil {
 			req.Body.Close()
 		}
-		return nil, errFenced
+		return nil, ErrFenced
 	}
 	return t.inner.RoundTrip(req)
 }
@@ -82,7 +82,7 @@ type guardedConn struct {
 func (c guardedConn) Write(b []byte) (int, error) {
 	if !c.fence.isOpen() {
 		c.Conn.Close()
-		return 0, errFenced
+		return 0, ErrFenced
 	}
 	return c.Conn.Write(b)
 }

@@ -42,6 +42,10 @@ func (e *Election) Guard(cfg *rest.Config) {
 	}
 }
 
+// MayWrite tells whether this replica holds the lease, as far as it can know by itself: a leader that was suspended
+// for a while does not, before it notices that another leads. Where the election is off, it may.
+func (e *Election) MayWrite() bool { return !e.On || e.fence.isOpen() }
+
 // grace is how long a write under way may take when the program ends, or when
 // another replica is about to lead.
 func (e *Election) grace() time.Duration {
@@ -107,6 +111,7 @@ func (t *term) run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
+	t.lock.lost = func() { cancel(); stop() }
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: t.lock, LeaseDuration: t.Duration, RenewDeadline: t.renewDeadline(), RetryPeriod: t.retryPeriod(), ReleaseOnCancel: true,
 		Callbacks: leaderelection.LeaderCallbacks{
@@ -151,6 +156,7 @@ type timedLock struct {
 	holder atomic.Pointer[string]
 	// beforeRelease waits for the write that is under way.
 	beforeRelease func(context.Context)
+	lost          func() // called when another holds it; client-go's elector would go on for a while
 
 	mu     sync.Mutex
 	second int64     // of the last renewal, since 1970
@@ -162,6 +168,10 @@ func (l *timedLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord
 	record, raw, err := l.Interface.Get(ctx)
 	if err == nil {
 		l.holder.Store(&record.HolderIdentity)
+		if holder := record.HolderIdentity; l.held.Load() && holder != "" && holder != l.Identity() {
+			l.fence.close()
+			l.lost()
+		}
 	}
 	l.failures.note("get", err)
 	return record, raw, err

@@ -3,6 +3,7 @@ package leader
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -166,7 +167,7 @@ func TestFence(t *testing.T) {
 		resp, err := client.Post(server.URL, "text/plain", strings.NewReader("x"))
 		if err == nil {
 			resp.Body.Close()
-		} else if !errors.Is(err, errFenced) {
+		} else if !errors.Is(err, ErrFenced) {
 			t.Error(err)
 		}
 		if got := requests.Load() > before; got != want {
@@ -212,7 +213,7 @@ func TestFenceClosesUnderARequest(t *testing.T) {
 func TestAnothersLeaseIsNotReleased(t *testing.T) {
 	client := fake.NewSimpleClientset()
 	lock := func(name string) *timedLock {
-		return &timedLock{fence: NewFence(duration), beforeRelease: func(context.Context) {}, Interface: &resourcelock.LeaseLock{
+		return &timedLock{lost: func() {}, fence: NewFence(duration), beforeRelease: func(context.Context) {}, Interface: &resourcelock.LeaseLock{
 			LeaseMeta: metav1.ObjectMeta{Namespace: lease.Namespace, Name: lease.Name}, Client: client.CoordinationV1(),
 			LockConfig: resourcelock.ResourceLockConfig{Identity: name},
 		}}
@@ -244,7 +245,7 @@ func TestFenceCountsFromWhatOthersSee(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const short = 3 * time.Second // renewed every 0.4 s
 		fence := NewFence(short)
-		lock := &timedLock{fence: fence, Interface: &resourcelock.LeaseLock{LockConfig: resourcelock.ResourceLockConfig{Identity: "a"}}}
+		lock := &timedLock{lost: func() {}, fence: fence, Interface: &resourcelock.LeaseLock{LockConfig: resourcelock.ResourceLockConfig{Identity: "a"}}}
 		renew := func() {
 			record := resourcelock.LeaderElectionRecord{HolderIdentity: "a", RenewTime: metav1.Now()}
 			if err := lock.write(t.Context(), record, func() error { return nil }); err != nil {
@@ -382,5 +383,73 @@ func TestForbiddenLeaseIsRetried(t *testing.T) {
 				a.stop()
 			})
 		})
+	}
+}
+
+// A leader that was suspended notices with its first attempt to renew that another leads, and not when its
+// attempts have failed for long enough. Until then it may not write, and says so.
+func TestSuspendedLeaderNoticesAnother(t *testing.T) {
+	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewSimpleClientset()
+		var taken atomic.Bool // the fake knows no resourceVersions
+		client.PrependReactor("update", "leases", func(action clienttesting.Action) (bool, runtime.Object, error) {
+			update := action.(clienttesting.UpdateAction).GetObject().(*coordinationv1.Lease)
+			if taken.Load() && *update.Spec.HolderIdentity != "b" {
+				return true, nil, apierrors.NewConflict(coordinationv1.Resource("leases"), lease.Name, errors.New("it has changed"))
+			}
+			return false, nil, nil
+		})
+		a := startLogging(t, client, "a", logger)
+		wait(time.Minute)
+		a.is(true, true)
+		if !a.election.MayWrite() {
+			t.Error("the leader may not write")
+		}
+		// While it is suspended, another takes the lease.
+		held, err := client.CoordinationV1().Leases(lease.Namespace).Get(t.Context(), lease.Name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken.Store(true)
+		other, now := "b", metav1.NowMicro()
+		held.Spec.HolderIdentity, held.Spec.RenewTime = &other, &now
+		if _, err := client.CoordinationV1().Leases(lease.Namespace).Update(t.Context(), held, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		a.election.fence.open(time.Now().Add(-duration)) // as much time has passed
+		if a.election.MayWrite() {
+			t.Error("it may write although its lease has expired")
+		}
+		wait(duration*2/15 + time.Second) // one attempt
+		a.is(false, false)
+		if n := strings.Count(logger.GetSink().(ktesting.Underlier).GetBuffer().String(), "The lease is lost"); n != 1 {
+			t.Errorf("that the lease is lost is logged %d times", n)
+		}
+		a.stop()
+		held, err = client.CoordinationV1().Leases(lease.Namespace).Get(t.Context(), lease.Name, metav1.GetOptions{})
+		if err != nil || *held.Spec.HolderIdentity != other {
+			t.Errorf("the other's lease is %+v, %v", held, err)
+		}
+	})
+}
+
+// Requests that alternate, and fail in other words each time, are a few lines.
+func TestLeaseRequestsThatAlternate(t *testing.T) {
+	logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
+	synctest.Test(t, func(t *testing.T) {
+		f := &failures{logger: logger, lease: lease}
+		for n := range 1000 {
+			var err error
+			if n%2 == 0 {
+				err = fmt.Errorf("Put https://192.0.2.1:%d: %w", n, fmt.Errorf("stream error: stream ID %d; CANCEL", n))
+			}
+			f.note("update", err)
+			time.Sleep(2 * time.Second)
+		}
+	})
+	log := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
+	if n := strings.Count(log, "Requests for the Lease"); n < 3 || n > 4 {
+		t.Errorf("%d lines:\n%s", n, log)
 	}
 }

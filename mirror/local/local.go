@@ -26,7 +26,8 @@ import (
 
 // The indexes over the caches.
 const (
-	byCluster = "cluster" // labelled objects, by the remote cluster that they name
+	byCluster = "cluster" // mirrors' Services, labelled Endpoints and slices, by the remote cluster that they name
+	byLabel   = "label"   // Services with a mirror's labels, ours or not, by the remote cluster that they name
 	byService = "service" // EndpointSlices, by the key of their Service
 	byRange   = "range"   // by the CIDRs or addresses that an object has
 )
@@ -101,6 +102,7 @@ func New(options Options) *Cluster {
 		}
 		return nil
 	})
+	c.services.Index(byLabel, func(svc *corev1.Service) []string { return labelled(svc) })
 	c.endpoints.Index(byCluster, func(endpoints *corev1.Endpoints) []string { return labelled(endpoints) })
 	c.slices.Index(byCluster, func(slice *discoveryv1.EndpointSlice) []string { return labelled(slice) })
 	c.leftovers.Index(byService, func(slice *metav1.PartialObjectMetadata) []string { return []string{serviceOf(slice).String()} })
@@ -247,6 +249,26 @@ func (c *Cluster) Mirrors(cluster string) []*corev1.Service {
 // Clusters are the remotes that there are mirrors of.
 func (c *Cluster) Clusters() []string {
 	return c.services.GetIndexer().ListIndexFuncValues(byCluster)
+}
+
+// Unknown is how many objects carry a mirror's labels and name a remote that is not configured, by that remote.
+// They are left from one that was, or someone else's.
+func (c *Cluster) Unknown() map[string]int {
+	counts := map[string]int{}
+	count := func(indexer cache.Indexer, index string) {
+		for _, cluster := range indexer.ListIndexFuncValues(index) {
+			if c.hooks.Configured(cluster) {
+				continue
+			}
+			if keys, err := indexer.IndexKeys(index, cluster); err == nil && len(keys) > 0 {
+				counts[cluster] += len(keys)
+			}
+		}
+	}
+	count(c.services.GetIndexer(), byLabel)
+	count(c.endpoints.GetIndexer(), byCluster)
+	count(c.slices.GetIndexer(), byCluster)
+	return counts
 }
 
 // Services is how many Services there are, foreign ones included.

@@ -45,8 +45,13 @@ func Owner(svc *corev1.Service) (cluster string, owned bool) {
 	if recorded, ok := svc.Annotations[MirrorAnnotation]; ok {
 		return cluster, recorded == key.String()
 	}
-	source, found := parseName(svc.Annotations[RemoteServiceAnnotation])
+	source, found := Source(svc)
 	return cluster, found && KeyOf(cluster, source) == key
+}
+
+// Source is the exported Service that a mirror records; false where it records none.
+func Source(mirror *corev1.Service) (cache.ObjectName, bool) {
+	return parseName(mirror.Annotations[RemoteServiceAnnotation])
 }
 
 // ownsAddresses tells whether Endpoints or an EndpointSlice under a mirror's key are the mirror's.

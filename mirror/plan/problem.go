@@ -107,15 +107,6 @@ func (p Problem) NoNamespace() bool {
 	return p.Reason == NamespaceMissing || p.Reason == NamespaceTerminating
 }
 
-// Same tells whether two problems are one, which is reported once. The text of a failed write differs
-// from try to try.
-func (p Problem) Same(q Problem) bool {
-	if p.Reason == WriteFailed {
-		p.Message, q.Message = "", ""
-	}
-	return p == q
-}
-
 // namespaceProblem is why mirrors cannot be created in a namespace; nil where they can.
 func namespaceProblem(name string, state NamespaceState) *Problem {
 	switch state {

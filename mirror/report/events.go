@@ -1,22 +1,31 @@
 package report
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"net/url"
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
 
+	"service-mirror.io/service-mirror/mirror/leader"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
+	"service-mirror.io/service-mirror/remote/failure"
 )
 
 // Events says what is wrong to the users of the local cluster, where they look for it: when it appears, not at
@@ -33,7 +42,7 @@ type Events struct {
 // that is nil.
 func NewEvents(ctx context.Context, client remote.Client, pod *corev1.ObjectReference) *Events {
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
-	writing := &sink{EventSink: &typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")}}
+	writing := &sink{logger: klog.FromContext(ctx), EventSink: &typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")}}
 	broadcaster.StartRecordingToSink(writing)
 	e := NewEventsTo(broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "service-mirror"}), pod)
 	e.broadcaster, e.writing = broadcaster, writing
@@ -53,31 +62,67 @@ func (e *Events) Shutdown() {
 	}
 }
 
-// sink lets requests end before it is closed, and no other begin.
+// sink lets requests end before it is closed, and no other begin. It answers the recorder, which holds up all
+// Events while it retries one, so that only what may succeed is retried.
 type sink struct {
 	record.EventSink
-	open   sync.RWMutex // read-locked while a request is under way
-	closed bool
+	logger   klog.Logger
+	open     sync.RWMutex // read-locked while a request is under way
+	closed   bool
+	mu       sync.Mutex
+	refusals failure.Series
 }
 
-var errClosed = errors.New("the program ends")
+// errDropped is the answer for an Event that is not retried. A recorder logs any other each time.
+var errDropped = apierrors.NewAlreadyExists(corev1.Resource("events"), "")
 
 func (s *sink) Create(event *corev1.Event) (*corev1.Event, error) {
-	s.open.RLock()
-	defer s.open.RUnlock()
-	if s.closed {
-		return nil, errClosed
-	}
-	return s.EventSink.Create(event)
+	return s.send(func() (*corev1.Event, error) { return s.EventSink.Create(event) })
 }
 
 func (s *sink) Patch(event *corev1.Event, data []byte) (*corev1.Event, error) {
+	return s.send(func() (*corev1.Event, error) { return s.EventSink.Patch(event, data) })
+}
+
+func (s *sink) send(request func() (*corev1.Event, error)) (*corev1.Event, error) {
 	s.open.RLock()
 	defer s.open.RUnlock()
 	if s.closed {
-		return nil, errClosed
+		return nil, errDropped
 	}
-	return s.EventSink.Patch(event, data)
+	got, err := request()
+	var transport *url.Error // the request was not answered
+	switch {
+	case err == nil:
+		s.note(nil)
+	case apierrors.IsNotFound(err): // of a patch: the recorder creates it then
+		return nil, err
+	case errors.Is(err, leader.ErrFenced), apierrors.IsAlreadyExists(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return nil, errDropped
+	case errors.As(err, &transport):
+		return nil, err
+	default:
+		s.note(err)
+		return nil, errDropped
+	}
+	return got, nil
+}
+
+// note logs when Events begin to be refused, and when they are accepted again.
+func (s *sink) note(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var cause string
+	if err != nil {
+		cause = cmp.Or(string(apierrors.ReasonForError(err)), "invalid") // an error's text has the Event's name
+	}
+	switch {
+	case !s.refusals.Note(cause, time.Now()):
+	case err != nil:
+		s.logger.Info("An Event is refused and not retried; the log, the metrics and the status page have what it says", "err", failure.Line(err.Error()))
+	default:
+		s.logger.Info("Events are accepted again")
+	}
 }
 
 func (s *sink) close() {
@@ -107,13 +152,17 @@ func (e *Events) Lead(leading bool) {
 func (e *Events) event(about *corev1.ObjectReference, kind, reason, message string) {
 	if e != nil && about != nil && e.leading.Load() {
 		var obj runtime.Object = about
-		e.recorder.Event(obj, kind, reason, message)
+		e.recorder.Event(obj, kind, reason, failure.Line(message))
 	}
 }
 
 // mirror reports a problem of a mirror: on its Service, whether that exists or not. Where there is no
-// namespace for the Event, it is about the namespace.
+// namespace for the Event, it is about the namespace. A name that a remote made up and that no object can have is
+// in no Event's name or namespace: that is about the daemon's pod.
 func (e *Events) mirror(key cache.ObjectName, svc *corev1.Service, p plan.Problem) {
+	if e == nil {
+		return
+	}
 	about := &corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: key.Namespace, Name: key.Name}
 	if svc != nil {
 		about.UID = svc.UID
@@ -121,6 +170,9 @@ func (e *Events) mirror(key cache.ObjectName, svc *corev1.Service, p plan.Proble
 	if p.NoNamespace() {
 		about = &corev1.ObjectReference{APIVersion: "v1", Kind: "Namespace", Name: key.Namespace}
 		p.Message += ": exported Services of remote " + p.Cluster + " wait for it"
+	}
+	if len(validation.IsDNS1123Label(key.Namespace)) > 0 || len(validation.IsDNS1123Subdomain(about.Name)) > 0 {
+		about, p.Message = e.pod, fmt.Sprintf("mirror %.320q: %s", key.String(), p.Message)
 	}
 	e.event(about, corev1.EventTypeWarning, string(p.Reason), "remote "+p.Cluster+": "+p.Message)
 }

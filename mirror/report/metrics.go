@@ -124,7 +124,7 @@ type collector struct {
 	overview func() status.Page
 	clusters []string
 
-	leader, local, mirrors, problems, up, failing, since, sync, event, addresses *prometheus.Desc
+	leader, local, mirrors, unknown, problems, up, failing, since, sync, event, addresses *prometheus.Desc
 }
 
 func newCollector(clusters []string, overview func() status.Page) *collector {
@@ -136,6 +136,7 @@ func newCollector(clusters []string, overview func() status.Page) *collector {
 		leader:    desc("leader", "1 where this replica writes, else 0."),
 		local:     desc("local_problems", "Parts of the local cluster that this replica cannot read now."),
 		mirrors:   desc("mirrors", "Exported Services by the state of their mirrors, and mirrors without one, by remote cluster.", "cluster", "state"),
+		unknown:   desc("unknown_remote_objects", "Services, Endpoints and EndpointSlices with a mirror's labels that name a remote cluster which is not configured."),
 		problems:  desc("problems", "Problems of mirrors, by remote cluster and reason; only the leader knows them.", "cluster", "reason"),
 		up:        desc("remote_up", "1 where the exports of a remote cluster are known and followed, of one namespace at least, else 0.", "cluster"),
 		failing:   desc("remote_problems", "Problems of a remote cluster, by the part that fails.", "cluster", "part"),
@@ -148,7 +149,7 @@ func newCollector(clusters []string, overview func() status.Page) *collector {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{c.leader, c.local, c.mirrors, c.problems, c.up, c.failing, c.since, c.sync, c.event, c.addresses} {
+	for _, desc := range []*prometheus.Desc{c.leader, c.local, c.mirrors, c.unknown, c.problems, c.up, c.failing, c.since, c.sync, c.event, c.addresses} {
 		to <- desc
 	}
 }
@@ -173,6 +174,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	}
 	gauge(c.leader, leader)
 	gauge(c.local, float64(len(page.Problems)))
+	gauge(c.unknown, float64(page.Unknown))
 
 	type pair struct{ cluster, word string }
 	mirrors, problems := map[pair]int{}, map[pair]int{}

@@ -3,10 +3,12 @@
 package report
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
@@ -14,11 +16,11 @@ import (
 
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/mirror/status"
-	"service-mirror.io/service-mirror/remote"
+	"service-mirror.io/service-mirror/remote/failure"
 )
 
 // Problems are what is wrong now, by mirror. A problem is logged when it appears and when it is over,
-// however often it is found in between.
+// however often it is found in between; alike ones of many mirrors are one line.
 type Problems struct {
 	logger klog.Logger
 	events *Events
@@ -27,8 +29,16 @@ type Problems struct {
 
 	mu      sync.Mutex
 	mirrors map[cache.ObjectName][]plan.Problem
-	shared  map[share]int     // how many mirrors have a problem that one Event is enough for
-	local   map[string]string // what is wrong with the caches of the local cluster, by part
+	shared  map[share]int    // how many mirrors have a problem that one Event is enough for
+	local   map[string]*part // the caches of the local cluster, by part
+	batches map[alike]*batch // to be logged
+	dirty   chan struct{}    // has a value when Run must look for what is to be logged
+}
+
+// part is how one part of the local cluster's caches is doing.
+type part struct {
+	failure.Series
+	err error // the latest
 }
 
 // share is a problem that many mirrors have at once: without a namespace, or without an address of their
@@ -52,7 +62,8 @@ func shareOf(key cache.ObjectName, p plan.Problem) (share, bool) {
 func New(logger klog.Logger, events *Events, service func(cache.ObjectName) *corev1.Service) *Problems {
 	return &Problems{
 		logger: logger, events: events, service: service,
-		mirrors: map[cache.ObjectName][]plan.Problem{}, shared: map[share]int{}, local: map[string]string{},
+		mirrors: map[cache.ObjectName][]plan.Problem{}, shared: map[share]int{}, local: map[string]*part{},
+		batches: map[alike]*batch{}, dirty: make(chan struct{}, 1),
 	}
 }
 
@@ -81,15 +92,35 @@ func (r *Problems) Set(key cache.ObjectName, found []plan.Problem, stale bool) {
 	var news []plan.Problem // of which an Event is made
 	for _, p := range found {
 		first := r.count(key, p, 1)
-		if !slices.ContainsFunc(before, p.Same) && first {
+		if same(before, p) {
+			continue
+		}
+		r.begins(key, p)
+		if first {
 			news = append(news, p)
 		}
 	}
 	for _, p := range before {
 		r.count(key, p, -1)
+		if !p.Reason.Happened() && !slices.ContainsFunc(found, func(now plan.Problem) bool { return now.Reason == p.Reason && now.Cluster == p.Cluster }) {
+			r.ends(key, p)
+		}
 	}
 	r.mu.Unlock()
-	r.publish(key, before, found, news)
+	for _, p := range news {
+		r.events.mirror(key, r.service(key), p)
+	}
+}
+
+// same tells whether a problem is among those that were found before, perhaps in other words. Of a failed write
+// only that it failed counts: a server that is in trouble gives many reasons.
+func same(before []plan.Problem, p plan.Problem) bool {
+	return slices.ContainsFunc(before, func(q plan.Problem) bool {
+		if p.Reason != q.Reason || p.Cluster != q.Cluster || p.Source != q.Source {
+			return false
+		}
+		return p.Reason == plan.WriteFailed || p.Message == q.Message || failure.Key(p.Message) == failure.Key(q.Message)
+	})
 }
 
 // count counts the mirrors that share a problem, and tells whether this is the first. r.mu is held.
@@ -105,57 +136,58 @@ func (r *Problems) count(key cache.ObjectName, p plan.Problem, n int) (first boo
 	return first
 }
 
-func (r *Problems) publish(key cache.ObjectName, before, found, news []plan.Problem) {
-	for _, p := range news {
-		r.events.mirror(key, r.service(key), p)
-	}
-	for _, p := range found {
-		if !slices.ContainsFunc(before, p.Same) {
-			r.logger.Info("Mirror has a problem", "reason", p.Reason, "cluster", p.Cluster, "service", p.Source, "mirror", key, "message", strings.ReplaceAll(p.Message, "\n", "; "))
-		}
-	}
-	for _, p := range before {
-		if !p.Reason.Happened() && !slices.ContainsFunc(found, func(now plan.Problem) bool { return now.Reason == p.Reason && now.Cluster == p.Cluster }) {
-			r.logger.Info("Mirror's problem is over", "reason", p.Reason, "cluster", p.Cluster, "service", p.Source, "mirror", key)
-		}
-	}
-}
-
 // Clear forgets what is wrong with mirrors: a replica that no longer leads does not know.
 func (r *Problems) Clear() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.mirrors)
 	clear(r.shared)
+	clear(r.batches)
 }
 
 // OfLocal is what is wrong with the caches of the local cluster now.
 func (r *Problems) OfLocal() (problems []status.Problem) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, part := range slices.Sorted(maps.Keys(r.local)) {
-		if cause := r.local[part]; cause != "" {
-			problems = append(problems, status.Problem{Part: part, Cause: cause})
+	for _, name := range slices.Sorted(maps.Keys(r.local)) {
+		if cause := r.local[name].Shown; cause != "" {
+			problems = append(problems, status.Problem{Part: name, Cause: cause})
 		}
 	}
 	return problems
 }
 
 // Local notes the state of a part of the local cluster's caches; nil is healthy.
-func (r *Problems) Local(part string, err error) {
-	var text string
+func (r *Problems) Local(name string, err error) {
+	var cause string
 	if err != nil {
-		text = remote.Cause(err)
+		cause = cmp.Or(failure.Cause(err), "unknown error")
 	}
+	r.log(r.noteLocal(name, err, cause))
+}
+
+func (r *Problems) noteLocal(name string, err error, cause string) (lines []line) {
 	r.mu.Lock()
-	same := r.local[part] == text
-	r.local[part] = text
-	r.mu.Unlock()
-	switch {
-	case same:
-	case err != nil:
-		r.logger.Info("Cannot read from the local API server, retrying", "resource", part, "err", err)
-	default:
-		r.logger.Info("Reading from the local API server again", "resource", part)
+	defer r.mu.Unlock()
+	p := r.local[name]
+	if p == nil {
+		p = new(part)
+		r.local[name] = p
 	}
+	p.err = err
+	if p.Note(cause, time.Now()) {
+		lines = append(lines, p.line(name))
+	}
+	if _, pending := p.Pending(); pending {
+		r.wake()
+	}
+	return lines
+}
+
+// line says how the part is doing now.
+func (p *part) line(name string) line {
+	if p.Shown == "" {
+		return line{"Reading from the local API server again", []any{"resource", name}}
+	}
+	return line{"Cannot read from the local API server, retrying", []any{"resource", name, "err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
 }

@@ -6,7 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
+
+	"service-mirror.io/service-mirror/remote/failure"
 )
 
 const (
@@ -50,7 +51,7 @@ func text(s string) string {
 			break
 		}
 	}
-	return printable(s)
+	return failure.Printable(s)
 }
 
 // message prepares the message of a problem. It is shown whole, since the fix is at its
@@ -61,7 +62,7 @@ func message(s string) string {
 		const half = messageLength / 2
 		s = strings.ToValidUTF8(s[:half], "") + " … " + strings.ToValidUTF8(s[len(s)-half:], "")
 	}
-	return printable(s)
+	return failure.Printable(s)
 }
 
 // health is the health of an address as people read it.
@@ -70,21 +71,6 @@ func health(s string) string {
 		return "not probed yet"
 	}
 	return text(s)
-}
-
-// printable replaces what would change how the text around it is shown.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return ' '
-		// Control characters, those that change the direction of what follows, and
-		// invalid UTF-8.
-		case unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r):
-			return unicode.ReplacementChar
-		}
-		return r
-	}, s)
 }
 
 // count formats a number with thousands separators.

@@ -49,6 +49,7 @@ type Page struct {
 	Now        time.Time `json:"now,omitzero"` // when this was the state
 	Synced     bool      `json:"synced"`       // the local caches are filled
 	Problems   []Problem `json:"problems"`     // of reading the local cluster
+	Unknown    int       `json:"unknown"`      // objects with a mirror's labels that name a remote which is not configured
 	Remotes    []Remote  `json:"remotes"`
 	Mirrors    []Mirror  `json:"mirrors"`
 }

@@ -197,18 +197,24 @@ func (a *application) compare(kind plan.Kind, got metav1.Object) {
 	}
 }
 
-// undo deletes the addresses that were created for a Service that then could not be: a foreign one that has, or
-// gets, the name must not have them. Those of another replica that was quicker are needed; and without a
-// gateway, there may be no other record of them than these.
+// undo deletes the addresses of a Service that could not be created: a foreign one that has, or gets, the name
+// must not have them. Those of another replica that was quicker are needed; and without a gateway, there may be
+// no other record of them than these.
 func (a *application) undo(ctx context.Context, err error) {
 	foreign := apierrors.IsAlreadyExists(err) && !a.plan.Releasing() && !a.createdByAnother(ctx, plan.Service)
-	if !foreign && !(rejected(err) && a.plan.Source.Gateway != nil) {
+	gateway := a.plan.Source.Gateway
+	if !foreign && !(rejected(err) && gateway != nil) {
 		return
 	}
 	now := a.local.Live(a.plan.Key)
+	// Of a refused Service, those from before a restart too.
+	all := !foreign && !gateway.Partial
+	if all {
+		now = now.Owned(a.plan.Key)
+	}
 	for _, kind := range []plan.Kind{plan.Endpoints, plan.IPv4Slice, plan.IPv6Slice} {
 		obj := now.Get(kind)
-		if obj == nil || a.created.Get(kind) == nil {
+		if obj == nil || a.created.Get(kind) == nil && !all {
 			continue
 		}
 		if _, err := a.delete(ctx, kind, obj); err != nil {

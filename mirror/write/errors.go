@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/klog/v2"
 
+	"service-mirror.io/service-mirror/mirror/leader"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 )
@@ -22,7 +23,8 @@ func (a *application) judge(ctx context.Context, step plan.Step, err error) {
 	case errors.Is(err, errNoSlicesYet):
 		a.result.Slices = SlicesAwaited
 		a.requeue(plan.RequeueWithDelay)
-	case ctx.Err() != nil, errors.Is(err, errNotReleased), errors.Is(err, remote.ErrOtherCluster), a.stale(ctx, step, err):
+	// Fenced: another replica may lead, and does what is to be done.
+	case ctx.Err() != nil, errors.Is(err, leader.ErrFenced), errors.Is(err, remote.ErrOtherCluster), errors.Is(err, errNotReleased), a.stale(ctx, step, err):
 		klog.FromContext(ctx).V(2).Info("What the sync was based on has changed, requeued", "err", err)
 		a.stop, a.result.Stale = true, true
 		a.requeue(plan.RequeueWithDelay)
@@ -70,9 +72,11 @@ func resourceOf(err error) string {
 	return ""
 }
 
-// rejected tells a refusal that lasts for as long as the same is written.
+// rejected tells a refusal that lasts for as long as the same is written or, by a quota, a policy or a missing
+// permission, for a while.
 func rejected(err error) bool {
-	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err)
+	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err) ||
+		apierrors.IsForbidden(err) && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }
 
 // createdByAnother tells whether what has the name that we wanted is ours, and only the cache does not know

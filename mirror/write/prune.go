@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/mirror/plan"
@@ -23,6 +24,9 @@ import (
 // only lists. Objects that have changed meanwhile stay, which is an error. local is the name of the
 // cluster that client is for.
 func Prune(ctx context.Context, client remote.Client, local, cluster string, dry bool, out io.Writer) error {
+	if problems := validation.IsDNS1123Label(cluster); len(problems) > 0 { // it goes into label selectors
+		return fmt.Errorf("%.70q is not the name of a remote: %s", cluster, problems[0])
+	}
 	all, err := ownedBy(ctx, client, cluster)
 	if err != nil {
 		return err

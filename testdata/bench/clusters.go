@@ -111,11 +111,23 @@ func (b *bench) install(ctx context.Context, london *cluster, components []strin
 	if err := london.namespaces(ctx, append(b.namespaces(), stormNamespace)); err != nil {
 		return "", err
 	}
+	if err := london.ConfigureRemotes(ctx, remoteNames()...); err != nil {
+		return "", err
+	}
 	account, err := london.account(ctx, "service-mirror")
 	if err != nil {
 		return "", err
 	}
 	return account, london.mayWrite(ctx, account)
+}
+
+// remoteNames are those of the remotes of all measurements, which the shipped policies must know.
+func remoteNames() []string {
+	names := []string{"paris", "berlin", "dead"}
+	for i := range 50 {
+		names = append(names, fmt.Sprintf("r%02d", i))
+	}
+	return names
 }
 
 // mayWrite waits until the ServiceAccount's permissions count.

@@ -73,6 +73,7 @@ func TestLink(t *testing.T) {
 	const berlin = "--remote=berlin=/etc/service-mirror/remotes/berlin.kubeconfig,gateway=a/b"
 	e.kubectl(london, "--namespace", ours, "patch", "deployment", ours, "--type=json", "--patch",
 		`[{"op": "add", "path": "/spec/template/spec/containers/0/args", "value": ["`+berlin+`"]}]`)
+	e.configure("berlin")
 
 	says := e.link("gateway=ingress/gateway")
 	for _, want := range []string{"serviceaccount/service-mirror-reader created", paris.Config.Host, remoteArgument + gatewayKey, "kubectl --context london"} {
@@ -82,6 +83,7 @@ func TestLink(t *testing.T) {
 	}
 	e.arguments(berlin, remoteArgument+gatewayKey)
 	e.reads(e.remotes()["paris.kubeconfig"])
+	e.configured("berlin", "paris")
 
 	t.Run("again nothing changes", func(t *testing.T) {
 		e := newEnv(t)
@@ -97,6 +99,7 @@ func TestLink(t *testing.T) {
 		e := newEnv(t)
 		e.kubectl(london, "apply", "-k", shipped("local"))
 		e.arguments(berlin, remoteArgument+gatewayKey)
+		e.configured("berlin", "paris")
 	})
 	t.Run("other keys", func(t *testing.T) {
 		e := newEnv(t)
@@ -138,6 +141,7 @@ func TestLink(t *testing.T) {
 				t.Errorf("it says:\n%s", out)
 			}
 			e.arguments(berlin)
+			e.configured("berlin")
 			if data := e.remotes(); len(data) != 1 || string(data["berlin.kubeconfig"]) != "berlin's" {
 				t.Errorf("the Secret has %v", data)
 			}

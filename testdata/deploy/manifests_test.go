@@ -1,15 +1,12 @@
 package deploy
 
 import (
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -130,19 +127,5 @@ func TestEveryManifest(t *testing.T) {
 	for _, component := range []string{"create-namespaces", "endpointslices"} {
 		_, err := london.Kubectl(e.ctx, "apply", "--dry-run=server", "-k", e.localWith(component))
 		e.must(err)
-	}
-}
-
-// The policy is about who runs in the Pod.
-func TestPolicyIsAboutTheDaemon(t *testing.T) {
-	e := newEnv(t)
-	e.apply(london, shipped("local"))
-	deployment, err := london.AppsV1().Deployments(ours).Get(e.ctx, ours, metav1.GetOptions{})
-	e.must(err)
-	policy, err := london.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(e.ctx, "service-mirror-only-its-own", metav1.GetOptions{})
-	e.must(err)
-	who := fmt.Sprintf("'system:serviceaccount:%s:%s'", deployment.Namespace, deployment.Spec.Template.Spec.ServiceAccountName)
-	if !slices.ContainsFunc(policy.Spec.MatchConditions, func(c admissionv1.MatchCondition) bool { return strings.HasSuffix(c.Expression, "== "+who) }) {
-		t.Errorf("the policy is about %v, the Pod is %s", policy.Spec.MatchConditions, who)
 	}
 }

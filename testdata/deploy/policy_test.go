@@ -3,20 +3,22 @@ package deploy
 import (
 	"context"
 	"fmt"
-	"maps"
+	"slices"
 	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/util/retry"
 )
 
 // daemonClient has the daemon's own credentials in london, and nothing of its manners.
@@ -38,161 +40,290 @@ func (e *env) dynamic(config *rest.Config) dynamic.Interface {
 	return client
 }
 
-// What carries which labels.
-var (
-	foreign = map[string]string{"app": "shop"}
-	half    = map[string]string{"app.kubernetes.io/managed-by": ours}
-	mirrors = map[string]string{"app.kubernetes.io/managed-by": ours, "service-mirror.io/cluster": "paris"}
-)
-
-func managedBy(manager string, labels map[string]string) map[string]string {
-	all := map[string]string{discoveryv1.LabelManagedBy: manager}
-	maps.Copy(all, labels)
-	return all
-}
-
-// writer writes objects of one kind into the namespace shop.
-type writer struct {
-	ctx     context.Context
-	to      dynamic.NamespaceableResourceInterface
-	content map[string]any // of a new object
-}
-
-// writer is what writes objects of a kind with a client.
-func (e *env) writer(client dynamic.Interface, kind string) writer {
-	switch kind {
-	case "Service":
-		return writer{e.ctx, client.Resource(corev1.SchemeGroupVersion.WithResource("services")), map[string]any{
-			"apiVersion": "v1", "kind": kind, "spec": map[string]any{"ports": []any{map[string]any{"port": int64(80)}}},
-		}}
-	case "Endpoints":
-		return writer{e.ctx, client.Resource(corev1.SchemeGroupVersion.WithResource("endpoints")), map[string]any{"apiVersion": "v1", "kind": kind}}
-	default:
-		return writer{e.ctx, client.Resource(discoveryv1.SchemeGroupVersion.WithResource("endpointslices")), map[string]any{
-			"apiVersion": "discovery.k8s.io/v1", "kind": kind, "addressType": "IPv4", "endpoints": []any{},
-		}}
-	}
-}
-
-func (w writer) create(name string, labels map[string]string) error {
-	obj := &unstructured.Unstructured{Object: runtime.DeepCopyJSON(w.content)}
-	obj.SetName(name)
-	obj.SetLabels(labels)
-	_, err := w.to.Namespace("shop").Create(w.ctx, obj, metav1.CreateOptions{})
-	return err
-}
-
-// update changes an object, which from is asked for, until it meets no other change.
-func (w writer) update(from writer, name string, labels map[string]string) error {
-	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
-		obj, err := from.to.Namespace("shop").Get(w.ctx, name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		obj.SetLabels(labels)
-		obj.SetAnnotations(map[string]string{"changed": "yes"})
-		_, err = w.to.Namespace("shop").Update(w.ctx, obj, metav1.UpdateOptions{})
-		return err
-	})
-}
-
-func (w writer) delete(name string) error {
-	return w.to.Namespace("shop").Delete(w.ctx, name, metav1.DeleteOptions{})
-}
-
-// With the daemon's token only what is a mirror's can be written. The same writes go through
-// once the policy is not bound, so it is the policy that denies them.
-func TestPolicy(t *testing.T) {
-	e := newEnv(t)
-	e.namespace("shop", london)
-	e.apply(london, e.localWith("endpointslices"))
-	daemon, admin := e.daemonClient(), e.dynamic(london.Config)
-	tries := 0
-	e.soon("the policy counts", func() error {
-		tries++
-		return isDenied(e.writer(daemon, "Service").create(fmt.Sprintf("early%d", tries), foreign))
-	})
-
-	for i, c := range []struct {
-		kind, verb    string
-		before, after map[string]string
-		denied        bool
-	}{
-		{"Service", "create", nil, foreign, true},
-		{"Service", "create", nil, nil, true},
-		{"Service", "create", nil, half, true},
-		{"Service", "create", nil, mirrors, false},
-		{"Service", "update", foreign, foreign, true},
-		{"Service", "update", foreign, mirrors, true},
-		{"Service", "update", mirrors, foreign, true},
-		{"Service", "update", mirrors, half, true},
-		{"Service", "update", mirrors, mirrors, false},
-		{"Service", "delete", foreign, nil, true},
-		{"Service", "delete", nil, nil, true},
-		{"Service", "delete", half, nil, true},
-		{"Service", "delete", mirrors, nil, false},
-		{"Endpoints", "create", nil, foreign, true},
-		{"Endpoints", "create", nil, mirrors, false},
-		{"Endpoints", "update", foreign, mirrors, true},
-		{"Endpoints", "update", mirrors, foreign, true},
-		{"Endpoints", "update", mirrors, mirrors, false},
-		{"Endpoints", "delete", foreign, nil, true},
-		{"Endpoints", "delete", mirrors, nil, false},
-		{"EndpointSlice", "create", nil, foreign, true},
-		{"EndpointSlice", "create", nil, mirrors, true},
-		{"EndpointSlice", "create", nil, managedBy(byDaemon, foreign), true},
-		{"EndpointSlice", "create", nil, managedBy(byDaemon, mirrors), false},
-		{"EndpointSlice", "create", nil, managedBy(bySelector, mirrors), true},
-		{"EndpointSlice", "update", managedBy(byDaemon, mirrors), managedBy(byDaemon, mirrors), false},
-		{"EndpointSlice", "update", managedBy(bySelector, mirrors), managedBy(byDaemon, mirrors), true},
-		{"EndpointSlice", "update", managedBy(byDaemon, mirrors), managedBy(bySelector, mirrors), true},
-		{"EndpointSlice", "update", managedBy(byKubernetes, mirrors), managedBy(byDaemon, mirrors), true},
-		{"EndpointSlice", "update", foreign, managedBy(byDaemon, mirrors), true},
-		{"EndpointSlice", "delete", foreign, nil, true},
-		{"EndpointSlice", "delete", mirrors, nil, true},
-		{"EndpointSlice", "delete", managedBy(byDaemon, mirrors), nil, false},
-		{"EndpointSlice", "delete", managedBy(bySelector, mirrors), nil, false}, // a leftover
-		{"EndpointSlice", "delete", managedBy(bySelector, foreign), nil, true},
-		{"EndpointSlice", "delete", managedBy(byKubernetes, mirrors), nil, true},
-	} {
-		name := fmt.Sprintf("n%d", i)
-		by, prepared := e.writer(daemon, c.kind), e.writer(admin, c.kind)
-		if c.verb != "create" {
-			e.must(prepared.create(name, c.before))
-		}
-		var err error
-		switch c.verb {
-		case "create":
-			err = by.create(name, c.after)
-		case "update":
-			err = by.update(prepared, name, c.after)
-		default:
-			err = by.delete(name)
-		}
-		if c.denied {
-			err = isDenied(err)
-		}
-		if err != nil {
-			t.Errorf("%s %s %v to %v: want denied: %v, got %v", c.verb, c.kind, c.before, c.after, c.denied, err)
-		}
-	}
-
-	// Others write what they like.
-	e.must(e.writer(admin, "Service").create("foreign", foreign))
-	e.must(london.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Delete(e.ctx, "service-mirror-only-its-own", metav1.DeleteOptions{}))
-	e.soon("a foreign Service is deleted when nothing forbids it", func() error { return e.writer(daemon, "Service").delete("foreign") })
-}
-
 // bySelector manages the EndpointSlices of Services with a selector.
 const bySelector = "endpointslice-controller.k8s.io"
 
-// isDenied tells a denial of the policy, and nothing else, by nil.
-func isDenied(err error) error {
-	if err == nil {
-		return fmt.Errorf("it was let through")
-	}
-	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "service-mirror-only-its-own") {
-		return fmt.Errorf("another refusal: %w", err)
+// The kinds that the daemon writes.
+var resources = map[string]schema.GroupVersionResource{
+	"Service":       corev1.SchemeGroupVersion.WithResource("services"),
+	"Endpoints":     corev1.SchemeGroupVersion.WithResource("endpoints"),
+	"EndpointSlice": discoveryv1.SchemeGroupVersion.WithResource("endpointslices"),
+	"Lease":         coordinationv1.SchemeGroupVersion.WithResource("leases"),
+	"Event":         corev1.SchemeGroupVersion.WithResource("events"),
+}
+
+// attempt is a write, with the object that it is of and what exists before it.
+type attempt struct {
+	verb    string
+	object  object
+	given   []object
+	because []string // it is denied: a part of the message, which is that of one of several policies
+}
+
+func creates(o object, given ...object) attempt {
+	return attempt{verb: "create", object: o, given: given}
+}
+
+func updates(before, after object) attempt {
+	return attempt{verb: "update", object: after, given: []object{before}}
+}
+
+// overwrites updates what the cluster has anyway.
+func overwrites(after object) attempt { return attempt{verb: "update", object: after} }
+
+func deletes(o object) attempt { return attempt{verb: "delete", object: o, given: []object{o}} }
+
+// deletesExisting deletes what the cluster has anyway.
+func deletesExisting(o object) attempt { return attempt{verb: "delete", object: o} }
+
+// against says which rule denies an attempt, or which ones do.
+func (a attempt) against(because ...string) attempt {
+	a.because = because
+	return a
+}
+
+// prepare creates what exists before an attempt; what exists already stays.
+func (a attempt) prepare(ctx context.Context, admin dynamic.Interface, stem string) error {
+	for _, o := range a.given {
+		obj := o(stem)
+		if _, err := of(admin, obj).Create(ctx, obj, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("prepare %s %s: %w", obj.GetKind(), obj.GetName(), err)
+		}
 	}
 	return nil
+}
+
+// try makes an attempt, of which nothing is stored.
+func (a attempt) try(ctx context.Context, client, admin dynamic.Interface, stem string) error {
+	obj, dry := a.object(stem), []string{metav1.DryRunAll}
+	if a.verb == "create" {
+		_, err := of(client, obj).Create(ctx, obj, metav1.CreateOptions{DryRun: dry})
+		return err
+	}
+	if a.verb == "delete" {
+		return of(client, obj).Delete(ctx, obj.GetName(), metav1.DeleteOptions{DryRun: dry})
+	}
+	live, err := of(admin, obj).Get(ctx, obj.GetName(), metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	obj.SetResourceVersion(live.GetResourceVersion())
+	_, err = of(client, obj).Update(ctx, obj, metav1.UpdateOptions{DryRun: dry})
+	return err
+}
+
+// tryUntilHeard prepares and makes an attempt, again where a controller was quicker: Kubernetes deletes its own
+// EndpointSlices of what does not exist.
+func (a attempt) tryUntilHeard(ctx context.Context, client, admin dynamic.Interface, stem string) (err error) {
+	for range 100 {
+		if err := a.prepare(ctx, admin, stem); err != nil {
+			return err
+		}
+		if err = a.try(ctx, client, admin, stem); !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return err
+}
+
+func of(client dynamic.Interface, obj *unstructured.Unstructured) dynamic.ResourceInterface {
+	return client.Resource(resources[obj.GetKind()]).Namespace(obj.GetNamespace())
+}
+
+// configure names remotes as configured, as link.sh and the manifests do.
+func (e *env) configure(remotes ...string) {
+	e.Helper()
+	for _, name := range remotes {
+		e.kubectl(london, "--namespace", ours, "annotate", "--overwrite", "serviceaccount", ours, configured+name+"=")
+	}
+}
+
+// configured begins the annotations of the daemon's ServiceAccount that name the configured remotes.
+const configured = "remote.service-mirror.io/"
+
+// configured checks which remotes are.
+func (e *env) configured(want ...string) {
+	e.Helper()
+	account, err := london.CoreV1().ServiceAccounts(ours).Get(e.ctx, ours, metav1.GetOptions{})
+	e.must(err)
+	var names []string
+	for key := range account.Annotations {
+		if name, found := strings.CutPrefix(key, configured); found {
+			names = append(names, name)
+		}
+	}
+	if slices.Sort(names); !slices.Equal(names, want) {
+		e.Errorf("the ServiceAccount names the remotes %q, want %q", names, want)
+	}
+}
+
+// A thief has the daemon's token, and its permissions with all components. What a mirror is can be written with
+// it, and nothing else. Without the policies all of it is admitted, so it is they that deny it.
+func TestStolenToken(t *testing.T) {
+	e := newEnv(t)
+	e.namespace("shop", london)
+	e.apply(london, e.localWith("create-namespaces", "endpointslices"))
+	e.configure("paris", "berlin", "eu-paris")
+	daemon, admin := e.daemonClient(), e.dynamic(london.Config)
+	e.soon("the policies apply", func() error {
+		return denied(attacks["a Service without labels"].try(e.ctx, daemon, admin, "early"), "labels")
+	})
+	e.soon("the configured remotes are known", func() error {
+		return writes["a new Service"].try(e.ctx, daemon, admin, "early")
+	})
+	stems := map[string]string{}
+	each := func(table map[string]attempt, judge func(a attempt, err error) error) {
+		t.Helper()
+		for what, a := range table {
+			if stems[what] == "" {
+				stems[what] = fmt.Sprintf("n%d", len(stems))
+			}
+			if err := judge(a, a.tryUntilHeard(e.ctx, daemon, admin, stems[what])); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	}
+	e.cleanup(func(e *env) { e.removeEverything(admin, stems) })
+
+	each(attacks, func(a attempt, err error) error { return denied(err, a.because...) })
+	each(writes, func(_ attempt, err error) error { return err })
+	e.removeBindings()
+	e.soon("nothing is denied any more", func() error {
+		return admitted(attacks["a Service without labels"].try(e.ctx, daemon, admin, "late"))
+	})
+	each(attacks, func(_ attempt, err error) error { return admitted(err) })
+}
+
+// removeEverything deletes what attempts needed outside the test's own namespace.
+func (e *env) removeEverything(admin dynamic.Interface, stems map[string]string) {
+	for what, stem := range stems {
+		for _, table := range []map[string]attempt{attacks, writes} {
+			for _, o := range table[what].given {
+				obj := o(stem)
+				name, live := obj.GetName(), of(admin, obj)
+				if len(obj.GetFinalizers()) > 0 {
+					_, err := live.Patch(e.ctx, name, types.MergePatchType, []byte(`{"metadata": {"finalizers": null}}`), metav1.PatchOptions{})
+					e.must(err)
+				}
+				if err := live.Delete(e.ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+					e.Errorf("%s: %v", what, err)
+				}
+			}
+		}
+	}
+}
+
+func (e *env) removeBindings() {
+	e.Helper()
+	bindings := london.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
+	list, err := bindings.List(e.ctx, metav1.ListOptions{})
+	e.must(err)
+	for _, binding := range list.Items {
+		e.must(bindings.Delete(e.ctx, binding.Name, metav1.DeleteOptions{}))
+	}
+}
+
+// denied is nil for a denial by one of the policies, for this reason, and for nothing else.
+func denied(err error, because ...string) error {
+	switch {
+	case err == nil:
+		return fmt.Errorf("it was admitted")
+	case !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'service-mirror-only-"):
+		return fmt.Errorf("another refusal: %w", err)
+	case !slices.ContainsFunc(because, func(text string) bool { return strings.Contains(err.Error(), text) }):
+		return fmt.Errorf("not because of %q: %w", because, err)
+	}
+	return nil
+}
+
+// admitted is nil for what no policy denied.
+func admitted(err error) error {
+	if apierrors.IsAlreadyExists(err) { // which is found after the policies
+		return nil
+	}
+	return err
+}
+
+// A remote must be configured for its mirrors to be written, and not for them to be deleted. While what names the
+// remotes is missing, the daemon's token is worth nothing, and what are not mirrors can be written as ever.
+func TestConfiguredRemotes(t *testing.T) {
+	e := newEnv(t)
+	e.namespace("shop", london)
+	e.apply(london, shipped("local"))
+	daemon, admin := e.daemonClient(), e.dynamic(london.Config)
+	const unknown = "remote paris is not configured"
+	create, update, remove := writes["a new Service"], writes["an unchanged Service"], writes["the deletion of a Service"]
+	try := func(a attempt, want func(error) error) {
+		t.Helper()
+		e.soon("an attempt to "+a.verb, func() error {
+			return want(a.tryUntilHeard(e.ctx, daemon, admin, "bar-"+a.verb))
+		})
+	}
+	refused := func(err error) error { return denied(err, unknown) }
+
+	try(create, refused) // as installed, without a remote
+	try(update, refused)
+	try(remove, admitted)
+	e.configure("berlin")
+	try(create, refused)
+	e.configure("paris")
+	try(create, admitted)
+	try(update, admitted)
+	e.kubectl(london, "apply", "-k", shipped("local")) // which keeps what link.sh has added
+	e.configured("berlin", "paris")
+
+	e.must(london.CoreV1().ServiceAccounts(ours).Delete(e.ctx, ours, metav1.DeleteOptions{}))
+	try(create, func(err error) error {
+		if !apierrors.IsUnauthorized(err) {
+			return fmt.Errorf("the answer is %v", err)
+		}
+		return nil
+	})
+	e.soon("mirrors cannot be written, by nobody", func() error {
+		if err := create.try(e.ctx, admin, admin, "mine"); err == nil || !strings.Contains(err.Error(), "no params found") {
+			return fmt.Errorf("the answer is %v", err)
+		}
+		return nil
+	})
+	users := creates(serviceOf("paris").with(unlabelled))
+	if err := users.try(e.ctx, admin, admin, "users"); err != nil {
+		t.Errorf("a user's Service: %v", err)
+	}
+}
+
+// All policies are about who runs in the Pod, who can change neither them nor what they read.
+func TestPoliciesAreAboutTheDaemon(t *testing.T) {
+	e := newEnv(t)
+	e.apply(london, shipped("local"))
+	deployment, err := london.AppsV1().Deployments(ours).Get(e.ctx, ours, metav1.GetOptions{})
+	e.must(err)
+	who := fmt.Sprintf("request.userInfo.username == 'system:serviceaccount:%s:%s'", deployment.Namespace, deployment.Spec.Template.Spec.ServiceAccountName)
+	policies, err := london.AdmissionregistrationV1().ValidatingAdmissionPolicies().List(e.ctx, metav1.ListOptions{})
+	e.must(err)
+	bindings, err := london.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().List(e.ctx, metav1.ListOptions{})
+	e.must(err)
+	bound := map[string]admissionv1.ValidatingAdmissionPolicyBindingSpec{}
+	for _, binding := range bindings.Items {
+		bound[binding.Spec.PolicyName] = binding.Spec
+	}
+	if len(policies.Items) != 3 || len(bound) != 3 {
+		t.Errorf("there are %d policies and %d bindings, want 3", len(policies.Items), len(bound))
+	}
+	for _, policy := range policies.Items {
+		conditions := policy.Spec.MatchConditions
+		if len(conditions) != 1 || conditions[0].Expression != who {
+			t.Errorf("policy %s is about %v, the Pod is %s", policy.Name, conditions, who)
+		}
+		if *policy.Spec.FailurePolicy != admissionv1.Fail || len(bound[policy.Name].ValidationActions) != 2 {
+			t.Errorf("policy %s does not deny: %v, %v", policy.Name, *policy.Spec.FailurePolicy, bound[policy.Name].ValidationActions)
+		}
+		if ref := bound[policy.Name].ParamRef; ref != nil && (ref.Namespace != ours || ref.Name != deployment.Spec.Template.Spec.ServiceAccountName || *ref.ParameterNotFoundAction != admissionv1.DenyAction) {
+			t.Errorf("policy %s reads %v", policy.Name, ref)
+		}
+	}
+	for _, g := range e.grants(london, ours) {
+		if strings.HasPrefix(g.resource, "serviceaccounts") || strings.HasPrefix(g.resource, "secrets") || g.group == "admissionregistration.k8s.io" {
+			t.Errorf("the daemon may %v", g)
+		}
+	}
 }

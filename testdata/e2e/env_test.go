@@ -137,6 +137,9 @@ func (e *env) remote(c *cluster) *remote { return e.remoteNamed(c, c.name+"-"+e.
 
 func (e *env) remoteNamed(c *cluster, name string) *remote {
 	e.Helper()
+	if e.local != nil && e.local.policies {
+		e.must(e.local.ConfigureRemotes(e.ctx, name))
+	}
 	r := &remote{cluster: c, env: e, name: name, proxy: newProxy(e.T, c), kubeconfig: filepath.Join(e.TempDir(), "kubeconfig")}
 	if err := e.create(c, e.id); !apierrors.IsAlreadyExists(err) { // two remotes may be one cluster
 		e.must(err)

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"testing"
@@ -28,10 +27,7 @@ func (d *daemon) localFails(want bool) func() error {
 // although the daemon has all permissions there: nothing is written to it, and nothing is believed of it.
 func TestAnotherClusterInThePlaceOfTheLocalOne(t *testing.T) {
 	e := newEnv(t)
-	f := newFront(t, london, nil)
-	token := e.tokenOf(e.kubeconfig)
-	e.kubeconfig += ".front"
-	e.writeKubeconfig(e.kubeconfig, f.server.URL, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.server.Certificate().Raw}), token)
+	f := e.localFront()
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
 	r.export("kept")

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -387,4 +390,69 @@ func TestServerRestartsWithItsHistoryGone(t *testing.T) {
 	r.proxy.heal()
 	e.eventually(soon+3*time.Second, "the change", r.mirrored("changed", "203.0.113.1"))
 	e.soon("the rest", r.mirrored("added", "203.0.113.1"), r.gone("deleted"))
+}
+
+// mayNotBeIdentified takes the permission to read the cluster's UID from the remote's credentials.
+func (r *remote) mayNotBeIdentified() {
+	e := r.env
+	e.Helper()
+	role, err := r.RbacV1().ClusterRoles().Get(e.ctx, e.id, metav1.GetOptions{})
+	e.must(err)
+	role.Rules = []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"services"}, Verbs: []string{"list", "watch"}}}
+	_, err = r.RbacV1().ClusterRoles().Update(e.ctx, role, metav1.UpdateOptions{})
+	e.must(err)
+	e.soon("the authorizer", func() error {
+		review, err := r.AuthorizationV1().SubjectAccessReviews().Create(e.ctx, &authorizationv1.SubjectAccessReview{
+			Spec: authorizationv1.SubjectAccessReviewSpec{
+				User:               "system:serviceaccount:" + e.id + ":" + e.id,
+				ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: "kube-system", Name: "kube-system", Verb: "get", Resource: "namespaces"},
+			},
+		}, metav1.CreateOptions{})
+		if err == nil && review.Status.Allowed {
+			err = errors.New("reading kube-system is still allowed")
+		}
+		return err
+	})
+}
+
+// uid= means that this UID was read: a flag for safety must not remove the check where it cannot be.
+func TestUIDThatMayNotBeRead(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	address := e.healthyAddress()
+	e.openDoors(address, 8080)
+	r.gateway(address)
+	r.export("bar")
+	r.mayNotBeIdentified()
+	system, err := paris.CoreV1().Namespaces().Get(e.ctx, "kube-system", metav1.GetOptions{})
+	e.must(err)
+	since := london.mark(t)
+	r.keys = ",uid=" + string(system.UID)
+	d := e.daemon([]*remote{r}, listening...)
+	e.logs(d, "is failing", "uid="+string(system.UID), "allow it to get namespace kube-system, or set uid=unverified in --remote "+r.name)
+	e.stays("not mirrored", r.gone("bar"))
+	e.noWrites(since)
+	d.stop()
+	e.checked(1, e.once([]*remote{r}, "--check"), []string{"- ", r.name, "uid=" + string(system.UID) + " is expected", "set uid=unverified"},
+		[]string{"! ", r.name, "may not get namespaces kube-system"})
+
+	r.keys = ",uid=unverified"
+	d = e.daemon([]*remote{r}, listening...)
+	e.soon("the mirror", r.mirrored("bar", address), d.shows(r, "up"))
+	d.stop()
+
+	// Mirrors that record a UID say nothing to uid=unverified, and all to a daemon without uid=.
+	mirror := e.service(r.mirror("bar"))
+	mirror.Annotations["service-mirror.io/cluster-uid"] = "another"
+	_, err = london.CoreV1().Services(e.id).Update(e.ctx, mirror, metav1.UpdateOptions{})
+	e.must(err)
+	r.export("baz")
+	r.keys = ""
+	d = e.daemon([]*remote{r}, listening...)
+	e.logs(d, "is failing", "UID another", "set uid=unverified in --remote "+r.name)
+	e.stays("not mirrored", r.gone("baz"))
+	d.stop()
+	r.keys = ",uid=unverified"
+	d = e.daemon([]*remote{r}, listening...)
+	e.soon("another mirror", r.mirrored("baz", address), d.shows(r, "up"))
 }

@@ -70,12 +70,13 @@ func output(dir string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// runLast runs the last version's daemon while f runs, and stops it then.
+// runLast runs the last version's daemon while f runs, and stops it then. It does not record in an object which mirror
+// that is part of, so it is an administrator, to whom the policies do not apply.
 func (e *env) runLast(remotes []*remote, args []string, f func()) {
 	e.Helper()
 	program, err := buildLast()
 	e.must(err)
-	args = slices.Concat([]string{"--kubeconfig", e.kubeconfig, "--export-selector", exportLabel + "=" + e.id}, args)
+	args = slices.Concat([]string{"--kubeconfig", e.local.Kubeconfig, "--export-selector", exportLabel + "=" + e.id}, args)
 	for _, r := range remotes {
 		args = append(args, "--remote", r.flag())
 	}
