@@ -256,7 +256,7 @@ func long(int) string   { return longText }
 func spaces(int) string { return manySpace }
 
 func jsonService(n int) string {
-	return fmt.Sprintf(`{"kind":"Service","apiVersion":"v1","metadata":{"namespace":"default","name":"svc-%d","uid":"uid-%d","resourceVersion":"%d"},"spec":{"clusterIP":"10.0.0.1","ports":[{"port":80,"protocol":"TCP"}]}}`, n, n, n+1)
+	return fmt.Sprintf(`{"kind":"Service","apiVersion":"v1","metadata":{"namespace":"missing","name":"svc-%d","uid":"uid-%d","resourceVersion":"%d"},"spec":{"clusterIP":"10.0.0.1","ports":[{"port":80,"protocol":"TCP"}]}}`, n, n, n+1)
 }
 
 func jsonEvent(n int) string { return `{"type":"ADDED","object":` + jsonService(n) + "}\n" }
