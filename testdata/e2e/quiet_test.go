@@ -80,6 +80,7 @@ func TestNothingIsLeftOfARefusedMirror(t *testing.T) {
 			e.soon("both are refused", d.measures(map[string]float64{r.state("refused"): 2, r.problem("Rejected"): 2}))
 			e.soon("nothing is left of them", r.gone("bar"), r.gone("before"))
 			for _, one := range []string{"bar", "before"} {
+				e.logs(d, "has a problem", r.mirror(one))
 				if n := d.logged("has a problem", r.mirror(one)); n != 1 {
 					t.Errorf("%s is logged %d times", one, n)
 				}
