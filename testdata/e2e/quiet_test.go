@@ -97,11 +97,17 @@ func (e *env) quota() (allow func()) {
 	e.Helper()
 	quotas := e.local.CoreV1().ResourceQuotas(e.id)
 	none := corev1.ResourceList{corev1.ResourceServices: resource.MustParse("0")}
-	quota, err := quotas.Create(e.ctx, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "none"}, Spec: corev1.ResourceQuotaSpec{Hard: none}}, metav1.CreateOptions{})
+	_, err := quotas.Create(e.ctx, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "none"}, Spec: corev1.ResourceQuotaSpec{Hard: none}}, metav1.CreateOptions{})
 	e.must(err)
-	quota.Status = corev1.ResourceQuotaStatus{Hard: none, Used: none} // as its controller, which does not run
-	_, err = quotas.UpdateStatus(e.ctx, quota, metav1.UpdateOptions{})
-	e.must(err)
+	e.soon("the quota's status", func() error { // as its controller writes it, which does not run; the API server does, too
+		quota, err := quotas.Get(e.ctx, "none", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		quota.Status = corev1.ResourceQuotaStatus{Hard: none, Used: none}
+		_, err = quotas.UpdateStatus(e.ctx, quota, metav1.UpdateOptions{})
+		return err
+	})
 	e.refusesServices()
 	return func() { e.must(quotas.Delete(e.ctx, "none", metav1.DeleteOptions{})) }
 }
