@@ -93,7 +93,7 @@ func (r portRef) find(exported *corev1.Service) error {
 	if slices.ContainsFunc(exported.Spec.Ports, r.matches) {
 		return nil
 	}
-	return fmt.Errorf("the Service has no such port: it has %s: correct the annotation", listPorts(exported.Spec.Ports))
+	return fmt.Errorf("the Service has no such port: it has %s: correct the annotation", ListPorts(exported.Spec.Ports))
 }
 
 // Selected are the ports of an exported Service that are mirrored: those that SelectAnnotation lists, else

@@ -98,23 +98,31 @@ func Targets(all []Mapping) (targets []corev1.EndpointPort) {
 // rest; nil if nothing is wrong.
 func Problems(all []Mapping, err error) error {
 	problems := []error{err}
-	var served []string
+	var served []Mapping
 	for _, m := range all {
 		if m.Problem != nil {
 			problems = append(problems, fmt.Errorf("port %s: %w", describe(m.Port), m.Problem))
 		} else if m.Target != 0 {
-			served = append(served, m.String())
+			served = append(served, m)
 		}
 	}
 	problem := join(dropNil(problems))
 	if problem == nil || len(served) == 0 {
 		return problem
 	}
-	const most = 5
-	if more := len(served) - most; more > 0 {
-		served = append(served[:most], fmt.Sprintf("and %d more", more))
+	return fmt.Errorf("%w\nserved are %s", problem, Texts(served, 5))
+}
+
+// Texts are the first few of a mapping, for a line.
+func Texts(all []Mapping, most int) string {
+	var texts []string
+	for _, m := range all[:min(most, len(all))] {
+		texts = append(texts, m.String())
 	}
-	return fmt.Errorf("%w\nserved are %s", problem, strings.Join(served, ", "))
+	if more := len(all) - most; more > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(texts, ", ")
 }
 
 // request is what the port rule looks at for one exported Service.
@@ -192,7 +200,7 @@ func (r request) named(name string, port corev1.ServicePort, fix string) (int32,
 		}
 	}
 	if len(fit) == 0 {
-		return 0, fmt.Errorf("the gateway has no %s port %q: it has %s: %s", protocol(port), name, listPorts(r.Ports), fix)
+		return 0, fmt.Errorf("the gateway has no %s port %q: it has %s: %s", protocol(port), name, ListPorts(r.Ports), fix)
 	}
 	target := slices.Min(fit)
 	if owner, reserved := r.reservedFor(target, protocol(port)); reserved {
@@ -270,7 +278,7 @@ func (r request) none(port corev1.ServicePort) error {
 		}
 	}
 	return fmt.Errorf("no port of the gateway serves %s: it has %s: in the gateway Service, name the one that does %s or choose one with the annotation %s on the exported Service",
-		what, listPorts(r.Ports), names, PortAnnotation)
+		what, ListPorts(r.Ports), names, PortAnnotation)
 }
 
 // PortNumber is a port of a gateway.
@@ -332,8 +340,8 @@ func (g *Gateway) portErrors() (all []error) {
 	return all
 }
 
-// listPorts are the first few ports of a Service, for a message.
-func listPorts(ports []corev1.ServicePort) string {
+// ListPorts are the first few ports of a Service, for a message.
+func ListPorts(ports []corev1.ServicePort) string {
 	var texts []string
 	for _, port := range ports {
 		texts = append(texts, describe(port))

@@ -427,13 +427,7 @@ func TestMap(t *testing.T) {
 	}
 }
 
-func texts(all []Mapping) string {
-	var texts []string
-	for _, m := range all {
-		texts = append(texts, m.String())
-	}
-	return strings.Join(texts, ", ")
-}
+func texts(all []Mapping) string { return Texts(all, 100) }
 
 // generated are ports as Services have them: their names are unique, and so are their numbers for a protocol.
 func generated(random *rand.Rand, most int) (ports []corev1.ServicePort) {
@@ -552,7 +546,7 @@ func FuzzPort(f *testing.F) {
 				}
 				i := slices.IndexFunc(gw.Ports, func(p corev1.ServicePort) bool { return p.Port == m.Target && protocol(p) == protocol(m.Port) })
 				if i < 0 || m.Target == 9 && protocol(m.Port) == tcp && ports[i].Name == "http-taken" {
-					t.Fatalf("%v: the gateway does not have that port for it: %s", m, listPorts(gw.Ports))
+					t.Fatalf("%v: the gateway does not have that port for it: %s", m, ListPorts(gw.Ports))
 				}
 				if explicit := m.Line == ByGatewayPort || m.Line == ByAnnotation; !explicit && !serves(gw.Ports[i], cmp.Or(map[Class]Class{Unknown: HTTP}[m.Class], m.Class)) {
 					t.Fatalf("%v, of class %s, is not of the class of %s", m, m.Class, describe(gw.Ports[i]))

@@ -196,5 +196,5 @@ func (g *Gateway) listens(target int32, want corev1.Protocol) error {
 	if g.Static || hasPort(g.Ports, PortNumber{target, want}) {
 		return nil
 	}
-	return fmt.Errorf("port %d/%s is reserved for it, but the gateway Service does not have that port: it has %s: add the port to the gateway Service, or reserve another one", target, want, listPorts(g.Ports))
+	return fmt.Errorf("port %d/%s is reserved for it, but the gateway Service does not have that port: it has %s: add the port to the gateway Service, or reserve another one", target, want, ListPorts(g.Ports))
 }
