@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -196,6 +197,34 @@ func TestProtocols(t *testing.T) {
 		row := strings.ReplaceAll("| "+strings.Join(cells, " | ")+" |", "  ", " ")
 		if !strings.Contains(string(guide), row+"\n") {
 			t.Errorf("the guide lacks the row\n%s", row)
+		}
+	}
+}
+
+var shippedPort = regexp.MustCompile(`(?m)^  - \{name: ([-a-z0-9]+), port: (\d+), targetPort: [-a-z0-9]+(?:, appProtocol: ([a-z0-9./]+))?(?:, protocol: ([A-Z]+))?\}`)
+
+// TestShippedGateways: the gateways in deploy/gateways say what their ports serve.
+func TestShippedGateways(t *testing.T) {
+	for kind, want := range map[string][]int32{"nginx": {80, 80, 443, 9443, 9090, 9090, 0}, "haproxy": {80, 80, 443, 9443, 9090, 80, 0}, "caddy": {80, 80, 443, 443, 9090, 80, 0}} {
+		manifest, err := os.ReadFile("../deploy/gateways/" + kind + "/service.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ports []corev1.ServicePort
+		for _, match := range shippedPort.FindAllStringSubmatch(string(manifest), -1) {
+			n, _ := number(match[2])
+			ports = append(ports, port(match[1], n, corev1.Protocol(match[4]), match[3]))
+		}
+		if lines := strings.Count(string(manifest), "targetPort:"); len(ports) != lines || lines == 0 {
+			t.Errorf("%s: %d ports of %d are read", kind, len(ports), lines)
+		}
+		for i, exported := range []corev1.ServicePort{
+			port("http", 8080, tcp, ""), port("metrics", 9090, tcp, ""), port("https", 8443, tcp, ""), port("tls", 443, tcp, ""),
+			port("grpc", 50051, tcp, ""), port("api", 7000, tcp, "kubernetes.io/h2c"), port("postgres", 5432, tcp, ""),
+		} {
+			if got := (&Gateway{Ports: ports}).one(exported); got.Target != want[i] {
+				t.Errorf("%s: got %v for %s, want %d", kind, got, describe(exported), want[i])
+			}
 		}
 	}
 }
