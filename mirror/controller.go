@@ -46,6 +46,8 @@ type Controller struct {
 	writer   *write.Writer
 	problems *report.Problems
 	state    state
+
+	gatewayPorts gatewayPorts
 }
 
 // state is what the controller is doing.
@@ -264,6 +266,7 @@ func (c *Controller) namespaceChanged(namespace string) {
 
 // resync enqueues all keys of a remote.
 func (c *Controller) resync(cluster string) {
+	c.logGatewayPorts(cluster)
 	for _, key := range c.keysOf(cluster) {
 		c.queue.AddFor(cluster, key)
 	}
