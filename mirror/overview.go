@@ -16,7 +16,7 @@ import (
 
 // Overview is the state of everything now: for the status page and the metrics.
 func (c *Controller) Overview() status.Page {
-	page := status.Page{Leader: c.state.leading.Load(), Now: time.Now(), Problems: c.problems.OfLocal()}
+	page := status.Page{Leader: c.state.leading.Load(), Verifying: c.options.Verify.Period > 0, Now: time.Now(), Problems: c.problems.OfLocal()}
 	for _, r := range c.remotes.list {
 		page.Remotes = append(page.Remotes, remoteRow(r.Status()))
 	}
@@ -91,6 +91,7 @@ func mirrorRow(c *Controller, cluster string, key cache.ObjectName, svc *corev1.
 		}
 	}
 	row.State = string(state)
+	row.setVerified(c, key)
 	if live.Cluster() == cluster {
 		row.show(live)
 	}
@@ -110,12 +111,19 @@ func orphanRow(c *Controller, cluster string, key cache.ObjectName, svc *corev1.
 	for _, problem := range c.problems.Of(key) {
 		row.Problems = append(row.Problems, status.MirrorProblem{Reason: string(problem.Reason), Message: problem.Message})
 	}
+	row.setVerified(c, key)
 	row.show(c.local.Live(key))
 	return status.Mirror(row)
 }
 
 // row is a line of the table of mirrors in the making.
 type row status.Mirror
+
+// setVerified sets what the last verification found.
+func (r *row) setVerified(c *Controller, key cache.ObjectName) {
+	result, at := c.verified.of(key, r.Cluster)
+	r.Verified, r.VerifiedAt = string(result), at
+}
 
 func (r *row) show(live plan.Objects) {
 	if live.Service != nil {

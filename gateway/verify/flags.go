@@ -29,7 +29,7 @@ type Flags struct {
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
 	raw.given = f.Changed
-	f.DurationVar(&raw.options.Period, "verify", 0, "`PERIOD`, at least 10s, in which requests to a sample of the mirrors show whether they arrive, two mirrors in 4s at most; all mirrors get their turn (0: none are sent)")
+	f.DurationVar(&raw.options.Period, "verify", 0, "`PERIOD`, at least 10s, in which the daemon sends requests to a sample of the mirrors, to find out whether they arrive: at most one mirror every 2s, each in its turn (0: none)")
 	f.StringVar(&raw.options.CAFile, "ca-file", "", "`FILE` of the root certificates that this cluster's clients trust, to verify gateways with (default: the system's)")
 }
 

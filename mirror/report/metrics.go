@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	clientmetrics "k8s.io/client-go/tools/metrics"
 
+	"service-mirror.io/service-mirror/gateway/verify"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/mirror/status"
 	"service-mirror.io/service-mirror/remote"
@@ -124,7 +125,7 @@ type collector struct {
 	overview func() status.Page
 	clusters []string
 
-	leader, local, mirrors, unknown, problems, up, failing, since, sync, event, addresses *prometheus.Desc
+	leader, local, mirrors, unknown, problems, up, failing, since, sync, event, addresses, verified *prometheus.Desc
 }
 
 func newCollector(clusters []string, overview func() status.Page) *collector {
@@ -144,17 +145,18 @@ func newCollector(clusters []string, overview func() status.Page) *collector {
 		sync:      desc("remote_last_sync_timestamp_seconds", "When the exports of a remote cluster, or of one of its namespaces, last became known; 0: never.", "cluster"),
 		event:     desc("remote_last_event_timestamp_seconds", "When a watch on a remote cluster last had an event, bookmarks included; 0: never.", "cluster"),
 		addresses: desc("gateway_addresses", "Addresses of a gateway, by its Service and their health.", "cluster", "gateway", "health"),
+		verified:  desc("verified", "Mirrors by what the last request to them came to, by remote cluster; only the leader sends any, with --verify.", "cluster", "result"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{c.leader, c.local, c.mirrors, c.unknown, c.problems, c.up, c.failing, c.since, c.sync, c.event, c.addresses} {
+	for _, desc := range []*prometheus.Desc{c.leader, c.local, c.mirrors, c.unknown, c.problems, c.up, c.failing, c.since, c.sync, c.event, c.addresses, c.verified} {
 		to <- desc
 	}
 }
 
-var healths = []string{status.Ready, status.NotReady, status.Unprobed}
+var healths = []string{status.Ready, status.NotReady, status.Unprobed, status.NotProbed}
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(to chan<- prometheus.Metric) {
@@ -177,7 +179,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	gauge(c.unknown, float64(page.Unknown))
 
 	type pair struct{ cluster, word string }
-	mirrors, problems := map[pair]int{}, map[pair]int{}
+	mirrors, problems, verified := map[pair]int{}, map[pair]int{}, map[pair]int{}
 	for _, cluster := range c.clusters {
 		for _, state := range plan.States {
 			mirrors[pair{cluster, string(state)}] = 0
@@ -185,9 +187,13 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		for _, reason := range plan.Reasons {
 			problems[pair{cluster, string(reason)}] = 0
 		}
+		for _, result := range verify.Results {
+			verified[pair{cluster, string(result)}] = 0
+		}
 	}
 	for _, mirror := range page.Mirrors {
 		mirrors[pair{mirror.Cluster, mirror.State}]++
+		verified[pair{mirror.Cluster, mirror.Verified}]++
 		for _, problem := range mirror.Problems {
 			problems[pair{mirror.Cluster, problem.Reason}]++
 		}
@@ -197,6 +203,9 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	}
 	for key, n := range problems {
 		gauge(c.problems, float64(n), key.cluster, key.word)
+	}
+	for key, n := range verified {
+		gauge(c.verified, float64(n), key.cluster, key.word)
 	}
 
 	byName := map[string]status.Remote{}

@@ -10,6 +10,7 @@ package status
 import (
 	"time"
 
+	"service-mirror.io/service-mirror/gateway/verify"
 	"service-mirror.io/service-mirror/mirror/plan"
 )
 
@@ -36,6 +37,15 @@ const (
 	Ready    = "ready"
 	NotReady = "not ready"
 	Unprobed = "not asked yet" // shown as "not probed yet"
+	// NotProbed is the health where no address is probed: nothing is known.
+	NotProbed = "not probed"
+)
+
+// Results of the verification of a mirror, as in verify.Result, that the page counts. Any other text is shown as it is.
+const (
+	Reached     = string(verify.Reached)
+	NotKnown    = string(verify.NotKnown)
+	NotVerified = string(verify.NotVerified)
 )
 
 // Page is all that is shown. A zero time is one that is not known, and is omitted
@@ -48,6 +58,7 @@ type Page struct {
 	Started    time.Time `json:"started,omitzero"`
 	Now        time.Time `json:"now,omitzero"` // when this was the state
 	Synced     bool      `json:"synced"`       // the local caches are filled
+	Verifying  bool      `json:"verifying"`    // mirrors are verified by requests: --verify
 	Problems   []Problem `json:"problems"`     // of reading the local cluster
 	Unknown    int       `json:"unknown"`      // objects with a mirror's labels that name a remote which is not configured
 	Remotes    []Remote  `json:"remotes"`
@@ -84,7 +95,7 @@ type Gateway struct {
 // Address is one address of a gateway.
 type Address struct {
 	IP     string `json:"ip"`
-	Health string `json:"health"` // ready, not ready, not asked yet
+	Health string `json:"health"` // ready, not ready, not asked yet, not probed
 }
 
 // Mirror is the mirror of one exported Service, whether it exists or not, or an
@@ -99,6 +110,9 @@ type Mirror struct {
 	Ports     []string        `json:"ports"`
 	Endpoints []string        `json:"endpoints"`
 	Problems  []MirrorProblem `json:"problems"`
+	// Verified is what a request to it came to: reached, not routed, … , not verified.
+	Verified   string    `json:"verified"`
+	VerifiedAt time.Time `json:"verifiedAt,omitzero"`
 }
 
 // MirrorProblem is one thing that is wrong with one mirror.
