@@ -15,7 +15,7 @@ import (
 // Class is what a port speaks, as rule 11 of the port rule has it.
 type Class string
 
-// The classes. What is not known is assumed to be HTTP, as the port rule does.
+// The classes. What is not known is assumed to be HTTP, as the port rule does, unless a gateway port is reserved for it.
 const (
 	HTTP    Class = "http"
 	HTTPS   Class = "https"
@@ -81,13 +81,12 @@ const timeout = 5 * time.Second
 
 // Check makes the requests of one verification: at most two.
 func (o Options) Check(ctx context.Context, t Target) Outcome {
-	switch t.Class {
-	case UDP:
+	switch {
+	case t.Class == UDP:
 		return Outcome{Result: NotKnown, Answer: "UDP has no connection: whether packets arrive cannot be known from here"}
-	case TCP:
+	case t.Class == TCP, t.Class == Unknown && t.Reserved:
 		return connect(ctx, t)
-	case HTTPS, GRPC:
-	default:
+	case t.Class != HTTPS && t.Class != GRPC:
 		t.Class = HTTP
 	}
 	roots, err := o.roots()

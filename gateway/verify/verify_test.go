@@ -148,6 +148,7 @@ func TestOutcomes(t *testing.T) {
 		{"h2c, no gRPC", GRPC, false, serve(t, h2c, routed(404, status(200, "hello"))), Reached, "status 200"},
 		{"HTTP/1 where HTTP/2 should be", GRPC, false, serve(t, nil, routed(404, status(200, "hello"))), Failed, "no answer in grpc"},
 		{"TCP", TCP, true, raw(t, func(c net.Conn) { io.Copy(io.Discard, c) }), Reached, "stays open"},
+		{"a reserved port of which nothing is known", Unknown, true, raw(t, func(c net.Conn) { io.Copy(io.Discard, c) }), Reached, "stays open"},
 		{"TCP, a server that begins", TCP, true, raw(t, func(c net.Conn) { fmt.Fprint(c, "220"); io.Copy(io.Discard, c) }), Reached, "sends data"},
 		{"TCP, closed at once", TCP, true, raw(t, func(net.Conn) {}), Closed, "closed at once"},
 		{"UDP", UDP, true, closed(t), NotKnown, "cannot be known"},
