@@ -215,9 +215,8 @@ func TestDaemonVerifies(t *testing.T) {
 			}
 		}
 		w.settle()
+		shows("mirrored, not verified")
 		w.wait(time.Minute)
-		shows("mirrored, not verified") // it did not exist when its first turn came
-		w.wait(10 * time.Minute)
 		shows("mirrored, reached")
 		if got := checks.drain(); len(got) != 2 {
 			w.Errorf("it was asked %q", got)
