@@ -5,7 +5,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -305,7 +304,7 @@ func TestElectionThatCannotBeginEndsTheProgram(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	local := cfg.remote.Client.Tune(apiServer(t), "", &remote.Network{})
-	if err := cfg.mirrorAll(ctx, local, io.Discard); err == nil || !strings.HasPrefix(err.Error(), "leader election with Lease a/b: ") {
+	if err := cfg.mirrorAll(ctx, local, nil); err == nil || !strings.HasPrefix(err.Error(), "leader election with Lease a/b: ") {
 		t.Errorf("got %v (%v)", err, ctx.Err())
 	}
 }

@@ -59,15 +59,18 @@ type Address struct {
 // Health is what the probes found out about an address.
 type Health int
 
-// The zero Health is that of an address that is not probed.
+// The values. Only an address that is NotReady is not ready in mirrors' endpoints.
 const (
-	Ready    Health = iota
-	NotReady        // it failed its probes
-	Unprobed        // no result yet: it keeps the readiness that it has in live Endpoints; a new one is ready
+	Ready     Health = iota
+	NotReady         // it failed its probes
+	Unprobed         // no result yet: it keeps the readiness that it has in live Endpoints; a new one is ready
+	NotProbed        // there are no probes: nothing is known of it
 )
 
 // String is the value of the metric's label.
-func (h Health) String() string { return [...]string{"ready", "not ready", "not asked yet"}[h] }
+func (h Health) String() string {
+	return [...]string{"ready", "not ready", "not asked yet", "not probed"}[h]
+}
 
 // Linkerd is what Linkerd's proxies must know of a gateway that is Linkerd's.
 type Linkerd struct {

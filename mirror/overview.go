@@ -17,7 +17,7 @@ import (
 
 // Overview is the state of everything now: for the status page and the metrics.
 func (c *Controller) Overview() status.Page {
-	page := status.Page{Leader: c.state.leading.Load(), Now: time.Now(), Problems: c.problems.OfLocal()}
+	page := status.Page{Leader: c.state.leading.Load(), Verifying: c.options.Verify.Period > 0, Now: time.Now(), Problems: c.problems.OfLocal()}
 	for _, r := range c.remotes.list {
 		page.Remotes = append(page.Remotes, remoteRow(r.Status()))
 	}
@@ -97,6 +97,7 @@ func mirrorRow(c *Controller, key cache.ObjectName, of plan.Candidate) status.Mi
 		}
 	}
 	row.State = string(state)
+	row.setVerified(c, key)
 	if live.Cluster() == cluster {
 		row.show(live)
 	}
@@ -116,6 +117,7 @@ func orphanRow(c *Controller, cluster string, key cache.ObjectName, svc *corev1.
 	for _, problem := range c.problems.Of(key) {
 		row.Problems = append(row.Problems, status.MirrorProblem{Reason: string(problem.Reason), Message: problem.Message})
 	}
+	row.setVerified(c, key)
 	row.show(c.local.Live(key))
 	return status.Mirror(row)
 }
@@ -130,6 +132,12 @@ func (r *row) mapped(all []gateway.Mapping) {
 			Name: m.Port.Name, Port: m.Port.Port, Protocol: string(m.Port.Protocol), Class: string(m.Class), GatewayPort: m.Target, Line: string(m.Line),
 		})
 	}
+}
+
+// setVerified sets what the last verification found.
+func (r *row) setVerified(c *Controller, key cache.ObjectName) {
+	result, at := c.verified.of(key, r.Cluster)
+	r.Verified, r.VerifiedAt = string(result), at
 }
 
 func (r *row) show(live plan.Objects) {

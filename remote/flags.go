@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"service-mirror.io/service-mirror/gateway"
 )
@@ -32,6 +34,19 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.StringVar(&raw.selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of the Services that remotes export")
 	f.Float32Var(&raw.client.QPS, "kube-api-qps", 0, "`NUMBER` of requests per second to each API server; 0 sets no limit on the client's side: the server has API Priority and Fairness")
 	f.IntVar(&raw.client.Burst, "kube-api-burst", 0, "`NUMBER` of requests at once above --kube-api-qps; 0 is as many as that")
+}
+
+// Selected takes the values of --remote that are the name of a remote alone, which commands have that concern one
+// of those that are configured.
+func (raw *Flags) Selected() (names []string) {
+	raw.remotes = slices.DeleteFunc(raw.remotes, func(text string) bool {
+		selected := len(validation.IsDNS1123Label(text)) == 0
+		if selected {
+			names = append(names, text)
+		}
+		return selected
+	})
+	return names
 }
 
 // Options are what the flags set for all remotes; the error lists what is wrong with

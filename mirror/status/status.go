@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/gateway/verify"
 	"service-mirror.io/service-mirror/mirror/plan"
 )
 
@@ -39,6 +40,15 @@ const (
 	Ready    = "ready"
 	NotReady = "not ready"
 	Unprobed = "not asked yet" // shown as "not probed yet"
+	// NotProbed is the health where no address is probed: nothing is known.
+	NotProbed = "not probed"
+)
+
+// Results of the verification of a mirror, as in verify.Result, that the page counts. Any other text is shown as it is.
+const (
+	Reached     = string(verify.Reached)
+	NotKnown    = string(verify.NotKnown)
+	NotVerified = string(verify.NotVerified)
 )
 
 // Page is all that is shown. A zero time is one that is not known, and is omitted
@@ -51,6 +61,7 @@ type Page struct {
 	Started    time.Time `json:"started,omitzero"`
 	Now        time.Time `json:"now,omitzero"` // when this was the state
 	Synced     bool      `json:"synced"`       // the local caches are filled
+	Verifying  bool      `json:"verifying"`    // mirrors are verified by requests: --verify
 	Problems   []Problem `json:"problems"`     // of reading the local cluster
 	Unknown    int       `json:"unknown"`      // objects with a mirror's labels that name a remote which is not configured
 	Remotes    []Remote  `json:"remotes"`
@@ -87,7 +98,7 @@ type Gateway struct {
 // Address is one address of a gateway.
 type Address struct {
 	IP     string `json:"ip"`
-	Health string `json:"health"` // ready, not ready, not asked yet
+	Health string `json:"health"` // ready, not ready, not asked yet, not probed
 }
 
 // Mirror is the mirror of one exported Service, whether it exists or not, or an
@@ -103,6 +114,9 @@ type Mirror struct {
 	Mapping   []Mapping       `json:"mapping"` // of its ports to those of the gateway; none while that is not known
 	Endpoints []string        `json:"endpoints"`
 	Problems  []MirrorProblem `json:"problems"`
+	// Verified is what a request to it came to: reached, not routed, … , not verified.
+	Verified   string    `json:"verified"`
+	VerifiedAt time.Time `json:"verifiedAt,omitzero"`
 }
 
 // Mapping says which port of the gateway serves a port of a mirror.
