@@ -33,7 +33,7 @@ func TestWatchThatFailsAfterEachEvent(t *testing.T) {
 	e.soon("the mirror", r.mirrored("bar", "203.0.113.1"))
 	since := london.mark(t)
 	var opened atomic.Int32
-	f.fail(exportsOnly(byVerb(map[verb]frontFault{resumedWatch: func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+	f.fail(exportsOnly(byVerb(map[verb]frontFault{streamedList: refuses(invalid), resumedWatch: func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
 		n := opened.Add(1)
 		writeEvent(w, "BOOKMARK", corev1.Service{ObjectMeta: metav1.ObjectMeta{ResourceVersion: req.URL.Query().Get("resourceVersion")}})
 		json.NewEncoder(w).Encode(map[string]any{"type": "ERROR", "object": metav1.Status{
