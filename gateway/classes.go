@@ -105,8 +105,8 @@ func known(port corev1.ServicePort) *Protocol {
 	return byNumber[port.Port]
 }
 
-// classOf is the class that an exported port needs.
-func classOf(port corev1.ServicePort) Class {
+// ClassOf is the class that an exported port needs.
+func ClassOf(port corev1.ServicePort) Class {
 	switch protocol(port) {
 	case corev1.ProtocolTCP:
 	case corev1.ProtocolSCTP:

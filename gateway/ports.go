@@ -39,6 +39,9 @@ const (
 	ByDefault            Line = "default-gateway-port"
 )
 
+// Reserved tells the lines that give a port to one Service alone.
+func (l Line) Reserved() bool { return l == ReservedByAnnotation || l == ReservedByConfigMap }
+
 // sameClass are the lines of the classes that a gateway can route by the name in a request. The others need a port
 // of their own.
 var sameClass = map[Class]Line{HTTP: SameClassHTTP, HTTPS: SameClassHTTPS, GRPC: SameClassGRPC, Unknown: AssumedHTTP}
@@ -65,7 +68,7 @@ func (g *Gateway) Map(exported *corev1.Service, holder func(claim string) cache.
 	r, ports, err := g.request(exported, holder)
 	all := make([]Mapping, 0, len(ports))
 	for _, port := range ports {
-		m := Mapping{Port: port, Class: classOf(port)}
+		m := Mapping{Port: port, Class: ClassOf(port)}
 		if len(g.Ports) > 0 {
 			m.Target, m.Line, m.Problem = r.route(port)
 		}
@@ -213,7 +216,7 @@ func (r request) named(name string, port corev1.ServicePort, fix string) (int32,
 // the class, where a port of which nothing is known is taken for HTTP. Of several, one of the same name counts
 // before 80 and 443, these before one of the same number, and that before the lowest.
 func (r request) sameClass(exported corev1.ServicePort) (int32, Line, bool) {
-	class := classOf(exported)
+	class := ClassOf(exported)
 	line, routed := sameClass[class]
 	if class == Unknown {
 		class = HTTP
@@ -257,7 +260,7 @@ func preferred(exported, a, b corev1.ServicePort) bool {
 
 // none is why no gateway port serves a port, and what to do about it.
 func (r request) none(port corev1.ServicePort) error {
-	class, what, names := classOf(port), "", ""
+	class, what, names := ClassOf(port), "", ""
 	switch class {
 	case HTTP:
 		what, names = "HTTP", `"http"`

@@ -154,7 +154,7 @@ func TestClass(t *testing.T) {
 		{port("http", 80, udp, "http"), UDP, nil},
 		{port("http", 80, sctp, "http"), SCTP, nil},
 	} {
-		if got := classOf(test.port); got != test.want {
+		if got := ClassOf(test.port); got != test.want {
 			t.Errorf("%s, %q, needs %s, want %s", describe(test.port), app(test.port), got, test.want)
 		}
 		for _, class := range []Class{HTTP, HTTPS, GRPC, TCP, UDP, SCTP, Unknown} {
