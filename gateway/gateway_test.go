@@ -388,6 +388,7 @@ func TestEqual(t *testing.T) {
 		{"other appProtocol", same, make(func(gw *Gateway) { gw.Ports[0] = port("http", 80, tcp, "http") }), false},
 		{"another health", same, make(func(gw *Gateway) { gw.Addresses[0].Health = NotReady }), false},
 		{"not all known", same, make(func(gw *Gateway) { gw.Partial = true }), false},
+		{"another default", same, make(func(gw *Gateway) { gw.Default = "http" }), false},
 		{"ports of the flags", same, make(func(gw *Gateway) { gw.Static = true }), false},
 		{"a reserved port", same, make(func(gw *Gateway) { gw.Reserved = Reserved{{Port: "1"}: 2} }), false},
 		{"Linkerd's", same, make(func(gw *Gateway) { gw.Linkerd.Identity = "i" }), false},
