@@ -96,6 +96,9 @@ func (v *verifications) keys() []cache.ObjectName {
 func (c *Controller) keepVerifying(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
+	if !pauseFor(ctx, verifyPace) { // the first mirrors are being written
+		return
+	}
 	for next := 0; ; {
 		keys := c.exported()
 		c.forgetVerified(keys)
