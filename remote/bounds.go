@@ -79,17 +79,16 @@ func (t *bounds) bound(req *http.Request, resp *http.Response) error {
 // of is the bound of the answer to a request.
 func (t *bounds) of(req *http.Request) *bound {
 	ctx := req.Context()
-	if b, ok := ctx.Value(boundKey{}).(*bound); ok && !watches(req) {
+	if b, ok := ctx.Value(boundKey{}).(*bound); ok {
 		return b
 	}
 	b := objectBound("an answer")
 	b.cluster = ClusterOf(ctx)
-	switch {
-	case watches(req):
-		b.what = "an event of a watch"
-		b.overrun, _ = ctx.Value(overrunKey{}).(func(error))
-	case t.local && req.Method == http.MethodGet:
-		b.bytes = 0
+	if t.local {
+		b.memory = maxLocalMemory
+		if req.Method == http.MethodGet && !watches(req) {
+			b.bytes = 0
+		}
 	}
 	return &b
 }

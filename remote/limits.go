@@ -48,9 +48,12 @@ const (
 	// maxGrowth is how many times its size an answer may take in memory once it is decoded: an empty item
 	// of a list is two bytes in protobuf, and a kilobyte in memory.
 	maxGrowth = 3
-	// maxObjectMemory is what an object or event may take. The API server takes a Service of as many ports as
-	// there are, or of 150,000 labels, for which 20 MB are counted.
-	maxObjectMemory = 32 << 20
+	// maxObjectMemory is what an object or event of a remote may take, but for its exported Services: 900 ports
+	// of a Service take 1 MB.
+	maxObjectMemory = 12 << 20
+	// maxLocalMemory is what an object of London may take: all that an API server takes. It takes a Service of
+	// as many ports as there are, or of 150,000 labels, for which 20 MB are counted.
+	maxLocalMemory = 32 << 20
 	// listTimeout bounds a list, with all its pages or streamed; requestTimeout bounds each page.
 	listTimeout = 5 * time.Minute
 	// eventTimeout is how long the rest of an event may take once it has begun.
@@ -80,6 +83,7 @@ type bound struct {
 	items   int    // of a list; 0: any number
 	noun    string // for items
 	limited bool   // by the operator's limits
+	fixed   bool   // but for its bytes
 	cluster string
 	took    int64       // of memory, the answer or the latest event
 	overrun func(error) // called with what is returned to the reader, too
@@ -98,7 +102,9 @@ func (b *bound) refuse(key, format string, args ...any) error {
 }
 
 func (b *bound) refuseBytes() error {
-	return b.refuse("max-bytes", "is larger than %s", quantity(b.bytes))
+	fixed := *b
+	fixed.limited = b.limited && !b.fixed
+	return fixed.refuse("max-bytes", "is larger than %s", quantity(b.bytes))
 }
 func (b *bound) refuseMemory() error {
 	return b.refuse("max-bytes", "takes more than %s of memory", quantity(b.memory))
@@ -146,11 +152,15 @@ func objectBound(what string) bound {
 	return bound{what: what, bytes: maxObject, memory: maxObjectMemory}
 }
 
-type overrunKey struct{}
-
-// noting has refusals of events noted: of the error that a body ends with client-go leaves only the text.
-func noting(ctx context.Context, note func(error)) context.Context {
-	return context.WithValue(ctx, overrunKey{}, note)
+// boundedWatch has the events of a watch that is requested with the context bounded, and refusals noted: of the
+// error that a body ends with client-go leaves only the text.
+func boundedWatch(ctx context.Context, bounds *allowance, note func(error)) context.Context {
+	b := objectBound("an event of a watch")
+	if b.memory = maxLocalMemory; bounds != nil {
+		b = bounds.event
+	}
+	b.overrun = note
+	return bounded(ctx, &b)
 }
 
 func parseMaxServices(text string) (int, error) {

@@ -41,9 +41,10 @@ func messageOf(obj runtime.Object) *message {
 	m := messageOfType(of)
 	if items, found := of.FieldByName("Items"); found && items.Type.Kind() == reflect.Slice {
 		number, _ := fieldNumber(items)
-		list := m.fields[number]
-		list.item = true
-		m.fields[number] = list
+		if list := m.fields[number]; !list.item { // else others read it by now
+			list.item = true
+			m.fields[number] = list
+		}
 	}
 	return m
 }

@@ -18,6 +18,7 @@ import (
 // allowance is what a list of a remote may be, and what may be kept of it.
 type allowance struct {
 	list  bound // of a page, or of a list in one piece
+	event bound
 	pages int
 	kept  *ledger
 }
@@ -29,9 +30,11 @@ func (l Limits) ofExports(cluster string) *allowance {
 		what: "a list of exported Services", noun: "Services", limited: true, cluster: cluster,
 		bytes: l.Bytes, memory: maxGrowth * l.Bytes, items: l.Services,
 	}
-	all := list
+	all, event := list, list
 	all.what, all.memory = "the set of exported Services", l.Bytes
-	return &allowance{list, 2*(l.Services/pageSize) + 10, &ledger{bound: &all}}
+	event.what, event.bytes, event.memory, event.items = "an event of a watch", maxObject, l.Bytes, 0
+	event.fixed = true
+	return &allowance{list, event, 2*(l.Services/pageSize) + 10, &ledger{bound: &all}}
 }
 
 // maxNamed is how many objects may come where one is requested by its name: test servers ignore that.
@@ -43,7 +46,7 @@ func ofOne(cluster string) *allowance {
 	list.noun, list.items, list.cluster = "objects", maxNamed, cluster
 	all := list
 	all.what = "a watch of objects of one name"
-	return &allowance{list, 10, &ledger{bound: &all}}
+	return &allowance{list, objectBound("an event of a watch"), 10, &ledger{bound: &all}}
 }
 
 // whole is the answer to a list, with all its pages.

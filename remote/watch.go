@@ -114,7 +114,7 @@ func (lw *ListWatch) stream(ctx context.Context, options metav1.ListOptions) (wa
 // in time. ctx is that of the caller, request that of the request, which may be traced.
 func (lw *ListWatch) open(ctx, request context.Context, options metav1.ListOptions, first []watch.Event) (*steadyWatch, error) {
 	var overrun atomic.Pointer[error]
-	request, cancel := context.WithCancelCause(noting(request, func(err error) { overrun.Store(&err) }))
+	request, cancel := context.WithCancelCause(boundedWatch(request, lw.bounds, func(err error) { overrun.Store(&err) }))
 	timer := time.AfterFunc(requestTimeout, func() {
 		cancel(fmt.Errorf("the server did not begin to answer within %v", requestTimeout))
 	})

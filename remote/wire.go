@@ -1,10 +1,12 @@
 package remote
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -26,7 +28,8 @@ type wire struct {
 	tag    uint64
 	skip   int64  // bytes of a value, or of the magic, that follow
 	meta   []byte // the type of what follows, encoded
-	raw    bool   // that has begun
+	typed  bool   // that has begun
+	raw    bool   // what follows has begun
 }
 
 // nesting is a message that is being read.
@@ -68,7 +71,7 @@ func newWire(b *bound) *wire {
 func (w *wire) enter(m *message, end int64) {
 	w.levels = append(w.levels, nesting{m, end})
 	if m == envelope {
-		w.state, w.skip, w.raw, w.meta = inMagic, int64(len(protobufPrefix)), false, nil
+		w.state, w.skip, w.typed, w.raw, w.meta = inMagic, int64(len(protobufPrefix)), false, false, w.meta[:0]
 	}
 }
 
@@ -189,11 +192,10 @@ func (w *wire) value(length uint64) error {
 func (w *wire) enveloped(length uint64, end int64) error {
 	switch w.tag >> 3 {
 	case 1:
-		if w.meta != nil || w.raw || length > maxTypeMeta {
+		if w.typed || w.raw || length > maxTypeMeta {
 			return errNotProtobuf
 		}
-		w.meta = []byte{}
-		if length > 0 {
+		if w.typed = true; length > 0 {
 			w.state = inMeta
 		}
 	case 2:
@@ -216,6 +218,9 @@ func (w *wire) enveloped(length uint64, end int64) error {
 
 // typeOf is the type of what the envelope has.
 func (w *wire) typeOf() (*message, error) {
+	if known, found := knownKinds.Load(string(w.meta)); found {
+		return known.(*message), nil
+	}
 	var meta runtime.TypeMeta
 	if err := meta.Unmarshal(w.meta); err != nil {
 		return nil, errNotProtobuf
@@ -228,8 +233,15 @@ func (w *wire) typeOf() (*message, error) {
 	if err != nil {
 		return nil, fmt.Errorf("malformed answer: it is %.100s, which was not requested", describeKind(kind))
 	}
-	return messageOf(obj), nil
+	m := messageOf(obj)
+	if canonical, err := meta.Marshal(); err == nil && bytes.Equal(canonical, w.meta) { // else a server could have any number kept
+		knownKinds.Store(string(canonical), m)
+	}
+	return m, nil
 }
+
+// knownKinds are the messages of kinds, by their type as API servers encode it.
+var knownKinds sync.Map
 
 // wireFrames counts in a stream of events in protobuf, each after its length.
 type wireFrames struct {
@@ -243,6 +255,15 @@ type wireFrames struct {
 func (f *wireFrames) between() bool { return f.left == 0 && len(f.header) == 0 }
 func (f *wireFrames) events() int   { return f.ended }
 
+// begin begins an event.
+func (f *wireFrames) begin() {
+	if f.event == nil {
+		f.event = &wire{bound: f.bound}
+	}
+	*f.event = wire{bound: f.bound, levels: f.event.levels[:0], meta: f.event.meta[:0]}
+	f.event.enter(watchEvent, f.left)
+}
+
 func (f *wireFrames) feed(data []byte) error {
 	for len(data) > 0 {
 		if f.left == 0 {
@@ -255,8 +276,7 @@ func (f *wireFrames) feed(data []byte) error {
 			if f.left > f.bytes {
 				return f.refuseBytes()
 			}
-			f.event = &wire{bound: f.bound}
-			f.event.enter(watchEvent, f.left)
+			f.begin()
 			continue
 		}
 		n := min(f.left, int64(len(data)))

@@ -49,8 +49,8 @@ func (r *report) identity(ctx context.Context, local *target, spec remote.Spec) 
 		r.fail("it is the cluster with UID %s, but uid=%s is expected: change the kubeconfig or the flag", system.UID, expected)
 		return
 	}
-	if known := local.mirrored(spec.Name); spec.UID == "" && len(known) > 0 && !slices.Contains(known, system.UID) {
-		r.fail("it is the cluster with UID %s, but its mirrors are of the one with UID %s, so nothing will be done for it: change the kubeconfig or, if the other cluster is meant, add uid=%s to --remote %s",
+	if known := local.mirrored(spec.Name); expected == "" && len(known) > 0 && !slices.Contains(known, system.UID) {
+		r.fail("it is the cluster with UID %s, but its mirrors are of the one with UID %s, so nothing will be done for it: change the kubeconfig or, if the other cluster is meant, set uid=%s in --remote %s",
 			system.UID, known[0], system.UID, spec.Name)
 		return
 	}
@@ -138,9 +138,6 @@ func (r *report) exports(ctx context.Context, local *target, options Options, sp
 	var exported []*corev1.Service
 	for _, namespace := range namespaces {
 		services, err := spec.ListServices(ctx, r.client, namespace, metav1.ListOptions{LabelSelector: options.Remote.Selector}, options.Policy.TrimExported)
-		if remote.IsTooLarge(err) {
-			r.fail("what is exported cannot be read: %s", remote.Cause(err))
-		}
 		if err != nil {
 			r.unread("what it exports"+inNamespace(namespace), err)
 			return

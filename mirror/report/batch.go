@@ -20,7 +20,8 @@ type alike struct {
 }
 
 func alikeOf(key cache.ObjectName, p plan.Problem) alike {
-	if p.Reason == plan.WriteFailed { // most often the API server's, and not the namespace's
+	switch p.Reason {
+	case plan.WriteFailed, plan.NoAddress, plan.TooManyDeletes: // of the API server, of the gateway, of the remote
 		return alike{cluster: p.Cluster, reason: p.Reason}
 	}
 	return alike{p.Cluster, key.Namespace, p.Reason}

@@ -234,7 +234,9 @@ func TestLostRemoteIsReported(t *testing.T) {
 		e.soon("the Event", r.podEvents(remoteReasons, want...))
 		e.stays("the mirror, and one Event for each time", r.mirrored("bar", "203.0.113.1"), r.podEvents(remoteReasons, want...), d.answers("/readyz", 200))
 		r.proxy.heal()
-		e.soon("it is back", d.measures(map[string]float64{r.up(): 1}), r.podEvents(remoteReasons, warned("RemoteFailing", i+1), normal("RemoteRecovered", i+1)))
+		// That it is back so soon after the time before must last.
+		e.eventually(lasting, "it is back", d.measures(map[string]float64{r.up(): 1}))
+		e.soon("the Event", r.podEvents(remoteReasons, warned("RemoteFailing", i+1), normal("RemoteRecovered", i+1)))
 	}
 }
 
