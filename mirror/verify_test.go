@@ -368,3 +368,21 @@ func TestFailedTargetKeepsItsTurn(t *testing.T) {
 		w.logged(1, "Mirror has a problem")
 	})
 }
+
+// What is found of a gateway that moves meanwhile is not what its mirrors have now.
+func TestGatewayMovesWhileItIsVerified(t *testing.T) {
+	run(t, Options{Verify: everyTenMinutes, Domain: "cluster.local"}, paris, func(w *world) {
+		w.controller.check = func(context.Context, verify.Target) verify.Outcome {
+			time.Sleep(10 * time.Second)
+			return verify.Outcome{Result: verify.TimedOut, Remedy: "x"}
+		}
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.wait(5 * time.Second) // it is under way
+		w.remotes["paris"].setGateway(fixture.GatewayAt("192.0.2.9"))
+		w.wait(time.Minute)
+		if got := found(w); got != "mirrored, not verified" {
+			w.Errorf("the page has %q", got)
+		}
+	})
+}
