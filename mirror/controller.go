@@ -45,15 +45,10 @@ type Controller struct {
 	queue    *queue.Queue
 	keys     chan cache.ObjectName // from the queue to the workers of a replica that leads
 	memory   *memory
-	deletes  deletes
 	writer   *write.Writer
 	problems *report.Problems
 	verified verifications
 	state    state
-
-	gatewayPorts gatewayPorts
-	// check sends the requests of a verification; replaced in tests.
-	check func(context.Context, verify.Target) verify.Outcome
 }
 
 // state is what the controller is doing.
@@ -67,7 +62,7 @@ type state struct {
 func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	c := &Controller{
 		options: options, logger: logger, queue: queue.New(options.Metrics), keys: make(chan cache.ObjectName),
-		check: options.Verify.Check, memory: newMemory(), deletes: deletes{limit: options.MaxDeletes}, state: state{ready: make(chan struct{})},
+		memory: newMemory(options.MaxDeletes), verified: verifications{check: options.Verify.Check}, state: state{ready: make(chan struct{})},
 	}
 	c.local = local.New(local.Options{Client: clients.Read, Metadata: clients.Metadata, Logger: logger, Hooks: local.Hooks{
 		Changed:          c.queue.AddFor,
@@ -168,7 +163,6 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 		c.options.Events.Lead(false)
 		c.state.leading.Store(false)
 		c.memory.clear()
-		c.deletes.clear()
 		c.problems.Clear()
 		c.verified.clear()
 	}()

@@ -62,7 +62,7 @@ func (c *Controller) logGatewayPorts(cluster string) {
 	if !ok {
 		return
 	}
-	before := c.gatewayPorts.swap(cluster, view.Gateways)
+	before := c.remotes.ports.swap(cluster, view.Gateways)
 	changes := map[cache.ObjectName]*portChange{}
 	for name, now := range view.Gateways.Known {
 		was := before.Known[name]

@@ -13,13 +13,14 @@ import (
 )
 
 // memory is what a replica that leads remembers of the keys that it has written: one record for each, and
-// one way to forget it.
+// one way to forget it; and of each remote, how many mirrors it has deleted.
 type memory struct {
 	mu        sync.Mutex
 	records   map[cache.ObjectName]*record
 	rejected  int       // objects that the API server refuses
 	nextCheck time.Time // when the EndpointSlices of the next mirror may be looked for
 	swept     time.Time // when records without content were last dropped
+	deletes   deletes
 }
 
 // record is what is remembered of one key.
@@ -83,7 +84,9 @@ const (
 	turnPeriod = 200 * time.Millisecond
 )
 
-func newMemory() *memory { return &memory{records: map[cache.ObjectName]*record{}} }
+func newMemory(maxDeletes int) *memory {
+	return &memory{records: map[cache.ObjectName]*record{}, deletes: deletes{limit: maxDeletes}}
+}
 
 // recall is what is remembered of a key, for a snapshot.
 func (m *memory) recall(key cache.ObjectName) (known plan.Memory) {
@@ -343,4 +346,5 @@ func (m *memory) clear() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.records, m.rejected, m.nextCheck = map[cache.ObjectName]*record{}, 0, time.Time{}
+	m.deletes.clear()
 }

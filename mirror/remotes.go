@@ -23,7 +23,10 @@ type Remote interface {
 }
 
 // remotes are the configured remote clusters, sorted by name.
-type remotes struct{ list []Remote }
+type remotes struct {
+	list  []Remote
+	ports gatewayPorts // as they were last logged
+}
 
 func (r *remotes) add(one Remote) {
 	r.list = append(r.list, one)

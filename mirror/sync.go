@@ -67,7 +67,7 @@ func sooner(a, b time.Duration) time.Duration {
 
 // sync makes one mirror as it should be, whatever has happened before.
 func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (plan.Plan, write.Result) {
-	p := c.deletes.admit(c.options.Decide(c.snapshot(key)))
+	p := c.memory.deletes.admit(c.options.Decide(c.snapshot(key)))
 	return p, c.writer.Apply(ctx, p)
 }
 

@@ -86,7 +86,7 @@ func (c *Controller) Verify(ctx context.Context, remotes []*remote.Remote, want 
 				select {
 				case <-ctx.Done():
 				case slots <- struct{}{}:
-					outcome <- c.check(ctx, checks[i].Target)
+					outcome <- c.verified.check(ctx, checks[i].Target)
 					<-slots
 				}
 			})

@@ -63,7 +63,7 @@ func (f *fakeChecks) drain() []string {
 
 func verifying(w *world) *fakeChecks {
 	checks := &fakeChecks{}
-	w.controller.check = checks.check
+	w.controller.verified.check = checks.check
 	return checks
 }
 
@@ -256,7 +256,7 @@ func TestOneFailedRequestIsNoFailure(t *testing.T) {
 	run(t, Options{Verify: everyTenMinutes, Domain: "cluster.local"}, paris, func(w *world) {
 		failed := map[string]bool{}
 		var mu sync.Mutex
-		w.controller.check = func(_ context.Context, t verify.Target) verify.Outcome {
+		w.controller.verified.check = func(_ context.Context, t verify.Target) verify.Outcome {
 			mu.Lock()
 			defer mu.Unlock()
 			if !failed[t.Address.String()] {
@@ -284,7 +284,7 @@ func TestVerificationIsBounded(t *testing.T) {
 		for i := range mirrors {
 			w.remotes["paris"].export(named("default", fmt.Sprintf("s%d", i)))
 		}
-		w.controller.check = func(ctx context.Context, t verify.Target) verify.Outcome {
+		w.controller.verified.check = func(ctx context.Context, t verify.Target) verify.Outcome {
 			if strings.HasPrefix(t.Host, "slow") {
 				<-ctx.Done()
 				return verify.Outcome{Result: verify.TimedOut}
@@ -372,7 +372,7 @@ func TestFailedTargetKeepsItsTurn(t *testing.T) {
 // What is found of a gateway that moves meanwhile is not what its mirrors have now.
 func TestGatewayMovesWhileItIsVerified(t *testing.T) {
 	run(t, Options{Verify: everyTenMinutes, Domain: "cluster.local"}, paris, func(w *world) {
-		w.controller.check = func(context.Context, verify.Target) verify.Outcome {
+		w.controller.verified.check = func(context.Context, verify.Target) verify.Outcome {
 			time.Sleep(10 * time.Second)
 			return verify.Outcome{Result: verify.TimedOut, Remedy: "x"}
 		}

@@ -22,6 +22,8 @@ const (
 
 // verifications are what the last verification of each mirror found.
 type verifications struct {
+	check func(context.Context, verify.Target) verify.Outcome // sends the requests
+
 	mu      sync.Mutex
 	found   map[cache.ObjectName]verified
 	running map[cache.ObjectName]bool
@@ -162,9 +164,9 @@ func (c *Controller) verifyMirror(ctx context.Context, key cache.ObjectName) {
 	}
 	found, problems := verified{cluster: p.Cluster, result: verify.NotKnown}, []plan.Problem(nil)
 	for _, target := range c.verified.sample(key, targets) {
-		got := c.check(ctx, target)
+		got := c.verified.check(ctx, target)
 		if got.Result.Wrong() && pauseFor(ctx, verifyAgain) {
-			got = c.check(ctx, target)
+			got = c.verified.check(ctx, target)
 		}
 		if ctx.Err() != nil {
 			return
