@@ -51,6 +51,7 @@ type Controller struct {
 	verified verifications
 	state    state
 
+	gatewayPorts gatewayPorts
 	// check sends the requests of a verification; replaced in tests.
 	check func(context.Context, verify.Target) verify.Outcome
 }
@@ -275,6 +276,7 @@ func (c *Controller) namespaceChanged(namespace string) {
 
 // resync enqueues all keys of a remote.
 func (c *Controller) resync(cluster string) {
+	c.logGatewayPorts(cluster)
 	for _, key := range c.keysOf(cluster) {
 		c.queue.AddFor(cluster, key)
 	}

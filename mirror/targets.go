@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/gateway/verify"
@@ -29,7 +28,7 @@ func checkables(p plan.Plan, domain string) (all []checkable) {
 	if p.Source == nil || p.Desired.Service == nil {
 		return nil
 	}
-	ports := endpointPorts(p.Desired)
+	ports, mappings := endpointPorts(p.Desired), p.Source.Mapping()
 	addresses := slices.SortedFunc(maps.Keys(p.Desired.Endpointed()), netip.Addr.Compare)
 	for _, port := range p.Desired.Service.Spec.Ports {
 		one := checkable{Port: strings.TrimSpace(fmt.Sprintf("%s %d/%s", port.Name, port.Port, port.Protocol))}
@@ -41,8 +40,8 @@ func checkables(p plan.Plan, domain string) (all []checkable) {
 		}
 		for _, address := range addresses {
 			one.Target = verify.Target{
-				Address: netip.AddrPortFrom(address, uint16(ports[i].Port)), Class: classOf(port),
-				Host: p.Key.Name + "." + p.Key.Namespace + ".svc." + domain, Port: port.Port, Reserved: reservedFor(*p.Source, port),
+				Address: netip.AddrPortFrom(address, uint16(ports[i].Port)), Class: gateway.ClassOf(port),
+				Host: p.Key.Name + "." + p.Key.Namespace + ".svc." + domain, Port: port.Port, Reserved: reserved(port, mappings),
 			}
 			all = append(all, one)
 		}
@@ -79,54 +78,9 @@ func endpointPorts(o plan.Objects) (ports []corev1.EndpointPort) {
 	return ports
 }
 
-// classOf is what a port of a mirror speaks, as its appProtocol or else its name says.
-func classOf(port corev1.ServicePort) verify.Class {
-	if port.Protocol == corev1.ProtocolUDP || port.Protocol == corev1.ProtocolSCTP {
-		return verify.UDP
-	}
-	if port.AppProtocol != nil {
-		switch strings.ToLower(*port.AppProtocol) {
-		case "http", "kubernetes.io/ws":
-			return verify.HTTP
-		case "https", "tls", "kubernetes.io/wss":
-			return verify.HTTPS
-		case "grpc", "h2c", "kubernetes.io/h2c":
-			return verify.GRPC
-		}
-		return verify.TCP
-	}
-	protocol, _, _ := strings.Cut(port.Name, "-")
-	switch protocol {
-	case "http", "web":
-		return verify.HTTP
-	case "https", "tls", "websecure":
-		return verify.HTTPS
-	case "grpc", "h2c":
-		return verify.GRPC
-	case "tcp":
-		return verify.TCP
-	}
-	if port.Port == 443 || port.Port == 8443 {
-		return verify.HTTPS
-	}
-	return verify.Unknown
-}
-
-// reservedFor tells a port that has a gateway port of its own.
-func reservedFor(source plan.Candidate, port corev1.ServicePort) bool {
-	protocol := cmp.Or(port.Protocol, corev1.ProtocolTCP)
-	reservations, _ := gateway.ParseReservations(source.Service.Annotations[gateway.PortsAnnotation])
-	if slices.ContainsFunc(reservations, func(r gateway.Reservation) bool { return r.Port == port.Port && r.Protocol == protocol }) {
-		return true
-	}
-	if source.Gateway == nil {
-		return false
-	}
-	self := cache.MetaObjectToName(source.Service)
-	for _, name := range []string{fmt.Sprint(port.Port), port.Name} {
-		if _, ok := source.Gateway.Reserved[gateway.ReservedFor{Service: self, Port: name, Protocol: protocol}]; ok {
-			return true
-		}
-	}
-	return false
+// reserved tells a port that has a gateway port of its own.
+func reserved(port corev1.ServicePort, mappings []gateway.Mapping) bool {
+	return slices.ContainsFunc(mappings, func(m gateway.Mapping) bool {
+		return m.Port.Port == port.Port && m.Port.Protocol == port.Protocol && m.Line.Reserved()
+	})
 }

@@ -14,6 +14,7 @@ import (
 
 	"k8s.io/client-go/tools/cache"
 
+	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/gateway/verify"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
@@ -36,7 +37,7 @@ type verification struct {
 	Mirror  string                `json:"mirror"`
 	Remote  string                `json:"remote"`
 	Port    string                `json:"port"`
-	Class   verify.Class          `json:"class,omitempty"`
+	Class   gateway.Class         `json:"class,omitempty"`
 	Address string                `json:"address,omitempty"` // of the gateway, with its port
 	Result  verify.Result         `json:"result"`
 	Answer  string                `json:"answer"`

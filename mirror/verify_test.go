@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/gateway/verify"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/mirror/plan/fixture"
@@ -180,8 +181,8 @@ func TestVerifyCommandAsJSON(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []verification{
-			{Mirror: "default/bar-paris", Remote: "paris", Port: "http 80/TCP", Class: verify.HTTP, Address: "192.0.2.1:8080", Result: verify.Reached, Answer: "status 200", Latency: 0.003},
-			{Mirror: "default/bar-paris", Remote: "paris", Port: "https 443/TCP", Class: verify.HTTPS, Address: "192.0.2.1:8443", Result: verify.Certificate, Answer: "what it answers", Remedy: "what to do"},
+			{Mirror: "default/bar-paris", Remote: "paris", Port: "http 80/TCP", Class: gateway.HTTP, Address: "192.0.2.1:8080", Result: verify.Reached, Answer: "status 200", Latency: 0.003},
+			{Mirror: "default/bar-paris", Remote: "paris", Port: "https 443/TCP", Class: gateway.HTTPS, Address: "192.0.2.1:8443", Result: verify.Certificate, Answer: "what it answers", Remedy: "what to do"},
 		}
 		if got.From != "here" || fixture.Text(got.Results) != fixture.Text(want) {
 			w.Errorf("got %s", &out)

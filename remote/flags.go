@@ -24,7 +24,7 @@ type Flags struct {
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.StringArrayVar(&raw.remotes, "remote", nil, "a remote cluster, as `NAME=KUBECONFIG[,KEY=VALUE]...`; repeat it for each. NAME is a DNS label and ends its mirrors' names. "+
-		"The keys: context=NAME in the kubeconfig; namespaces=NS,… to watch, ignoring all others; gateway=NS/NAME and gateway-port=NAME|NUMBER in place of the flags of those names; "+
+		"The keys: context=NAME in the kubeconfig; namespaces=NS,… to watch, ignoring all others; gateway=NS/NAME, gateway-port=NAME|NUMBER and default-gateway-port=NAME|NUMBER in place of the flags of those names; "+
 		"more gateway=NS/NAME for Services that choose one with the annotation service-mirror.io/gateway; "+
 		"address=IP|HOSTNAME, repeatable, in place of the addresses of the gateway Service; "+
 		"tcp-services=NS/NAME and udp-services=NS/NAME of a ConfigMap with reserved gateway ports, as ingress-nginx has them; "+
@@ -86,6 +86,7 @@ func (raw *Flags) Remotes(shared gateway.Config, filter gateway.Filter) ([]Spec,
 			config := &spec.Gateways[i]
 			config.Service = cmp.Or(config.Service, shared.Service)
 			config.Port = cmp.Or(config.Port, shared.Port)
+			config.Default = cmp.Or(config.Default, shared.Default)
 			config.Domain = cmp.Or(config.Domain, shared.Domain)
 			mistakes.add("--remote "+spec.Name, config.Validate(filter))
 		}

@@ -82,7 +82,7 @@ func (t Target) route() string {
 }
 
 func (t Target) speak() string {
-	return fmt.Sprintf("check that port %d of the gateway speaks %s, or choose another one for it with the annotation service-mirror.io/gateway-ports on the exported Service", t.Address.Port(), t.Class)
+	return fmt.Sprintf("check that port %d of the gateway speaks %s, or choose another one with the annotation service-mirror.io/gateway-port on the exported Service", t.Address.Port(), t.Class)
 }
 
 func timeoutOf(err error) bool {

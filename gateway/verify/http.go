@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/remote/failure"
 )
 
@@ -61,8 +62,8 @@ func (r requester) send(ctx context.Context, host string, patience time.Duration
 		DialContext: dial, DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxHeader, Protocols: new(http.Protocols),
 	}
 	defer transport.CloseIdleConnections()
-	transport.Protocols.SetUnencryptedHTTP2(r.Class == GRPC)
-	transport.Protocols.SetHTTP1(r.Class != GRPC)
+	transport.Protocols.SetUnencryptedHTTP2(r.Class == gateway.GRPC)
+	transport.Protocols.SetHTTP1(r.Class != gateway.GRPC)
 	check := &certificateCheck{host: host, roots: r.roots, trusting: host == impossible}
 	transport.TLSClientConfig = check.config()
 	req, err := r.request(ctx, host)
@@ -85,9 +86,9 @@ func (r requester) request(ctx context.Context, host string) (*http.Request, err
 	var body io.Reader
 	own := int32(80)
 	switch r.Class {
-	case HTTPS:
+	case gateway.HTTPS:
 		scheme, own = "https", 443
-	case GRPC:
+	case gateway.GRPC:
 		method, path, body = http.MethodPost, "/grpc.health.v1.Health/Check", bytes.NewReader(make([]byte, 5)) // an empty message
 	}
 	authority := host
@@ -99,7 +100,7 @@ func (r requester) request(ctx context.Context, host string) (*http.Request, err
 		return nil, err
 	}
 	req.Header.Set("User-Agent", "service-mirror-verify")
-	if r.Class == GRPC {
+	if r.Class == gateway.GRPC {
 		req.Header.Set("Content-Type", "application/grpc")
 		req.Header.Set("TE", "trailers")
 	}

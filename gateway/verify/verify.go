@@ -10,25 +10,14 @@ import (
 	"context"
 	"net/netip"
 	"time"
-)
 
-// Class is what a port speaks, as rule 11 of the port rule has it.
-type Class string
-
-// The classes. What is not known is assumed to be HTTP, as the port rule does, unless a gateway port is reserved for it.
-const (
-	HTTP    Class = "http"
-	HTTPS   Class = "https"
-	GRPC    Class = "grpc" // HTTP/2 without TLS
-	TCP     Class = "tcp"
-	UDP     Class = "udp" // and SCTP: what has no connection to be opened here
-	Unknown Class = "unknown"
+	"service-mirror.io/service-mirror/gateway"
 )
 
 // Target is one port of a mirror at one address of its gateway.
 type Target struct {
 	Address netip.AddrPort // what is dialled
-	Class   Class
+	Class   gateway.Class
 	Host    string // the name that clients use, without a port
 	Port    int32  // of the mirror
 	// Reserved tells a gateway port that serves this Service alone, whatever name a request has.
@@ -86,12 +75,12 @@ const (
 // Check makes the requests of one verification: at most two.
 func (o Options) Check(ctx context.Context, t Target) Outcome {
 	switch {
-	case t.Class == UDP:
+	case t.Class == gateway.UDP, t.Class == gateway.SCTP:
 		return Outcome{Result: NotKnown, Answer: "UDP has no connection: whether packets arrive cannot be known from here"}
-	case t.Class == TCP, t.Class == Unknown && t.Reserved:
+	case t.Class == gateway.TCP, t.Class == gateway.Unknown && t.Reserved:
 		return connect(ctx, t)
-	case t.Class != HTTPS && t.Class != GRPC:
-		t.Class = HTTP
+	case t.Class != gateway.HTTPS && t.Class != gateway.GRPC:
+		t.Class = gateway.HTTP
 	}
 	roots, err := o.roots()
 	if err != nil {

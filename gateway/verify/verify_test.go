@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"service-mirror.io/service-mirror/gateway"
 )
 
 const bar = "bar-paris.default.svc.cluster.local"
@@ -116,43 +117,43 @@ func TestOutcomes(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name     string
-		class    Class
+		class    gateway.Class
 		reserved bool
 		at       netip.AddrPort
 		want     Result
 		answer   string // a part of it
 	}{
-		{"an answer", HTTP, false, serve(t, nil, routed(404, status(200, "hello"))), Reached, "status 200"},
-		{"the application's own 404", HTTP, false, serve(t, nil, routed(404, status(404, "no such page"))), Reached, "status 404"},
-		{"the application's own 500", HTTP, false, serve(t, nil, routed(404, status(500, "oh"))), Reached, "status 500"},
-		{"what is not known is assumed to be HTTP", Unknown, false, serve(t, nil, routed(404, status(200, "hello"))), Reached, "status 200"},
-		{"the gateway's 404", HTTP, false, serve(t, nil, noRoute(404)), NotRouted, "status 404, as for a name that cannot exist: the gateway does not know the name " + bar},
-		{"one page for all names", HTTP, false, serve(t, nil, status(200, "Welcome to nginx!")), NotRouted, "status 200, as for a name that cannot exist"},
-		{"one page for all names, of a reserved port", HTTP, true, serve(t, nil, status(200, "hello")), Reached, "status 200"},
-		{"421", HTTP, false, serve(t, nil, routed(421, status(421, "not here"))), NotRouted, "status 421"},
-		{"503", HTTP, false, serve(t, nil, routed(404, status(503, "no backend"))), Unavailable, "status 503: the gateway knows the name"},
-		{"502", HTTP, false, serve(t, nil, routed(404, status(502, "no backend"))), Unavailable, "status 502"},
-		{"503 for all names", HTTP, false, serve(t, nil, status(503, "no backend")), NotRouted, "status 503, as for a name"},
-		{"a redirect", HTTP, false, serve(t, nil, routed(404, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://"+bar+"/", 308) })), Reached, "a redirect to https://" + bar},
-		{"a redirect of all names", HTTP, false, serve(t, nil, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://"+r.Host+"/", 308) }), NotRouted, "status 308"},
-		{"a dead address", HTTP, false, closed(t), Refused, "connection refused"},
-		{"a dead address for gRPC", GRPC, false, closed(t), Refused, "connection refused"},
-		{"a dead address for TCP", TCP, true, closed(t), Refused, "connection refused"},
-		{"a dead address for TLS", HTTPS, false, closed(t), Refused, "connection refused"},
-		{"closed without an answer", HTTP, false, raw(t, func(c net.Conn) { c.Read(make([]byte, 1)) }), Closed, "closes the connection"},
-		{"another protocol", HTTP, false, raw(t, func(c net.Conn) { fmt.Fprint(c, "220 mail ESMTP\r\n"); io.Copy(io.Discard, c) }), Failed, "no answer in http"},
-		{"h2c, gRPC", GRPC, false, serve(t, h2c, routed(404, grpc("0", ""))), Reached, "gRPC status 0"},
-		{"h2c, gRPC without a health service", GRPC, false, serve(t, h2c, routed(404, grpc("12", "unknown service"))), Reached, "gRPC status 12"},
-		{"h2c, gRPC, unknown", GRPC, false, serve(t, h2c, grpc("12", "no route")), NotRouted, "gRPC status 12, as for a name"},
-		{"h2c, gRPC, no backend", GRPC, false, serve(t, h2c, routed(404, grpc("14", "no healthy upstream"))), Unavailable, "gRPC status 14"},
-		{"h2c, no gRPC", GRPC, false, serve(t, h2c, routed(404, status(200, "hello"))), Reached, "status 200"},
-		{"HTTP/1 where HTTP/2 should be", GRPC, false, serve(t, nil, routed(404, status(200, "hello"))), Failed, "no answer in grpc"},
-		{"TCP", TCP, true, raw(t, func(c net.Conn) { io.Copy(io.Discard, c) }), Reached, "stays open"},
-		{"a reserved port of which nothing is known", Unknown, true, raw(t, func(c net.Conn) { io.Copy(io.Discard, c) }), Reached, "stays open"},
-		{"TCP, a server that begins", TCP, true, raw(t, func(c net.Conn) { fmt.Fprint(c, "220"); io.Copy(io.Discard, c) }), Reached, "sends data"},
-		{"TCP, closed at once", TCP, true, raw(t, func(net.Conn) {}), Closed, "closed at once"},
-		{"UDP", UDP, true, closed(t), NotKnown, "cannot be known"},
-		{"TLS where there is none", HTTPS, false, serve(t, nil, status(200, "hello")), Failed, "no answer in https"},
+		{"an answer", gateway.HTTP, false, serve(t, nil, routed(404, status(200, "hello"))), Reached, "status 200"},
+		{"the application's own 404", gateway.HTTP, false, serve(t, nil, routed(404, status(404, "no such page"))), Reached, "status 404"},
+		{"the application's own 500", gateway.HTTP, false, serve(t, nil, routed(404, status(500, "oh"))), Reached, "status 500"},
+		{"what is not known is assumed to be HTTP", gateway.Unknown, false, serve(t, nil, routed(404, status(200, "hello"))), Reached, "status 200"},
+		{"the gateway's 404", gateway.HTTP, false, serve(t, nil, noRoute(404)), NotRouted, "status 404, as for a name that cannot exist: the gateway does not know the name " + bar},
+		{"one page for all names", gateway.HTTP, false, serve(t, nil, status(200, "Welcome to nginx!")), NotRouted, "status 200, as for a name that cannot exist"},
+		{"one page for all names, of a reserved port", gateway.HTTP, true, serve(t, nil, status(200, "hello")), Reached, "status 200"},
+		{"421", gateway.HTTP, false, serve(t, nil, routed(421, status(421, "not here"))), NotRouted, "status 421"},
+		{"503", gateway.HTTP, false, serve(t, nil, routed(404, status(503, "no backend"))), Unavailable, "status 503: the gateway knows the name"},
+		{"502", gateway.HTTP, false, serve(t, nil, routed(404, status(502, "no backend"))), Unavailable, "status 502"},
+		{"503 for all names", gateway.HTTP, false, serve(t, nil, status(503, "no backend")), NotRouted, "status 503, as for a name"},
+		{"a redirect", gateway.HTTP, false, serve(t, nil, routed(404, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://"+bar+"/", 308) })), Reached, "a redirect to https://" + bar},
+		{"a redirect of all names", gateway.HTTP, false, serve(t, nil, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://"+r.Host+"/", 308) }), NotRouted, "status 308"},
+		{"a dead address", gateway.HTTP, false, closed(t), Refused, "connection refused"},
+		{"a dead address for gRPC", gateway.GRPC, false, closed(t), Refused, "connection refused"},
+		{"a dead address for TCP", gateway.TCP, true, closed(t), Refused, "connection refused"},
+		{"a dead address for TLS", gateway.HTTPS, false, closed(t), Refused, "connection refused"},
+		{"closed without an answer", gateway.HTTP, false, raw(t, func(c net.Conn) { c.Read(make([]byte, 1)) }), Closed, "closes the connection"},
+		{"another protocol", gateway.HTTP, false, raw(t, func(c net.Conn) { fmt.Fprint(c, "220 mail ESMTP\r\n"); io.Copy(io.Discard, c) }), Failed, "no answer in http"},
+		{"h2c, gRPC", gateway.GRPC, false, serve(t, h2c, routed(404, grpc("0", ""))), Reached, "gRPC status 0"},
+		{"h2c, gRPC without a health service", gateway.GRPC, false, serve(t, h2c, routed(404, grpc("12", "unknown service"))), Reached, "gRPC status 12"},
+		{"h2c, gRPC, unknown", gateway.GRPC, false, serve(t, h2c, grpc("12", "no route")), NotRouted, "gRPC status 12, as for a name"},
+		{"h2c, gRPC, no backend", gateway.GRPC, false, serve(t, h2c, routed(404, grpc("14", "no healthy upstream"))), Unavailable, "gRPC status 14"},
+		{"h2c, no gRPC", gateway.GRPC, false, serve(t, h2c, routed(404, status(200, "hello"))), Reached, "status 200"},
+		{"HTTP/1 where HTTP/2 should be", gateway.GRPC, false, serve(t, nil, routed(404, status(200, "hello"))), Failed, "no answer in grpc"},
+		{"TCP", gateway.TCP, true, raw(t, func(c net.Conn) { io.Copy(io.Discard, c) }), Reached, "stays open"},
+		{"a reserved port of which nothing is known", gateway.Unknown, true, raw(t, func(c net.Conn) { io.Copy(io.Discard, c) }), Reached, "stays open"},
+		{"TCP, a server that begins", gateway.TCP, true, raw(t, func(c net.Conn) { fmt.Fprint(c, "220"); io.Copy(io.Discard, c) }), Reached, "sends data"},
+		{"TCP, closed at once", gateway.TCP, true, raw(t, func(net.Conn) {}), Closed, "closed at once"},
+		{"UDP", gateway.UDP, true, closed(t), NotKnown, "cannot be known"},
+		{"TLS where there is none", gateway.HTTPS, false, serve(t, nil, status(200, "hello")), Failed, "no answer in https"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -275,7 +276,7 @@ func TestCertificates(t *testing.T) {
 				}
 				test.handler(w, r)
 			})
-			got := Options{CAFile: test.ca}.Check(t.Context(), Target{Address: at, Class: HTTPS, Host: bar, Port: 443})
+			got := Options{CAFile: test.ca}.Check(t.Context(), Target{Address: at, Class: gateway.HTTPS, Host: bar, Port: 443})
 			if got.Result != test.want || !strings.Contains(got.Answer, test.answer) {
 				t.Errorf("got %s: %s, want %s: %s", got.Result, got.Message(), test.want, test.answer)
 			}
@@ -291,7 +292,7 @@ func TestCertificates(t *testing.T) {
 
 // A gateway that accepts and is silent takes no longer than the timeout.
 func TestSilenceTimesOut(t *testing.T) {
-	for _, class := range []Class{HTTP, GRPC, HTTPS} {
+	for _, class := range []gateway.Class{gateway.HTTP, gateway.GRPC, gateway.HTTPS} {
 		t.Run(string(class), func(t *testing.T) {
 			t.Parallel()
 			begin := time.Now()
@@ -338,7 +339,7 @@ func TestHostileAnswers(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			begin := time.Now()
-			got := Options{}.Check(t.Context(), Target{Address: test.at, Class: HTTP, Host: bar, Port: 80})
+			got := Options{}.Check(t.Context(), Target{Address: test.at, Class: gateway.HTTP, Host: bar, Port: 80})
 			if got.Result != test.want {
 				t.Errorf("got %s: %s, want %s", got.Result, got.Message(), test.want)
 			}
@@ -370,8 +371,8 @@ func TestRequestsAreThoseOfClients(t *testing.T) {
 		http.NotFound(w, r)
 	})
 	t.Setenv("HTTP_PROXY", "http://user:password@127.0.0.1:1")
-	Options{}.Check(t.Context(), Target{Address: at, Class: HTTP, Host: bar, Port: 8080})
-	Options{}.Check(t.Context(), Target{Address: at, Class: HTTP, Host: bar, Port: 80})
+	Options{}.Check(t.Context(), Target{Address: at, Class: gateway.HTTP, Host: bar, Port: 8080})
+	Options{}.Check(t.Context(), Target{Address: at, Class: gateway.HTTP, Host: bar, Port: 80})
 	want := []string{"GET service-mirror-verify.invalid:8080/", "GET " + bar + ":8080/", "GET service-mirror-verify.invalid/", "GET " + bar + "/"}
 	if got := hosts.Load().([]string); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)

@@ -19,9 +19,9 @@ func TestJSON(t *testing.T) {
 		`{"name":"berlin","state":"down","since":"2026-03-04T11:59:50Z","lastSync":"2026-03-01T12:00:00Z","uid":"","problems":[{"part":"services","cause":"connection refused"}],"exported":0,` +
 		`"gateways":[{"name":"ingress/old","known":false,"addresses":[],"problem":"there is no such Service"}]}],` +
 		`"counts":{"conflict":0,"incomplete":1,"mirrored":1,"orphan":0,"refused":0,"waiting":1},"mirrors":[` + "\n" +
-		`{"namespace":"default","name":"db-paris","cluster":"paris","source":"default/db","state":"incomplete","clusterIP":"10.96.0.11","ports":[],"endpoints":[],"problems":[{"reason":"PortNotServed","message":"nothing serves 5432"}],"verified":""},` + "\n" +
-		`{"namespace":"shop","name":"cart-berlin","cluster":"berlin","source":"shop/cart","state":"waiting","clusterIP":"","ports":[],"endpoints":[],"problems":[{"reason":"NamespaceMissing","message":"the namespace shop does not exist"}],"verified":""},` + "\n" +
-		`{"namespace":"default","name":"bar-paris","cluster":"paris","source":"default/bar","state":"mirrored","clusterIP":"10.96.0.10","ports":["http 80/TCP"],"endpoints":["203.0.113.1:80"],"problems":[],"verified":"reached","verifiedAt":"2026-03-04T11:58:00Z"}` + "\n]}\n"
+		`{"namespace":"default","name":"db-paris","cluster":"paris","source":"default/db","state":"incomplete","clusterIP":"10.96.0.11","ports":[],"mapping":[],"endpoints":[],"problems":[{"reason":"PortNotServed","message":"nothing serves 5432"}],"verified":""},` + "\n" +
+		`{"namespace":"shop","name":"cart-berlin","cluster":"berlin","source":"shop/cart","state":"waiting","clusterIP":"","ports":[],"mapping":[],"endpoints":[],"problems":[{"reason":"NamespaceMissing","message":"the namespace shop does not exist"}],"verified":""},` + "\n" +
+		`{"namespace":"default","name":"bar-paris","cluster":"paris","source":"default/bar","state":"mirrored","clusterIP":"10.96.0.10","ports":["http 80/TCP"],"mapping":[{"name":"http","port":80,"protocol":"TCP","class":"http","gatewayPort":8080,"line":"same class (http)"}],"endpoints":["203.0.113.1:80"],"problems":[],"verified":"reached","verifiedAt":"2026-03-04T11:58:00Z"}` + "\n]}\n"
 	if got := get(t, small(), "/status.json").Body.String(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -44,7 +44,7 @@ func TestRoundTrip(t *testing.T) {
 		want := *withoutNull(&p)
 		want.Mirrors = nil
 		for _, m := range (filter{}).choose(p.Mirrors).rows {
-			m.Ports, m.Endpoints, m.Problems = some(m.Ports), some(m.Endpoints), some(m.Problems)
+			m.Ports, m.Mapping, m.Endpoints, m.Problems = some(m.Ports), some(m.Mapping), some(m.Endpoints), some(m.Problems)
 			want.Mirrors = append(want.Mirrors, *m)
 		}
 		if !reflect.DeepEqual(got, want) {

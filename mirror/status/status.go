@@ -10,6 +10,9 @@ package status
 import (
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
+	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/gateway/verify"
 	"service-mirror.io/service-mirror/mirror/plan"
 )
@@ -108,11 +111,41 @@ type Mirror struct {
 	State     string          `json:"state"`   // mirrored, incomplete, waiting, refused, conflict, orphan
 	ClusterIP string          `json:"clusterIP"`
 	Ports     []string        `json:"ports"`
+	Mapping   []Mapping       `json:"mapping"` // of its ports to those of the gateway; none while that is not known
 	Endpoints []string        `json:"endpoints"`
 	Problems  []MirrorProblem `json:"problems"`
 	// Verified is what a request to it came to: reached, not routed, … , not verified.
 	Verified   string    `json:"verified"`
 	VerifiedAt time.Time `json:"verifiedAt,omitzero"`
+}
+
+// Mapping says which port of the gateway serves a port of a mirror.
+type Mapping struct {
+	Name        string `json:"name"`
+	Port        int32  `json:"port"`
+	Protocol    string `json:"protocol"`
+	Class       string `json:"class"`       // that it needs: http, https, grpc, tcp, udp, sctp, unknown
+	GatewayPort int32  `json:"gatewayPort"` // 0: none serves it
+	Line        string `json:"line"`        // of the port rule that decided; empty: none did
+}
+
+// String is what the page shows of it.
+func (m Mapping) String() string {
+	return gateway.Mapping{
+		Port: corev1.ServicePort{Port: m.Port, Protocol: corev1.Protocol(m.Protocol)}, Target: m.GatewayPort, Line: gateway.Line(m.Line),
+	}.String()
+}
+
+// shown are the ports of a mirror as the page shows them: with where they go, if that is known.
+func (m *Mirror) shown() []string {
+	if len(m.Mapping) == 0 {
+		return m.Ports
+	}
+	texts := make([]string, 0, len(m.Mapping))
+	for _, one := range m.Mapping {
+		texts = append(texts, one.String())
+	}
+	return texts
 }
 
 // MirrorProblem is one thing that is wrong with one mirror.

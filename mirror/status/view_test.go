@@ -59,7 +59,7 @@ func TestWhatIsSaid(t *testing.T) {
 			"Reasons NamespaceMissing 1 PortNotServed 1 1–3 of 3 mirrors, unhealthy ones first",
 			"incomplete not verified db-paris default paris default/db 10.96.0.11 none PortNotServed nothing serves 5432 " +
 				"waiting cart-berlin shop berlin shop/cart none none NamespaceMissing the namespace shop does not exist " +
-				"mirrored reached 2 min ago bar-paris default paris default/bar 10.96.0.10 http 80/TCP 203.0.113.1:80",
+				"mirrored reached 2 min ago bar-paris default paris default/bar 10.96.0.10 80 -> 8080 (same class (http)) 203.0.113.1:80",
 		}, unwanted: []string{"standby", "Not ready yet", "not asked", "Show all", "Next"}},
 		"healthy":     {page: healthy, want: []string{"Everything is healthy 1 remote 1 mirror", "Cluster IP, ports Endpoints mirrored reached 2 min ago bar-paris"}, unwanted: []string{"unhealthy 1", "Reason"}},
 		"unverified":  {page: unverified, want: []string{"Everything is mirrored, not verified 1 remote 1 mirror", "Endpoints mirrored not verified bar-paris"}, unwanted: []string{"healthy 1"}},
@@ -167,7 +167,7 @@ func TestLengthsAreLimited(t *testing.T) {
 	p := small()
 	m := &p.Mirrors[0]
 	for i := range 5000 {
-		m.Ports = append(m.Ports, fmt.Sprintf("port-%d 80/TCP", i))
+		m.Mapping = append(m.Mapping, Mapping{Port: int32(i), GatewayPort: 80, Line: "same class (http)"})
 		p.Remotes[0].Gateways[0].Addresses = append(p.Remotes[0].Gateways[0].Addresses, Address{fmt.Sprintf("192.0.2.%d", i), Ready})
 	}
 	m.Problems = []MirrorProblem{{"WriteFailed", strings.Repeat("é", 1_000_000)}}

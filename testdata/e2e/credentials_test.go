@@ -212,7 +212,7 @@ func TestNamedFilesRotate(t *testing.T) {
 	r.token = e.token(paris, "third")
 	files["token"] = r.token
 	m.swap(files)
-	e.soon("all is healthy", d.shows(r, "up"))
+	e.eventually(lasting, "all is healthy", d.shows(r, "up"))
 	r.rotated(since, 82)
 
 	// The same address has another certificate, of another CA.
@@ -226,7 +226,7 @@ func TestNamedFilesRotate(t *testing.T) {
 	e.soon("the cause", d.shows(r, "down", "certificate signed by unknown authority"))
 	files["ca.crt"] = string(r.proxy.ca)
 	m.swap(files)
-	e.soon("all is healthy", d.shows(r, "up"))
+	e.eventually(lasting, "all is healthy", d.shows(r, "up"))
 	r.rotated(since, 83)
 	e.sameIdentities(before)
 }
@@ -289,7 +289,7 @@ func TestExecPlugin(t *testing.T) {
 	r.token = e.token(paris, "third")
 	write(r.token)
 	e.plugin(command, tokenFile)
-	e.soon("all is healthy", d.shows(r, "up"))
+	e.eventually(lasting, "all is healthy", d.shows(r, "up"))
 	r.rotated(since, 82)
 	e.sameIdentities(before)
 }

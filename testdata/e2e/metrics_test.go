@@ -32,7 +32,7 @@ func expectedSeries(remotes ...*remote) []string {
 		for _, reason := range []string{
 			"IsMirror", "SystemService", "ExternalName", "Headless", "NoTCPPort", "InvalidName", "Rejected",
 			"NamespaceMissing", "NamespaceTerminating", "Conflict", "PortNotServed", "NoAddress", "NoEndpointSlices", "ClusterIPLost",
-			"AnnotationsRemoved", "TooManyDeletes", "Overwritten", "WriteFailed",
+			"AnnotationsRemoved", "TooManyDeletes", "Overwritten", "WriteFailed", "NotReached",
 		} {
 			all = append(all, r.problem(reason))
 		}
@@ -41,6 +41,11 @@ func expectedSeries(remotes ...*remote) []string {
 		}
 		for _, part := range []string{"kubeconfig", "identity", "exports", "gateway"} {
 			all = append(all, r.failing(part))
+		}
+		for _, result := range []string{
+			"reached", "not routed", "unavailable", "refused", "timed out", "certificate", "closed", "failed", "not known", "no endpoint", "not verified",
+		} {
+			all = append(all, fmt.Sprintf("verified{remote=%q,result=%q}", r.name, result))
 		}
 		for _, health := range []string{"ready", "not ready", "not asked yet", "not probed"} {
 			all = append(all, r.gatewayAddresses(health))
