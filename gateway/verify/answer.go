@@ -56,9 +56,9 @@ func (t Target) unanswered(got answer) Outcome {
 	case got.certificate.problem != "":
 		set(Certificate, got.certificate.problem, got.certificate.remedy)
 	case timeoutOf(err) && got.connected:
-		set(TimedOut, fmt.Sprintf("the gateway accepts the connection and does not answer within %v", timeout), "check the gateway and the exported Service behind it")
+		set(TimedOut, fmt.Sprintf("the gateway accepts the connection and does not answer within %v", answerTime), "check the gateway and the exported Service behind it")
 	case timeoutOf(err):
-		set(TimedOut, fmt.Sprintf("no connection within %v", timeout), "check that the gateway's address is alive, and that no firewall or NetworkPolicy drops connections to it from here")
+		set(TimedOut, fmt.Sprintf("no connection within %v", connectTime), "check that the gateway's address is alive, and that no firewall or NetworkPolicy drops connections to it from here")
 	case !got.connected && errors.Is(err, syscall.ECONNREFUSED):
 		set(Refused, "connection refused", fmt.Sprintf("check that the gateway runs and listens on port %d there", t.Address.Port()))
 	case !got.connected:
@@ -82,7 +82,7 @@ func (t Target) route() string {
 }
 
 func (t Target) speak() string {
-	return fmt.Sprintf("check that port %d of the gateway speaks %s, or choose another one for it with the annotation service-mirror.io/gateway-ports on the exported Service", t.Address.Port(), t.Class)
+	return fmt.Sprintf("check that port %d of the gateway speaks %s, or choose another one with the annotation service-mirror.io/gateway-port on the exported Service", t.Address.Port(), t.Class)
 }
 
 func timeoutOf(err error) bool {

@@ -47,14 +47,14 @@ type answer struct {
 	certificate presented
 }
 
-// send sends one request for a name.
-func (r requester) send(ctx context.Context, host string) answer {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+// send sends one request for a name, and awaits its answer for as long as that.
+func (r requester) send(ctx context.Context, host string, patience time.Duration) answer {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var got answer
 	var connected atomic.Bool
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", r.Address.String())
+		conn, err := (&net.Dialer{Timeout: connectTime}).DialContext(ctx, "tcp", r.Address.String())
 		connected.Store(err == nil)
 		return conn, err
 	}

@@ -14,7 +14,7 @@ const settled = time.Second
 
 // connect finds out whether a connection is closed at once: plain TCP has no request that all servers answer.
 func connect(ctx context.Context, t Target) Outcome {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	begin := time.Now()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", t.Address.String())

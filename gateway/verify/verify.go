@@ -65,8 +65,12 @@ func (o Outcome) Message() string {
 	return o.Answer + ": " + o.Remedy
 }
 
-// timeout is how long one request may take.
-const timeout = 5 * time.Second
+// How long a connection may take, and a request with its answer. A gateway whose backend is dead takes five seconds
+// itself, most often, until it says so.
+const (
+	connectTime = 5 * time.Second
+	answerTime  = 10 * time.Second
+)
 
 // Check makes the requests of one verification: at most two.
 func (o Options) Check(ctx context.Context, t Target) Outcome {
@@ -85,12 +89,12 @@ func (o Options) Check(ctx context.Context, t Target) Outcome {
 	r := requester{Target: t, roots: roots}
 	var unknown answer
 	if !t.Reserved {
-		unknown = r.send(ctx, impossible)
+		unknown = r.send(ctx, impossible, connectTime)
 		if unknown.err != nil && !unknown.connected {
 			return t.unanswered(unknown)
 		}
 	}
-	return t.judge(r.send(ctx, t.Host), unknown)
+	return t.judge(r.send(ctx, t.Host, answerTime), unknown)
 }
 
 // impossible is a name that no gateway can route: RFC 6761 keeps it from existing.

@@ -300,7 +300,7 @@ func TestSilenceTimesOut(t *testing.T) {
 			if got.Result != TimedOut || !strings.Contains(got.Answer, "accepts the connection and does not answer") {
 				t.Errorf("got %s: %s", got.Result, got.Message())
 			}
-			if took := time.Since(begin); took > 2*timeout+3*time.Second {
+			if took := time.Since(begin); took > connectTime+answerTime+3*time.Second {
 				t.Errorf("it took %v", took)
 			}
 		})
@@ -343,7 +343,7 @@ func TestHostileAnswers(t *testing.T) {
 			if got.Result != test.want {
 				t.Errorf("got %s: %s, want %s", got.Result, got.Message(), test.want)
 			}
-			if took := time.Since(begin); took > timeout {
+			if took := time.Since(begin); took > connectTime {
 				t.Errorf("it took %v", took)
 			}
 			if text := got.Message(); len(text) > 1000 || strings.ContainsAny(text, "\u202e\x1b\n") {

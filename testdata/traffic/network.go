@@ -137,7 +137,9 @@ func newNode(dir string, at place) (*namespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(n.set("net/ipv4/ip_forward", "1"), n.set("net/ipv6/conf/all/forwarding", "1")); err != nil {
+	if err := errors.Join(n.set("net/ipv4/ip_forward", "1"), n.set("net/ipv6/conf/all/forwarding", "1"),
+		// What a Service without endpoints refuses is refused each time, not six times and then in silence.
+		n.set("net/ipv4/icmp_ratelimit", "0"), n.set("net/ipv6/icmp/ratelimit", "0")); err != nil {
 		return nil, err
 	}
 	if err := runAll(fmt.Sprintf(`

@@ -98,7 +98,7 @@ func (s *scene) verify(kind gatewayKind) {
 		"default/secure-paris tls 443/TCP": "unavailable", // ended at the gateway, for which there is no port 80
 		"default/gone-paris http 80/TCP":   "unavailable", "default/gone-paris grpc 9090/TCP": "unavailable",
 		other + " http 80/TCP": "unavailable", other + " https 443/TCP": "certificate",
-		"default/postgres-paris postgres 5432/TCP": "no endpoint", "default/lookup-paris": "no endpoint",
+		"default/postgres-paris postgres 5432/TCP": "no endpoint", "default/lookup-paris lookup 5353/UDP": "no endpoint",
 	})
 	if kind.passthrough {
 		want["default/secure-paris tls 443/TCP"] = "reached"
@@ -107,7 +107,6 @@ func (s *scene) verify(kind gatewayKind) {
 		want["default/postgres-paris postgres 5432/TCP"] = "reached"
 	}
 	if kind.udp {
-		delete(want, "default/lookup-paris")
 		want["default/lookup-paris lookup 5353/UDP"] = "not known"
 	}
 	lines := s.results(want, append(ca, "--remote", "paris")...)
