@@ -254,7 +254,7 @@ func TestGatewayPortsByClass(t *testing.T) {
 		e.soon(what, r.leads("bar", targets...))
 	}
 	to := func(port string) string { return "203.0.113.1 " + port }
-	d := e.daemon([]*remote{r}, "--listen", "127.0.0.1:0")
+	d := e.daemon([]*remote{r})
 	leads("by class", to("api:80"), to("websecure:443"))
 	e.logs(d, "PortNotServed", "/bar", "grpc (50051/TCP): no port of the gateway serves HTTP/2 without TLS", "pg (5432/TCP): it is not HTTP", "3000 -> 80 (assumed HTTP)")
 	listen(append(web, tcp("http2-rpc", 81), tcp("postgres", 5432))...)
