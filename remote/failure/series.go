@@ -29,10 +29,12 @@ type Series struct {
 // Note notes the state of the part: why it fails or, if that is empty, that it is healthy. It returns whether
 // what is shown has changed, which is news.
 func (s *Series) Note(cause string, at time.Time) (news bool) {
-	if key := Key(cause); key != s.now {
-		s.now, s.since = key, at
+	if cause != s.text {
+		if key := Key(cause); key != s.now {
+			s.now, s.since = key, at
+		}
+		s.text = cause
 	}
-	s.text = cause
 	return s.Settle(at)
 }
 
