@@ -6,7 +6,7 @@ const (
 	// Lasting is how long a state lasts before it is news, where states alternate.
 	Lasting = 10 * time.Second
 	// longest is how long a part that fails again and again must be healthy before it counts as recovered.
-	longest = time.Minute
+	longest = 20 * time.Second
 	// maxCauses is how many causes of one failure are news as soon as they appear: enough for someone who tries
 	// one remedy after the other.
 	maxCauses = 50

@@ -226,7 +226,7 @@ func TestNamedFilesRotate(t *testing.T) {
 	e.soon("the cause", d.shows(r, "down", "certificate signed by unknown authority"))
 	files["ca.crt"] = string(r.proxy.ca)
 	m.swap(files)
-	e.soon("all is healthy", d.shows(r, "up"))
+	e.eventually(lasting, "all is healthy", d.shows(r, "up"))
 	r.rotated(since, 83)
 	e.sameIdentities(before)
 }

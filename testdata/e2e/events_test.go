@@ -109,7 +109,7 @@ func TestGatewayWithoutAddressIsReported(t *testing.T) {
 	e.soon("another Event", events(warned("GatewayFailing", 2), normal("GatewayRecovered", 1)))
 	r.gateway("203.0.113.2") // created without an address, which it gets at once
 	e.soon("a new one", r.mirrored("bar", "203.0.113.2"), d.measures(with))
-	e.soon("it is healthy again", func() error {
+	e.eventually(lasting, "it is healthy again, which must last so soon after the time before", func() error {
 		if events(warned("GatewayFailing", 3), normal("GatewayRecovered", 2))() == nil {
 			return nil // it was seen without its address
 		}
