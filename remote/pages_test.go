@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -113,7 +114,7 @@ func TestPagesThatExpire(t *testing.T) {
 }
 
 // What is too large is tried again after five seconds, and then less and less often, up to every five
-// minutes; when it is not any more, all is well at once.
+// minutes; when it is not any more, it is followed at once.
 func TestTooLargeListsArePaced(t *testing.T) {
 	full := func(request, items int) []string {
 		var names []string
@@ -133,9 +134,9 @@ func TestTooLargeListsArePaced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var reports reporting
-				well := false
+				var healthy atomic.Bool
 				p := &paged{page: func(request int, _ metav1.ListOptions) (*corev1.ServiceList, error) {
-					if well {
+					if healthy.Load() {
 						return page("", "a"), nil
 					}
 					return page("again", full(request, test.items)...), nil
@@ -144,7 +145,7 @@ func TestTooLargeListsArePaced(t *testing.T) {
 				done := make(chan error)
 				go func() { _, err := lw.ListWithContext(t.Context(), metav1.ListOptions{}); done <- err }()
 				time.Sleep(time.Hour)
-				well = true
+				healthy.Store(true)
 				if err := <-done; err != nil {
 					t.Fatal(err)
 				}

@@ -56,7 +56,7 @@ var attacks = sync.OnceValue(func() []hostility {
 		{"list-of-items-protobuf", exportsOnly(onLists(sends(inProtobuf, manyEmptyItems(11<<20)))), "too large: a list of exported Services has more than 10000 Services", true},
 		{"list-of-ports-protobuf", exportsOnly(onLists(sends(inProtobuf, manyEmptyPorts(11<<20)))), "too large: a list of exported Services takes more than 36Mi of memory", true},
 		{"list-item-protobuf", exportsOnly(onLists(endless(inProtobuf, string(protobufList(protobufField(2, 1<<40))), long))), "too large: a list of exported Services is larger than 12Mi", true},
-		{justBelow, exportsOnly(onLists(sends(inProtobuf, manyServices(9_999, 1000)))), "", true},
+		{justBelow, exportsOnly(onLists(sends(inProtobuf, manyServices(9_000, 1100)))), "", true},
 		{"pages-full", exportsOnly(onLists(pages(500))), "too large: ", true},
 		{"pages-empty", exportsOnly(onLists(pages(0))), "too large: a list of exported Services has more than 50 pages", true},
 		{"list-bomb", exportsOnly(onLists(bomb(inJSON, listStart))), "malformed answer: it is compressed", true},
@@ -256,7 +256,7 @@ func long(int) string   { return longText }
 func spaces(int) string { return manySpace }
 
 func jsonService(n int) string {
-	return fmt.Sprintf(`{"kind":"Service","apiVersion":"v1","metadata":{"namespace":"default","name":"svc-%d","uid":"uid-%d","resourceVersion":"%d"},"spec":{"clusterIP":"10.0.0.1","ports":[{"port":80,"protocol":"TCP"}]}}`, n, n, n+1)
+	return fmt.Sprintf(`{"kind":"Service","apiVersion":"v1","metadata":{"namespace":"missing","name":"svc-%d","uid":"uid-%d","resourceVersion":"%d"},"spec":{"clusterIP":"10.0.0.1","ports":[{"port":80,"protocol":"TCP"}]}}`, n, n, n+1)
 }
 
 func jsonEvent(n int) string { return `{"type":"ADDED","object":` + jsonService(n) + "}\n" }

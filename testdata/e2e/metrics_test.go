@@ -17,7 +17,7 @@ import (
 // expectedSeries are all series of a daemon with these remotes, each of which has
 // one gateway, but for the requests that it has made.
 func expectedSeries(remotes ...*remote) []string {
-	all := []string{"leader", "sync_errors_total", "queue_depth",
+	all := []string{"leader", "local_problems", "unknown_remote_objects", "sync_errors_total", "queue_depth",
 		"sync_duration_seconds_sum", "sync_duration_seconds_count", "queue_latency_seconds_sum", "queue_latency_seconds_count",
 		`writes_total{kind="Namespace",verb="create"}`}
 	for _, kind := range []string{"Service", "Endpoints", "EndpointSlice"} {
@@ -31,7 +31,8 @@ func expectedSeries(remotes ...*remote) []string {
 		}
 		for _, reason := range []string{
 			"IsMirror", "SystemService", "ExternalName", "Headless", "NoTCPPort", "InvalidName", "Rejected",
-			"NamespaceMissing", "NamespaceTerminating", "Conflict", "PortNotServed", "NoAddress", "ClusterIPLost", "AnnotationsRemoved", "Overwritten", "WriteFailed",
+			"NamespaceMissing", "NamespaceTerminating", "Conflict", "PortNotServed", "NoAddress", "NoEndpointSlices", "ClusterIPLost",
+			"AnnotationsRemoved", "TooManyDeletes", "Overwritten", "WriteFailed",
 		} {
 			all = append(all, r.problem(reason))
 		}

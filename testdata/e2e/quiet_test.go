@@ -33,7 +33,7 @@ func TestWatchThatFailsAfterEachEvent(t *testing.T) {
 	e.soon("the mirror", r.mirrored("bar", "203.0.113.1"))
 	since := london.mark(t)
 	var opened atomic.Int32
-	f.fail(exportsOnly(byVerb(map[verb]frontFault{resumedWatch: func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
+	f.fail(exportsOnly(byVerb(map[verb]frontFault{streamedList: refuses(invalid), resumedWatch: func(w http.ResponseWriter, req *http.Request, _ http.Handler) {
 		n := opened.Add(1)
 		writeEvent(w, "BOOKMARK", corev1.Service{ObjectMeta: metav1.ObjectMeta{ResourceVersion: req.URL.Query().Get("resourceVersion")}})
 		json.NewEncoder(w).Encode(map[string]any{"type": "ERROR", "object": metav1.Status{
@@ -94,11 +94,17 @@ func (e *env) quota() (allow func()) {
 	e.Helper()
 	quotas := e.local.CoreV1().ResourceQuotas(e.id)
 	none := corev1.ResourceList{corev1.ResourceServices: resource.MustParse("0")}
-	quota, err := quotas.Create(e.ctx, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "none"}, Spec: corev1.ResourceQuotaSpec{Hard: none}}, metav1.CreateOptions{})
+	_, err := quotas.Create(e.ctx, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "none"}, Spec: corev1.ResourceQuotaSpec{Hard: none}}, metav1.CreateOptions{})
 	e.must(err)
-	quota.Status = corev1.ResourceQuotaStatus{Hard: none, Used: none} // as its controller, which does not run
-	_, err = quotas.UpdateStatus(e.ctx, quota, metav1.UpdateOptions{})
-	e.must(err)
+	e.soon("the quota's status", func() error { // as its controller writes it, which does not run; the API server does, too
+		quota, err := quotas.Get(e.ctx, "none", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		quota.Status = corev1.ResourceQuotaStatus{Hard: none, Used: none}
+		_, err = quotas.UpdateStatus(e.ctx, quota, metav1.UpdateOptions{})
+		return err
+	})
 	e.refusesServices()
 	return func() { e.must(quotas.Delete(e.ctx, "none", metav1.DeleteOptions{})) }
 }
