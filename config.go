@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/gateway/verify"
 	"service-mirror.io/service-mirror/mirror"
 	"service-mirror.io/service-mirror/mirror/leader"
 	"service-mirror.io/service-mirror/remote"
@@ -28,51 +29,77 @@ type config struct {
 	listen                  mirror.Listen
 	check, dryRun, version  bool
 	prune, pruneDryRun      string
+
+	parts struct { // the flags of the packages, as they are typed
+		remotes  remote.Flags
+		gateways gateway.Flags
+		mirrors  mirror.Flags
+		election leader.Flags
+		verify   verify.Flags
+	}
 }
 
-// parse reads and validates the flags. The error has a line for each mistake.
+// parse reads and validates the daemon's flags. The error has a line for each mistake.
 func parse(args []string) (*config, error) {
-	cfg := &config{flags: pflag.NewFlagSet("service-mirror", pflag.ContinueOnError)}
-	var remotes remote.Flags
-	var gateways gateway.Flags
-	var mirrors mirror.Flags
-	election := leader.Flags{Namespace: os.Getenv("POD_NAMESPACE")}
+	cfg := newConfig("service-mirror")
 	f := cfg.flags
-	f.Usage, f.SortFlags = func() {}, false
-	remotes.Add(f)
-	f.StringVar(&cfg.kubeconfig, "kubeconfig", "", "kubeconfig `PATH` of the local cluster (default: in a pod its own ServiceAccount, else as kubectl does)")
-	f.StringVar(&cfg.kubecontext, "context", "", "context `NAME` for the local cluster (default: the kubeconfig's current one)")
-	gateways.Add(f)
-	mirrors.Add(f)
-	cfg.listen.Add(f)
-	election.Add(f)
 	f.BoolVar(&cfg.check, "check", false, "check whether all clusters can be reached, read and written, and what will not be mirrored; write nothing, and exit: with code 1 if something must be fixed")
 	f.BoolVar(&cfg.dryRun, "dry-run", false, "print what would be written as a diff, write nothing, and exit")
 	f.StringVar(&cfg.prune, "prune", "", "delete all mirrors of the remote `NAME`, which --remote must not name, and exit")
 	f.StringVar(&cfg.pruneDryRun, "prune-dry-run", "", "print what --prune `NAME` would delete, and exit")
+	if err := cfg.parse(args); err != nil || cfg.version {
+		return cfg, err
+	}
+	err := cfg.read()
+	return cfg, errors.Join(cfg.validate(), err)
+}
+
+// newConfig has the flags that the daemon shares with commands that know what it would do.
+func newConfig(name string) *config {
+	cfg := &config{flags: pflag.NewFlagSet(name, pflag.ContinueOnError)}
+	cfg.parts.election.Namespace = os.Getenv("POD_NAMESPACE")
+	f := cfg.flags
+	f.Usage, f.SortFlags = func() {}, false
+	cfg.parts.remotes.Add(f)
+	f.StringVar(&cfg.kubeconfig, "kubeconfig", "", "kubeconfig `PATH` of the local cluster (default: in a pod its own ServiceAccount, else as kubectl does)")
+	f.StringVar(&cfg.kubecontext, "context", "", "context `NAME` for the local cluster (default: the kubeconfig's current one)")
+	cfg.parts.gateways.Add(f)
+	cfg.parts.mirrors.Add(f)
+	cfg.parts.verify.Add(f)
+	cfg.listen.Add(f)
+	cfg.parts.election.Add(f)
+	return cfg
+}
+
+// parse reads the flags, with those that come last in every command.
+func (cfg *config) parse(args []string) error {
+	f := cfg.flags
 	f.BoolVar(&cfg.version, "version", false, "print the version and exit")
 	logging := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(logging)
 	f.AddGoFlagSet(logging)
-	if err := f.Parse(args); err != nil || cfg.version {
-		return cfg, err
-	}
+	return f.Parse(args)
+}
+
+// read has the packages read their flags. The error has a line for each mistake.
+func (cfg *config) read() error {
 	var errs [6]error
-	cfg.remote, errs[1] = remotes.Options()
+	parts := &cfg.parts
+	cfg.remote, errs[0] = parts.remotes.Options()
 	cfg.remote.Client.UserAgent = "service-mirror/" + programVersion()
-	cfg.remote.Gateway, errs[2] = gateways.Options()
-	cfg.remotes, errs[3] = remotes.Remotes(gateways.Shared(), cfg.remote.Gateway.Filter)
-	cfg.mirror, errs[4] = mirrors.Options()
-	cfg.election, errs[5] = election.Options()
-	errs[0] = cfg.validate()
-	return cfg, errors.Join(errs[:]...)
+	cfg.remote.Gateway, errs[1] = parts.gateways.Options()
+	cfg.remotes, errs[2] = parts.remotes.Remotes(parts.gateways.Shared(), cfg.remote.Gateway.Filter)
+	cfg.mirror, errs[3] = parts.mirrors.Options()
+	cfg.mirror.Verify, errs[4] = parts.verify.Options()
+	cfg.election, errs[5] = parts.election.Options()
+	return errors.Join(errs[:]...)
 }
 
 // validate finds what no package can find in its own flags.
 func (cfg *config) validate() error {
 	var mistakes []error
 	for _, arg := range cfg.flags.Args() {
-		mistakes = append(mistakes, fmt.Errorf("%s: not a flag: remove it, there are no other arguments", arg))
+		mistakes = append(mistakes, fmt.Errorf("%s: not a flag: remove it, there are no other arguments; a command comes first", arg))
 	}
 	mistakes = append(mistakes, cfg.validateModes(), cfg.listen.Validate())
 	// A Deployment may exist before the first remote is linked.

@@ -47,20 +47,49 @@ func main() {
 	os.Exit(code)
 }
 
+// command is a command of the program, which the first argument selects. Without one it is the daemon.
+type command struct {
+	name, summary string
+	run           func(ctx context.Context, args []string, stdout, stderr io.Writer) int
+}
+
+var commands = []command{
+	{"verify", "send requests to mirrors, and say which of them arrive", runVerify},
+}
+
 const usage = `service-mirror makes the Services of other Kubernetes clusters reachable in this
 one, through those clusters' gateways. For each Service that a remote cluster
 exports it keeps a Service NAME-REMOTE in the same namespace.
 
   service-mirror --remote paris=paris.kubeconfig --gateway ingress/gateway
 
+Other commands have flags of their own: --help after them lists these.
+
 `
 
-// run runs the command that the flags name, and returns the exit code.
+// run runs the command that the first argument names, or else the daemon, and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 {
+		for _, c := range commands {
+			if c.name == args[0] {
+				return c.run(ctx, args[1:], stdout, stderr)
+			}
+		}
+	}
 	cfg, err := parse(args)
+	var help strings.Builder
+	help.WriteString(usage)
+	for _, c := range commands {
+		fmt.Fprintf(&help, "  service-mirror %-10s %s\n", c.name, c.summary)
+	}
+	return cfg.execute(ctx, cfg.run, err, help.String()+"\n", stdout, stderr)
+}
+
+// execute does what a command does, unless its flags say that it is to print something instead, or are wrong: err.
+func (cfg *config) execute(ctx context.Context, do func(context.Context, io.Writer) error, err error, help string, stdout, stderr io.Writer) int {
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
-		fmt.Fprint(stdout, usage, cfg.flags.FlagUsagesWrapped(100))
+		fmt.Fprint(stdout, help, cfg.flags.FlagUsagesWrapped(100))
 		return 0
 	case cfg.version:
 		fmt.Fprintln(stdout, "service-mirror", programVersion())
@@ -72,19 +101,27 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "service-mirror: see --help")
 		return 2 // a restart does not fix it
 	}
-	if err := cfg.run(ctx, stdout); err != nil {
+	if err := do(ctx, stdout); err != nil {
 		fmt.Fprintln(stderr, "service-mirror:", failure.Lines(err.Error()))
 		return 1
 	}
 	return 0
 }
 
-func (cfg *config) run(ctx context.Context, stdout io.Writer) error {
+// local is how to reach the local cluster.
+func (cfg *config) local() (*rest.Config, error) {
 	local, err := remote.LoadLocal(cfg.kubeconfig, cfg.kubecontext)
 	if err != nil {
-		return fmt.Errorf("local cluster: %w", err)
+		return nil, fmt.Errorf("local cluster: %w", err)
 	}
-	local = cfg.remote.Client.Tune(local, "", &remote.Network{})
+	return cfg.remote.Client.Tune(local, "", &remote.Network{}), nil
+}
+
+func (cfg *config) run(ctx context.Context, stdout io.Writer) error {
+	local, err := cfg.local()
+	if err != nil {
+		return err
+	}
 	switch {
 	case cfg.check:
 		options := check.Options{Local: local, Remotes: cfg.remotes, Remote: cfg.remote, Policy: cfg.mirror.Policy, Lease: cfg.election.Lease}
@@ -99,12 +136,20 @@ func (cfg *config) run(ctx context.Context, stdout io.Writer) error {
 		}
 		return write.Prune(ctx, client, local.Host, cmp.Or(cfg.prune, cfg.pruneDryRun), cfg.prune == "", stdout)
 	}
-	return cfg.mirrorAll(ctx, local, stdout)
+	if cfg.dryRun {
+		return cfg.mirrorAll(ctx, local, func(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote) error {
+			return controller.DryRun(ctx, remotes, local.Host, stdout)
+		})
+	}
+	return cfg.mirrorAll(ctx, local, nil)
 }
 
+// once does something with what is known of the clusters, instead of keeping mirrors.
+type once func(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote) error
+
 // mirrorAll connects the remotes to the controller and runs them until the context
-// ends, the dry run has ended, or the election fails.
-func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, stdout io.Writer) (err error) {
+// ends, the election fails or, where instead is not nil, that has been done.
+func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, instead once) (err error) {
 	election := leader.New(cfg.election)
 	clients, err := mirror.NewClients(local, election.Guard)
 	if err != nil {
@@ -121,6 +166,7 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, stdout io.
 	cfg.mirror.Metrics.CountRequests()
 	cfg.mirror.Events = report.NewEvents(ctx, clients.Write, report.OwnPod())
 	defer cfg.mirror.Events.Shutdown()
+	cfg.mirror.Domain = cfg.remote.Gateway.Filter.Domain
 	controller := mirror.New(clients, cfg.mirror, logger)
 	overview := func() status.Page {
 		page := controller.Overview()
@@ -137,7 +183,7 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, stdout io.
 		controller.Add(r)
 		remotes = append(remotes, r)
 	}
-	if cfg.listen.Address != "" && !cfg.dryRun { // the daemon beside a dry run may listen there
+	if cfg.listen.Address != "" && instead == nil { // the daemon beside it may listen there
 		listener, err := net.Listen("tcp", cfg.listen.Address)
 		if err != nil {
 			return fmt.Errorf("--listen: %w", err)
@@ -149,8 +195,8 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, stdout io.
 		running.Go(func() { r.Run(ctx) })
 	}
 	running.Go(func() { controller.Run(ctx) })
-	if cfg.dryRun {
-		return controller.DryRun(ctx, remotes, local.Host, stdout)
+	if instead != nil {
+		return instead(ctx, controller, remotes)
 	}
 	select {
 	case <-ctx.Done():

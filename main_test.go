@@ -5,7 +5,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -63,9 +62,9 @@ func TestDefaults(t *testing.T) {
 
 func TestEveryFlag(t *testing.T) {
 	cfg, err := parse([]string{
-		"--remote", "paris=a", "--remote", "berlin=b,gateway=own/gw,gateway-port=http,context=c,uid=u,cluster-domain=berlin.local,gateway=own/more",
+		"--remote", "paris=a", "--remote", "berlin=b,gateway=own/gw,gateway-port=http,default-gateway-port=81,context=c,uid=u,cluster-domain=berlin.local,gateway=own/more",
 		"--remote", "rome=c,address=192.0.2.1",
-		"--gateway", "ingress/gateway", "--gateway-port", "8443",
+		"--gateway", "ingress/gateway", "--gateway-port", "8443", "--default-gateway-port", "tcp",
 		"--kubeconfig", "k", "--context", "x", "--export-selector", "a=b,c!=d",
 		"--copy-labels", "team,tier", "--copy-labels", "x", "--copy-annotations", "note",
 		"--gateway-deny", "198.51.100.0/24,203.0.113.9", "--gateway-allow", "192.0.2.0/24", "--cluster-domain", "london.local",
@@ -77,11 +76,11 @@ func TestEveryFlag(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantRemotes := []remote.Spec{
-		{Name: "paris", Kubeconfig: "a", Gateways: []gateway.Config{{Service: shared.Service, Port: "8443", Domain: "london.local"}}},
+		{Name: "paris", Kubeconfig: "a", Gateways: []gateway.Config{{Service: shared.Service, Port: "8443", Default: "tcp", Domain: "london.local"}}},
 		{Name: "berlin", Kubeconfig: "b", Context: "c", UID: "u", Gateways: []gateway.Config{
-			{Service: cache.NewObjectName("own", "gw"), Port: "http", Domain: "berlin.local"},
-			{Service: cache.NewObjectName("own", "more"), Port: "http", Domain: "berlin.local"}}},
-		{Name: "rome", Kubeconfig: "c", Gateways: []gateway.Config{{Service: shared.Service, Port: "8443", Domain: "london.local", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}}},
+			{Service: cache.NewObjectName("own", "gw"), Port: "http", Default: "81", Domain: "berlin.local"},
+			{Service: cache.NewObjectName("own", "more"), Port: "http", Default: "81", Domain: "berlin.local"}}},
+		{Name: "rome", Kubeconfig: "c", Gateways: []gateway.Config{{Service: shared.Service, Port: "8443", Default: "tcp", Domain: "london.local", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}}},
 	}
 	if !reflect.DeepEqual(cfg.remotes, wantRemotes) {
 		t.Errorf("remotes:\ngot  %+v\nwant %+v", cfg.remotes, wantRemotes)
@@ -123,7 +122,8 @@ func TestMistakes(t *testing.T) {
 		{"loopback", []string{"--remote", "paris=a,address=127.0.0.1,gateway-port=80"}, []string{"--remote paris: address=127.0.0.1: not a unicast address"}},
 		{"two of one name", append(paris[:2:2], "--remote", "paris=b,gateway=ingress/gateway"), []string{"--remote paris: two remotes have this name"}},
 		{"bad gateway", append(paris[:2:2], "--gateway", "gw"), []string{`--gateway: "gw" is not the NS/NAME of a Service`}},
-		{"bad gateway port", append(paris[:2:2], "--gateway-port", "0"), []string{`--gateway-port: gateway-port "0" is neither`}},
+		{"bad gateway port", append(paris[:2:2], "--gateway-port", "0"), []string{`--gateway-port: "0" is neither`}},
+		{"bad default gateway port", append(paris[:2:2], "--default-gateway-port", "a b"), []string{`--default-gateway-port: "a b" is neither`}},
 		{"bad ranges", append(paris[:2:2], "--gateway-deny", "192.0.2.1/24,x", "--gateway-allow", "y"), []string{
 			"--gateway-deny: 192.0.2.1/24 has bits beyond its length", `--gateway-deny: "x" is neither`, `--gateway-allow: "y" is neither`}},
 		{"a denied address", []string{"--remote", "paris=a,address=192.0.2.1,gateway-port=80", "--gateway-deny", "192.0.2.0/24"}, []string{"--remote paris: address=192.0.2.1: --gateway-deny has"}},
@@ -304,7 +304,7 @@ func TestElectionThatCannotBeginEndsTheProgram(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	local := cfg.remote.Client.Tune(apiServer(t), "", &remote.Network{})
-	if err := cfg.mirrorAll(ctx, local, io.Discard); err == nil || !strings.HasPrefix(err.Error(), "leader election with Lease a/b: ") {
+	if err := cfg.mirrorAll(ctx, local, nil); err == nil || !strings.HasPrefix(err.Error(), "leader election with Lease a/b: ") {
 		t.Errorf("got %v (%v)", err, ctx.Err())
 	}
 }

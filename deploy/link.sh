@@ -21,8 +21,9 @@ deploy/, or of a KEY. Nothing is deleted in paris.
 NAME is a DNS label and ends the names of the mirrors: bar-paris.
 
 KEY=VALUE is as in --remote, see the README; repeatable as there:
-  gateway=NS/NAME  gateway-port=NAME|NUMBER  address=IP|HOSTNAME  cluster-domain=DOMAIN
-  uid=UID  max-services=NUMBER  max-bytes=SIZE
+  gateway=NS/NAME  gateway-port=NAME|NUMBER  default-gateway-port=NAME|NUMBER
+  address=IP|HOSTNAME  cluster-domain=DOMAIN  uid=UID
+  max-services=NUMBER  max-bytes=SIZE
   tcp-services=NS/NAME, udp-services=NS/NAME
                    also grants read access to these ConfigMaps in paris
   namespaces=NS,NS...
@@ -128,7 +129,7 @@ check_keys() {
 		'') continue ;;
 		gateway | tcp-services | udp-services) form="$label/$label(\\.$label)*" ;;
 		namespaces) form="$label(,$label)*" ;;
-		gateway-port | address | cluster-domain | uid | max-services | max-bytes) form='[-A-Za-z0-9._:]+' ;;
+		gateway-port | default-gateway-port | address | cluster-domain | uid | max-services | max-bytes) form='[-A-Za-z0-9._:]+' ;;
 		context) wrong "context= cannot be used here: the kubeconfig that is made has one context" ;;
 		*) wrong "$key= is not known" ;;
 		esac

@@ -14,18 +14,19 @@ import (
 
 // Flags are the flags about gateways, as they are typed.
 type Flags struct {
-	gateway, port, domain string
-	dnsServer             string
-	deny, allow           []string
-	options               Options
-	given                 func(flag string) bool
+	gateway, port, domain  string
+	defaultPort, dnsServer string
+	deny, allow            []string
+	options                Options
+	given                  func(flag string) bool
 }
 
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
 	raw.given = f.Changed
 	f.StringVar(&raw.gateway, "gateway", "", "gateway Service `NS/NAME` of the remotes that name none")
-	f.StringVar(&raw.port, "gateway-port", "", "`NAME|NUMBER` of the gateway port that receives all traffic, for the remotes that name none (default: chosen for each port by name, protocol and number)")
+	f.StringVar(&raw.port, "gateway-port", "", "`NAME|NUMBER` of the gateway port that receives all traffic, for the remotes that name none (default: chosen for each port by its class: HTTP, HTTPS or gRPC)")
+	f.StringVar(&raw.defaultPort, "default-gateway-port", "", "`NAME|NUMBER` of the gateway port that receives what no other one serves, such as plain TCP, for the remotes that name none (default: such ports have no endpoints)")
 	f.StringSliceVar(&raw.deny, "gateway-deny", nil, "`CIDR,...` of addresses that no gateway may have, besides this cluster's own and those that are never another cluster's")
 	f.StringSliceVar(&raw.allow, "gateway-allow", nil, "`CIDR,...` of the only addresses that gateways may have; this cluster's own among them are permitted")
 	f.StringVar(&raw.domain, "cluster-domain", "cluster.local", "DNS `DOMAIN` of this cluster, under which no gateway may have its hostname, and of the remotes that name no other")
@@ -55,6 +56,9 @@ func (raw *Flags) Options() (Options, error) {
 	}
 	if raw.port != "" {
 		add("--gateway-port", ValidatePort(raw.port))
+	}
+	if raw.defaultPort != "" {
+		add("--default-gateway-port", ValidatePort(raw.defaultPort))
 	}
 	for _, list := range []struct {
 		flag  string
@@ -88,7 +92,7 @@ func (raw *Flags) Options() (Options, error) {
 // valid only if Options returns no error.
 func (raw *Flags) Shared() Config {
 	service, _ := parseService(raw.gateway)
-	return Config{Service: service, Port: raw.port, Domain: raw.domain}
+	return Config{Service: service, Port: raw.port, Default: raw.defaultPort, Domain: raw.domain}
 }
 
 func parseService(text string) (cache.ObjectName, error) {

@@ -3,7 +3,7 @@
 // and ports, resolves hostnames, probes the addresses, and has the port rule: which
 // port of the gateway serves which port of an exported Service.
 //
-// gateway.go, ports.go, reserved.go and filter.go are pure: they import no client,
+// gateway.go, classes.go, annotations.go, ports.go, reserved.go and filter.go are pure: they import no client,
 // clock, logger or context. watch.go, names.go and probe.go keep a gateway up to
 // date. The callers fetch the gateway Service and use the gateway.
 package gateway
@@ -37,6 +37,7 @@ type Gateway struct {
 	Partial   bool                  // not all addresses are known yet: those of live Endpoints stay too, if Keeps
 	Ports     []corev1.ServicePort  // what the gateway listens on
 	Port      string                // name or number of the only port to use; empty: choose by the port rule
+	Default   string                // name or number of the port for what no other line of that rule serves; empty: none
 	Static    bool                  // Ports is what the flags say, not what a Service has
 	Unserved  map[PortNumber]string // ports that the load balancer does not serve, with the reason
 	Reserved  Reserved              // ports that serve one Service alone
@@ -58,15 +59,18 @@ type Address struct {
 // Health is what the probes found out about an address.
 type Health int
 
-// The zero Health is that of an address that is not probed.
+// The values. Only an address that is NotReady is not ready in mirrors' endpoints.
 const (
-	Ready    Health = iota
-	NotReady        // it failed its probes
-	Unprobed        // no result yet: it keeps the readiness that it has in live Endpoints; a new one is ready
+	Ready     Health = iota
+	NotReady         // it failed its probes
+	Unprobed         // no result yet: it keeps the readiness that it has in live Endpoints; a new one is ready
+	NotProbed        // there are no probes: nothing is known of it
 )
 
 // String is the value of the metric's label.
-func (h Health) String() string { return [...]string{"ready", "not ready", "not asked yet"}[h] }
+func (h Health) String() string {
+	return [...]string{"ready", "not ready", "not asked yet", "not probed"}[h]
+}
 
 // Linkerd is what Linkerd's proxies must know of a gateway that is Linkerd's.
 type Linkerd struct {
@@ -82,7 +86,7 @@ func (g *Gateway) Equal(other *Gateway) bool {
 	if g == nil || other == nil {
 		return g == other
 	}
-	return g.Port == other.Port && g.Partial == other.Partial && g.Static == other.Static && g.Linkerd == other.Linkerd &&
+	return g.Port == other.Port && g.Default == other.Default && g.Partial == other.Partial && g.Static == other.Static && g.Linkerd == other.Linkerd &&
 		slices.Equal(g.Addresses, other.Addresses) &&
 		equality.Semantic.DeepEqual(g.Ports, other.Ports) && maps.Equal(g.Unserved, other.Unserved) && maps.Equal(g.Reserved, other.Reserved)
 }
@@ -91,6 +95,7 @@ func (g *Gateway) Equal(other *Gateway) bool {
 type Config struct {
 	Service     cache.ObjectName // the gateway Service; zero: none is read
 	Port        string           // as Gateway.Port
+	Default     string           // as Gateway.Default
 	Addresses   []netip.Addr     // with Hostnames: instead of those of the gateway Service
 	Hostnames   []string
 	TCPServices cache.ObjectName // ConfigMap of reserved TCP ports; zero: none
@@ -161,7 +166,7 @@ type Entrance struct {
 // where it does not exist or is not read. The error lists what is wrong with it;
 // the entrance can be used all the same.
 func (c Config) Read(svc *corev1.Service, filter Filter) (Entrance, error) {
-	entrance := Entrance{gateway: Gateway{Port: c.Port}}
+	entrance := Entrance{gateway: Gateway{Port: c.Port, Default: c.Default}}
 	switch {
 	case !c.ReadsService():
 		entrance.gateway.Static = true

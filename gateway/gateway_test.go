@@ -167,7 +167,8 @@ func TestIngressPortErrors(t *testing.T) {
 			test.config.Service = gatewayName
 			gw, err := resolve(test.config, test.svc, Filter{})
 			checkErr(t, err, test.wantErr)
-			targets, err := gw.Targets(exported, nil)
+			mapping, err := gw.Map(exported, nil)
+			targets, err := Targets(mapping), Problems(mapping, err)
 			checkErr(t, err, test.wantErr)
 			var got []int32
 			for _, target := range targets {
@@ -189,11 +190,12 @@ func TestReservedPortWithAnError(t *testing.T) {
 	svc := failing(balancer(), "192.0.2.1", tcp, map[int32]string{443: "X"})
 	gw, _ := resolve(Config{Service: gatewayName}, svc, Filter{})
 	gw.Reserved = Reserved{forPort("default/postgres", "5432", tcp): 443}
-	targets, err := gw.Targets(exportedWith(port("db", 5432, tcp, "")), nil)
+	mapping, err := gw.Map(exportedWith(port("db", 5432, tcp, "")), nil)
+	targets := Targets(mapping)
 	if len(targets) > 0 {
 		t.Errorf("it is routed to %+v", targets)
 	}
-	checkErr(t, err, "port db (5432/TCP): gateway port 443/TCP is not served")
+	checkErr(t, Problems(mapping, err), "port db (5432/TCP): gateway port 443/TCP is not served")
 }
 
 // plain are addresses without their health.
@@ -338,8 +340,8 @@ func TestStaticGatewayServesEveryProtocol(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, protocol := range []corev1.Protocol{tcp, udp, sctp, ""} {
-		if got, err := gw.port(port("x", 1, protocol, "")); got != 443 || err != nil {
-			t.Errorf("%s: got %d, %v", protocol, got, err)
+		if got := gw.one(port("x", 1, protocol, "")); got.Target != 443 {
+			t.Errorf("%s: got %v, %v", protocol, got, got.Problem)
 		}
 	}
 }
@@ -386,6 +388,7 @@ func TestEqual(t *testing.T) {
 		{"other appProtocol", same, make(func(gw *Gateway) { gw.Ports[0] = port("http", 80, tcp, "http") }), false},
 		{"another health", same, make(func(gw *Gateway) { gw.Addresses[0].Health = NotReady }), false},
 		{"not all known", same, make(func(gw *Gateway) { gw.Partial = true }), false},
+		{"another default", same, make(func(gw *Gateway) { gw.Default = "http" }), false},
 		{"ports of the flags", same, make(func(gw *Gateway) { gw.Static = true }), false},
 		{"a reserved port", same, make(func(gw *Gateway) { gw.Reserved = Reserved{{Port: "1"}: 2} }), false},
 		{"Linkerd's", same, make(func(gw *Gateway) { gw.Linkerd.Identity = "i" }), false},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,93 +14,274 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// families are the application protocols that one gateway port can serve
-// together, in the words of ServicePort.appProtocol (KEP-3726).
-var families = [][]string{
-	{"http", "kubernetes.io/ws"},
-	{"https", "tls", "kubernetes.io/wss"},
-	{"grpc", "h2c", "kubernetes.io/h2c"},
+// Mapping is what the port rule says of one port of an exported Service.
+type Mapping struct {
+	Port    corev1.ServicePort // of the exported Service
+	Class   Class              // that it needs
+	Target  int32              // the gateway port that serves it; 0: none
+	Line    Line               // of the rule that decided; empty: none did
+	Problem error              // why there is no target
 }
 
-// Targets are the ports of a mirror's endpoints: for each port of the exported
-// Service the gateway port that serves it. A port that none serves is left out
-// and named in the error; the others can be used all the same. Of a gateway without
-// any port there is no error: Read reports that once.
+// Line is a line of the port rule.
+type Line string
+
+// The lines, in their order.
+const (
+	ReservedByAnnotation Line = "reserved by annotation" // PortsAnnotation
+	ReservedByConfigMap  Line = "reserved by ConfigMap"
+	ByGatewayPort        Line = "gateway-port"
+	ByAnnotation         Line = "annotation" // PortAnnotation
+	SameClassHTTP        Line = "same class (http)"
+	SameClassHTTPS       Line = "same class (https)"
+	SameClassGRPC        Line = "same class (grpc)"
+	AssumedHTTP          Line = "assumed HTTP" // nothing is known of the port
+	ByDefault            Line = "default-gateway-port"
+)
+
+// Reserved tells the lines that give a port to one Service alone.
+func (l Line) Reserved() bool { return l == ReservedByAnnotation || l == ReservedByConfigMap }
+
+// sameClass are the lines of the classes that a gateway can route by the name in a request. The others need a port
+// of their own.
+var sameClass = map[Class]Line{HTTP: SameClassHTTP, HTTPS: SameClassHTTPS, GRPC: SameClassGRPC, Unknown: AssumedHTTP}
+
+// String is the mapping as people read it: 5432 -> 15432 (reserved by annotation).
+func (m Mapping) String() string {
+	suffix := ""
+	if protocol := protocol(m.Port); protocol != corev1.ProtocolTCP {
+		suffix = "/" + string(protocol)
+	}
+	if m.Target == 0 {
+		return fmt.Sprintf("%d%s -> none", m.Port.Port, suffix)
+	}
+	return fmt.Sprintf("%d%[2]s -> %[3]d%[2]s (%[4]s)", m.Port.Port, suffix, m.Target, m.Line)
+}
+
+// Map is the port rule: for each port of an exported Service that is mirrored, the gateway port that serves it.
+// The error says what is wrong with the Service's annotations. Of a gateway without any port nothing is wrong
+// with a mapping: Read reports that once.
 //
-// holder returns which exported Service has a gateway port, of those that claim it with an
-// annotation; nil: this one.
-func (g *Gateway) Targets(exported *corev1.Service, holder func(claim string) cache.ObjectName) ([]corev1.EndpointPort, error) {
-	if len(g.Ports) == 0 {
-		return nil, nil
+// holder returns which exported Service has a gateway port, of those that claim it with
+// PortsAnnotation; nil: this one.
+func (g *Gateway) Map(exported *corev1.Service, holder func(claim string) cache.ObjectName) ([]Mapping, error) {
+	r, ports, err := g.request(exported, holder)
+	all := make([]Mapping, 0, len(ports))
+	for _, port := range ports {
+		m := Mapping{Port: port, Class: ClassOf(port)}
+		if len(g.Ports) > 0 {
+			m.Target, m.Line, m.Problem = r.route(port)
+		}
+		all = append(all, m)
 	}
-	_, err := ParseReservations(exported.Annotations[PortsAnnotation])
-	problems := []error{err}
-	var targets []corev1.EndpointPort
-	for _, port := range exported.Spec.Ports {
-		target, reserved, err := g.reserved(exported, port, holder)
-		if !reserved {
-			target, err = g.port(port)
-		}
-		if err == nil {
-			err = g.portError(PortNumber{target, protocol(port)})
-		}
-		if err != nil {
-			problems = append(problems, fmt.Errorf("port %s: %w", describe(port), err))
-			continue
-		}
-		targets = append(targets, corev1.EndpointPort{
-			Name: port.Name, Port: target, Protocol: protocol(port), AppProtocol: port.AppProtocol,
-		})
-	}
-	return targets, join(slices.DeleteFunc(problems, func(err error) bool { return err == nil }))
+	return all, err
 }
 
-// Reserves reports whether a gateway port is reserved for any port of an exported
+// Explicit reports whether a gateway port is reserved or chosen for any port of an exported
 // Service: then the Service is mirrored even without a TCP port.
-func (g *Gateway) Reserves(exported *corev1.Service) bool {
-	return slices.ContainsFunc(exported.Spec.Ports, func(port corev1.ServicePort) bool {
-		_, reserved, _ := g.reserved(exported, port, nil)
-		return reserved
+func (g *Gateway) Explicit(exported *corev1.Service) bool {
+	r, ports, _ := g.request(exported, nil)
+	return slices.ContainsFunc(ports, func(port corev1.ServicePort) bool {
+		_, line, _ := r.reserved(port)
+		return line != "" || chosen(r.choices, port) != ""
 	})
 }
 
-// port is the rest of the port rule, for a port that has none reserved: by the
-// operator's choice, by name, by application protocol, by number, or the only one.
-// Only ports of the same transport protocol count. Of several that fit alike the
-// lowest is used, so that their order does not matter.
-func (g *Gateway) port(exported corev1.ServicePort) (int32, error) {
-	var candidates []corev1.ServicePort
-	for _, port := range g.Ports {
-		if protocol(port) == protocol(exported) {
-			candidates = append(candidates, port)
+// Targets are the ports of a mirror's endpoints.
+func Targets(all []Mapping) (targets []corev1.EndpointPort) {
+	for _, m := range all {
+		if m.Target != 0 {
+			targets = append(targets, corev1.EndpointPort{Name: m.Port.Name, Port: m.Target, Protocol: protocol(m.Port), AppProtocol: m.Port.AppProtocol})
 		}
 	}
-	slices.SortFunc(candidates, func(a, b corev1.ServicePort) int { return cmp.Compare(a.Port, b.Port) })
-	first := func(fits func(corev1.ServicePort) bool) (int32, bool) {
-		if i := slices.IndexFunc(candidates, fits); i >= 0 {
-			return candidates[i].Port, true
+	return targets
+}
+
+// Problems are what is wrong with a mapping, with the error that came with it, and what is right about the
+// rest; nil if nothing is wrong.
+func Problems(all []Mapping, err error) error {
+	problems := []error{err}
+	var served []Mapping
+	for _, m := range all {
+		if m.Problem != nil {
+			problems = append(problems, fmt.Errorf("port %s: %w", describe(m.Port), m.Problem))
+		} else if m.Target != 0 {
+			served = append(served, m)
 		}
-		return 0, false
 	}
-	if g.Port != "" {
-		n, numeric := number(g.Port)
-		if port, ok := first(func(p corev1.ServicePort) bool { return p.Name == g.Port || numeric && p.Port == n }); ok {
-			return port, nil
-		}
-		return 0, fmt.Errorf("the gateway has no %s port %q: it has %s: set gateway-port to one that it has", protocol(exported), g.Port, g.list())
+	problem := join(dropNil(problems))
+	if problem == nil || len(served) == 0 {
+		return problem
 	}
-	wanted := family(exported)
-	for _, fits := range []func(corev1.ServicePort) bool{
-		func(p corev1.ServicePort) bool { return exported.Name != "" && p.Name == exported.Name },
-		func(p corev1.ServicePort) bool { return wanted >= 0 && family(p) == wanted },
-		func(p corev1.ServicePort) bool { return p.Port == exported.Port },
-		func(corev1.ServicePort) bool { return len(candidates) == 1 },
+	return fmt.Errorf("%w\nserved are %s", problem, Texts(served, 5))
+}
+
+// Texts are the first few of a mapping, for a line.
+func Texts(all []Mapping, most int) string {
+	var texts []string
+	for _, m := range all[:min(most, len(all))] {
+		texts = append(texts, m.String())
+	}
+	if more := len(all) - most; more > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(texts, ", ")
+}
+
+// request is what the port rule looks at for one exported Service.
+type request struct {
+	*Gateway
+	self         cache.ObjectName
+	reservations []Reservation
+	choices      []choice
+	holder       func(claim string) cache.ObjectName
+}
+
+func (g *Gateway) request(exported *corev1.Service, holder func(claim string) cache.ObjectName) (request, []corev1.ServicePort, error) {
+	r := request{Gateway: g, self: cache.MetaObjectToName(exported), holder: holder}
+	ports, selection := Selected(exported)
+	var reservations, choice error
+	r.reservations, reservations = ParseReservations(exported.Annotations[PortsAnnotation])
+	r.choices, choice = choices(exported)
+	return r, ports, join(dropNil([]error{selection, reservations, choice}))
+}
+
+// route is the rule for one port: the first line that fits decides, even if what it says cannot be had. So
+// nothing that the gateway gains or loses has traffic go elsewhere than where an explicit line sends it.
+//
+// Law: a port that is added to the gateway never takes a target away; and it never changes one, unless it is of
+// the class that the exported port needs.
+func (r request) route(port corev1.ServicePort) (int32, Line, error) {
+	if target, line, err := r.reserved(port); line != "" {
+		return r.checked(target, port, line, err)
+	}
+	for _, explicit := range []struct {
+		line Line
+		name string
+		fix  string
+	}{
+		{ByGatewayPort, r.Port, "set gateway-port in --remote to one that it has"},
+		{ByAnnotation, chosen(r.choices, port), "correct the annotation " + PortAnnotation + " on the exported Service"},
 	} {
-		if port, ok := first(fits); ok {
-			return port, nil
+		if explicit.name != "" {
+			target, err := r.named(explicit.name, port, explicit.fix)
+			return r.checked(target, port, explicit.line, err)
 		}
 	}
-	return 0, fmt.Errorf("no %s port of the gateway fits: it has %s: set gateway-port, or reserve a gateway port with the annotation %s", protocol(exported), g.list(), PortsAnnotation)
+	if target, line, ok := r.sameClass(port); ok {
+		return target, line, nil
+	}
+	problem := r.none(port)
+	if r.Default != "" {
+		target, err := r.named(r.Default, port, "set default-gateway-port in --remote to one that it has")
+		if err == nil {
+			return r.checked(target, port, ByDefault, nil)
+		}
+		problem = fmt.Errorf("%w; nor is there a default for it: %w", problem, err)
+	}
+	return 0, "", problem
+}
+
+// checked is a target that an explicit line gives, none where the load balancer does not serve it.
+func (r request) checked(target int32, port corev1.ServicePort, line Line, err error) (int32, Line, error) {
+	if err == nil {
+		err = r.portError(PortNumber{target, protocol(port)})
+	}
+	if err != nil {
+		target = 0
+	}
+	return target, line, err
+}
+
+// named is the gateway port with a name or number, of an exported port's protocol.
+func (r request) named(name string, port corev1.ServicePort, fix string) (int32, error) {
+	n, numeric := number(name)
+	var fit []int32
+	for _, p := range r.Ports {
+		if protocol(p) == protocol(port) && possible(p.Port) && (p.Name == name || numeric && p.Port == n) {
+			fit = append(fit, p.Port)
+		}
+	}
+	if len(fit) == 0 {
+		return 0, fmt.Errorf("the gateway has no %s port %q: it has %s: %s", protocol(port), name, ListPorts(r.Ports), fix)
+	}
+	target := slices.Min(fit)
+	if owner, reserved := r.reservedFor(target, protocol(port)); reserved {
+		return 0, fmt.Errorf("gateway port %d/%s is reserved for %v: %s", target, protocol(port), owner, fix)
+	}
+	return target, nil
+}
+
+// sameClass is the line for what a gateway can route by the name in a request: a gateway port that serves
+// the class, where a port of which nothing is known is taken for HTTP. Of several, one of the same name counts
+// before 80 and 443, these before one of the same number, and that before the lowest.
+func (r request) sameClass(exported corev1.ServicePort) (int32, Line, bool) {
+	class := ClassOf(exported)
+	line, routed := sameClass[class]
+	if class == Unknown {
+		class = HTTP
+	}
+	var best *corev1.ServicePort
+	for i := range r.Ports {
+		p := &r.Ports[i]
+		if routed && serves(*p, class) && r.usable(p) && (best == nil || preferred(exported, *p, *best)) {
+			best = p
+		}
+	}
+	if best == nil {
+		return 0, "", false
+	}
+	return best.Port, line, true
+}
+
+// usable tells whether a TCP port of the gateway can be chosen unless it is named: its load balancer serves it,
+// and it is not reserved.
+func (r request) usable(port *corev1.ServicePort) bool {
+	_, reserved := r.reservedFor(port.Port, protocol(*port))
+	return !reserved && possible(port.Port) && r.portError(PortNumber{port.Port, protocol(*port)}) == nil
+}
+
+// possible tells a port number: a remote's API server may answer with anything.
+func possible(number int32) bool { return number > 0 && number <= math.MaxUint16 }
+
+// preferred tells whether gateway port a is chosen before b, whatever their order.
+func preferred(exported, a, b corev1.ServicePort) bool {
+	for _, better := range []func(corev1.ServicePort) bool{
+		func(p corev1.ServicePort) bool { return exported.Name != "" && p.Name == exported.Name },
+		func(p corev1.ServicePort) bool { return p.Port == 80 || p.Port == 443 },
+		func(p corev1.ServicePort) bool { return p.Port == exported.Port },
+	} {
+		if better(a) != better(b) {
+			return better(a)
+		}
+	}
+	return a.Port < b.Port
+}
+
+// none is why no gateway port serves a port, and what to do about it.
+func (r request) none(port corev1.ServicePort) error {
+	class, what, names := ClassOf(port), "", ""
+	switch class {
+	case HTTP:
+		what, names = "HTTP", `"http"`
+	case Unknown:
+		class, what, names = HTTP, "HTTP, which it is assumed to be", `"http"`
+	case HTTPS:
+		what, names = "HTTPS", `"https"`
+	case GRPC:
+		what, names = "HTTP/2 without TLS, as gRPC needs it", `"grpc", or "http2" if it serves HTTP/1.1 too,`
+	case TCP:
+		return fmt.Errorf("it is not HTTP, and no gateway port is reserved for it: reserve one with the annotation %s on the exported Service, or in the ConfigMap of tcp-services=; or, if it is HTTP, set its appProtocol to http", PortsAnnotation)
+	default:
+		return fmt.Errorf("no %s port of the gateway is reserved for it: reserve one with the annotation %s on the exported Service, or in the ConfigMap of udp-services=", protocol(port), PortsAnnotation)
+	}
+	for _, p := range r.Ports {
+		if err := r.portError(PortNumber{p.Port, protocol(p)}); err != nil && serves(p, class) {
+			return err
+		}
+	}
+	return fmt.Errorf("no port of the gateway serves %s: it has %s: in the gateway Service, name the one that does %s or choose one with the annotation %s on the exported Service",
+		what, ListPorts(r.Ports), names, PortAnnotation)
 }
 
 // PortNumber is a port of a gateway.
@@ -161,19 +343,20 @@ func (g *Gateway) portErrors() (all []error) {
 	return all
 }
 
-func (g *Gateway) list() string {
-	var ports []string
-	for _, port := range g.Ports {
-		ports = append(ports, describe(port))
-		if len(ports) == 10 {
-			ports = append(ports, "…")
+// ListPorts are the first few ports of a Service, for a message.
+func ListPorts(ports []corev1.ServicePort) string {
+	var texts []string
+	for _, port := range ports {
+		texts = append(texts, describe(port))
+		if len(texts) == 10 {
+			texts = append(texts, "…")
 			break
 		}
 	}
-	if len(ports) == 0 {
+	if len(texts) == 0 {
 		return "none"
 	}
-	return strings.Join(ports, ", ")
+	return strings.Join(texts, ", ")
 }
 
 func describe(port corev1.ServicePort) string {
@@ -189,20 +372,13 @@ func protocol(port corev1.ServicePort) corev1.Protocol {
 	return cmp.Or(port.Protocol, corev1.ProtocolTCP)
 }
 
-// family is the index of the port's family, -1 where it has none.
-func family(port corev1.ServicePort) int {
-	if port.AppProtocol == nil {
-		return -1
-	}
-	return slices.IndexFunc(families, func(members []string) bool { return slices.Contains(members, *port.AppProtocol) })
-}
-
-// ValidatePort checks the name or number of a gateway port.
+// ValidatePort checks the name or number of a port of a Service.
 func ValidatePort(text string) error {
-	if _, numeric := number(text); numeric || len(validation.IsValidPortName(text)) == 0 {
+	_, numeric := number(text)
+	if numeric || len(validation.IsDNS1123Label(text)) == 0 && strings.Trim(text, "0123456789") != "" {
 		return nil
 	}
-	return fmt.Errorf("gateway-port %.70q is neither a port's name nor a number from 1 to 65535", text)
+	return fmt.Errorf("%.70q is neither a port's name nor a number from 1 to 65535", text)
 }
 
 // number parses a port number, 1 to 65535, in its canonical form: two spellings of

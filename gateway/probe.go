@@ -97,9 +97,9 @@ func (p Probe) Target(gw *Gateway) (uint16, error) {
 	}
 	switch {
 	case len(fit) == 0 && want == "":
-		return 0, fmt.Errorf("there is no TCP port to probe: the gateway has %s: set --probe=none", gw.list())
+		return 0, fmt.Errorf("there is no TCP port to probe: the gateway has %s: set --probe=none", ListPorts(gw.Ports))
 	case len(fit) == 0:
-		return 0, fmt.Errorf("there is no TCP port %q to probe: the gateway has %s: set --probe-port to one that it has", want, gw.list())
+		return 0, fmt.Errorf("there is no TCP port %q to probe: the gateway has %s: set --probe-port to one that it has", want, ListPorts(gw.Ports))
 	}
 	return uint16(slices.Min(fit)), nil
 }

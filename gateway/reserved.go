@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -79,9 +80,6 @@ type Reservation struct {
 	Protocol corev1.Protocol
 }
 
-// maxReservations bounds what is read of an annotation: a Service has few ports.
-const maxReservations = 256
-
 // ParseReservations reads PortsAnnotation. The error names the entries that
 // cannot be used; the others can.
 func ParseReservations(annotation string) ([]Reservation, error) {
@@ -91,8 +89,8 @@ func ParseReservations(annotation string) ([]Reservation, error) {
 		if entry = strings.TrimSpace(entry); entry == "" {
 			continue
 		}
-		if len(all) == maxReservations {
-			problems = append(problems, fmt.Errorf("annotation %s has more than %d entries", PortsAnnotation, maxReservations))
+		if len(all) == maxEntries {
+			problems = append(problems, fmt.Errorf("annotation %s has more than %d entries", PortsAnnotation, maxEntries))
 			break
 		}
 		r, err := parseReservation(entry)
@@ -151,34 +149,46 @@ func Claims(exported *corev1.Service) (claims []string) {
 func (r Reservation) claim() string { return fmt.Sprintf("%d/%s", r.Gateway, r.Protocol) }
 
 // reserved is the gateway port that is reserved for a port of an exported Service; its
-// annotation takes precedence over the ConfigMaps. holder returns which of the exported
-// Services that claim a gateway port has it. ok is false if none is reserved; the error
-// is why the one that is reserved cannot be used.
-func (g *Gateway) reserved(exported *corev1.Service, port corev1.ServicePort, holder func(claim string) cache.ObjectName) (target int32, ok bool, err error) {
-	self := cache.MetaObjectToName(exported)
-	reservations, _ := ParseReservations(exported.Annotations[PortsAnnotation])
-	i := slices.IndexFunc(reservations, func(r Reservation) bool { return r.Port == port.Port && r.Protocol == protocol(port) })
+// annotation takes precedence over the ConfigMaps. There is no line if none is reserved; the error is why the
+// one that is reserved cannot be used.
+func (r request) reserved(port corev1.ServicePort) (target int32, line Line, err error) {
+	i := slices.IndexFunc(r.reservations, func(r Reservation) bool { return r.Port == port.Port && r.Protocol == protocol(port) })
 	if i < 0 {
 		for _, name := range []string{strconv.Itoa(int(port.Port)), port.Name} {
-			if target, ok := g.Reserved[ReservedFor{Service: self, Port: name, Protocol: protocol(port)}]; ok {
-				return target, true, g.listens(target, protocol(port))
+			if target, ok := r.Reserved[ReservedFor{Service: r.self, Port: name, Protocol: protocol(port)}]; ok {
+				return target, ReservedByConfigMap, r.listens(target, protocol(port))
 			}
 		}
-		return 0, false, nil
+		return 0, "", nil
 	}
-	mine := reservations[i]
-	for other, target := range g.Reserved {
-		if target == mine.Gateway && other.Protocol == mine.Protocol && other.Service != self {
-			return 0, true, fmt.Errorf("gateway port %s is reserved for %v: choose another one", mine.claim(), other.Service)
+	mine := r.reservations[i]
+	if other, reserved := r.reservedFor(mine.Gateway, mine.Protocol); reserved && other.Service != r.self {
+		return 0, ReservedByAnnotation, fmt.Errorf("gateway port %s is reserved for %v: choose another one in the annotation %s", mine.claim(), other.Service, PortsAnnotation)
+	}
+	if r.holder != nil {
+		if other := r.holder(mine.claim()); other != r.self && other != (cache.ObjectName{}) {
+			return 0, ReservedByAnnotation, fmt.Errorf("gateway port %s is reserved for %v, which is older and claims it too: choose another one in the annotation %s", mine.claim(), other, PortsAnnotation)
 		}
 	}
-	if holder != nil {
-		if other := holder(mine.claim()); other != self && other != (cache.ObjectName{}) {
-			return 0, true, fmt.Errorf("gateway port %s is reserved for %v, which is older and claims it too: choose another one", mine.claim(), other)
-		}
-	}
-	return mine.Gateway, true, g.listens(mine.Gateway, mine.Protocol)
+	return mine.Gateway, ReservedByAnnotation, r.listens(mine.Gateway, mine.Protocol)
 }
+
+// reservedFor is what a ConfigMap reserves a gateway port for, the first of several.
+func (g *Gateway) reservedFor(gatewayPort int32, protocol corev1.Protocol) (owner ReservedFor, reserved bool) {
+	for other, target := range g.Reserved {
+		if target == gatewayPort && other.Protocol == protocol && (!reserved || other.compare(owner) < 0) {
+			owner, reserved = other, true
+		}
+	}
+	return owner, reserved
+}
+
+func (r ReservedFor) compare(other ReservedFor) int {
+	return cmp.Or(strings.Compare(r.Service.Namespace, other.Service.Namespace), strings.Compare(r.Service.Name, other.Service.Name), strings.Compare(r.Port, other.Port))
+}
+
+// String is the port as a ConfigMap has it.
+func (r ReservedFor) String() string { return fmt.Sprintf("%v:%s", r.Service, r.Port) }
 
 // listens refuses a reserved port that the gateway Service does not have. If that
 // Service is not read, the operator is trusted to know.
@@ -186,5 +196,5 @@ func (g *Gateway) listens(target int32, want corev1.Protocol) error {
 	if g.Static || hasPort(g.Ports, PortNumber{target, want}) {
 		return nil
 	}
-	return fmt.Errorf("port %d/%s is reserved for it, but the gateway Service does not have that port: it has %s: add the port to the gateway Service, or reserve another one", target, want, g.list())
+	return fmt.Errorf("port %d/%s is reserved for it, but the gateway Service does not have that port: it has %s: add the port to the gateway Service, or reserve another one", target, want, ListPorts(g.Ports))
 }

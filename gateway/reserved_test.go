@@ -82,7 +82,10 @@ func TestParseReservations(t *testing.T) {
 func TestReservedPorts(t *testing.T) {
 	ports := append(slices.Clone(web), port("", 15432, tcp, ""), port("", 15433, tcp, ""), port("", 15353, udp, ""))
 	postgres := func(annotation string) *corev1.Service {
-		svc := exportedWith(port("db", 5432, tcp, ""), port("http", 8080, tcp, ""), port("dns", 53, udp, ""))
+		svc := exportedWith(port("db", 5432, tcp, ""), port("http", 8080, tcp, ""))
+		if strings.Contains(annotation, "UDP") {
+			svc = exportedWith(append(svc.Spec.Ports, port("dns", 53, udp, ""))...)
+		}
 		svc.Annotations = map[string]string{PortsAnnotation: annotation}
 		return svc
 	}
@@ -96,67 +99,71 @@ func TestReservedPorts(t *testing.T) {
 		want       map[string]int32 // by the exported port's name
 		wantErr    string
 	}{
-		{name: "none", want: map[string]int32{"http": 80, "dns": 15353}, wantErr: "no TCP port of the gateway fits"},
-		{name: "by number", reserved: Reserved{forPort("default/postgres", "5432", tcp): 15432}, want: map[string]int32{"db": 15432, "http": 80, "dns": 15353}},
-		{name: "by name", reserved: Reserved{forPort("default/postgres", "db", tcp): 15432}, want: map[string]int32{"db": 15432, "http": 80, "dns": 15353}},
+		{name: "none", want: map[string]int32{"http": 80}, wantErr: "port db (5432/TCP): it is not HTTP, and no gateway port is reserved for it"},
+		{name: "by number", reserved: Reserved{forPort("default/postgres", "5432", tcp): 15432}, want: map[string]int32{"db": 15432, "http": 80}},
+		{name: "by name", reserved: Reserved{forPort("default/postgres", "db", tcp): 15432}, want: map[string]int32{"db": 15432, "http": 80}},
 		{name: "before the same name", reserved: Reserved{forPort("default/postgres", "8080", tcp): 15433, forPort("default/postgres", "db", tcp): 15432},
-			want: map[string]int32{"db": 15432, "http": 15433, "dns": 15353}},
+			want: map[string]int32{"db": 15432, "http": 15433}},
 		{name: "before gateway-port", reserved: Reserved{forPort("default/postgres", "db", tcp): 15432}, only: "http",
-			want: map[string]int32{"db": 15432, "http": 80}, wantErr: `the gateway has no UDP port "http"`},
+			want: map[string]int32{"db": 15432, "http": 80}},
 		{name: "of another protocol it does not count", reserved: Reserved{forPort("default/postgres", "5432", udp): 15353},
-			want: map[string]int32{"http": 80, "dns": 15353}, wantErr: "port db (5432/TCP): no TCP port of the gateway fits"},
+			want: map[string]int32{"http": 80}, wantErr: "port db (5432/TCP): it is not HTTP"},
 		{name: "another Service's does not count", reserved: Reserved{forPort("other/postgres", "5432", tcp): 15432, forPort("default/mysql", "5432", tcp): 15433},
-			want: map[string]int32{"http": 80, "dns": 15353}, wantErr: "port db (5432/TCP)"},
-		{name: "not on the gateway Service", reserved: Reserved{forPort("default/postgres", "5432", tcp): 15434}, want: map[string]int32{"http": 80, "dns": 15353},
+			want: map[string]int32{"http": 80}, wantErr: "port db (5432/TCP)"},
+		{name: "not on the gateway Service", reserved: Reserved{forPort("default/postgres", "5432", tcp): 15434}, want: map[string]int32{"http": 80},
 			wantErr: "port db (5432/TCP): port 15434/TCP is reserved for it, but the gateway Service does not have that port"},
 		{name: "on a gateway whose Service is not read it is trusted", static: true, reserved: Reserved{forPort("default/postgres", "5432", tcp): 15434},
-			want: map[string]int32{"db": 15434, "http": 80, "dns": 15353}},
+			want: map[string]int32{"db": 15434, "http": 80}},
 		{name: "an annotation", annotation: "5432=15432,53/UDP=15353", want: map[string]int32{"db": 15432, "http": 80, "dns": 15353}},
 		{name: "an annotation counts before a ConfigMap", annotation: "5432=15433", reserved: Reserved{forPort("default/postgres", "5432", tcp): 15432},
-			want: map[string]int32{"db": 15433, "http": 80, "dns": 15353}},
-		{name: "an annotation of a port that the gateway lacks", annotation: "5432=1", want: map[string]int32{"http": 80, "dns": 15353}, wantErr: "port 1/TCP is reserved for it, but"},
+			want: map[string]int32{"db": 15433, "http": 80}},
+		{name: "an annotation of a port that the gateway lacks", annotation: "5432=1", want: map[string]int32{"http": 80}, wantErr: "port 1/TCP is reserved for it, but"},
 		{name: "an annotation of a port that a ConfigMap gives to another", annotation: "5432=15432", reserved: Reserved{forPort("default/mysql", "3306", tcp): 15432},
-			want: map[string]int32{"http": 80, "dns": 15353}, wantErr: "gateway port 15432/TCP is reserved for default/mysql"},
+			want: map[string]int32{"http": 80}, wantErr: "gateway port 15432/TCP is reserved for default/mysql"},
 		{name: "one that an older Service claims", annotation: "5432=15432", holder: "z",
-			want: map[string]int32{"http": 80, "dns": 15353}, wantErr: "gateway port 15432/TCP is reserved for default/z, which is older and claims it too"},
-		{name: "one that it has", annotation: "5432=15432", holder: "postgres", want: map[string]int32{"db": 15432, "http": 80, "dns": 15353}},
-		{name: "a malformed entry is named", annotation: "5432=15432,x", want: map[string]int32{"db": 15432, "http": 80, "dns": 15353}, wantErr: `entry "x": it is not PORT=GATEWAYPORT`},
+			want: map[string]int32{"http": 80}, wantErr: "gateway port 15432/TCP is reserved for default/z, which is older and claims it too"},
+		{name: "one that it has", annotation: "5432=15432", holder: "postgres", want: map[string]int32{"db": 15432, "http": 80}},
+		{name: "a malformed entry is named", annotation: "5432=15432,x", want: map[string]int32{"db": 15432, "http": 80}, wantErr: `entry "x": it is not PORT=GATEWAYPORT`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			gw := &Gateway{Ports: ports, Port: test.only, Static: test.static, Reserved: test.reserved}
-			targets, err := gw.Targets(postgres(test.annotation), func(string) cache.ObjectName {
+			all, err := gw.Map(postgres(test.annotation), func(string) cache.ObjectName {
 				if test.holder == "" {
 					return cache.ObjectName{}
 				}
 				return cache.NewObjectName("default", test.holder)
 			})
 			got := map[string]int32{}
-			for _, target := range targets {
+			for _, target := range Targets(all) {
 				got[target.Name] = target.Port
 			}
 			if !maps.Equal(got, test.want) {
 				t.Errorf("got %v, want %v", got, test.want)
 			}
-			checkErr(t, err, test.wantErr)
+			checkErr(t, Problems(all, err), test.wantErr)
 		})
 	}
 }
 
-func TestReserves(t *testing.T) {
+func TestExplicit(t *testing.T) {
 	dns := exportedWith(port("dns", 53, udp, ""))
 	for _, test := range []struct {
 		name       string
 		annotation string
+		choice     string // PortAnnotation
 		reserved   Reserved
 		want       bool
 	}{
 		{name: "no"},
+		{name: "chosen", choice: "dns", want: true},
+		{name: "chosen by its number", choice: "53/UDP=15353", want: true},
+		{name: "chosen for another port", choice: "54=15353"},
 		{name: "by a ConfigMap", reserved: Reserved{forPort("default/postgres", "53", udp): 1}, want: true},
 		{name: "by an annotation", annotation: "53/UDP=1", want: true},
 		{name: "of another protocol", annotation: "53=1", reserved: Reserved{forPort("default/postgres", "53", tcp): 1}},
 	} {
-		dns.Annotations = map[string]string{PortsAnnotation: test.annotation}
-		if got := (&Gateway{Reserved: test.reserved}).Reserves(dns); got != test.want {
+		dns.Annotations = map[string]string{PortsAnnotation: test.annotation, PortAnnotation: test.choice}
+		if got := (&Gateway{Reserved: test.reserved}).Explicit(dns); got != test.want {
 			t.Errorf("%s: got %v", test.name, got)
 		}
 	}
@@ -180,10 +187,10 @@ func FuzzReserved(f *testing.F) {
 		for _, r := range all {
 			svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Port: r.Port, Protocol: r.Protocol})
 		}
-		targets, _ := (&Gateway{Ports: web, Static: true, Reserved: reserved}).Targets(svc, nil)
+		mapping, _ := (&Gateway{Ports: web, Static: true, Reserved: reserved}).Map(svc, nil)
 		for i, r := range all {
-			if len(reserved) == 0 && (targets[i].Port != r.Gateway || targets[i].Protocol != r.Protocol) {
-				t.Errorf("%+v routes to %+v", r, targets[i])
+			if len(reserved) == 0 && (mapping[i].Target != r.Gateway || mapping[i].Line != ReservedByAnnotation) {
+				t.Errorf("%+v is mapped to %+v", r, mapping[i])
 			}
 		}
 		for target, n := range reserved {

@@ -177,6 +177,9 @@ const maxSeen = 10_000
 // or is that there is no port to probe.
 func (w *Watch) setHealth(gw *Gateway) error {
 	if w.options.Probe.Kind == ProbeNone || len(gw.Addresses) == 0 {
+		for i := range gw.Addresses {
+			gw.Addresses[i].Health = NotProbed
+		}
 		return nil
 	}
 	port, err := w.options.Probe.Target(gw)

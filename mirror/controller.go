@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/gateway/verify"
 	"service-mirror.io/service-mirror/mirror/local"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/mirror/queue"
@@ -31,6 +32,8 @@ type Options struct {
 	MaxDeletes int             // of one remote's mirrors within a minute; 0: no limit
 	Metrics    *report.Metrics // nil: nothing is counted
 	Events     *report.Events  // nil: none are made
+	Verify     verify.Options
+	Domain     string // DNS domain of the local cluster: clients' names are under it
 }
 
 // Controller mirrors the exported Services of remote clusters.
@@ -45,7 +48,12 @@ type Controller struct {
 	deletes  deletes
 	writer   *write.Writer
 	problems *report.Problems
+	verified verifications
 	state    state
+
+	gatewayPorts gatewayPorts
+	// check sends the requests of a verification; replaced in tests.
+	check func(context.Context, verify.Target) verify.Outcome
 }
 
 // state is what the controller is doing.
@@ -59,7 +67,7 @@ type state struct {
 func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	c := &Controller{
 		options: options, logger: logger, queue: queue.New(options.Metrics), keys: make(chan cache.ObjectName),
-		memory: newMemory(), deletes: deletes{limit: options.MaxDeletes}, state: state{ready: make(chan struct{})},
+		check: options.Verify.Check, memory: newMemory(), deletes: deletes{limit: options.MaxDeletes}, state: state{ready: make(chan struct{})},
 	}
 	c.local = local.New(local.Options{Client: clients.Read, Metadata: clients.Metadata, Logger: logger, Hooks: local.Hooks{
 		Changed:          c.queue.AddFor,
@@ -162,6 +170,7 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 		c.memory.clear()
 		c.deletes.clear()
 		c.problems.Clear()
+		c.verified.clear()
 	}()
 	c.sweep()
 	for _, r := range c.remotes.list {
@@ -172,6 +181,9 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	if c.options.Verify.Period > 0 {
+		wg.Go(func() { c.keepVerifying(ctx) })
+	}
 	for range c.options.Workers {
 		wg.Go(func() { c.workUntil(ctx, working) })
 	}
@@ -264,6 +276,7 @@ func (c *Controller) namespaceChanged(namespace string) {
 
 // resync enqueues all keys of a remote.
 func (c *Controller) resync(cluster string) {
+	c.logGatewayPorts(cluster)
 	for _, key := range c.keysOf(cluster) {
 		c.queue.AddFor(cluster, key)
 	}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/client-go/tools/cache"
 
+	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 	"service-mirror.io/service-mirror/remote/failure"
@@ -91,6 +92,11 @@ func printPlan(to io.Writer, p plan.Plan, local string) {
 		print("! mirror %v in %s for remote %s: %s: %s", p.Key, local, problem.Cluster, problem.Reason, problem.Message)
 	}
 	where := fmt.Sprintf("in %s for remote %s", local, p.Cluster)
+	if p.Source != nil {
+		if all := p.Source.Mapping(); len(all) > 0 {
+			print("ports of mirror %v %s: %s", p.Key, where, gateway.Texts(all, 20))
+		}
+	}
 	for _, step := range p.Steps {
 		switch step.Action {
 		case plan.CreateNamespace:

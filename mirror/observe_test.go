@@ -219,10 +219,10 @@ func TestMetrics(t *testing.T) {
 		}
 		_, before := fetch("/metrics")
 		for _, line := range []string{
-			`service_mirror_mirrors{cluster="berlin",state="conflict"} 0`, `service_mirror_problems{cluster="paris",reason="Headless"} 0`,
-			`service_mirror_remote_up{cluster="paris"} 1`, `service_mirror_writes_total{kind="Service",verb="create"} 0`,
+			`service_mirror_mirrors{remote="berlin",state="conflict"} 0`, `service_mirror_problems{reason="Headless",remote="paris"} 0`,
+			`service_mirror_remote_up{remote="paris"} 1`, `service_mirror_writes_total{kind="Service",verb="create"} 0`,
 			`service_mirror_leader 0`, `service_mirror_unknown_remote_objects 0`, `service_mirror_queue_depth 0`, `service_mirror_sync_errors_total 0`,
-			`service_mirror_api_requests_total{cluster="paris",code="200",verb="GET"} 0`, `version="v1"`,
+			`service_mirror_api_requests_total{code="200",remote="paris",verb="GET"} 0`, `version="v1"`,
 		} {
 			if !strings.Contains(before, line) {
 				w.Errorf("%s does not exist from the start:\n%s", line, before)
@@ -238,8 +238,8 @@ func TestMetrics(t *testing.T) {
 		w.settle()
 		_, after := fetch("/metrics")
 		for _, line := range []string{
-			`service_mirror_mirrors{cluster="paris",state="mirrored"} 1`, `service_mirror_mirrors{cluster="paris",state="refused"} 1`,
-			`service_mirror_problems{cluster="paris",reason="Headless"} 1`, `service_mirror_writes_total{kind="Service",verb="create"} 1`,
+			`service_mirror_mirrors{remote="paris",state="mirrored"} 1`, `service_mirror_mirrors{remote="paris",state="refused"} 1`,
+			`service_mirror_problems{reason="Headless",remote="paris"} 1`, `service_mirror_writes_total{kind="Service",verb="create"} 1`,
 			`service_mirror_writes_total{kind="Endpoints",verb="create"} 1`, `service_mirror_leader 1`,
 		} {
 			if !strings.Contains(after, line) {

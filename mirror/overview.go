@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/mirror/status"
 	"service-mirror.io/service-mirror/remote"
@@ -16,7 +17,7 @@ import (
 
 // Overview is the state of everything now: for the status page and the metrics.
 func (c *Controller) Overview() status.Page {
-	page := status.Page{Leader: c.state.leading.Load(), Now: time.Now(), Problems: c.problems.OfLocal()}
+	page := status.Page{Leader: c.state.leading.Load(), Verifying: c.options.Verify.Period > 0, Now: time.Now(), Problems: c.problems.OfLocal()}
 	for _, r := range c.remotes.list {
 		page.Remotes = append(page.Remotes, remoteRow(r.Status()))
 	}
@@ -35,7 +36,7 @@ func (c *Controller) Overview() status.Page {
 			for _, svc := range view.Services.All() {
 				key := plan.KeyOf(r.Name(), cache.MetaObjectToName(svc))
 				seen[key] = true
-				page.Mirrors = append(page.Mirrors, mirrorRow(c, r.Name(), key, svc))
+				page.Mirrors = append(page.Mirrors, mirrorRow(c, key, exportOf(plan.Candidate{Cluster: r.Name()}, view, svc)))
 			}
 		}
 	}
@@ -70,11 +71,16 @@ func remoteRow(s remote.Status) status.Remote {
 }
 
 // mirrorRow is the state of the mirror of an exported Service.
-func mirrorRow(c *Controller, cluster string, key cache.ObjectName, svc *corev1.Service) status.Mirror {
+func mirrorRow(c *Controller, key cache.ObjectName, of plan.Candidate) status.Mirror {
+	cluster, svc := of.Cluster, of.Service
 	row := row{Namespace: key.Namespace, Name: key.Name, Cluster: cluster}
 	row.Source = cache.MetaObjectToName(svc).String()
-	for _, port := range svc.Spec.Ports {
+	ports, _ := gateway.Selected(svc)
+	for _, port := range ports {
 		row.Ports = append(row.Ports, fmt.Sprintf("%d/%s", port.Port, port.Protocol))
+	}
+	if c.options.Refuse(of) == nil {
+		row.mapped(of.Mapping())
 	}
 	live := c.local.Live(key).Owned(key)
 	state := plan.StateMirrored
@@ -91,6 +97,7 @@ func mirrorRow(c *Controller, cluster string, key cache.ObjectName, svc *corev1.
 		}
 	}
 	row.State = string(state)
+	row.setVerified(c, key)
 	if live.Cluster() == cluster {
 		row.show(live)
 	}
@@ -110,12 +117,28 @@ func orphanRow(c *Controller, cluster string, key cache.ObjectName, svc *corev1.
 	for _, problem := range c.problems.Of(key) {
 		row.Problems = append(row.Problems, status.MirrorProblem{Reason: string(problem.Reason), Message: problem.Message})
 	}
+	row.setVerified(c, key)
 	row.show(c.local.Live(key))
 	return status.Mirror(row)
 }
 
 // row is a line of the table of mirrors in the making.
 type row status.Mirror
+
+// mapped shows which gateway port serves which of the mirror's.
+func (r *row) mapped(all []gateway.Mapping) {
+	for _, m := range all {
+		r.Mapping = append(r.Mapping, status.Mapping{
+			Name: m.Port.Name, Port: m.Port.Port, Protocol: string(m.Port.Protocol), Class: string(m.Class), GatewayPort: m.Target, Line: string(m.Line),
+		})
+	}
+}
+
+// setVerified sets what the last verification found.
+func (r *row) setVerified(c *Controller, key cache.ObjectName) {
+	result, at := c.verified.of(key, r.Cluster)
+	r.Verified, r.VerifiedAt = string(result), at
+}
 
 func (r *row) show(live plan.Objects) {
 	if live.Service != nil {

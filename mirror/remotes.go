@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/mirror/plan"
@@ -101,10 +102,17 @@ func (r *remotes) owner(all []plan.Candidate, key cache.ObjectName, cluster stri
 }
 
 func candidate(cluster string, view remote.View, key, name cache.ObjectName) plan.Candidate {
-	c := plan.Candidate{Cluster: cluster, UID: view.UID, Watched: view.Knows(key.Namespace), Service: view.Services.Get(name)}
-	if c.Service != nil {
-		c.Gateway, c.NoGateway = view.Gateways.For(c.Service)
-		c.Holder = func(claim string) cache.ObjectName { return view.Services.Oldest(byClaim, claim) }
+	c := plan.Candidate{Cluster: cluster, UID: view.UID, Watched: view.Knows(key.Namespace)}
+	if svc := view.Services.Get(name); svc != nil {
+		c = exportOf(c, view, svc)
 	}
+	return c
+}
+
+// exportOf is a candidate that exports a Service.
+func exportOf(c plan.Candidate, view remote.View, svc *corev1.Service) plan.Candidate {
+	c.Service = svc
+	c.Gateway, c.NoGateway = view.Gateways.For(svc)
+	c.Holder = func(claim string) cache.ObjectName { return view.Services.Oldest(byClaim, claim) }
 	return c
 }

@@ -89,7 +89,7 @@ func (g *modelGateway) gateway() *gateway.Gateway {
 	}
 	gw := &gateway.Gateway{Partial: g.partial, Ports: []corev1.ServicePort{{Name: "http", Port: 8080}, {Name: "https", Port: 8443}}}
 	if g.one {
-		gw.Ports = []corev1.ServicePort{{Name: "all", Port: 81}}
+		gw.Port, gw.Ports = "all", []corev1.ServicePort{{Name: "all", Port: 81}}
 	}
 	for _, ip := range slices.Sorted(maps.Keys(g.addresses)) {
 		health := map[string]gateway.Health{"+": gateway.Ready, "-": gateway.NotReady, "?": gateway.Unprobed}[g.addresses[ip]]

@@ -72,7 +72,7 @@ func (t *bounds) bound(req *http.Request, resp *http.Response) error {
 	if resp.ContentLength > b.bytes {
 		return b.refuseBytes()
 	}
-	resp.Body = &boundedBody{resp.Body, newScan(resp, b)}
+	resp.Body = &boundedBody{resp.Body, newScan(resp, b), b}
 	return nil
 }
 
@@ -132,12 +132,14 @@ func (p *plain) feed(data []byte) error {
 // boundedBody is the body of an answer; what is beyond its bound is not passed on.
 type boundedBody struct {
 	io.ReadCloser
-	scan scan
+	scan  scan
+	bound *bound
 }
 
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if refused := b.scan.feed(p[:n]); refused != nil {
+		b.bound.refused = refused
 		return 0, refused
 	}
 	return n, err

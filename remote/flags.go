@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"service-mirror.io/service-mirror/gateway"
 )
@@ -22,7 +24,7 @@ type Flags struct {
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.StringArrayVar(&raw.remotes, "remote", nil, "a remote cluster, as `NAME=KUBECONFIG[,KEY=VALUE]...`; repeat it for each. NAME is a DNS label and ends its mirrors' names. "+
-		"The keys: context=NAME in the kubeconfig; namespaces=NS,… to watch, ignoring all others; gateway=NS/NAME and gateway-port=NAME|NUMBER in place of the flags of those names; "+
+		"The keys: context=NAME in the kubeconfig; namespaces=NS,… to watch, ignoring all others; gateway=NS/NAME, gateway-port=NAME|NUMBER and default-gateway-port=NAME|NUMBER in place of the flags of those names; "+
 		"more gateway=NS/NAME for Services that choose one with the annotation service-mirror.io/gateway; "+
 		"address=IP|HOSTNAME, repeatable, in place of the addresses of the gateway Service; "+
 		"tcp-services=NS/NAME and udp-services=NS/NAME of a ConfigMap with reserved gateway ports, as ingress-nginx has them; "+
@@ -32,6 +34,19 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.StringVar(&raw.selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of the Services that remotes export")
 	f.Float32Var(&raw.client.QPS, "kube-api-qps", 0, "`NUMBER` of requests per second to each API server; 0 sets no limit on the client's side: the server has API Priority and Fairness")
 	f.IntVar(&raw.client.Burst, "kube-api-burst", 0, "`NUMBER` of requests at once above --kube-api-qps; 0 is as many as that")
+}
+
+// Selected takes the values of --remote that are the name of a remote alone, which commands have that concern one
+// of those that are configured.
+func (raw *Flags) Selected() (names []string) {
+	raw.remotes = slices.DeleteFunc(raw.remotes, func(text string) bool {
+		selected := len(validation.IsDNS1123Label(text)) == 0
+		if selected {
+			names = append(names, text)
+		}
+		return selected
+	})
+	return names
 }
 
 // Options are what the flags set for all remotes; the error lists what is wrong with
@@ -71,6 +86,7 @@ func (raw *Flags) Remotes(shared gateway.Config, filter gateway.Filter) ([]Spec,
 			config := &spec.Gateways[i]
 			config.Service = cmp.Or(config.Service, shared.Service)
 			config.Port = cmp.Or(config.Port, shared.Port)
+			config.Default = cmp.Or(config.Default, shared.Default)
 			config.Domain = cmp.Or(config.Domain, shared.Domain)
 			mistakes.add("--remote "+spec.Name, config.Validate(filter))
 		}

@@ -46,11 +46,11 @@ func TestFlagOptions(t *testing.T) {
 
 func TestFlagRemotes(t *testing.T) {
 	name := cache.NewObjectName
-	shared := gateway.Config{Service: name("ingress", "gateway"), Port: "http", Domain: "cluster.local"}
-	own := gateway.Config{Service: name("a", "b"), Port: "443", Domain: "paris.local"}
+	shared := gateway.Config{Service: name("ingress", "gateway"), Port: "http", Default: "web", Domain: "cluster.local"}
+	own := gateway.Config{Service: name("a", "b"), Port: "443", Default: "9", Domain: "paris.local"}
 	second := own
 	second.Service = name("c", "d")
-	specs, err := parseFlags(t, "--remote", "berlin=b", "--remote", "paris=p,gateway=a/b,gateway=c/d,gateway-port=443,cluster-domain=paris.local").Remotes(shared, gateway.Filter{})
+	specs, err := parseFlags(t, "--remote", "berlin=b", "--remote", "paris=p,gateway=a/b,gateway=c/d,gateway-port=443,default-gateway-port=9,cluster-domain=paris.local").Remotes(shared, gateway.Filter{})
 	want := []Spec{
 		{Name: "berlin", Kubeconfig: "b", Gateways: []gateway.Config{shared}},
 		{Name: "paris", Kubeconfig: "p", Gateways: []gateway.Config{own, second}},

@@ -206,10 +206,11 @@ func (g *gateways) read(e *entrance) {
 func (g *gateways) view() Gateways {
 	known := make(map[cache.ObjectName]*gateway.Gateway, len(g.all)+1)
 	for i, e := range g.all {
+		now := e.watch.Gateway()
 		if i == 0 {
-			known[cache.ObjectName{}] = e.watch.Gateway()
+			known[cache.ObjectName{}] = now
 		}
-		known[e.config.Service] = e.watch.Gateway()
+		known[e.config.Service] = now
 	}
 	return Gateways{Known: known}
 }

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -142,11 +143,12 @@ func (c *connection) refuse(ctx context.Context, uid, known types.UID, refusal e
 func (c *connection) readUID(ctx context.Context) (types.UID, *route, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	ctx, over := traced(bounded(ctx, identityBound()))
+	bound := identityBound()
+	ctx, over := traced(bounded(ctx, bound))
 	system, err := c.client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	switch {
 	case err != nil:
-		return "", over, err
+		return "", over, cmp.Or(bound.refused, err)
 	case system.Name != metav1.NamespaceSystem || system.UID == "":
 		return "", over, malformed(errors.New("namespace kube-system has no name or no UID"))
 	}

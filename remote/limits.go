@@ -85,6 +85,7 @@ type bound struct {
 	limited bool   // by the operator's limits
 	fixed   bool   // but for its bytes
 	cluster string
+	refused error       // why the rest of the answer was not read: of it client-go leaves only the text
 	took    int64       // of memory, the answer or the latest event
 	overrun func(error) // called with what is returned to the reader, too
 }

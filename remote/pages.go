@@ -206,7 +206,10 @@ func (p paging[L]) page(ctx context.Context, options metav1.ListOptions) (runtim
 	defer cancel()
 	b := p.list
 	page, err := p.objects.List(bounded(request, &b), options)
-	if cause := context.Cause(ctx); err != nil && IsTooLarge(cause) {
+	switch cause := context.Cause(ctx); {
+	case err != nil && b.refused != nil:
+		err = b.refused
+	case err != nil && IsTooLarge(cause):
 		err = cause
 	}
 	return page, &b, err

@@ -274,7 +274,7 @@ func (r *rig) known(uid types.UID, address string, exported ...string) {
 	case address == "none" && (gw == nil || len(gw.Addresses) != 0):
 		r.Errorf("its gateway is %+v, want one without addresses", gw)
 	case address != "" && address != "none" &&
-		(gw == nil || !slices.Equal(gw.Addresses, []gateway.Address{{Addr: netip.MustParseAddr(address)}})):
+		(gw == nil || !slices.Equal(gw.Addresses, []gateway.Address{{Addr: netip.MustParseAddr(address), Health: gateway.NotProbed}})):
 		r.Errorf("its gateway is %+v, want %s", gw, address)
 	}
 }

@@ -106,7 +106,9 @@ func (s *Spec) set(key, value string) (err error) {
 		}
 		s.Namespaces = append(s.Namespaces, value)
 	case "gateway-port":
-		config.Port, err = value, gateway.ValidatePort(value)
+		config.Port, err = value, prefixed(key, gateway.ValidatePort(value))
+	case "default-gateway-port":
+		config.Default, err = value, prefixed(key, gateway.ValidatePort(value))
 	case "address":
 		err = config.ParseAddress(value)
 	case "tcp-services":
@@ -120,9 +122,17 @@ func (s *Spec) set(key, value string) (err error) {
 	case "cluster-domain":
 		config.Domain, err = value, gateway.ValidateDomain(value)
 	default:
-		return fmt.Errorf("unknown key %q: the keys are context=, namespaces=, gateway=, gateway-port=, address=, tcp-services=, udp-services=, cluster-domain=, max-services=, max-bytes= and uid=", key)
+		return fmt.Errorf("unknown key %q: the keys are context=, namespaces=, gateway=, gateway-port=, default-gateway-port=, address=, tcp-services=, udp-services=, cluster-domain=, max-services=, max-bytes= and uid=", key)
 	}
 	return err
+}
+
+// prefixed is an error under its key.
+func prefixed(key string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s %w", key, err)
+	}
+	return nil
 }
 
 func parseConfigMapName(key, text string) (cache.ObjectName, error) {

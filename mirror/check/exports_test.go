@@ -64,12 +64,12 @@ func TestPortsThatTheGatewayDoesNotServe(t *testing.T) {
 	http, db := corev1.ServicePort{Name: "http", Port: 80}, corev1.ServicePort{Name: "db", Port: 5432}
 	var out bytes.Buffer
 	r := &report{cluster: "paris", out: &out, client: fake.NewClientset(
-		svc("a-web", "", http), svc("b-postgres", "", db), svc("c-private", "ingress/private", db), svc("d-lost", "ingress/other", http))}
+		svc("a-web", "", http), svc("b-postgres", "", db), svc("c-private", "ingress/private", http), svc("d-lost", "ingress/other", http))}
 	public := &gateway.Gateway{Ports: []corev1.ServicePort{http, {Name: "https", Port: 443}}}
 	r.exports(t.Context(), nil, Options{}, remote.Spec{Name: "paris"}, remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{
-		{}: public, cache.NewObjectName("ingress", "private"): {Ports: []corev1.ServicePort{db}},
+		{}: public, cache.NewObjectName("ingress", "private"): {Ports: []corev1.ServicePort{http}},
 	}})
-	const want = `! paris: shop/b-postgres will be mirrored, but not all of its ports will be reachable: port db (5432/TCP): no TCP port of the gateway fits: it has http (80/TCP), https (443/TCP): set gateway-port, or reserve a gateway port with the annotation service-mirror.io/gateway-ports
+	const want = `! paris: shop/b-postgres will be mirrored, but not all of its ports will be reachable: port db (5432/TCP): it is not HTTP, and no gateway port is reserved for it: reserve one with the annotation service-mirror.io/gateway-ports on the exported Service, or in the ConfigMap of tcp-services=; or, if it is HTTP, set its appProtocol to http
 ! paris: shop/d-lost will be mirrored, but not all of its ports will be reachable: annotation service-mirror.io/gateway names "ingress/other", which is not one of the gateways in the flags: add gateway=ingress/other to its --remote
 + paris: 4 Services are exported, 4 of them can be mirrored
 `

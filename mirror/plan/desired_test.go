@@ -296,6 +296,15 @@ func TestRefuse(t *testing.T) {
 		{name: "no ClusterIP yet is not headless", change: func(s *corev1.Service) { s.Spec.ClusterIP = "" }},
 		{name: "no ports", change: func(s *corev1.Service) { s.Spec.Ports = nil }, want: NoTCPPort},
 		{name: "UDP alone", change: func(s *corev1.Service) { s.Spec.Ports = []corev1.ServicePort{{Port: 53, Protocol: corev1.ProtocolUDP}} }, want: NoTCPPort},
+		{name: "UDP alone is selected", change: func(s *corev1.Service) {
+			s.Spec.Ports = []corev1.ServicePort{{Name: "a", Port: 53, Protocol: corev1.ProtocolUDP}, {Name: "b", Port: 53}}
+			s.Annotations["service-mirror.io/ports"] = "a"
+		}, want: NoTCPPort},
+		{name: "none that exists is selected", change: func(s *corev1.Service) { s.Annotations["service-mirror.io/ports"] = "a" }},
+		{name: "UDP alone, for which a port is chosen", change: func(s *corev1.Service) {
+			s.Spec.Ports = []corev1.ServicePort{{Port: 53, Protocol: corev1.ProtocolUDP}}
+			s.Annotations["service-mirror.io/gateway-port"] = "53/UDP=dns"
+		}},
 		{name: "UDP and TCP", change: func(s *corev1.Service) {
 			s.Spec.Ports = []corev1.ServicePort{{Name: "a", Port: 53, Protocol: corev1.ProtocolUDP}, {Name: "b", Port: 53}}
 		}},

@@ -42,8 +42,9 @@ func (p Policy) addresses(b basis, want *Objects) []Problem {
 		}
 		return problems
 	}
-	targets, err := b.Gateway.Targets(b.Service, b.Holder)
-	if err != nil {
+	mapping, err := b.Gateway.Map(b.Service, b.Holder)
+	targets := gateway.Targets(mapping)
+	if err := gateway.Problems(mapping, err); err != nil {
 		problems = append(problems, b.problem(PortNotServed, err.Error()))
 	}
 	all := b.endpoints(had)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -138,7 +139,7 @@ func (g generator) affinity() (corev1.ServiceAffinity, *corev1.SessionAffinityCo
 }
 
 func (g generator) gateway() *gateway.Gateway {
-	gw := &gateway.Gateway{Ports: g.ports(), Port: pickOne(g, "", "", "http0"), Partial: g.IntN(3) == 0}
+	gw := &gateway.Gateway{Ports: g.ports(), Port: pickOne(g, "", "", "http0"), Default: pickOne(g, "", "", "db1"), Partial: g.IntN(3) == 0}
 	for _, addr := range g.addresses() {
 		gw.Addresses = append(gw.Addresses, gateway.Address{Addr: addr, Health: pickOne(g, gateway.Ready, gateway.Ready, gateway.NotReady, gateway.Unprobed)})
 	}
@@ -175,6 +176,15 @@ func (g generator) source() Candidate {
 		},
 	}
 	svc.Spec.SessionAffinity, svc.Spec.SessionAffinityConfig = g.affinity()
+	for key, value := range map[string]string{
+		gateway.PortsAnnotation:  pickOne(g, "", "", "1=2", "x", "201=1,202/UDP=1"),
+		gateway.PortAnnotation:   pickOne(g, "", "", "http0", "http0=grpc1, db2=1", "=", strings.Repeat("a", 20_000)),
+		gateway.SelectAnnotation: pickOne(g, "", "", "http0, https1, 201", "none", "db2,1", strings.Repeat("http0,", 2000)),
+	} {
+		if value != "" {
+			metav1.SetMetaDataAnnotation(&svc.ObjectMeta, key, value)
+		}
+	}
 	source := Candidate{Cluster: "paris", UID: pickOne[types.UID](g, "", "paris-uid"), Service: svc}
 	if g.IntN(4) > 0 {
 		source.Gateway = g.gateway()

@@ -53,7 +53,7 @@ func TestMirrorOfAHugeService(t *testing.T) {
 	if refusal := policy.Refuse(src); refusal != nil {
 		t.Fatal(refusal)
 	}
-	src.Gateway = &gateway.Gateway{Ports: []corev1.ServicePort{{Name: "all", Port: 80}}}
+	src.Gateway = &gateway.Gateway{Port: "all", Ports: []corev1.ServicePort{{Name: "all", Port: 80}}}
 	for n := range gateway.MaxAddresses {
 		src.Gateway.Addresses = append(src.Gateway.Addresses, gateway.Address{Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(n)})})
 	}

@@ -49,6 +49,15 @@ func (c Candidate) name() cache.ObjectName { return cache.MetaObjectToName(c.Ser
 
 func (c Candidate) key() cache.ObjectName { return KeyOf(c.Cluster, c.name()) }
 
+// Mapping says which gateway port serves which port of the Service; none while the gateway is not known.
+func (c Candidate) Mapping() []gateway.Mapping {
+	if c.Service == nil || c.Gateway == nil {
+		return nil
+	}
+	all, _ := c.Gateway.Map(c.Service, c.Holder)
+	return all
+}
+
 func (c Candidate) problem(reason Reason, message string) Problem {
 	return Problem{Reason: reason, Cluster: c.Cluster, Source: c.name(), Message: message}
 }

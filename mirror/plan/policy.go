@@ -67,9 +67,10 @@ func (p Policy) Refuse(c Candidate) *Problem {
 	if svc.Spec.ClusterIP == corev1.ClusterIPNone {
 		return refuse(Headless, "it is headless: a gateway cannot tell its pods apart. Export a Service with a ClusterIP instead")
 	}
-	if !slices.ContainsFunc(svc.Spec.Ports, func(port corev1.ServicePort) bool {
+	ports, _ := gateway.Selected(svc)
+	if !slices.ContainsFunc(ports, func(port corev1.ServicePort) bool {
 		return cmp.Or(port.Protocol, corev1.ProtocolTCP) == corev1.ProtocolTCP
-	}) && !cmp.Or(c.Gateway, &gateway.Gateway{}).Reserves(svc) {
+	}) && !cmp.Or(c.Gateway, &gateway.Gateway{}).Explicit(svc) {
 		return refuse(NoTCPPort, "it has no TCP port, and no gateway port is reserved for it: reserve one with the annotation "+gateway.PortsAnnotation+" or a ConfigMap")
 	}
 	if _, err := Name(c.Cluster, svc.Name); err != nil {

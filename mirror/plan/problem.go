@@ -38,13 +38,14 @@ const (
 	TooManyDeletes     Reason = "TooManyDeletes"     // its deletion waits for an operator's consent
 	Overwritten        Reason = "Overwritten"        // another program changes what is written
 	WriteFailed        Reason = "WriteFailed"        // a write failed; it is retried
+	NotReached         Reason = "NotReached"         // a request to it does not arrive: found by verification, not by a sync
 )
 
 // Reasons are all reasons.
 var Reasons = []Reason{
 	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, Rejected,
 	NamespaceMissing, NamespaceTerminating, Conflict,
-	PortNotServed, NoAddress, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed,
+	PortNotServed, NoAddress, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
 }
 
 // State is the state of an exported Service's mirror.
@@ -80,7 +81,7 @@ func (r Reason) State() State {
 		return StateConflict
 	case TooManyDeletes:
 		return StateOrphan
-	case PortNotServed, NoAddress, NoEndpointSlices, Overwritten, WriteFailed:
+	case PortNotServed, NoAddress, NoEndpointSlices, Overwritten, WriteFailed, NotReached:
 		return StateIncomplete
 	case ClusterIPLost, AnnotationsRemoved:
 		return StateMirrored

@@ -7,6 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"service-mirror.io/service-mirror/gateway"
 )
 
 // basis is what the desired state of a mirror is computed from.
@@ -48,13 +50,14 @@ func (p Policy) service(b basis) *corev1.Service {
 	p.setServiceMeta(b, want)
 	everywhere, policy := corev1.ServiceInternalTrafficPolicyCluster, corev1.IPFamilyPolicyPreferDualStack
 	exported := b.Service.Spec
+	ports, _ := gateway.Selected(b.Service)
 	want.Spec = corev1.ServiceSpec{
 		Type:                  corev1.ServiceTypeClusterIP,
 		IPFamilyPolicy:        &policy,
 		InternalTrafficPolicy: &everywhere, // Local is no node's: the endpoints are outside
 		SessionAffinity:       cmp.Or(exported.SessionAffinity, corev1.ServiceAffinityNone),
 		SessionAffinityConfig: affinityConfig(exported),
-		Ports:                 mirrorPorts(exported.Ports),
+		Ports:                 mirrorPorts(ports),
 	}
 	if live := b.live.Service; live != nil && sameSet(live.Spec.Ports, want.Spec.Ports, same) {
 		want.Spec.Ports = slices.Clone(live.Spec.Ports) // their order does not matter

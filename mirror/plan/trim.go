@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,7 +22,7 @@ func (p Policy) TrimExported(svc *corev1.Service) *corev1.Service {
 			UID:             svc.UID,
 			ResourceVersion: svc.ResourceVersion,
 			Labels:          pick(svc.Labels, append([]string{ClusterLabel}, p.CopyLabels...)),
-			Annotations:     pick(svc.Annotations, append([]string{gateway.Annotation, gateway.PortsAnnotation}, p.CopyAnnotations...)),
+			Annotations:     pick(svc.Annotations, slices.Concat(gateway.Annotations, p.CopyAnnotations)),
 		},
 		Spec: corev1.ServiceSpec{
 			Type:                  svc.Spec.Type,
@@ -28,6 +30,11 @@ func (p Policy) TrimExported(svc *corev1.Service) *corev1.Service {
 			SessionAffinity:       svc.Spec.SessionAffinity,
 			SessionAffinityConfig: svc.Spec.SessionAffinityConfig,
 		},
+	}
+	for _, key := range gateway.Annotations {
+		if value, ok := trimmed.Annotations[key]; ok {
+			trimmed.Annotations[key] = gateway.TrimAnnotation(key, value)
+		}
 	}
 	if _, claims := trimmed.Annotations[gateway.PortsAnnotation]; claims {
 		trimmed.CreationTimestamp = svc.CreationTimestamp // the older claim counts

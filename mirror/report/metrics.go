@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	clientmetrics "k8s.io/client-go/tools/metrics"
 
+	"service-mirror.io/service-mirror/gateway/verify"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/mirror/status"
 	"service-mirror.io/service-mirror/remote"
@@ -44,7 +45,7 @@ func NewMetrics(version string, remotes []string) *Metrics {
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{Name: name("queue_latency_seconds"),
 			Help: "Time that mirrors were queued before a sync.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("api_requests_total"),
-			Help: "Requests to API servers, by remote cluster (empty: the local one), HTTP verb and status code."}, []string{"cluster", "verb", "code"}),
+			Help: "Requests to API servers, by remote cluster (empty: the local one), HTTP verb and status code."}, []string{"remote", "verb", "code"}),
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("writes_total"),
 			Help: "Writes that changed an object in the local cluster, by kind and verb."}, []string{"kind", "verb"}),
 	}
@@ -124,7 +125,7 @@ type collector struct {
 	overview func() status.Page
 	clusters []string
 
-	leader, local, mirrors, unknown, problems, up, failing, since, sync, event, addresses *prometheus.Desc
+	leader, local, mirrors, unknown, problems, up, failing, since, sync, event, addresses, verified *prometheus.Desc
 }
 
 func newCollector(clusters []string, overview func() status.Page) *collector {
@@ -135,26 +136,27 @@ func newCollector(clusters []string, overview func() status.Page) *collector {
 		overview: overview, clusters: clusters,
 		leader:    desc("leader", "1 where this replica writes, else 0."),
 		local:     desc("local_problems", "Parts of the local cluster that this replica cannot read now."),
-		mirrors:   desc("mirrors", "Exported Services by the state of their mirrors, and mirrors without one, by remote cluster.", "cluster", "state"),
+		mirrors:   desc("mirrors", "Exported Services by the state of their mirrors, and mirrors without one, by remote cluster.", "remote", "state"),
 		unknown:   desc("unknown_remote_objects", "Services, Endpoints and EndpointSlices with a mirror's labels that name a remote cluster which is not configured."),
-		problems:  desc("problems", "Problems of mirrors, by remote cluster and reason; only the leader knows them.", "cluster", "reason"),
-		up:        desc("remote_up", "1 where the exports of a remote cluster are known and followed, of one namespace at least, else 0.", "cluster"),
-		failing:   desc("remote_problems", "Problems of a remote cluster, by the part that fails.", "cluster", "part"),
-		since:     desc("remote_state_since_timestamp_seconds", "When a remote cluster came up or went down; 0: never.", "cluster"),
-		sync:      desc("remote_last_sync_timestamp_seconds", "When the exports of a remote cluster, or of one of its namespaces, last became known; 0: never.", "cluster"),
-		event:     desc("remote_last_event_timestamp_seconds", "When a watch on a remote cluster last had an event, bookmarks included; 0: never.", "cluster"),
-		addresses: desc("gateway_addresses", "Addresses of a gateway, by its Service and their health.", "cluster", "gateway", "health"),
+		problems:  desc("problems", "Problems of mirrors, by remote cluster and reason; only the leader knows them.", "remote", "reason"),
+		up:        desc("remote_up", "1 where the exports of a remote cluster are known and followed, of one namespace at least, else 0.", "remote"),
+		failing:   desc("remote_problems", "Problems of a remote cluster, by the part that fails.", "remote", "part"),
+		since:     desc("remote_state_since_timestamp_seconds", "When a remote cluster came up or went down; 0: never.", "remote"),
+		sync:      desc("remote_last_sync_timestamp_seconds", "When the exports of a remote cluster, or of one of its namespaces, last became known; 0: never.", "remote"),
+		event:     desc("remote_last_event_timestamp_seconds", "When a watch on a remote cluster last had an event, bookmarks included; 0: never.", "remote"),
+		addresses: desc("gateway_addresses", "Addresses of a gateway, by its Service and their health.", "remote", "gateway", "health"),
+		verified:  desc("verified", "Mirrors by what the last request to them came to, by remote cluster; only the leader sends any, with --verify.", "remote", "result"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{c.leader, c.local, c.mirrors, c.unknown, c.problems, c.up, c.failing, c.since, c.sync, c.event, c.addresses} {
+	for _, desc := range []*prometheus.Desc{c.leader, c.local, c.mirrors, c.unknown, c.problems, c.up, c.failing, c.since, c.sync, c.event, c.addresses, c.verified} {
 		to <- desc
 	}
 }
 
-var healths = []string{status.Ready, status.NotReady, status.Unprobed}
+var healths = []string{status.Ready, status.NotReady, status.Unprobed, status.NotProbed}
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(to chan<- prometheus.Metric) {
@@ -177,7 +179,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	gauge(c.unknown, float64(page.Unknown))
 
 	type pair struct{ cluster, word string }
-	mirrors, problems := map[pair]int{}, map[pair]int{}
+	mirrors, problems, verified := map[pair]int{}, map[pair]int{}, map[pair]int{}
 	for _, cluster := range c.clusters {
 		for _, state := range plan.States {
 			mirrors[pair{cluster, string(state)}] = 0
@@ -185,9 +187,13 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		for _, reason := range plan.Reasons {
 			problems[pair{cluster, string(reason)}] = 0
 		}
+		for _, result := range verify.Results {
+			verified[pair{cluster, string(result)}] = 0
+		}
 	}
 	for _, mirror := range page.Mirrors {
 		mirrors[pair{mirror.Cluster, mirror.State}]++
+		verified[pair{mirror.Cluster, mirror.Verified}]++
 		for _, problem := range mirror.Problems {
 			problems[pair{mirror.Cluster, problem.Reason}]++
 		}
@@ -197,6 +203,9 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	}
 	for key, n := range problems {
 		gauge(c.problems, float64(n), key.cluster, key.word)
+	}
+	for key, n := range verified {
+		gauge(c.verified, float64(n), key.cluster, key.word)
 	}
 
 	byName := map[string]status.Remote{}

@@ -52,7 +52,7 @@ func shareOf(key cache.ObjectName, p plan.Problem) (share, bool) {
 	switch {
 	case p.NoNamespace():
 		return share{reason: p.Reason, cluster: p.Cluster, namespace: key.Namespace}, true
-	case p.Reason == plan.NoAddress, p.Reason == plan.TooManyDeletes:
+	case p.Reason == plan.NoAddress, p.Reason == plan.TooManyDeletes, p.Reason == plan.NotReached:
 		return share{reason: p.Reason, cluster: p.Cluster, message: p.Message}, true
 	}
 	return share{}, false
@@ -75,17 +75,34 @@ func (r *Problems) Of(key cache.ObjectName) []plan.Problem {
 }
 
 // Set notes what a sync found. After one that was stale, or was not finished, nothing that was wrong before
-// counts as over.
+// counts as over. What a verification found stays.
 func (r *Problems) Set(key cache.ObjectName, found []plan.Problem, stale bool) {
+	r.set(key, found, stale, func(p plan.Problem) bool { return p.Reason != plan.NotReached })
+}
+
+// Verified notes what a verification found; nil: nothing is wrong, as far as is known.
+func (r *Problems) Verified(key cache.ObjectName, found []plan.Problem) {
+	r.set(key, found, false, func(p plan.Problem) bool { return p.Reason == plan.NotReached })
+}
+
+// set notes what was found of those problems that are found in one way. The others stay.
+func (r *Problems) set(key cache.ObjectName, found []plan.Problem, stale bool, ofThis func(plan.Problem) bool) {
 	r.mu.Lock()
-	before := r.mirrors[key]
+	var before, others []plan.Problem
+	for _, p := range r.mirrors[key] {
+		if ofThis(p) {
+			before = append(before, p)
+		} else {
+			others = append(others, p)
+		}
+	}
 	if stale {
 		found = append(slices.Clone(found), slices.DeleteFunc(slices.Clone(before), func(p plan.Problem) bool {
 			return slices.ContainsFunc(found, func(q plan.Problem) bool { return q.Reason == p.Reason && q.Cluster == p.Cluster })
 		})...)
 	}
-	if len(found) > 0 {
-		r.mirrors[key] = found
+	if all := append(slices.Clip(found), others...); len(all) > 0 {
+		r.mirrors[key] = all
 	} else {
 		delete(r.mirrors, key)
 	}

@@ -140,8 +140,11 @@ func (m *Mirror) appendText(text []byte) []byte {
 		}
 	}
 	// As users write it: a search for NAMESPACE/NAME finds one mirror.
-	add(m.Namespace+"/"+m.Name, m.Cluster, m.Source, m.State, m.ClusterIP)
+	add(m.Namespace+"/"+m.Name, m.Cluster, m.Source, m.State, m.ClusterIP, cmp.Or(m.Verified, NotVerified))
 	add(m.Ports...)
+	for _, one := range m.Mapping {
+		add(one.Line)
+	}
 	add(m.Endpoints...)
 	for _, p := range m.Problems {
 		add(p.Reason, p.Message)

@@ -31,6 +31,7 @@ var functions = template.FuncMap{
 	"noun":    noun,
 	"pair":    func(page *view, remote remoteView) pair { return pair{page, remote} },
 	"texts":   func(list []string) list[string] { return newList(list, few) },
+	"ports":   func(m *Mirror) list[string] { return newList(m.shown(), few) },
 }
 
 // pair is what the template of a remote takes.

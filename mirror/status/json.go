@@ -40,7 +40,7 @@ func writeJSON(w io.Writer, page *Page, f filter) error {
 		}
 		out.WriteByte('\n')
 		mirror := *m
-		mirror.Ports, mirror.Endpoints, mirror.Problems = some(m.Ports), some(m.Endpoints), some(m.Problems)
+		mirror.Ports, mirror.Mapping, mirror.Endpoints, mirror.Problems = some(m.Ports), some(m.Mapping), some(m.Endpoints), some(m.Problems)
 		text, err := json.Marshal(mirror)
 		if err != nil {
 			return err

@@ -13,19 +13,19 @@ import (
 // TestJSON is the contract with programs: names, order, and lists that are never
 // null.
 func TestJSON(t *testing.T) {
-	const want = `{"local":"london","version":"v1.2.3","electionOn":true,"leader":true,"started":"2026-03-04T09:00:00Z","now":"2026-03-04T12:00:00Z","synced":true,"problems":[],"unknown":0,"remotes":[` +
+	const want = `{"local":"london","version":"v1.2.3","electionOn":true,"leader":true,"started":"2026-03-04T09:00:00Z","now":"2026-03-04T12:00:00Z","synced":true,"verifying":false,"problems":[],"unknown":0,"remotes":[` +
 		`{"name":"paris","state":"up","since":"2026-03-04T10:00:00Z","lastSync":"2026-03-04T10:30:00Z","lastEvent":"2026-03-04T11:57:00Z","uid":"uid-of-paris","problems":[],"exported":2,` +
 		`"gateways":[{"name":"ingress/gateway","known":true,"addresses":[{"ip":"203.0.113.1","health":"ready"},{"ip":"2001:db8::1","health":"not asked yet"}],"problem":""}]},` +
 		`{"name":"berlin","state":"down","since":"2026-03-04T11:59:50Z","lastSync":"2026-03-01T12:00:00Z","uid":"","problems":[{"part":"services","cause":"connection refused"}],"exported":0,` +
 		`"gateways":[{"name":"ingress/old","known":false,"addresses":[],"problem":"there is no such Service"}]}],` +
 		`"counts":{"conflict":0,"incomplete":1,"mirrored":1,"orphan":0,"refused":0,"waiting":1},"mirrors":[` + "\n" +
-		`{"namespace":"default","name":"db-paris","cluster":"paris","source":"default/db","state":"incomplete","clusterIP":"10.96.0.11","ports":[],"endpoints":[],"problems":[{"reason":"PortNotServed","message":"nothing serves 5432"}]},` + "\n" +
-		`{"namespace":"shop","name":"cart-berlin","cluster":"berlin","source":"shop/cart","state":"waiting","clusterIP":"","ports":[],"endpoints":[],"problems":[{"reason":"NamespaceMissing","message":"the namespace shop does not exist"}]},` + "\n" +
-		`{"namespace":"default","name":"bar-paris","cluster":"paris","source":"default/bar","state":"mirrored","clusterIP":"10.96.0.10","ports":["http 80/TCP"],"endpoints":["203.0.113.1:80"],"problems":[]}` + "\n]}\n"
+		`{"namespace":"default","name":"db-paris","cluster":"paris","source":"default/db","state":"incomplete","clusterIP":"10.96.0.11","ports":[],"mapping":[],"endpoints":[],"problems":[{"reason":"PortNotServed","message":"nothing serves 5432"}],"verified":""},` + "\n" +
+		`{"namespace":"shop","name":"cart-berlin","cluster":"berlin","source":"shop/cart","state":"waiting","clusterIP":"","ports":[],"mapping":[],"endpoints":[],"problems":[{"reason":"NamespaceMissing","message":"the namespace shop does not exist"}],"verified":""},` + "\n" +
+		`{"namespace":"default","name":"bar-paris","cluster":"paris","source":"default/bar","state":"mirrored","clusterIP":"10.96.0.10","ports":["http 80/TCP"],"mapping":[{"name":"http","port":80,"protocol":"TCP","class":"http","gatewayPort":8080,"line":"same class (http)"}],"endpoints":["203.0.113.1:80"],"problems":[],"verified":"reached","verifiedAt":"2026-03-04T11:58:00Z"}` + "\n]}\n"
 	if got := get(t, small(), "/status.json").Body.String(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if got := get(t, Page{Now: noon}, "/status.json").Body.String(); got != `{"local":"","version":"","electionOn":false,"leader":false,"now":"2026-03-04T12:00:00Z","synced":false,"problems":[],"unknown":0,"remotes":[],`+
+	if got := get(t, Page{Now: noon}, "/status.json").Body.String(); got != `{"local":"","version":"","electionOn":false,"leader":false,"now":"2026-03-04T12:00:00Z","synced":false,"verifying":false,"problems":[],"unknown":0,"remotes":[],`+
 		`"counts":{"conflict":0,"incomplete":0,"mirrored":0,"orphan":0,"refused":0,"waiting":0},"mirrors":[`+"\n]}\n" {
 		t.Errorf("of nothing: %s", got)
 	}
@@ -44,7 +44,7 @@ func TestRoundTrip(t *testing.T) {
 		want := *withoutNull(&p)
 		want.Mirrors = nil
 		for _, m := range (filter{}).choose(p.Mirrors).rows {
-			m.Ports, m.Endpoints, m.Problems = some(m.Ports), some(m.Endpoints), some(m.Problems)
+			m.Ports, m.Mapping, m.Endpoints, m.Problems = some(m.Ports), some(m.Mapping), some(m.Endpoints), some(m.Problems)
 			want.Mirrors = append(want.Mirrors, *m)
 		}
 		if !reflect.DeepEqual(got, want) {

@@ -28,7 +28,9 @@ func small() Page {
 			},
 		},
 		Mirrors: []Mirror{
-			{Namespace: "default", Name: "bar-paris", Cluster: "paris", Source: "default/bar", State: Mirrored, ClusterIP: "10.96.0.10", Ports: []string{"http 80/TCP"}, Endpoints: []string{"203.0.113.1:80"}},
+			{Namespace: "default", Name: "bar-paris", Cluster: "paris", Source: "default/bar", State: Mirrored, ClusterIP: "10.96.0.10", Ports: []string{"http 80/TCP"}, Endpoints: []string{"203.0.113.1:80"},
+				Mapping:  []Mapping{{Name: "http", Port: 80, Protocol: "TCP", Class: "http", GatewayPort: 8080, Line: "same class (http)"}},
+				Verified: Reached, VerifiedAt: noon.Add(-2 * time.Minute)},
 			{Namespace: "shop", Name: "cart-berlin", Cluster: "berlin", Source: "shop/cart", State: Waiting, Problems: []MirrorProblem{{"NamespaceMissing", "the namespace shop does not exist"}}},
 			{Namespace: "default", Name: "db-paris", Cluster: "paris", Source: "default/db", State: Incomplete, ClusterIP: "10.96.0.11", Problems: []MirrorProblem{{"PortNotServed", "nothing serves 5432"}}},
 		},

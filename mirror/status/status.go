@@ -10,6 +10,10 @@ package status
 import (
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
+	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/gateway/verify"
 	"service-mirror.io/service-mirror/mirror/plan"
 )
 
@@ -36,6 +40,15 @@ const (
 	Ready    = "ready"
 	NotReady = "not ready"
 	Unprobed = "not asked yet" // shown as "not probed yet"
+	// NotProbed is the health where no address is probed: nothing is known.
+	NotProbed = "not probed"
+)
+
+// Results of the verification of a mirror, as in verify.Result, that the page counts. Any other text is shown as it is.
+const (
+	Reached     = string(verify.Reached)
+	NotKnown    = string(verify.NotKnown)
+	NotVerified = string(verify.NotVerified)
 )
 
 // Page is all that is shown. A zero time is one that is not known, and is omitted
@@ -48,6 +61,7 @@ type Page struct {
 	Started    time.Time `json:"started,omitzero"`
 	Now        time.Time `json:"now,omitzero"` // when this was the state
 	Synced     bool      `json:"synced"`       // the local caches are filled
+	Verifying  bool      `json:"verifying"`    // mirrors are verified by requests: --verify
 	Problems   []Problem `json:"problems"`     // of reading the local cluster
 	Unknown    int       `json:"unknown"`      // objects with a mirror's labels that name a remote which is not configured
 	Remotes    []Remote  `json:"remotes"`
@@ -84,7 +98,7 @@ type Gateway struct {
 // Address is one address of a gateway.
 type Address struct {
 	IP     string `json:"ip"`
-	Health string `json:"health"` // ready, not ready, not asked yet
+	Health string `json:"health"` // ready, not ready, not asked yet, not probed
 }
 
 // Mirror is the mirror of one exported Service, whether it exists or not, or an
@@ -97,8 +111,41 @@ type Mirror struct {
 	State     string          `json:"state"`   // mirrored, incomplete, waiting, refused, conflict, orphan
 	ClusterIP string          `json:"clusterIP"`
 	Ports     []string        `json:"ports"`
+	Mapping   []Mapping       `json:"mapping"` // of its ports to those of the gateway; none while that is not known
 	Endpoints []string        `json:"endpoints"`
 	Problems  []MirrorProblem `json:"problems"`
+	// Verified is what a request to it came to: reached, not routed, … , not verified.
+	Verified   string    `json:"verified"`
+	VerifiedAt time.Time `json:"verifiedAt,omitzero"`
+}
+
+// Mapping says which port of the gateway serves a port of a mirror.
+type Mapping struct {
+	Name        string `json:"name"`
+	Port        int32  `json:"port"`
+	Protocol    string `json:"protocol"`
+	Class       string `json:"class"`       // that it needs: http, https, grpc, tcp, udp, sctp, unknown
+	GatewayPort int32  `json:"gatewayPort"` // 0: none serves it
+	Line        string `json:"line"`        // of the port rule that decided; empty: none did
+}
+
+// String is what the page shows of it.
+func (m Mapping) String() string {
+	return gateway.Mapping{
+		Port: corev1.ServicePort{Port: m.Port, Protocol: corev1.Protocol(m.Protocol)}, Target: m.GatewayPort, Line: gateway.Line(m.Line),
+	}.String()
+}
+
+// shown are the ports of a mirror as the page shows them: with where they go, if that is known.
+func (m *Mirror) shown() []string {
+	if len(m.Mapping) == 0 {
+		return m.Ports
+	}
+	texts := make([]string, 0, len(m.Mapping))
+	for _, one := range m.Mapping {
+		texts = append(texts, one.String())
+	}
+	return texts
 }
 
 // MirrorProblem is one thing that is wrong with one mirror.

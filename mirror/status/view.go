@@ -163,7 +163,7 @@ func (v *view) summarize() {
 	case len(v.Page.Remotes) == 0 && mirrors == 0:
 		v.Tone, v.Headline = "off", "Nothing to do"
 	case len(parts) == 0:
-		v.Headline = "Everything is healthy"
+		v.Headline = "Everything is " + v.verification()
 	case remotes+mirrors == 1:
 		v.Headline = parts[0] + " is unhealthy"
 	default:
@@ -177,6 +177,31 @@ func (v *view) summarize() {
 		v.Tone, v.Headline = "bad", "The local cluster is not read as it is"
 	}
 	v.Icon = icons[v.Tone]
+}
+
+// verification says how much is known of whether requests arrive.
+func (v *view) verification() string {
+	known := 0
+	for i := range v.Page.Mirrors {
+		if result := v.Page.Mirrors[i].Verified; result == Reached || result == NotKnown { // of the others there is a problem
+			known++
+		}
+	}
+	switch {
+	case known == len(v.Page.Mirrors):
+		return "healthy"
+	case known == 0:
+		return "mirrored, " + NotVerified
+	}
+	return "mirrored, " + count(known) + " of " + count(len(v.Page.Mirrors)) + " verified"
+}
+
+// Verified says what the last verification of a mirror found; empty where there is nothing to verify.
+func (v *view) Verified(m *Mirror) string {
+	if m.State != Mirrored && m.State != Incomplete {
+		return ""
+	}
+	return text(cmp.Or(m.Verified, NotVerified))
 }
 
 // addChips links to the mirrors of each state, and of the most frequent reasons.

@@ -27,6 +27,14 @@ func TestWhatIsSaid(t *testing.T) {
 	healthy.Mirrors = healthy.Mirrors[:1]
 	standby := small()
 	standby.Leader = false
+	unverified := healthy
+	unverified.Mirrors = slices.Clone(healthy.Mirrors)
+	unverified.Mirrors[0].Verified, unverified.Mirrors[0].VerifiedAt = NotVerified, time.Time{}
+	half := healthy
+	half.Mirrors = slices.Concat(healthy.Mirrors, unverified.Mirrors)
+	unprobed := unverified
+	unprobed.Remotes = slices.Clone(unprobed.Remotes)
+	unprobed.Remotes[0].Gateways = []Gateway{{Name: "ingress/gateway", Known: true, Addresses: []Address{{IP: "203.0.113.1", Health: NotProbed}}}}
 	alone := healthy
 	alone.ElectionOn = false
 	unsynced := Page{Local: "london", Now: noon}
@@ -49,11 +57,14 @@ func TestWhatIsSaid(t *testing.T) {
 				"Gateway ingress/gateway 203.0.113.1 ready 2001:db8::1 not probed yet UID uid-of-paris",
 			"All 3 Unhealthy 2 mirrored 1 incomplete 1 conflict 0 refused 0 waiting 1 orphan 0",
 			"Reasons NamespaceMissing 1 PortNotServed 1 1–3 of 3 mirrors, unhealthy ones first",
-			"incomplete db-paris default paris default/db 10.96.0.11 none PortNotServed nothing serves 5432 " +
+			"incomplete not verified db-paris default paris default/db 10.96.0.11 none PortNotServed nothing serves 5432 " +
 				"waiting cart-berlin shop berlin shop/cart none none NamespaceMissing the namespace shop does not exist " +
-				"mirrored bar-paris default paris default/bar 10.96.0.10 http 80/TCP 203.0.113.1:80",
+				"mirrored reached 2 min ago bar-paris default paris default/bar 10.96.0.10 80 -> 8080 (same class (http)) 203.0.113.1:80",
 		}, unwanted: []string{"standby", "Not ready yet", "not asked", "Show all", "Next"}},
-		"healthy":     {page: healthy, want: []string{"Everything is healthy 1 remote 1 mirror", "Cluster IP, ports Endpoints mirrored bar-paris"}, unwanted: []string{"unhealthy 1", "Reason"}},
+		"healthy":     {page: healthy, want: []string{"Everything is healthy 1 remote 1 mirror", "Cluster IP, ports Endpoints mirrored reached 2 min ago bar-paris"}, unwanted: []string{"unhealthy 1", "Reason"}},
+		"unverified":  {page: unverified, want: []string{"Everything is mirrored, not verified 1 remote 1 mirror", "Endpoints mirrored not verified bar-paris"}, unwanted: []string{"healthy 1"}},
+		"half":        {page: half, want: []string{"Everything is mirrored, 1 of 2 verified"}},
+		"not probed":  {page: unprobed, want: []string{"203.0.113.1 not probed"}, unwanted: []string{"ready"}},
 		"standby":     {page: standby, want: []string{"london standby", "This replica is a standby"}, unwanted: []string{"leader v1"}},
 		"no election": {page: alone, unwanted: []string{"standby", "leader"}},
 		"nothing":     {page: Page{Local: "london", Now: noon, Synced: true}, want: []string{"Nothing to do Remotes No remote cluster is configured. Configure each one with --remote NAME=KUBECONFIG . Mirrors There is nothing to mirror: no remote cluster is configured."}},
@@ -156,7 +167,7 @@ func TestLengthsAreLimited(t *testing.T) {
 	p := small()
 	m := &p.Mirrors[0]
 	for i := range 5000 {
-		m.Ports = append(m.Ports, fmt.Sprintf("port-%d 80/TCP", i))
+		m.Mapping = append(m.Mapping, Mapping{Port: int32(i), GatewayPort: 80, Line: "same class (http)"})
 		p.Remotes[0].Gateways[0].Addresses = append(p.Remotes[0].Gateways[0].Addresses, Address{fmt.Sprintf("192.0.2.%d", i), Ready})
 	}
 	m.Problems = []MirrorProblem{{"WriteFailed", strings.Repeat("é", 1_000_000)}}

@@ -275,7 +275,7 @@ func (b *bench) settled(ctx context.Context, d *daemon, n int) error {
 		return err
 	}
 	for most, since := -1.0, time.Now(); ; {
-		mirrored, err := d.measures(`service_mirror_mirrors{cluster="paris",state="mirrored"}`)
+		mirrored, err := d.measures(`service_mirror_mirrors{remote="paris",state="mirrored"}`)
 		if err != nil {
 			return err
 		}

@@ -53,8 +53,13 @@ func three() status.Page {
 			{
 				Namespace: "default", Name: "postgres-paris", Cluster: "paris", Source: "default/postgres", State: status.Incomplete, ClusterIP: "10.96.201.77",
 				Ports: []string{"sql 5432/TCP", "metrics 9187/TCP", "dns 53/UDP"},
+				Mapping: []status.Mapping{
+					{Name: "sql", Port: 5432, Protocol: "TCP", Class: "tcp"},
+					{Name: "metrics", Port: 9187, Protocol: "TCP", Class: "unknown", GatewayPort: 80, Line: "assumed HTTP"},
+					{Name: "dns", Port: 53, Protocol: "UDP", Class: "udp", GatewayPort: 15353, Line: "reserved by annotation"},
+				},
 				Problems: []status.MirrorProblem{
-					{Reason: "PortNotServed", Message: "port sql (5432/TCP): no TCP port of the gateway fits: it has http (80/TCP), https (443/TCP)\nport dns (53/UDP): the gateway Service does not have that port"},
+					{Reason: "PortNotServed", Message: "port sql (5432/TCP): it is not HTTP, and no gateway port is reserved for it: reserve one with the annotation service-mirror.io/gateway-ports on the exported Service\nport dns (53/UDP): the gateway Service does not have that port"},
 					{Reason: "ClusterIPLost", Message: "the Service was recreated without its ClusterIP 10.96.201.70, which was taken: clients that keep addresses must resolve it again"},
 					{Reason: "WriteFailed", Message: "create EndpointSlice: admission webhook \"policy.example.com\" denied the request: " + long + ": label team is missing: it is retried"},
 				},

@@ -26,7 +26,7 @@ func TestAlerts(t *testing.T) {
 	tests, err := os.ReadFile("alerts.yaml")
 	e.must(err)
 	for name := range rules {
-		if strings.Count(string(tests), "alertname: "+name) != 2 {
+		if strings.Count(string(tests), "alertname: "+name) < 2 {
 			t.Errorf("%s is not tested both ways", name)
 		}
 	}
@@ -76,7 +76,7 @@ func (e *env) panelExpressions() map[string]string {
 		ids[panel.ID] = true
 		for i, target := range panel.Targets {
 			// What Grafana puts in.
-			expr := strings.NewReplacer("$__rate_interval", "5m", "$cluster", ".*").Replace(target.Expr)
+			expr := strings.NewReplacer("$__rate_interval", "5m", "$remote", ".*").Replace(target.Expr)
 			all[fmt.Sprintf("%d:%d", panel.ID, i)] = expr
 		}
 	}

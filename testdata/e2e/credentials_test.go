@@ -212,7 +212,7 @@ func TestNamedFilesRotate(t *testing.T) {
 	r.token = e.token(paris, "third")
 	files["token"] = r.token
 	m.swap(files)
-	e.soon("all is healthy", d.shows(r, "up"))
+	e.eventually(lasting, "all is healthy", d.shows(r, "up"))
 	r.rotated(since, 82)
 
 	// The same address has another certificate, of another CA.
@@ -289,7 +289,7 @@ func TestExecPlugin(t *testing.T) {
 	r.token = e.token(paris, "third")
 	write(r.token)
 	e.plugin(command, tokenFile)
-	e.soon("all is healthy", d.shows(r, "up"))
+	e.eventually(lasting, "all is healthy", d.shows(r, "up"))
 	r.rotated(since, 82)
 	e.sameIdentities(before)
 }

@@ -118,7 +118,7 @@ func TestLocalClusterIsOverloaded(t *testing.T) {
 
 // Many Services that wait for one namespace are one line of the log, and are mirrored when it appears.
 func TestManyServicesWaitForANamespace(t *testing.T) {
-	e := newEnv(t)
+	e := newLoneEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
 	waiting := e.id + "-waiting"
@@ -138,7 +138,7 @@ func TestManyServicesWaitForANamespace(t *testing.T) {
 		t.Errorf("%d lines of the log are about the namespace", lines)
 	}
 	e.makeNamespace(london, waiting)
-	e.eventually(2*time.Minute, "all are mirrored", d.measures(map[string]float64{r.problem("NamespaceMissing"): 0, r.state("mirrored"): n}))
+	e.eventually(4*time.Minute, "all are mirrored", d.measures(map[string]float64{r.problem("NamespaceMissing"): 0, r.state("mirrored"): n}))
 	list, err := london.CoreV1().Services(waiting).List(e.ctx, metav1.ListOptions{})
 	e.must(err)
 	if len(list.Items) != n {

@@ -188,6 +188,8 @@ func (r *remote) gateway(ingress ...string) {
 	r.gatewayNamed("gateway", ingress...)
 }
 
+var http2 = "http2"
+
 func (r *remote) gatewayNamed(name string, ingress ...string) {
 	r.env.Helper()
 	services := r.CoreV1().Services(r.env.id)
@@ -195,7 +197,7 @@ func (r *remote) gatewayNamed(name string, ingress ...string) {
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.ServiceSpec{
 			Type:  corev1.ServiceTypeLoadBalancer,
-			Ports: []corev1.ServicePort{{Name: "gateway", Port: 8080}},
+			Ports: []corev1.ServicePort{{Name: "gateway", Port: 8080, AppProtocol: &http2}}, // it serves gRPC, too
 		},
 	}, metav1.CreateOptions{})
 	if !apierrors.IsAlreadyExists(err) {

@@ -76,7 +76,7 @@ func warned(reason string, count int32) event { return event{corev1.EventTypeWar
 func normal(reason string, count int32) event { return event{corev1.EventTypeNormal, reason, count} }
 
 func (r *remote) gatewayAddresses(health string) string {
-	return fmt.Sprintf(`gateway_addresses{cluster=%q,gateway="%s/gateway",health=%q}`, r.name, r.env.id, health)
+	return fmt.Sprintf(`gateway_addresses{gateway="%s/gateway",health=%q,remote=%q}`, r.env.id, health, r.name)
 }
 
 // The gateway gets its address after the export; it is deleted and recreated.
@@ -88,9 +88,9 @@ func TestGatewayWithoutAddressIsReported(t *testing.T) {
 	d := e.inPod([]*remote{r})
 	without := map[string]float64{
 		r.state("incomplete"): 1, r.state("mirrored"): 0, r.up(): 1,
-		r.gatewayAddresses("ready"): 0, r.gatewayAddresses("not ready"): 0, r.gatewayAddresses("not asked yet"): 0,
+		r.gatewayAddresses("ready"): 0, r.gatewayAddresses("not ready"): 0, r.gatewayAddresses("not asked yet"): 0, r.gatewayAddresses("not probed"): 0,
 	}
-	with := map[string]float64{r.state("incomplete"): 0, r.state("mirrored"): 1, r.up(): 1, r.gatewayAddresses("ready"): 1}
+	with := map[string]float64{r.state("incomplete"): 0, r.state("mirrored"): 1, r.up(): 1, r.gatewayAddresses("not probed"): 1, r.gatewayAddresses("ready"): 0}
 	events := func(want ...event) func() error { return r.podEvents(gatewayReasons, want...) }
 	e.soon("the Service", r.mirrored("bar"))
 	e.soon("the Events", events(warned("GatewayFailing", 1)), d.measures(without))
@@ -109,7 +109,7 @@ func TestGatewayWithoutAddressIsReported(t *testing.T) {
 	e.soon("another Event", events(warned("GatewayFailing", 2), normal("GatewayRecovered", 1)))
 	r.gateway("203.0.113.2") // created without an address, which it gets at once
 	e.soon("a new one", r.mirrored("bar", "203.0.113.2"), d.measures(with))
-	e.eventually(lasting, "it is healthy again, which must last so soon after the time before", func() error {
+	e.eventually(lasting, "it is healthy again", func() error {
 		if events(warned("GatewayFailing", 3), normal("GatewayRecovered", 2))() == nil {
 			return nil // it was seen without its address
 		}
@@ -216,7 +216,7 @@ func TestLostRemoteIsReported(t *testing.T) {
 		t.Helper()
 		all, err := d.metrics()
 		e.must(err)
-		return all[fmt.Sprintf(`remote_state_since_timestamp_seconds{cluster=%q}`, r.name)]
+		return all[fmt.Sprintf(`remote_state_since_timestamp_seconds{remote=%q}`, r.name)]
 	}
 	var want []event
 	for i := range int32(2) {

@@ -229,3 +229,58 @@ func TestGatewayPortOfARemote(t *testing.T) {
 		return nil
 	})
 }
+
+// What a port speaks decides, an explicit line changes it, and a gateway whose ports change is logged as that.
+func TestGatewayPortsByClass(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	r.gateway("203.0.113.1")
+	tcp := func(name string, port int32) corev1.ServicePort { return corev1.ServicePort{Name: name, Port: port} }
+	listen := func(ports ...corev1.ServicePort) {
+		t.Helper()
+		e.change(paris, "gateway", func(svc *corev1.Service) { svc.Spec.Ports = ports })
+	}
+	web := []corev1.ServicePort{tcp("http", 80), tcp("https", 443)}
+	listen(web...)
+	r.export("bar", func(svc *corev1.Service) {
+		svc.Spec.Ports = []corev1.ServicePort{tcp("api", 3000), tcp("websecure", 8443), tcp("grpc", 50051), tcp("pg", 5432)}
+	})
+	annotate := func(key, value string) {
+		t.Helper()
+		r.annotateWith("bar", "service-mirror.io/"+key, value)
+	}
+	leads := func(what string, targets ...string) {
+		t.Helper()
+		e.soon(what, r.leads("bar", targets...))
+	}
+	to := func(port string) string { return "203.0.113.1 " + port }
+	d := e.daemon([]*remote{r}, "--listen", "127.0.0.1:0")
+	leads("by class", to("api:80"), to("websecure:443"))
+	e.logs(d, "PortNotServed", "/bar", "grpc (50051/TCP): no port of the gateway serves HTTP/2 without TLS", "pg (5432/TCP): it is not HTTP", "3000 -> 80 (assumed HTTP)")
+	listen(append(web, tcp("http2-rpc", 81), tcp("postgres", 5432))...)
+	leads("a port more", to("api:80"), to("websecure:443"), to("grpc:81"))
+	e.logs(d, "The gateway's ports have changed", e.id+"/gateway", `gained="http2-rpc (81/TCP), postgres (5432/TCP)" lost="none"`, "mirrorsGaining=1 mirrorsLosing=0 mirrorsMoving=0")
+	annotate("gateway-port", "pg=postgres,3000=http2-rpc")
+	leads("the annotation", to("api:81"), to("websecure:443"), to("grpc:81"), to("pg:5432"))
+	e.logs(d, "problem is over", "PortNotServed", "/bar")
+	annotate("gateway-port", "pg=postgres,x=y")
+	leads("a mistake", to("api:80"), to("websecure:443"), to("grpc:81"), to("pg:5432"))
+	e.logs(d, "PortNotServed", "/bar", `entry \"x=y\": the Service has no such port`)
+	annotate("gateway-port", "")
+	annotate("ports", "api, grpc")
+	leads("selected ports", to("api:80"), to("grpc:81"))
+	if got := ports(e.service(r.mirror("bar"))); !slices.Equal(got, []string{"api:3000/TCP ", "grpc:50051/TCP "}) {
+		t.Errorf("the mirror has ports %v", got)
+	}
+	before := e.identities()
+	annotate("ports", "")
+	d.stop()
+	r.keys = ",default-gateway-port=postgres"
+	d = e.daemon([]*remote{r})
+	leads("a default", to("api:80"), to("websecure:443"), to("grpc:81"), to("pg:5432"))
+	listen(web...)
+	leads("ports less", to("api:80"), to("websecure:443"))
+	e.logs(d, "The gateway's ports have changed", `lost="http2-rpc (81/TCP), postgres (5432/TCP)"`, "mirrorsGaining=0 mirrorsLosing=1 mirrorsMoving=0")
+	e.logs(d, "PortNotServed", "/bar", `the gateway has no TCP port \"postgres\"`, "set default-gateway-port in --remote")
+	e.sameIdentities(before)
+}

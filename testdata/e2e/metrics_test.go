@@ -32,17 +32,22 @@ func expectedSeries(remotes ...*remote) []string {
 		for _, reason := range []string{
 			"IsMirror", "SystemService", "ExternalName", "Headless", "NoTCPPort", "InvalidName", "Rejected",
 			"NamespaceMissing", "NamespaceTerminating", "Conflict", "PortNotServed", "NoAddress", "NoEndpointSlices", "ClusterIPLost",
-			"AnnotationsRemoved", "TooManyDeletes", "Overwritten", "WriteFailed",
+			"AnnotationsRemoved", "TooManyDeletes", "Overwritten", "WriteFailed", "NotReached",
 		} {
 			all = append(all, r.problem(reason))
 		}
 		for _, name := range []string{"up", "state_since_timestamp_seconds", "last_sync_timestamp_seconds", "last_event_timestamp_seconds"} {
-			all = append(all, fmt.Sprintf("remote_%s{cluster=%q}", name, r.name))
+			all = append(all, fmt.Sprintf("remote_%s{remote=%q}", name, r.name))
 		}
 		for _, part := range []string{"kubeconfig", "identity", "exports", "gateway"} {
 			all = append(all, r.failing(part))
 		}
-		for _, health := range []string{"ready", "not ready", "not asked yet"} {
+		for _, result := range []string{
+			"reached", "not routed", "unavailable", "refused", "timed out", "certificate", "closed", "failed", "not known", "no endpoint", "not verified",
+		} {
+			all = append(all, fmt.Sprintf("verified{remote=%q,result=%q}", r.name, result))
+		}
+		for _, health := range []string{"ready", "not ready", "not asked yet", "not probed"} {
 			all = append(all, r.gatewayAddresses(health))
 		}
 	}
@@ -184,7 +189,7 @@ func TestMetricsCount(t *testing.T) {
 	requests := map[string]float64{}
 	for _, w := range london.writes(t, e.id, since) {
 		verb := map[string]string{"create": "POST", "update": "PUT", "delete": "DELETE"}[w.Verb]
-		requests[fmt.Sprintf(`api_requests_total{cluster="",code="%d",verb=%q}`, w.ResponseStatus.Code, verb)]++
+		requests[fmt.Sprintf(`api_requests_total{code="%d",remote="",verb=%q}`, w.ResponseStatus.Code, verb)]++
 	}
 	for series, n := range requests {
 		if got := all[series] - before[series]; got != n {
@@ -194,11 +199,11 @@ func TestMetricsCount(t *testing.T) {
 	if len(requests) < 3 {
 		t.Errorf("the audit log has %v", requests)
 	}
-	if series := fmt.Sprintf(`api_requests_total{cluster=%q,code="200",verb="GET"}`, r.name); all[series] < 3 {
+	if series := fmt.Sprintf(`api_requests_total{code="200",remote=%q,verb="GET"}`, r.name); all[series] < 3 {
 		t.Errorf("%s is %v, want the identity and two watches at least", series, all[series])
 	}
 	for _, name := range []string{"state_since", "last_sync", "last_event"} {
-		series := fmt.Sprintf("remote_%s_timestamp_seconds{cluster=%q}", name, r.name)
+		series := fmt.Sprintf("remote_%s_timestamp_seconds{remote=%q}", name, r.name)
 		if at := all[series]; at < float64(start.Unix()) || at > float64(time.Now().Unix()+1) {
 			t.Errorf("%s is %v, which is not between %d and now", series, at, start.Unix())
 		}
@@ -214,7 +219,7 @@ func TestMetricsCount(t *testing.T) {
 	r.proxy.cut()
 	e.soon("failed requests", func() error {
 		all, err := d.metrics()
-		if series := fmt.Sprintf(`api_requests_total{cluster=%q,code="<error>",verb="GET"}`, r.name); err == nil && all[series] == 0 {
+		if series := fmt.Sprintf(`api_requests_total{code="<error>",remote=%q,verb="GET"}`, r.name); err == nil && all[series] == 0 {
 			err = fmt.Errorf("%s is 0", series)
 		}
 		return err

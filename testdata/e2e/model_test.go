@@ -22,21 +22,41 @@ func (p modelPort) String() string {
 	return fmt.Sprintf("%s:%d/%s %s", p.name, p.number, p.protocol, p.app)
 }
 
-var applications = map[string]string{"http": "http", "kubernetes.io/ws": "http", "grpc": "grpc", "kubernetes.io/h2c": "grpc"}
+// class is what a TCP port speaks: by its application, its name or its number.
+func (p modelPort) class() string {
+	for _, known := range []string{
+		map[string]string{"http": "http", "kubernetes.io/ws": "http", "grpc": "grpc", "kubernetes.io/h2c": "grpc"}[p.app],
+		map[string]string{"http": "http", "web": "http", "https": "https", "grpc": "grpc", "dns": "tcp"}[p.name],
+		map[int32]string{80: "http", 8080: "http", 443: "https", 53: "tcp", 5432: "tcp"}[p.number],
+	} {
+		if known != "" {
+			return known
+		}
+	}
+	return ""
+}
 
-// serves is the gateway's port for one of an exported Service: of the same
-// protocol, by name, application, number, or the only one.
+// serves is the gateway's port for one of an exported Service: of the same class, where one that is
+// not known is HTTP; by name, 80 or 443, number, or the lowest.
 func serves(gateway []modelPort, p modelPort) (int32, bool) {
-	gateway = slices.DeleteFunc(slices.Clone(gateway), func(g modelPort) bool { return g.protocol != p.protocol })
+	class := cmp.Or(p.class(), "http")
+	gateway = slices.DeleteFunc(slices.Clone(gateway), func(g modelPort) bool {
+		return g.protocol != corev1.ProtocolTCP || p.protocol != corev1.ProtocolTCP || class == "tcp" || g.class() != class
+	})
 	slices.SortFunc(gateway, func(a, b modelPort) int { return cmp.Compare(a.number, b.number) })
 	for _, fits := range []func(g modelPort) bool{
 		func(g modelPort) bool { return g.name == p.name },
-		func(g modelPort) bool { return g.app != "" && applications[g.app] == applications[p.app] },
+		func(g modelPort) bool { return g.number == 80 || g.number == 443 },
 		func(g modelPort) bool { return g.number == p.number },
-		func(modelPort) bool { return len(gateway) == 1 },
+		func(modelPort) bool { return true },
 	} {
-		if i := slices.IndexFunc(gateway, fits); i >= 0 {
-			return gateway[i].number, true
+		// Of 80 and 443, and of all, the one with the same number comes first.
+		fit := slices.DeleteFunc(slices.Clone(gateway), func(g modelPort) bool { return !fits(g) })
+		if i := slices.IndexFunc(fit, func(g modelPort) bool { return g.number == p.number }); i >= 0 {
+			return fit[i].number, true
+		}
+		if len(fit) > 0 {
+			return fit[0].number, true
 		}
 	}
 	return 0, false

@@ -94,17 +94,17 @@ func (d *daemon) measures(want map[string]float64) func() error {
 // state and problems are the series of mirrors by state, and of their problems by
 // reason.
 func (r *remote) state(word string) string {
-	return fmt.Sprintf(`mirrors{cluster=%q,state=%q}`, r.name, word)
+	return fmt.Sprintf(`mirrors{remote=%q,state=%q}`, r.name, word)
 }
 
 func (r *remote) problem(reason string) string {
-	return fmt.Sprintf(`problems{cluster=%q,reason=%q}`, r.name, reason)
+	return fmt.Sprintf(`problems{reason=%q,remote=%q}`, reason, r.name)
 }
 
 func (r *remote) failing(part string) string {
-	return fmt.Sprintf(`remote_problems{cluster=%q,part=%q}`, r.name, part)
+	return fmt.Sprintf(`remote_problems{part=%q,remote=%q}`, part, r.name)
 }
-func (r *remote) up() string { return fmt.Sprintf(`remote_up{cluster=%q}`, r.name) }
+func (r *remote) up() string { return fmt.Sprintf(`remote_up{remote=%q}`, r.name) }
 
 // page is what the tests read of /status.json.
 type page struct {

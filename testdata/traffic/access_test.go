@@ -36,6 +36,8 @@ func (s *scene) mtls() {
 	if err == nil || got.Backend != "" || !strings.Contains(err.Error(), "tls: ") && !strings.Contains(err.Error(), "status 400") {
 		s.Errorf("with a certificate of another root: %+v, %v", got, err)
 	}
+	lines := s.results(map[string]string{"default/bar-paris https 443/TCP": "certificate"}, "--ca-file", s.world.root.file("ca"), "default/bar-paris")
+	s.says(lines, "default/bar-paris https 443/TCP", "client certificate")
 	// What cannot ask for a certificate is closed: all goes to the port that does.
 	for _, other := range []string{bar, "tcp://postgres-paris.default.svc.cluster.local:5432"} {
 		if got, err := s.world.call("--timeout", "2s", other); err == nil {

@@ -79,6 +79,7 @@ func TestTraffic(t *testing.T) {
 			for _, over := range families {
 				t.Run("requests over "+over.network, func(t *testing.T) { (&scene{t, w, s.gateway}).requests(over, g) })
 			}
+			t.Run("verify", func(t *testing.T) { (&scene{t, w, s.gateway}).verify(g) })
 			t.Run("families", func(t *testing.T) { (&scene{t, w, s.gateway}).families() })
 			t.Run("remote down", func(t *testing.T) { (&scene{t, w, s.gateway}).remoteDown() })
 			t.Run("daemon killed", func(t *testing.T) { (&scene{t, w, s.gateway}).daemonKilled() })
@@ -89,6 +90,12 @@ func TestTraffic(t *testing.T) {
 				s.must(s.gateway.remove())
 				s.install(w.paris, g.kind, parisAddresses, g.exportedOnly)
 				s.exportedOnly(g.passthrough)
+			})
+			t.Run("not routed", func(t *testing.T) {
+				s := &scene{t, w, s.gateway}
+				s.install(w.paris, g.kind, parisAddresses, g.cluster)
+				s.notRouted()
+				s.must(s.gateway.remove())
 			})
 			t.Run("mtls", func(t *testing.T) {
 				s := &scene{t, w, s.gateway}

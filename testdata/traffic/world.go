@@ -174,14 +174,19 @@ func (w *world) startDaemon(flags ...string) (err error) {
 	if w.daemon != nil {
 		w.daemon.stop(syscall.SIGTERM)
 	}
-	args := append([]string{"--kubeconfig", w.credentials("london"), "--gateway", "gateway/gateway"}, flags...)
+	w.daemon, err = w.mirror.start("daemon", harness.Program(daemonName()), append(w.daemonFlags(), flags...)...)
+	return err
+}
+
+// daemonFlags are the flags that every daemon has.
+func (w *world) daemonFlags() []string {
+	args := []string{"--kubeconfig", w.credentials("london"), "--gateway", "gateway/gateway"}
 	for _, c := range []*cluster{w.paris, w.berlin} {
 		if c != nil {
 			args = append(args, "--remote", c.name+"="+w.credentials(c.name)+",tcp-services=gateway/tcp-services")
 		}
 	}
-	w.daemon, err = w.mirror.start("daemon", harness.Program(daemonName()), args...)
-	return err
+	return args
 }
 
 // call has foo make a request, with its own resolver, and returns what came back.

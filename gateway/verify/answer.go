@@ -1,0 +1,97 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+
+	"service-mirror.io/service-mirror/remote/failure"
+)
+
+// judge says what an answer means, beside that for a name that cannot exist.
+func (t Target) judge(got, unknown answer) Outcome {
+	if got.err != nil {
+		return t.unanswered(got)
+	}
+	text := fmt.Sprintf("status %d", got.status)
+	if got.grpc != "" {
+		text = fmt.Sprintf("gRPC status %.20s", failure.Printable(got.grpc))
+	}
+	if got.location != "" {
+		text += fmt.Sprintf(", a redirect to %.100s that is not followed", failure.Printable(got.location))
+	}
+	outcome := func(result Result, answer, remedy string) Outcome {
+		return Outcome{Result: result, Answer: answer, Remedy: remedy, Latency: got.latency, Names: got.certificate.names}
+	}
+	same := unknown.err == nil && unknown.print == got.print && !t.Reserved
+	switch {
+	case got.certificate.demanded && (got.status == http.StatusBadRequest || got.status == http.StatusForbidden && same || got.status == 495 || got.status == 496): // nginx's own
+		return outcome(Certificate, text+" without a client certificate, which the gateway demands", demandedRemedy)
+	case got.status == http.StatusMisdirectedRequest:
+		return outcome(NotRouted, text+": the gateway does not know the name "+t.Host, t.route())
+	case same && got.status == http.StatusBadRequest:
+		return outcome(Failed, text+" whatever the name is: the gateway port may speak another protocol", t.speak())
+	case same:
+		return outcome(NotRouted, text+", as for a name that cannot exist: the gateway does not know the name "+t.Host, t.route())
+	case got.status == http.StatusBadGateway, got.status == http.StatusServiceUnavailable, got.status == http.StatusGatewayTimeout,
+		got.grpc == "14": // UNAVAILABLE
+		return outcome(Unavailable, text+": the gateway knows the name, and nothing answers behind it", "check that the exported Service has ready pods, and the port "+fmt.Sprint(t.Port)+" that the gateway routes to")
+	}
+	return outcome(Reached, text, "")
+}
+
+// unanswered says what it means that a request was not answered.
+func (t Target) unanswered(got answer) Outcome {
+	outcome := Outcome{Latency: got.latency, Names: got.certificate.names}
+	err := got.err
+	set := func(result Result, answer, remedy string) {
+		outcome.Result, outcome.Answer, outcome.Remedy = result, answer, remedy
+	}
+	switch cause := failure.Line(failure.Cause(err)); {
+	case got.certificate.problem != "":
+		set(Certificate, got.certificate.problem, got.certificate.remedy)
+	case timeoutOf(err) && got.connected:
+		set(TimedOut, fmt.Sprintf("the gateway accepts the connection and does not answer within %v", timeout), "check the gateway and the exported Service behind it")
+	case timeoutOf(err):
+		set(TimedOut, fmt.Sprintf("no connection within %v", timeout), "check that the gateway's address is alive, and that no firewall or NetworkPolicy drops connections to it from here")
+	case !got.connected && errors.Is(err, syscall.ECONNREFUSED):
+		set(Refused, "connection refused", fmt.Sprintf("check that the gateway runs and listens on port %d there", t.Address.Port()))
+	case !got.connected:
+		set(Failed, fmt.Sprintf("no connection: %.200s", cause), "check that the gateway's address is alive and can be reached from here")
+	case got.certificate.demanded && alert(err):
+		set(Certificate, fmt.Sprintf("the gateway demands a client certificate: %.200s", cause), demandedRemedy)
+	case strings.Contains(cause, "unrecognized name"):
+		set(NotRouted, "the gateway does not know the SNI "+t.Host, t.route())
+	case closedBy(err):
+		set(Closed, "the gateway closes the connection without an answer", fmt.Sprintf("check that the gateway routes %s, and that the exported Service has ready pods", t.Host))
+	default:
+		set(Failed, fmt.Sprintf("no answer in %s: %.200s", t.Class, cause), t.speak())
+	}
+	return outcome
+}
+
+const demandedRemedy = "verify sends none: send a request with one from a pod"
+
+func (t Target) route() string {
+	return "configure the gateway to route " + t.Host + " to the exported Service"
+}
+
+func (t Target) speak() string {
+	return fmt.Sprintf("check that port %d of the gateway speaks %s, or choose another one for it with the annotation service-mirror.io/gateway-ports on the exported Service", t.Address.Port(), t.Class)
+}
+
+func timeoutOf(err error) bool {
+	var slow net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &slow) && slow.Timeout()
+}
+
+// closedBy tells a connection that the other side has ended.
+func closedBy(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		strings.Contains(err.Error(), "server closed idle connection")
+}
