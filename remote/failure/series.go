@@ -6,7 +6,7 @@ const (
 	// Lasting is how long a state lasts before it is news, where states alternate.
 	Lasting = 10 * time.Second
 	// longest is how long a part that fails again and again must be healthy before it counts as recovered.
-	longest = time.Minute
+	longest = 20 * time.Second
 	// maxCauses is how many causes of one failure are news as soon as they appear: enough for someone who tries
 	// one remedy after the other.
 	maxCauses = 50
@@ -29,10 +29,12 @@ type Series struct {
 // Note notes the state of the part: why it fails or, if that is empty, that it is healthy. It returns whether
 // what is shown has changed, which is news.
 func (s *Series) Note(cause string, at time.Time) (news bool) {
-	if key := Key(cause); key != s.now {
-		s.now, s.since = key, at
+	if cause != s.text {
+		if key := Key(cause); key != s.now {
+			s.now, s.since = key, at
+		}
+		s.text = cause
 	}
-	s.text = cause
 	return s.Settle(at)
 }
 

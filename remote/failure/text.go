@@ -62,6 +62,9 @@ func Key(text string) string {
 // Printable is a text from elsewhere without what would change how the text around it is shown: control
 // characters, those that change the direction of what follows, and invalid UTF-8. It has one line.
 func Printable(text string) string {
+	if plain(text) { // as most often
+		return text
+	}
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r == '\t':
@@ -71,6 +74,15 @@ func Printable(text string) string {
 		}
 		return r
 	}, text)
+}
+
+func plain(text string) bool {
+	for i := range len(text) {
+		if text[i] < ' ' || text[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // Line is a text of several lines, as that of joined errors, as a printable one.

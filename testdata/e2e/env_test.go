@@ -28,6 +28,8 @@ const (
 	// is how long what must not change is watched.
 	soon  = 10 * time.Second
 	stays = 15 * time.Second
+	// lasting is how long it takes until a remote that has failed again and again counts as recovered.
+	lasting = soon + 20*time.Second
 )
 
 // env is what belongs to one test.

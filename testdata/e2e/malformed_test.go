@@ -149,7 +149,7 @@ func (e *env) unharmed(all []malformedRemote, d *daemon, since auditMark) {
 	for _, r := range all {
 		e.eventually(soon+3*time.Second, "the answers are right again", r.mirrored("bar", "203.0.113.1"))
 		e.soon("the answers are right again", r.gone("baz"))
-		e.soon("no problem is left", d.shows(r.remote, "up"))
+		e.eventually(lasting, "no problem is left", d.shows(r.remote, "up"))
 	}
 }
 

@@ -56,9 +56,6 @@ func TestWatchThatFailsAfterEachEvent(t *testing.T) {
 	e.noWrites(since)
 }
 
-// lasting is how long it takes until a remote that has failed again and again counts as recovered.
-const lasting = 30 * time.Second
-
 // A quota or a policy that refuses a Service leaves no Endpoints, whatever was there before, and is one problem.
 func TestNothingIsLeftOfARefusedMirror(t *testing.T) {
 	for name, refuse := range map[string]func(e *env) (allow func()){"a quota": (*env).quota, "a policy": (*env).policy} {
