@@ -193,7 +193,9 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	}
 	for _, mirror := range page.Mirrors {
 		mirrors[pair{mirror.Cluster, mirror.State}]++
-		verified[pair{mirror.Cluster, mirror.Verified}]++
+		if mirror.State != status.Orphan { // of any remote: none is verified
+			verified[pair{mirror.Cluster, mirror.Verified}]++
+		}
 		for _, problem := range mirror.Problems {
 			problems[pair{mirror.Cluster, problem.Reason}]++
 		}

@@ -101,6 +101,7 @@ func newWalk(t *testing.T, seed uint64) *walk {
 		}
 		r.export(beacon, func(svc *corev1.Service) {
 			svc.Spec.Ports = []corev1.ServicePort{{Name: "tcp", Port: 1}, {Name: beacon, Port: 1, Protocol: corev1.ProtocolSCTP}}
+			svc.Annotations = map[string]string{"service-mirror.io/gateway-port": "beacon=beacon"} // SCTP carries no name
 		})
 	}
 	for _, namespace := range w.namespaces {
