@@ -170,7 +170,7 @@ func (b *tab) isNamed() {
 func (b *tab) rows(state string) (caption string, inState, all int) {
 	b.Helper()
 	caption = evaluate[string](b, `document.querySelector("caption").textContent`)
-	inState = evaluate[int](b, `[...document.querySelectorAll("tbody .state")].filter(e => e.textContent === `+strconv.Quote(state)+`).length`)
+	inState = evaluate[int](b, `[...document.querySelectorAll("tbody .state .pill")].filter(e => e.textContent === `+strconv.Quote(state)+`).length`)
 	return caption, inState, evaluate[int](b, `document.querySelectorAll("tbody tr").length`)
 }
 
