@@ -115,8 +115,9 @@ func (w *written[T]) latest(key cache.ObjectName) T {
 		}
 		w.objects.CompareAndDelete(key, own)
 	}
+	uid, deleted := w.deleted.Load(key) // before the cache is read: with the event of the deletion it is forgotten
 	obj := w.informer.Get(key)
-	if uid, ok := w.deleted.Load(key); ok {
+	if deleted {
 		if obj != none && obj.GetUID() == uid.(types.UID) && obj.GetDeletionTimestamp() == nil {
 			return none
 		}
