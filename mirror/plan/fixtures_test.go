@@ -12,7 +12,6 @@ import (
 
 var (
 	exportedBar  = fixture.ExportedBar
-	named        = fixture.Named
 	parisGateway = fixture.ParisGateway
 	gatewayAt    = fixture.GatewayAt
 	text         = fixture.Text

@@ -59,12 +59,12 @@ func show(dir string) error {
 	hops := [][2]string{
 		{"London, foo " + fooPod, "asks its resolver for " + name},
 		{"London, CoreDNS", "answers " + clusterIP + ", the ClusterIP of the Service that service-mirror keeps"},
-		{"London, kube-proxy", "leads that to " + endpoints + ", the Endpoints that service-mirror keeps: Paris's gateway"},
+		{"London, kube-proxy", "routes that to " + endpoints + ", the Endpoints that service-mirror keeps: Paris's gateway"},
 		{"London, node", "sends it from " + londonPlace.node + ": pods' addresses mean nothing outside"},
-		{"Paris, kube-proxy", "leads the load balancer's " + parisAddress + ":80 to the gateway's pod " + gateway.address + ":8080"},
+		{"Paris, kube-proxy", "routes the load balancer's " + parisAddress + ":80 to the gateway's pod " + gateway.address + ":8080"},
 		{"Paris, nginx", "reads \"Host: " + name + "\" and asks for bar.default.svc.cluster.local"},
 		{"Paris, CoreDNS", "answers " + barIP + ", bar's ClusterIP in Paris"},
-		{"Paris, kube-proxy", "leads that to bar's pod " + barPod + ", which answers: the client it saw is the gateway"},
+		{"Paris, kube-proxy", "routes that to bar's pod " + barPod + ", which answers: the client it saw is the gateway"},
 	}
 	for i, hop := range hops {
 		fmt.Printf("    %d. %-20s %s\n", i+1, hop[0], hop[1])
