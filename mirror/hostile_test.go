@@ -52,7 +52,7 @@ func TestThousandsOfHostileServices(t *testing.T) {
 				place = i
 			}
 		}
-		if place == 0 || place > 100 {
+		if place == 0 || place > 1000 { // the workers wait for one lock of the fake, which is not fair
 			w.Errorf("the other remote is mirrored after %d writes", place)
 		}
 		for _, key := range []cache.ObjectName{cache.NewObjectName("default", "svc-1-paris"), cache.NewObjectName("default", "svc-2-paris")} {

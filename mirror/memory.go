@@ -313,10 +313,13 @@ func (r *record) next(p plan.Plan, now time.Time) (after time.Duration) {
 	if p.Source == nil {
 		return 0
 	}
-	for _, b := range r.backoffs {
-		if b != nil && b.until.After(now) { // else what kept it from being written brings the key back
-			after = sooner(after, b.until.Sub(now))
-		} else if b != nil && b.fight && b.over().After(now) {
+	for k, b := range r.backoffs {
+		switch {
+		case b == nil:
+		case b.until.After(now) || p.BackedOff[k]: // it may have ended since the snapshot was taken
+			after = sooner(after, max(b.until.Sub(now), time.Millisecond))
+		// Else what kept it from being written brings the key back.
+		case b.fight && b.over().After(now):
 			after = sooner(after, b.over().Sub(now))
 		}
 	}

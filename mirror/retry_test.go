@@ -5,11 +5,16 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/write"
 )
 
 var errTest = errors.New("this is a test")
@@ -115,6 +120,29 @@ func TestRejectionIsRetriedRarely(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A sync may begin while an object backs off, and end when that is over. It has written nothing, so that no event
+// brings the key back.
+func TestSyncThatOutlastsABackOffIsFollowedByAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key := cache.NewObjectName("default", "bar-paris")
+		refused := plan.Problem{Reason: plan.Rejected}
+		p := plan.Plan{Key: key, Source: &plan.Candidate{Service: exportedBar()}, Desired: storedBar()}
+		var result write.Result
+		result.Objects[plan.Service].Rejected = &refused
+		m := newMemory(0)
+		after, _ := m.commit(p, result)
+		time.Sleep(after - time.Nanosecond)
+		if m.recall(key).Backoffs[plan.Service] == nil {
+			t.Fatal("it does not back off")
+		}
+		p.BackedOff[plan.Service] = true
+		time.Sleep(time.Nanosecond)
+		if after, _ = m.commit(p, write.Result{}); after <= 0 || after > time.Second {
+			t.Errorf("the key is looked at again after %v, want at once", after)
+		}
+	})
 }
 
 func TestRejectedUpdateIsRetriedRarely(t *testing.T) {
