@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"bytes"
@@ -50,7 +50,7 @@ func TestVerifyMistakes(t *testing.T) {
 		{[]string{"--all", "--ca-file=/does/not/exist", "--verify=1s"}, []string{"--verify: 1s is less", "--ca-file: open /does/not/exist"}},
 	} {
 		var stdout, stderr bytes.Buffer
-		if code := run(t.Context(), append(append([]string{"verify"}, test.args...), paris...), &stdout, &stderr); code != 2 || stdout.Len() > 0 {
+		if code := Run(t.Context(), append(append([]string{"verify"}, test.args...), paris...), &stdout, &stderr); code != 2 || stdout.Len() > 0 {
 			t.Errorf("%q: exit code %d, stdout %s", test.args, code, &stdout)
 		}
 		lines := strings.Split(strings.TrimSuffix(stderr.String(), "\n"), "\n")
@@ -68,7 +68,7 @@ func TestVerifyMistakes(t *testing.T) {
 func TestVerifyOfAnUnknownRemote(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	args := []string{"verify", "--remote", "rome", "--remote", "paris=a,gateway=ingress/gateway"}
-	if code := run(t.Context(), args, &stdout, &stderr); code != 1 || !strings.HasPrefix(stderr.String(), "service-mirror: --remote rome: this remote is not configured") {
+	if code := Run(t.Context(), args, &stdout, &stderr); code != 1 || !strings.HasPrefix(stderr.String(), "service-mirror: --remote rome: this remote is not configured") {
 		t.Errorf("exit code %d, stderr %s", code, &stderr)
 	}
 }
@@ -76,13 +76,13 @@ func TestVerifyOfAnUnknownRemote(t *testing.T) {
 // Each command has a help of its own, and the daemon's names them all.
 func TestHelpOfCommands(t *testing.T) {
 	var daemon, stderr bytes.Buffer
-	run(t.Context(), []string{"--help"}, &daemon, &stderr)
+	Run(t.Context(), []string{"--help"}, &daemon, &stderr)
 	for _, c := range commands {
 		if !strings.Contains(daemon.String(), "  service-mirror "+c.name) {
 			t.Errorf("--help does not have %s", c.name)
 		}
 		var stdout bytes.Buffer
-		if code := run(t.Context(), []string{c.name, "--help"}, &stdout, &stderr); code != 0 || !strings.HasPrefix(stdout.String(), "service-mirror "+c.name) {
+		if code := Run(t.Context(), []string{c.name, "--help"}, &stdout, &stderr); code != 0 || !strings.HasPrefix(stdout.String(), "service-mirror "+c.name) {
 			t.Errorf("%s --help: exit code %d, %.200s", c.name, code, &stdout)
 		}
 		for line := range strings.Lines(stdout.String()) {

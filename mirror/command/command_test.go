@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"bytes"
@@ -174,7 +174,7 @@ func TestMistakes(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			if code := run(t.Context(), test.args, &stdout, &stderr); code != 2 {
+			if code := Run(t.Context(), test.args, &stdout, &stderr); code != 2 {
 				t.Errorf("exit code %d, want 2", code)
 			}
 			if stdout.Len() > 0 {
@@ -219,7 +219,7 @@ func TestRemotesMayComeLater(t *testing.T) {
 func TestHelpMentionsEveryFlag(t *testing.T) {
 	for _, flag := range []string{"--help", "-h"} {
 		var stdout, stderr bytes.Buffer
-		if code := run(t.Context(), []string{flag}, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
+		if code := Run(t.Context(), []string{flag}, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
 			t.Fatalf("%s: exit code %d, stderr %s", flag, code, &stderr)
 		}
 		cfg, _ := parse(nil)
@@ -248,7 +248,7 @@ func TestHelpMentionsEveryFlag(t *testing.T) {
 func TestMissingLocalClusterIsAFailure(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	args := []string{"--remote", "paris=a,gateway=ingress/gateway", "--kubeconfig", "/does/not/exist"}
-	if code := run(context.Background(), args, &stdout, &stderr); code != 1 {
+	if code := Run(context.Background(), args, &stdout, &stderr); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
 	if lines := strings.Count(stderr.String(), "\n"); lines != 1 || !strings.HasPrefix(stderr.String(), "service-mirror: local cluster: ") {
@@ -328,14 +328,14 @@ func TestDryRunDoesNotListen(t *testing.T) {
 	cancel() // it has nothing to wait for
 	args := []string{"--remote", "paris=a,gateway=ingress/gateway", "--kubeconfig", config, "--listen", taken.Addr().String()}
 	var stdout, stderr bytes.Buffer
-	if run(ctx, append(args, "--dry-run"), &stdout, &stderr); !strings.HasSuffix(stderr.String(), "service-mirror: "+context.Canceled.Error()+"\n") {
+	if Run(ctx, append(args, "--dry-run"), &stdout, &stderr); !strings.HasSuffix(stderr.String(), "service-mirror: "+context.Canceled.Error()+"\n") {
 		t.Errorf("stderr: %s", &stderr)
 	}
 }
 
 func TestVersion(t *testing.T) {
-	defer func(before string) { version = before }(version)
-	version = "v1.2.3"
+	defer func(before string) { Version = before }(Version)
+	Version = "v1.2.3"
 	cfg, err := parse([]string{"--remote", "paris=a,gateway=ingress/gateway"})
 	if err != nil || cfg.remote.Client.UserAgent != "service-mirror/v1.2.3" {
 		t.Errorf("got %q, %v", cfg.remote.Client.UserAgent, err)
@@ -344,7 +344,7 @@ func TestVersion(t *testing.T) {
 
 // The README is where flags are looked up.
 func TestREADMEHasEveryFlag(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
+	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}

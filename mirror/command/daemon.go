@@ -1,0 +1,122 @@
+package command
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+
+	"service-mirror.io/service-mirror/mirror"
+	"service-mirror.io/service-mirror/mirror/check"
+	"service-mirror.io/service-mirror/mirror/leader"
+	"service-mirror.io/service-mirror/mirror/report"
+	"service-mirror.io/service-mirror/mirror/status"
+	"service-mirror.io/service-mirror/mirror/write"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// local is how to reach the local cluster.
+func (cfg *config) local() (*rest.Config, error) {
+	local, err := remote.LoadLocal(cfg.kubeconfig, cfg.kubecontext)
+	if err != nil {
+		return nil, fmt.Errorf("local cluster: %w", err)
+	}
+	return cfg.remote.Client.Tune(local, "", &remote.Network{}), nil
+}
+
+func (cfg *config) run(ctx context.Context, stdout io.Writer) error {
+	local, err := cfg.local()
+	if err != nil {
+		return err
+	}
+	switch {
+	case cfg.check:
+		options := check.Options{Local: local, Remotes: cfg.remotes, Remote: cfg.remote, Policy: cfg.mirror.Policy, Lease: cfg.election.Lease}
+		if !check.Run(ctx, options, stdout) {
+			return errors.New("something must be fixed")
+		}
+		return nil
+	case cfg.prune != "" || cfg.pruneDryRun != "":
+		client, err := remote.NewClient(local)
+		if err != nil {
+			return fmt.Errorf("local cluster: %w", err)
+		}
+		return write.Prune(ctx, client, local.Host, cmp.Or(cfg.prune, cfg.pruneDryRun), cfg.prune == "", stdout)
+	}
+	if cfg.dryRun {
+		return cfg.mirrorAll(ctx, local, func(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote) error {
+			return controller.DryRun(ctx, remotes, local.Host, stdout)
+		})
+	}
+	return cfg.mirrorAll(ctx, local, nil)
+}
+
+// once does something with what is known of the clusters, instead of keeping mirrors.
+type once func(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote) error
+
+// mirrorAll connects the remotes to the controller and runs them until the context
+// ends, the election fails or, where instead is not nil, that has been done.
+func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, instead once) (err error) {
+	election := leader.New(cfg.election)
+	clients, err := mirror.NewClients(local, election.Guard)
+	if err != nil {
+		return fmt.Errorf("local cluster: %w", err)
+	}
+	election.Client = clients.Read.CoordinationV1()
+	logger, started := klog.FromContext(ctx), time.Now()
+	logger.Info("Starting", "program", cfg.remote.Client.UserAgent, "localCluster", local.Host, "remotes", len(cfg.remotes))
+	ctx, end := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer func() { end(); running.Wait() }()
+
+	cfg.mirror.Metrics = report.NewMetrics(programVersion(), remote.Names(cfg.remotes))
+	cfg.mirror.Metrics.CountRequests()
+	cfg.mirror.Events = report.NewEvents(ctx, clients.Write, report.OwnPod())
+	defer cfg.mirror.Events.Shutdown()
+	cfg.mirror.Domain = cfg.remote.Gateway.Filter.Domain
+	controller := mirror.New(clients, cfg.mirror, logger)
+	overview := func() status.Page {
+		page := controller.Overview()
+		page.Local, page.Version, page.Started, page.ElectionOn = local.Host, programVersion(), started, cfg.election.On
+		page.Leader = page.Leader && election.MayWrite()
+		return page
+	}
+	cfg.mirror.Metrics.Observe(overview)
+
+	cfg.remote.Gateway.Filter.Local = controller.Ranges
+	var remotes []*remote.Remote
+	for _, spec := range cfg.remotes {
+		r := remote.New(spec, cfg.remote, controller.Hooks(spec.Name))
+		controller.Add(r)
+		remotes = append(remotes, r)
+	}
+	if cfg.listen.Address != "" && instead == nil { // the daemon beside it may listen there
+		listener, err := net.Listen("tcp", cfg.listen.Address)
+		if err != nil {
+			return fmt.Errorf("--listen: %w", err)
+		}
+		logger.Info("Serving", "address", listener.Addr())
+		running.Go(func() { mirror.Serve(ctx, listener, controller.Handler(overview, cfg.listen)) })
+	}
+	for _, r := range remotes {
+		running.Go(func() { r.Run(ctx) })
+	}
+	running.Go(func() { controller.Run(ctx) })
+	if instead != nil {
+		return instead(ctx, controller, remotes)
+	}
+	select {
+	case <-ctx.Done():
+	case <-controller.Ready():
+		err = election.Run(ctx, controller.Lead)
+	}
+	logger.Info("Stopping")
+	return err
+}
