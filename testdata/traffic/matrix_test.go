@@ -44,7 +44,7 @@ var matrix = []struct {
 		{port: speaks("https", port("odd", 7444, httpsOtherPort)), scheme: "https"},
 		{port: port("tls", 7445, httpsOtherPort), scheme: "https"},
 		{port: port("https-grpc", 7446, grpcTLSPort), scheme: "grpcs"},
-		{port: port("https-not", 7447, httpPort), scheme: "https", wrong: "status 502"}, // it has no TLS
+		{port: port("https-not", 7447, httpPort), scheme: "https", wrong: "status 50"}, // it has no TLS: 502 or 503
 		{port: port("grpc", 50051, grpcPort), scheme: "grpc"},
 		{port: speaks("kubernetes.io/h2c", port("stream", 7001, grpcPort)), scheme: "grpc"},
 		{port: port("http2", 7002, grpcPort), scheme: "grpc"},
@@ -164,6 +164,6 @@ func (s *scene) backendsVerified() {
 		"https://misnamed-paris.default.svc.cluster.local:8443/"} {
 		s.serves("--root", root, url)
 	}
-	s.answers([]string{"--root", root, "https://misnamed-paris.default.svc.cluster.local/"}, seen{}, "", "status 502")
+	s.answers([]string{"--root", root, "https://misnamed-paris.default.svc.cluster.local/"}, seen{}, "", "status 50")
 	s.must(s.gateway.remove())
 }
