@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -22,6 +23,7 @@ import (
 
 	"golang.org/x/net/websocket"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
@@ -31,16 +33,17 @@ import (
 type caller struct {
 	tls     *tls.Config
 	network string
+	to      string
 	timeout time.Duration
 }
 
 // client makes one request and prints the answer as JSON, or makes requests at
 // a steady rate until its standard input ends and prints a count.
 //
-//	client [--network tcp4|tcp6] [--root FILE] [--cert FILE --key FILE] [--rate N] URL
+//	client [--network tcp4|tcp6] [--to HOST:PORT] [--root FILE] [--cert FILE --key FILE] [--rate N] URL
 //
 // The scheme of the URL says what kind of request: http, https, ws, grpc,
-// grpc-stream, tcp or udp.
+// grpc-stream, grpcs, tcp or udp.
 func client(args []string) int {
 	flags := flag.NewFlagSet("client", flag.ExitOnError)
 	network := flags.String("network", "tcp", "tcp4 and tcp6 ask for addresses of one family, and connect to no other")
@@ -48,11 +51,12 @@ func client(args []string) int {
 	cert := flags.String("cert", "", "own certificate")
 	key := flags.String("key", "", "its key")
 	host := flags.String("host", "", "Host header, if another than the URL's")
+	to := flags.String("to", "", "what to connect to, HOST:PORT, if another than the URL's")
 	rate := flags.Int("rate", 0, "requests per second, each on a connection of its own")
 	timeout := flags.Duration("timeout", 5*time.Second, "for one request")
 	flags.Parse(args)
 
-	c := &caller{tls: &tls.Config{RootCAs: x509.NewCertPool()}, network: *network, timeout: *timeout}
+	c := &caller{tls: &tls.Config{RootCAs: x509.NewCertPool()}, network: *network, to: *to, timeout: *timeout}
 	if *root != "" {
 		pem, err := os.ReadFile(*root)
 		if err != nil || !c.tls.RootCAs.AppendCertsFromPEM(pem) {
@@ -98,6 +102,8 @@ func (c *caller) call(target *url.URL, host string) (seen, error) {
 		return c.grpc(ctx, target, false)
 	case "grpc-stream":
 		return c.grpc(ctx, target, true)
+	case "grpcs":
+		return c.grpc(ctx, target, false)
 	case "tcp", "udp":
 		return c.line(ctx, target)
 	}
@@ -106,7 +112,7 @@ func (c *caller) call(target *url.URL, host string) (seen, error) {
 
 // dial connects to a name's address of the family that is wanted.
 func (c *caller) dial(ctx context.Context, address string) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, c.network, address)
+	return new(net.Dialer).DialContext(ctx, c.network, cmp.Or(c.to, address))
 }
 
 func (c *caller) http(ctx context.Context, target *url.URL, host string) (answer seen, wrong error) {
@@ -181,8 +187,11 @@ func (c *caller) webSocket(ctx context.Context, target *url.URL) (seen, error) {
 }
 
 func (c *caller) grpc(ctx context.Context, target *url.URL, stream bool) (answer seen, err error) {
-	conn, err := grpc.NewClient("passthrough:///"+target.Host, grpc.WithContextDialer(c.dial),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	security := insecure.NewCredentials()
+	if target.Scheme == "grpcs" {
+		security = credentials.NewTLS(c.tls)
+	}
+	conn, err := grpc.NewClient("passthrough:///"+target.Host, grpc.WithContextDialer(c.dial), grpc.WithTransportCredentials(security))
 	if err != nil {
 		return seen{}, err
 	}
