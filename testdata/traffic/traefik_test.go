@@ -1,0 +1,35 @@
+package main
+
+import corev1 "k8s.io/api/core/v1"
+
+// traefikGatewayAPI is Traefik that follows the Gateway API.
+var traefikGatewayAPI = controllerKind{
+	name: "traefik", manifests: "traefik/gateway-api", routes: "gateway-api/routes", template: "gateway-api/routes/bar.yaml",
+	ports: traefikPorts, by: portsByHand("web"), programs: traefik(
+		"--providers.kubernetesgateway=true", "--providers.kubernetesgateway.experimentalchannel=true",
+		"--providers.kubernetesgateway.statusaddress.service.namespace=gateway", "--providers.kubernetesgateway.statusaddress.service.name=gateway"),
+	can: controllerCan{rewrites: true, forwardedHost: true, gatewayAPI: true, wsProto: "ws", unknown: "status 404"},
+}
+
+// traefikPorts have the names of Traefik's own chart, and one for each entry point that was added.
+var traefikPorts = []corev1.ServicePort{
+	gatewayPort("web", 80, 80), gatewayPort("websecure", 443, 443), gatewayPort("tls", 9443, 9443), gatewayPort("tcp-15432", 15432, 15432),
+}
+
+// traefik runs Traefik as its chart does, with more flags. Without asdefault, a route that names no entry point
+// is on each, and a protocol in which the server speaks first waits for ever.
+func traefik(more ...string) func(*controllerPod) error {
+	return func(g *controllerPod) error {
+		args := append([]string{
+			"--global.checknewversion=false", "--global.sendanonymoususage=false", "--log.level=INFO",
+			"--entrypoints.traefik.address=:8081", "--ping=true",
+			"--entrypoints.web.address=:80", "--entrypoints.web.asdefault=true",
+			"--entrypoints.websecure.address=:443", "--entrypoints.websecure.asdefault=true",
+			"--entrypoints.tls.address=:9443", "--entrypoints.tcp-15432.address=:15432",
+		}, more...)
+		if err := g.run("traefik", "KUBECONFIG="+g.cluster.Kubeconfig, args...); err != nil {
+			return err
+		}
+		return g.answers("http://127.0.0.1:8081/ping")
+	}
+}
