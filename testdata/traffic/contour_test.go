@@ -18,6 +18,22 @@ var contourGatewayAPI = controllerKind{
 	can: controllerCan{rewrites: true, gatewayAPI: true, wsProto: "http", unknown: "status 404"},
 }
 
+// contourIngress is the same Envoy, configured from Ingresses.
+var contourIngress = controllerKind{
+	name: "contour-ingress", class: "contour", template: "ingress/ingress.yaml",
+	ports:    []corev1.ServicePort{gatewayPort("http", 80, 8080), gatewayPort("https", 443, 8443)},
+	programs: contour(""), can: controllerCan{wsProto: "http", unknown: "status 404"},
+}
+
+// contourMTLS has the HTTPProxy that ships in place of bar's Ingress.
+var contourMTLS = controllerKind{
+	name: "contour-mtls", template: "contour/httpproxy-mtls.yaml", ports: contourIngress.ports, programs: contour(""),
+	check: func(s *scene) {
+		s.needsCertificate()
+		s.answers([]string{bar}, seen{}, "", "status 301") // to HTTPS
+	},
+}
+
 // contour runs Contour with a configuration of its own, and the Envoy that it configures, in one pod.
 func contour(config string) func(*controllerPod) error {
 	return func(g *controllerPod) error {

@@ -21,11 +21,12 @@ import (
 
 // controllerKind is a gateway that is configured by objects of the API server: a route for each Service.
 type controllerKind struct {
-	name string
+	name  string
+	class string // of Ingresses
 	// manifests are the folder of deploy/gateways that has what a user applies once, routes what is applied for
 	// exported Services.
 	manifests, routes string
-	// template is the file that has bar's route.
+	// template is the file that has bar's route. An Ingress is made of it for each Service, if there are no routes.
 	template string
 	// ports are those of its LoadBalancer Service, under the names that its own installation gives them.
 	ports []corev1.ServicePort
@@ -34,6 +35,8 @@ type controllerKind struct {
 	// programs are what runs in its pod.
 	programs func(*controllerPod) error
 	can      controllerCan
+	// check is what is seen of it, if not the whole table.
+	check func(*scene)
 }
 
 // controllerCan is what a controller does beyond HTTP routed by Host.
@@ -59,7 +62,7 @@ func (s *scene) installController(kind controllerKind) *controllerPod {
 	c := s.world.paris
 	s.must(c.applyCRDs())
 	s.must(c.namespaceOf("gateway"))
-	s.must(c.createTLS())
+	s.must(c.createTLS("gateway"))
 	name := fmt.Sprintf("gateway-%s-%d", kind.name, c.used)
 	pod, err := c.podOf(&corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "gateway", Name: name, Labels: map[string]string{"app": "gateway"}},
@@ -169,6 +172,19 @@ func (s *scene) annotate(name string, annotations map[string]string) {
 	})
 }
 
+// needsCertificate has foo call bar with a certificate of the shared root, without one, and with another root's.
+func (s *scene) needsCertificate() {
+	s.Helper()
+	const url = "https://bar-paris.default.svc.cluster.local/"
+	root := []string{"--root", s.world.root.file("ca")}
+	other, err := newAuthority(filepath.Join(s.world.dir, "other"))
+	s.must(err)
+	s.must(other.issue("foo"))
+	s.answers(append(root, url), seen{}, "", "certificate required")
+	s.serves(append(root, "--cert", s.world.root.file("foo"), "--key", s.world.root.keyFile("foo"), url)...)
+	s.answers(append(root, "--cert", other.file("foo"), "--key", other.keyFile("foo"), url), seen{}, "", "tls: ")
+}
+
 // speaksH2C says in the object, as the Gateway API wants it, that a Service's only port is for HTTP/2 without TLS.
 func (s *scene) speaksH2C(name string) {
 	s.Helper()
@@ -190,7 +206,7 @@ func gatewayPort(name string, number, target int32) corev1.ServicePort {
 }
 
 // controllers are the gateways that follow objects, each with what is applied for it.
-var controllers = []controllerKind{traefikGatewayAPI, contourGatewayAPI}
+var controllers = []controllerKind{traefikGatewayAPI, traefikIngress, traefikMTLS, contourGatewayAPI, contourIngress, contourMTLS}
 
 // controllersRun sends the requests through each.
 func (s *scene) controllersRun() {
@@ -202,7 +218,11 @@ func (s *scene) controllersRun() {
 				s.annotate(service, annotations)
 			}
 			s.speaksH2C("hello")
-			s.apply(kind.routes)
+			s.applyRoutes(kind)
+			if kind.check != nil {
+				kind.check(s)
+				return
+			}
 			s.servesBoth()
 			for _, over := range families {
 				s.Run("requests over "+over.network, func(t *testing.T) { (&scene{t, s.world, s.gateway}).controllerRequests(over, kind.can) })
@@ -293,7 +313,7 @@ func gatewayAPIRequests(root []string, http func(name, asked, own string) seen) 
 // routeFollowed has a Service that is exported, and gets a route, and loses it again.
 func (s *scene) routeFollowed(kind controllerKind) {
 	const url = "http://private-paris.default.svc.cluster.local/"
-	route := s.privateRoute(kind)
+	route := s.routeOf(kind, "private", 80)
 	s.must(s.world.paris.export("private", true))
 	s.Cleanup(func() { s.must(s.world.paris.export("private", false)) })
 	s.answers([]string{url}, seen{}, "", kind.can.unknown)
@@ -309,13 +329,32 @@ func (s *scene) routeFollowed(kind controllerKind) {
 	s.Logf("%s: a route was followed after %v, and gone after %v (kubectl included)", kind.name, came.Round(time.Millisecond), time.Since(begin).Round(time.Millisecond))
 }
 
-// privateRoute is bar's route of this kind of gateway, of which private gets a copy.
-func (s *scene) privateRoute(kind controllerKind) string {
+// routeOf is a file with bar's route of this kind of gateway, made to be another Service's.
+func (s *scene) routeOf(kind controllerKind, service string, port int) string {
 	s.Helper()
 	text, err := os.ReadFile(filepath.Join("../../deploy/gateways", kind.template))
 	s.must(err)
-	path := filepath.Join(s.TempDir(), "private.yaml")
-	edited := strings.ReplaceAll(string(text), "bar", "private")
-	s.must(os.WriteFile(path, []byte(strings.ReplaceAll(edited, "ingressClassName: nginx", "ingressClassName: "+kind.name)), 0o644))
+	path := filepath.Join(s.TempDir(), service+".yaml")
+	edited := strings.NewReplacer("bar", service, "number: 80", fmt.Sprintf("number: %d", port), "ingressClassName: nginx", "ingressClassName: "+kind.class, "# annotations: {project"+kind.class, "annotations: {project"+kind.class).Replace(string(text))
+	s.must(os.WriteFile(path, []byte(edited), 0o644))
 	return path
+}
+
+// applyRoutes applies the routes that ship, or an Ingress for each Service that speaks HTTP.
+func (s *scene) applyRoutes(kind controllerKind) {
+	s.Helper()
+	if kind.routes != "" {
+		s.apply(kind.routes)
+		return
+	}
+	s.must(s.world.paris.createTLS("default"))
+	for service, port := range map[string]int{"bar": 80, "web": 8080} {
+		path := s.routeOf(kind, service, port)
+		_, err := s.world.paris.Kubectl(s.Context(), "apply", "-f", path)
+		s.must(err)
+		s.Cleanup(func() {
+			_, err := s.world.paris.Kubectl(background, "delete", "-f", path)
+			s.must(err)
+		})
+	}
 }

@@ -60,7 +60,7 @@ func (c *cluster) installGateway(kind string, addresses []string, edits ...edit)
 	if _, err := c.Kubectl(background, "apply", "-k", manifests); err != nil {
 		return nil, err
 	}
-	if err := c.createTLS(); err != nil {
+	if err := c.createTLS("gateway"); err != nil {
 		return nil, err
 	}
 	deployment, err := c.AppsV1().Deployments("gateway").Get(background, "gateway", metav1.GetOptions{})
@@ -83,8 +83,8 @@ func (c *cluster) installGateway(kind string, addresses []string, edits ...edit)
 	return g, c.loadBalancer("gateway", "gateway", addresses...)
 }
 
-// createTLS makes the Secret that the README asks for.
-func (c *cluster) createTLS() error {
+// createTLS makes the Secret that the READMEs ask for.
+func (c *cluster) createTLS(space string) error {
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "gateway-tls"}, Data: map[string][]byte{}}
 	name := c.name + "-gateway"
 	for key, path := range map[string]string{"tls.crt": c.world.root.file(name), "tls.key": c.world.root.keyFile(name), "ca.crt": c.world.root.file("ca")} {
@@ -94,7 +94,7 @@ func (c *cluster) createTLS() error {
 		}
 		secret.Data[key] = data
 	}
-	_, err := c.CoreV1().Secrets("gateway").Create(background, secret, metav1.CreateOptions{})
+	_, err := c.CoreV1().Secrets(space).Create(background, secret, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return nil
 	}
