@@ -90,7 +90,7 @@ var matrix = []struct {
 	},
 }}
 
-// matrix asks for each cell. What is reserved is in requests: there each gateway has what it can do.
+// matrix requests each cell. Reserved ports are in requests: there each gateway has what it can do.
 func (s *scene) matrix() {
 	for _, row := range matrix {
 		s.must(s.world.paris.service("default", row.service, true, func(svc *corev1.Service) {
