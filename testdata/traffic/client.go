@@ -34,15 +34,16 @@ type caller struct {
 	tls     *tls.Config
 	network string
 	to      string
+	http2   bool
 	timeout time.Duration
 }
 
 // client makes one request and prints the answer as JSON, or makes requests at
 // a steady rate until its standard input ends and prints a count.
 //
-//	client [--network tcp4|tcp6] [--to HOST:PORT] [--root FILE] [--cert FILE --key FILE] [--rate N] URL
+//	client [--network tcp4|tcp6] [--to HOST:PORT] [--http2] [--root FILE] [--cert FILE --key FILE] [--rate N] URL
 //
-// The scheme of the URL says what kind of request: http, https, ws, grpc,
+// The scheme of the URL says what kind of request: http, https, ws, wss, grpc,
 // grpc-stream, grpcs, tcp or udp.
 func client(args []string) int {
 	flags := flag.NewFlagSet("client", flag.ExitOnError)
@@ -51,12 +52,13 @@ func client(args []string) int {
 	cert := flags.String("cert", "", "own certificate")
 	key := flags.String("key", "", "its key")
 	host := flags.String("host", "", "Host header, if another than the URL's")
+	http2 := flags.Bool("http2", false, "request https with HTTP/2")
 	to := flags.String("to", "", "what to connect to, HOST:PORT, if another than the URL's")
 	rate := flags.Int("rate", 0, "requests per second, each on a connection of its own")
 	timeout := flags.Duration("timeout", 5*time.Second, "for one request")
 	flags.Parse(args)
 
-	c := &caller{tls: &tls.Config{RootCAs: x509.NewCertPool()}, network: *network, to: *to, timeout: *timeout}
+	c := &caller{tls: &tls.Config{RootCAs: x509.NewCertPool()}, network: *network, to: *to, http2: *http2, timeout: *timeout}
 	if *root != "" {
 		pem, err := os.ReadFile(*root)
 		if err != nil || !c.tls.RootCAs.AppendCertsFromPEM(pem) {
@@ -96,7 +98,7 @@ func (c *caller) call(target *url.URL, host string) (seen, error) {
 	switch target.Scheme {
 	case "http", "https":
 		return c.http(ctx, target, host)
-	case "ws":
+	case "ws", "wss":
 		return c.webSocket(ctx, target)
 	case "grpc":
 		return c.grpc(ctx, target, false)
@@ -118,7 +120,7 @@ func (c *caller) dial(ctx context.Context, address string) (net.Conn, error) {
 func (c *caller) http(ctx context.Context, target *url.URL, host string) (answer seen, wrong error) {
 	transport := &http.Transport{
 		DialContext:     func(ctx context.Context, _, address string) (net.Conn, error) { return c.dial(ctx, address) },
-		TLSClientConfig: c.tls, DisableKeepAlives: true,
+		TLSClientConfig: c.tls, DisableKeepAlives: true, ForceAttemptHTTP2: c.http2,
 	}
 	var step atomic.Value // what a request that fails was waiting for
 	step.Store("resolve")
@@ -148,6 +150,9 @@ func (c *caller) http(ctx context.Context, target *url.URL, host string) (answer
 	if resp.StatusCode != http.StatusOK {
 		return seen{}, fmt.Errorf("status %d: %.200s", resp.StatusCode, body)
 	}
+	if c.http2 && resp.ProtoMajor != 2 {
+		return seen{}, errors.New("the answer has " + resp.Proto)
+	}
 	if len(body) > 0 { // a health check has none
 		err = json.Unmarshal(body, &answer)
 	}
@@ -164,11 +169,16 @@ func (c *caller) webSocket(ctx context.Context, target *url.URL) (seen, error) {
 	}
 	host := target.Host
 	if target.Port() == "" {
-		host += ":80"
+		host += map[string]string{"ws": ":80", "wss": ":443"}[target.Scheme]
 	}
 	raw, err := c.dial(ctx, host)
 	if err != nil {
 		return seen{}, err
+	}
+	if target.Scheme == "wss" {
+		config := c.tls.Clone()
+		config.ServerName = target.Hostname()
+		raw = tls.Client(raw, config)
 	}
 	defer raw.Close()
 	deadline, _ := ctx.Deadline()

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // cell is one exported port, and what comes of a request to it.
@@ -53,6 +54,7 @@ var matrix = []struct {
 		refused("tcp", port("postgres", 5432, tcpPort)),
 		refused("tcp", port("tcp-foo", 7000, tcpPort)),
 		refused("tcp", speaks("tcp", port("plain", 7003, tcpPort))),
+		refused("udp", corev1.ServicePort{Name: "lookup", Port: 5353, Protocol: corev1.ProtocolUDP, TargetPort: intstr.FromInt32(udpPort)}),
 	},
 }, {
 	service: "websecure", cells: []cell{
@@ -88,7 +90,7 @@ var matrix = []struct {
 	},
 }}
 
-// matrix asks for each cell. What is reserved is in requests: there each gateway has what it can do.
+// matrix requests each cell. Reserved ports are in requests: there each gateway has what it can do.
 func (s *scene) matrix() {
 	for _, row := range matrix {
 		s.must(s.world.paris.service("default", row.service, true, func(svc *corev1.Service) {
@@ -121,7 +123,7 @@ func (s *scene) matrix() {
 	}
 	s.results(map[string]string{
 		"default/named-paris postgres 5432/TCP": "no endpoint", "default/named-paris tcp-foo 7000/TCP": "no endpoint",
-		"default/named-paris plain 7003/TCP": "no endpoint", "default/named-paris https-not 7447/TCP": "unavailable",
+		"default/named-paris plain 7003/TCP": "no endpoint", "default/named-paris lookup 5353/UDP": "no endpoint", "default/named-paris https-not 7447/TCP": "unavailable",
 		"default/number-5432-paris 5432/TCP": "no endpoint", "default/edge-paris https-edge 443/TCP": "reached",
 		"default/named-paris tls 7445/TCP": "reached", "default/named-paris metrics 9090/TCP": "reached",
 	}, "--ca-file", s.world.root.file("ca"), "default/named-paris", "default/number-5432-paris", "default/edge-paris")

@@ -8,7 +8,7 @@ import (
 )
 
 // names has requests with the names that Services have in Paris itself, as a weighted route of London sends them to
-// both clusters, and tells a Service from a mirror of the same name.
+// both clusters, and distinguishes a Service from a mirror of the same name.
 func (s *scene) names(kind gatewayKind) {
 	root := []string{"--root", s.world.root.file("ca")}
 	full := seen{Backend: "bar of paris", Host: "bar.default.svc.cluster.local", Port: httpPort, Proto: "HTTP/1.1",
@@ -75,8 +75,8 @@ func (s *scene) names(kind gatewayKind) {
 	s.Run("a Service with a mirror's name", func(t *testing.T) { (&scene{t, s.world, s.gateway}).namesake() })
 }
 
-// namesake has a Service bar-paris in Paris, which London has as bar-paris-paris: the mirror bar-paris goes on being
-// that of bar.
+// namesake has a Service bar-paris in Paris, which London has as bar-paris-paris: the mirror bar-paris still routes to
+// bar.
 func (s *scene) namesake() {
 	const name = "bar-paris"
 	s.must(s.world.paris.service("default", name, true, func(svc *corev1.Service) {

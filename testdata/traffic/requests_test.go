@@ -52,6 +52,14 @@ func (s *scene) requests(over family, kind gatewayKind) {
 		want: seen{Backend: "bar of paris", Host: "bar.default.svc.cluster.local", Port: httpsPort, Proto: "HTTP/1.1", Issued: "paris-gateway",
 			ForwardedHost: "bar-paris.default.svc.cluster.local", ForwardedFor: over.node, ForwardedProto: "https"},
 	}, {
+		name: "HTTPS over HTTP/2", args: []string{"--http2", "--root", s.world.root.file("ca"), "https://bar-paris.default.svc.cluster.local/"},
+		want: seen{Backend: "bar of paris", Host: "bar.default.svc.cluster.local", Port: httpsPort, Proto: "HTTP/1.1", Issued: "paris-gateway",
+			ForwardedHost: "bar-paris.default.svc.cluster.local", ForwardedFor: over.node, ForwardedProto: "https"},
+	}, {
+		name: "WebSocket over HTTPS", args: []string{"--root", s.world.root.file("ca"), "wss://bar-paris.default.svc.cluster.local/ws"},
+		want: seen{Backend: "bar of paris", Host: "bar.default.svc.cluster.local", Port: httpsPort, Proto: "HTTP/1.1", Messages: 3,
+			ForwardedHost: "bar-paris.default.svc.cluster.local", ForwardedFor: over.node, ForwardedProto: "https"},
+	}, {
 		name: "HTTPS without the shared root", args: []string{"https://bar-paris.default.svc.cluster.local/"}, err: "unknown authority",
 	}, {
 		name: "WebSocket", args: []string{"ws://bar-paris.default.svc.cluster.local/ws"},
