@@ -119,6 +119,9 @@ func (g *gatewayPod) start(deployment *appsv1.Deployment) error {
 	args = append(args, "setpriv", fmt.Sprintf("--reuid=%d", user), fmt.Sprintf("--regid=%d", user), "--clear-groups", "--no-new-privs",
 		"--bounding-set=-all", "--inh-caps=-all", "--")
 	for _, arg := range append(container.Command, container.Args...) {
+		for _, e := range container.Env {
+			arg = strings.ReplaceAll(arg, "$("+e.Name+")", e.Value)
+		}
 		if arg == "daemon off;" {
 			arg = "load_module /usr/lib/nginx/modules/ngx_stream_module.so; " + arg
 		}
@@ -147,8 +150,13 @@ func (g *gatewayPod) start(deployment *appsv1.Deployment) error {
 
 // mount puts ConfigMaps and Secrets where the container will see them.
 func (g *gatewayPod) mount(spec corev1.PodSpec, container corev1.Container) error {
-	if err := installProgram(harness.Program("caddy")); err != nil {
-		return err
+	for _, program := range []string{"caddy", "envoy"} {
+		if program != container.Command[0] {
+			continue
+		}
+		if err := installProgram(harness.Program(program)); err != nil {
+			return err
+		}
 	}
 	for _, mount := range container.VolumeMounts {
 		for _, volume := range spec.Volumes {
