@@ -119,7 +119,7 @@ func (c *Controller) wanted(want Wanted) (plans []plan.Plan) {
 		}
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(keys), compareKeys) {
-		plans = append(plans, c.options.Decide(c.observe(key)))
+		plans = append(plans, c.planned(key))
 	}
 	return plans
 }
