@@ -132,9 +132,9 @@ func (d *decision) writeRoute(desired *unstructured.Unstructured) {
 		d.problem(mirrors.Conflict, why)
 		d.unroute(desired, why)
 	case !d.snapshot.Served[ref.Kind].Known:
-	case d.backedOff(ref):
+	case d.backedOff(ref, desired):
 		if live == nil {
-			d.unroute(desired, d.snapshot.Backoffs[ref].Message)
+			d.unroute(desired, d.snapshot.Backoffs[ref].Problem.Message)
 		}
 	case live == nil:
 		d.step(Step{Action: Create, Ref: ref, Object: desired})
@@ -157,7 +157,7 @@ func (d *decision) unroute(route *unstructured.Unstructured, why string) {
 func (d *decision) deleteOthers() {
 	for _, live := range d.snapshot.Live {
 		ref := RefOf(live)
-		if !Owned(live) || live.GetDeletionTimestamp() != nil || !d.snapshot.Served[ref.Kind].Known || d.wants(ref) || d.backedOff(ref) {
+		if !Owned(live) || live.GetDeletionTimestamp() != nil || !d.snapshot.Served[ref.Kind].Known || d.wants(ref) || d.backedOff(ref, nil) {
 			continue
 		}
 		d.step(Step{Action: Delete, Ref: ref, Object: live})
@@ -209,11 +209,15 @@ func (d *decision) report(reason mirrors.Reason, err error) {
 	}
 }
 
-// backedOff tells whether an object must not be written yet, and reports why.
-func (d *decision) backedOff(ref Ref) bool {
-	problem, found := d.snapshot.Backoffs[ref]
-	if found {
-		d.plan.Problems = append(d.plan.Problems, problem)
+// backedOff tells whether an object must not be written as it is desired yet, and reports why.
+func (d *decision) backedOff(ref Ref, desired *unstructured.Unstructured) bool {
+	backoff, found := d.snapshot.Backoffs[ref]
+	if !found || backoff.Only != nil && (desired == nil || differs(backoff.Only, desired)) {
+		return false
 	}
-	return found
+	if live := d.live(ref); live != nil && desired != nil && !differs(live, desired) {
+		return false
+	}
+	d.plan.Problems = append(d.plan.Problems, backoff.Problem)
+	return true
 }

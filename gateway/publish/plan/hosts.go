@@ -12,6 +12,7 @@ import (
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/gateway/publish/record"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
 )
 
 // HostsAnnotation, on an exported Service, lists further names by which it is called: "bar.example.com, …".
@@ -133,6 +134,19 @@ func (p Policy) validateHost(host string, svc *corev1.Service) error {
 func (p Policy) Claims(svc *corev1.Service) []string {
 	hosts, _ := p.Hosts(svc)
 	return append(hosts, gateway.Claims(svc)...)
+}
+
+// Trim cuts an exported Service down to what is published, as its mirrors' rules and the names need it.
+func (p Policy) Trim(svc *corev1.Service) *corev1.Service {
+	trimmed := mirrors.Policy{CopyAnnotations: []string{HostsAnnotation}}.TrimExported(svc)
+	if hosts, found := trimmed.Annotations[HostsAnnotation]; found && len(hosts) > maxHostsLength {
+		trimmed.Annotations[HostsAnnotation] = strings.Clone(hosts[:maxHostsLength+1]) // it is still too long
+	}
+	trimmed.CreationTimestamp = svc.CreationTimestamp // the older claim counts
+	if len(svc.Spec.Selector) > 0 {
+		trimmed.Spec.Selector = map[string]string{"": ""} // that there is one is all that counts
+	}
+	return trimmed
 }
 
 // held separates the names that this Service has from those of an older one.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
@@ -224,4 +225,50 @@ func OwnListener(port gateway.PortNumber) string {
 // own tells a listener that this program added.
 func (l Listener) own() bool {
 	return l.Name == OwnListener(gateway.PortNumber{Number: l.Port, Protocol: l.transport()}) && l.Protocol == string(l.transport())
+}
+
+// SameGateway tells whether two states of a Gateway are the same.
+func SameGateway(a, b Gateway) bool {
+	same := func(a, b Listener) bool {
+		selectors := func(l Listener) string {
+			if l.Selector == nil {
+				return ""
+			}
+			return l.Selector.String()
+		}
+		left, right := a, b
+		left.Selector, right.Selector, left.Kinds, right.Kinds = nil, nil, nil, nil
+		return slices.Equal(a.Kinds, b.Kinds) && selectors(a) == selectors(b) && equality.Semantic.DeepEqual(left, right)
+	}
+	return a.Known == b.Known && a.Exists == b.Exists && a.Managed == b.Managed && a.Rewrites == b.Rewrites && slices.EqualFunc(a.Listeners, b.Listeners, same)
+}
+
+// OwnListeners are the names of the listeners that this program is to have on a Gateway for these gateway ports, and
+// their fields; changed tells whether the Gateway does not have just these. A port on which it has another listener
+// needs none.
+func (g Gateway) OwnListeners(ports []gateway.PortNumber) (listeners []any, changed bool) {
+	var names, live []string
+	for _, l := range g.Listeners {
+		if l.own() {
+			live = append(live, l.Name)
+		}
+	}
+	slices.SortFunc(ports, func(a, b gateway.PortNumber) int {
+		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Protocol, b.Protocol))
+	})
+	for _, port := range slices.Compact(ports) {
+		name := OwnListener(port)
+		taken := slices.ContainsFunc(g.Listeners, func(l Listener) bool {
+			return l.Port == port.Number && l.transport() == port.Protocol && !l.own()
+		})
+		if taken {
+			continue
+		}
+		names = append(names, name)
+		listeners = append(listeners, map[string]any{"name": name, "port": int64(port.Number), "protocol": string(port.Protocol),
+			"allowedRoutes": map[string]any{"namespaces": map[string]any{"from": "All"}}})
+	}
+	slices.Sort(names)
+	slices.Sort(live)
+	return listeners, !slices.Equal(names, live)
 }

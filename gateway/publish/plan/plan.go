@@ -93,7 +93,7 @@ type Snapshot struct {
 	Live      []*unstructured.Unstructured // the routes that carry our label and name the Service, ours or not
 	Record    *corev1.ConfigMap            // under the record's name, ours or not; nil: none
 	Foreign   map[Ref]bool                 // foreign objects, which have a name that was wanted
-	Backoffs  map[Ref]mirrors.Problem      // of objects that must not be written yet
+	Backoffs  map[Ref]Backoff              // of objects that must not be written yet
 	// PortHolder is the exported Service that has a gateway port, or had it less than ReleasedFor ago; zero: none.
 	PortHolder func(gateway.PortNumber) cache.ObjectName
 	// Holder is the exported Service that has a name or a gateway port of those that claim it; nil: this one.
@@ -101,6 +101,12 @@ type Snapshot struct {
 	Now    time.Time
 	// Settling is how long the record must not be written for the sake of Ready alone: it has just been.
 	Settling time.Duration
+}
+
+// Backoff keeps an object from being written for a while.
+type Backoff struct {
+	Problem mirrors.Problem
+	Only    *unstructured.Unstructured // while this is what is desired; nil: whatever is
 }
 
 // Plan is what is to be done for one exported Service.

@@ -122,7 +122,7 @@ func (d *decision) writeRecord(want *corev1.ConfigMap) {
 		if want != nil && d.snapshot.Service != nil {
 			d.problem(mirrors.Conflict, fmt.Sprintf("a foreign ConfigMap %s/%s has the name of its record: delete it, or give another --record-namespace", d.policy.Records, ref.Name))
 		}
-	case d.backedOff(ref):
+	case d.backedOff(ref, nil):
 	case want == nil && live != nil:
 		d.step(Step{Action: Delete, Ref: ref, Record: live})
 	case want == nil:

@@ -140,6 +140,10 @@ func (d *decision) want(kind Kind, name string, spec map[string]any) {
 	d.plan.Desired = append(d.plan.Desired, obj)
 }
 
+// Differs tells whether an object that was just written is already not as desired: something changed it on its way, as
+// a mutating webhook does.
+func Differs(got, desired *unstructured.Unstructured) bool { return differs(got, desired) }
+
 // differs tells whether a live object is not as it should be. Labels and annotations of others do not count.
 func differs(live, desired *unstructured.Unstructured) bool {
 	return !equality.Semantic.DeepEqual(live.Object["spec"], desired.Object["spec"]) ||
