@@ -79,7 +79,8 @@ func (c *Controller) Run(ctx context.Context) {
 	c.settle(ctx, slicesGrace)
 	c.logger.Info("Caches are filled", "exportedServices", len(c.caches.services.GetIndexer().ListKeys()))
 	close(c.ready)
-	c.feed(ctx)
+	running.Go(func() { c.feed(ctx) })
+	<-ctx.Done()
 }
 
 // settle waits until all is known, but no longer than a while.
