@@ -26,6 +26,7 @@ type command struct {
 }
 
 var commands = []command{
+	{"publish", "in the cluster that exports: have its gateway route to the exported Services", runPublish},
 	{"verify", "send requests to mirrors, and say which of them arrive", runVerify},
 }
 
