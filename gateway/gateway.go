@@ -3,7 +3,7 @@
 // and ports, resolves hostnames, probes the addresses, and has the port rule: which
 // port of the gateway serves which port of an exported Service.
 //
-// gateway.go, classes.go, annotations.go, ports.go, reserved.go and filter.go are pure: they import no client,
+// gateway.go, classes.go, annotations.go, ports.go, reserved.go, published.go and filter.go are pure: they import no client,
 // clock, logger or context. watch.go, names.go and probe.go keep a gateway up to
 // date. The callers fetch the gateway Service and use the gateway.
 package gateway

@@ -91,13 +91,14 @@ func (c *Controller) Add(r Remote) { c.remotes.add(r) }
 // Hooks is what a remote of this name must be given.
 func (c *Controller) Hooks(cluster string) remote.Hooks {
 	return remote.Hooks{
-		Indexes:   indexes,
-		Trim:      c.options.TrimExported,
-		Changed:   c.exportChanged,
-		Resync:    c.resync,
-		Accept:    c.accept,
-		Mirrored:  c.mirrored,
-		OnProblem: c.options.Events.Remote,
+		Indexes:       indexes,
+		Trim:          c.options.TrimExported,
+		Changed:       c.exportChanged,
+		RecordChanged: c.recordChanged,
+		Resync:        c.resync,
+		Accept:        c.accept,
+		Mirrored:      c.mirrored,
+		OnProblem:     c.options.Events.Remote,
 	}
 }
 
@@ -228,21 +229,41 @@ func (c *Controller) exportChanged(cluster string, before, after *corev1.Service
 	self := cache.MetaObjectToName(cmp.Or(after, before))
 	c.queue.AddFor(cluster, plan.KeyOf(cluster, self))
 	had, has := claimsOf(before), claimsOf(after)
-	if len(had)+len(has) == 0 {
-		return
-	}
 	view, ok := c.remotes.get(cluster).View()
 	if !ok {
 		return
 	}
-	if before != nil && after != nil && before.CreationTimestamp.Equal(&after.CreationTimestamp) {
+	if another(before, after) { // by the same record it may have a gateway port now, or no more
+		alone := view.ClaimedAlone(self)
+		had, has = had.Union(sets.New(alone...)), has.Union(sets.New(alone...))
+	} else {
 		had, has = had.Difference(has), has.Difference(had)
 	}
+	c.rivals(cluster, view, self, had, has)
+}
+
+// another tells whether an exported Service came or went, or is not the one from before.
+func another(before, after *corev1.Service) bool {
+	return before == nil || after == nil || before.UID != after.UID || !before.CreationTimestamp.Equal(&after.CreationTimestamp)
+}
+
+// recordChanged enqueues the mirror of a Service whose record has changed, and those of Services that claim a
+// gateway port which it had alone, or has now.
+func (c *Controller) recordChanged(cluster string, service cache.ObjectName, had, has []string) {
+	c.queue.AddFor(cluster, plan.KeyOf(cluster, service))
+	before, after := sets.New(had...), sets.New(has...)
+	if view, ok := c.remotes.get(cluster).View(); ok {
+		c.rivals(cluster, view, service, before.Difference(after), after.Difference(before))
+	}
+}
+
+// rivals enqueues the mirrors of Services that claim a gateway port which another one had, or has now.
+func (c *Controller) rivals(cluster string, view remote.View, self cache.ObjectName, had, has sets.Set[string]) {
 	for claim := range had.Union(has) {
-		if !had.Has(claim) && view.Services.Oldest(byClaim, claim) != self {
+		if !had.Has(claim) && view.Holder(byClaim, claim) != self {
 			continue // the one that has it keeps it
 		}
-		for _, rival := range view.Services.NamesByIndex(byClaim, claim) {
+		for _, rival := range append(view.Services.NamesByIndex(byClaim, claim), view.Rivals(claim)...) {
 			c.queue.AddFor(cluster, plan.KeyOf(cluster, rival))
 		}
 	}

@@ -23,6 +23,7 @@ type Spec struct {
 	UID        types.UID        // the expected one, or Unverified; empty: the one that its mirrors record
 	Namespaces []string         // that are watched for exported Services; none: all
 	Gateways   []gateway.Config // at least one; the first is that of Services that name none
+	Records    string           // namespace of the remote's publisher, whose records are read; empty: none are
 	Limits     Limits           // zero: DefaultLimits
 }
 
@@ -115,6 +116,10 @@ func (s *Spec) set(key, value string) (err error) {
 		config.TCPServices, err = parseConfigMapName(key, value)
 	case "udp-services":
 		config.UDPServices, err = parseConfigMapName(key, value)
+	case "records":
+		if s.Records = value; len(validation.IsDNS1123Label(value)) > 0 {
+			return fmt.Errorf("records=%.70s is not a namespace name", value)
+		}
 	case "max-services":
 		s.Limits.Services, err = parseMaxServices(value)
 	case "max-bytes":
@@ -122,7 +127,7 @@ func (s *Spec) set(key, value string) (err error) {
 	case "cluster-domain":
 		config.Domain, err = value, gateway.ValidateDomain(value)
 	default:
-		return fmt.Errorf("unknown key %q: the keys are context=, namespaces=, gateway=, gateway-port=, default-gateway-port=, address=, tcp-services=, udp-services=, cluster-domain=, max-services=, max-bytes= and uid=", key)
+		return fmt.Errorf("unknown key %q: the keys are context=, namespaces=, gateway=, gateway-port=, default-gateway-port=, address=, tcp-services=, udp-services=, records=, cluster-domain=, max-services=, max-bytes= and uid=", key)
 	}
 	return err
 }

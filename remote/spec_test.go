@@ -65,7 +65,7 @@ func TestParseSpecMistakes(t *testing.T) {
 		{"paris=a,", []string{`"" is not KEY=VALUE`}},
 		{"paris=a,context", []string{`"context" is not KEY=VALUE`}},
 		{"paris=a,context=", []string{`"context=" is not KEY=VALUE`}},
-		{"paris=a,contxt=b", []string{`unknown key "contxt": the keys are context=, namespaces=, gateway=, gateway-port=, default-gateway-port=, address=, tcp-services=, udp-services=, cluster-domain=, max-services=, max-bytes= and uid=`}},
+		{"paris=a,contxt=b", []string{`unknown key "contxt": the keys are context=, namespaces=, gateway=, gateway-port=, default-gateway-port=, address=, tcp-services=, udp-services=, records=, cluster-domain=, max-services=, max-bytes= and uid=`}},
 		{"paris=a,context=b,context=c", []string{"context= is given twice"}},
 		{"paris=a,max-services=0", []string{"max-services=0 is not a number from 1 to 1000000"}},
 		{"paris=a,max-services=-1", []string{"max-services=-1 is not a number"}},

@@ -100,6 +100,12 @@ func (r *Remote) Unknown() error {
 			}
 		}
 	}
+	if !view.Records.known() {
+		incomplete = true
+		if part := recordsPart(r.spec.Records); !failing(part) {
+			missing = append(missing, fmt.Errorf("%s: not known yet", part))
+		}
+	}
 	for _, gw := range s.Gateways {
 		incomplete = incomplete || gw.Gateway == nil || gw.Gateway.Partial
 	}

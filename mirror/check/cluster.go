@@ -146,6 +146,9 @@ func remoteNeeds(spec remote.Spec) []need {
 			needs = append(needs, need{resource: "configmaps", namespace: name.Namespace, name: name.Name, verbs: read})
 		}
 	}
+	if spec.Records != "" {
+		needs = append(needs, need{resource: "configmaps", namespace: spec.Records, verbs: read})
+	}
 	// A Namespace is in itself, as the authorizer sees it: a Role there is enough.
 	return append(needs, need{resource: "namespaces", namespace: metav1.NamespaceSystem, name: metav1.NamespaceSystem, verbs: []string{"get"},
 		why: "another cluster behind this kubeconfig would not be noticed"})

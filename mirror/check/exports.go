@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/gateway/publish/record"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 )
@@ -149,9 +150,11 @@ func (r *report) exports(ctx context.Context, local *target, options Options, sp
 		return
 	}
 	var refused, incomplete []string
+	published := r.records(ctx, spec)
 	for _, svc := range exported {
 		candidate := plan.Candidate{Cluster: spec.Name, Watched: true, Service: svc}
 		candidate.Gateway, candidate.NoGateway = gateways.For(svc)
+		candidate.Assigned.Published = published(svc)
 		state, why := judge(options.Policy.Decide(local.snapshot(candidate)))
 		switch state {
 		case plan.StateMirrored:
@@ -164,6 +167,35 @@ func (r *report) exports(ctx context.Context, local *target, options Options, sp
 	r.some(refused, "will not be mirrored")
 	r.some(incomplete, "will have ports that are not reachable")
 	r.ok("%d Services are exported, %d of them can be mirrored", len(exported), len(exported)-len(refused))
+}
+
+// records reads what the remote's publisher says of its exports.
+func (r *report) records(ctx context.Context, spec remote.Spec) (published func(*corev1.Service) *gateway.Published) {
+	if spec.Records == "" {
+		return func(*corev1.Service) *gateway.Published { return nil }
+	}
+	list, err := spec.ListRecords(ctx, r.client)
+	switch {
+	case err != nil:
+		r.unread("the records in namespace "+spec.Records, err)
+		return func(*corev1.Service) *gateway.Published { return &gateway.Published{Unknown: true} }
+	case len(list) == 0:
+		r.warn("namespace %s has no records: check that records= names the namespace of service-mirror publish there, and that it runs", spec.Records)
+	default:
+		r.ok("namespace %s has the records of %d exported Services", spec.Records, len(list))
+	}
+	known := map[string]*corev1.ConfigMap{}
+	for _, configMap := range list {
+		known[configMap.Name] = configMap
+	}
+	return func(svc *corev1.Service) *gateway.Published {
+		var says gateway.Published
+		if configMap := known[record.NameOf(cache.MetaObjectToName(svc))]; configMap != nil {
+			read, err := record.Parse(configMap)
+			says = gateway.PublishedFor(svc, read, err)
+		}
+		return &says
+	}
 }
 
 func inNamespace(namespace string) string {
