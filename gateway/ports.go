@@ -289,6 +289,9 @@ func (r request) none(port corev1.ServicePort) error {
 			return err
 		}
 	}
+	if r.API {
+		return fmt.Errorf("no listener of the Gateway serves %s: it has %s: add one, or choose one with the annotation %s on the exported Service", what, ListPorts(r.Ports), PortAnnotation)
+	}
 	return fmt.Errorf("no port of the gateway serves %s: it has %s: in the gateway Service, name the one that does %s or choose one with the annotation %s on the exported Service",
 		what, ListPorts(r.Ports), names, PortAnnotation)
 }

@@ -221,5 +221,8 @@ func (g *Gateway) listens(target int32, want corev1.Protocol) error {
 	if g.Static || hasPort(g.Ports, PortNumber{target, want}) {
 		return nil
 	}
+	if g.API {
+		return fmt.Errorf("port %d/%s is reserved for it, but the Gateway does not have a listener for it: it has %s: add one, or reserve another port", target, want, ListPorts(g.Ports))
+	}
 	return fmt.Errorf("port %d/%s is reserved for it, but the gateway Service does not have that port: it has %s: add the port to the gateway Service, or reserve another one", target, want, ListPorts(g.Ports))
 }

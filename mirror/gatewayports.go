@@ -81,7 +81,7 @@ func (c *Controller) logGatewayPorts(cluster string) {
 		now := exportOf(plan.Candidate{Cluster: cluster}, view, svc)
 		was := now
 		was.Gateway, _ = before.For(svc)
-		name, err := remote.ParseObjectName(svc.Annotations[gateway.Annotation])
+		name, _, err := gateway.ParseName(svc.Annotations[gateway.Annotation])
 		if err != nil {
 			name = cache.ObjectName{}
 		}

@@ -18,6 +18,7 @@ import (
 
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
+	"service-mirror.io/service-mirror/remote/gatewayapi"
 )
 
 // oldest is the first Kubernetes that is supported, on either side.
@@ -137,7 +138,12 @@ func remoteNeeds(spec remote.Spec) []need {
 		needs = append(needs, need{resource: "services", verbs: read})
 	}
 	for _, config := range spec.Gateways {
-		if config.ReadsService() {
+		switch {
+		case !config.ReadsService():
+		case config.API:
+			needs = append(needs, need{group: gatewayapi.Group, resource: "gateways", namespace: config.Service.Namespace, name: config.Service.Name, verbs: read},
+				need{group: gatewayapi.Group, resource: "listenersets", verbs: read, why: "nothing is known of a Gateway that allows ListenerSets"})
+		default:
 			needs = append(needs, need{resource: "services", namespace: config.Service.Namespace, name: config.Service.Name, verbs: read})
 		}
 	}

@@ -76,22 +76,15 @@ func (r *report) gateways(ctx context.Context, spec remote.Spec, options gateway
 // gateway looks for a gateway Service and tries to connect to its addresses. What
 // cannot be read of it has no ports.
 func (r *report) gateway(ctx context.Context, config gateway.Config, options gateway.Options) *gateway.Gateway {
-	var svc *corev1.Service
 	name := "gateway"
 	if config.ReadsService() {
-		name += " " + config.Service.String()
-		list, err := r.client.CoreV1().Services(config.Service.Namespace).List(ctx, metav1.ListOptions{
-			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, config.Service.Name).String(),
-		})
-		if err != nil {
-			r.fail("%s cannot be read: %s", name, remote.Cause(err))
-			return &gateway.Gateway{Static: true}
-		}
-		if len(list.Items) > 0 {
-			svc = &list.Items[0]
-		}
+		name += " " + config.Name()
 	}
-	entrance, err := config.Read(svc, options.Filter)
+	entrance, err, unread := r.entrance(ctx, config, options.Filter)
+	if unread != nil {
+		r.fail("%s cannot be read: %s", name, remote.Cause(unread))
+		return &gateway.Gateway{Static: true}
+	}
 	if err != nil {
 		r.fail("%s: %s", name, oneLine(err))
 	}
@@ -128,6 +121,32 @@ func (r *report) gateway(ctx context.Context, config gateway.Config, options gat
 		r.ok("%s answers at %s", name, target)
 	}
 	return gw
+}
+
+// entrance reads a gateway Service, or a Gateway, and what is wrong with it. unread is why that cannot be read.
+func (r *report) entrance(ctx context.Context, config gateway.Config, filter gateway.Filter) (_ gateway.Entrance, err, unread error) {
+	named := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, config.Service.Name).String()}
+	switch {
+	case !config.ReadsService():
+	case config.API:
+		obj, unread := remote.ReadGateway(ctx, r.client, config.Service)
+		if unread != nil {
+			return gateway.Entrance{}, nil, unread
+		}
+		entrance, err := config.ReadAPI(obj, filter)
+		return entrance, err, nil
+	default:
+		list, unread := r.client.CoreV1().Services(config.Service.Namespace).List(ctx, named)
+		if unread != nil {
+			return gateway.Entrance{}, nil, unread
+		}
+		if len(list.Items) > 0 {
+			entrance, err := config.Read(&list.Items[0], filter)
+			return entrance, err, nil
+		}
+	}
+	entrance, err := config.Read(nil, filter)
+	return entrance, err, nil
 }
 
 // exports finds out what would be mirrored, and what is in its way.
