@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/gateway-api/pkg/client/clientset/versioned"
 
 	"service-mirror.io/service-mirror/testdata/harness"
@@ -41,6 +42,9 @@ func run(m *testing.M) int {
 	if err == nil {
 		defer paris.Stop()
 		err = installCRDs()
+	}
+	if err == nil {
+		err = install(dir)
 	}
 	if err == nil {
 		gateway, err = versioned.NewForConfig(paris.Config)
@@ -74,25 +78,51 @@ func installCRDs() error {
 	return err
 }
 
-// env is what belongs to one test: a namespace with its exported Services and its Gateway, and a program.
+const (
+	ours    = "service-mirror"         // the namespace of the program and its records
+	account = "service-mirror-publish" // its ServiceAccount
+)
+
+// kubeconfig has the credentials of the ServiceAccount in deploy/publish.
+var kubeconfig string
+
+// install applies deploy/publish, with all components: the programs of all tests have its permissions, and its policy
+// applies to them.
+func install(dir string) error {
+	ctx := context.Background()
+	manifests := filepath.Join(dir, "manifests")
+	if err := harness.WithComponents("../../deploy/publish", manifests, "listeners"); err != nil {
+		return err
+	}
+	if _, err := paris.Kubectl(ctx, "apply", "-k", manifests); err != nil {
+		return err
+	}
+	token, err := paris.RequestToken(ctx, harness.Account{Namespace: ours, Name: account})
+	if err != nil {
+		return err
+	}
+	kubeconfig = filepath.Join(dir, "kubeconfig")
+	return harness.WriteKubeconfig(kubeconfig, harness.Credentials{Server: paris.Config.Host, CA: paris.Config.CAData, Token: token})
+}
+
+// env is what belongs to one test: a namespace with its exported Services and its Gateway, and a program. A cluster has
+// one publisher, so that tests run one after another.
 type env struct {
 	*testing.T
-	ctx     context.Context
-	id      string // its namespace, the value of the export label, and its ServiceAccount
-	records string // the namespace of the records
+	ctx context.Context
+	id  string // its namespace, and the value of the export label
 }
 
 var ids atomic.Int32
 
 func newEnv(t *testing.T) *env {
-	t.Parallel()
-	id := fmt.Sprintf("t%d", ids.Add(1))
-	e := &env{T: t, ctx: t.Context(), id: id, records: id + "-records"}
-	for _, name := range []string{e.id, e.records} {
-		_, err := paris.CoreV1().Namespaces().Create(e.ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
-		e.must(err)
-		t.Cleanup(func() { paris.CoreV1().Namespaces().Delete(context.Background(), name, metav1.DeleteOptions{}) })
-	}
+	e := &env{T: t, ctx: t.Context(), id: fmt.Sprintf("t%d", ids.Add(1))}
+	_, err := paris.CoreV1().Namespaces().Create(e.ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: e.id}}, metav1.CreateOptions{})
+	e.must(err)
+	t.Cleanup(func() {
+		paris.CoreV1().Namespaces().Delete(context.Background(), e.id, metav1.DeleteOptions{})
+		paris.CoreV1().ConfigMaps(ours).DeleteCollection(context.Background(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "service-mirror.io/record"})
+	})
 	return e
 }
 
@@ -137,6 +167,9 @@ func (e *env) start(args ...string) *harness.Process {
 	p, err := harness.Start(exec.Command(harness.Program("service-mirror-race"), e.args(args...)...))
 	e.must(err)
 	e.Cleanup(func() {
+		if p.Running() != nil {
+			return // the test has stopped it
+		}
 		if err := p.Stop(10 * time.Second); err != nil {
 			e.Errorf("the program ended with %v\n%s", err, p.Log)
 		}
@@ -148,7 +181,7 @@ func (e *env) start(args ...string) *harness.Process {
 }
 
 func (e *env) args(more ...string) []string {
-	args := []string{"publish", "--kubeconfig", paris.Kubeconfig, "--name", "paris", "--export-selector", exported + "=" + e.id, "--record-namespace", e.records}
+	args := []string{"publish", "--kubeconfig", kubeconfig, "--name", "paris", "--export-selector", exported + "=" + e.id}
 	if len(more) == 0 || more[0] != "--to" {
 		args = append(args, "--to", "gateway-api", "--gateway", e.id+"/public")
 	}
@@ -202,7 +235,7 @@ type record struct {
 }
 
 func (e *env) record(name string) (record, error) {
-	configMap, err := paris.CoreV1().ConfigMaps(e.records).Get(e.ctx, e.id+"."+name, metav1.GetOptions{})
+	configMap, err := paris.CoreV1().ConfigMaps(ours).Get(e.ctx, e.id+"."+name, metav1.GetOptions{})
 	if err != nil {
 		return record{}, err
 	}
@@ -251,4 +284,13 @@ func (e *env) writes(since harness.Mark) []string {
 		texts = append(texts, r.String())
 	}
 	return texts
+}
+
+// clientOf is a client of Gateway API with the credentials of a kubeconfig.
+func clientOf(path string) (versioned.Interface, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", path)
+	if err != nil {
+		return nil, err
+	}
+	return versioned.NewForConfig(config)
 }
