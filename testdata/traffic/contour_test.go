@@ -13,8 +13,9 @@ import (
 var contourGatewayAPI = controllerKind{
 	name: "contour", manifests: "contour", routes: "gateway-api/routes", template: "gateway-api/routes/bar.yaml",
 	// Contour has Envoy listen on 8000 more than the listener says.
-	ports: []corev1.ServicePort{gatewayPort("http", 80, 8080), gatewayPort("https", 443, 8443), gatewayPort("tls", 9443, 17443), gatewayPort("tcp-15432", 15432, 23432)},
-	by:    portsByHand("http"), programs: contour("gateway:\n  gatewayRef: {namespace: gateway, name: gateway}\n"),
+	ports: []corev1.ServicePort{gatewayPort("http", 80, 8080), gatewayPort("https", 443, 8443), gatewayPort("tls", 9443, 17443),
+		gatewayPort("tcp-15000", 15000, 23000), gatewayPort("tcp-15001", 15001, 23001), gatewayPort("tcp-15002", 15002, 23002)},
+	by: portsByHand("http"), programs: contour("gateway:\n  gatewayRef: {namespace: gateway, name: gateway}\n"),
 	can: controllerCan{rewrites: true, gatewayAPI: true, wsProto: "http", unknown: "status 404"},
 }
 

@@ -35,6 +35,8 @@ type controllerKind struct {
 	// programs are what runs in its pod.
 	programs func(*controllerPod) error
 	can      controllerCan
+	// published tells that service-mirror publish makes the routes, and London's daemon reads its records.
+	published bool
 	// check is what is seen of it, if not the whole table.
 	check func(*scene)
 }
@@ -43,6 +45,7 @@ type controllerKind struct {
 type controllerCan struct {
 	rewrites      bool   // Host, to the Service's own name
 	forwardedHost bool   // it says which one it was
+	passesHTTPS   bool   // bar's own port for HTTPS is reached, which has a certificate of its own
 	gatewayAPI    bool   // gRPC, TLS that passes through and plain TCP have objects
 	wsProto       string // X-Forwarded-Proto of a WebSocket
 	unknown       string // the answer to a name without a route
@@ -206,7 +209,8 @@ func gatewayPort(name string, number, target int32) corev1.ServicePort {
 }
 
 // controllers are the gateways that follow objects, each with what is applied for it.
-var controllers = []controllerKind{traefikGatewayAPI, traefikIngress, traefikMTLS, contourGatewayAPI, contourIngress, contourMTLS}
+var controllers = []controllerKind{traefikGatewayAPI, published(traefikGatewayAPI), traefikIngress, traefikMTLS,
+	contourGatewayAPI, published(contourGatewayAPI), contourIngress, contourMTLS}
 
 // controllersRun sends the requests through each.
 func (s *scene) controllersRun() {
@@ -218,7 +222,11 @@ func (s *scene) controllersRun() {
 				s.annotate(service, annotations)
 			}
 			s.speaksH2C("hello")
-			s.applyRoutes(kind)
+			if kind.published {
+				s.publish()
+			} else {
+				s.applyRoutes(kind)
+			}
 			if kind.check != nil {
 				kind.check(s)
 				return
@@ -227,7 +235,11 @@ func (s *scene) controllersRun() {
 			for _, over := range families {
 				s.Run("requests over "+over.network, func(t *testing.T) { (&scene{t, s.world, s.gateway}).controllerRequests(over, kind.can) })
 			}
-			s.Run("route appears and goes", func(t *testing.T) { (&scene{t, s.world, s.gateway}).routeFollowed(kind) })
+			if kind.published {
+				s.Run("one label", func(t *testing.T) { (&scene{t, s.world, s.gateway}).oneLabel(kind) })
+			} else {
+				s.Run("route appears and goes", func(t *testing.T) { (&scene{t, s.world, s.gateway}).routeFollowed(kind) })
+			}
 			s.Run("switch-over", func(t *testing.T) { (&scene{t, s.world, s.gateway}).switchOver() })
 		})
 	}
@@ -239,7 +251,7 @@ func portsByHand(http string) map[string]map[string]string {
 	return map[string]map[string]string{
 		"hello":    {"service-mirror.io/gateway-port": "grpc=" + http},
 		"secure":   {"service-mirror.io/gateway-port": "tls-443=tls"},
-		"postgres": {"service-mirror.io/gateway-ports": "5432=15432"},
+		"postgres": {"service-mirror.io/gateway-ports": "5432=15000"},
 	}
 }
 
@@ -259,6 +271,9 @@ func (s *scene) controllerRequests(over family, can controllerCan) {
 	const own = "bar.default.svc.cluster.local"
 	ended := http("bar", "bar-paris.default.svc.cluster.local", own)
 	ended.Issued, ended.ForwardedProto = "paris-gateway", "https"
+	if can.passesHTTPS {
+		ended = seen{Backend: "bar of paris", Host: "bar-paris.default.svc.cluster.local", Port: httpsPort, Proto: "HTTP/1.1", Issued: "paris-secure"}
+	}
 	socket := http("bar", "bar-paris.default.svc.cluster.local", own)
 	socket.Messages, socket.ForwardedProto = 3, can.wsProto
 	tests := []controllerRequest{
@@ -269,7 +284,7 @@ func (s *scene) controllerRequests(over family, can controllerCan) {
 		{name: "port 8080", args: []string{"http://web-paris.default.svc.cluster.local:8080/"},
 			want: http("web", "web-paris.default.svc.cluster.local:8080", "web.default.svc.cluster.local")},
 		{name: "WebSocket", args: []string{"ws://bar-paris.default.svc.cluster.local/ws"}, want: socket},
-		{name: "HTTPS that ends at the gateway", args: append(root, "https://bar-paris.default.svc.cluster.local/"), want: ended},
+		{name: "HTTPS", args: append(root, "https://bar-paris.default.svc.cluster.local/"), want: ended},
 		{name: "HTTPS without the shared root", args: []string{"https://bar-paris.default.svc.cluster.local/"}, wrong: "unknown authority"},
 		{name: "what is not exported", args: []string{"--host", "private-paris.default.svc.cluster.local", bar}, wrong: can.unknown},
 		{name: "bare name", args: []string{"http://bar-paris/"}, wrong: can.unknown},

@@ -60,7 +60,8 @@ func traefikOfIngresses(more ...string) func(*controllerPod) error {
 
 // traefikPorts have the names of Traefik's own chart, and one for each entry point that was added.
 var traefikPorts = []corev1.ServicePort{
-	gatewayPort("web", 80, 80), gatewayPort("websecure", 443, 443), gatewayPort("tls", 9443, 9443), gatewayPort("tcp-15432", 15432, 15432),
+	gatewayPort("web", 80, 80), gatewayPort("websecure", 443, 443), gatewayPort("tls", 9443, 9443),
+	gatewayPort("tcp-15000", 15000, 15000), gatewayPort("tcp-15001", 15001, 15001), gatewayPort("tcp-15002", 15002, 15002),
 }
 
 // traefik runs Traefik as its chart does, with more flags. Without asdefault, a route that names no entry point
@@ -72,7 +73,8 @@ func traefik(more ...string) func(*controllerPod) error {
 			"--entrypoints.traefik.address=:8081", "--ping=true",
 			"--entrypoints.web.address=:80", "--entrypoints.web.asdefault=true",
 			"--entrypoints.websecure.address=:443", "--entrypoints.websecure.asdefault=true",
-			"--entrypoints.tls.address=:9443", "--entrypoints.tcp-15432.address=:15432",
+			"--entrypoints.tls.address=:9443",
+			"--entrypoints.tcp-15000.address=:15000", "--entrypoints.tcp-15001.address=:15001", "--entrypoints.tcp-15002.address=:15002",
 		}, more...)
 		if err := g.run("traefik", "KUBECONFIG="+g.cluster.Kubeconfig, args...); err != nil {
 			return err
