@@ -44,6 +44,7 @@ type controllerKind struct {
 // controllerCan is what a controller does beyond HTTP routed by Host.
 type controllerCan struct {
 	rewrites      bool   // Host, to the Service's own name
+	saysRewrites  bool   // in its GatewayClass, so that the publisher has it do that
 	forwardedHost bool   // it says which one it was
 	passesHTTPS   bool   // bar's own port for HTTPS is reached, which has a certificate of its own
 	gatewayAPI    bool   // gRPC, TLS that passes through and plain TCP have objects

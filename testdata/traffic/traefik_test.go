@@ -17,7 +17,7 @@ var traefikGatewayAPI = controllerKind{
 	ports: traefikPorts, by: portsByHand("web"), programs: traefik(
 		"--providers.kubernetesgateway=true", "--providers.kubernetesgateway.experimentalchannel=true",
 		"--providers.kubernetesgateway.statusaddress.service.namespace=gateway", "--providers.kubernetesgateway.statusaddress.service.name=gateway"),
-	can: controllerCan{rewrites: true, forwardedHost: true, gatewayAPI: true, wsProto: "ws", unknown: "status 404"},
+	can: controllerCan{rewrites: true, saysRewrites: true, forwardedHost: true, gatewayAPI: true, wsProto: "ws", unknown: "status 404"},
 }
 
 // traefikIngress is Traefik that follows Ingresses.
@@ -70,6 +70,7 @@ func traefik(more ...string) func(*controllerPod) error {
 	return func(g *controllerPod) error {
 		args := append([]string{
 			"--global.checknewversion=false", "--global.sendanonymoususage=false", "--log.level=INFO",
+			"--providers.providersthrottleduration=200ms", // 2s by default, in which a change waits
 			"--entrypoints.traefik.address=:8081", "--ping=true",
 			"--entrypoints.web.address=:80", "--entrypoints.web.asdefault=true",
 			"--entrypoints.websecure.address=:443", "--entrypoints.websecure.asdefault=true",
