@@ -66,6 +66,9 @@ func (s *scene) installController(kind controllerKind) *controllerPod {
 	c := s.world.paris
 	s.must(c.applyCRDs())
 	s.must(c.namespaceOf("gateway"))
+	// The shipped gateways' own rules for pods are not those of others' installations. They come back with the next one.
+	_, err := c.Kubectl(s.Context(), "label", "namespace", "gateway", "pod-security.kubernetes.io/enforce-")
+	s.must(err)
 	s.must(c.createTLS("gateway"))
 	name := fmt.Sprintf("gateway-%s-%d", kind.name, c.used)
 	pod, err := c.podOf(&corev1.Pod{
@@ -237,6 +240,7 @@ func (s *scene) controllersRun() {
 				s.Run("requests over "+over.network, func(t *testing.T) { (&scene{t, s.world, s.gateway}).controllerRequests(over, kind.can) })
 			}
 			if kind.published {
+				s.Run("verify", func(t *testing.T) { (&scene{t, s.world, s.gateway}).verifyPublished() })
 				s.Run("one label", func(t *testing.T) { (&scene{t, s.world, s.gateway}).oneLabel(kind) })
 			} else {
 				s.Run("route appears and goes", func(t *testing.T) { (&scene{t, s.world, s.gateway}).routeFollowed(kind) })
@@ -333,6 +337,7 @@ func (s *scene) routeFollowed(kind controllerKind) {
 	s.must(s.world.paris.export("private", true))
 	s.Cleanup(func() { s.must(s.world.paris.export("private", false)) })
 	s.answers([]string{url}, seen{}, "", kind.can.unknown)
+	s.results(map[string]string{"default/private-paris http 80/TCP": "not routed"}, "default/private-paris")
 	begin := time.Now()
 	_, err := s.world.paris.Kubectl(s.Context(), "apply", "-f", route)
 	s.must(err)

@@ -70,6 +70,15 @@ func (s *scene) mayReadRecords() {
 	}
 }
 
+// verifyPublished has verify reach each kind of port, without a word about the gateway but its records.
+func (s *scene) verifyPublished() {
+	s.results(map[string]string{
+		"default/bar-paris http 80/TCP": "reached", "default/bar-paris https 443/TCP": "reached", "default/web-paris http 8080/TCP": "reached",
+		"default/hello-paris grpc 9090/TCP": "reached", "default/secure-paris tls-443 443/TCP": "reached",
+		"default/postgres-paris postgres 5432/TCP": "reached",
+	}, "--ca-file", s.world.root.file("ca"), "default/bar-paris", "default/web-paris", "default/hello-paris", "default/secure-paris", "default/postgres-paris")
+}
+
 // oneLabel exports a Service with HTTP, gRPC and a port of plain TCP by its label, and takes that back.
 func (s *scene) oneLabel(kind controllerKind) {
 	const name, host = "orders", "orders-paris.default.svc.cluster.local"
