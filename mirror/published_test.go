@@ -250,6 +250,38 @@ func TestRecordsThatAreNotKnown(t *testing.T) {
 	}
 }
 
+// A mirror of UDP ports alone exists because of its record: while that is not known it stays, and a new one waits.
+func TestUDPMirrorWhileRecordsAreNotKnown(t *testing.T) {
+	publishing(t, func(w *world, paris *fakeRemote) {
+		paris.gateway.Ports = append(paris.gateway.Ports, corev1.ServicePort{Name: "udp", Port: 15353, Protocol: corev1.ProtocolUDP})
+		udp := func(name string) (*corev1.Service, published.Record) {
+			svc, rec := database(name, 0)
+			svc.Spec.Ports[0].Protocol = corev1.ProtocolUDP
+			rec.Ports[0].Protocol, rec.Ports[0].Gateway = corev1.ProtocolUDP, 15353
+			return svc, rec
+		}
+		svc, rec := udp("dns")
+		paris.export(svc)
+		paris.publish(rec)
+		w.settle()
+		w.ports(map[string]int32{"dns": 15353})
+		paris.recordsUnknown = true
+		fresh, _ := udp("fresh")
+		paris.export(fresh)
+		w.server.wrote()
+		paris.hooks.Resync("paris")
+		w.ports(map[string]int32{"dns": 15353})
+		w.expect()
+		if got := w.problem("fresh"); !strings.Contains(got, "the records of the remote's publisher are not known yet") {
+			t.Errorf("the problem of a new one is %q", got)
+		}
+		paris.recordsUnknown = false
+		paris.unpublish(rec)
+		w.wait(time.Second)
+		w.expect("delete services default/dns-paris", "delete endpoints default/dns-paris")
+	})
+}
+
 // What two records have alone is the older Service's, whatever the order of events.
 func TestRecordsThatClaimOnePort(t *testing.T) {
 	old, oldRecord := database("old", 0)
