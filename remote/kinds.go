@@ -7,6 +7,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"service-mirror.io/service-mirror/remote/gatewayapi"
 )
 
 // kinds are those that this program reads or writes, on either side, by group, version and resource.
@@ -21,6 +23,10 @@ var kinds = map[schema.GroupVersionResource]string{
 	{Group: "authorization.k8s.io", Version: "v1", Resource: "selfsubjectaccessreviews"}: review,
 	{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}:                    "Lease",
 	{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"}:               "EndpointSlice",
+	{Group: gatewayapi.Group, Version: "v1", Resource: "gateways"}:                       "Gateway",
+	{Group: gatewayapi.Group, Version: "v1", Resource: "listenersets"}:                   "ListenerSet",
+	{Group: gatewayapi.Group, Version: "v1beta1", Resource: "gateways"}:                  "Gateway",
+	{Group: gatewayapi.Group, Version: "v1beta1", Resource: "listenersets"}:              "ListenerSet",
 	{Group: "networking.k8s.io", Version: "v1", Resource: "ipaddresses"}:                 "IPAddress",
 	{Group: "networking.k8s.io", Version: "v1", Resource: "servicecidrs"}:                "ServiceCIDR",
 }
