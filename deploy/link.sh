@@ -14,7 +14,10 @@ london:
      keys of other remotes do not change;
   4. in london, names it in an annotation of the daemon's ServiceAccount, so that its
      mirrors may be written (deploy/local/policy.yaml);
-  5. in london, adds --remote=NAME=... to the arguments of the Deployment service-mirror.
+  5. in london, adds --remote=NAME=... to the arguments of the Deployment service-mirror;
+  6. waits for its rollout and sends requests to the mirrors of NAME, from the daemon's pod.
+     The exit code is not 0 if one does not arrive. If no request can be sent, say because
+     nothing is exported yet, it is 0, and how to verify later is printed.
 Each step is printed. Run it again after a change of paris's token, CA or address, of
 deploy/, or of a KEY. Nothing is deleted in paris.
 
@@ -37,6 +40,7 @@ Without any, those in the Deployment stay.
   --server URL              of paris's API server as pods in london reach it
                             (default: as in your kubeconfig)
   --ca FILE                 that server's CA, PEM (default: as in your kubeconfig)
+  --wait DURATION           for the rollout: 90s, 5m (default: 2m; 0: send no requests)
   --undo                    removes NAME from london; its mirrors stay
   --help
 
@@ -62,7 +66,7 @@ mount=/etc/service-mirror/remotes
 # The command line.
 
 name='' keys='' undo=''
-context='' kubeconfig='' remote_context='' remote_kubeconfig='' server='' ca=''
+context='' kubeconfig='' remote_context='' remote_kubeconfig='' server='' ca='' wait=2m
 while [ $# -gt 0 ]; do
 	option=$1
 	case $option in
@@ -77,7 +81,7 @@ while [ $# -gt 0 ]; do
 		set -- "$option" "$value" "$@"
 		continue
 		;;
-	--context | --kubeconfig | --remote-context | --remote-kubeconfig | --server | --ca)
+	--context | --kubeconfig | --remote-context | --remote-kubeconfig | --server | --ca | --wait)
 		[ -n "${2-}" ] || wrong "$option needs a value"
 		shift
 		case $option in
@@ -87,6 +91,7 @@ while [ $# -gt 0 ]; do
 		--remote-kubeconfig) remote_kubeconfig=$1 ;;
 		--server) server=$1 ;;
 		--ca) ca=$1 ;;
+		--wait) wait=$1 ;;
 		esac
 		;;
 	-*) wrong "$option is not known" ;;
@@ -108,6 +113,8 @@ is "$label" "$name" || wrong "the name $name is not a DNS label"
 [ -z "$undo" ] || [ -z "$keys" ] || wrong "--undo takes no KEY=VALUE"
 [ -z "$server" ] || is 'https://[^/[:space:]"\\]+(/[^[:space:]"\\]*)?' "$server" || wrong "--server $server is not https://HOST:PORT"
 [ -z "$ca" ] || grep -q 'BEGIN CERTIFICATE' "$ca" || wrong "--ca $ca: there is no certificate in it"
+
+is '0|[1-9][0-9]*[smh]' "$wait" || wrong "--wait $wait is not a duration such as 90s or 5m, or 0"
 
 # fields are the KEY=VALUE of --remote, one a line; namespaces=a,b is one.
 fields() {
@@ -389,13 +396,23 @@ data:
 END
 quietly london apply --server-side --force-conflicts --field-manager "service-mirror-link-$name" -f "$work/secret"
 
+# egress are the ports that the daemon needs for paris, and that its own policy does not allow: of the
+# API server, and of the gateways, for requests that verify them.
+egress() {
+	{
+		echo "$port"
+		for one in $(values gateway); do
+			paris get service "${one#*/}" --namespace "${one%/*}" --ignore-not-found -o 'jsonpath={range .spec.ports[*]}{.port}{"\n"}{end}'
+		done
+		values gateway-port
+	} | awk '/^[0-9]+$/ && $0 != 443 && $0 != 6443 && !seen[$0]++'
+}
 if [ -n "$(london get networkpolicy service-mirror --namespace $namespace --ignore-not-found -o name)" ]; then
-	case $port in
-	443 | 6443) # which that policy allows already
+	ports=$(egress)
+	if [ -z "$ports" ]; then
 		quietly london delete networkpolicy "$policy" --namespace $namespace --ignore-not-found
-		;;
-	*)
-		step "$context: NetworkPolicy $namespace/$policy allows the daemon port $port"
+	else
+		step "$context: NetworkPolicy $namespace/$policy allows the daemon port $(printf '%s' "$ports" | tr '\n' ' ')"
 		cat >"$work/policy" <<END
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -407,11 +424,11 @@ spec:
     matchLabels: {app.kubernetes.io/name: service-mirror}
   policyTypes: [Egress]
   egress:
-  - ports: [{port: $port, protocol: TCP}]
+  - ports:
+$(printf '%s\n' "$ports" | sed 's/.*/    - {port: &, protocol: TCP}/')
 END
 		quietly london apply -f "$work/policy"
-		;;
-	esac
+	fi
 fi
 
 step "$context: the annotation $annotation of the ServiceAccount $namespace/$account"
@@ -432,10 +449,53 @@ else
 	quietly change_arguments "{\"op\": \"add\", \"path\": \"$args\", \"value\": [\"--remote=$wanted\"]}"
 fi
 
-cat <<END
+# Verify.
 
-Linked. To check that it works:
-    kubectl --context $context --namespace $namespace rollout status deployment/$deployment
-    kubectl --context $remote_context label service SERVICE service-mirror.io/exported=true
-    kubectl --context $context get service SERVICE-$name
-END
+# The daemon's own command, with its flags. The image has no shell.
+{ container command | grep . || echo $deployment; container args; } >"$work/command"
+program=$(sed -n 1p "$work/command")
+sed 1d "$work/command" >"$work/flags"
+set -- verify --remote "$name"
+while IFS= read -r word; do
+	set -- "$@" "$word"
+done <"$work/flags"
+london_flags="${kubeconfig:+--kubeconfig $kubeconfig }--context $context --namespace $namespace"
+# by_hand prints the command that sends the requests, for a shell.
+by_hand() {
+	printf 'kubectl %s exec deployment/%s --container %s -- %s' "$london_flags" $deployment $deployment "$program"
+	for word; do
+		is '[-A-Za-z0-9_.:/=,@%+]+' "$word" || word="'$(printf '%s\n' "$word" | sed "s/'/'\\\\''/g")'"
+		printf ' %s' "$word"
+	done
+	echo
+}
+command=$(by_hand "$@")
+# unverified ends the link where no request could be sent.
+unverified() {
+	printf '\nLinked, NOT verified: %s\nTo export a Service, and to verify:\n' "$1"
+	note "kubectl --context $remote_context label service SERVICE service-mirror.io/exported=true"
+	note "$command"
+	exit 0
+}
+
+[ "$wait" != 0 ] || unverified "no requests are sent, because of --wait 0."
+[ "$(london get deployment $deployment --namespace $namespace -o 'jsonpath={.spec.replicas}')" != 0 ] ||
+	unverified "the Deployment $namespace/$deployment is scaled to 0."
+step "$context: the rollout of the Deployment $namespace/$deployment"
+london rollout status deployment/$deployment --namespace $namespace --timeout "$wait" 2>&1 | tee "$work/rollout"
+grep -q 'successfully rolled out' "$work/rollout" || unverified "the daemon's pods are not ready: kubectl $london_flags get pods"
+step "$context: requests to the mirrors of $name, from the daemon's pod"
+status=0
+london exec deployment/$deployment --namespace $namespace --container $deployment --pod-running-timeout 10s -- \
+	"$program" "$@" 2>"$work/error" || status=$?
+grep -v -e '^I[0-9]* ' -e '^command terminated' "$work/error" >&2 || true # not the log's lines
+case $status,$(tail -n 1 "$work/error") in
+0,*) step "Linked and verified: requests to the mirrors of $name arrive." ;;
+3,*'terminated with exit code 3') unverified "$name exports nothing yet." ;;
+[12],*'terminated with exit code '*)
+	printf '\nLinked, but not all requests arrive: see above. To verify again:\n' >&2
+	note "$command" >&2
+	exit $status
+	;;
+*) unverified "verify cannot be run in the daemon's pod: see above." ;;
+esac

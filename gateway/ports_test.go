@@ -205,7 +205,11 @@ var shippedPort = regexp.MustCompile(`(?m)^  - \{name: ([-a-z0-9]+), port: (\d+)
 
 // TestShippedGateways: the gateways in deploy/gateways say what their ports serve.
 func TestShippedGateways(t *testing.T) {
-	for kind, want := range map[string][]int32{"nginx": {80, 80, 443, 9443, 9090, 9090, 0}, "haproxy": {80, 80, 443, 9443, 9090, 80, 0}, "caddy": {80, 80, 443, 443, 9090, 80, 0}} {
+	for kind, want := range map[string][]int32{
+		"nginx":   {80, 80, 443, 443, 9443, 9444, 50051, 50051, 0},
+		"haproxy": {80, 80, 443, 443, 9443, 9444, 50051, 80, 0},
+		"caddy":   {80, 80, 443, 443, 443, 9444, 50051, 80, 0},
+	} {
 		manifest, err := os.ReadFile("../deploy/gateways/" + kind + "/service.yaml")
 		if err != nil {
 			t.Fatal(err)
@@ -219,8 +223,8 @@ func TestShippedGateways(t *testing.T) {
 			t.Errorf("%s: %d ports of %d are read", kind, len(ports), lines)
 		}
 		for i, exported := range []corev1.ServicePort{
-			port("http", 8080, tcp, ""), port("metrics", 9090, tcp, ""), port("https", 8443, tcp, ""), port("tls", 443, tcp, ""),
-			port("grpc", 50051, tcp, ""), port("api", 7000, tcp, "kubernetes.io/h2c"), port("postgres", 5432, tcp, ""),
+			port("http", 8080, tcp, ""), port("metrics", 9090, tcp, ""), port("https", 8443, tcp, ""), port("tls", 8443, tcp, ""),
+			port("tls-443", 443, tcp, ""), port("https-edge", 443, tcp, ""), port("grpc", 50051, tcp, ""), port("api", 7000, tcp, "kubernetes.io/h2c"), port("postgres", 5432, tcp, ""),
 		} {
 			if got := (&Gateway{Ports: ports}).one(exported); got.Target != want[i] {
 				t.Errorf("%s: got %v for %s, want %d", kind, got, describe(exported), want[i])

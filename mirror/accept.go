@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
+	"service-mirror.io/service-mirror/mirror/local"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 )
@@ -16,11 +17,11 @@ import (
 // the flags name. uid= means exactly that one, so it must have been read. Without uid=, a cluster whose UID may not
 // be read counts as the right one unless mirrors say that it was readable before: such a change is most often
 // another cluster, whose list of exports would delete them. uid=unverified says that it is the right one.
-func (c *Controller) accept(ctx context.Context, spec remote.Spec, uid types.UID) error {
-	if !c.local.Synced(ctx) {
+func accept(ctx context.Context, local *local.Cluster, spec remote.Spec, uid types.UID) error {
+	if !local.Synced(ctx) {
 		return ctx.Err()
 	}
-	if uid != "" && uid == c.local.UID() {
+	if uid != "" && uid == local.UID() {
 		return errors.New("its kubeconfig is for the local cluster itself, so nothing is mirrored from it: use the remote's kubeconfig")
 	}
 	switch {
@@ -36,7 +37,7 @@ func (c *Controller) accept(ctx context.Context, spec remote.Spec, uid types.UID
 		return nil
 	}
 	var other string
-	for _, mirror := range c.local.Mirrors(spec.Name) {
+	for _, mirror := range local.Mirrors(spec.Name) {
 		switch known := mirror.Annotations[plan.ClusterUIDAnnotation]; {
 		case known == "":
 		case known == string(uid):
@@ -58,11 +59,11 @@ func (c *Controller) accept(ctx context.Context, spec remote.Spec, uid types.UID
 }
 
 // mirrored are the exported Services of a remote that have a mirror, as it records them.
-func (c *Controller) mirrored(ctx context.Context, cluster string) (names []cache.ObjectName, err error) {
-	if !c.local.Synced(ctx) {
+func mirrored(ctx context.Context, local *local.Cluster, cluster string) (names []cache.ObjectName, err error) {
+	if !local.Synced(ctx) {
 		return nil, ctx.Err()
 	}
-	for _, mirror := range c.local.Mirrors(cluster) {
+	for _, mirror := range local.Mirrors(cluster) {
 		if source, recorded := plan.Source(mirror); recorded {
 			names = append(names, source)
 		}

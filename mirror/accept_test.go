@@ -57,7 +57,7 @@ func TestAccept(t *testing.T) {
 				w.server.put(other)
 				w.remotes["paris"].know(false)
 				w.settle()
-				err := w.controller.accept(w.Context(), remote.Spec{Name: "paris", UID: test.pinned}, test.uid)
+				err := accept(w.Context(), w.controller.local, remote.Spec{Name: "paris", UID: test.pinned}, test.uid)
 				if test.wantErr == "" && err != nil || test.wantErr != "" && (err == nil || !strings.Contains(err.Error(), test.wantErr)) {
 					w.Errorf("got %v, want %q", err, test.wantErr)
 				}
@@ -73,7 +73,7 @@ func TestAcceptWaitsForTheLocalCaches(t *testing.T) {
 		w.server.put(svc)
 		w.remotes["paris"].know(false) // or the mirror would be an orphan
 		answer := make(chan error, 1)
-		go func() { answer <- w.controller.accept(w.Context(), remote.Spec{Name: "paris"}, "other") }()
+		go func() { answer <- accept(w.Context(), w.controller.local, remote.Spec{Name: "paris"}, "other") }()
 		w.wait(1)
 		select {
 		case err := <-answer:
@@ -91,7 +91,7 @@ func TestAcceptEndsWithItsContext(t *testing.T) {
 	run(t, Options{}, paris, func(w *world) {
 		ctx, cancel := context.WithCancel(w.Context())
 		cancel()
-		if err := w.controller.accept(ctx, remote.Spec{Name: "paris"}, "paris-uid"); err != context.Canceled {
+		if err := accept(ctx, w.controller.local, remote.Spec{Name: "paris"}, "paris-uid"); err != context.Canceled {
 			w.Errorf("got %v", err)
 		}
 	})

@@ -24,6 +24,8 @@ import (
 	metadatafake "k8s.io/client-go/metadata/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/mirror/plan"
 )
 
 // apiserver adds to the fakes what they lack of the local API server: one growing
@@ -44,6 +46,9 @@ type apiserver struct {
 	unreadable map[string]error
 	// withoutSlices turns off the mirroring of Endpoints to EndpointSlices.
 	withoutSlices bool
+	// stuck are the Endpoints of which the mirroring controller believes that an EndpointSlice exists which
+	// does not: it makes none until it has seen that they are not to be mirrored.
+	stuck map[cache.ObjectName]bool
 
 	version  int
 	address  int
@@ -266,6 +271,13 @@ func (s *apiserver) makeSlice(uid types.UID, key cache.ObjectName) {
 	defer s.mu.Unlock()
 	of, ok := s.objects["endpoints"][key].(*corev1.Endpoints)
 	if !ok || of.UID != uid {
+		return
+	}
+	if !plan.Mirrored(of) {
+		delete(s.stuck, key)
+		return
+	}
+	if s.stuck[key] {
 		return
 	}
 	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: of.Namespace, Name: sliceMade(of.Name), Labels: maps.Clone(of.Labels)}}
@@ -523,6 +535,14 @@ func (s *apiserver) setRefuse(refuse func(clienttesting.Action) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refuse = refuse
+}
+
+// getStuck has the mirroring controller believe that an EndpointSlice exists which does not.
+func (s *apiserver) getStuck(namespace, name string) {
+	s.remove("endpointslices", namespace, sliceMade(name))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stuck = map[cache.ObjectName]bool{cache.NewObjectName(namespace, name): true}
 }
 
 // setWithoutSlices turns off the mirroring of Endpoints that are stored from now on, or on.

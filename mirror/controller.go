@@ -1,15 +1,13 @@
 package mirror
 
 import (
-	"cmp"
 	"context"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/tools/cache"
@@ -38,16 +36,13 @@ type Options struct {
 
 // Controller mirrors the exported Services of remote clusters.
 type Controller struct {
+	enqueuer
 	options  Options
-	logger   klog.Logger
-	local    *local.Cluster
-	remotes  remotes
-	queue    *queue.Queue
 	keys     chan cache.ObjectName // from the queue to the workers of a replica that leads
 	memory   *memory
 	writer   *write.Writer
 	problems *report.Problems
-	verified verifications
+	verified verifier
 	state    state
 }
 
@@ -61,8 +56,8 @@ type state struct {
 // New makes a controller. Its remotes are added before it runs.
 func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	c := &Controller{
-		options: options, logger: logger, queue: queue.New(options.Metrics), keys: make(chan cache.ObjectName),
-		memory: newMemory(options.MaxDeletes), verified: verifications{check: options.Verify.Check}, state: state{ready: make(chan struct{})},
+		enqueuer: enqueuer{queue: queue.New(options.Metrics), remotes: &remotes{}, policy: options.Policy, logger: logger},
+		options:  options, keys: make(chan cache.ObjectName), memory: newMemory(options.MaxDeletes), state: state{ready: make(chan struct{})},
 	}
 	c.local = local.New(local.Options{Client: clients.Read, Metadata: clients.Metadata, Logger: logger, Hooks: local.Hooks{
 		Changed:          c.queue.AddFor,
@@ -79,6 +74,13 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	}})
 	c.writer = write.New(clients.Write, clients.Metadata, c.local, options.Metrics.Wrote)
 	c.problems = report.New(logger, options.Events, func(key cache.ObjectName) *corev1.Service { return c.local.Live(key).Service })
+	c.verified = verifier{
+		check: options.Verify.Check, period: options.Verify.Period, exported: c.remotes.exported, report: c.problems.Verified,
+		targets: func(key cache.ObjectName) (plan.Plan, []verify.Target) {
+			p := c.planned(key)
+			return p, targetsOf(p, options.Domain)
+		},
+	}
 	if clients.Pin != nil {
 		clients.Pin.OnChange(func(err error) { c.problems.Local("identity", err) })
 	}
@@ -91,12 +93,16 @@ func (c *Controller) Add(r Remote) { c.remotes.add(r) }
 // Hooks is what a remote of this name must be given.
 func (c *Controller) Hooks(cluster string) remote.Hooks {
 	return remote.Hooks{
-		Indexes:   indexes,
-		Trim:      c.options.TrimExported,
-		Changed:   c.exportChanged,
-		Resync:    c.resync,
-		Accept:    c.accept,
-		Mirrored:  c.mirrored,
+		Indexes: indexes,
+		Trim:    c.options.TrimExported,
+		Changed: c.exportChanged,
+		Resync:  c.resync,
+		Accept: func(ctx context.Context, spec remote.Spec, uid types.UID) error {
+			return accept(ctx, c.local, spec, uid)
+		},
+		Mirrored: func(ctx context.Context, cluster string) ([]cache.ObjectName, error) {
+			return mirrored(ctx, c.local, cluster)
+		},
 		OnProblem: c.options.Events.Remote,
 	}
 }
@@ -110,10 +116,10 @@ func (c *Controller) Run(ctx context.Context) {
 	c.local.Run(ctx, func() {
 		c.logger.Info("Local caches are filled", "services", c.local.Services())
 		logged := sets.New[string]()
-		c.logUnknown(logged)
+		logUnknown(c.logger, c.local, logged)
 		close(c.state.ready)
 		wg.Go(func() {
-			wait.UntilWithContext(ctx, func(context.Context) { c.logUnknown(logged) }, unknownPeriod)
+			wait.UntilWithContext(ctx, func(context.Context) { logUnknown(c.logger, c.local, logged) }, unknownPeriod)
 		})
 		wg.Go(func() { c.feed(ctx) })
 		wg.Go(func() {
@@ -131,7 +137,7 @@ const sweepPeriod = 10 * time.Minute
 
 // sweep drops the tombstones that a sync would drop.
 func (c *Controller) sweep() {
-	c.local.SweepTombstones(func(key cache.ObjectName) bool { return !c.options.Decide(c.observe(key)).DropTombstone })
+	c.local.SweepTombstones(func(key cache.ObjectName) bool { return !c.planned(key).DropTombstone })
 }
 
 // feed hands keys to the workers of a replica that leads.
@@ -175,108 +181,11 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	if c.options.Verify.Period > 0 {
-		wg.Go(func() { c.keepVerifying(ctx) })
-	}
+	wg.Go(func() { c.verified.run(ctx) })
 	for range c.options.Workers {
 		wg.Go(func() { c.workUntil(ctx, working) })
 	}
 }
 
-// unknownPeriod is how often the objects that name an unknown remote are counted for the log.
-const unknownPeriod = time.Minute
-
-// logUnknown says of which remotes objects exist that the flags do not name: all at first, then each that is new.
-// Whoever may label objects may invent any number of them.
-func (c *Controller) logUnknown(logged sets.Set[string]) {
-	const most = 10
-	unknown := c.local.Unknown()
-	for cluster := range logged {
-		if unknown[cluster] == 0 {
-			logged.Delete(cluster)
-		}
-	}
-	fresh := slices.Sorted(maps.Keys(unknown))
-	fresh = slices.DeleteFunc(fresh, logged.Has)
-	logged.Insert(fresh...)
-	for _, cluster := range fresh[:min(most, len(fresh))] {
-		c.logger.Info("The flags do not name this remote, so its mirrors stay until they are pruned", "cluster", cluster, "mirrors", len(c.local.Mirrors(cluster)), "objects", unknown[cluster])
-	}
-	if more := len(fresh) - most; more > 0 {
-		c.logger.Info("Objects name more remotes that the flags do not name, and stay", "remotes", more)
-	}
-}
-
 // Ranges are the local cluster's own addresses, as far as they are known.
 func (c *Controller) Ranges() []gateway.Range { return c.local.Ranges() }
-
-// How a remote's cache is indexed.
-const (
-	byNamespace = "namespace" // exported Services, by their namespace
-	byClaim     = "claim"     // exported Services, by the gateway ports that they claim
-)
-
-// indexes are those over a remote's exported Services.
-var indexes = map[string]func(*corev1.Service) []string{
-	byNamespace: func(svc *corev1.Service) []string { return []string{svc.Namespace} },
-	byClaim:     gateway.Claims,
-}
-
-// exportChanged enqueues the mirror of an exported Service, and those of Services that claim a gateway port
-// which it had, or has now: they may get it, or must yield it.
-func (c *Controller) exportChanged(cluster string, before, after *corev1.Service) {
-	self := cache.MetaObjectToName(cmp.Or(after, before))
-	c.queue.AddFor(cluster, plan.KeyOf(cluster, self))
-	had, has := claimsOf(before), claimsOf(after)
-	if len(had)+len(has) == 0 {
-		return
-	}
-	view, ok := c.remotes.get(cluster).View()
-	if !ok {
-		return
-	}
-	if before != nil && after != nil && before.CreationTimestamp.Equal(&after.CreationTimestamp) {
-		had, has = had.Difference(has), has.Difference(had)
-	}
-	for claim := range had.Union(has) {
-		if !had.Has(claim) && view.Services.Oldest(byClaim, claim) != self {
-			continue // the one that has it keeps it
-		}
-		for _, rival := range view.Services.NamesByIndex(byClaim, claim) {
-			c.queue.AddFor(cluster, plan.KeyOf(cluster, rival))
-		}
-	}
-}
-
-// claimsOf are the gateway ports that an exported Service, or none, claims.
-func claimsOf(exported *corev1.Service) sets.Set[string] {
-	if exported == nil {
-		return nil
-	}
-	return sets.New(gateway.Claims(exported)...)
-}
-
-func (c *Controller) namespaceChanged(namespace string) {
-	for _, r := range c.remotes.list {
-		view, ok := r.View()
-		if !ok {
-			continue // all of its keys are enqueued when it syncs
-		}
-		for _, name := range view.Services.NamesByIndex(byNamespace, namespace) {
-			c.queue.AddFor(r.Name(), plan.KeyOf(r.Name(), name))
-		}
-	}
-}
-
-// resync enqueues all keys of a remote.
-func (c *Controller) resync(cluster string) {
-	c.logGatewayPorts(cluster)
-	for _, key := range c.keysOf(cluster) {
-		c.queue.AddFor(cluster, key)
-	}
-}
-
-// keysOf are all keys of a remote, some of them twice: what it exports, and what exists as its mirrors.
-func (c *Controller) keysOf(cluster string) []cache.ObjectName {
-	return append(c.remotes.keys(cluster), c.local.Keys(cluster)...)
-}

@@ -4,7 +4,7 @@
 // The way of one event:
 //
 //	remote/        a watch reports that default/bar of paris has changed, and its cache has it
-//	controller.go  exportChanged enqueues the mirror's key, default/bar-paris
+//	enqueue.go     exportChanged enqueues the mirror's key, default/bar-paris
 //	queue/         the key waits for its turn, fair among remotes
 //	sync.go        a worker takes a Snapshot of everything that is known of the key
 //	local/         ... of what is live in the local cluster, and of what was lost there

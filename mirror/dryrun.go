@@ -72,7 +72,7 @@ func (c *Controller) Plans() []plan.Plan {
 	}
 	var all []plan.Plan
 	for _, key := range slices.SortedFunc(maps.Keys(keys), compareKeys) {
-		if p := c.options.Decide(c.observe(key)); p.Writes() || len(p.Problems) > 0 {
+		if p := c.planned(key); p.Writes() || len(p.Problems) > 0 {
 			all = append(all, p)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror/plan"
@@ -51,18 +52,18 @@ type portChange struct {
 	gaining, losing, moving int
 }
 
-// logGatewayPorts logs which ports a remote's gateways have gained and lost since it was last called, with what
-// that does to how many mirrors.
-func (c *Controller) logGatewayPorts(cluster string) {
-	r := c.remotes.get(cluster)
-	if r == nil {
+// logPorts logs which ports a remote's gateways have gained and lost since it was last called, with what that does
+// to how many mirrors: those of Services that are not refused.
+func (r *remotes) logPorts(logger klog.Logger, cluster string, refuse func(plan.Candidate) *plan.Problem) {
+	one := r.get(cluster)
+	if one == nil {
 		return
 	}
-	view, ok := r.View()
+	view, ok := one.View()
 	if !ok {
 		return
 	}
-	before := c.remotes.ports.swap(cluster, view.Gateways)
+	before := r.ports.swap(cluster, view.Gateways)
 	changes := map[cache.ObjectName]*portChange{}
 	for name, now := range view.Gateways.Known {
 		was := before.Known[name]
@@ -85,15 +86,15 @@ func (c *Controller) logGatewayPorts(cluster string) {
 		if err != nil {
 			name = cache.ObjectName{}
 		}
-		if change := changes[name]; change != nil && c.options.Refuse(now) == nil {
+		if change := changes[name]; change != nil && refuse(now) == nil {
 			change.add(was.Mapping(), now.Mapping())
 		}
 	}
-	c.logPortChanges(cluster, view.Gateways, changes)
+	logPortChanges(klog.LoggerWithValues(logger, "cluster", cluster), view.Gateways, changes)
 }
 
 // logPortChanges logs the changes, those of the first gateway, which has two names, as one.
-func (c *Controller) logPortChanges(cluster string, now remote.Gateways, changes map[cache.ObjectName]*portChange) {
+func logPortChanges(logger klog.Logger, now remote.Gateways, changes map[cache.ObjectName]*portChange) {
 	first := cache.ObjectName{}
 	if change := changes[first]; change != nil {
 		for name, other := range changes {
@@ -106,7 +107,7 @@ func (c *Controller) logPortChanges(cluster string, now remote.Gateways, changes
 	}
 	for _, name := range slices.SortedFunc(maps.Keys(changes), compareKeys) {
 		change := changes[name]
-		c.logger.Info("The gateway's ports have changed", "cluster", cluster, "gateway", strings.Trim(name.String(), "/"),
+		logger.Info("The gateway's ports have changed", "gateway", strings.Trim(name.String(), "/"),
 			"gained", gateway.ListPorts(change.gained), "lost", gateway.ListPorts(change.lost),
 			"mirrorsGaining", change.gaining, "mirrorsLosing", change.losing, "mirrorsMoving", change.moving)
 	}

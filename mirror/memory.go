@@ -29,6 +29,7 @@ type record struct {
 	check    *sliceCheck // pending; nil: none
 	taken    *sliceCheck // check, when the last snapshot was taken
 	due      bool        // it was due then
+	paused   time.Time   // until when Kubernetes is kept from mirroring the Endpoints; zero: it is not
 	noSlices time.Time   // since when Kubernetes has made no EndpointSlices; zero: it has, as far as is known
 	stray    plan.Objects
 	updates  [plan.Kinds]int // since counted
@@ -65,10 +66,11 @@ const (
 
 // sliceCheck is a mirror that has its Endpoints, but perhaps no EndpointSlices.
 type sliceCheck struct {
-	at   time.Time     // when they are looked for, or a turn is taken to do so
-	wait time.Duration // from one update of the Endpoints to the next
-	turn bool          // it has one
-	seen bool          // there were some when they were last looked for
+	at        time.Time     // when they are looked for, or a turn is taken to do so
+	wait      time.Duration // from one update of the Endpoints to the next
+	refreshes int           // how often they were updated
+	turn      bool          // it has one
+	seen      bool          // there were some when they were last looked for
 }
 
 const (
@@ -77,6 +79,9 @@ const (
 	// againCheck is how much later they are looked for again: on a busy control plane, those that exist
 	// may be about to be deleted.
 	againCheck = 30 * time.Second
+	// pauseTime is how long Kubernetes is kept from mirroring Endpoints: its controller forgets them once it has
+	// synced them in the meantime.
+	pauseTime = 2 * time.Second
 	// slicesPatience is how long they may take before that is reported.
 	slicesPatience = 10 * time.Second
 	// turnPeriod is the time from one mirror's turn to the next one's: the controller makes 20
@@ -107,6 +112,14 @@ func (m *memory) recall(key cache.ObjectName) (known plan.Memory) {
 		known.Rejected = b.Only != nil
 	}
 	known.SliceCheck = m.takeTurn(r, now)
+	if r.check != nil {
+		known.Refreshes = r.check.refreshes
+	}
+	if now.Before(r.paused) {
+		known.Paused = true
+	} else {
+		r.paused = time.Time{}
+	}
 	r.taken, r.due = r.check, known.SliceCheck
 	return known
 }
@@ -187,6 +200,9 @@ func (m *memory) commit(p plan.Plan, result write.Result) (after time.Duration, 
 			if problem := m.commitObject(r, plan.Kind(k), p, result.Objects[k], now); problem != nil {
 				problems = append(problems, *problem)
 			}
+		}
+		if result.Slices == write.SlicesPaused {
+			r.paused = now.Add(pauseTime)
 		}
 		r.commitCheck(p, result.Slices, now)
 		if problem := r.commitSlices(p, result.Slices, now); problem != nil {
@@ -281,9 +297,9 @@ func (r *record) commitCheck(p plan.Plan, slices write.Slices, now time.Time) {
 		r.check = nil
 	case slices == write.SlicesExist:
 		r.check = &sliceCheck{wait: firstCheck, at: now.Add(againCheck), seen: true}
-	case slices == write.SlicesMissing:
+	case slices == write.SlicesMissing, slices == write.SlicesPaused:
 		wait := min(2*r.check.wait, lastCheck)
-		r.check = &sliceCheck{wait: wait, at: now.Add(wait)}
+		r.check = &sliceCheck{wait: wait, at: now.Add(wait), refreshes: r.check.refreshes + 1}
 	case p.Writes(): // nothing can have been made of it yet
 		r.check.at = later(r.check.at, now.Add(r.check.wait))
 	case r.due && !p.Takes(plan.CheckSlices):
@@ -323,6 +339,9 @@ func (r *record) next(p plan.Plan, now time.Time) (after time.Duration) {
 			after = sooner(after, b.over().Sub(now))
 		}
 	}
+	if !r.paused.IsZero() {
+		after = sooner(after, max(r.paused.Sub(now), time.Millisecond))
+	}
 	if r.check != nil && !p.Writes() {
 		after = sooner(after, max(r.check.at.Sub(now), time.Millisecond))
 	}
@@ -331,7 +350,7 @@ func (r *record) next(p plan.Plan, now time.Time) (after time.Duration) {
 
 // empty tells that there is nothing to be remembered.
 func (r *record) empty(now time.Time) bool {
-	return r.backoffs == [plan.Kinds]*backoff{} && r.check == nil && r.noSlices.IsZero() && r.stray.Empty() && now.Sub(r.counted) > fightPeriod
+	return r.backoffs == [plan.Kinds]*backoff{} && r.check == nil && r.paused.IsZero() && r.noSlices.IsZero() && r.stray.Empty() && now.Sub(r.counted) > fightPeriod
 }
 
 // forget forgets everything of a key. m.mu is held.

@@ -1,10 +1,12 @@
 package mirror
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/mirror/plan"
@@ -61,6 +63,15 @@ func (r *remotes) keys(cluster string) (keys []cache.ObjectName) {
 		}
 	}
 	return keys
+}
+
+// exported are the keys of the mirrors of all that the remotes export, in an order that is the same each time.
+func (r *remotes) exported() []cache.ObjectName {
+	keys := sets.New[cache.ObjectName]()
+	for _, one := range r.list {
+		keys.Insert(r.keys(one.Name())...)
+	}
+	return slices.SortedFunc(maps.Keys(keys), compareKeys)
 }
 
 // want tells whether any remote exports a Service whose mirror has the key, mirrored or refused.

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/mirror/plan"
 )
 
 // interruptions are the ways in which Kubernetes stops, for a moment, to mirror the Endpoints
@@ -331,5 +332,101 @@ func TestSlicesOfManyAreListedInTurn(t *testing.T) {
 		if looks(w) != before+1 {
 			w.Error("the slices are not listed")
 		}
+	})
+}
+
+// stuckAfter is when the updates of Endpoints that no EndpointSlices came of are enough.
+const stuckAfter = 15 * firstCheck
+
+// stuck has Kubernetes make no EndpointSlices of a mirror although its controller works, and waits until updates
+// of the Endpoints have not helped, and it is kept from mirroring them.
+func stuck(w *world) {
+	w.Helper()
+	interruptions["a selector"].edit(w)
+	w.server.getStuck("default", "bar-paris")
+	w.wait(stuckAfter - 100*time.Millisecond)
+	w.expect(updateService, updateEndpoints, updateEndpoints, updateEndpoints, updateEndpoints, updateEndpoints, updateEndpoints)
+	w.wait(200 * time.Millisecond)
+	w.expect(updateEndpoints)
+	if plan.Mirrored(w.pair().Endpoints) {
+		w.Error("the Endpoints can be mirrored")
+	}
+}
+
+// The controller forgets an EndpointSlice that it waits for in vain; the Endpoints keep what they have.
+func TestStuckMirroringIsRestarted(t *testing.T) {
+	for name, unknown := range map[string]bool{"gateway known": false, "gateway unknown": true} {
+		t.Run(name, func(t *testing.T) {
+			exporting(t, Options{}, paris, func(w *world) {
+				had := w.pair().Endpoints
+				if unknown {
+					w.remotes["paris"].setGateway(nil)
+				}
+				stuck(w)
+				if now := w.pair().Endpoints; now.UID != had.UID || text(now.Subsets) != text(had.Subsets) {
+					w.Errorf("they were %s and are %s", text(had), text(now))
+				}
+				w.wait(pauseTime)
+				w.expect(updateEndpoints)
+				w.wait(time.Second)
+				if w.server.slice("default", sliceMade("bar-paris")) == nil {
+					w.Error("there is no EndpointSlice")
+				}
+				w.wait(time.Hour)
+				w.expect()
+				w.logged(1, `"Mirror's problem is over" reason="NoEndpointSlices"`)
+				if now := w.pair().Endpoints; now.UID != had.UID || text(now.Subsets) != text(had.Subsets) || text(now.Labels) != text(had.Labels) {
+					w.Errorf("they were %s and are %s", text(had), text(now))
+				}
+				noCheckIsPending(w)
+			})
+		})
+	}
+}
+
+// What changes while Kubernetes is kept from mirroring the Endpoints is written at once.
+func TestGatewayMovesWhileMirroringIsPaused(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		stuck(w)
+		w.remotes["paris"].setGateway(gatewayAt("192.0.2.7"))
+		w.wait(100 * time.Millisecond)
+		w.expect(updateEndpoints)
+		if !plan.Mirrored(w.pair().Endpoints) {
+			w.Error("the Endpoints cannot be mirrored")
+		}
+		w.wait(time.Hour)
+		w.expect()
+	})
+}
+
+// A daemon that dies then leaves nothing that the next one does not undo.
+func TestRestartWhileMirroringIsPaused(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		stuck(w)
+		w.stop()
+		w.use(Options{}, "paris")
+		w.settle()
+		w.expect(updateEndpoints)
+		if !plan.Mirrored(w.pair().Endpoints) {
+			w.Error("the Endpoints cannot be mirrored")
+		}
+		w.wait(time.Hour)
+		w.expect()
+		w.mirrored()
+	})
+}
+
+// No EndpointSlice is deleted for it: one that exists ends the attempts.
+func TestMirroringWithSlicesIsNotRestarted(t *testing.T) {
+	exporting(t, Options{}, paris, func(w *world) {
+		interruptions["a selector"].edit(w)
+		w.server.getStuck("default", "bar-paris")
+		w.wait(stuckAfter - 100*time.Millisecond)
+		w.server.wrote()
+		w.server.put(&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "made-late", Labels: map[string]string{
+			discoveryv1.LabelServiceName: "bar-paris", discoveryv1.LabelManagedBy: "endpointslicemirroring-controller.k8s.io",
+		}}})
+		w.wait(time.Hour)
+		w.expect()
 	})
 }

@@ -96,6 +96,9 @@ func (c *Controller) observe(key cache.ObjectName) plan.Snapshot {
 	return s
 }
 
+// planned is what would be written for a key by a replica that remembers nothing.
+func (c *Controller) planned(key cache.ObjectName) plan.Plan { return c.options.Decide(c.observe(key)) }
+
 // maxSync is how long one sync may take before the controller counts as stuck.
 const maxSync = 5 * time.Minute
 

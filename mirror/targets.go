@@ -49,6 +49,16 @@ func checkables(p plan.Plan, domain string) (all []checkable) {
 	return all
 }
 
+// targetsOf are what is dialled of them: what has no endpoint is reported by the sync.
+func targetsOf(p plan.Plan, domain string) (targets []verify.Target) {
+	for _, one := range checkables(p, domain) {
+		if one.None == "" {
+			targets = append(targets, one.Target)
+		}
+	}
+	return targets
+}
+
 // noEndpoint is why a port has no endpoint: what the plan says is wrong.
 func noEndpoint(p plan.Plan) string {
 	var texts []string

@@ -29,6 +29,9 @@ type Wanted struct {
 	From    string // where requests are sent from
 }
 
+// ErrNoMirror says that there is nothing to verify, and nothing else is wrong.
+var ErrNoMirror = errors.New("there is no mirror to verify: export a Service first")
+
 // verifyWorkers is how many ports are verified at once.
 const verifyWorkers = 8
 
@@ -49,7 +52,7 @@ type verification struct {
 
 // Verify sends a request to each port of the mirrors that are wanted, at each address of their gateways, and
 // prints what came of it. They need not exist yet: what is dialled is what the daemon would write. The error says
-// that something was not reached, or is not known.
+// that something was not reached, or is not known, or is ErrNoMirror.
 func (c *Controller) Verify(ctx context.Context, remotes []*remote.Remote, want Wanted, out io.Writer) error {
 	select {
 	case <-ctx.Done():
@@ -96,7 +99,10 @@ func (c *Controller) Verify(ctx context.Context, remotes []*remote.Remote, want 
 	if err := printVerifications(ctx, all, want, out); err != nil {
 		return err
 	}
-	return errors.Join(append(missing, unknown, verdict(all))...)
+	if err := errors.Join(append(missing, unknown)...); err != nil || len(all) > 0 {
+		return errors.Join(err, verdict(all))
+	}
+	return ErrNoMirror
 }
 
 // wanted are the plans of the mirrors that are wanted, by key.
@@ -113,7 +119,7 @@ func (c *Controller) wanted(want Wanted) (plans []plan.Plan) {
 		}
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(keys), compareKeys) {
-		plans = append(plans, c.options.Decide(c.observe(key)))
+		plans = append(plans, c.planned(key))
 	}
 	return plans
 }
@@ -213,11 +219,9 @@ func verdict(all []*verification) error {
 		}
 	}
 	switch {
-	case len(all) == 0:
-		return errors.New("there is no mirror to verify: export a Service first")
 	case wrong > 0:
 		return fmt.Errorf("%d of %d were not reached", wrong, len(all))
-	case reached == 0:
+	case reached == 0 && len(all) > 0:
 		return errors.New("nothing was reached: whether packets arrive cannot be known")
 	}
 	return nil

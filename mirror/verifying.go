@@ -20,9 +20,13 @@ const (
 	verifyAgain = time.Second     // after a failure, until it is confirmed
 )
 
-// verifications are what the last verification of each mirror found.
-type verifications struct {
-	check func(context.Context, verify.Target) verify.Outcome // sends the requests
+// verifier verifies mirrors by itself, and knows what the last verification of each found.
+type verifier struct {
+	check    func(context.Context, verify.Target) verify.Outcome // sends the requests
+	period   time.Duration                                       // in which a sample of the mirrors is verified; 0: none is
+	exported func() []cache.ObjectName                           // mirrors that could be, in an order that stays
+	targets  func(cache.ObjectName) (plan.Plan, []verify.Target) // of one mirror, as it is decided now
+	report   func(cache.ObjectName, []plan.Problem)              // what is wrong; nil: nothing
 
 	mu      sync.Mutex
 	found   map[cache.ObjectName]verified
@@ -37,7 +41,7 @@ type verified struct {
 	failed  verify.Target // what was not reached; zero: all was
 }
 
-func (v *verifications) of(key cache.ObjectName, cluster string) (verify.Result, time.Time) {
+func (v *verifier) of(key cache.ObjectName, cluster string) (verify.Result, time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if found, ok := v.found[key]; ok && found.cluster == cluster {
@@ -46,14 +50,14 @@ func (v *verifications) of(key cache.ObjectName, cluster string) (verify.Result,
 	return verify.NotVerified, time.Time{}
 }
 
-func (v *verifications) clear() {
+func (v *verifier) clear() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	clear(v.found)
 }
 
 // begin tells whether a mirror is to be verified now: not while it already is.
-func (v *verifications) begin(key cache.ObjectName) bool {
+func (v *verifier) begin(key cache.ObjectName) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.running[key] {
@@ -66,14 +70,14 @@ func (v *verifications) begin(key cache.ObjectName) bool {
 	return true
 }
 
-func (v *verifications) end(key cache.ObjectName) {
+func (v *verifier) end(key cache.ObjectName) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.running, key)
 }
 
 // note keeps what was found; a result of NotVerified is that nothing is known.
-func (v *verifications) note(key cache.ObjectName, found verified) {
+func (v *verifier) note(key cache.ObjectName, found verified) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if found.result == verify.NotVerified {
@@ -87,34 +91,34 @@ func (v *verifications) note(key cache.ObjectName, found verified) {
 }
 
 // keys are the mirrors of which something is known.
-func (v *verifications) keys() []cache.ObjectName {
+func (v *verifier) keys() []cache.ObjectName {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return slices.Collect(maps.Keys(v.found))
 }
 
-// keepVerifying verifies a sample of the mirrors in each period, spread over it, until the context ends. A gateway
+// run verifies a sample of the mirrors in each period, spread over it, until the context ends. A gateway
 // that is slow holds up no other mirror.
-func (c *Controller) keepVerifying(ctx context.Context) {
+func (v *verifier) run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
-	if !pauseFor(ctx, verifyPace) { // the first mirrors are being written
+	if v.period == 0 || !pauseFor(ctx, verifyPace) { // the first mirrors are being written
 		return
 	}
 	for next := 0; ; {
-		keys := c.exported()
-		c.forgetVerified(keys)
-		sample := min(len(keys), max(1, int(c.options.Verify.Period/verifyPace)))
+		keys := v.exported()
+		v.forgetOthers(keys)
+		sample := min(len(keys), max(1, int(v.period/verifyPace)))
 		pause := verifyPace // until there is a mirror
 		if sample > 0 {
-			pause = max(c.options.Verify.Period/time.Duration(sample), verifyPace)
+			pause = max(v.period/time.Duration(sample), verifyPace)
 		}
 		for range max(1, sample) {
 			if sample > 0 {
 				key := keys[next%len(keys)]
 				next = (next + 1) % len(keys)
-				if c.verified.begin(key) {
-					running.Go(func() { defer c.verified.end(key); c.verifyMirror(ctx, key) })
+				if v.begin(key) {
+					running.Go(func() { defer v.end(key); v.verify(ctx, key) })
 				}
 			}
 			if !pauseFor(ctx, pause) {
@@ -124,49 +128,32 @@ func (c *Controller) keepVerifying(ctx context.Context) {
 	}
 }
 
-// exported are the keys of all that the remotes export, in an order that is the same each time.
-func (c *Controller) exported() []cache.ObjectName {
-	keys := map[cache.ObjectName]bool{}
-	for _, r := range c.remotes.list {
-		for _, key := range c.remotes.keys(r.Name()) {
-			keys[key] = true
-		}
-	}
-	return slices.SortedFunc(maps.Keys(keys), compareKeys)
-}
-
-// forgetVerified forgets what was found of mirrors that are not among these.
-func (c *Controller) forgetVerified(keys []cache.ObjectName) {
-	for _, key := range c.verified.keys() {
+// forgetOthers forgets what was found of mirrors that are not among these.
+func (v *verifier) forgetOthers(keys []cache.ObjectName) {
+	for _, key := range v.keys() {
 		if _, found := slices.BinarySearchFunc(keys, key, compareKeys); !found {
-			c.unverified(key)
+			v.forget(key)
 		}
 	}
 }
 
-func (c *Controller) unverified(key cache.ObjectName) {
-	c.verified.note(key, verified{result: verify.NotVerified})
-	c.problems.Verified(key, nil)
+func (v *verifier) forget(key cache.ObjectName) {
+	v.note(key, verified{result: verify.NotVerified})
+	v.report(key, nil)
 }
 
-// verifyMirror verifies the ports of one mirror, and reports what came of it.
-func (c *Controller) verifyMirror(ctx context.Context, key cache.ObjectName) {
-	p := c.options.Decide(c.observe(key))
-	var targets []verify.Target
-	for _, one := range checkables(p, c.options.Domain) {
-		if one.None == "" { // what has none is reported by the sync
-			targets = append(targets, one.Target)
-		}
-	}
+// verify verifies the ports of one mirror, and reports what came of it.
+func (v *verifier) verify(ctx context.Context, key cache.ObjectName) {
+	p, targets := v.targets(key)
 	if len(targets) == 0 || p.Live.Service == nil {
-		c.unverified(key)
+		v.forget(key)
 		return
 	}
 	found, problems := verified{cluster: p.Cluster, result: verify.NotKnown}, []plan.Problem(nil)
-	for _, target := range c.verified.sample(key, targets) {
-		got := c.verified.check(ctx, target)
+	for _, target := range v.sample(key, targets) {
+		got := v.check(ctx, target)
 		if got.Result.Wrong() && pauseFor(ctx, verifyAgain) {
-			got = c.verified.check(ctx, target)
+			got = v.check(ctx, target)
 		}
 		if ctx.Err() != nil {
 			return
@@ -181,18 +168,18 @@ func (c *Controller) verifyMirror(ctx context.Context, key cache.ObjectName) {
 			found.result = verify.Reached
 		}
 	}
-	if now := c.options.Decide(c.observe(key)); !sameTargets(targets, checkables(now, c.options.Domain)) {
-		c.unverified(key) // it changed meanwhile: nothing is known of what it is now
+	if _, now := v.targets(key); !slices.Equal(targets, now) {
+		v.forget(key) // it changed meanwhile: nothing is known of what it is now
 		return
 	}
 	found.at = time.Now()
-	c.verified.note(key, found)
-	c.problems.Verified(key, problems)
+	v.note(key, found)
+	v.report(key, problems)
 }
 
 // sample is a few of the targets of a mirror, other ones each time where there are more. What was not reached is
 // among them: only then can it be over.
-func (v *verifications) sample(key cache.ObjectName, targets []verify.Target) []verify.Target {
+func (v *verifier) sample(key cache.ObjectName, targets []verify.Target) []verify.Target {
 	if len(targets) <= verifyPorts {
 		return targets
 	}
@@ -205,11 +192,6 @@ func (v *verifications) sample(key cache.ObjectName, targets []verify.Target) []
 		rotated[0], rotated[i] = rotated[i], rotated[0]
 	}
 	return rotated[:verifyPorts]
-}
-
-func sameTargets(targets []verify.Target, now []checkable) bool {
-	now = slices.DeleteFunc(now, func(one checkable) bool { return one.None != "" })
-	return slices.EqualFunc(targets, now, func(target verify.Target, one checkable) bool { return target == one.Target })
 }
 
 // pauseFor waits; false: the context ended before.

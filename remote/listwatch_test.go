@@ -589,6 +589,38 @@ func TestStreamThatEndsIsAWatch(t *testing.T) {
 	})
 }
 
+// A connection that is cut as soon as a list has been streamed costs a second, not a Reflector's back-off, which
+// doubles each time.
+func TestStreamThatIsCutAtItsEndIsWatchedOn(t *testing.T) {
+	for _, after := range []time.Duration{0, 700 * time.Millisecond, 5 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWatching()
+			inner, resumed := w.WatchFunc, 0
+			w.WatchFunc = func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+				got, err := inner(ctx, options)
+				if options.SendInitialEvents == nil {
+					resumed++
+					return got, err
+				}
+				last := w.last()
+				time.AfterFunc(after, func() { last.Action(watch.Bookmark, endOfList("17")); last.Stop() })
+				return got, err
+			}
+			var wg sync.WaitGroup
+			ctx, cancel := context.WithCancel(t.Context())
+			informer := NewInformer(w.ListWatch, &corev1.Service{}, func(svc *corev1.Service) *corev1.Service { return svc })
+			wg.Go(func() { informer.RunWithContext(ctx) })
+			time.Sleep(after + shortest + time.Millisecond)
+			synctest.Wait()
+			if len(w.times) != 2 || resumed != 1 {
+				t.Errorf("%d watches were opened at %v, %d of them to resume; want a list, and a watch a second after its end", len(w.times), w.times, resumed)
+			}
+			cancel()
+			wg.Wait()
+		})
+	}
+}
+
 // gate is a Before that the test opens and shuts.
 type gate struct {
 	before, after []error // of the first calls

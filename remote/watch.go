@@ -144,6 +144,7 @@ type steadyWatch struct {
 	// streamed are the keys of a streamed list, until the bookmark that ends it; nil: there is none.
 	streamed map[string]bool
 	listing  *tally                 // of it
+	listed   string                 // the version of a streamed list that no event has followed yet; empty: of none
 	resumes  bool                   // a version: one that is too old is for the Reflector
 	overrun  *atomic.Pointer[error] // why the rest of the answer is not read; nil: it is
 }
@@ -194,6 +195,7 @@ func (w *steadyWatch) run(ctx context.Context) {
 	defer quiet.Stop()
 	late := time.NewTimer(listTimeout)
 	defer late.Stop()
+	streaming := w.streamed != nil
 	alive := sync.OnceFunc(func() { w.lw.Report(nil) })
 	for _, event := range w.first {
 		if !w.send(event) {
@@ -230,6 +232,10 @@ func (w *steadyWatch) run(ctx context.Context) {
 				if w.streamed == nil {
 					alive()
 				}
+				if streaming && w.streamed == nil { // for the Reflector, the watch begins here
+					streaming, old = false, false
+					lived.Reset(shortest)
+				}
 				quiet.Reset(maxQuiet)
 				continue
 			case !ok && w.streamed != nil && ctx.Err() == nil:
@@ -242,8 +248,17 @@ func (w *steadyWatch) run(ctx context.Context) {
 				case <-w.stop:
 				}
 			}
+			w.close()
 			return
 		}
+	}
+}
+
+// close ends a watch. The Reflector's clock starts when it has taken over a streamed list, however long that takes: a
+// bookmark is an event, after which it calls no watch too short.
+func (w *steadyWatch) close() {
+	if w.listed != "" && w.lw.cache != nil {
+		w.send(watch.Event{Type: watch.Bookmark, Object: w.lw.cache.object("", w.listed)})
 	}
 }
 
@@ -289,6 +304,7 @@ func (w *steadyWatch) check(ctx context.Context, event watch.Event) error {
 	version := versionOf(event.Object)
 	switch {
 	case w.streamed == nil:
+		w.listed = ""
 		w.lw.history.event(version)
 	case event.Type == watch.Added && w.streamed[key]:
 		return malformed(fmt.Errorf("%.320q is in a streamed list twice", key))
@@ -300,7 +316,7 @@ func (w *steadyWatch) check(ctx context.Context, event watch.Event) error {
 		if _, refusal := w.lw.judge(ctx, w.streamed, nil); refusal != nil { // a plain list can be confirmed
 			return fmt.Errorf("%v: it is listed again without streaming", refusal)
 		}
-		w.streamed = nil
+		w.streamed, w.listed = nil, version
 		w.lw.replace(w.listing)
 		w.lw.synced(version, false)
 	}

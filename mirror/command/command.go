@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"service-mirror.io/service-mirror/mirror"
 	"service-mirror.io/service-mirror/remote/failure"
 )
 
@@ -75,6 +76,9 @@ func (cfg *config) execute(ctx context.Context, do func(context.Context, io.Writ
 	}
 	if err := do(ctx, stdout); err != nil {
 		fmt.Fprintln(stderr, "service-mirror:", failure.Lines(err.Error()))
+		if err == mirror.ErrNoMirror {
+			return 3
+		}
 		return 1
 	}
 	return 0

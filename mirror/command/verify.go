@@ -21,8 +21,8 @@ nothing is written.
 
 MIRROR is NAMESPACE/NAME, or NAME in any namespace. --remote NAME, beside the --remote
 NAME=KUBECONFIG of the daemon, selects the mirrors of one remote, and --all those of all.
-The exit code is 0 only if all were reached. UDP ports, of which nothing can be known,
-do not count.
+The exit code is 0 only if all were reached, and 3 if there is no mirror. UDP ports, of
+which nothing can be known, do not count.
 
 `
 

@@ -191,7 +191,7 @@ func (d *decision) create(live, desired Objects) {
 // change updates the Service before the addresses: once it is not ours any more, they are not either.
 func (d *decision) change(live, desired Objects) {
 	for _, k := range allKinds {
-		if !d.backedOff(live, desired, []Kind{k}) {
+		if !d.backedOff(live, desired, []Kind{k}) && !(k == Endpoints && d.paused(live, desired)) {
 			d.write(k, live.Get(k), desired.Get(k), false)
 		}
 	}
@@ -257,9 +257,28 @@ func (d *decision) deleteLeftovers(live Objects) {
 // checkSlices looks for the EndpointSlices that Kubernetes makes of Endpoints, once those have addresses
 // and nothing is to be written: what was written just now cannot have any yet.
 func (d *decision) checkSlices(live Objects) {
-	if d.snapshot.Memory.SliceCheck && len(d.plan.Steps) == 0 && len(Objects{Endpoints: live.Endpoints}.Endpointed()) > 0 {
+	memory := d.snapshot.Memory
+	switch {
+	case !memory.SliceCheck || len(d.plan.Steps) > 0 || len(Objects{Endpoints: live.Endpoints}.Endpointed()) == 0:
+	case memory.Refreshes < maxRefreshes:
 		d.step(Step{Action: CheckSlices})
+	default:
+		d.step(Step{Action: RestartMirroring})
 	}
+}
+
+// maxRefreshes are the updates of Endpoints until more of them are of no use. Kubernetes' controller makes no
+// EndpointSlices while it waits for one that it believes to exist, and does so for ever if it was notified of the
+// deletion before it noted what it had written, or if someone took one from it by its labels. It forgets them where
+// Endpoints are not to be mirrored. Deleting these for it would risk their addresses, and it may not notice
+// what is recreated at once.
+const maxRefreshes = 3
+
+// paused tells that the Endpoints are as desired but for the label that keeps Kubernetes from mirroring them, and
+// that they are to have it for now.
+func (d *decision) paused(live, desired Objects) bool {
+	return d.snapshot.Memory.Paused && live.Endpoints != nil && desired.Endpoints != nil &&
+		!Endpoints.differs(live.Endpoints, Unmirrored(desired.Endpoints))
 }
 
 // deleting is an object that is being deleted; nil if none is.

@@ -19,7 +19,7 @@ var barKey = cache.NewObjectName("default", "bar-paris")
 func steps(p Plan) (all []string) {
 	names := map[Action]string{
 		CreateNamespace: "create Namespace", CheckForeignEndpoints: "check foreign Endpoints", Create: "create", Update: "update", Delete: "delete",
-		TryService: "try Service", AwaitSlices: "await slices", DeleteLeftover: "delete leftover", CheckSlices: "check slices",
+		TryService: "try Service", AwaitSlices: "await slices", DeleteLeftover: "delete leftover", CheckSlices: "check slices", RestartMirroring: "restart mirroring",
 	}
 	for _, step := range p.Steps {
 		text := names[step.Action]
@@ -68,6 +68,9 @@ func TestDecide(t *testing.T) {
 	deleting.Service.DeletionTimestamp = &metav1.Time{}
 	relabelled := storedBar()
 	relabelled.Service.Labels[ClusterLabel] = "rome"
+	excluded := storedBar()
+	excluded.Endpoints = Unmirrored(excluded.Endpoints)
+	unmirrored := live(excluded)
 	udp := parisBar()
 	udp.Watched, udp.Gateway, udp.Service.Spec.Ports = true, nil, []corev1.ServicePort{{Port: 53, Protocol: corev1.ProtocolUDP}}
 	known := func(c Candidate) Candidate { c.Gateway = parisGateway(); return c }
@@ -122,6 +125,11 @@ func TestDecide(t *testing.T) {
 			s.Memory.Backoffs[IPv4Slice] = &Backoff{Problem: Problem{Reason: Rejected, Cluster: "paris"}}
 		}), problems: []string{"Rejected paris"}},
 		{name: "slices to be looked for", snapshot: in(func(s *Snapshot) { s.Memory.SliceCheck = true }), steps: []string{"check slices"}},
+		{name: "after refreshes in vain", snapshot: in(func(s *Snapshot) { s.Memory.SliceCheck, s.Memory.Refreshes = true, maxRefreshes }), steps: []string{"restart mirroring"}},
+		{name: "not before they are due", snapshot: in(func(s *Snapshot) { s.Memory.Refreshes = maxRefreshes })},
+		{name: "mirroring is paused", snapshot: in(unmirrored, func(s *Snapshot) { s.Memory.Paused = true })},
+		{name: "mirroring was paused", snapshot: in(unmirrored), steps: []string{"update Endpoints"}},
+		{name: "mirroring is paused, and the gateway moves", snapshot: in(unmirrored, candidates(moved), func(s *Snapshot) { s.Memory.Paused = true }), steps: []string{"update Endpoints"}},
 		{name: "not while something is written", snapshot: in(candidates(moved), func(s *Snapshot) { s.Memory.SliceCheck = true }), steps: []string{"update Endpoints"}},
 		{name: "a leftover slice", snapshot: in(func(s *Snapshot) { s.Leftovers = []*metav1.PartialObjectMetadata{leftover("service-uid")} }), steps: []string{"delete leftover"}},
 		{name: "another Service's slice", snapshot: in(func(s *Snapshot) { s.Leftovers = []*metav1.PartialObjectMetadata{leftover("other")} })},

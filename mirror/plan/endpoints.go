@@ -339,6 +339,13 @@ func Refreshed(endpoints *corev1.Endpoints) *corev1.Endpoints {
 	return refreshed
 }
 
+// Unmirrored is a copy of Endpoints that Kubernetes makes no EndpointSlices of.
+func Unmirrored(endpoints *corev1.Endpoints) *corev1.Endpoints {
+	unmirrored := endpoints.DeepCopy()
+	metav1.SetMetaDataLabel(&unmirrored.ObjectMeta, discoveryv1.LabelSkipMirror, "true")
+	return unmirrored
+}
+
 // Mirrored tells whether Kubernetes makes EndpointSlices from Endpoints, as far as these decide it.
 func Mirrored(endpoints *corev1.Endpoints) bool {
 	_, skip := endpoints.Labels[discoveryv1.LabelSkipMirror]

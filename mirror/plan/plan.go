@@ -78,7 +78,11 @@ type Memory struct {
 	Backoffs   [Kinds]*Backoff // of objects that must not be written yet
 	Rejected   bool            // the API server rejected the Service when it was last written
 	SliceCheck bool            // it is time to look for the EndpointSlices made of the Endpoints
-	Stray      Objects         // ours, under a Service that turned out to be foreign
+	// Refreshes are how often the Endpoints were updated for Kubernetes to make EndpointSlices of them, in vain.
+	Refreshes int
+	// Paused tells that Kubernetes is kept from mirroring the Endpoints, by the label that RestartMirroring set.
+	Paused bool
+	Stray  Objects // ours, under a Service that turned out to be foreign
 }
 
 // Tombstone is what a Service or the addresses under a key had before someone else deleted or
@@ -170,11 +174,14 @@ const (
 	AwaitSlices    // fails until Kubernetes has made EndpointSlices of all addresses of the Endpoints
 	DeleteLeftover // an EndpointSlice of Kubernetes' own
 	CheckSlices    // looks whether Kubernetes has made EndpointSlices of the Endpoints, and has it try again
+	// RestartMirroring looks, too, and keeps Kubernetes from mirroring the Endpoints for a while, so that it
+	// forgets what it knows of their EndpointSlices.
+	RestartMirroring
 )
 
 // Writes tells an action that changes the local cluster whenever it is taken.
 func (a Action) Writes() bool {
-	return a != CheckForeignEndpoints && a != TryService && a != AwaitSlices && a != CheckSlices
+	return a != CheckForeignEndpoints && a != TryService && a != AwaitSlices && a != CheckSlices && a != RestartMirroring
 }
 
 // ofKind tells an action that writes an object of the step's kind.

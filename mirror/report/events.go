@@ -36,7 +36,13 @@ type Events struct {
 	writing     *sink
 	pod         *corev1.ObjectReference // the daemon's own; nil: it runs in none
 	leading     atomic.Bool             // else another replica makes them
+
+	mu      sync.Mutex
+	remotes map[remotePart]string // what is wrong with remotes, as was last reported in this term
 }
+
+// remotePart is a part of a remote.
+type remotePart struct{ cluster, part string }
 
 // NewEvents makes Events that are written with client. What concerns a whole remote is about the pod, unless
 // that is nil.
@@ -145,8 +151,27 @@ func OwnPod() *corev1.ObjectReference {
 // Lead has Events made, or not any more.
 func (e *Events) Lead(leading bool) {
 	if e != nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		clear(e.remotes)
 		e.leading.Store(leading)
 	}
+}
+
+// news notes what is wrong with a part of a remote, and tells whether that was not reported yet: what is wrong when a
+// replica begins to lead is reported then, and may just have been.
+func (e *Events) news(cluster string, p remote.Problem) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	of := remotePart{cluster, p.Part}
+	if before, reported := e.remotes[of]; reported && before == p.Cause || !e.leading.Load() {
+		return false
+	}
+	if e.remotes == nil {
+		e.remotes = map[remotePart]string{}
+	}
+	e.remotes[of] = p.Cause
+	return true
 }
 
 func (e *Events) event(about *corev1.ObjectReference, kind, reason, message string) {
@@ -182,7 +207,7 @@ func (e *Events) mirror(key cache.ObjectName, svc *corev1.Service, p plan.Proble
 
 // Remote reports a problem of a whole remote or of a gateway, or that it is over.
 func (e *Events) Remote(cluster string, p remote.Problem) {
-	if e == nil {
+	if e == nil || !e.news(cluster, p) {
 		return
 	}
 	what := "Remote"

@@ -24,6 +24,7 @@ import (
 
 	"service-mirror.io/service-mirror/mirror/leader"
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote"
 )
 
 // slowSink holds up a request until it is released.
@@ -188,5 +189,31 @@ func TestEventsAreAboutWhatCanExist(t *testing.T) {
 	events.mirror(cache.NewObjectName("default", "bar"), nil, plan.Problem{Reason: plan.Conflict, Cluster: "paris", Message: "a\nb\x1b[31m\u202e"})
 	if want := []string{"Service default/bar Conflict remote paris: a; b\ufffd[31m\ufffd"}; !slices.Equal(recorder.about, want) {
 		t.Errorf("got %q, want %q", recorder.about, want)
+	}
+}
+
+// A problem that comes just when a replica begins to lead is found twice.
+func TestProblemOfARemoteIsOneEvent(t *testing.T) {
+	recorder := record.NewFakeRecorder(10)
+	e := NewEventsTo(recorder, &corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: "daemon"})
+	down, up := remote.Problem{Part: "identity", Cause: "connection refused"}, remote.Problem{Part: "identity"}
+	e.Remote("paris", down) // of a standby
+	e.Lead(true)
+	for _, p := range []remote.Problem{down, down, up, up, down} {
+		e.Remote("paris", p)
+	}
+	e.Remote("berlin", down)
+	e.Lead(false)
+	e.Lead(true)
+	e.Remote("paris", down)
+	close(recorder.Events)
+	var got []string
+	for event := range recorder.Events {
+		got = append(got, event)
+	}
+	const failing, recovered = "Warning RemoteFailing remote paris: identity: connection refused", "Normal RemoteRecovered remote paris: identity has recovered"
+	want := []string{failing, recovered, failing, strings.Replace(failing, "paris", "berlin", 1), failing}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

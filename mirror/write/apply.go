@@ -41,6 +41,7 @@ const (
 	SlicesUnknown Slices = iota // not looked for
 	SlicesExist
 	SlicesMissing // and Kubernetes has been made to look again
+	SlicesPaused  // and Kubernetes is kept from making any, until it has forgotten those that it believes to exist
 	SlicesAwaited // not all of them exist; those that carried the addresses before stay until they do
 )
 
@@ -100,6 +101,8 @@ func (a *application) take(ctx context.Context, step plan.Step) error {
 		return a.awaitSlices(ctx)
 	case plan.CheckSlices:
 		return a.checkSlices(ctx)
+	case plan.RestartMirroring:
+		return a.restartMirroring(ctx)
 	}
 	return fmt.Errorf("unknown action %d", step.Action)
 }

@@ -50,16 +50,36 @@ func (a *application) awaitSlices(ctx context.Context) error {
 // checkSlices looks for the EndpointSlices of a mirror. If there are none it updates the Endpoints:
 // Kubernetes' controller looks again at any update, and nothing is lost if it does not.
 func (a *application) checkSlices(ctx context.Context) error {
-	list, err := a.mirroredSlices(ctx)
-	if err != nil {
+	if missing, err := a.slicesMissing(ctx); !missing {
 		return err
-	}
-	if len(list) > 0 {
-		a.result.Slices = SlicesExist
-		return nil
 	}
 	a.result.Slices = SlicesMissing
 	klog.FromContext(ctx).Info("The mirror's Endpoints have no EndpointSlices, updating them for Kubernetes to make some")
-	_, err = a.update(ctx, plan.Endpoints, plan.Refreshed(a.plan.Live.Endpoints))
+	_, err := a.update(ctx, plan.Endpoints, plan.Refreshed(a.plan.Live.Endpoints))
 	return err
+}
+
+// restartMirroring looks for them, too. If there are none it has Kubernetes' controller forget those that it
+// believes to exist, which it does with Endpoints that have the label of not being mirrored. A sync removes the
+// label later, whatever happens to this process: it is none of a mirror's.
+func (a *application) restartMirroring(ctx context.Context) error {
+	if missing, err := a.slicesMissing(ctx); !missing {
+		return err
+	}
+	klog.FromContext(ctx).Info("The mirror's Endpoints still have no EndpointSlices, excluding them from mirroring for a moment for Kubernetes to start over")
+	_, err := a.update(ctx, plan.Endpoints, plan.Unmirrored(a.plan.Live.Endpoints))
+	a.result.Slices = SlicesMissing
+	if err == nil {
+		a.result.Slices = SlicesPaused
+	}
+	return err
+}
+
+// slicesMissing tells that there are none. If there are, the result says so.
+func (a *application) slicesMissing(ctx context.Context) (bool, error) {
+	list, err := a.mirroredSlices(ctx)
+	if err == nil && len(list) > 0 {
+		a.result.Slices = SlicesExist
+	}
+	return err == nil && len(list) == 0, err
 }

@@ -32,6 +32,7 @@ func bare(ctx context.Context, args []string) error {
 	remote := f.String("remote", "", "kubeconfig of the remote cluster")
 	objects := f.String("objects", "", "file of the mirrors to create")
 	address := f.String("address", "", "to write into all Endpoints")
+	watch := f.Bool("watch", false, "watch the Endpoints that are written, into a cache")
 	if len(args) == 0 {
 		return errors.New("bare: create, update or follow?")
 	}
@@ -44,7 +45,7 @@ func bare(ctx context.Context, args []string) error {
 	case "create":
 		return createAll(ctx, client, *objects)
 	case "update":
-		return updateAll(ctx, client, *address)
+		return updateAll(ctx, client, *address, *watch)
 	case "follow":
 		return follow(ctx, client, *remote)
 	}
@@ -96,18 +97,42 @@ func createAll(ctx context.Context, client kubernetes.Interface, file string) er
 	})
 }
 
-// updateAll is a loop of updates.
-func updateAll(ctx context.Context, client kubernetes.Interface, address string) error {
+// updateAll is a loop of updates. With a watch, it ends when that has seen all of them.
+func updateAll(ctx context.Context, client kubernetes.Interface, address string, watch bool) error {
+	seen := func(int) error { return nil }
+	if watch {
+		seen = watchEndpoints(ctx, client)
+	}
 	list, err := client.CoreV1().Endpoints(metav1.NamespaceAll).List(ctx, metav1.ListOptions{LabelSelector: ours})
 	if err != nil {
 		return err
 	}
-	return inParallel(writers, len(list.Items), func(i int) error {
+	err = inParallel(writers, len(list.Items), func(i int) error {
 		endpoints := &list.Items[i]
 		endpoints.Subsets[0].Addresses = []corev1.EndpointAddress{{IP: address}}
 		_, err := client.CoreV1().Endpoints(endpoints.Namespace).Update(ctx, endpoints, metav1.UpdateOptions{})
 		return err
 	})
+	return errors.Join(err, seen(len(list.Items)))
+}
+
+// watchEndpoints keeps a cache of the Endpoints that are written. What it returns waits until that many have changed.
+func watchEndpoints(ctx context.Context, client kubernetes.Interface) (seen func(number int) error) {
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = ours }))
+	changed := make(chan struct{}, 100_000)
+	factory.Core().V1().Endpoints().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{UpdateFunc: func(_, _ any) { changed <- struct{}{} }})
+	factory.Start(ctx.Done())
+	factory.WaitForCacheSync(ctx.Done())
+	return func(number int) error {
+		for range number {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-changed:
+			}
+		}
+		return nil
+	}
 }
 
 // follow is the floor: an informer that answers each change with one write.

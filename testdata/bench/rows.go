@@ -232,13 +232,13 @@ func (b *bench) gatewayMoves(ctx context.Context, n int) error {
 		_, last := span(all)
 		return last.Sub(asked), nil
 	}
-	loop := func() (time.Duration, error) {
+	loop := func(more ...string) (time.Duration, error) {
 		d.stop()
 		since, _, err := move()
 		if err != nil {
 			return 0, err
 		}
-		bare, err := b.bare("update", "--kubeconfig", account, "--address", fmt.Sprintf("203.0.113.%d", address))
+		bare, err := b.bare(append([]string{"update", "--kubeconfig", account, "--address", fmt.Sprintf("203.0.113.%d", address)}, more...)...)
 		if err != nil {
 			return 0, err
 		}
@@ -261,11 +261,19 @@ func (b *bench) gatewayMoves(ctx context.Context, n int) error {
 	if err := b.settled(ctx, d, n); err != nil {
 		return err
 	}
-	ours, bare, err := b.alternate(b.runsOf(n), daemon, loop)
+	ours, bare, err := b.alternate(b.runsOf(n), daemon, func() (time.Duration, error) { return loop() })
 	if err != nil {
 		return err
 	}
-	return b.note(compare(fmt.Sprintf("gateway's address changes, %d Endpoints follow", n), n, 1.10, bareLoop, ours, bare))
+	if err := b.note(compare(fmt.Sprintf("gateway's address changes, %d Endpoints follow", n), n, 1.10, bareLoop, ours, bare)); err != nil {
+		return err
+	}
+	ours, watching, err := b.alternate(b.runsOf(n), daemon, func() (time.Duration, error) { return loop("--watch") })
+	if err != nil {
+		return err
+	}
+	const follower = "a loop that watches what it writes, as every controller must"
+	return b.note(compare(fmt.Sprintf("the same %d, beside a loop with a watch", n), n, 1.10, follower, ours, watching))
 }
 
 // settled waits until the daemon's mirrors are as they should be, and it has nothing

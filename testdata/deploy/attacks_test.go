@@ -354,6 +354,7 @@ var writes = map[string]attempt{
 	"new Endpoints without an address":       creates(endpointsOf("paris", func(e *corev1.Endpoints) { e.Subsets = nil })),
 	"unchanged Endpoints":                    updates(endpointsOf("paris"), endpointsOf("paris")),
 	"refreshed Endpoints":                    updates(endpointsOf("paris"), endpointsOf("paris").with(annotation("service-mirror.io/refresh", "1"))),
+	"Endpoints that are not to be mirrored":  updates(endpointsOf("paris"), endpointsOf("paris").with(label(discoveryv1.LabelSkipMirror, "true"))),
 	"Endpoints from before the record":       updates(endpointsOf("paris").with(unannotated(mirrorKey)), endpointsOf("paris")),
 	"Endpoints whose cluster was edited":     updates(endpointsOf("paris").with(label(clusterKey, "berlin")), endpointsOf("paris")),
 	"the same, from before the record":       updates(endpointsOf("paris").with(label(clusterKey, "berlin"), unannotated(mirrorKey)), endpointsOf("paris")),

@@ -61,10 +61,14 @@ func shipped(name string) string {
 	return path
 }
 
-// run runs a program as a user would who has both clusters in one kubeconfig, and returns all
-// that it printed.
-func run(ctx context.Context, name string, args ...string) (string, error) {
+// command is a program as a user would run it who has both clusters in one kubeconfig.
+func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+london.Kubeconfig+":"+paris.Kubeconfig, "KUBECTL="+harness.Program("kubectl"))
-	return harness.Run(cmd)
+	return cmd
+}
+
+// run runs it to its end, and returns all that it printed.
+func run(ctx context.Context, name string, args ...string) (string, error) {
+	return harness.Run(command(ctx, name, args...))
 }

@@ -66,10 +66,10 @@ func (e *env) link(args ...string) string {
 	return e.linkAgain(args...)
 }
 
-// linkAgain is link where something else cleans up.
+// linkAgain is link where something else cleans up. No rollout is awaited: what controls Deployments is not here.
 func (e *env) linkAgain(args ...string) string {
 	e.Helper()
-	out, err := e.tryLink(append([]string{"paris", "--server", paris.Config.Host}, args...)...)
+	out, err := e.tryLink(append([]string{"paris", "--server", paris.Config.Host, "--wait=0"}, args...)...)
 	e.must(err)
 	return out
 }

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"encoding/base64"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -122,8 +123,15 @@ func TestLink(t *testing.T) {
 		policy := e.networkPolicy()
 		config, err := clientcmd.RESTConfigFromKubeConfig(e.remotes()["paris.kubeconfig"])
 		e.must(err)
-		if port := policy.Spec.Egress[0].Ports[0].Port.String(); !strings.HasSuffix(config.Host, ":"+port) {
-			t.Errorf("the daemon is let out to port %s, and needs %s", port, config.Host)
+		var ports []string
+		for _, port := range policy.Spec.Egress[0].Ports {
+			ports = append(ports, port.Port.String())
+		}
+		_, server, _ := strings.Cut(config.Host, "//")
+		_, server, err = net.SplitHostPort(server)
+		e.must(err)
+		if want := []string{server, "8080"}; !slices.Equal(ports, want) {
+			t.Errorf("it lets the daemon out to the ports %q, want those of the API server and of the gateway, %q", ports, want)
 		}
 	})
 	t.Run("another remote is left alone", func(t *testing.T) {
@@ -210,6 +218,7 @@ func TestLinkRefuses(t *testing.T) {
 		{"paris --sever=x", "--sever is not known"},
 		{"paris --server", "needs a value"},
 		{"paris --server=http://x", "is not https://"},
+		{"paris --wait=5", "--wait 5 is not a duration"},
 		{"paris --ca=" + notPEM, "no certificate in it"},
 		{"paris gatway=a/b", "gatway= is not known"},
 		{"paris gateway=gateway", "malformed"},

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -11,10 +12,15 @@ import (
 // exec runs the program in the Pod once more, as kubectl exec does.
 func (p *pod) exec(args ...string) (string, error) {
 	p.env.Helper()
+	out, err := p.command(args...).CombinedOutput()
+	return string(out), err
+}
+
+// command is the program in the Pod once more.
+func (p *pod) command(args ...string) *exec.Cmd {
 	cmd := p.env.ownImage().command(p.root, args...)
 	cmd.Env, cmd.SysProcAttr = p.cmd.Env, p.cmd.SysProcAttr
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	return cmd
 }
 
 // What a user does before and after, in the daemon's Pod and so with its permissions.

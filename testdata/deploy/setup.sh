@@ -1,5 +1,5 @@
 #!/bin/sh
-# Puts promtool into the directory given, out of Debian's prometheus, which is not installed,
+# Puts prometheus and promtool into the directory given, out of Debian's package, which is not installed,
 # and installs shellcheck. build.sh, which is tested, installs what it needs itself.
 set -eu
 
@@ -9,11 +9,11 @@ if [ $# -ne 1 ]; then
 fi
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
-if [ -x "$out/promtool" ] && command -v shellcheck >/dev/null; then
+if [ -x "$out/prometheus" ] && [ -x "$out/promtool" ] && command -v shellcheck >/dev/null; then
 	exit 0
 fi
 if [ "$(id -u)" -ne 0 ]; then
-	echo "$0: not root, and shellcheck or promtool is missing" >&2
+	echo "$0: not root, and shellcheck, prometheus or promtool is missing" >&2
 	exit 1
 fi
 apt-get update -q
@@ -23,4 +23,4 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 chmod 755 "$work" # apt downloads as a user of its own
 (cd "$work" && apt-get download prometheus && dpkg-deb -x prometheus_*.deb .)
-cp "$work/usr/bin/promtool" "$out/promtool"
+cp "$work/usr/bin/prometheus" "$work/usr/bin/promtool" "$out"

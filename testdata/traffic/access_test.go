@@ -4,6 +4,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // exportedOnly has a gateway with a list of what may be reached.
@@ -23,16 +26,24 @@ func (s *scene) exportedOnly(passthrough bool) {
 func (s *scene) mtls() {
 	const url = "https://bar-paris.default.svc.cluster.local/"
 	root := []string{"--root", s.world.root.file("ca")}
-	s.serves(append(root, "--cert", s.world.root.file("foo"), "--key", s.world.root.keyFile("foo"), url)...)
-
-	got, err := s.world.call(append(root, url)...)
-	if err == nil || got.Backend != "" || !strings.Contains(err.Error(), "certificate required") && !strings.Contains(err.Error(), "status 400") {
-		s.Errorf("without a certificate: %+v, %v", got, err)
+	s.must(s.world.paris.service("default", "plain", true, func(svc *corev1.Service) {
+		svc.Spec.Selector = map[string]string{"app": "bar"}
+		svc.Spec.Ports = []corev1.ServicePort{port("https-edge", 443, httpPort)}
+	}))
+	s.Cleanup(func() {
+		s.must(s.world.paris.CoreV1().Services("default").Delete(background, "plain", metav1.DeleteOptions{}))
+	})
+	for _, url := range []string{url, "https://plain-paris.default.svc.cluster.local/"} {
+		s.serves(append(root, "--cert", s.world.root.file("foo"), "--key", s.world.root.keyFile("foo"), url)...)
+		got, err := s.world.call(append(root, url)...)
+		if err == nil || got.Backend != "" || !strings.Contains(err.Error(), "certificate required") && !strings.Contains(err.Error(), "status 400") {
+			s.Errorf("%s without a certificate: %+v, %v", url, got, err)
+		}
 	}
 	other, err := newAuthority(filepath.Join(s.world.dir, "other"))
 	s.must(err)
 	s.must(other.issue("foo"))
-	got, err = s.world.call(append(root, "--cert", other.file("foo"), "--key", other.keyFile("foo"), url)...)
+	got, err := s.world.call(append(root, "--cert", other.file("foo"), "--key", other.keyFile("foo"), url)...)
 	if err == nil || got.Backend != "" || !strings.Contains(err.Error(), "tls: ") && !strings.Contains(err.Error(), "status 400") {
 		s.Errorf("with a certificate of another root: %+v, %v", got, err)
 	}
@@ -68,6 +79,9 @@ func (s *scene) dns() {
 	} {
 		s.answers([]string{"--network", over.network, url}, want, s.gateway.address, "")
 	}
+	s.answers([]string{"--network", over.network, "--to", "bar-paris.default:80", "http://bar.default.svc.cluster.local/"}, seen{
+		Backend: "bar of paris", Host: "bar.default.svc.cluster.local", Port: httpPort, Proto: "HTTP/1.1",
+		ForwardedHost: "bar.default.svc.cluster.local", ForwardedFor: over.node, ForwardedProto: "http"}, s.gateway.address, "")
 	s.must(s.gateway.remove())
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/net/websocket"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -21,11 +22,14 @@ import (
 
 // The ports of a backend's pod.
 const (
-	httpPort  = 8080
-	httpsPort = 8443
-	grpcPort  = 9090
-	tcpPort   = 5432
-	udpPort   = 5353
+	httpPort       = 8080
+	httpOtherPort  = 8081
+	httpsPort      = 8443
+	httpsOtherPort = 8444
+	grpcPort       = 9090
+	grpcTLSPort    = 9091
+	tcpPort        = 5432
+	udpPort        = 5353
 )
 
 // seen is what a backend says of a request: who it is itself, and what arrived.
@@ -63,18 +67,26 @@ func backend(args []string) int {
 	mux := http.NewServeMux()
 	mux.Handle("/ws", websocket.Server{Handler: b.webSocket})
 	mux.HandleFunc("/", b.http)
-	go func() { log.Fatal(http.Serve(listen(httpPort), mux)) }()
+	serveGRPC := func(port int, options ...grpc.ServerOption) {
+		server := grpc.NewServer(options...)
+		grpc_health_v1.RegisterHealthServer(server, b)
+		log.Fatal(server.Serve(listen(port)))
+	}
+	for _, port := range []int{httpPort, httpOtherPort} {
+		go func() { log.Fatal(http.Serve(listen(port), mux)) }()
+	}
+	go serveGRPC(grpcPort)
 	if *cert != "" {
 		pair, err := tls.LoadX509KeyPair(*cert, *key)
 		if err != nil {
 			log.Fatal(err)
 		}
-		server := &http.Server{Handler: mux, TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}}}
-		go func() { log.Fatal(server.ServeTLS(listen(httpsPort), "", "")) }()
+		for _, port := range []int{httpsPort, httpsOtherPort} {
+			server := &http.Server{Handler: mux, TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}}}
+			go func() { log.Fatal(server.ServeTLS(listen(port), "", "")) }()
+		}
+		go serveGRPC(grpcTLSPort, grpc.Creds(credentials.NewServerTLSFromCert(&pair)))
 	}
-	server := grpc.NewServer()
-	grpc_health_v1.RegisterHealthServer(server, b)
-	go func() { log.Fatal(server.Serve(listen(grpcPort))) }()
 	packets, err := net.ListenPacket("udp", fmt.Sprintf(":%d", udpPort))
 	if err != nil {
 		log.Fatal(err)
@@ -90,16 +102,15 @@ type backendServer struct {
 }
 
 func (b *backendServer) request(r *http.Request) seen {
-	port := httpPort
-	if r.TLS != nil {
-		port = httpsPort
-	}
 	return seen{
-		Backend: b.name, Host: r.Host, Port: port, Client: r.RemoteAddr, Proto: r.Proto,
+		Backend: b.name, Host: r.Host, Port: portOf(r.Context().Value(http.LocalAddrContextKey).(net.Addr)), Client: r.RemoteAddr, Proto: r.Proto,
 		ForwardedHost: r.Header.Get("X-Forwarded-Host"), ForwardedFor: r.Header.Get("X-Forwarded-For"),
 		ForwardedProto: r.Header.Get("X-Forwarded-Proto"),
 	}
 }
+
+// portOf is the port of a TCP address.
+func portOf(address net.Addr) int { return address.(*net.TCPAddr).Port }
 
 func (b *backendServer) http(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
@@ -172,7 +183,7 @@ func (b *backendServer) call(ctx context.Context) metadata.MD {
 	in, _ := metadata.FromIncomingContext(ctx)
 	from, _ := peer.FromContext(ctx)
 	text, _ := json.Marshal(seen{
-		Backend: b.name, Host: strings.Join(in[":authority"], ","), Port: grpcPort, Client: from.Addr.String(), Proto: "grpc",
+		Backend: b.name, Host: strings.Join(in[":authority"], ","), Port: portOf(from.LocalAddr), Client: from.Addr.String(), Proto: "grpc",
 		ForwardedHost: strings.Join(in["x-forwarded-host"], ","), ForwardedFor: strings.Join(in["x-forwarded-for"], ","),
 	})
 	return metadata.Pairs("seen", string(text))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -22,6 +23,7 @@ import (
 
 	"golang.org/x/net/websocket"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
@@ -31,16 +33,18 @@ import (
 type caller struct {
 	tls     *tls.Config
 	network string
+	to      string
+	http2   bool
 	timeout time.Duration
 }
 
 // client makes one request and prints the answer as JSON, or makes requests at
 // a steady rate until its standard input ends and prints a count.
 //
-//	client [--network tcp4|tcp6] [--root FILE] [--cert FILE --key FILE] [--rate N] URL
+//	client [--network tcp4|tcp6] [--to HOST:PORT] [--http2] [--root FILE] [--cert FILE --key FILE] [--rate N] URL
 //
-// The scheme of the URL says what kind of request: http, https, ws, grpc,
-// grpc-stream, tcp or udp.
+// The scheme of the URL says what kind of request: http, https, ws, wss, grpc,
+// grpc-stream, grpcs, tcp or udp.
 func client(args []string) int {
 	flags := flag.NewFlagSet("client", flag.ExitOnError)
 	network := flags.String("network", "tcp", "tcp4 and tcp6 ask for addresses of one family, and connect to no other")
@@ -48,11 +52,13 @@ func client(args []string) int {
 	cert := flags.String("cert", "", "own certificate")
 	key := flags.String("key", "", "its key")
 	host := flags.String("host", "", "Host header, if another than the URL's")
+	http2 := flags.Bool("http2", false, "request https with HTTP/2")
+	to := flags.String("to", "", "what to connect to, HOST:PORT, if another than the URL's")
 	rate := flags.Int("rate", 0, "requests per second, each on a connection of its own")
 	timeout := flags.Duration("timeout", 5*time.Second, "for one request")
 	flags.Parse(args)
 
-	c := &caller{tls: &tls.Config{RootCAs: x509.NewCertPool()}, network: *network, timeout: *timeout}
+	c := &caller{tls: &tls.Config{RootCAs: x509.NewCertPool()}, network: *network, to: *to, http2: *http2, timeout: *timeout}
 	if *root != "" {
 		pem, err := os.ReadFile(*root)
 		if err != nil || !c.tls.RootCAs.AppendCertsFromPEM(pem) {
@@ -92,12 +98,14 @@ func (c *caller) call(target *url.URL, host string) (seen, error) {
 	switch target.Scheme {
 	case "http", "https":
 		return c.http(ctx, target, host)
-	case "ws":
+	case "ws", "wss":
 		return c.webSocket(ctx, target)
 	case "grpc":
 		return c.grpc(ctx, target, false)
 	case "grpc-stream":
 		return c.grpc(ctx, target, true)
+	case "grpcs":
+		return c.grpc(ctx, target, false)
 	case "tcp", "udp":
 		return c.line(ctx, target)
 	}
@@ -106,13 +114,13 @@ func (c *caller) call(target *url.URL, host string) (seen, error) {
 
 // dial connects to a name's address of the family that is wanted.
 func (c *caller) dial(ctx context.Context, address string) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, c.network, address)
+	return new(net.Dialer).DialContext(ctx, c.network, cmp.Or(c.to, address))
 }
 
 func (c *caller) http(ctx context.Context, target *url.URL, host string) (answer seen, wrong error) {
 	transport := &http.Transport{
 		DialContext:     func(ctx context.Context, _, address string) (net.Conn, error) { return c.dial(ctx, address) },
-		TLSClientConfig: c.tls, DisableKeepAlives: true,
+		TLSClientConfig: c.tls, DisableKeepAlives: true, ForceAttemptHTTP2: c.http2,
 	}
 	var step atomic.Value // what a request that fails was waiting for
 	step.Store("resolve")
@@ -142,6 +150,9 @@ func (c *caller) http(ctx context.Context, target *url.URL, host string) (answer
 	if resp.StatusCode != http.StatusOK {
 		return seen{}, fmt.Errorf("status %d: %.200s", resp.StatusCode, body)
 	}
+	if c.http2 && resp.ProtoMajor != 2 {
+		return seen{}, errors.New("the answer has " + resp.Proto)
+	}
 	if len(body) > 0 { // a health check has none
 		err = json.Unmarshal(body, &answer)
 	}
@@ -158,11 +169,16 @@ func (c *caller) webSocket(ctx context.Context, target *url.URL) (seen, error) {
 	}
 	host := target.Host
 	if target.Port() == "" {
-		host += ":80"
+		host += map[string]string{"ws": ":80", "wss": ":443"}[target.Scheme]
 	}
 	raw, err := c.dial(ctx, host)
 	if err != nil {
 		return seen{}, err
+	}
+	if target.Scheme == "wss" {
+		config := c.tls.Clone()
+		config.ServerName = target.Hostname()
+		raw = tls.Client(raw, config)
 	}
 	defer raw.Close()
 	deadline, _ := ctx.Deadline()
@@ -181,8 +197,11 @@ func (c *caller) webSocket(ctx context.Context, target *url.URL) (seen, error) {
 }
 
 func (c *caller) grpc(ctx context.Context, target *url.URL, stream bool) (answer seen, err error) {
-	conn, err := grpc.NewClient("passthrough:///"+target.Host, grpc.WithContextDialer(c.dial),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	security := insecure.NewCredentials()
+	if target.Scheme == "grpcs" {
+		security = credentials.NewTLS(c.tls)
+	}
+	conn, err := grpc.NewClient("passthrough:///"+target.Host, grpc.WithContextDialer(c.dial), grpc.WithTransportCredentials(security))
 	if err != nil {
 		return seen{}, err
 	}

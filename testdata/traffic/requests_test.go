@@ -49,7 +49,15 @@ func (s *scene) requests(over family, kind gatewayKind) {
 			ForwardedHost: "private-paris.default", ForwardedFor: over.node, ForwardedProto: "http"},
 	}, {
 		name: "HTTPS that ends at the gateway", args: []string{"--root", s.world.root.file("ca"), "https://bar-paris.default.svc.cluster.local/"},
-		want: seen{Backend: "bar of paris", Host: "bar.default.svc.cluster.local", Port: httpPort, Proto: "HTTP/1.1", Issued: "paris-gateway",
+		want: seen{Backend: "bar of paris", Host: "bar.default.svc.cluster.local", Port: httpsPort, Proto: "HTTP/1.1", Issued: "paris-gateway",
+			ForwardedHost: "bar-paris.default.svc.cluster.local", ForwardedFor: over.node, ForwardedProto: "https"},
+	}, {
+		name: "HTTPS over HTTP/2", args: []string{"--http2", "--root", s.world.root.file("ca"), "https://bar-paris.default.svc.cluster.local/"},
+		want: seen{Backend: "bar of paris", Host: "bar.default.svc.cluster.local", Port: httpsPort, Proto: "HTTP/1.1", Issued: "paris-gateway",
+			ForwardedHost: "bar-paris.default.svc.cluster.local", ForwardedFor: over.node, ForwardedProto: "https"},
+	}, {
+		name: "WebSocket over HTTPS", args: []string{"--root", s.world.root.file("ca"), "wss://bar-paris.default.svc.cluster.local/ws"},
+		want: seen{Backend: "bar of paris", Host: "bar.default.svc.cluster.local", Port: httpsPort, Proto: "HTTP/1.1", Messages: 3,
 			ForwardedHost: "bar-paris.default.svc.cluster.local", ForwardedFor: over.node, ForwardedProto: "https"},
 	}, {
 		name: "HTTPS without the shared root", args: []string{"https://bar-paris.default.svc.cluster.local/"}, err: "unknown authority",
@@ -97,8 +105,10 @@ func (s *scene) requests(over family, kind gatewayKind) {
 		want := seen{Backend: "secure of paris", Host: "secure-paris.default.svc.cluster.local", Port: httpsPort, Proto: "HTTP/1.1", Issued: "paris-secure"}
 		if kind.passthrough {
 			s.answers(tls, want, gateway, "")
-		} else { // it is ended at the gateway, which knows no port 80 of this Service
-			s.answers(tls, seen{}, gateway, "status 502")
+		} else { // it is ended at the gateway, and goes on over another connection
+			want.Issued, want.Host, want.ForwardedProto = "paris-gateway", "secure.default.svc.cluster.local", "https"
+			want.ForwardedHost, want.ForwardedFor = "secure-paris.default.svc.cluster.local", over.node
+			s.answers(tls, want, gateway, "")
 		}
 	})
 	s.Run("plain TCP", func(t *testing.T) {

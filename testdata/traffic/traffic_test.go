@@ -79,6 +79,8 @@ func TestTraffic(t *testing.T) {
 			for _, over := range families {
 				t.Run("requests over "+over.network, func(t *testing.T) { (&scene{t, w, s.gateway}).requests(over, g) })
 			}
+			t.Run("names", func(t *testing.T) { (&scene{t, w, s.gateway}).names(g) })
+			t.Run("matrix", func(t *testing.T) { (&scene{t, w, s.gateway}).matrix() })
 			t.Run("verify", func(t *testing.T) { (&scene{t, w, s.gateway}).verify(g) })
 			t.Run("families", func(t *testing.T) { (&scene{t, w, s.gateway}).families() })
 			t.Run("remote down", func(t *testing.T) { (&scene{t, w, s.gateway}).remoteDown() })
@@ -96,6 +98,11 @@ func TestTraffic(t *testing.T) {
 				s.install(w.paris, g.kind, parisAddresses, g.cluster)
 				s.notRouted()
 				s.must(s.gateway.remove())
+			})
+			t.Run("backends verified", func(t *testing.T) {
+				s := &scene{t, w, s.gateway}
+				s.install(w.paris, g.kind, parisAddresses, edit{"kustomization.yaml", "# components: [verify-backends]", "components: [verify-backends]"})
+				s.backendsVerified()
 			})
 			t.Run("mtls", func(t *testing.T) {
 				s := &scene{t, w, s.gateway}

@@ -95,14 +95,11 @@ func (s *scene) verify(kind gatewayKind) {
 	}
 	want := maps.Clone(reached)
 	maps.Copy(want, map[string]string{
-		"default/secure-paris tls 443/TCP": "unavailable", // ended at the gateway, for which there is no port 80
-		"default/gone-paris http 80/TCP":   "unavailable", "default/gone-paris grpc 9090/TCP": "unavailable",
+		"default/secure-paris tls-443 443/TCP": "reached",
+		"default/gone-paris http 80/TCP":       "unavailable", "default/gone-paris grpc 9090/TCP": "unavailable",
 		other + " http 80/TCP": "unavailable", other + " https 443/TCP": "certificate",
 		"default/postgres-paris postgres 5432/TCP": "no endpoint", "default/lookup-paris lookup 5353/UDP": "no endpoint",
 	})
-	if kind.passthrough {
-		want["default/secure-paris tls 443/TCP"] = "reached"
-	}
 	if kind.tcp {
 		want["default/postgres-paris postgres 5432/TCP"] = "reached"
 	}

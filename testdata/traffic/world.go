@@ -82,9 +82,9 @@ var backends = []struct {
 	exported bool
 	ports    []corev1.ServicePort
 }{
-	{"bar", true, []corev1.ServicePort{port("http", 80, httpPort), port("https", 443, httpPort)}},
+	{"bar", true, []corev1.ServicePort{port("http", 80, httpPort), port("https", 443, httpsPort)}},
 	{"web", true, []corev1.ServicePort{port("http", 8080, httpPort)}},
-	{"secure", true, []corev1.ServicePort{port("tls", 443, httpsPort)}},
+	{"secure", true, []corev1.ServicePort{port("tls-443", 443, httpsPort)}},
 	{"hello", true, []corev1.ServicePort{port("grpc", 9090, grpcPort)}},
 	{"postgres", true, []corev1.ServicePort{port("postgres", 5432, tcpPort)}},
 	{"lookup", true, []corev1.ServicePort{{Name: "lookup", Port: 5353, TargetPort: intstr.FromInt32(udpPort), Protocol: corev1.ProtocolUDP}}},
@@ -121,7 +121,9 @@ func (w *world) populate() (err error) {
 		if err := w.root.issue(c.name+"-gateway", "*.default.svc.cluster.local"); err != nil {
 			return err
 		}
-		if err := w.root.issue(c.name+"-secure", "secure-"+c.name+".default.svc.cluster.local"); err != nil {
+		// London's name for secure, where TLS passes through, and the own names of secure and of bar.
+		if err := w.root.issue(c.name+"-secure", "secure-"+c.name+".default.svc.cluster.local",
+			"secure.default.svc.cluster.local", "bar.default.svc.cluster.local"); err != nil {
 			return err
 		}
 		for _, b := range backends {

@@ -1,0 +1,95 @@
+package mirror
+
+import (
+	"cmp"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/mirror/local"
+	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/queue"
+)
+
+// enqueuer turns what happens in a cluster into the keys that must be looked at.
+type enqueuer struct {
+	queue   *queue.Queue
+	remotes *remotes
+	local   *local.Cluster
+	policy  plan.Policy
+	logger  klog.Logger
+}
+
+// How a remote's cache is indexed.
+const (
+	byNamespace = "namespace" // exported Services, by their namespace
+	byClaim     = "claim"     // exported Services, by the gateway ports that they claim
+)
+
+// indexes are those over a remote's exported Services.
+var indexes = map[string]func(*corev1.Service) []string{
+	byNamespace: func(svc *corev1.Service) []string { return []string{svc.Namespace} },
+	byClaim:     gateway.Claims,
+}
+
+// exportChanged enqueues the mirror of an exported Service, and those of Services that claim a gateway port
+// which it had, or has now: they may get it, or must yield it.
+func (e *enqueuer) exportChanged(cluster string, before, after *corev1.Service) {
+	self := cache.MetaObjectToName(cmp.Or(after, before))
+	e.queue.AddFor(cluster, plan.KeyOf(cluster, self))
+	had, has := claimsOf(before), claimsOf(after)
+	if len(had)+len(has) == 0 {
+		return
+	}
+	view, ok := e.remotes.get(cluster).View()
+	if !ok {
+		return
+	}
+	if before != nil && after != nil && before.CreationTimestamp.Equal(&after.CreationTimestamp) {
+		had, has = had.Difference(has), has.Difference(had)
+	}
+	for claim := range had.Union(has) {
+		if !had.Has(claim) && view.Services.Oldest(byClaim, claim) != self {
+			continue // the one that has it keeps it
+		}
+		for _, rival := range view.Services.NamesByIndex(byClaim, claim) {
+			e.queue.AddFor(cluster, plan.KeyOf(cluster, rival))
+		}
+	}
+}
+
+// claimsOf are the gateway ports that an exported Service, or none, claims.
+func claimsOf(exported *corev1.Service) sets.Set[string] {
+	if exported == nil {
+		return nil
+	}
+	return sets.New(gateway.Claims(exported)...)
+}
+
+func (e *enqueuer) namespaceChanged(namespace string) {
+	for _, r := range e.remotes.list {
+		view, ok := r.View()
+		if !ok {
+			continue // all of its keys are enqueued when it syncs
+		}
+		for _, name := range view.Services.NamesByIndex(byNamespace, namespace) {
+			e.queue.AddFor(r.Name(), plan.KeyOf(r.Name(), name))
+		}
+	}
+}
+
+// resync enqueues all keys of a remote.
+func (e *enqueuer) resync(cluster string) {
+	e.remotes.logPorts(e.logger, cluster, e.policy.Refuse)
+	for _, key := range e.keysOf(cluster) {
+		e.queue.AddFor(cluster, key)
+	}
+}
+
+// keysOf are all keys of a remote, some of them twice: what it exports, and what exists as its mirrors.
+func (e *enqueuer) keysOf(cluster string) []cache.ObjectName {
+	return append(e.remotes.keys(cluster), e.local.Keys(cluster)...)
+}
