@@ -9,6 +9,7 @@ import (
 	"net/http/pprof"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/klog/v2"
 
@@ -16,17 +17,31 @@ import (
 	"service-mirror.io/service-mirror/remote/failure"
 )
 
-// Handler serves the state of the program: the status page at / and the same as /status.json, /metrics,
-// /healthz and /readyz and, on request, /debug/pprof/. overview is what the page shows. Probes are answered
-// under any name, and however many other requests there are.
+// Handler serves the state of the program. overview is what the page shows.
 func (c *Controller) Handler(overview func() status.Page, listen Listen) http.Handler {
+	return Served{Page: overview, Metrics: c.options.Metrics.Gatherer(), Stuck: c.state.stuck, Ready: c.state.ready}.Handler(listen)
+}
+
+// Served is what a program serves of its state.
+type Served struct {
+	Page    func() status.Page // nil: there is none
+	Metrics prometheus.Gatherer
+	Stuck   func() error
+	Ready   <-chan struct{} // closed when its caches are filled
+}
+
+// Handler serves the status page at / and the same as /status.json, /metrics, /healthz and /readyz and, on request,
+// /debug/pprof/. Probes are answered under any name, and however many other requests there are.
+func (s Served) Handler(listen Listen) http.Handler {
 	mux, hosts := http.NewServeMux(), listen.hosts()
-	mux.Handle("/", hosts.guard(limited(status.Handler(overview))))
-	mux.Handle("/metrics", hosts.guard(limited(promhttp.HandlerFor(c.options.Metrics.Gatherer(), promhttp.HandlerOpts{}))))
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, c.state.stuck()) })
+	if s.Page != nil {
+		mux.Handle("/", hosts.guard(limited(status.Handler(s.Page))))
+	}
+	mux.Handle("/metrics", hosts.guard(limited(promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{}))))
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.Stuck()) })
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		select {
-		case <-c.state.ready:
+		case <-s.Ready:
 			answer(w, nil)
 		default:
 			answer(w, fmt.Errorf("the local cluster's caches are not filled yet"))

@@ -39,7 +39,7 @@ const (
 // scopeOf is the scope of the kinds that this program reads.
 func scopeOf(example any) scope {
 	switch example.(type) {
-	case *metav1.PartialObjectMetadata:
+	case *metav1.PartialObjectMetadata, *Unstructured:
 		return anyScope
 	case *corev1.Namespace, *corev1.Node, *networkingv1.ServiceCIDR:
 		return clusterScope

@@ -23,12 +23,20 @@ var kinds = map[schema.GroupVersionResource]string{
 	{Group: "authorization.k8s.io", Version: "v1", Resource: "selfsubjectaccessreviews"}: review,
 	{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}:                    "Lease",
 	{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"}:               "EndpointSlice",
-	{Group: gatewayapi.Group, Version: "v1", Resource: "gateways"}:                       "Gateway",
-	{Group: gatewayapi.Group, Version: "v1", Resource: "listenersets"}:                   "ListenerSet",
-	{Group: gatewayapi.Group, Version: "v1beta1", Resource: "gateways"}:                  "Gateway",
-	{Group: gatewayapi.Group, Version: "v1beta1", Resource: "listenersets"}:              "ListenerSet",
+	{Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"}:                   "Ingress",
 	{Group: "networking.k8s.io", Version: "v1", Resource: "ipaddresses"}:                 "IPAddress",
 	{Group: "networking.k8s.io", Version: "v1", Resource: "servicecidrs"}:                "ServiceCIDR",
+}
+
+// gatewayKinds are those of Gateway API, by resource: they are read and written in any version that is served.
+var gatewayKinds = map[string]string{
+	"gatewayclasses": "GatewayClass",
+	"gateways":       "Gateway",
+	"httproutes":     "HTTPRoute",
+	"listenersets":   "ListenerSet",
+	"tcproutes":      "TCPRoute",
+	"tlsroutes":      "TLSRoute",
+	"udproutes":      "UDPRoute",
 }
 
 // review is the only kind whose objects have no name and no UID: none is kept.
@@ -67,6 +75,9 @@ func expected(req *http.Request, base string) (*expectation, error) {
 		return nil, nil
 	}
 	kind, known := kinds[resource]
+	if resource.Group == gatewayapi.Group {
+		kind, known = gatewayKinds[resource.Resource]
+	}
 	if !known {
 		return nil, fmt.Errorf("no kind is known for %s: its answers could not be checked", resource.GroupResource())
 	}

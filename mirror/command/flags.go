@@ -56,19 +56,30 @@ func parse(args []string) (*config, error) {
 
 // newConfig has the flags that the daemon shares with commands that know what it would do.
 func newConfig(name string) *config {
-	cfg := &config{flags: pflag.NewFlagSet(name, pflag.ContinueOnError)}
+	cfg := emptyConfig(name)
 	cfg.parts.election.Namespace = os.Getenv("POD_NAMESPACE")
 	f := cfg.flags
-	f.Usage, f.SortFlags = func() {}, false
 	cfg.parts.remotes.Add(f)
-	f.StringVar(&cfg.kubeconfig, "kubeconfig", "", "kubeconfig `PATH` of the local cluster (default: in a pod its own ServiceAccount, else as kubectl does)")
-	f.StringVar(&cfg.kubecontext, "context", "", "context `NAME` for the local cluster (default: the kubeconfig's current one)")
+	cfg.addKubeconfig("the local cluster")
 	cfg.parts.gateways.Add(f)
 	cfg.parts.mirrors.Add(f)
 	cfg.parts.verify.Add(f)
 	cfg.listen.Add(f)
 	cfg.parts.election.Add(f)
 	return cfg
+}
+
+// emptyConfig has no flags yet.
+func emptyConfig(name string) *config {
+	cfg := &config{flags: pflag.NewFlagSet(name, pflag.ContinueOnError)}
+	cfg.flags.Usage, cfg.flags.SortFlags = func() {}, false
+	return cfg
+}
+
+// addKubeconfig adds the flags that say how to reach a cluster.
+func (cfg *config) addKubeconfig(cluster string) {
+	cfg.flags.StringVar(&cfg.kubeconfig, "kubeconfig", "", "kubeconfig `PATH` of "+cluster+" (default: in a pod its own ServiceAccount, else as kubectl does)")
+	cfg.flags.StringVar(&cfg.kubecontext, "context", "", "context `NAME` for "+cluster+" (default: the kubeconfig's current one)")
 }
 
 // parse reads the flags, with those that come last in every command.

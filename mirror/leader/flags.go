@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -21,6 +22,7 @@ type Options struct {
 // Flags are the flags about the election, as they are typed.
 type Flags struct {
 	Namespace string // of the pod, for the default Lease; empty: not in a pod
+	Name      string // of the default Lease; empty: service-mirror
 	lease     string
 	options   Options
 }
@@ -31,7 +33,7 @@ const minDuration = 3 * time.Second
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.BoolVar(&raw.options.On, "leader-elect", false, "write only while holding a Lease: of several replicas one leads, the others are standbys with filled caches")
-	f.StringVar(&raw.lease, "leader-elect-lease", "", "`NS/NAME` of the Lease (default: service-mirror, in the pod's own namespace)")
+	f.StringVar(&raw.lease, "leader-elect-lease", "", "`NS/NAME` of the Lease (default: "+raw.name()+", in the pod's own namespace)")
 	f.DurationVar(&raw.options.Duration, "leader-elect-duration", 15*time.Second, "`DURATION` after a leader's last renewal when another replica takes over, at least 3s")
 }
 
@@ -45,7 +47,7 @@ func (raw *Flags) Options() (Options, error) {
 	lease := raw.lease
 	switch {
 	case lease == "" && raw.Namespace != "":
-		lease = raw.Namespace + "/service-mirror"
+		lease = raw.Namespace + "/" + raw.name()
 	case lease == "" && options.On:
 		mistakes = append(mistakes, errors.New("--leader-elect-lease: there is no default, since POD_NAMESPACE is not set in the environment: give NS/NAME"))
 	}
@@ -60,3 +62,5 @@ func (raw *Flags) Options() (Options, error) {
 	}
 	return options, errors.Join(mistakes...)
 }
+
+func (raw *Flags) name() string { return cmp.Or(raw.Name, "service-mirror") }

@@ -68,7 +68,7 @@ func (c *Cluster) handle() {
 		Added:   c.leftoverChanged,
 		Updated: func(_, slice *metav1.PartialObjectMetadata) { c.leftoverChanged(slice) },
 		Deleted: func(name cache.ObjectName, _ *metav1.PartialObjectMetadata) {
-			c.ownLeftovers.latest(name) // forgets that it was deleted
+			c.ownLeftovers.Latest(name) // forgets that it was deleted
 		},
 	})
 }

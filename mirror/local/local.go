@@ -68,10 +68,10 @@ type Cluster struct {
 	namespaces *remote.Informer[*metav1.PartialObjectMetadata]
 	leftovers  *remote.Informer[*metav1.PartialObjectMetadata]
 
-	ownServices  written[*corev1.Service]
-	ownEndpoints written[*corev1.Endpoints]
-	ownSlices    written[*discoveryv1.EndpointSlice]
-	ownLeftovers written[*metav1.PartialObjectMetadata]
+	ownServices  remote.Written[*corev1.Service]
+	ownEndpoints remote.Written[*corev1.Endpoints]
+	ownSlices    remote.Written[*discoveryv1.EndpointSlice]
+	ownLeftovers remote.Written[*metav1.PartialObjectMetadata]
 
 	ranges     *ranges
 	tombstones tombstones
@@ -91,11 +91,11 @@ func New(options Options) *Cluster {
 	core, discovery := client.CoreV1(), discoveryv1.SchemeGroupVersion
 	c := &Cluster{hooks: options.Hooks}
 	report := options.Hooks.Report
-	c.services = inform(source[*corev1.ServiceList]{client, core.Services(metav1.NamespaceAll), "", "services", report, c.ownServices.reset}, &corev1.Service{}, plan.TrimLocal)
-	c.endpoints = inform(source[*corev1.EndpointsList]{client, core.Endpoints(metav1.NamespaceAll), ours, "endpoints", report, c.ownEndpoints.reset}, &corev1.Endpoints{}, plan.TrimEndpoints)
-	c.slices = inform(source[*discoveryv1.EndpointSliceList]{client, client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), ourSlices, "endpointslices", report, c.ownSlices.reset}, &discoveryv1.EndpointSlice{}, plan.TrimSlice)
+	c.services = inform(source[*corev1.ServiceList]{client, core.Services(metav1.NamespaceAll), "", "services", report, c.ownServices.Reset}, &corev1.Service{}, plan.TrimLocal)
+	c.endpoints = inform(source[*corev1.EndpointsList]{client, core.Endpoints(metav1.NamespaceAll), ours, "endpoints", report, c.ownEndpoints.Reset}, &corev1.Endpoints{}, plan.TrimEndpoints)
+	c.slices = inform(source[*discoveryv1.EndpointSliceList]{client, client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), ourSlices, "endpointslices", report, c.ownSlices.Reset}, &discoveryv1.EndpointSlice{}, plan.TrimSlice)
 	c.namespaces = inform(source[*metav1.PartialObjectMetadataList]{meta, meta.Resource(corev1.SchemeGroupVersion.WithResource("namespaces")), "", "namespaces", report, nil}, &metav1.PartialObjectMetadata{}, plan.TrimMetadata)
-	c.leftovers = inform(source[*metav1.PartialObjectMetadataList]{meta, meta.Resource(discovery.WithResource("endpointslices")), leftovers, "endpointslices' metadata", report, c.ownLeftovers.reset}, &metav1.PartialObjectMetadata{}, plan.TrimMetadata)
+	c.leftovers = inform(source[*metav1.PartialObjectMetadataList]{meta, meta.Resource(discovery.WithResource("endpointslices")), leftovers, "endpointslices' metadata", report, c.ownLeftovers.Reset}, &metav1.PartialObjectMetadata{}, plan.TrimMetadata)
 	c.services.Index(byCluster, func(svc *corev1.Service) []string {
 		if cluster, ours := plan.Owner(svc); ours {
 			return []string{cluster}
@@ -106,12 +106,12 @@ func New(options Options) *Cluster {
 	c.endpoints.Index(byCluster, func(endpoints *corev1.Endpoints) []string { return labelled(endpoints) })
 	c.slices.Index(byCluster, func(slice *discoveryv1.EndpointSlice) []string { return labelled(slice) })
 	c.leftovers.Index(byService, func(slice *metav1.PartialObjectMetadata) []string { return []string{serviceOf(slice).String()} })
-	c.ownServices.informer, c.ownEndpoints.informer = c.services, c.endpoints
-	c.ownSlices.informer, c.ownLeftovers.informer = c.slices, c.leftovers
-	c.ownServices.again = func(svc *corev1.Service) { c.changed(svc) }
-	c.ownEndpoints.again = func(endpoints *corev1.Endpoints) { c.changed(endpoints) }
-	c.ownSlices.again = c.sliceChanged
-	c.ownLeftovers.again = c.leftoverChanged
+	c.ownServices.Informer, c.ownEndpoints.Informer = c.services, c.endpoints
+	c.ownSlices.Informer, c.ownLeftovers.Informer = c.slices, c.leftovers
+	c.ownServices.Again = func(svc *corev1.Service) { c.changed(svc) }
+	c.ownEndpoints.Again = func(endpoints *corev1.Endpoints) { c.changed(endpoints) }
+	c.ownSlices.Again = c.sliceChanged
+	c.ownLeftovers.Again = c.leftoverChanged
 	c.ranges = newRanges(options, c.services)
 	c.handle()
 	return c
@@ -170,8 +170,8 @@ func (c *Cluster) Synced(ctx context.Context) bool {
 // wrote itself and they have not seen yet.
 func (c *Cluster) Live(key cache.ObjectName) plan.Objects {
 	live := plan.Objects{
-		Service: c.ownServices.latest(key), Endpoints: c.ownEndpoints.latest(key),
-		IPv4: c.ownSlices.latest(plan.IPv4Slice.ObjectName(key)), IPv6: c.ownSlices.latest(plan.IPv6Slice.ObjectName(key)),
+		Service: c.ownServices.Latest(key), Endpoints: c.ownEndpoints.Latest(key),
+		IPv4: c.ownSlices.Latest(plan.IPv4Slice.ObjectName(key)), IPv6: c.ownSlices.Latest(plan.IPv6Slice.ObjectName(key)),
 	}
 	if svc := live.Service; svc != nil {
 		c.learn(svc)
@@ -198,7 +198,7 @@ func (c *Cluster) Families() []corev1.IPFamily {
 // Leftovers are the EndpointSlices that a selector, once set on a mirror, left behind.
 func (c *Cluster) Leftovers(key cache.ObjectName) (left []*metav1.PartialObjectMetadata) {
 	for _, slice := range c.leftovers.ByIndex(byService, key.String()) {
-		if c.ownLeftovers.latest(cache.MetaObjectToName(slice)) != nil { // else deleted before
+		if c.ownLeftovers.Latest(cache.MetaObjectToName(slice)) != nil { // else deleted before
 			left = append(left, slice)
 		}
 	}

@@ -39,6 +39,8 @@ const (
 	TooManyDeletes     Reason = "TooManyDeletes"     // its deletion waits for an operator's consent
 	Overwritten        Reason = "Overwritten"        // another program changes what is written
 	WriteFailed        Reason = "WriteFailed"        // a write failed; it is retried
+	NoGateway          Reason = "NoGateway"          // of the publisher: the Gateway that routes attach to does not exist
+	NotAccepted        Reason = "NotAccepted"        // of the publisher: the gateway's implementation refuses a route
 	NotReached         Reason = "NotReached"         // a request to it does not arrive: found by verification, not by a sync
 )
 
@@ -46,7 +48,7 @@ const (
 var Reasons = []Reason{
 	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, Rejected,
 	NamespaceMissing, NamespaceTerminating, Conflict,
-	PortNotServed, NoAddress, NoReadyEndpoint, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
+	PortNotServed, NoAddress, NoReadyEndpoint, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted,
 }
 
 // State is the state of an exported Service's mirror.
@@ -82,7 +84,7 @@ func (r Reason) State() State {
 		return StateConflict
 	case TooManyDeletes:
 		return StateOrphan
-	case PortNotServed, NoAddress, NoReadyEndpoint, NoEndpointSlices, Overwritten, WriteFailed, NotReached:
+	case PortNotServed, NoAddress, NoReadyEndpoint, NoEndpointSlices, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted:
 		return StateIncomplete
 	case ClusterIPLost, AnnotationsRemoved:
 		return StateMirrored

@@ -21,7 +21,7 @@ type alike struct {
 
 func alikeOf(key cache.ObjectName, p plan.Problem) alike {
 	switch p.Reason {
-	case plan.WriteFailed, plan.NoAddress, plan.TooManyDeletes: // of the API server, of the gateway, of the remote
+	case plan.WriteFailed, plan.NoAddress, plan.NoGateway, plan.TooManyDeletes: // of the API server, of the gateway, of the remote
 		return alike{cluster: p.Cluster, reason: p.Reason}
 	}
 	return alike{p.Cluster, key.Namespace, p.Reason}
@@ -130,7 +130,7 @@ func (r *Problems) due(now time.Time, all bool) (lines []line, next time.Time) {
 				delete(r.batches, what)
 			}
 		case all || !now.Before(b.due):
-			lines = append(lines, b.take(what)...)
+			lines = append(lines, b.take(what, r.words)...)
 		default:
 			soonest(b.due)
 		}
@@ -147,12 +147,12 @@ func (r *Problems) due(now time.Time, all bool) (lines []line, next time.Time) {
 }
 
 // take takes the lines of a batch.
-func (b *batch) take(what alike) (lines []line) {
+func (b *batch) take(what alike, words Words) (lines []line) {
 	for _, list := range []struct {
 		problems  map[cache.ObjectName]plan.Problem
 		one, many string
 		message   bool
-	}{{b.begun, "Mirror has a problem", "Mirrors have a problem", true}, {b.over, "Mirror's problem is over", "Mirrors' problem is over", false}} {
+	}{{b.begun, words.One + " has a problem", words.Many + " have a problem", true}, {b.over, words.One + "'s problem is over", words.Many + "' problem is over", false}} {
 		keys := slices.SortedFunc(maps.Keys(list.problems), func(a, b cache.ObjectName) int { return strings.Compare(a.String(), b.String()) })
 		first := line{list.one, []any{"reason", what.reason, "cluster", what.cluster}}
 		if len(keys) > few {

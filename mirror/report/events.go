@@ -199,7 +199,10 @@ func (e *Events) mirror(key cache.ObjectName, svc *corev1.Service, p plan.Proble
 	if len(validation.IsDNS1123Label(key.Namespace)) > 0 || len(validation.IsDNS1123Subdomain(about.Name)) > 0 {
 		about, p.Message = e.pod, fmt.Sprintf("mirror %.320q: %s", key.String(), p.Message)
 	}
-	e.event(about, corev1.EventTypeWarning, string(p.Reason), "remote "+p.Cluster+": "+p.Message)
+	if p.Cluster != "" { // else it is not about a remote
+		p.Message = "remote " + p.Cluster + ": " + p.Message
+	}
+	e.event(about, corev1.EventTypeWarning, string(p.Reason), p.Message)
 }
 
 // Remote reports a problem of a whole remote or of a gateway, or that it is over.

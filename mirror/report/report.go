@@ -22,6 +22,7 @@ import (
 // Problems are what is wrong now, by mirror. A problem is logged when it appears and when it is over,
 // however often it is found in between; alike ones of many mirrors are one line.
 type Problems struct {
+	words  Words
 	logger klog.Logger
 	events *Events
 	// service is the mirror's Service as it is live; nil where there is none.
@@ -52,16 +53,24 @@ func shareOf(key cache.ObjectName, p plan.Problem) (share, bool) {
 	switch {
 	case p.NoNamespace():
 		return share{reason: p.Reason, cluster: p.Cluster, namespace: key.Namespace}, true
-	case p.Reason == plan.NoAddress, p.Reason == plan.TooManyDeletes, p.Reason == plan.NotReached:
+	case p.Reason == plan.NoAddress, p.Reason == plan.NoGateway, p.Reason == plan.TooManyDeletes, p.Reason == plan.NotReached:
 		return share{reason: p.Reason, cluster: p.Cluster, message: p.Message}, true
 	}
 	return share{}, false
 }
 
-// New makes Problems. events may be nil.
+// Words are what the log calls what has problems, as the beginning of a sentence.
+type Words struct{ One, Many string }
+
+// New makes Problems of mirrors. events may be nil.
 func New(logger klog.Logger, events *Events, service func(cache.ObjectName) *corev1.Service) *Problems {
+	return NewFor(Words{"Mirror", "Mirrors"}, logger, events, service)
+}
+
+// NewFor makes Problems of something else that has a Service under its key.
+func NewFor(words Words, logger klog.Logger, events *Events, service func(cache.ObjectName) *corev1.Service) *Problems {
 	return &Problems{
-		logger: logger, events: events, service: service,
+		words: words, logger: logger, events: events, service: service,
 		mirrors: map[cache.ObjectName][]plan.Problem{}, shared: map[share]int{}, local: map[string]*part{},
 		batches: map[alike]*batch{}, dirty: make(chan struct{}, 1),
 	}

@@ -1,0 +1,304 @@
+package publish
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway/publish/plan"
+	"service-mirror.io/service-mirror/gateway/publish/record"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// byClaim is the index of exported Services by the names and gateway ports that they claim.
+const byClaim = "claim"
+
+// hooks are called when something has changed; never under a lock.
+type hooks struct {
+	changed func(cache.ObjectName) // of an exported Service: it, its endpoints, its routes or its record
+	all     func()                 // something that concerns all of them
+	report  func(part string, err error)
+}
+
+// caches are what is read of the cluster.
+type caches struct {
+	policy     plan.Policy
+	clients    Clients
+	hooks      hooks
+	services   *remote.Informer[*corev1.Service]
+	slices     *remote.Informer[*discoveryv1.EndpointSlice]
+	namespaces *remote.Informer[*metav1.PartialObjectMetadata]
+	records    remote.Written[*corev1.ConfigMap]
+	routes     map[plan.Kind]*kind
+	gateway    *kind // nil where no Gateway is needed, as class
+	class      *kind
+
+	mu      sync.Mutex
+	current plan.Gateway // as it was last read
+}
+
+func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks) *caches {
+	c := &caches{policy: policy, clients: clients, hooks: hooks, routes: map[plan.Kind]*kind{}}
+	core := clients.Read.CoreV1()
+	exported := func(options *metav1.ListOptions) { options.LabelSelector = selector }
+	c.services = inform(c, core.Services(metav1.NamespaceAll), exported, "exported services", &corev1.Service{}, policy.Trim)
+	c.services.Index(byClaim, policy.Claims)
+	c.services.Index(byNamespace, func(svc *corev1.Service) []string { return []string{svc.Namespace} })
+	// Kubernetes copies the labels of a Service onto its EndpointSlices.
+	c.slices = inform(c, clients.Read.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), exported, "endpointslices", &discoveryv1.EndpointSlice{}, trimSlice)
+	c.slices.Index(byService, func(slice *discoveryv1.EndpointSlice) []string { return []string{serviceOf(slice).String()} })
+	meta := clients.Metadata.Resource(corev1.SchemeGroupVersion.WithResource("namespaces"))
+	c.namespaces = inform(c, meta, func(*metav1.ListOptions) {}, "namespaces", &metav1.PartialObjectMetadata{}, mirrors.TrimMetadata)
+	c.informRecords()
+	for _, of := range plan.Kinds {
+		c.routes[of] = &kind{resource: of.Resource(), versions: of.Versions(), changed: c.routeChanged, synced: hooks.all,
+			narrow: func(options *metav1.ListOptions) {
+				options.LabelSelector = mirrors.ManagedByLabel + "=" + mirrors.ManagedBy + "," + plan.ServiceLabel
+			}}
+	}
+	if policy.To(plan.ToGatewayAPI) {
+		versions := []string{"v1", "v1beta1"}
+		changed := func(_, _ *remote.Unstructured) { c.readGateway() }
+		c.gateway = &kind{resource: schema.GroupResource{Group: plan.Group, Resource: "gateways"}, versions: versions, namespace: policy.Gateway.Namespace,
+			changed: changed, synced: c.readGateway, narrow: func(options *metav1.ListOptions) {
+				options.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, policy.Gateway.Name).String()
+			}}
+		c.class = &kind{resource: schema.GroupResource{Group: plan.Group, Resource: "gatewayclasses"}, versions: versions,
+			changed: changed, synced: c.readGateway, narrow: func(*metav1.ListOptions) {}}
+	}
+	c.handle()
+	return c
+}
+
+// byNamespace is the index of exported Services by their namespace.
+const byNamespace = "namespace"
+
+func inform[T remote.Object, L runtime.Object](c *caches, objects remote.Lister[L], narrow func(*metav1.ListOptions), part string, example T, trim func(T) T) *remote.Informer[T] {
+	lw := remote.NewListWatch(objects, narrow)
+	lw.Client = c.clients.Read
+	lw.Report = func(err error) { c.hooks.report(part, err) }
+	return remote.NewInformer(lw, example, trim)
+}
+
+func (c *caches) informRecords() {
+	lw := remote.NewListWatch(c.clients.Read.CoreV1().ConfigMaps(c.policy.Records), func(options *metav1.ListOptions) { options.LabelSelector = record.Label })
+	lw.Namespace, lw.Client = c.policy.Records, c.clients.Read
+	lw.Report = func(err error) { c.hooks.report("records", err) }
+	lw.Reset = func() { c.records.Reset() }
+	c.records.Informer = remote.NewInformer(lw, &corev1.ConfigMap{}, func(configMap *corev1.ConfigMap) *corev1.ConfigMap {
+		configMap.ManagedFields = nil
+		return configMap
+	})
+	c.records.Again = c.recordChanged
+}
+
+// trimSlice leaves of an EndpointSlice whose it is, and whether any of its endpoints is ready.
+func trimSlice(slice *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
+	trimmed := &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: slice.Namespace, Name: slice.Name, UID: slice.UID, ResourceVersion: slice.ResourceVersion,
+			Labels: map[string]string{discoveryv1.LabelServiceName: slice.Labels[discoveryv1.LabelServiceName]}},
+	}
+	if ready := readySlice(slice); ready {
+		trimmed.Endpoints = []discoveryv1.Endpoint{{Conditions: discoveryv1.EndpointConditions{Ready: &ready}}}
+	}
+	return trimmed
+}
+
+// readySlice tells whether an endpoint is ready; one of which that is not known is, as kube-proxy has it.
+func readySlice(slice *discoveryv1.EndpointSlice) bool {
+	return slices.ContainsFunc(slice.Endpoints, func(e discoveryv1.Endpoint) bool {
+		return e.Conditions.Ready == nil || *e.Conditions.Ready
+	})
+}
+
+func serviceOf(slice *discoveryv1.EndpointSlice) cache.ObjectName {
+	return cache.NewObjectName(slice.Namespace, slice.Labels[discoveryv1.LabelServiceName])
+}
+
+// handle turns what happens in the cluster into keys.
+func (c *caches) handle() {
+	c.services.Handle(remote.Handler[*corev1.Service]{
+		Added:   func(svc *corev1.Service) { c.serviceChanged(nil, svc) },
+		Updated: c.serviceChanged,
+		Deleted: func(name cache.ObjectName, last *corev1.Service) {
+			if last != nil {
+				c.serviceChanged(last, nil)
+			}
+			c.hooks.changed(name)
+		},
+	})
+	c.slices.Handle(remote.Handler[*discoveryv1.EndpointSlice]{
+		Added: func(slice *discoveryv1.EndpointSlice) { c.hooks.changed(serviceOf(slice)) },
+		Updated: func(before, slice *discoveryv1.EndpointSlice) {
+			if serviceOf(before) != serviceOf(slice) || readySlice(before) != readySlice(slice) {
+				c.hooks.changed(serviceOf(before))
+				c.hooks.changed(serviceOf(slice))
+			}
+		},
+		Deleted: func(_ cache.ObjectName, last *discoveryv1.EndpointSlice) {
+			if last != nil {
+				c.hooks.changed(serviceOf(last))
+			}
+		},
+	})
+	c.records.Informer.Handle(remote.Handler[*corev1.ConfigMap]{
+		Added:   c.recordChanged,
+		Updated: func(_, configMap *corev1.ConfigMap) { c.recordChanged(configMap) },
+		Deleted: func(name cache.ObjectName, _ *corev1.ConfigMap) {
+			c.recordChanged(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}})
+		},
+	})
+	c.namespaces.Handle(remote.Handler[*metav1.PartialObjectMetadata]{
+		Added: func(ns *metav1.PartialObjectMetadata) { c.namespaceChanged(ns.Name) },
+		Updated: func(before, ns *metav1.PartialObjectMetadata) {
+			if !maps.Equal(before.Labels, ns.Labels) {
+				c.namespaceChanged(ns.Name)
+			}
+		},
+		Deleted: func(cache.ObjectName, *metav1.PartialObjectMetadata) {},
+	})
+}
+
+// serviceChanged enqueues an exported Service, and those that claim what it claimed, or claims now: they may get it, or
+// must yield it.
+func (c *caches) serviceChanged(before, after *corev1.Service) {
+	claims := map[string]bool{}
+	for _, svc := range []*corev1.Service{before, after} {
+		if svc != nil {
+			c.hooks.changed(cache.MetaObjectToName(svc))
+			for _, claim := range c.policy.Claims(svc) {
+				claims[claim] = !claims[claim] // what both claim is not news
+			}
+		}
+	}
+	for claim, news := range claims {
+		if !news {
+			continue
+		}
+		for _, rival := range (remote.Services{c.services}).NamesByIndex(byClaim, claim) {
+			c.hooks.changed(rival)
+		}
+	}
+}
+
+func (c *caches) namespaceChanged(namespace string) {
+	for _, name := range (remote.Services{c.services}).NamesByIndex(byNamespace, namespace) {
+		c.hooks.changed(name)
+	}
+}
+
+func (c *caches) recordChanged(configMap *corev1.ConfigMap) {
+	if key, ok := plan.RecordKey(configMap); ok {
+		c.hooks.changed(key)
+	}
+}
+
+func (c *caches) routeChanged(before, after *remote.Unstructured) {
+	for _, obj := range []*remote.Unstructured{before, after} {
+		if obj == nil {
+			continue
+		}
+		if key, ours := plan.KeyOf(obj); ours {
+			c.hooks.changed(key)
+		}
+	}
+}
+
+// readGateway reads the Gateway as it is now, and has all looked at again if it has changed.
+func (c *caches) readGateway() {
+	now := c.lookAtGateway()
+	c.mu.Lock()
+	same := plan.SameGateway(c.current, now)
+	c.current = now
+	c.mu.Unlock()
+	if !same {
+		c.hooks.all()
+	}
+}
+
+func (c *caches) lookAtGateway() plan.Gateway {
+	version, known := c.gateway.state()
+	objects := c.gateway.cached()
+	if !known {
+		return plan.Gateway{}
+	}
+	var gw, class *unstructured.Unstructured
+	if version != "" {
+		if obj := objects.Latest(c.policy.Gateway); obj != nil {
+			gw = &obj.Unstructured
+		}
+	}
+	if objects := c.class.cached(); gw != nil && objects != nil {
+		name, _, _ := unstructured.NestedString(gw.Object, "spec", "gatewayClassName")
+		if obj := objects.Informer.Get(cache.NewObjectName("", name)); obj != nil {
+			class = &obj.Unstructured
+		}
+	}
+	return plan.ReadGateway(c.policy.Gateway, gw, class)
+}
+
+// run keeps the caches filled until the context ends.
+func (c *caches) run(ctx context.Context, running *sync.WaitGroup) {
+	for _, informer := range []cache.SharedIndexInformer{c.services, c.slices, c.namespaces, c.records.Informer} {
+		running.Go(func() { informer.RunWithContext(ctx) })
+	}
+	kinds := slices.Collect(maps.Values(c.routes))
+	if c.gateway != nil {
+		kinds = append(kinds, c.gateway, c.class)
+	}
+	for _, k := range kinds {
+		running.Go(func() { k.keep(ctx, c.clients, c.hooks.report) })
+	}
+}
+
+// synced waits until exported Services may be judged; false if the context ends first. Without the records, gateway
+// ports could be given twice.
+func (c *caches) synced(ctx context.Context) bool {
+	return cache.WaitFor(ctx, "", c.services.HasSyncedChecker(), c.records.Informer.HasSyncedChecker(), c.namespaces.HasSyncedChecker())
+}
+
+// settled tells whether all is known that is needed for a whole answer, as a dry run prints one.
+func (c *caches) settled() bool {
+	known := c.slices.HasSynced()
+	for _, k := range c.routes {
+		_, ok := k.state()
+		known = known && ok
+	}
+	if c.gateway != nil {
+		_, ok := c.gateway.state()
+		_, class := c.class.state()
+		known = known && ok && class
+	}
+	return known
+}
+
+// keys are all keys: of what is exported, and of what exists for what was. Some are there twice.
+func (c *caches) keys() []cache.ObjectName {
+	keys := remote.Services{c.services}.Names()
+	for _, configMap := range c.records.Informer.All() {
+		if key, ok := plan.RecordKey(configMap); ok {
+			keys = append(keys, key)
+		}
+	}
+	for _, k := range c.routes {
+		if objects := k.cached(); objects != nil {
+			for _, text := range objects.Informer.GetIndexer().ListIndexFuncValues(byService) {
+				if key, err := cache.ParseObjectName(text); err == nil {
+					keys = append(keys, key)
+				}
+			}
+		}
+	}
+	return keys
+}

@@ -1,0 +1,80 @@
+package publish
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/diff"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway/publish/plan"
+	"service-mirror.io/service-mirror/remote/failure"
+)
+
+// dryRunTime is how long a dry run waits for what must be known of the cluster.
+const dryRunTime = 30 * time.Second
+
+// DryRun prints what would be written in the cluster, whose name is given. The error says what is not known.
+func (c *Controller) DryRun(ctx context.Context, cluster string, out io.Writer) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(dryRunTime):
+		return fmt.Errorf("cluster %s: not all that is needed of it can be read: grant the permissions in deploy/publish", cluster)
+	case <-c.Ready():
+	}
+	c.settle(ctx, dryRunTime)
+	c.memory.fill(c.caches.records.Informer.All())
+	keys := c.caches.keys()
+	slices.SortFunc(keys, compareKeys)
+	printed := false
+	for _, key := range slices.Compact(keys) {
+		p := c.decide(ctx, key)
+		printed = printPlan(out, p, cluster) || printed
+	}
+	if !printed {
+		fmt.Fprintln(out, "nothing would be written in", cluster)
+	}
+	if !c.caches.settled() {
+		return errors.New("not all that is needed of the cluster can be read, so more may be written: grant the permissions in deploy/publish")
+	}
+	return nil
+}
+
+func compareKeys(a, b cache.ObjectName) int {
+	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+}
+
+// printPlan shows the problems of a plan, and its writes as unified diffs.
+func printPlan(to io.Writer, p plan.Plan, cluster string) (printed bool) {
+	print := func(format string, args ...any) {
+		fmt.Fprintln(to, failure.Line(fmt.Sprintf(format, args...)))
+		printed = true
+	}
+	changes := func(before, after any) {
+		text := strings.TrimSuffix(diff.Diff(before, after), "\n") + "\n"
+		io.WriteString(to, failure.Lines(strings.ReplaceAll(text, "-null\n", "")))
+	}
+	for _, problem := range p.Problems {
+		print("! exported Service %v in %s: %s: %s", p.Key, cluster, problem.Reason, problem.Message)
+	}
+	for _, step := range p.Steps {
+		print("%s %s %s for exported Service %v in %s", step.Action, step.Ref.Kind, step.Ref.Name, p.Key, cluster)
+		switch {
+		case step.Action == plan.Delete:
+		case step.Record != nil:
+			changes(nil, step.Record)
+		case step.Action == plan.Create:
+			changes(nil, step.Object.Object)
+		default:
+			changes(step.Live.Object, step.Object.Object)
+		}
+	}
+	return printed
+}

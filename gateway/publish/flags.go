@@ -1,0 +1,123 @@
+package publish
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/gateway/publish/plan"
+)
+
+// Flags are the flags about publishing, as they are typed.
+type Flags struct {
+	Namespace      string // of the pod, for the records; empty: not in a pod
+	options        Options
+	targets        []string
+	gateway, ports string
+}
+
+// defaultNamespace is that of the records where there is no pod.
+const defaultNamespace = "service-mirror"
+
+// Add adds the flags.
+func (raw *Flags) Add(f *pflag.FlagSet) {
+	o := &raw.options
+	f.StringArrayVar(&o.Names, "name", nil, "`NAME` that callers use for this cluster, as their --remote has it; repeatable")
+	f.StringArrayVar(&raw.targets, "to", nil, "`TARGET` that routes to exported Services: gateway-api, or ingress; repeatable: the first that can serve a port does")
+	f.StringVar(&raw.gateway, "gateway", "", "`NS/NAME` of the Gateway that routes attach to, for --to gateway-api")
+	f.StringVar(&o.IngressClass, "ingress-class", "", "`NAME` of the IngressClass, for --to ingress")
+	f.StringVar(&o.TLSSecret, "tls-secret", "", "`NAME` of the Secret with the certificate, in the namespace of each exported Service, for --to ingress (default: no TLS)")
+	f.StringVar(&o.Domain, "cluster-domain", "cluster.local", "DNS `DOMAIN` of this cluster")
+	f.StringArrayVar(&o.HostTemplates, "host-template", nil, "`TEMPLATE` of further names of exported Services, with {service}, {namespace} and {name}, as {service}.{namespace}.example.com; repeatable")
+	f.StringVar(&raw.ports, "ports", "15000-15999", "`FIRST-LAST`: the gateway ports that are given to ports which need one of their own, such as plain TCP")
+	f.StringVar(&o.Selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of the Services that are exported; must not be empty")
+	f.StringVar(&o.Records, "record-namespace", "", "`NAMESPACE` of the records that other clusters read (default: the pod's own, else "+defaultNamespace+")")
+	f.BoolVar(&o.IncludeSystem, "include-system", false, "publish exported Services of kube-system, too")
+}
+
+// Options are what the flags say; the error lists what is wrong with them, by flag.
+func (raw *Flags) Options() (Options, error) {
+	o := raw.options
+	o.Records = cmp.Or(o.Records, raw.Namespace, defaultNamespace)
+	var mistakes []error
+	wrong := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
+	if len(o.Names) == 0 {
+		wrong("--name: none is given: give the name that other clusters' --remote has for this one")
+	}
+	for i, name := range o.Names {
+		if len(validation.IsDNS1123Label(name)) > 0 {
+			wrong("--name: %.70q is not a DNS label: give the name that other clusters' --remote has for this one", name)
+		} else if slices.Contains(o.Names[:i], name) {
+			wrong("--name: %s is given twice: remove one", name)
+		}
+	}
+	if err := gateway.ValidateDomain(o.Domain); err != nil {
+		wrong("--cluster-domain: %w", err)
+	}
+	for _, template := range o.HostTemplates {
+		if err := o.ValidateTemplate(template); err != nil {
+			wrong("--host-template: %w", err)
+		}
+	}
+	var err error
+	if o.Ports, err = plan.ParsePortRange(raw.ports); err != nil {
+		wrong("--ports: %w", err)
+	}
+	if selector, err := labels.Parse(o.Selector); err != nil {
+		wrong("--export-selector: %w", err)
+	} else if selector.Empty() {
+		wrong("--export-selector: an empty selector would export every Service: give one, as service-mirror.io/exported=true")
+	}
+	if len(validation.IsDNS1123Label(o.Records)) > 0 {
+		wrong("--record-namespace: %.70q is not the name of a namespace", o.Records)
+	}
+	return o, errors.Join(errors.Join(mistakes...), raw.readTargets(&o))
+}
+
+// readTargets reads what depends on --to.
+func (raw *Flags) readTargets(o *Options) error {
+	var mistakes []error
+	wrong := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
+	if len(raw.targets) == 0 {
+		wrong("--to: none is given: give gateway-api or ingress")
+	}
+	for _, text := range raw.targets {
+		switch target := plan.Target(text); {
+		case target != plan.ToGatewayAPI && target != plan.ToIngress:
+			wrong("--to: %.40q is not known: give gateway-api or ingress", text)
+		case slices.Contains(o.Targets, target):
+			wrong("--to: %s is given twice: remove one", target)
+		default:
+			o.Targets = append(o.Targets, target)
+		}
+	}
+	namespace, name, _ := strings.Cut(raw.gateway, "/")
+	switch {
+	case raw.gateway == "" && o.To(plan.ToGatewayAPI):
+		wrong("--gateway: none is given: give the NS/NAME of the Gateway for --to gateway-api")
+	case raw.gateway != "" && (len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0):
+		wrong("--gateway: %.320q is not the NS/NAME of a Gateway", raw.gateway)
+	case raw.gateway != "" && !o.To(plan.ToGatewayAPI):
+		wrong("--gateway: it is for --to gateway-api, which is not given: remove it, or add that")
+	}
+	o.Gateway = cache.NewObjectName(namespace, name)
+	switch {
+	case o.IngressClass == "" && o.To(plan.ToIngress):
+		wrong("--ingress-class: none is given: give the name of the IngressClass for --to ingress")
+	case o.IngressClass != "" && len(validation.IsDNS1123Subdomain(o.IngressClass)) > 0:
+		wrong("--ingress-class: %.260q is not the name of an IngressClass", o.IngressClass)
+	case o.TLSSecret != "" && len(validation.IsDNS1123Subdomain(o.TLSSecret)) > 0:
+		wrong("--tls-secret: %.260q is not the name of a Secret", o.TLSSecret)
+	case (o.IngressClass != "" || o.TLSSecret != "") && !o.To(plan.ToIngress):
+		wrong("--ingress-class and --tls-secret: they are for --to ingress, which is not given: remove them, or add that")
+	}
+	return errors.Join(mistakes...)
+}

@@ -1,0 +1,212 @@
+package publish
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway/publish/plan"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
+)
+
+// memory is what a replica that leads remembers: which gateway port is whose and, of each Service, what it wrote. It
+// goes with leadership.
+type memory struct {
+	mu      sync.Mutex
+	ledger  plan.Ledger
+	records map[cache.ObjectName]*memoryOf
+	applied []time.Time // when listeners were last applied
+}
+
+// memoryOf is what is remembered of one Service.
+type memoryOf struct {
+	objects  map[plan.Ref]*objectMemory
+	recorded time.Time // when its record was last written
+}
+
+// objectMemory is what is remembered of one object.
+type objectMemory struct {
+	foreign time.Time // until when it counts as foreign; zero: it does not
+	backoff plan.Backoff
+	wait    time.Duration
+	until   time.Time // of the back-off; zero: there is none
+	updates int       // since counted
+	counted time.Time
+}
+
+const (
+	// foreignPeriod is how long until a foreign object of a name that is wanted is looked for again: those are in no
+	// cache.
+	foreignPeriod = 30 * time.Second
+	// recordPeriod is how rarely a record is written for readiness alone.
+	recordPeriod = time.Second
+	// An object that is rejected, or that another program changes back, backs off: doubled from the first to the last.
+	firstBackoff    = time.Second
+	lastRejected    = 30 * time.Second
+	lastOverwritten = 5 * time.Minute
+	// More updates of one object than fightUpdates in fightPeriod are a fight.
+	fightUpdates = 20
+	fightPeriod  = 10 * time.Second
+)
+
+func newMemory() *memory { return &memory{records: map[cache.ObjectName]*memoryOf{}} }
+
+// fill reads the ledger from the records.
+func (m *memory) fill(records []*corev1.ConfigMap) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, configMap := range records {
+		if key, ok := plan.RecordKey(configMap); ok {
+			m.ledger.Set(key, plan.Allocations(configMap))
+		}
+	}
+}
+
+func (m *memory) clear() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ledger, m.records, m.applied = plan.Ledger{}, map[cache.ObjectName]*memoryOf{}, nil
+}
+
+// recall adds to a snapshot what is remembered. m.mu is held.
+func (m *memory) recall(s *plan.Snapshot) {
+	s.PortHolder = m.ledger.Holder
+	r := m.records[s.Key]
+	if r == nil {
+		return
+	}
+	s.Foreign, s.Backoffs = map[plan.Ref]bool{}, map[plan.Ref]plan.Backoff{}
+	s.Settling = max(0, r.recorded.Add(recordPeriod).Sub(s.Now))
+	for ref, o := range r.objects {
+		if s.Now.Before(o.foreign) {
+			s.Foreign[ref] = true
+		}
+		if s.Now.Before(o.until) {
+			s.Backoffs[ref] = o.backoff
+		}
+	}
+}
+
+// names are the objects of a Service that were written, or tried to be.
+func (m *memory) names(key cache.ObjectName) (names []plan.Ref) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r := m.records[key]; r != nil {
+		for ref := range r.objects {
+			names = append(names, ref)
+		}
+	}
+	return names
+}
+
+// object is what is remembered of an object, made where it is nothing. m.mu is held.
+func (m *memory) object(key cache.ObjectName, ref plan.Ref) *objectMemory {
+	r := m.records[key]
+	if r == nil {
+		r = &memoryOf{objects: map[plan.Ref]*objectMemory{}}
+		m.records[key] = r
+	}
+	o := r.objects[ref]
+	if o == nil {
+		o = &objectMemory{}
+		r.objects[ref] = o
+	}
+	return o
+}
+
+// wrote notes a write that succeeded, and tells whether the object is fought over.
+func (m *memory) wrote(key cache.ObjectName, step plan.Step, now time.Time) (fight bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if step.Action == plan.Delete {
+		if r := m.records[key]; r != nil {
+			if delete(r.objects, step.Ref); step.Record != nil {
+				delete(m.records, key)
+			}
+		}
+		return false
+	}
+	o := m.object(key, step.Ref)
+	if step.Record != nil {
+		m.records[key].recorded = now
+	}
+	if now.Sub(o.counted) > fightPeriod {
+		o.counted, o.updates = now, 0
+	}
+	if o.updates++; o.updates > fightUpdates {
+		return true
+	}
+	if now.Sub(o.until) > fightPeriod {
+		o.wait, o.until = 0, time.Time{}
+	}
+	return false
+}
+
+// backOff keeps an object from being written for a while.
+func (m *memory) backOff(key cache.ObjectName, ref plan.Ref, problem mirrors.Problem, only *unstructured.Unstructured, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	o := m.object(key, ref)
+	last := lastRejected
+	if problem.Reason == mirrors.Overwritten {
+		last = lastOverwritten
+	}
+	o.wait = min(max(2*o.wait, firstBackoff), last)
+	o.until, o.backoff = now.Add(o.wait), plan.Backoff{Problem: problem, Only: only}
+}
+
+// foreign notes that an object of a name that is wanted is not ours.
+func (m *memory) foreign(key cache.ObjectName, ref plan.Ref, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.object(key, ref).foreign = now.Add(foreignPeriod)
+}
+
+// next is when the next of what keeps objects from being written is over; zero: nothing does.
+func (m *memory) next(key cache.ObjectName, now time.Time) (after time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.records[key]
+	if r == nil {
+		return 0
+	}
+	for _, o := range r.objects {
+		for _, until := range []time.Time{o.foreign, o.until} {
+			if left := until.Sub(now); left > 0 && (after == 0 || left < after) {
+				after = left
+			}
+		}
+	}
+	return after
+}
+
+// ports are the gateway ports in use.
+func (m *memory) ports() []gatewayPort {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ledger.Active()
+}
+
+// maxApplies is how often listeners are applied within applyPeriod: a Gateway has at most 64, so that more are a fight.
+const (
+	maxApplies  = 100
+	applyPeriod = time.Minute
+)
+
+// mayApply counts an application of the Gateway's listeners, and refuses it if there have been too many: the Gateway's
+// owner undoes them.
+func (m *memory) mayApply(now time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.applied = slices.DeleteFunc(m.applied, func(at time.Time) bool { return now.Sub(at) > applyPeriod })
+	if len(m.applied) >= maxApplies {
+		return errors.New("its listeners are changed back as soon as they are applied: have the program that manages the Gateway ignore them, or remove the label " + plan.ListenersLabel + " and add listeners there")
+	}
+	m.applied = append(m.applied, now)
+	return nil
+}

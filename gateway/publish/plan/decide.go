@@ -1,0 +1,223 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
+)
+
+// Decide says what is to be written for an exported Service, and what is wrong with it.
+func (p Policy) Decide(s Snapshot) Plan {
+	if s.PortHolder == nil {
+		s.PortHolder = func(gateway.PortNumber) cache.ObjectName { return cache.ObjectName{} }
+	}
+	d := decision{policy: p, snapshot: s, plan: Plan{Key: s.Key}, previous: Allocations(s.Record)}
+	d.decide()
+	return d.plan
+}
+
+// decision is a Plan in the making.
+type decision struct {
+	policy   Policy
+	snapshot Snapshot
+	plan     Plan
+
+	hosts        []string
+	ports        []corev1.ServicePort
+	reservations []gateway.Reservation // by the Service's annotation
+	previous     []Allocation
+	allocated    []Allocation
+	assigned     []assignment
+	refused      []string // what implementations say against routes
+}
+
+func (d *decision) decide() {
+	svc := d.snapshot.Service
+	if svc == nil {
+		d.withdraw()
+		return
+	}
+	if refusal := d.refuse(); refusal != nil {
+		d.plan.Problems = append(d.plan.Problems, *refusal)
+		d.withdraw()
+		return
+	}
+	gw := d.snapshot.Gateway
+	if d.policy.To(ToGatewayAPI) && !gw.Exists {
+		d.plan.Allocations, _ = d.previous, time.Duration(0) // routes and record stay as they are
+		if gw.Known {
+			d.problem(mirrors.NoGateway, fmt.Sprintf("Gateway %v does not exist: create it, or name another one with --gateway", d.policy.Gateway))
+		}
+		return
+	}
+	d.publish()
+}
+
+// refuse is why an exported Service is not published: the mirrors' own rules, but for its ports, for which there may
+// be gateway ports.
+func (d *decision) refuse() *mirrors.Problem {
+	policy := mirrors.Policy{IncludeSystem: d.policy.IncludeSystem}
+	problem := policy.Refuse(mirrors.Candidate{Service: d.snapshot.Service})
+	if problem == nil || problem.Reason == mirrors.NoTCPPort || problem.Reason == mirrors.InvalidName {
+		return nil
+	}
+	return problem
+}
+
+func (d *decision) publish() {
+	svc := d.snapshot.Service
+	hosts, badHosts := d.policy.Hosts(svc)
+	hosts, taken := d.snapshot.held(hosts)
+	d.hosts = hosts
+	var selection, reservations error
+	d.ports, selection = gateway.Selected(svc)
+	d.reservations, reservations = gateway.ParseReservations(svc.Annotations[gateway.PortsAnnotation])
+	d.report(mirrors.InvalidName, badHosts)
+	d.report(mirrors.Conflict, taken)
+	d.assign()
+	d.routes()
+	d.judge()
+	var after time.Duration
+	d.plan.Allocations, after = d.allocations()
+	if after > 0 {
+		d.again(after)
+	}
+	d.report(mirrors.PortNotServed, errors.Join(selection, reservations, d.unserved()))
+	for _, why := range d.refused {
+		d.problem(mirrors.NotAccepted, why)
+	}
+	d.write()
+}
+
+// unserved is why ports are not reached, but for what implementations say.
+func (d *decision) unserved() error {
+	var problems []error
+	for _, a := range d.assigned {
+		if a.problem != nil && a.kind == "" {
+			problems = append(problems, fmt.Errorf("port %s: %w", gateway.ListPorts([]corev1.ServicePort{a.port}), a.problem))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// write adds the steps: routes before the record that says that there are any, and the record before routes that it
+// no longer mentions go.
+func (d *decision) write() {
+	for _, desired := range d.plan.Desired {
+		d.writeRoute(desired)
+	}
+	want, err := d.record()
+	if err != nil {
+		d.report(mirrors.Rejected, err)
+	} else {
+		d.writeRecord(want)
+	}
+	d.deleteOthers()
+}
+
+func (d *decision) writeRoute(desired *unstructured.Unstructured) {
+	ref := RefOf(desired)
+	live := d.live(ref)
+	switch {
+	case live != nil && !Owned(live), live == nil && d.snapshot.Foreign[ref]:
+		why := fmt.Sprintf("a foreign %s has the name %s: rename or delete it", ref.Kind, ref.Name)
+		d.problem(mirrors.Conflict, why)
+		d.unroute(desired, why)
+	case !d.snapshot.Served[ref.Kind].Known:
+	case d.backedOff(ref, desired):
+		if live == nil {
+			d.unroute(desired, d.snapshot.Backoffs[ref].Problem.Message)
+		}
+	case live == nil:
+		d.step(Step{Action: Create, Ref: ref, Object: desired})
+	case live.GetDeletionTimestamp() != nil: // its end brings the key back
+	case differs(live, desired):
+		d.step(Step{Action: Update, Ref: ref, Object: changed(live, desired), Live: live})
+	}
+}
+
+// unroute has the record say that what a route would serve is not reached.
+func (d *decision) unroute(route *unstructured.Unstructured, why string) {
+	for i, a := range d.assigned {
+		if string(a.kind) == route.GetKind() && d.serves(route, a) {
+			d.assigned[i].gateway, d.assigned[i].problem = 0, errors.New(why)
+		}
+	}
+}
+
+// deleteOthers deletes what is ours and not wanted.
+func (d *decision) deleteOthers() {
+	for _, live := range d.snapshot.Live {
+		ref := RefOf(live)
+		if !Owned(live) || live.GetDeletionTimestamp() != nil || !d.snapshot.Served[ref.Kind].Known || d.wants(ref) || d.backedOff(ref, nil) {
+			continue
+		}
+		d.step(Step{Action: Delete, Ref: ref, Object: live})
+	}
+}
+
+func (d *decision) wants(ref Ref) bool {
+	for _, desired := range d.plan.Desired {
+		if RefOf(desired) == ref {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *decision) live(ref Ref) *unstructured.Unstructured {
+	for _, live := range d.snapshot.Live {
+		if RefOf(live) == ref {
+			return live
+		}
+	}
+	return nil
+}
+
+// withdraw removes what routes to a Service that is not exported, and then its record, of which its gateway ports are
+// kept for a while.
+func (d *decision) withdraw() {
+	d.deleteOthers()
+	var after time.Duration
+	d.plan.Allocations, after = d.allocations()
+	if after > 0 {
+		d.again(after)
+	}
+	want, err := d.releasedRecord()
+	d.report(mirrors.Rejected, err)
+	d.writeRecord(want)
+}
+
+func (d *decision) step(s Step) { d.plan.Steps = append(d.plan.Steps, s) }
+
+func (d *decision) problem(reason mirrors.Reason, message string) {
+	d.plan.Problems = append(d.plan.Problems, mirrors.Problem{Reason: reason, Source: d.snapshot.Key, Message: message})
+}
+
+// report adds what is wrong as one problem.
+func (d *decision) report(reason mirrors.Reason, err error) {
+	if err != nil {
+		d.problem(reason, strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+}
+
+// backedOff tells whether an object must not be written as it is desired yet, and reports why.
+func (d *decision) backedOff(ref Ref, desired *unstructured.Unstructured) bool {
+	backoff, found := d.snapshot.Backoffs[ref]
+	if !found || backoff.Only != nil && (desired == nil || differs(backoff.Only, desired)) {
+		return false
+	}
+	if live := d.live(ref); live != nil && desired != nil && !differs(live, desired) {
+		return false
+	}
+	d.plan.Problems = append(d.plan.Problems, backoff.Problem)
+	return true
+}

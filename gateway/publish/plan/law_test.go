@@ -1,0 +1,169 @@
+package plan
+
+import (
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+)
+
+// applied is a snapshot after the steps of a plan.
+func applied(s Snapshot, p Plan) Snapshot {
+	for _, step := range p.Steps {
+		same := func(obj *unstructured.Unstructured) bool { return RefOf(obj) == step.Ref }
+		switch {
+		case step.Record != nil && step.Action == Delete:
+			s.Record = nil
+		case step.Record != nil:
+			s.Record = step.Record
+		default:
+			s.Live = slices.DeleteFunc(slices.Clone(s.Live), same)
+			if step.Action != Delete {
+				obj := step.Object.DeepCopy()
+				obj.SetUID(types.UID(fmt.Sprint(step.Ref)))
+				s.Live = append(s.Live, obj)
+			}
+		}
+	}
+	return s
+}
+
+// Law: after the steps of a plan nothing is left to do, whatever is wrong; and what is unexported then leaves
+// no routes behind.
+func TestNothingIsLeftToDo(t *testing.T) {
+	inputs, err := filepath.Glob("testdata/*.in.yaml")
+	if err != nil || len(inputs) == 0 {
+		t.Fatal(inputs, err)
+	}
+	for _, input := range inputs {
+		policy, s := readFixture(t, input)
+		first := policy.Decide(s)
+		s = applied(s, first)
+		second := policy.Decide(s)
+		if len(second.Steps) > 0 || !reflect.DeepEqual(first.Allocations, second.Allocations) {
+			t.Errorf("%s: %v are left, %v became %v", input, second.Steps, first.Allocations, second.Allocations)
+		}
+		s.Service = nil
+		s = applied(s, policy.Decide(s))
+		for _, live := range s.Live {
+			if Owned(live) {
+				t.Errorf("%s: %s %s is left", input, live.GetKind(), live.GetName())
+			}
+		}
+		if again := policy.Decide(s); len(again.Steps) > 0 {
+			t.Errorf("%s: %v are left once it is unexported", input, again.Steps)
+		}
+		s.Now = s.Now.Add(ReleasedFor)
+		if s = applied(s, policy.Decide(s)); s.Record != nil {
+			t.Errorf("%s: an hour later its record is left", input)
+		}
+	}
+}
+
+// Law: whatever comes and goes in whatever order, no gateway port is given to two Services within an hour, and one
+// that is exported keeps its own.
+func TestNoPortIsGivenTwice(t *testing.T) {
+	for seed := range 50 {
+		w := newPortWorld(t, seed)
+		for range 200 {
+			w.step()
+		}
+		if w.given == 0 || w.refused == 0 {
+			t.Errorf("seed %d: %d ports were given, %d times there was none", seed, w.given, w.refused)
+		}
+	}
+}
+
+// portWorld is a few Services that are exported and unexported while time passes.
+type portWorld struct {
+	*testing.T
+	policy    Policy
+	snapshots map[cache.ObjectName]*Snapshot
+	ledger    Ledger
+	last      map[gateway.PortNumber]use
+	now       time.Time
+	random    uint64
+
+	given, refused int
+}
+
+type use struct {
+	by    cache.ObjectName
+	until time.Time
+}
+
+func newPortWorld(t *testing.T, seed int) *portWorld {
+	policy, s := readFixture(t, "testdata/managed.in.yaml")
+	policy.Ports = PortRange{15000, 15004}
+	w := &portWorld{T: t, policy: policy, snapshots: map[cache.ObjectName]*Snapshot{}, last: map[gateway.PortNumber]use{}, now: now, random: uint64(seed)*2 + 1}
+	s.PortHolder = w.ledger.Holder
+	for i := range 6 {
+		one := s
+		one.Key = cache.NewObjectName("default", fmt.Sprint("s", i))
+		one.Service = nil
+		w.snapshots[one.Key] = &one
+	}
+	return w
+}
+
+func (w *portWorld) pick(n int) int {
+	w.random = w.random*6364136223846793005 + 1442695040888963407
+	return int(w.random>>33) % n
+}
+
+func (w *portWorld) step() {
+	w.now = w.now.Add(time.Duration(w.pick(20)) * time.Minute)
+	s := w.snapshots[cache.NewObjectName("default", fmt.Sprint("s", w.pick(6)))]
+	before := Allocations(s.Record)
+	if w.pick(3) > 0 {
+		_, fresh := readFixture(w.T, "testdata/managed.in.yaml")
+		s.Service = fresh.Service
+		s.Service.Name = s.Key.Name
+		s.Service.Spec.Ports = s.Service.Spec.Ports[:1+w.pick(2)]
+	} else {
+		s.Service = nil
+	}
+	s.Now = w.now
+	p := w.policy.Decide(*s)
+	*s = applied(*s, p)
+	w.ledger.Set(s.Key, p.Allocations)
+	for _, a := range p.Allocations {
+		if !a.Released.IsZero() {
+			continue
+		}
+		w.given++
+		if last, found := w.last[a.Number()]; found && last.by != s.Key && w.now.Before(last.until) {
+			w.Errorf("%v is given to %v, which %v had until %v", a.Number(), s.Key, last.by, last.until)
+		}
+		for _, had := range before {
+			if had.Port == a.Port && had.Protocol == a.Protocol && had.Released.IsZero() && had.Gateway != a.Gateway {
+				w.Errorf("%v had %v, and has %v now", s.Key, had, a)
+			}
+		}
+	}
+	for _, problem := range p.Problems {
+		if problem.Message != "" {
+			w.refused++
+		}
+	}
+	w.note()
+}
+
+// note has what is in use now count for an hour from now.
+func (w *portWorld) note() {
+	for key, s := range w.snapshots {
+		for _, a := range Allocations(s.Record) {
+			if a.Released.IsZero() {
+				w.last[a.Number()] = use{key, w.now.Add(ReleasedFor - time.Second)}
+			}
+		}
+	}
+}

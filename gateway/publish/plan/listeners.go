@@ -1,0 +1,269 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+)
+
+// ListenersLabel, on a Gateway, permits this program to add listeners of its own: its value is Managed.
+const (
+	ListenersLabel = "service-mirror.io/listeners"
+	Managed        = "managed"
+)
+
+// maxListeners is how many listeners a Gateway may have (Gateway API, spec.listeners).
+const maxListeners = 64
+
+// Gateway is what is known of the Gateway that routes attach to.
+type Gateway struct {
+	Known     bool // it was looked for: unless it exists, it does not
+	Exists    bool
+	Name      cache.ObjectName
+	Listeners []Listener
+	Managed   bool // listeners of ours may be added
+	Rewrites  bool // its implementation can rewrite the host (GatewayClass.status.supportedFeatures)
+}
+
+// Listener is a listener of a Gateway.
+type Listener struct {
+	Name        string
+	Port        int32
+	Protocol    string // HTTP, HTTPS, TLS, TCP, UDP
+	Passthrough bool   // of TLS
+	Hostname    string // empty: any
+	Kinds       []Kind // of routes that may attach; none: those of the protocol
+	From        string // the namespaces that routes may come from: Same, All, Selector, None
+	Selector    labels.Selector
+	Refused     string // why its implementation does not serve it; empty: it does, as far as is known
+}
+
+// ReadGateway reads a Gateway and its GatewayClass, either of which may be nil.
+func ReadGateway(name cache.ObjectName, gw, class *unstructured.Unstructured) Gateway {
+	g := Gateway{Known: true, Exists: gw != nil, Name: name}
+	if gw == nil {
+		return g
+	}
+	var object struct {
+		Spec struct {
+			Listeners []struct {
+				Name     string `json:"name"`
+				Protocol string `json:"protocol"`
+				Hostname string `json:"hostname"`
+				Port     int32  `json:"port"`
+				TLS      struct {
+					Mode string `json:"mode"`
+				} `json:"tls"`
+				AllowedRoutes struct {
+					Namespaces struct {
+						From     string                `json:"from"`
+						Selector *metav1.LabelSelector `json:"selector"`
+					} `json:"namespaces"`
+					Kinds []struct {
+						Group string `json:"group"`
+						Kind  Kind   `json:"kind"`
+					} `json:"kinds"`
+				} `json:"allowedRoutes"`
+			} `json:"listeners"`
+		} `json:"spec"`
+		Status struct {
+			Listeners []struct {
+				Name       string             `json:"name"`
+				Conditions []metav1.Condition `json:"conditions"`
+			} `json:"listeners"`
+		} `json:"status"`
+	}
+	if runtime.DefaultUnstructuredConverter.FromUnstructured(gw.Object, &object) != nil {
+		return g // the API server has a schema for it
+	}
+	for _, l := range object.Spec.Listeners {
+		listener := Listener{Name: l.Name, Port: l.Port, Protocol: l.Protocol, Hostname: l.Hostname,
+			Passthrough: l.TLS.Mode == "Passthrough", From: cmp.Or(l.AllowedRoutes.Namespaces.From, "Same")}
+		if selector, err := metav1.LabelSelectorAsSelector(l.AllowedRoutes.Namespaces.Selector); err == nil {
+			listener.Selector = selector
+		}
+		for _, kind := range l.AllowedRoutes.Kinds {
+			if cmp.Or(kind.Group, Group) == Group {
+				listener.Kinds = append(listener.Kinds, kind.Kind)
+			}
+		}
+		for _, status := range object.Status.Listeners {
+			if status.Name == l.Name {
+				listener.Refused = refusedListener(status.Conditions, gw.GetGeneration())
+			}
+		}
+		g.Listeners = append(g.Listeners, listener)
+	}
+	g.Managed = gw.GetLabels()[ListenersLabel] == Managed
+	g.Rewrites = class != nil && supports(class, "HTTPRouteHostRewrite")
+	return g
+}
+
+// refusedListener is why an implementation does not serve a listener, as Traefik where it has no entry point on
+// that port. A listener that is only not programmed yet may be.
+func refusedListener(conditions []metav1.Condition, generation int64) string {
+	for _, c := range conditions {
+		current := c.ObservedGeneration == 0 || c.ObservedGeneration == generation
+		if current && (c.Type == "Accepted" && c.Status == metav1.ConditionFalse || c.Type == "Conflicted" && c.Status == metav1.ConditionTrue) {
+			return fmt.Sprintf("%.100s: %.300s", c.Reason, c.Message)
+		}
+	}
+	return ""
+}
+
+// supports tells whether a GatewayClass lists a feature. Up to Gateway API 1.2 the list had texts.
+func supports(class *unstructured.Unstructured, feature string) bool {
+	list, _, _ := unstructured.NestedSlice(class.Object, "status", "supportedFeatures")
+	return slices.ContainsFunc(list, func(item any) bool {
+		object, ok := item.(map[string]any)
+		return item == feature || ok && object["name"] == feature
+	})
+}
+
+// String is the Gateway's name for messages.
+func (g Gateway) String() string { return "Gateway " + g.Name.String() }
+
+// admits is why a route of this kind and namespace may not attach to a listener; empty: it may.
+func (l Listener) admits(kind Kind, s Snapshot) string {
+	switch {
+	case l.Refused != "":
+		return "its implementation does not serve it: " + l.Refused
+	case len(l.Kinds) > 0 && !slices.Contains(l.Kinds, kind):
+		return fmt.Sprintf("its allowedRoutes.kinds do not have %s: add it", kind)
+	case l.From == "All", l.From == "Same" && s.Gateway.Name.Namespace == s.Key.Namespace:
+		return ""
+	case l.From == "Selector" && l.Selector != nil && l.Selector.Matches(labels.Set(s.Namespace)):
+		return ""
+	case l.From == "Selector":
+		return fmt.Sprintf("its allowedRoutes select namespaces by labels that %s does not have: label the namespace, or change the selector", s.Key.Namespace)
+	}
+	return fmt.Sprintf("its allowedRoutes exclude namespace %s: set allowedRoutes.namespaces.from to All", s.Key.Namespace)
+}
+
+// matches tells whether a listener takes requests for a name (Gateway API, Listener.hostname).
+func (l Listener) matches(host string) bool {
+	suffix, wildcard := strings.CutPrefix(l.Hostname, "*")
+	return l.Hostname == "" || l.Hostname == host || wildcard && strings.HasSuffix(host, suffix) && host != suffix[1:]
+}
+
+// wanted describes listeners to choose one from.
+type wanted struct {
+	kind     Kind
+	what     string // for messages
+	protocol string
+	fits     func(Listener) bool // nil: all
+	usual    int32               // the port that is chosen before others
+	add      string              // what to add where there is none
+}
+
+// listener is the Gateway's listener for shared routes of a kind. The error says why there is none.
+func (s Snapshot) listener(w wanted, hosts []string) (*Listener, error) {
+	var best *Listener
+	var refusals []string
+	for i := range s.Gateway.Listeners {
+		l := &s.Gateway.Listeners[i]
+		if l.Protocol != w.protocol || w.fits != nil && !w.fits(*l) {
+			continue
+		}
+		why := l.admits(w.kind, s)
+		if why == "" && !slices.ContainsFunc(hosts, l.matches) {
+			why = fmt.Sprintf("its hostname %s matches none of the Service's names: remove the hostname, or add a name with the annotation %s", l.Hostname, HostsAnnotation)
+		}
+		if why != "" {
+			refusals = append(refusals, fmt.Sprintf("listener %s of %v: %s", l.Name, s.Gateway, why))
+			continue
+		}
+		if best == nil || l.before(*best, w.usual) {
+			best = l
+		}
+	}
+	switch {
+	case best != nil:
+		return best, nil
+	case len(refusals) > 0:
+		return nil, fmt.Errorf("%s", strings.Join(refusals, "; "))
+	}
+	return nil, fmt.Errorf("%v has no %s listener: %s", s.Gateway, w.what, w.add)
+}
+
+// before tells which of two listeners is chosen, whatever their order: one for any name, one on the usual port, the
+// one with the lower port.
+func (l Listener) before(other Listener, usual int32) bool {
+	if (l.Hostname == "") != (other.Hostname == "") {
+		return l.Hostname == ""
+	}
+	if (l.Port == usual) != (other.Port == usual) {
+		return l.Port == usual
+	}
+	return cmp.Or(cmp.Compare(l.Port, other.Port), strings.Compare(l.Name, other.Name)) < 0
+}
+
+// transport is the transport protocol of a listener.
+func (l Listener) transport() corev1.Protocol {
+	if l.Protocol == "UDP" {
+		return corev1.ProtocolUDP
+	}
+	return corev1.ProtocolTCP
+}
+
+// OwnListener is the name of the listener that this program adds for a gateway port.
+func OwnListener(port gateway.PortNumber) string {
+	return fmt.Sprintf("service-mirror-%s-%d", strings.ToLower(string(port.Protocol)), port.Number)
+}
+
+// own tells a listener that this program added.
+func (l Listener) own() bool {
+	return l.Name == OwnListener(gateway.PortNumber{Number: l.Port, Protocol: l.transport()}) && l.Protocol == string(l.transport())
+}
+
+// SameGateway tells whether two states of a Gateway are the same. A selector, which cannot be compared, is so by its
+// text.
+func SameGateway(a, b Gateway) bool {
+	return fmt.Sprintf("%+v", a.fields()) == fmt.Sprintf("%+v", b.fields())
+}
+
+// fields has no String of its own.
+func (g Gateway) fields() any {
+	type fields Gateway
+	return fields(g)
+}
+
+// OwnListeners are the names of the listeners that this program is to have on a Gateway for these gateway ports, and
+// their fields; changed tells whether the Gateway does not have just these. A port on which it has another listener
+// needs none.
+func (g Gateway) OwnListeners(ports []gateway.PortNumber) (listeners []any, changed bool) {
+	var names, live []string
+	for _, l := range g.Listeners {
+		if l.own() {
+			live = append(live, l.Name)
+		}
+	}
+	slices.SortFunc(ports, func(a, b gateway.PortNumber) int {
+		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Protocol, b.Protocol))
+	})
+	for _, port := range slices.Compact(ports) {
+		name := OwnListener(port)
+		taken := slices.ContainsFunc(g.Listeners, func(l Listener) bool {
+			return l.Port == port.Number && l.transport() == port.Protocol && !l.own()
+		})
+		if taken {
+			continue
+		}
+		names = append(names, name)
+		listeners = append(listeners, map[string]any{"name": name, "port": int64(port.Number), "protocol": string(port.Protocol),
+			"allowedRoutes": map[string]any{"namespaces": map[string]any{"from": "All"}}})
+	}
+	slices.Sort(names)
+	slices.Sort(live)
+	return listeners, !slices.Equal(names, live)
+}

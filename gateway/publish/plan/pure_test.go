@@ -1,0 +1,57 @@
+package plan
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// The decision must not depend on a client, a clock, a logger or a context: what this package may import is
+// listed, so that a new import is a decision.
+func TestPackageIsPure(t *testing.T) {
+	allowed := []string{
+		"cmp", "encoding/json", "errors", "fmt", "slices", "strconv", "strings",
+		"time", // of which it uses types and constants
+		"k8s.io/api/core/v1", "k8s.io/apimachinery/pkg/api/equality", "k8s.io/apimachinery/pkg/apis/meta/v1", "k8s.io/apimachinery/pkg/apis/meta/v1/unstructured",
+		"k8s.io/apimachinery/pkg/labels", "k8s.io/apimachinery/pkg/runtime", "k8s.io/apimachinery/pkg/runtime/schema", "k8s.io/apimachinery/pkg/util/validation",
+		"k8s.io/client-go/tools/cache", // of which it uses names
+		"service-mirror.io/service-mirror/gateway", "service-mirror.io/service-mirror/gateway/publish/record", "service-mirror.io/service-mirror/mirror/plan",
+	}
+	files, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked := 0
+	for _, entry := range files {
+		if !strings.HasSuffix(entry.Name(), ".go") || strings.HasSuffix(entry.Name(), "_test.go") {
+			continue
+		}
+		checked++
+		file, err := parser.ParseFile(token.NewFileSet(), entry.Name(), nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range file.Imports {
+			if path, err := strconv.Unquote(spec.Path.Value); err != nil || !slices.Contains(allowed, path) {
+				t.Errorf("%s imports %s", entry.Name(), spec.Path.Value)
+			}
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if selector, ok := n.(*ast.SelectorExpr); ok {
+				pkg, ok := selector.X.(*ast.Ident)
+				if ok && pkg.Name == "time" && !slices.Contains([]string{"Time", "Duration", "Hour", "Second"}, selector.Sel.Name) || ok && pkg.Name == "metav1" && selector.Sel.Name == "Now" {
+					t.Errorf("%s uses %s.%s", entry.Name(), pkg.Name, selector.Sel.Name)
+				}
+			}
+			return true
+		})
+	}
+	if checked < 8 {
+		t.Errorf("only %d files were checked", checked)
+	}
+}

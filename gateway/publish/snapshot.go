@@ -1,0 +1,116 @@
+package publish
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway/publish/plan"
+	"service-mirror.io/service-mirror/gateway/publish/record"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// decide makes the plan for a key, and notes its gateway ports before anyone else may be given them.
+func (c *Controller) decide(ctx context.Context, key cache.ObjectName) plan.Plan {
+	s := c.observe(ctx, key)
+	c.memory.mu.Lock()
+	defer c.memory.mu.Unlock()
+	c.memory.recall(&s)
+	p := c.options.Decide(s)
+	c.memory.ledger.Set(key, p.Allocations)
+	return p
+}
+
+// observe is everything that is known of a key, but for what a replica that leads remembers.
+func (c *Controller) observe(ctx context.Context, key cache.ObjectName) plan.Snapshot {
+	caches := c.caches
+	s := plan.Snapshot{Key: key, Service: caches.services.Get(key), Served: map[plan.Kind]plan.Served{}, Now: time.Now(),
+		Record: caches.records.Latest(cache.NewObjectName(c.options.Records, record.NameOf(key)))}
+	if ns := caches.namespaces.Get(cache.NewObjectName("", key.Namespace)); ns != nil {
+		s.Namespace = ns.Labels
+	}
+	caches.mu.Lock()
+	s.Gateway = caches.current
+	caches.mu.Unlock()
+	s.Holder = func(claim string) cache.ObjectName { return remote.Services{caches.services}.Oldest(byClaim, claim) }
+	if s.Service != nil {
+		s.Ready = c.hasReady(ctx, s)
+	}
+	written := c.memory.names(key)
+	for _, of := range plan.Kinds {
+		k := caches.routes[of]
+		version, known := k.state()
+		s.Served[of] = plan.Served{Version: version, Known: known}
+		objects := k.cached()
+		if objects == nil {
+			continue
+		}
+		names, _ := objects.Informer.GetIndexer().IndexKeys(byService, key.String())
+		for _, name := range written {
+			if name.Kind == of {
+				names = append(names, key.Namespace+"/"+name.Name)
+			}
+		}
+		slices.Sort(names)
+		for _, text := range slices.Compact(names) {
+			name, err := cache.ParseObjectName(text)
+			if err != nil {
+				continue
+			}
+			if obj := objects.Latest(name); obj != nil {
+				s.Live = append(s.Live, &obj.Unstructured)
+			}
+		}
+	}
+	return s
+}
+
+// hasReady tells whether a Service has an endpoint that is ready. While its EndpointSlices are not known, it is as the
+// record says.
+func (c *Controller) hasReady(ctx context.Context, s plan.Snapshot) bool {
+	if len(s.Service.Spec.Selector) == 0 {
+		return c.hasReadyByHand(ctx, s)
+	}
+	if !c.caches.slices.HasSynced() {
+		return recordedReady(s)
+	}
+	return slices.ContainsFunc(c.caches.slices.ByIndex(byService, s.Key.String()), readySlice)
+}
+
+// hasReadyByHand lists the EndpointSlices of a Service without a selector: someone makes them, without its labels.
+func (c *Controller) hasReadyByHand(ctx context.Context, s plan.Snapshot) bool {
+	selector := labels.Set{discoveryv1.LabelServiceName: s.Key.Name}.AsSelector().String()
+	list, err := c.clients.Read.DiscoveryV1().EndpointSlices(s.Key.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		return recordedReady(s)
+	}
+	return slices.ContainsFunc(list.Items, func(slice discoveryv1.EndpointSlice) bool { return readySlice(&slice) })
+}
+
+func recordedReady(s plan.Snapshot) bool {
+	if s.Record == nil {
+		return false
+	}
+	before, err := record.Parse(s.Record)
+	return err == nil && before.Ready
+}
+
+// remoteServices are the exported Services, in the order of their names.
+type remoteServices remote.Services
+
+func (s remoteServices) names() []cache.ObjectName {
+	names := remote.Services(s).Names()
+	slices.SortFunc(names, compareKeys)
+	return names
+}
+
+// worse is the state of what has a problem besides those that made it so far.
+func worse(state string, reason mirrors.Reason) string {
+	return string(mirrors.State(state).Worse(reason.State()))
+}

@@ -1,0 +1,119 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+
+	"service-mirror.io/service-mirror/gateway/publish"
+	"service-mirror.io/service-mirror/mirror"
+	"service-mirror.io/service-mirror/mirror/leader"
+	"service-mirror.io/service-mirror/mirror/report"
+	"service-mirror.io/service-mirror/mirror/status"
+)
+
+const publishUsage = `service-mirror publish runs in a cluster that exports Services. It keeps what has that
+cluster's gateway route to them, by the names that other clusters use, and a record of
+each, from which other clusters learn its gateway ports.
+
+  service-mirror publish --name paris --to gateway-api --gateway ingress/public
+
+`
+
+// publishCommand is what its own flags say.
+type publishCommand struct {
+	*config
+	publish publish.Options
+	raw     publish.Flags
+}
+
+// runPublish runs the command publish.
+func runPublish(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	p, err := parsePublish(args)
+	return p.execute(ctx, p.run, err, publishUsage, stdout, stderr)
+}
+
+func parsePublish(args []string) (*publishCommand, error) {
+	namespace := os.Getenv("POD_NAMESPACE")
+	p := &publishCommand{config: emptyConfig("publish"), raw: publish.Flags{Namespace: namespace}}
+	f := p.flags
+	p.raw.Add(f)
+	p.addKubeconfig("the cluster")
+	p.listen.AddWithoutPage(f)
+	p.parts.election.Namespace, p.parts.election.Name = namespace, "service-mirror-publish"
+	p.parts.election.Add(f)
+	f.BoolVar(&p.dryRun, "dry-run", false, "print what would be written as a diff, write nothing, and exit")
+	if err := p.parse(args); err != nil || p.version {
+		return p, err
+	}
+	var errs [3]error
+	p.publish, errs[0] = p.raw.Options()
+	p.election, errs[1] = p.parts.election.Options()
+	errs[2] = p.listen.Validate()
+	for _, arg := range f.Args() {
+		errs[2] = errors.Join(errs[2], fmt.Errorf("%s: not a flag: remove it, there are no other arguments", arg))
+	}
+	p.remote.Client.UserAgent = "service-mirror/" + programVersion()
+	return p, errors.Join(errs[:]...)
+}
+
+func (p *publishCommand) run(ctx context.Context, stdout io.Writer) error {
+	cluster, err := p.local()
+	if err != nil {
+		return err
+	}
+	return p.publishAll(ctx, cluster, stdout)
+}
+
+// publishAll runs the controller until the context ends, the election fails or, of a dry run, it is done.
+func (p *publishCommand) publishAll(ctx context.Context, cluster *rest.Config, stdout io.Writer) (err error) {
+	election := leader.New(p.election)
+	clients, err := publish.NewClients(cluster, election.Guard)
+	if err != nil {
+		return fmt.Errorf("the cluster: %w", err)
+	}
+	election.Client = clients.Read.CoordinationV1()
+	logger := klog.FromContext(ctx)
+	logger.Info("Starting", "program", p.remote.Client.UserAgent, "cluster", cluster.Host, "names", p.publish.Names)
+	ctx, end := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer func() { end(); running.Wait() }()
+
+	metrics := report.NewMetrics(programVersion(), nil)
+	metrics.CountRequests()
+	p.publish.Metrics, p.publish.Events = metrics, report.NewEvents(ctx, clients.Write, report.OwnPod())
+	defer p.publish.Events.Shutdown()
+	controller := publish.New(clients, p.publish, logger)
+	metrics.Observe(func() status.Page {
+		page := controller.Overview()
+		page.Leader = page.Leader && election.MayWrite()
+		return page
+	})
+	if p.listen.Address != "" && !p.dryRun { // the program beside it may listen there
+		listener, err := net.Listen("tcp", p.listen.Address)
+		if err != nil {
+			return fmt.Errorf("--listen: %w", err)
+		}
+		logger.Info("Serving", "address", listener.Addr())
+		served := mirror.Served{Metrics: metrics.Gatherer(), Stuck: controller.Stuck, Ready: controller.Ready()}
+		running.Go(func() { mirror.Serve(ctx, listener, served.Handler(p.listen)) })
+	}
+	running.Go(func() { controller.Run(ctx) })
+	if p.dryRun {
+		return controller.DryRun(ctx, cluster.Host, stdout)
+	}
+	select {
+	case <-ctx.Done():
+	case <-controller.Ready():
+		err = election.Run(ctx, controller.Lead)
+	}
+	logger.Info("Stopping")
+	return err
+}
