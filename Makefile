@@ -31,6 +31,7 @@ vet:
 	cd testdata && go vet ./...
 	cd testdata/cluster && go vet ./e2e
 	cd testdata/browser && go vet ./...
+	cd testdata/publish && go vet ./...
 
 # The tests' own harness, too.
 unit: tools
@@ -45,6 +46,7 @@ e2e: race build cluster
 	cd testdata/gatewayapi && go mod download
 	cd testdata/cluster && CLUSTER_BIN=$(BUILD)/cluster go test -count=1 ./e2e
 	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -parallel $(PARALLEL) -timeout 40m ./e2e
+	cd testdata/publish && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 10m .
 
 # Network namespaces, so root and Linux; what it installs, setup.sh says. Verbose, for
 # it counts the requests that fail while things change.

@@ -250,6 +250,38 @@ func TestRecordsThatAreNotKnown(t *testing.T) {
 	}
 }
 
+// A mirror of UDP ports alone exists because of its record: while that is not known it stays, and a new one waits.
+func TestUDPMirrorWhileRecordsAreNotKnown(t *testing.T) {
+	publishing(t, func(w *world, paris *fakeRemote) {
+		paris.gateway.Ports = append(paris.gateway.Ports, corev1.ServicePort{Name: "udp", Port: 15353, Protocol: corev1.ProtocolUDP})
+		udp := func(name string) (*corev1.Service, published.Record) {
+			svc, rec := database(name, 0)
+			svc.Spec.Ports[0].Protocol = corev1.ProtocolUDP
+			rec.Ports[0].Protocol, rec.Ports[0].Gateway = corev1.ProtocolUDP, 15353
+			return svc, rec
+		}
+		svc, rec := udp("dns")
+		paris.export(svc)
+		paris.publish(rec)
+		w.settle()
+		w.ports(map[string]int32{"dns": 15353})
+		paris.recordsUnknown = true
+		fresh, _ := udp("fresh")
+		paris.export(fresh)
+		w.server.wrote()
+		paris.hooks.Resync("paris")
+		w.ports(map[string]int32{"dns": 15353})
+		w.expect()
+		if got := w.problem("fresh"); !strings.Contains(got, "the records of the remote's publisher are not known yet") {
+			t.Errorf("the problem of a new one is %q", got)
+		}
+		paris.recordsUnknown = false
+		paris.unpublish(rec)
+		w.wait(time.Second)
+		w.expect("delete services default/dns-paris", "delete endpoints default/dns-paris")
+	})
+}
+
 // What two records have alone is the older Service's, whatever the order of events.
 func TestRecordsThatClaimOnePort(t *testing.T) {
 	old, oldRecord := database("old", 0)
@@ -281,6 +313,32 @@ func TestRecordsThatClaimOnePort(t *testing.T) {
 				w.ports(map[string]int32{"old": 0, "young": 15000, "sharing": 0})
 				paris.unpublish(youngRecord)
 				w.ports(map[string]int32{"young": 0, "sharing": 15000})
+			})
+		})
+	}
+}
+
+// What one Service has alone by its record, an annotation of a younger one does not take, nor the other way round.
+func TestRecordAndAnnotationThatClaimOnePort(t *testing.T) {
+	for name, ages := range map[string][2]int{"the record's is older": {0, 5}, "the annotation's is older": {5, 0}} {
+		t.Run(name, func(t *testing.T) {
+			publishing(t, func(w *world, paris *fakeRemote) {
+				recorded, rec := database("recorded", ages[0])
+				annotated, _ := database("annotated", ages[1])
+				annotated.Annotations = map[string]string{gateway.PortsAnnotation: "5432=15000"}
+				w.settle()
+				paris.export(recorded)
+				paris.export(annotated)
+				paris.publish(rec)
+				if ages[0] < ages[1] {
+					w.ports(map[string]int32{"recorded": 15000, "annotated": 0})
+					paris.unpublish(rec)
+					w.ports(map[string]int32{"recorded": 0, "annotated": 15000})
+					return
+				}
+				w.ports(map[string]int32{"recorded": 0, "annotated": 15000})
+				paris.unexport(annotated)
+				w.ports(map[string]int32{"recorded": 15000})
 			})
 		})
 	}

@@ -24,18 +24,11 @@ var kinds = map[schema.GroupVersionResource]string{
 	{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}:                    "Lease",
 	{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"}:               "EndpointSlice",
 	{Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"}:                   "Ingress",
-	{Group: gatewayapi.Group, Version: "v1", Resource: "gateways"}:                       "Gateway",
-	{Group: gatewayapi.Group, Version: "v1", Resource: "listenersets"}:                   "ListenerSet",
-	{Group: gatewayapi.Group, Version: "v1beta1", Resource: "gateways"}:                  "Gateway",
-	{Group: gatewayapi.Group, Version: "v1beta1", Resource: "listenersets"}:              "ListenerSet",
 	{Group: "networking.k8s.io", Version: "v1", Resource: "ipaddresses"}:                 "IPAddress",
 	{Group: "networking.k8s.io", Version: "v1", Resource: "servicecidrs"}:                "ServiceCIDR",
 }
 
-// gatewayAPI is a group whose kinds are read and written in any version that is served.
-const gatewayAPI = "gateway.networking.k8s.io"
-
-// gatewayKinds are those of Gateway API, by resource.
+// gatewayKinds are those of Gateway API, by resource: they are read and written in any version that is served.
 var gatewayKinds = map[string]string{
 	"gatewayclasses": "GatewayClass",
 	"gateways":       "Gateway",
@@ -82,7 +75,7 @@ func expected(req *http.Request, base string) (*expectation, error) {
 		return nil, nil
 	}
 	kind, known := kinds[resource]
-	if resource.Group == gatewayAPI {
+	if resource.Group == gatewayapi.Group {
 		kind, known = gatewayKinds[resource.Resource]
 	}
 	if !known {

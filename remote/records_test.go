@@ -134,6 +134,32 @@ func TestRecordsThatMayNotBeRead(t *testing.T) {
 	})
 }
 
+// More records than exported Services are allowed are refused, and cost the exports nothing.
+func TestTooManyRecords(t *testing.T) {
+	spec := published()
+	spec.Limits.Services = 3
+	connecting(t, spec, false, func(r *rig) {
+		for _, name := range []string{"bar", "a", "b", "c"} {
+			rec := barRecord
+			rec.Service.Name = name
+			r.publish(rec)
+		}
+		r.pointTo("a.example.com")
+		r.wait(time.Minute)
+		r.known("a-uid", "192.0.2.1", "default/bar")
+		r.says(-1)
+		problems := r.Status().Problems
+		if len(problems) != 1 || problems[0].Reason() != RemoteTooLarge || !strings.Contains(problems[0].Cause, "more than 3 records: raise max-services= of --remote paris") {
+			t.Errorf("its problems are %+v", problems)
+		}
+		if err := r.a().CoreV1().ConfigMaps("service-mirror").Delete(r.Context(), "default.c", metav1.DeleteOptions{}); err != nil {
+			r.Fatal(err)
+		}
+		r.wait(10 * time.Minute)
+		r.says(15000)
+	})
+}
+
 // Without records= there is nothing to be read, nor to be known.
 func TestNoRecords(t *testing.T) {
 	connecting(t, through(), true, func(r *rig) {

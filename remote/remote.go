@@ -13,7 +13,7 @@
 //     rely on
 //   - confirm.go: a list that would delete many mirrors is made twice
 //   - informer.go, encoded.go, services.go: the caches
-//   - connection.go, gateways.go, records.go: what is read of a remote
+//   - connection.go, gateways.go, gatewayapi.go, records.go: what is read of a remote
 //   - state.go, status.go: how it is doing; package failure has what is said of failures
 package remote
 

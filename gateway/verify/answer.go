@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/remote/failure"
 )
 
@@ -40,7 +41,7 @@ func (t Target) judge(got, unknown answer) Outcome {
 		return outcome(NotRouted, text+", as for a name that cannot exist: the gateway does not know the name "+t.Host, t.route())
 	case got.status == http.StatusBadGateway, got.status == http.StatusServiceUnavailable, got.status == http.StatusGatewayTimeout,
 		got.grpc == "14": // UNAVAILABLE
-		return outcome(Unavailable, text+": the gateway knows the name, and nothing answers behind it", "check that the exported Service has ready pods, and the port "+fmt.Sprint(t.Port)+" that the gateway routes to")
+		return outcome(Unavailable, text+": the gateway knows the name, and nothing answers behind it", "check that the exported Service has ready pods, and the port "+fmt.Sprint(t.Port)+" that the gateway routes to"+t.overTLS())
 	}
 	return outcome(Reached, text, "")
 }
@@ -79,6 +80,14 @@ const demandedRemedy = "verify sends none: send a request with one from a pod"
 
 func (t Target) route() string {
 	return "configure the gateway to route " + t.Host + " to the exported Service"
+}
+
+// overTLS is what some gateways require of the port behind an HTTPS port.
+func (t Target) overTLS() string {
+	if t.Class != gateway.HTTPS {
+		return ""
+	}
+	return ", and that it speaks TLS if the gateway goes on over TLS"
 }
 
 func (t Target) speak() string {

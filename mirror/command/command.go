@@ -26,7 +26,7 @@ type command struct {
 }
 
 var commands = []command{
-	{"publish", "in the cluster that exports: have its gateway route to the exported Services", runPublish},
+	{"publish", "route this cluster's gateway to the Services that it exports", runPublish},
 	{"verify", "send requests to mirrors, and say which of them arrive", runVerify},
 }
 

@@ -371,3 +371,53 @@ func TestPolicy(t *testing.T) {
 	_, err = routes.Create(e.ctx, good(), dryRun)
 	e.must(err)
 }
+
+// Gateway API 1.5 has TCPRoute as v1alpha2 alone: the version is discovered, and discovered again once it changes.
+func TestServedVersions(t *testing.T) {
+	e := newEnv(t)
+	e.gatewayOf(tcp0)
+	serve := func(v1, v1alpha2 bool) {
+		t.Helper()
+		patch := fmt.Sprintf(`[{"op":"replace","path":"/spec/versions/0/served","value":%t},{"op":"replace","path":"/spec/versions/1/served","value":%t}]`, v1, v1alpha2)
+		_, err := paris.Kubectl(context.Background(), "patch", "crd", "tcproutes.gateway.networking.k8s.io", "--type=json", "-p", patch)
+		e.must(err)
+	}
+	versions, err := paris.Kubectl(e.ctx, "get", "crd", "tcproutes.gateway.networking.k8s.io", "-o", "jsonpath={.spec.versions[*].name}")
+	e.must(err)
+	if versions != "v1 v1alpha2" {
+		t.Fatalf("the versions are %q", versions)
+	}
+	// Where a policy of Gateway API protects its CustomResourceDefinitions, it is in the way here.
+	_, err = paris.Kubectl(e.ctx, "delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", "--all=false", "--ignore-not-found", "safe-upgrades.gateway.networking.k8s.io")
+	e.must(err)
+	t.Cleanup(func() { serve(true, false) })
+	serve(false, true)
+	e.export("db", port("postgres", 5432))
+	e.start()
+	e.soon("record", e.recorded("db", 15000))
+	route, err := paris.Kubectl(e.ctx, "get", "tcproutes.v1alpha2.gateway.networking.k8s.io", "-n", e.id, "db.5432.service-mirror", "-o", "jsonpath={.spec.parentRefs[0].sectionName}")
+	e.must(err)
+	if route != "tcp-15000" {
+		t.Errorf("it attaches to %q", route)
+	}
+	mark, err := paris.Mark()
+	e.must(err)
+	serve(true, false)
+	e.must(harness.Eventually(time.Minute, "the new version is watched", func() error {
+		watches, err := paris.Requests(mark, "tcproutes", func(r harness.Request) bool {
+			return r.Verb == "watch" && strings.HasPrefix(r.UserAgent, "service-mirror/") && strings.Contains(r.RequestURI, "/v1/")
+		})
+		if err != nil || len(watches) == 0 {
+			return fmt.Errorf("it is not (%v)", err)
+		}
+		return nil
+	}))
+	if writes := e.writes(mark); len(writes) > 0 {
+		t.Errorf("written: %v", writes)
+	}
+	e.unexport("db")
+	e.soon("the route is gone", func() error {
+		_, err := gateway.GatewayV1().TCPRoutes(e.id).Get(e.ctx, "db.5432.service-mirror", metav1.GetOptions{})
+		return gone(err)
+	})
+}

@@ -121,12 +121,13 @@ func (s *scene) matrix() {
 			}
 		}
 	}
-	s.results(map[string]string{
+	lines := s.results(map[string]string{
 		"default/named-paris postgres 5432/TCP": "no endpoint", "default/named-paris tcp-foo 7000/TCP": "no endpoint",
 		"default/named-paris plain 7003/TCP": "no endpoint", "default/named-paris lookup 5353/UDP": "no endpoint", "default/named-paris https-not 7447/TCP": "unavailable",
 		"default/number-5432-paris 5432/TCP": "no endpoint", "default/edge-paris https-edge 443/TCP": "reached",
 		"default/named-paris tls 7445/TCP": "reached", "default/named-paris metrics 9090/TCP": "reached",
 	}, "--ca-file", s.world.root.file("ca"), "default/named-paris", "default/number-5432-paris", "default/edge-paris")
+	s.says(lines, "default/named-paris https-not 7447/TCP", "that it speaks TLS")
 }
 
 // cell makes the request to one port, as a client that knows nothing of the gateway.

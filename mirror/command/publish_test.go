@@ -1,0 +1,123 @@
+package command
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"service-mirror.io/service-mirror/gateway/publish"
+	"service-mirror.io/service-mirror/gateway/publish/plan"
+)
+
+func TestPublishFlags(t *testing.T) {
+	t.Setenv("POD_NAMESPACE", "")
+	got, err := parsePublish([]string{"--name", "paris", "--name", "france", "--to", "gateway-api", "--to", "ingress", "--gateway", "ingress/public",
+		"--ingress-class", "traefik", "--tls-secret", "wildcard", "--cluster-domain", "paris.local", "--host-template", "{service}.{namespace}.example.com",
+		"--ports", "20000-20010", "--export-selector", "a=b", "--record-namespace", "records", "--include-system", "--dry-run",
+		"--kubeconfig", "k", "--context", "c", "--listen", ":8080", "--leader-elect", "--leader-elect-lease", "a/b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := publish.Options{Selector: "a=b", Policy: plan.Policy{Names: []string{"paris", "france"}, Targets: []plan.Target{plan.ToGatewayAPI, plan.ToIngress},
+		Gateway: cache.NewObjectName("ingress", "public"), IngressClass: "traefik", TLSSecret: "wildcard", Domain: "paris.local",
+		HostTemplates: []string{"{service}.{namespace}.example.com"}, Ports: plan.PortRange{First: 20000, Last: 20010}, Records: "records", IncludeSystem: true}}
+	if !reflect.DeepEqual(got.publish, want) {
+		t.Errorf("got  %+v\nwant %+v", got.publish, want)
+	}
+	if !got.dryRun || got.kubeconfig != "k" || got.kubecontext != "c" || got.listen.Address != ":8080" || got.election.Lease != cache.NewObjectName("a", "b") {
+		t.Errorf("got %+v", got.config)
+	}
+}
+
+// In a pod its namespace has the records and the Lease, which is not the daemon's own: a cluster may run both.
+func TestPublishInAPod(t *testing.T) {
+	t.Setenv("POD_NAMESPACE", "sm")
+	got, err := parsePublish([]string{"--name", "paris", "--to", "gateway-api", "--gateway", "ingress/public", "--leader-elect"})
+	if err != nil || got.publish.Records != "sm" || got.election.Lease != cache.NewObjectName("sm", "service-mirror-publish") {
+		t.Errorf("records in %q, Lease %v, %v", got.publish.Records, got.election.Lease, err)
+	}
+}
+
+func TestPublishMistakes(t *testing.T) {
+	good := []string{"publish", "--name=paris", "--to=gateway-api", "--gateway=ingress/public"}
+	with := func(args ...string) []string { return append(good[:4:4], args...) }
+	for name, test := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"nothing":              {[]string{"publish"}, []string{"--name: none is given", "--to: none is given"}},
+		"a name":               {with("--name=Paris"), []string{`--name: "Paris" is not a DNS label`}},
+		"a name twice":         {with("--name=paris"), []string{"--name: paris is given twice"}},
+		"a target":             {with("--to=names"), []string{`--to: "names" is not known: give gateway-api or ingress`}},
+		"a target twice":       {with("--to=gateway-api"), []string{"--to: gateway-api is given twice"}},
+		"no Gateway":           {[]string{"publish", "--name=paris", "--to=gateway-api"}, []string{"--gateway: none is given"}},
+		"no namespace":         {[]string{"publish", "--name=paris", "--to=gateway-api", "--gateway=public"}, []string{`--gateway: "public" is not the NS/NAME`}},
+		"a Gateway in vain":    {[]string{"publish", "--name=paris", "--to=ingress", "--ingress-class=x", "--gateway=a/b"}, []string{"--gateway: it is for --to gateway-api"}},
+		"no class":             {[]string{"publish", "--name=paris", "--to=ingress"}, []string{"--ingress-class: none is given"}},
+		"a class in vain":      {with("--ingress-class=x"), []string{"--ingress-class and --tls-secret: they are for --to ingress"}},
+		"a Secret in vain":     {with("--tls-secret=x"), []string{"--ingress-class and --tls-secret: they are for --to ingress"}},
+		"a domain":             {with("--cluster-domain=_"), []string{"--cluster-domain: "}},
+		"a template":           {with("--host-template={service}.example.com"), []string{"--host-template: "}},
+		"no range":             {with("--ports=15000"), []string{"--ports: "}},
+		"a range of no ports":  {with("--ports=0-10"), []string{"--ports: "}},
+		"a range backwards":    {with("--ports=15001-15000"), []string{"--ports: 15001-15000 ends before it begins"}},
+		"no selector":          {with("--export-selector="), []string{"--export-selector: an empty selector"}},
+		"a selector":           {with("--export-selector=a in b"), []string{"--export-selector: "}},
+		"a namespace":          {with("--record-namespace=a/b"), []string{"--record-namespace: "}},
+		"another argument":     {with("now"), []string{"now: not a flag"}},
+		"an address":           {with("--listen=x"), []string{"--listen: "}},
+		"a flag of the daemon": {with("--remote=paris=a"), []string{"unknown flag: --remote"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			if code := Run(t.Context(), test.args, &stdout, &stderr); code != 2 || stdout.Len() > 0 {
+				t.Errorf("exit code %d, stdout %s", code, &stdout)
+			}
+			lines := strings.Split(strings.TrimSuffix(stderr.String(), "\n"), "\n")
+			want := append(test.want[:len(test.want):len(test.want)], "see --help")
+			if len(lines) != len(want) {
+				t.Fatalf("got %s\nwant %q", &stderr, want)
+			}
+			for i := range want {
+				if !strings.HasPrefix(lines[i], "service-mirror: "+want[i]) {
+					t.Errorf("line %d is %q, want %q", i+1, lines[i], want[i])
+				}
+			}
+		})
+	}
+}
+
+func TestPublishHelpAndREADMEHaveEveryFlag(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if code := Run(t.Context(), []string{"publish", "--help"}, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
+		t.Fatalf("exit code %d, stderr %s", code, &stderr)
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(readme), "| flag of `publish` |")
+	table, _, ended := strings.Cut(table, "\n\n")
+	if !found || !ended {
+		t.Fatal("the README has no table of the flags of publish")
+	}
+	logging := flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(logging)
+	p, _ := parsePublish(nil)
+	p.flags.VisitAll(func(f *pflag.Flag) {
+		if !regexp.MustCompile(`(?m)^.*--` + regexp.QuoteMeta(f.Name) + `\b`).MatchString(stdout.String()) {
+			t.Errorf("--help does not have --%s", f.Name)
+		}
+		if logging.Lookup(f.Name) == nil && !strings.Contains(table, "`--"+f.Name) {
+			t.Errorf("the README's table does not have --%s", f.Name)
+		}
+	})
+}
