@@ -43,6 +43,7 @@ race: tools
 
 # Memory is measured without the race detector.
 e2e: race build cluster
+	cd testdata/gatewayapi && go mod download
 	cd testdata/cluster && CLUSTER_BIN=$(BUILD)/cluster go test -count=1 ./e2e
 	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -parallel $(PARALLEL) -timeout 40m ./e2e
 	cd testdata/publish && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 10m .

@@ -27,8 +27,12 @@ KEY=VALUE is as in --remote, see the README; repeatable as there:
   gateway=NS/NAME  gateway-port=NAME|NUMBER  default-gateway-port=NAME|NUMBER
   address=IP|HOSTNAME  cluster-domain=DOMAIN  uid=UID
   max-services=NUMBER  max-bytes=SIZE
+  gateway=gateway-api:NS/NAME
+                   also grants read access to this Gateway in paris, and to ListenerSets
   tcp-services=NS/NAME, udp-services=NS/NAME
                    also grants read access to these ConfigMaps in paris
+  records=NS       also grants read access to the ConfigMaps in this namespace of paris, which is
+                   that of service-mirror publish
   namespaces=NS,NS...
                    grants read access to Services in these namespaces of paris alone
 Without any, those in the Deployment stay.
@@ -134,7 +138,9 @@ check_keys() {
 	fields "$keys" | while IFS='=' read -r key value; do
 		case $key in
 		'') continue ;;
-		gateway | tcp-services | udp-services) form="$label/$label(\\.$label)*" ;;
+		gateway) form="(gateway-api:)?$label/$label(\\.$label)*" ;;
+		tcp-services | udp-services) form="$label/$label(\\.$label)*" ;;
+		records) form="$label" ;;
 		namespaces) form="$label(,$label)*" ;;
 		gateway-port | default-gateway-port | address | cluster-domain | uid | max-services | max-bytes) form='[-A-Za-z0-9._:]+' ;;
 		context) wrong "context= cannot be used here: the kubeconfig that is made has one context" ;;
@@ -263,8 +269,10 @@ if [ -z "$(values gateway)" ] && { [ -z "$(values address)" ] || [ -z "$(values 
 	die "no gateway is given: add gateway=NAMESPACE/NAME of a LoadBalancer Service in $name. There is ${candidates:-none yet}"
 fi
 for one in $(values gateway); do
-	[ -n "$(paris get service "${one#*/}" --namespace "${one%/*}" --ignore-not-found -o name)" ] ||
-		step "$name: Service $one does not exist yet: until it does, mirrors have no endpoints"
+	kind=service what=Service
+	case $one in gateway-api:*) kind=gateways.gateway.networking.k8s.io what=Gateway one=${one#gateway-api:} ;; esac
+	[ -n "$(paris get $kind "${one#*/}" --namespace "${one%/*}" --ignore-not-found -o name)" ] ||
+		step "$name: $what $one does not exist yet: until it does, mirrors have no endpoints"
 done
 
 # of_config is a field of paris's cluster in your kubeconfig.
@@ -305,7 +313,7 @@ else
 		quietly permit namespace "$one"
 	done
 	for one in $(values gateway); do
-		case ,$(values namespaces), in *,"${one%/*}",*) continue ;; esac
+		case $one,$(values namespaces), in gateway-api:* | *,"${one%/*}",*) continue ;; esac
 		quietly permit gateway "${one%/*}" "${one#*/}" gateway
 	done
 	if [ -n "$(paris get clusterrolebinding $reader --ignore-not-found -o name)" ]; then
@@ -313,6 +321,12 @@ else
 		note "kubectl --context $remote_context delete clusterrolebinding,clusterrole $reader"
 	fi
 fi
+for one in $(values gateway | sed -n 's/^gateway-api://p'); do
+	quietly permit gateway-api "${one%/*}" "${one#*/}" public
+done
+for one in $(values records); do
+	quietly permit records "$one"
+done
 for one in $(values tcp-services) $(values udp-services); do
 	quietly permit configmap "${one%/*}" "${one#*/}" tcp-services
 done

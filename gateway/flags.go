@@ -24,7 +24,7 @@ type Flags struct {
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
 	raw.given = f.Changed
-	f.StringVar(&raw.gateway, "gateway", "", "gateway Service `NS/NAME` of the remotes that name none")
+	f.StringVar(&raw.gateway, "gateway", "", "gateway Service `NS/NAME` of the remotes that name none, or gateway-api:NS/NAME of a Gateway of the Gateway API")
 	f.StringVar(&raw.port, "gateway-port", "", "`NAME|NUMBER` of the gateway port that receives all traffic, for the remotes that name none (default: chosen for each port by its class: HTTP, HTTPS or gRPC)")
 	f.StringVar(&raw.defaultPort, "default-gateway-port", "", "`NAME|NUMBER` of the gateway port that receives what no other one serves, such as plain TCP, for the remotes that name none (default: such ports have no endpoints)")
 	f.StringSliceVar(&raw.deny, "gateway-deny", nil, "`CIDR,...` of addresses that no gateway may have, besides this cluster's own and those that are never another cluster's")
@@ -51,7 +51,7 @@ func (raw *Flags) Options() (Options, error) {
 	}
 	options := raw.options
 	if raw.gateway != "" {
-		_, err := parseService(raw.gateway)
+		_, _, err := ParseName(raw.gateway)
 		add("--gateway", err)
 	}
 	if raw.port != "" {
@@ -91,14 +91,17 @@ func (raw *Flags) Options() (Options, error) {
 // Shared is the configuration of the gateways of remotes that do not set their own. It is
 // valid only if Options returns no error.
 func (raw *Flags) Shared() Config {
-	service, _ := parseService(raw.gateway)
-	return Config{Service: service, Port: raw.port, Default: raw.defaultPort, Domain: raw.domain}
+	name, api, _ := ParseName(raw.gateway)
+	return Config{Service: name, API: api, Port: raw.port, Default: raw.defaultPort, Domain: raw.domain}
 }
 
-func parseService(text string) (cache.ObjectName, error) {
-	namespace, name, _ := strings.Cut(text, "/")
-	if len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Label(name)) > 0 {
-		return cache.ObjectName{}, fmt.Errorf("%.320q is not the NS/NAME of a Service", text)
+// ParseName reads NS/NAME of a gateway Service, or gateway-api:NS/NAME of a Gateway.
+func ParseName(text string) (_ cache.ObjectName, api bool, _ error) {
+	name, api := strings.CutPrefix(text, APIPrefix)
+	namespace, name, _ := strings.Cut(name, "/")
+	switch {
+	case len(validation.IsDNS1123Label(namespace)) > 0, !api && len(validation.IsDNS1123Label(name)) > 0, api && len(validation.IsDNS1123Subdomain(name)) > 0:
+		return cache.ObjectName{}, false, fmt.Errorf("%.320q is not the NS/NAME of a Service, or %sNS/NAME of a Gateway", text, APIPrefix)
 	}
-	return cache.NewObjectName(namespace, name), nil
+	return cache.NewObjectName(namespace, name), api, nil
 }

@@ -3,7 +3,7 @@
 // and ports, resolves hostnames, probes the addresses, and has the port rule: which
 // port of the gateway serves which port of an exported Service.
 //
-// gateway.go, classes.go, annotations.go, ports.go, reserved.go and filter.go are pure: they import no client,
+// gateway.go, classes.go, annotations.go, ports.go, reserved.go, published.go, api.go and filter.go are pure: they import no client,
 // clock, logger or context. watch.go, names.go and probe.go keep a gateway up to
 // date. The callers fetch the gateway Service and use the gateway.
 package gateway
@@ -39,6 +39,7 @@ type Gateway struct {
 	Port      string                // name or number of the only port to use; empty: choose by the port rule
 	Default   string                // name or number of the port for what no other line of that rule serves; empty: none
 	Static    bool                  // Ports is what the flags say, not what a Service has
+	API       bool                  // it is a Gateway of the Gateway API, not a Service
 	Unserved  map[PortNumber]string // ports that the load balancer does not serve, with the reason
 	Reserved  Reserved              // ports that serve one Service alone
 	Linkerd   Linkerd               // zero: the gateway is not Linkerd's
@@ -86,7 +87,7 @@ func (g *Gateway) Equal(other *Gateway) bool {
 	if g == nil || other == nil {
 		return g == other
 	}
-	return g.Port == other.Port && g.Default == other.Default && g.Partial == other.Partial && g.Static == other.Static && g.Linkerd == other.Linkerd &&
+	return g.Port == other.Port && g.Default == other.Default && g.Partial == other.Partial && g.Static == other.Static && g.API == other.API && g.Linkerd == other.Linkerd &&
 		slices.Equal(g.Addresses, other.Addresses) &&
 		equality.Semantic.DeepEqual(g.Ports, other.Ports) && maps.Equal(g.Unserved, other.Unserved) && maps.Equal(g.Reserved, other.Reserved)
 }
@@ -94,6 +95,7 @@ func (g *Gateway) Equal(other *Gateway) bool {
 // Config is what the operator configures of one gateway of a remote.
 type Config struct {
 	Service     cache.ObjectName // the gateway Service; zero: none is read
+	API         bool             // Service is the name of a Gateway of the Gateway API, which is read in place of a Service
 	Port        string           // as Gateway.Port
 	Default     string           // as Gateway.Default
 	Addresses   []netip.Addr     // with Hostnames: instead of those of the gateway Service
@@ -103,7 +105,18 @@ type Config struct {
 	Domain      string           // the remote's cluster domain
 }
 
-// ReadsService reports whether the gateway Service is needed: addresses and a
+// Name is the configured name of the gateway; empty: none is read.
+func (c Config) Name() string {
+	switch {
+	case c.Service == (cache.ObjectName{}):
+		return ""
+	case c.API:
+		return APIPrefix + c.Service.String()
+	}
+	return c.Service.String()
+}
+
+// ReadsService reports whether the gateway Service, or Gateway, is needed: addresses and a
 // numeric port are all there is to know.
 func (c Config) ReadsService() bool {
 	_, numeric := number(c.Port)
@@ -116,7 +129,7 @@ func (c Config) overrides() bool { return len(c.Addresses)+len(c.Hostnames) > 0 
 func (c Config) Validate(filter Filter) error {
 	var wrong []error
 	if c.ReadsService() && c.Service == (cache.ObjectName{}) {
-		wrong = append(wrong, errors.New("no gateway is configured: give gateway=NAMESPACE/NAME, or address=IP together with a numeric gateway-port"))
+		wrong = append(wrong, errors.New("no gateway is configured: give gateway=NAMESPACE/NAME of a Service, gateway=gateway-api:NAMESPACE/NAME of a Gateway, or address=IP together with a numeric gateway-port"))
 	}
 	for _, addr := range c.Addresses {
 		if err := filter.address(addr); err != nil {
@@ -166,7 +179,35 @@ type Entrance struct {
 // where it does not exist or is not read. The error lists what is wrong with it;
 // the entrance can be used all the same.
 func (c Config) Read(svc *corev1.Service, filter Filter) (Entrance, error) {
-	entrance := Entrance{gateway: Gateway{Port: c.Port, Default: c.Default}}
+	if svc == nil {
+		return c.read(nil, fmt.Errorf("gateway Service %v does not exist: create it, or name another one with gateway=NAMESPACE/NAME", c.Service), filter)
+	}
+	f := &front{ports: svc.Spec.Ports}
+	if identity := svc.Annotations[identityAnnotation]; identity != "" {
+		f.linkerd = Linkerd{Identity: identity, Domain: c.Domain}
+	}
+	f.texts, f.hostnames = Ingress(svc)
+	if len(f.texts)+len(f.hostnames) == 0 {
+		f.noAddress = noAddress(svc)
+	}
+	f.unserved = unserved(svc)
+	return c.read(f, nil, filter)
+}
+
+// front is what is read of a gateway Service, or of a Gateway.
+type front struct {
+	ports            []corev1.ServicePort
+	linkerd          Linkerd
+	texts, hostnames []string // its addresses
+	noAddress        error    // where it has none: why
+	unserved         map[PortNumber]string
+	problems         []error // with all but its addresses
+}
+
+// read combines the flags with what is read; nil: that does not exist, which is absent, or is not read.
+func (c Config) read(f *front, absent error, filter Filter) (Entrance, error) {
+	entrance := Entrance{gateway: Gateway{Port: c.Port, Default: c.Default, API: c.API}}
+	var problems []error
 	switch {
 	case !c.ReadsService():
 		entrance.gateway.Static = true
@@ -174,31 +215,33 @@ func (c Config) Read(svc *corev1.Service, filter Filter) (Entrance, error) {
 		for _, protocol := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP} {
 			entrance.gateway.Ports = append(entrance.gateway.Ports, corev1.ServicePort{Port: n, Protocol: protocol})
 		}
-	case svc == nil:
-		return entrance, fmt.Errorf("gateway Service %v does not exist: create it, or name another one with gateway=NAMESPACE/NAME", c.Service)
+	case f == nil:
+		return entrance, absent
 	default:
-		entrance.gateway.Ports = svc.Spec.Ports
-		if identity := svc.Annotations[identityAnnotation]; identity != "" {
-			entrance.gateway.Linkerd = Linkerd{Identity: identity, Domain: c.Domain}
-		}
+		entrance.gateway.Ports, entrance.gateway.Linkerd, problems = f.ports, f.linkerd, f.problems
 	}
 	texts, hostnames := addressTexts(c.Addresses), c.Hostnames
-	var problems []error
 	if !c.overrides() {
-		texts, hostnames = Ingress(svc)
-		if len(texts)+len(hostnames) == 0 {
-			return entrance, noAddress(svc)
+		if f.noAddress != nil {
+			return entrance, join(append(problems, f.noAddress))
 		}
-		entrance.gateway.Unserved = unserved(svc)
-		problems = entrance.gateway.portErrors()
+		texts, hostnames = f.texts, f.hostnames
+		entrance.gateway.Unserved = f.unserved
+		problems = append(problems, entrance.gateway.portErrors()...)
 	}
+	problems = append(problems, entrance.resolve(texts, hostnames, filter)...)
+	return entrance, join(problems)
+}
+
+// resolve sets the addresses and the hostnames, but for those that are refused.
+func (e *Entrance) resolve(texts, hostnames []string, filter Filter) (problems []error) {
 	for _, text := range texts {
 		addr, err := netip.ParseAddr(text)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("address %.64q is refused: not an IP address", text))
 			continue
 		}
-		entrance.Addresses = append(entrance.Addresses, addr)
+		e.Addresses = append(e.Addresses, addr)
 	}
 	names := make([]string, 0, len(hostnames))
 	for _, name := range hostnames {
@@ -210,13 +253,13 @@ func (c Config) Read(svc *corev1.Service, filter Filter) (Entrance, error) {
 			problems = append(problems, fmt.Errorf("hostname %.253q is refused: %w", name, err))
 			continue
 		}
-		entrance.Hostnames = append(entrance.Hostnames, name)
+		e.Hostnames = append(e.Hostnames, name)
 	}
-	if n := len(entrance.Hostnames); n > MaxHostnames {
+	if n := len(e.Hostnames); n > MaxHostnames {
 		problems = append(problems, fmt.Errorf("the gateway has %d hostnames: only the first %d are resolved", n, MaxHostnames))
-		entrance.Hostnames = entrance.Hostnames[:MaxHostnames]
+		e.Hostnames = e.Hostnames[:MaxHostnames]
 	}
-	return entrance, join(problems)
+	return problems
 }
 
 // Ingress returns the addresses and hostnames of a gateway Service: those of

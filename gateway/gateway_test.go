@@ -167,7 +167,7 @@ func TestIngressPortErrors(t *testing.T) {
 			test.config.Service = gatewayName
 			gw, err := resolve(test.config, test.svc, Filter{})
 			checkErr(t, err, test.wantErr)
-			mapping, err := gw.Map(exported, nil)
+			mapping, err := gw.Map(exported, Assignments{})
 			targets, err := Targets(mapping), Problems(mapping, err)
 			checkErr(t, err, test.wantErr)
 			var got []int32
@@ -190,7 +190,7 @@ func TestReservedPortWithAnError(t *testing.T) {
 	svc := failing(balancer(), "192.0.2.1", tcp, map[int32]string{443: "X"})
 	gw, _ := resolve(Config{Service: gatewayName}, svc, Filter{})
 	gw.Reserved = Reserved{forPort("default/postgres", "5432", tcp): 443}
-	mapping, err := gw.Map(exportedWith(port("db", 5432, tcp, "")), nil)
+	mapping, err := gw.Map(exportedWith(port("db", 5432, tcp, "")), Assignments{})
 	targets := Targets(mapping)
 	if len(targets) > 0 {
 		t.Errorf("it is routed to %+v", targets)

@@ -20,6 +20,7 @@ type Mapping struct {
 	Class   Class              // that it needs
 	Target  int32              // the gateway port that serves it; 0: none
 	Line    Line               // of the rule that decided; empty: none did
+	Alone   bool               // the target serves this Service alone, whatever name a request has
 	Problem error              // why there is no target
 }
 
@@ -29,6 +30,7 @@ type Line string
 // The lines, in their order.
 const (
 	ReservedByAnnotation Line = "reserved by annotation" // PortsAnnotation
+	ByRecord             Line = "published"              // the record of the remote's publisher
 	ReservedByConfigMap  Line = "reserved by ConfigMap"
 	ByGatewayPort        Line = "gateway-port"
 	ByAnnotation         Line = "annotation" // PortAnnotation
@@ -37,10 +39,8 @@ const (
 	SameClassGRPC        Line = "same class (grpc)"
 	AssumedHTTP          Line = "assumed HTTP" // nothing is known of the port
 	ByDefault            Line = "default-gateway-port"
+	Undecided            Line = "not known yet" // of no rule: what the mirror has stays
 )
-
-// Reserved tells the lines that give a port to one Service alone.
-func (l Line) Reserved() bool { return l == ReservedByAnnotation || l == ReservedByConfigMap }
 
 // sameClass are the lines of the classes that a gateway can route by the name in a request. The others need a port
 // of their own.
@@ -52,25 +52,30 @@ func (m Mapping) String() string {
 	if protocol := protocol(m.Port); protocol != corev1.ProtocolTCP {
 		suffix = "/" + string(protocol)
 	}
-	if m.Target == 0 {
+	switch {
+	case m.Line == Undecided:
+		return fmt.Sprintf("%d%s -> %s", m.Port.Port, suffix, m.Line)
+	case m.Target == 0:
 		return fmt.Sprintf("%d%s -> none", m.Port.Port, suffix)
 	}
 	return fmt.Sprintf("%d%[2]s -> %[3]d%[2]s (%[4]s)", m.Port.Port, suffix, m.Target, m.Line)
 }
 
 // Map is the port rule: for each port of an exported Service that is mirrored, the gateway port that serves it.
-// The error says what is wrong with the Service's annotations. Of a gateway without any port nothing is wrong
-// with a mapping: Read reports that once.
-//
-// holder returns which exported Service has a gateway port, of those that claim it with
-// PortsAnnotation; nil: this one.
-func (g *Gateway) Map(exported *corev1.Service, holder func(claim string) cache.ObjectName) ([]Mapping, error) {
-	r, ports, err := g.request(exported, holder)
+// The error says what is wrong with the Service's annotations, or with its record. Of a gateway without any port
+// nothing is wrong with a mapping: Read reports that once.
+func (g *Gateway) Map(exported *corev1.Service, assigned Assignments) ([]Mapping, error) {
+	r, ports, err := g.request(exported, assigned)
 	all := make([]Mapping, 0, len(ports))
 	for _, port := range ports {
 		m := Mapping{Port: port, Class: ClassOf(port)}
-		if len(g.Ports) > 0 {
+		switch {
+		case len(g.Ports) == 0:
+		case r.awaits(port):
+			m.Line, m.Problem = Undecided, errUnpublished
+		default:
 			m.Target, m.Line, m.Problem = r.route(port)
+			m.Alone = m.Target != 0 && r.alone(port, m.Line)
 		}
 		all = append(all, m)
 	}
@@ -79,8 +84,8 @@ func (g *Gateway) Map(exported *corev1.Service, holder func(claim string) cache.
 
 // Explicit reports whether a gateway port is reserved or chosen for any port of an exported
 // Service: then the Service is mirrored even without a TCP port.
-func (g *Gateway) Explicit(exported *corev1.Service) bool {
-	r, ports, _ := g.request(exported, nil)
+func (g *Gateway) Explicit(exported *corev1.Service, assigned Assignments) bool {
+	r, ports, _ := g.request(exported, Assignments{Published: assigned.Published})
 	return slices.ContainsFunc(ports, func(port corev1.ServicePort) bool {
 		_, line, _ := r.reserved(port)
 		return line != "" || chosen(r.choices, port) != ""
@@ -131,19 +136,23 @@ func Texts(all []Mapping, most int) string {
 // request is what the port rule looks at for one exported Service.
 type request struct {
 	*Gateway
+	Assignments
 	self         cache.ObjectName
 	reservations []Reservation
 	choices      []choice
-	holder       func(claim string) cache.ObjectName
 }
 
-func (g *Gateway) request(exported *corev1.Service, holder func(claim string) cache.ObjectName) (request, []corev1.ServicePort, error) {
-	r := request{Gateway: g, self: cache.MetaObjectToName(exported), holder: holder}
+func (g *Gateway) request(exported *corev1.Service, assigned Assignments) (request, []corev1.ServicePort, error) {
+	r := request{Gateway: g, Assignments: assigned, self: cache.MetaObjectToName(exported)}
 	ports, selection := Selected(exported)
 	var reservations, choice error
 	r.reservations, reservations = ParseReservations(exported.Annotations[PortsAnnotation])
 	r.choices, choice = choices(exported)
-	return r, ports, join(dropNil([]error{selection, reservations, choice}))
+	problems := []error{selection, reservations, choice}
+	if r.Published != nil {
+		problems = append(problems, r.Published.Problem)
+	}
+	return r, ports, join(dropNil(problems))
 }
 
 // route is the rule for one port: the first line that fits decides, even if what it says cannot be had. So
@@ -279,6 +288,9 @@ func (r request) none(port corev1.ServicePort) error {
 		if err := r.portError(PortNumber{p.Port, protocol(p)}); err != nil && serves(p, class) {
 			return err
 		}
+	}
+	if r.API {
+		return fmt.Errorf("no listener of the Gateway serves %s: it has %s: add one, or choose one with the annotation %s on the exported Service", what, ListPorts(r.Ports), PortAnnotation)
 	}
 	return fmt.Errorf("no port of the gateway serves %s: it has %s: in the gateway Service, name the one that does %s or choose one with the annotation %s on the exported Service",
 		what, ListPorts(r.Ports), names, PortAnnotation)

@@ -13,6 +13,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"service-mirror.io/service-mirror/gateway/publish/record"
 )
 
 // port makes a ServicePort of "name", a number, a protocol and an appProtocol;
@@ -107,7 +109,7 @@ func app(port corev1.ServicePort) string {
 
 // one is the mapping of a Service's only port.
 func (g *Gateway) one(port corev1.ServicePort, annotations ...string) Mapping {
-	all, _ := g.Map(annotated(exportedWith(port), annotations...), nil)
+	all, _ := g.Map(annotated(exportedWith(port), annotations...), Assignments{})
 	return all[0]
 }
 
@@ -445,7 +447,7 @@ func TestMap(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			exported := annotated(exportedWith(test.exported...), test.annotations...)
 			before := exported.DeepCopy()
-			all, err := (&Gateway{Ports: test.gateway}).Map(exported, nil)
+			all, err := (&Gateway{Ports: test.gateway}).Map(exported, Assignments{})
 			if got := Targets(all); !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got  %+v\nwant %+v", got, test.want)
 			}
@@ -501,8 +503,12 @@ func TestAddedPortsLaw(t *testing.T) {
 		added := after.Ports[at]
 		exported := annotated(exportedWith(generated(random, 4)...),
 			PortsAnnotation, one("", "", "5432=15432,53/UDP=53", "80=81"), PortAnnotation, one("", "", "", "http", "80=https,5432=80", "53=53", "x="), SelectAnnotation, one("", "", "", "http, 5432", "80"))
-		was, _ := before.Map(exported, nil)
-		now, _ := after.Map(exported, nil)
+		var assigned Assignments
+		if random.IntN(3) == 0 {
+			assigned.Published = publishing(record.Port{Port: []int32{80, 443, 5432}[random.IntN(3)], Protocol: tcp, Gateway: int32(random.IntN(90)), Shared: random.IntN(2) == 0})
+		}
+		was, _ := before.Map(exported, assigned)
+		now, _ := after.Map(exported, assigned)
 		for i, had := range was {
 			has := now[i]
 			needs := had.Class
@@ -557,10 +563,10 @@ func FuzzPort(f *testing.F) {
 		exported := annotated(exportedWith(a, b), PortAnnotation, choice, SelectAnnotation, selection)
 		for _, ports := range [][]corev1.ServicePort{{a, third, taken}, {b, third, taken}} {
 			gw := &Gateway{Ports: ports, Port: only, Reserved: reserved}
-			all, err := gw.Map(exported, nil)
+			all, err := gw.Map(exported, Assignments{})
 			reversed := slices.Clone(ports)
 			slices.Reverse(reversed)
-			again, againErr := (&Gateway{Ports: reversed, Port: only, Reserved: reserved}).Map(exported, nil)
+			again, againErr := (&Gateway{Ports: reversed, Port: only, Reserved: reserved}).Map(exported, Assignments{})
 			if texts(all) != texts(again) || (err == nil) != (againErr == nil) {
 				t.Fatalf("the order of the gateway's ports counts: %v (%v) and %v (%v)", all, err, again, againErr)
 			}

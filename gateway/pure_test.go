@@ -16,10 +16,10 @@ func TestRulesArePure(t *testing.T) {
 	allowed := []string{
 		"cmp", "errors", "fmt", "maps", "math", "net/netip", "slices", "strconv", "strings",
 		"k8s.io/api/core/v1", "k8s.io/apimachinery/pkg/api/equality", "k8s.io/apimachinery/pkg/apis/meta/v1",
-		"k8s.io/apimachinery/pkg/util/validation", "k8s.io/client-go/tools/cache",
+		"k8s.io/apimachinery/pkg/util/validation", "k8s.io/client-go/tools/cache", "service-mirror.io/service-mirror/gateway/publish/record",
 	}
 	names := []string{"ObjectName", "NewObjectName", "MetaObjectToName"}
-	for _, name := range []string{"gateway.go", "classes.go", "annotations.go", "ports.go", "reserved.go", "filter.go"} {
+	for _, name := range []string{"gateway.go", "classes.go", "annotations.go", "ports.go", "reserved.go", "published.go", "api.go", "filter.go"} {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
 		if err != nil {
 			t.Fatal(err)

@@ -148,29 +148,54 @@ func Claims(exported *corev1.Service) (claims []string) {
 
 func (r Reservation) claim() string { return fmt.Sprintf("%d/%s", r.Gateway, r.Protocol) }
 
-// reserved is the gateway port that is reserved for a port of an exported Service; its
-// annotation takes precedence over the ConfigMaps. There is no line if none is reserved; the error is why the
-// one that is reserved cannot be used.
+// reserved is the gateway port that is reserved for a port of an exported Service: its annotation takes precedence
+// over the publisher's record, and this over the ConfigMaps. There is no line if none is reserved; the error is why
+// the one that is reserved cannot be used.
 func (r request) reserved(port corev1.ServicePort) (target int32, line Line, err error) {
+	if mine := r.reservation(port); mine != nil {
+		target, err = r.claimed(*mine)
+		return target, ReservedByAnnotation, err
+	}
+	if says := r.record(port); says != nil {
+		target, err = r.published(port, says)
+		return target, ByRecord, err
+	}
+	for _, name := range []string{strconv.Itoa(int(port.Port)), port.Name} {
+		if target, ok := r.Reserved[ReservedFor{Service: r.self, Port: name, Protocol: protocol(port)}]; ok {
+			return target, ReservedByConfigMap, r.listens(target, protocol(port))
+		}
+	}
+	return 0, "", nil
+}
+
+// alone tells whether the target that a line gives to a port serves this Service alone.
+func (r request) alone(port corev1.ServicePort, line Line) bool {
+	if line == ByRecord {
+		return !r.record(port).Shared
+	}
+	return line == ReservedByAnnotation || line == ReservedByConfigMap
+}
+
+// reservation is the entry of PortsAnnotation for a port; nil: there is none.
+func (r request) reservation(port corev1.ServicePort) *Reservation {
 	i := slices.IndexFunc(r.reservations, func(r Reservation) bool { return r.Port == port.Port && r.Protocol == protocol(port) })
 	if i < 0 {
-		for _, name := range []string{strconv.Itoa(int(port.Port)), port.Name} {
-			if target, ok := r.Reserved[ReservedFor{Service: r.self, Port: name, Protocol: protocol(port)}]; ok {
-				return target, ReservedByConfigMap, r.listens(target, protocol(port))
-			}
-		}
-		return 0, "", nil
+		return nil
 	}
-	mine := r.reservations[i]
+	return &r.reservations[i]
+}
+
+// claimed is the gateway port of an entry of PortsAnnotation.
+func (r request) claimed(mine Reservation) (int32, error) {
 	if other, reserved := r.reservedFor(mine.Gateway, mine.Protocol); reserved && other.Service != r.self {
-		return 0, ReservedByAnnotation, fmt.Errorf("gateway port %s is reserved for %v: choose another one in the annotation %s", mine.claim(), other.Service, PortsAnnotation)
+		return 0, fmt.Errorf("gateway port %s is reserved for %v: choose another one in the annotation %s", mine.claim(), other.Service, PortsAnnotation)
 	}
-	if r.holder != nil {
-		if other := r.holder(mine.claim()); other != r.self && other != (cache.ObjectName{}) {
-			return 0, ReservedByAnnotation, fmt.Errorf("gateway port %s is reserved for %v, which is older and claims it too: choose another one in the annotation %s", mine.claim(), other, PortsAnnotation)
+	if r.Holder != nil {
+		if other := r.Holder(mine.claim()); other != r.self && other != (cache.ObjectName{}) {
+			return 0, fmt.Errorf("gateway port %s is reserved for %v, which is older and claims it too: choose another one in the annotation %s", mine.claim(), other, PortsAnnotation)
 		}
 	}
-	return mine.Gateway, ReservedByAnnotation, r.listens(mine.Gateway, mine.Protocol)
+	return mine.Gateway, r.listens(mine.Gateway, mine.Protocol)
 }
 
 // reservedFor is what a ConfigMap reserves a gateway port for, the first of several.
@@ -195,6 +220,9 @@ func (r ReservedFor) String() string { return fmt.Sprintf("%v:%s", r.Service, r.
 func (g *Gateway) listens(target int32, want corev1.Protocol) error {
 	if g.Static || hasPort(g.Ports, PortNumber{target, want}) {
 		return nil
+	}
+	if g.API {
+		return fmt.Errorf("port %d/%s is reserved for it, but the Gateway does not have a listener for it: it has %s: add one, or reserve another port", target, want, ListPorts(g.Ports))
 	}
 	return fmt.Errorf("port %d/%s is reserved for it, but the gateway Service does not have that port: it has %s: add the port to the gateway Service, or reserve another one", target, want, ListPorts(g.Ports))
 }

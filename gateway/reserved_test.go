@@ -127,12 +127,12 @@ func TestReservedPorts(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			gw := &Gateway{Ports: ports, Port: test.only, Static: test.static, Reserved: test.reserved}
-			all, err := gw.Map(postgres(test.annotation), func(string) cache.ObjectName {
+			all, err := gw.Map(postgres(test.annotation), Assignments{Holder: func(string) cache.ObjectName {
 				if test.holder == "" {
 					return cache.ObjectName{}
 				}
 				return cache.NewObjectName("default", test.holder)
-			})
+			}})
 			got := map[string]int32{}
 			for _, target := range Targets(all) {
 				got[target.Name] = target.Port
@@ -163,7 +163,7 @@ func TestExplicit(t *testing.T) {
 		{name: "of another protocol", annotation: "53=1", reserved: Reserved{forPort("default/postgres", "53", tcp): 1}},
 	} {
 		dns.Annotations = map[string]string{PortsAnnotation: test.annotation, PortAnnotation: test.choice}
-		if got := (&Gateway{Reserved: test.reserved}).Explicit(dns); got != test.want {
+		if got := (&Gateway{Reserved: test.reserved}).Explicit(dns, Assignments{}); got != test.want {
 			t.Errorf("%s: got %v", test.name, got)
 		}
 	}
@@ -187,7 +187,7 @@ func FuzzReserved(f *testing.F) {
 		for _, r := range all {
 			svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Port: r.Port, Protocol: r.Protocol})
 		}
-		mapping, _ := (&Gateway{Ports: web, Static: true, Reserved: reserved}).Map(svc, nil)
+		mapping, _ := (&Gateway{Ports: web, Static: true, Reserved: reserved}).Map(svc, Assignments{})
 		for i, r := range all {
 			if len(reserved) == 0 && (mapping[i].Target != r.Gateway || mapping[i].Line != ReservedByAnnotation) {
 				t.Errorf("%+v is mapped to %+v", r, mapping[i])

@@ -72,6 +72,16 @@ func (w *Watch) Gateway() *Gateway { return w.current.Load() }
 // read, and which ports are reserved.
 func (w *Watch) Set(svc *corev1.Service, reserved Reserved) {
 	entrance, problem := w.config.Read(svc, w.options.Filter)
+	w.set(entrance, problem, reserved)
+}
+
+// SetAPI is Set for a Gateway of the Gateway API.
+func (w *Watch) SetAPI(gw *APIGateway, reserved Reserved) {
+	entrance, problem := w.config.ReadAPI(gw, w.options.Filter)
+	w.set(entrance, problem, reserved)
+}
+
+func (w *Watch) set(entrance Entrance, problem error, reserved Reserved) {
 	w.update(func() bool {
 		w.entrance, w.problem, w.reserved, w.resolve = &entrance, problem, reserved, true
 		w.publish()

@@ -93,10 +93,11 @@ func (c *Controller) Add(r Remote) { c.remotes.add(r) }
 // Hooks is what a remote of this name must be given.
 func (c *Controller) Hooks(cluster string) remote.Hooks {
 	return remote.Hooks{
-		Indexes: indexes,
-		Trim:    c.options.TrimExported,
-		Changed: c.exportChanged,
-		Resync:  c.resync,
+		Indexes:       indexes,
+		Trim:          c.options.TrimExported,
+		Changed:       c.exportChanged,
+		RecordChanged: c.recordChanged,
+		Resync:        c.resync,
 		Accept: func(ctx context.Context, spec remote.Spec, uid types.UID) error {
 			return accept(ctx, c.local, spec, uid)
 		},

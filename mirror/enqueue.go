@@ -12,6 +12,7 @@ import (
 	"service-mirror.io/service-mirror/mirror/local"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/mirror/queue"
+	"service-mirror.io/service-mirror/remote"
 )
 
 // enqueuer turns what happens in a cluster into the keys that must be looked at.
@@ -41,21 +42,41 @@ func (e *enqueuer) exportChanged(cluster string, before, after *corev1.Service) 
 	self := cache.MetaObjectToName(cmp.Or(after, before))
 	e.queue.AddFor(cluster, plan.KeyOf(cluster, self))
 	had, has := claimsOf(before), claimsOf(after)
-	if len(had)+len(has) == 0 {
-		return
-	}
 	view, ok := e.remotes.get(cluster).View()
 	if !ok {
 		return
 	}
-	if before != nil && after != nil && before.CreationTimestamp.Equal(&after.CreationTimestamp) {
+	if another(before, after) { // by the same record it may have a gateway port now, or no more
+		alone := view.ClaimedAlone(self)
+		had, has = had.Union(sets.New(alone...)), has.Union(sets.New(alone...))
+	} else {
 		had, has = had.Difference(has), has.Difference(had)
 	}
+	e.rivals(cluster, view, self, had, has)
+}
+
+// another tells whether an exported Service came or went, or is not the one from before.
+func another(before, after *corev1.Service) bool {
+	return before == nil || after == nil || before.UID != after.UID || !before.CreationTimestamp.Equal(&after.CreationTimestamp)
+}
+
+// recordChanged enqueues the mirror of a Service whose record has changed, and those of Services that claim a
+// gateway port which it had alone, or has now.
+func (e *enqueuer) recordChanged(cluster string, service cache.ObjectName, had, has []string) {
+	e.queue.AddFor(cluster, plan.KeyOf(cluster, service))
+	before, after := sets.New(had...), sets.New(has...)
+	if view, ok := e.remotes.get(cluster).View(); ok {
+		e.rivals(cluster, view, service, before.Difference(after), after.Difference(before))
+	}
+}
+
+// rivals enqueues the mirrors of Services that claim a gateway port which another one had, or has now.
+func (e *enqueuer) rivals(cluster string, view remote.View, self cache.ObjectName, had, has sets.Set[string]) {
 	for claim := range had.Union(has) {
-		if !had.Has(claim) && view.Services.Oldest(byClaim, claim) != self {
+		if !had.Has(claim) && view.Holder(byClaim, claim) != self {
 			continue // the one that has it keeps it
 		}
-		for _, rival := range view.Services.NamesByIndex(byClaim, claim) {
+		for _, rival := range append(view.Services.NamesByIndex(byClaim, claim), view.Rivals(claim)...) {
 			e.queue.AddFor(cluster, plan.KeyOf(cluster, rival))
 		}
 	}

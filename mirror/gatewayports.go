@@ -82,7 +82,7 @@ func (r *remotes) logPorts(logger klog.Logger, cluster string, refuse func(plan.
 		now := exportOf(plan.Candidate{Cluster: cluster}, view, svc)
 		was := now
 		was.Gateway, _ = before.For(svc)
-		name, err := remote.ParseObjectName(svc.Annotations[gateway.Annotation])
+		name, _, err := gateway.ParseName(svc.Annotations[gateway.Annotation])
 		if err != nil {
 			name = cache.ObjectName{}
 		}

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/tools/cache"
 
+	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 )
@@ -127,6 +128,9 @@ func candidate(cluster string, view remote.View, key, name cache.ObjectName) pla
 func exportOf(c plan.Candidate, view remote.View, svc *corev1.Service) plan.Candidate {
 	c.Service = svc
 	c.Gateway, c.NoGateway = view.Gateways.For(svc)
-	c.Holder = func(claim string) cache.ObjectName { return view.Services.Oldest(byClaim, claim) }
+	c.Assigned = gateway.Assignments{
+		Holder:    func(claim string) cache.ObjectName { return view.Holder(byClaim, claim) },
+		Published: view.Published(svc),
+	}
 	return c
 }

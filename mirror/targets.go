@@ -28,7 +28,7 @@ func checkables(p plan.Plan, domain string) (all []checkable) {
 	if p.Source == nil || p.Desired.Service == nil {
 		return nil
 	}
-	ports, mappings := endpointPorts(p.Desired), p.Source.Mapping()
+	ports, mappings := p.Desired.Ports(), p.Source.Mapping()
 	addresses := slices.SortedFunc(maps.Keys(p.Desired.Endpointed()), netip.Addr.Compare)
 	for _, port := range p.Desired.Service.Spec.Ports {
 		one := checkable{Port: strings.TrimSpace(fmt.Sprintf("%s %d/%s", port.Name, port.Port, port.Protocol))}
@@ -68,29 +68,9 @@ func noEndpoint(p plan.Plan) string {
 	return cmp.Or(strings.Join(texts, "; "), "the mirror has no endpoint for it")
 }
 
-// endpointPorts are the gateway ports that a mirror's objects have.
-func endpointPorts(o plan.Objects) (ports []corev1.EndpointPort) {
-	if o.Endpoints != nil && len(o.Endpoints.Subsets) > 0 {
-		return o.Endpoints.Subsets[0].Ports
-	}
-	slice := o.IPv4
-	if slice == nil {
-		slice = o.IPv6
-	}
-	if slice == nil {
-		return nil
-	}
-	for _, port := range slice.Ports {
-		if port.Name != nil && port.Port != nil {
-			ports = append(ports, corev1.EndpointPort{Name: *port.Name, Port: *port.Port})
-		}
-	}
-	return ports
-}
-
 // reserved tells a port that has a gateway port of its own.
 func reserved(port corev1.ServicePort, mappings []gateway.Mapping) bool {
 	return slices.ContainsFunc(mappings, func(m gateway.Mapping) bool {
-		return m.Port.Port == port.Port && m.Port.Protocol == port.Protocol && m.Line.Reserved()
+		return m.Port.Port == port.Port && m.Port.Protocol == port.Protocol && m.Alone
 	})
 }

@@ -176,6 +176,10 @@ type fakeRemote struct {
 	hooks    remote.Hooks
 	services *remote.Informer[*corev1.Service] // which does not run
 
+	records        *remote.Records // nil: none are read
+	configMaps     *remote.Informer[*corev1.ConfigMap]
+	recordsUnknown bool
+
 	mu      sync.Mutex
 	unknown bool // nothing is known of it
 	gateway *gateway.Gateway
@@ -217,7 +221,7 @@ func (r *fakeRemote) View() (remote.View, bool) {
 	if r.unknown {
 		return remote.View{}, false
 	}
-	return remote.View{Services: remote.Services{r.services}, Gateways: remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{{}: r.gateway}}, UID: r.uid, Namespaces: r.namespaces}, true
+	return remote.View{Services: remote.Services{r.services}, Gateways: remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{{}: r.gateway}}, Records: r.records, UID: r.uid, Namespaces: r.namespaces}, true
 }
 
 // know makes the remote known, or unknown.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -285,14 +286,11 @@ type slow struct {
 	data   io.Reader
 	every  time.Duration
 	closed chan struct{}
+	once   sync.Once // a body may be closed by two at once
 }
 
 func (s *slow) Close() error {
-	select {
-	case <-s.closed:
-	default:
-		close(s.closed)
-	}
+	s.once.Do(func() { close(s.closed) })
 	return nil
 }
 
@@ -325,7 +323,7 @@ func TestSlowEvents(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := objectBound("an event of a watch")
 				resp := &http.Response{Header: http.Header{"Content-Type": {runtime.ContentTypeJSON}},
-					Body: &slow{bytes.NewReader([]byte(test.body)), test.every, make(chan struct{})}}
+					Body: &slow{data: bytes.NewReader([]byte(test.body)), every: test.every, closed: make(chan struct{})}}
 				body := newFrames(resp, &b)
 				begin := time.Now()
 				var err error

@@ -18,6 +18,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/klog/v2"
+
+	"service-mirror.io/service-mirror/remote/gatewayapi"
 )
 
 // Client is the part of a Kubernetes client that this program uses. With client-go's own,
@@ -30,7 +32,14 @@ type Client interface {
 	NetworkingV1() networkingv1.NetworkingV1Interface
 }
 
+// GatewayReader is a Client that can read the Gateway API; fakes cannot.
+type GatewayReader interface {
+	Gateways(namespace string) Lister[*gatewayapi.GatewayList]
+	ListenerSets() Lister[*gatewayapi.ListenerSetList]
+}
+
 type client struct {
+	gatewayAPI    *gatewayapi.Client
 	authorization *authorizationv1.AuthorizationV1Client
 	coordination  *coordinationv1.CoordinationV1Client
 	core          *corev1.CoreV1Client
@@ -44,6 +53,13 @@ func (c *client) CoreV1() corev1.CoreV1Interface                            { re
 func (c *client) DiscoveryV1() discoveryv1.DiscoveryV1Interface             { return c.discovery }
 func (c *client) NetworkingV1() networkingv1.NetworkingV1Interface          { return c.networking }
 
+func (c *client) Gateways(namespace string) Lister[*gatewayapi.GatewayList] {
+	return c.gatewayAPI.Gateways(namespace)
+}
+func (c *client) ListenerSets() Lister[*gatewayapi.ListenerSetList] {
+	return c.gatewayAPI.ListenerSets()
+}
+
 // NewClient makes a client; its groups share connections, and the limit on requests.
 func NewClient(cfg *rest.Config) (Client, error) {
 	cfg = rest.CopyConfig(cfg)
@@ -55,12 +71,13 @@ func NewClient(cfg *rest.Config) (Client, error) {
 		return nil, err
 	}
 	var c client
-	var errs [5]error
+	var errs [6]error
 	c.authorization, errs[0] = authorizationv1.NewForConfigAndClient(cfg, transport)
 	c.coordination, errs[1] = coordinationv1.NewForConfigAndClient(cfg, transport)
 	c.core, errs[2] = corev1.NewForConfigAndClient(cfg, transport)
 	c.discovery, errs[3] = discoveryv1.NewForConfigAndClient(cfg, transport)
 	c.networking, errs[4] = networkingv1.NewForConfigAndClient(cfg, transport)
+	c.gatewayAPI, errs[5] = gatewayapi.New(cfg, transport)
 	return &c, errors.Join(errs[:]...)
 }
 

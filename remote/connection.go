@@ -24,6 +24,7 @@ type connection struct {
 	dial     func(*Network) (Client, error)
 	exports  []namespaceExports
 	gateways *gateways
+	records  *Records // nil: none are read
 
 	ready   chan struct{} // closed when this connection can replace the one before: it knows as much, or is refused
 	settled func()        // closes ready
@@ -59,6 +60,7 @@ func (c *connection) open(client Client) {
 		c.exports = append(c.exports, namespaceExports{namespace, c.informServices(namespace)})
 	}
 	c.gateways = newGateways(c)
+	c.records = newRecords(c)
 }
 
 // informServices makes the informer of a namespace's exported Services.
@@ -131,7 +133,7 @@ func inform[T Object, L runtime.Object](c *connection, from source[L], example T
 	return NewInformer(lw, example, trim)
 }
 
-// gatewayGrace is how long a new connection waits for its gateways and for the other
+// gatewayGrace is how long a new connection waits for its gateways, its records and the other
 // namespaces once it knows the exports of one: most often all come at once, and mirrors
 // need not be written twice. What may not be read holds nothing up for longer.
 const gatewayGrace = 2 * time.Second
@@ -155,6 +157,14 @@ func (c *connection) run(ctx context.Context) {
 		})
 	}
 	c.gateways.run(ctx, &wg)
+	if c.records != nil {
+		c.records.run(ctx, &wg, func() {
+			signal(progress)
+			if len(c.knownNamespaces()) > 0 { // else that is done when they are known
+				c.remote.hooks.Resync(c.remote.spec.Name)
+			}
+		})
+	}
 	var grace, replace <-chan time.Time
 	gatewaysKnown, due := c.gateways.known, false
 	for {
@@ -177,7 +187,7 @@ func (c *connection) run(ctx context.Context) {
 		if grace == nil {
 			grace, replace = time.After(gatewayGrace), time.After(gatewayGrace+replaceGrace)
 		}
-		due = due || len(synced) == len(c.exports) && gatewaysKnown == nil
+		due = due || len(synced) == len(c.exports) && gatewaysKnown == nil && c.records.known()
 		if due {
 			c.follow(synced)
 		}
@@ -264,7 +274,7 @@ func (c *connection) view() (View, bool) {
 	if c.refused || len(c.followed) == 0 {
 		return View{}, false
 	}
-	view := View{Gateways: c.gateways.view(), UID: c.uid}
+	view := View{Gateways: c.gateways.view(), Records: c.records, UID: c.uid}
 	for _, part := range c.exports {
 		if slices.Contains(c.followed, part.namespace) {
 			view.Services = append(view.Services, part.services)

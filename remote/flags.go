@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
 )
@@ -24,10 +25,11 @@ type Flags struct {
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.StringArrayVar(&raw.remotes, "remote", nil, "a remote cluster, as `NAME=KUBECONFIG[,KEY=VALUE]...`; repeat it for each. NAME is a DNS label and ends its mirrors' names. "+
-		"The keys: context=NAME in the kubeconfig; namespaces=NS,… to watch, ignoring all others; gateway=NS/NAME, gateway-port=NAME|NUMBER and default-gateway-port=NAME|NUMBER in place of the flags of those names; "+
-		"more gateway=NS/NAME for Services that choose one with the annotation service-mirror.io/gateway; "+
+		"The keys: context=NAME in the kubeconfig; namespaces=NS,… to watch, ignoring all others; gateway=NS/NAME of a Service or gateway=gateway-api:NS/NAME of a Gateway of the Gateway API, gateway-port=NAME|NUMBER and default-gateway-port=NAME|NUMBER in place of the flags of those names; "+
+		"more gateway= for Services that choose one with the annotation service-mirror.io/gateway; "+
 		"address=IP|HOSTNAME, repeatable, in place of the addresses of the gateway Service; "+
 		"tcp-services=NS/NAME and udp-services=NS/NAME of a ConfigMap with reserved gateway ports, as ingress-nginx has them; "+
+		"records=NS, the namespace of the remote's publisher (service-mirror publish), whose records say which gateway port serves which port; "+
 		"cluster-domain=DOMAIN in place of the flag of that name; "+
 		fmt.Sprintf("max-services=NUMBER of exported Services (default %d) and max-bytes=SIZE of one answer and of all that is kept of them (default %s), beyond which it is not followed; ", DefaultLimits.Services, quantity(DefaultLimits.Bytes))+
 		"uid=UID of the cluster to expect, the UID of its kube-system namespace, without which nothing is written; or uid=unverified to accept a cluster in which that may not be read")
@@ -84,7 +86,9 @@ func (raw *Flags) Remotes(shared gateway.Config, filter gateway.Filter) ([]Spec,
 		}
 		for i := range spec.Gateways {
 			config := &spec.Gateways[i]
-			config.Service = cmp.Or(config.Service, shared.Service)
+			if config.Service == (cache.ObjectName{}) {
+				config.Service, config.API = shared.Service, shared.API
+			}
 			config.Port = cmp.Or(config.Port, shared.Port)
 			config.Default = cmp.Or(config.Default, shared.Default)
 			config.Domain = cmp.Or(config.Domain, shared.Domain)

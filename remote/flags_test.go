@@ -46,7 +46,7 @@ func TestFlagOptions(t *testing.T) {
 
 func TestFlagRemotes(t *testing.T) {
 	name := cache.NewObjectName
-	shared := gateway.Config{Service: name("ingress", "gateway"), Port: "http", Default: "web", Domain: "cluster.local"}
+	shared := gateway.Config{Service: name("ingress", "gateway"), API: true, Port: "http", Default: "web", Domain: "cluster.local"}
 	own := gateway.Config{Service: name("a", "b"), Port: "443", Default: "9", Domain: "paris.local"}
 	second := own
 	second.Service = name("c", "d")

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/remote/gatewayapi"
 )
 
 // Gateways is what is known of a remote's gateways.
@@ -32,7 +33,7 @@ func (g Gateways) For(exported *corev1.Service) (*gateway.Gateway, error) {
 	if text == "" {
 		return g.Known[cache.ObjectName{}], nil
 	}
-	if name, err := ParseObjectName(text); err == nil {
+	if name, _, err := gateway.ParseName(text); err == nil {
 		if known, listed := g.Known[name]; listed {
 			return known, nil
 		}
@@ -46,27 +47,22 @@ type gateways struct {
 	conn       *connection
 	all        []*entrance
 	configMaps map[cache.ObjectName]*Informer[*corev1.ConfigMap]
+	sets       *listenerSets // nil: there is no Gateway of the Gateway API
 	dirty      chan struct{} // has a value when a cache has changed
 	known      chan struct{} // closed when all caches are filled and were read
 }
 
 type entrance struct {
 	config  gateway.Config
-	service *Informer[*corev1.Service] // of one object; nil where none is read
+	service *Informer[*corev1.Service]     // of one object; nil where none is read
+	api     *Informer[*gatewayapi.Gateway] // likewise, in place of a Service
 	watch   *gateway.Watch
 }
 
 // part is the name under which its problems are reported.
 func (e *entrance) part() string { return strings.TrimSpace("gateway " + e.name()) }
 
-func (e *entrance) name() string { return serviceName(e.config) }
-
-func serviceName(config gateway.Config) string {
-	if config.Service == (cache.ObjectName{}) {
-		return ""
-	}
-	return config.Service.String()
-}
+func (e *entrance) name() string { return e.config.Name() }
 
 func newGateways(c *connection) *gateways {
 	g := &gateways{conn: c, dirty: make(chan struct{}, 1), known: make(chan struct{}), configMaps: map[cache.ObjectName]*Informer[*corev1.ConfigMap]{}}
@@ -79,16 +75,16 @@ func newGateways(c *connection) *gateways {
 			}
 		})
 		g.all = append(g.all, e)
-		if config.ReadsService() {
+		switch {
+		case !config.ReadsService():
+		case config.API:
+			g.readAPI(e)
+		default:
 			e.service = inform(c, source[*corev1.ServiceList]{
 				part: "watch of the gateway Service " + config.Service.String(), namespace: config.Service.Namespace,
 				objects: c.client.CoreV1().Services(config.Service.Namespace), narrow: byName(config.Service), bounds: ofOne(c.remote.spec.Name),
 			}, &corev1.Service{}, gateway.Trim)
-			e.service.Handle(Handler[*corev1.Service]{
-				Added:   func(*corev1.Service) { signal(g.dirty) },
-				Updated: func(_, _ *corev1.Service) { signal(g.dirty) },
-				Deleted: func(cache.ObjectName, *corev1.Service) { signal(g.dirty) },
-			})
+			e.service.Handle(handleAll[*corev1.Service](func() { signal(g.dirty) }))
 		}
 		g.readConfigMap(config.TCPServices)
 		g.readConfigMap(config.UDPServices)
@@ -111,11 +107,12 @@ func (g *gateways) readConfigMap(name cache.ObjectName) {
 		objects: g.conn.client.CoreV1().ConfigMaps(name.Namespace), narrow: byName(name), bounds: ofOne(g.conn.remote.spec.Name),
 	}, &corev1.ConfigMap{}, trimConfigMap)
 	g.configMaps[name] = informer
-	informer.Handle(Handler[*corev1.ConfigMap]{
-		Added:   func(*corev1.ConfigMap) { signal(g.dirty) },
-		Updated: func(_, _ *corev1.ConfigMap) { signal(g.dirty) },
-		Deleted: func(cache.ObjectName, *corev1.ConfigMap) { signal(g.dirty) },
-	})
+	informer.Handle(handleAll[*corev1.ConfigMap](func() { signal(g.dirty) }))
+}
+
+// handleAll calls one function for each change.
+func handleAll[T Object](changed func()) Handler[T] {
+	return Handler[T]{Added: func(T) { changed() }, Updated: func(_, _ T) { changed() }, Deleted: func(cache.ObjectName, T) { changed() }}
 }
 
 func trimConfigMap(configMap *corev1.ConfigMap) *corev1.ConfigMap {
@@ -132,6 +129,9 @@ func (g *gateways) run(ctx context.Context, wg *sync.WaitGroup) {
 		if e.service != nil {
 			informers = append(informers, e.service)
 		}
+		if e.api != nil {
+			informers = append(informers, e.api)
+		}
 		wg.Go(func() { e.watch.Run(ctx) })
 	}
 	for _, informer := range g.configMaps {
@@ -144,6 +144,9 @@ func (g *gateways) run(ctx context.Context, wg *sync.WaitGroup) {
 				signal(g.dirty)
 			}
 		})
+	}
+	if g.sets != nil {
+		g.sets.start = sync.OnceFunc(func() { g.sets.run(ctx, wg, func() { signal(g.dirty) }) })
 	}
 	signal(g.dirty)
 	wg.Go(func() { g.follow(ctx, informers) })
@@ -173,11 +176,18 @@ func (g *gateways) follow(ctx context.Context, informers []cache.SharedIndexInfo
 // absence means nothing.
 func (g *gateways) read(e *entrance) {
 	var svc *corev1.Service
-	if e.service != nil {
+	var api *gateway.APIGateway
+	switch {
+	case e.service != nil:
 		if !e.service.HasSynced() {
 			return
 		}
 		svc = e.service.Get(e.config.Service)
+	case e.api != nil:
+		var known bool
+		if api, known = g.apiGateway(e); !known {
+			return
+		}
 	}
 	reserved := gateway.Reserved{}
 	for _, source := range []struct {
@@ -198,6 +208,10 @@ func (g *gateways) read(e *entrance) {
 		}
 		g.conn.report("ConfigMap "+source.name.String(), problem)
 		maps.Copy(reserved, some)
+	}
+	if e.api != nil {
+		e.watch.SetAPI(api, reserved)
+		return
 	}
 	e.watch.Set(svc, reserved)
 }

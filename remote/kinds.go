@@ -7,6 +7,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"service-mirror.io/service-mirror/remote/gatewayapi"
 )
 
 // kinds are those that this program reads or writes, on either side, by group, version and resource.
@@ -26,10 +28,7 @@ var kinds = map[schema.GroupVersionResource]string{
 	{Group: "networking.k8s.io", Version: "v1", Resource: "servicecidrs"}:                "ServiceCIDR",
 }
 
-// gatewayAPI is a group whose kinds are read and written in any version that is served.
-const gatewayAPI = "gateway.networking.k8s.io"
-
-// gatewayKinds are those of Gateway API, by resource.
+// gatewayKinds are those of Gateway API, by resource: they are read and written in any version that is served.
 var gatewayKinds = map[string]string{
 	"gatewayclasses": "GatewayClass",
 	"gateways":       "Gateway",
@@ -76,7 +75,7 @@ func expected(req *http.Request, base string) (*expectation, error) {
 		return nil, nil
 	}
 	kind, known := kinds[resource]
-	if resource.Group == gatewayAPI {
+	if resource.Group == gatewayapi.Group {
 		kind, known = gatewayKinds[resource.Resource]
 	}
 	if !known {

@@ -25,13 +25,20 @@ type allowance struct {
 
 // ofExports is the allowance of a remote's exported Services, which all its namespaces share.
 func (l Limits) ofExports(cluster string) *allowance {
+	return l.of("exported Services", "Services", cluster)
+}
+
+// ofRecords is the allowance of the records of a remote's publisher: as much again.
+func (l Limits) ofRecords(cluster string) *allowance { return l.of("records", "records", cluster) }
+
+func (l Limits) of(what, noun, cluster string) *allowance {
 	l = l.orDefault()
 	list := bound{
-		what: "a list of exported Services", noun: "Services", limited: true, cluster: cluster,
+		what: "a list of " + what, noun: noun, limited: true, cluster: cluster,
 		bytes: l.Bytes, memory: maxGrowth * l.Bytes, items: l.Services,
 	}
 	all, event := list, list
-	all.what, all.memory = "the set of exported Services", l.Bytes
+	all.what, all.memory = "the set of "+what, l.Bytes
 	event.what, event.bytes, event.memory, event.items = "an event of a watch", maxObject, l.Bytes, 0
 	event.fixed = true
 	return &allowance{list, event, 2*(l.Services/pageSize) + 10, &ledger{bound: &all}}
@@ -86,17 +93,27 @@ func listWithin[L runtime.Object](ctx context.Context, lw *ListWatch, objects Li
 
 // ListServices lists a remote's Services of a namespace, or of all, within the remote's limits as the daemon
 // does; trim cuts each down to what is needed of it.
-func (s Spec) ListServices(ctx context.Context, client Client, namespace string, options metav1.ListOptions, trim func(*corev1.Service) *corev1.Service) (all []*corev1.Service, err error) {
-	p := paging[*corev1.ServiceList]{
-		allowance: s.Limits.ofExports(s.Name), objects: client.CoreV1().Services(namespace), trim: slim(trim),
-		check: func(runtime.Object) error { return nil }, // what is listed is only shown
-	}
+func (s Spec) ListServices(ctx context.Context, client Client, namespace string, options metav1.ListOptions, trim func(*corev1.Service) *corev1.Service) ([]*corev1.Service, error) {
+	return shown(ctx, paging[*corev1.ServiceList]{allowance: s.Limits.ofExports(s.Name), objects: client.CoreV1().Services(namespace)}, options, trim)
+}
+
+// ListRecords lists the records of a remote's publisher likewise.
+func (s Spec) ListRecords(ctx context.Context, client Client) ([]*corev1.ConfigMap, error) {
+	var options metav1.ListOptions
+	narrowRecords(&options)
+	return shown(ctx, paging[*corev1.ConfigMapList]{allowance: s.Limits.ofRecords(s.Name), objects: client.CoreV1().ConfigMaps(s.Records)}, options, trimRecord)
+}
+
+// shown lists what is only shown.
+func shown[T Object, L runtime.Object](ctx context.Context, p paging[L], options metav1.ListOptions, trim func(T) T) (all []T, err error) {
+	p.trim = slim(trim)
+	p.check = func(runtime.Object) error { return nil }
 	list, err := p.all(ctx, options, false)
 	if err != nil {
 		return nil, err
 	}
 	for _, item := range list.Items {
-		all = append(all, item.(*corev1.Service))
+		all = append(all, item.(T))
 	}
 	return all, nil
 }

@@ -13,7 +13,7 @@
 //     rely on
 //   - confirm.go: a list that would delete many mirrors is made twice
 //   - informer.go, encoded.go, services.go: the caches
-//   - connection.go, gateways.go: what is read of a remote
+//   - connection.go, gateways.go, gatewayapi.go, records.go: what is read of a remote
 //   - state.go, status.go: how it is doing; package failure has what is said of failures
 package remote
 
@@ -47,8 +47,11 @@ type Hooks struct {
 	// Changed is called for each exported Service that comes (before is nil),
 	// changes, or goes (after is nil).
 	Changed func(cluster string, before, after *corev1.Service)
+	// RecordChanged is called for each record of an exported Service that comes, changes, or goes, with the gateway ports
+	// that the Service had and has alone by it; nil: it is not called.
+	RecordChanged func(cluster string, service cache.ObjectName, had, has []string)
 	// Resync is called when all of a cluster's mirrors must be synced: its cache, or a
-	// further namespace of it, is filled, its gateway or its UID has changed.
+	// further namespace of it, is filled, or that of its records, its gateway or its UID has changed.
 	Resync func(cluster string)
 	// Accept returns an error unless the cluster of this UID (empty: it may not be read)
 	// is the one that the remote's mirrors are of. It is called concurrently.

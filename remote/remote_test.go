@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -158,6 +159,7 @@ type rig struct {
 	mu       sync.Mutex
 	accept   func(types.UID) error
 	changed  []string
+	records  []string
 	resynced int
 }
 
@@ -177,6 +179,11 @@ func connecting(t *testing.T, spec Spec, start bool, test func(*rig)) {
 				r.mu.Lock()
 				defer r.mu.Unlock()
 				r.changed = append(r.changed, cache.MetaObjectToName(cmp.Or(after, before)).String())
+			},
+			RecordChanged: func(_ string, service cache.ObjectName, had, has []string) {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				r.records = append(r.records, fmt.Sprintf("%v: %s -> %s", service, strings.Join(had, " "), strings.Join(has, " ")))
 			},
 			Resync: func(string) {
 				r.mu.Lock()
@@ -245,6 +252,15 @@ func (r *rig) resyncs() int {
 	n := r.resynced
 	r.resynced = 0
 	return n
+}
+
+// recordsChanged are the changes of records since it was last called.
+func (r *rig) recordsChanged() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	changed := r.records
+	r.records = nil
+	return changed
 }
 
 // known wants the remote to be known: of which cluster, with which exports, and

@@ -12,6 +12,7 @@ import (
 type View struct {
 	Services Services
 	Gateways Gateways
+	Records  *Records  // nil: none are read
 	UID      types.UID // empty: may not be read
 	// Namespaces are those whose exports are known; none: all.
 	Namespaces []string
@@ -61,12 +62,19 @@ func (s Services) NamesByIndex(index, value string) []cache.ObjectName {
 	return all
 }
 
-// Oldest is the name of the oldest of those that have a value in an index, the first by
-// name of those created in the same second; zero if none has it.
-func (s Services) Oldest(index, value string) (name cache.ObjectName) {
+// Oldest is the name of the oldest of those that have a value in an index, if one is given, and of others; the first
+// by name of those created in the same second; zero if there is none.
+func (s Services) Oldest(index, value string, others ...cache.ObjectName) (name cache.ObjectName) {
 	var all []*encoded
 	for _, part := range s {
-		all = append(all, part.indexed(index, value)...)
+		if index != "" {
+			all = append(all, part.indexed(index, value)...)
+		}
+		for _, other := range others {
+			if found, exists, _ := part.GetIndexer().GetByKey(other.String()); exists {
+				all = append(all, found.(*encoded))
+			}
+		}
 	}
 	if len(all) > 0 {
 		name = nameOf(slices.MinFunc(all, compareAge).name)

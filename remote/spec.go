@@ -23,6 +23,7 @@ type Spec struct {
 	UID        types.UID        // the expected one, or Unverified; empty: the one that its mirrors record
 	Namespaces []string         // that are watched for exported Services; none: all
 	Gateways   []gateway.Config // at least one; the first is that of Services that name none
+	Records    string           // namespace of the remote's publisher, whose records are read; empty: none are
 	Limits     Limits           // zero: DefaultLimits
 }
 
@@ -53,7 +54,7 @@ func ParseSpec(text string) (Spec, error) {
 		mistake("no kubeconfig is given: write NAME=PATH")
 	}
 	seen, last := map[string]bool{}, ""
-	var gateways []cache.ObjectName
+	var gateways []gateway.Config
 	for _, field := range fields[1:] {
 		key, value, pair := strings.Cut(field, "=")
 		if last == "namespaces" && !pair { // its value is a list, and goes on
@@ -67,12 +68,12 @@ func ParseSpec(text string) (Spec, error) {
 			continue
 		}
 		if key == "gateway" {
-			name, err := ParseObjectName(value)
-			if err == nil && slices.Contains(gateways, name) {
-				err = fmt.Errorf("gateway=%v is given twice", name)
+			config, err := parseGateway(value)
+			if err == nil && slices.ContainsFunc(gateways, func(other gateway.Config) bool { return other.Service == config.Service }) {
+				err = fmt.Errorf("gateway=%v is given twice", config.Service)
 			}
 			mistakes = append(mistakes, err)
-			gateways = append(gateways, name)
+			gateways = append(gateways, config)
 		} else if err := spec.set(key, value); err != nil {
 			mistakes = append(mistakes, err)
 		}
@@ -81,11 +82,11 @@ func ParseSpec(text string) (Spec, error) {
 		mistake("address= cannot be given for several gateways: whose would it be?")
 	}
 	first := spec.Gateways[0]
-	for i, name := range gateways {
+	for i, config := range gateways {
 		if i > 0 {
 			spec.Gateways = append(spec.Gateways, first)
 		}
-		spec.Gateways[i].Service = name
+		spec.Gateways[i].Service, spec.Gateways[i].API = config.Service, config.API
 	}
 	return spec, errors.Join(mistakes...)
 }
@@ -115,6 +116,10 @@ func (s *Spec) set(key, value string) (err error) {
 		config.TCPServices, err = parseConfigMapName(key, value)
 	case "udp-services":
 		config.UDPServices, err = parseConfigMapName(key, value)
+	case "records":
+		if s.Records = value; len(validation.IsDNS1123Label(value)) > 0 {
+			return fmt.Errorf("records=%.70s is not a namespace name", value)
+		}
 	case "max-services":
 		s.Limits.Services, err = parseMaxServices(value)
 	case "max-bytes":
@@ -122,7 +127,7 @@ func (s *Spec) set(key, value string) (err error) {
 	case "cluster-domain":
 		config.Domain, err = value, gateway.ValidateDomain(value)
 	default:
-		return fmt.Errorf("unknown key %q: the keys are context=, namespaces=, gateway=, gateway-port=, default-gateway-port=, address=, tcp-services=, udp-services=, cluster-domain=, max-services=, max-bytes= and uid=", key)
+		return fmt.Errorf("unknown key %q: the keys are context=, namespaces=, gateway=, gateway-port=, default-gateway-port=, address=, tcp-services=, udp-services=, records=, cluster-domain=, max-services=, max-bytes= and uid=", key)
 	}
 	return err
 }
@@ -141,6 +146,18 @@ func parseConfigMapName(key, text string) (cache.ObjectName, error) {
 		return cache.ObjectName{}, fmt.Errorf("%s=%.320s is not NAMESPACE/NAME of a ConfigMap", key, text)
 	}
 	return cache.NewObjectName(namespace, name), nil
+}
+
+// parseGateway reads NAMESPACE/NAME of a gateway Service, or gateway-api:NAMESPACE/NAME of a Gateway.
+func parseGateway(text string) (config gateway.Config, err error) {
+	if strings.HasPrefix(text, gateway.APIPrefix) {
+		if config.Service, config.API, err = gateway.ParseName(text); err != nil {
+			err = fmt.Errorf("gateway %.320q is not %sNAMESPACE/NAME", text, gateway.APIPrefix)
+		}
+		return config, err
+	}
+	config.Service, err = ParseObjectName(text)
+	return config, err
 }
 
 // ParseObjectName reads NAMESPACE/NAME of a Service.

@@ -24,6 +24,8 @@ func TestParseSpec(t *testing.T) {
 		{"eu-1=a,context=admin@eu", Spec{Name: "eu-1", Kubeconfig: "a", Context: "admin@eu", Gateways: one}},
 		{"paris=a,context=x=y", Spec{Name: "paris", Kubeconfig: "a", Context: "x=y", Gateways: one}},
 		{"paris=a,gateway=ingress/gateway", Spec{Name: "paris", Kubeconfig: "a", Gateways: []gateway.Config{{Service: cache.NewObjectName("ingress", "gateway")}}}},
+		{"paris=a,gateway=gateway-api:ingress/public.v1,records=service-mirror", Spec{Name: "paris", Kubeconfig: "a", Records: "service-mirror",
+			Gateways: []gateway.Config{{Service: cache.NewObjectName("ingress", "public.v1"), API: true}}}},
 		{"paris=a,gateway-port=https", Spec{Name: "paris", Kubeconfig: "a", Gateways: []gateway.Config{{Port: "https"}}}},
 		{"paris=a,default-gateway-port=web", Spec{Name: "paris", Kubeconfig: "a", Gateways: []gateway.Config{{Default: "web"}}}},
 		{"paris=a,gateway-port=443", Spec{Name: "paris", Kubeconfig: "a", Gateways: []gateway.Config{{Port: "443"}}}},
@@ -65,7 +67,7 @@ func TestParseSpecMistakes(t *testing.T) {
 		{"paris=a,", []string{`"" is not KEY=VALUE`}},
 		{"paris=a,context", []string{`"context" is not KEY=VALUE`}},
 		{"paris=a,context=", []string{`"context=" is not KEY=VALUE`}},
-		{"paris=a,contxt=b", []string{`unknown key "contxt": the keys are context=, namespaces=, gateway=, gateway-port=, default-gateway-port=, address=, tcp-services=, udp-services=, cluster-domain=, max-services=, max-bytes= and uid=`}},
+		{"paris=a,contxt=b", []string{`unknown key "contxt": the keys are context=, namespaces=, gateway=, gateway-port=, default-gateway-port=, address=, tcp-services=, udp-services=, records=, cluster-domain=, max-services=, max-bytes= and uid=`}},
 		{"paris=a,context=b,context=c", []string{"context= is given twice"}},
 		{"paris=a,max-services=0", []string{"max-services=0 is not a number from 1 to 1000000"}},
 		{"paris=a,max-services=-1", []string{"max-services=-1 is not a number"}},
@@ -84,6 +86,10 @@ func TestParseSpecMistakes(t *testing.T) {
 		{"paris=a,namespaces=b,uid=u,c", []string{`"c" is not KEY=VALUE`}},
 		{"paris=a,gateway=b", []string{`gateway "b" is not NAMESPACE/NAME`}},
 		{"paris=a,gateway=a/b/c", []string{`gateway "a/b/c" is not NAMESPACE/NAME`}},
+		{"paris=a,gateway=gateway-api:b", []string{`gateway "gateway-api:b" is not gateway-api:NAMESPACE/NAME`}},
+		{"paris=a,gateway=a/b,gateway=gateway-api:a/b", []string{"gateway=a/b is given twice"}},
+		{"paris=a,records=a/b", []string{"records=a/b is not a namespace name"}},
+		{"paris=a,records=a,records=b", []string{"records= is given twice"}},
 		{"paris=a,gateway=/b", []string{"is not NAMESPACE/NAME"}},
 		{"paris=a,gateway=a/", []string{"is not NAMESPACE/NAME"}},
 		{"paris=a,gateway=A/b", []string{"is not NAMESPACE/NAME"}},
@@ -132,6 +138,7 @@ func TestParseObjectName(t *testing.T) {
 func FuzzParseSpec(f *testing.F) {
 	f.Add("paris=paris.kubeconfig,context=c,gateway=ingress/gateway,gateway-port=https,address=192.0.2.1,uid=u")
 	f.Add("paris=a,address=::ffff:192.0.2.1,address=fe80::1%eth0")
+	f.Add("paris=a,gateway=gateway-api:ingress/public,records=service-mirror")
 	f.Add("=,,=,gateway=//,\x00=\xff")
 	f.Fuzz(func(t *testing.T, text string) {
 		spec, err := ParseSpec(text)
@@ -145,7 +152,7 @@ func FuzzParseSpec(f *testing.F) {
 			t.Errorf("%q: port %q is accepted", text, port)
 		}
 		if name := spec.Gateways[0].Service; name != (cache.ObjectName{}) {
-			if again, err := ParseObjectName(name.String()); err != nil || again != name {
+			if again, api, err := gateway.ParseName(spec.Gateways[0].Name()); err != nil || again != name || api != spec.Gateways[0].API {
 				t.Errorf("%q: gateway %v is accepted", text, name)
 			}
 		}

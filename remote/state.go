@@ -68,7 +68,7 @@ const (
 	KubeconfigProblem = "kubeconfig"
 	IdentityProblem   = "identity"
 	ExportsProblem    = "exports"
-	GatewayProblem    = "gateway" // its Service, its addresses, or its reserved ports
+	GatewayProblem    = "gateway" // its Service, its addresses, its reserved ports, or the publisher's records
 )
 
 // Kinds are all kinds of problems.

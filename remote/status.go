@@ -38,7 +38,7 @@ const (
 
 // GatewayStatus is the state of one of a remote's gateways.
 type GatewayStatus struct {
-	Name    string           // NAMESPACE/NAME of its Service; empty: all of it is in the flags
+	Name    string           // as the flags have it, NAMESPACE/NAME of its Service; empty: all of it is in the flags
 	Gateway *gateway.Gateway // nil: not known
 	Problem string           // empty: none
 }
@@ -59,7 +59,7 @@ func (r *Remote) Status() Status {
 		s.Gateways = c.gateways.status(s.Problems)
 	} else {
 		for _, config := range r.spec.Gateways {
-			s.Gateways = append(s.Gateways, GatewayStatus{Name: serviceName(config)})
+			s.Gateways = append(s.Gateways, GatewayStatus{Name: config.Name()})
 		}
 	}
 	s.UID, s.Exported = view.UID, view.Services.Len()
@@ -98,6 +98,12 @@ func (r *Remote) Unknown() error {
 			if part := exportsPart(namespace); !failing(part) {
 				missing = append(missing, fmt.Errorf("%s: not known yet", part))
 			}
+		}
+	}
+	if !view.Records.known() {
+		incomplete = true
+		if part := recordsPart(r.spec.Records); !failing(part) {
+			missing = append(missing, fmt.Errorf("%s: not known yet", part))
 		}
 	}
 	for _, gw := range s.Gateways {

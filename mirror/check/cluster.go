@@ -18,6 +18,7 @@ import (
 
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
+	"service-mirror.io/service-mirror/remote/gatewayapi"
 )
 
 // oldest is the first Kubernetes that is supported, on either side.
@@ -137,7 +138,12 @@ func remoteNeeds(spec remote.Spec) []need {
 		needs = append(needs, need{resource: "services", verbs: read})
 	}
 	for _, config := range spec.Gateways {
-		if config.ReadsService() {
+		switch {
+		case !config.ReadsService():
+		case config.API:
+			needs = append(needs, need{group: gatewayapi.Group, resource: "gateways", namespace: config.Service.Namespace, name: config.Service.Name, verbs: read},
+				need{group: gatewayapi.Group, resource: "listenersets", verbs: read, why: "nothing is known of a Gateway that allows ListenerSets"})
+		default:
 			needs = append(needs, need{resource: "services", namespace: config.Service.Namespace, name: config.Service.Name, verbs: read})
 		}
 	}
@@ -145,6 +151,9 @@ func remoteNeeds(spec remote.Spec) []need {
 		if name != (cache.ObjectName{}) {
 			needs = append(needs, need{resource: "configmaps", namespace: name.Namespace, name: name.Name, verbs: read})
 		}
+	}
+	if spec.Records != "" {
+		needs = append(needs, need{resource: "configmaps", namespace: spec.Records, verbs: read})
 	}
 	// A Namespace is in itself, as the authorizer sees it: a Role there is enough.
 	return append(needs, need{resource: "namespaces", namespace: metav1.NamespaceSystem, name: metav1.NamespaceSystem, verbs: []string{"get"},

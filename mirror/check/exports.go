@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/gateway/publish/record"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 )
@@ -75,22 +76,15 @@ func (r *report) gateways(ctx context.Context, spec remote.Spec, options gateway
 // gateway looks for a gateway Service and tries to connect to its addresses. What
 // cannot be read of it has no ports.
 func (r *report) gateway(ctx context.Context, config gateway.Config, options gateway.Options) *gateway.Gateway {
-	var svc *corev1.Service
 	name := "gateway"
 	if config.ReadsService() {
-		name += " " + config.Service.String()
-		list, err := r.client.CoreV1().Services(config.Service.Namespace).List(ctx, metav1.ListOptions{
-			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, config.Service.Name).String(),
-		})
-		if err != nil {
-			r.fail("%s cannot be read: %s", name, remote.Cause(err))
-			return &gateway.Gateway{Static: true}
-		}
-		if len(list.Items) > 0 {
-			svc = &list.Items[0]
-		}
+		name += " " + config.Name()
 	}
-	entrance, err := config.Read(svc, options.Filter)
+	entrance, err, unread := r.entrance(ctx, config, options.Filter)
+	if unread != nil {
+		r.fail("%s cannot be read: %s", name, remote.Cause(unread))
+		return &gateway.Gateway{Static: true}
+	}
 	if err != nil {
 		r.fail("%s: %s", name, oneLine(err))
 	}
@@ -129,6 +123,32 @@ func (r *report) gateway(ctx context.Context, config gateway.Config, options gat
 	return gw
 }
 
+// entrance reads a gateway Service, or a Gateway, and what is wrong with it. unread is why that cannot be read.
+func (r *report) entrance(ctx context.Context, config gateway.Config, filter gateway.Filter) (_ gateway.Entrance, err, unread error) {
+	named := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, config.Service.Name).String()}
+	switch {
+	case !config.ReadsService():
+	case config.API:
+		obj, unread := remote.ReadGateway(ctx, r.client, config.Service)
+		if unread != nil {
+			return gateway.Entrance{}, nil, unread
+		}
+		entrance, err := config.ReadAPI(obj, filter)
+		return entrance, err, nil
+	default:
+		list, unread := r.client.CoreV1().Services(config.Service.Namespace).List(ctx, named)
+		if unread != nil {
+			return gateway.Entrance{}, nil, unread
+		}
+		if len(list.Items) > 0 {
+			entrance, err := config.Read(&list.Items[0], filter)
+			return entrance, err, nil
+		}
+	}
+	entrance, err := config.Read(nil, filter)
+	return entrance, err, nil
+}
+
 // exports finds out what would be mirrored, and what is in its way.
 func (r *report) exports(ctx context.Context, local *target, options Options, spec remote.Spec, gateways remote.Gateways) {
 	namespaces := spec.Namespaces
@@ -149,9 +169,11 @@ func (r *report) exports(ctx context.Context, local *target, options Options, sp
 		return
 	}
 	var refused, incomplete []string
+	published := r.records(ctx, spec)
 	for _, svc := range exported {
 		candidate := plan.Candidate{Cluster: spec.Name, Watched: true, Service: svc}
 		candidate.Gateway, candidate.NoGateway = gateways.For(svc)
+		candidate.Assigned.Published = published(svc)
 		state, why := judge(options.Policy.Decide(local.snapshot(candidate)))
 		switch state {
 		case plan.StateMirrored:
@@ -164,6 +186,35 @@ func (r *report) exports(ctx context.Context, local *target, options Options, sp
 	r.some(refused, "will not be mirrored")
 	r.some(incomplete, "will have ports that are not reachable")
 	r.ok("%d Services are exported, %d of them can be mirrored", len(exported), len(exported)-len(refused))
+}
+
+// records reads what the remote's publisher says of its exports.
+func (r *report) records(ctx context.Context, spec remote.Spec) (published func(*corev1.Service) *gateway.Published) {
+	if spec.Records == "" {
+		return func(*corev1.Service) *gateway.Published { return nil }
+	}
+	list, err := spec.ListRecords(ctx, r.client)
+	switch {
+	case err != nil:
+		r.unread("the records in namespace "+spec.Records, err)
+		return func(*corev1.Service) *gateway.Published { return &gateway.Published{Unknown: true} }
+	case len(list) == 0:
+		r.warn("namespace %s has no records: check that records= names the namespace of service-mirror publish there, and that it runs", spec.Records)
+	default:
+		r.ok("namespace %s has the records of %d exported Services", spec.Records, len(list))
+	}
+	known := map[string]*corev1.ConfigMap{}
+	for _, configMap := range list {
+		known[configMap.Name] = configMap
+	}
+	return func(svc *corev1.Service) *gateway.Published {
+		var says gateway.Published
+		if configMap := known[record.NameOf(cache.MetaObjectToName(svc))]; configMap != nil {
+			read, err := record.Parse(configMap)
+			says = gateway.PublishedFor(svc, read, err)
+		}
+		return &says
+	}
 }
 
 func inNamespace(namespace string) string {

@@ -2,16 +2,21 @@ package check
 
 import (
 	"bytes"
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/gateway/publish/record"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 )
@@ -75,6 +80,49 @@ func TestPortsThatTheGatewayDoesNotServe(t *testing.T) {
 `
 	if out.String() != want {
 		t.Errorf("it says\n%swant\n%s", &out, want)
+	}
+}
+
+// What the remote's publisher says is known to the check, and that it cannot be read.
+func TestRecordsCount(t *testing.T) {
+	db := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db", UID: "db-uid"},
+		Spec:       corev1.ServiceSpec{ClusterIP: "10.0.0.1", Ports: []corev1.ServicePort{{Name: "postgres", Port: 5432, Protocol: corev1.ProtocolTCP}}},
+	}
+	records := func(uid string) *corev1.ConfigMap {
+		configMap, err := record.Record{Service: cache.MetaObjectToName(db), UID: types.UID(uid), Ready: true,
+			Ports: []record.Port{{Port: 5432, Protocol: corev1.ProtocolTCP, Gateway: 15000}}}.ConfigMap("service-mirror")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return configMap
+	}
+	const has, all = "+ paris: namespace service-mirror has the records of 1 exported Services\n", "+ paris: 1 Services are exported, 1 of them can be mirrored\n"
+	const partly = "! paris: shop/db will be mirrored, but not all of its ports will be reachable: "
+	for name, test := range map[string]struct {
+		objects []runtime.Object
+		refused error
+		want    []string
+	}{
+		"its record":     {[]runtime.Object{db, records("db-uid")}, nil, []string{has, all}},
+		"another one's":  {[]runtime.Object{db, records("before")}, nil, []string{has, partly + "its record is of a Service of this name with another UID", all}},
+		"none":           {[]runtime.Object{db}, nil, []string{"! paris: namespace service-mirror has no records: check that records= names", partly, all}},
+		"not to be read": {[]runtime.Object{db}, errors.New("no"), []string{"- paris: the records in namespace service-mirror cannot be read: no\n", partly + "port postgres (5432/TCP): the records of the remote's publisher are not known yet", all}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			client := fake.NewClientset(test.objects...)
+			if test.refused != nil {
+				client.PrependReactor("list", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, test.refused })
+			}
+			r := &report{cluster: "paris", out: &out, client: client}
+			r.exports(t.Context(), nil, Options{}, remote.Spec{Name: "paris", Records: "service-mirror"}, remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{
+				{}: {Ports: []corev1.ServicePort{{Name: "http", Port: 80}, {Name: "tcp", Port: 15000}}},
+			}})
+			if lines := slices.Collect(strings.Lines(out.String())); len(lines) != len(test.want) || !slices.EqualFunc(lines, test.want, strings.HasPrefix) {
+				t.Errorf("it says\n%swant\n%s", &out, test.want)
+			}
+		})
 	}
 }
 

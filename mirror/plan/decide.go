@@ -31,9 +31,11 @@ func (d *decision) sift() {
 		known := c.Watched
 		if c.Service != nil {
 			if refusal := d.policy.Refuse(c); refusal != nil {
-				// Only the gateway could tell whether a port is reserved for it.
+				// Only the gateway, and the records, could tell whether a port is reserved for it.
 				if refusal.Reason == NoTCPPort && c.Gateway == nil {
 					known, *refusal = false, c.problem(NoAddress, "the gateway is not known yet: see the problems of the remote")
+				} else if refusal.Reason == NoTCPPort && c.unpublished() {
+					known, *refusal = false, c.problem(NoAddress, "the records of the remote's publisher are not known yet: see the problems of the remote")
 				}
 				d.plan.Problems = append(d.plan.Problems, *refusal)
 			} else {

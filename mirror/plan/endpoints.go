@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -42,10 +43,14 @@ func (p Policy) addresses(b basis, want *Objects) []Problem {
 		}
 		return problems
 	}
-	mapping, err := b.Gateway.Map(b.Service, b.Holder)
+	mapping, err := b.Gateway.Map(b.Service, b.Assigned)
+	b.keepTargets(mapping, had)
 	targets := gateway.Targets(mapping)
 	if err := gateway.Problems(mapping, err); err != nil {
 		problems = append(problems, b.problem(PortNotServed, err.Error()))
+	}
+	if published := b.Assigned.Published; published != nil && published.Record != nil && !published.Record.Ready {
+		problems = append(problems, b.problem(NoReadyEndpoint, "no ready endpoint in the remote: requests arrive once the exported Service has one"))
 	}
 	all := b.endpoints(had)
 	addrs := inFamilies(all, b.mirrorFamilies())
@@ -70,6 +75,37 @@ func (p Policy) addresses(b basis, want *Objects) []Problem {
 		want.Endpoints.Subsets = subsets
 	}
 	return problems
+}
+
+// keepTargets has the ports of which nothing is known stay as the mirror has them, as long as it has the same port.
+func (b basis) keepTargets(all []gateway.Mapping, had Objects) {
+	live := had.Ports()
+	for i, m := range all {
+		of := func(port corev1.EndpointPort) bool {
+			return port.Name == m.Port.Name && cmp.Or(port.Protocol, corev1.ProtocolTCP) == cmp.Or(m.Port.Protocol, corev1.ProtocolTCP)
+		}
+		same := func(port corev1.ServicePort) bool { return port.Name == m.Port.Name && port.Port == m.Port.Port }
+		if j := slices.IndexFunc(live, of); m.Line == gateway.Undecided && j >= 0 && (had.Service == nil || slices.ContainsFunc(had.Service.Spec.Ports, same)) {
+			all[i].Target, all[i].Problem = live[j].Port, nil
+		}
+	}
+}
+
+// Ports are the gateway ports that a mirror has.
+func (o Objects) Ports() (ports []corev1.EndpointPort) {
+	if o.Endpoints != nil && len(o.Endpoints.Subsets) > 0 {
+		return o.Endpoints.Subsets[0].Ports
+	}
+	slice := cmp.Or(o.IPv4, o.IPv6)
+	if slice == nil {
+		return nil
+	}
+	for _, port := range slice.Ports {
+		if port.Name != nil && port.Port != nil {
+			ports = append(ports, corev1.EndpointPort{Name: *port.Name, Port: *port.Port, Protocol: cmp.Or(*cmp.Or(port.Protocol, new(corev1.Protocol)), corev1.ProtocolTCP)})
+		}
+	}
+	return ports
 }
 
 // had are the objects that carry addresses: live ones and, where these are gone, those that were lost.

@@ -41,20 +41,25 @@ type Candidate struct {
 	Gateway *gateway.Gateway // nil: not known, addresses stay as they are
 	// NoGateway is why the Service has no gateway; nil where it has one.
 	NoGateway error
-	// Holder is the exported Service that a gateway port is reserved for, of those that claim it.
-	Holder func(claim string) cache.ObjectName
+	// Assigned is what else decides about the Service's gateway ports.
+	Assigned gateway.Assignments
 }
 
 func (c Candidate) name() cache.ObjectName { return cache.MetaObjectToName(c.Service) }
 
 func (c Candidate) key() cache.ObjectName { return KeyOf(c.Cluster, c.name()) }
 
+// unpublished tells that the records of the remote's publisher, which are read, are not known yet.
+func (c Candidate) unpublished() bool {
+	return c.Assigned.Published != nil && c.Assigned.Published.Unknown
+}
+
 // Mapping says which gateway port serves which port of the Service; none while the gateway is not known.
 func (c Candidate) Mapping() []gateway.Mapping {
 	if c.Service == nil || c.Gateway == nil {
 		return nil
 	}
-	all, _ := c.Gateway.Map(c.Service, c.Holder)
+	all, _ := c.Gateway.Map(c.Service, c.Assigned)
 	return all
 }
 

@@ -70,7 +70,7 @@ func (p Policy) Refuse(c Candidate) *Problem {
 	ports, _ := gateway.Selected(svc)
 	if !slices.ContainsFunc(ports, func(port corev1.ServicePort) bool {
 		return cmp.Or(port.Protocol, corev1.ProtocolTCP) == corev1.ProtocolTCP
-	}) && !cmp.Or(c.Gateway, &gateway.Gateway{}).Explicit(svc) {
+	}) && !cmp.Or(c.Gateway, &gateway.Gateway{}).Explicit(svc, c.Assigned) {
 		return refuse(NoTCPPort, "it has no TCP port, and no gateway port is reserved for it: reserve one with the annotation "+gateway.PortsAnnotation+" or a ConfigMap")
 	}
 	if _, err := Name(c.Cluster, svc.Name); err != nil {

@@ -33,6 +33,7 @@ const (
 	PortNotServed      Reason = "PortNotServed"      // the gateway serves no port for one of the mirror's
 	NoAddress          Reason = "NoAddress"          // the gateway has no address that the mirror can have
 	ClusterIPLost      Reason = "ClusterIPLost"      // recreated, but not with the ClusterIPs that it had
+	NoReadyEndpoint    Reason = "NoReadyEndpoint"    // the exported Service has none that is ready, as its record says
 	NoEndpointSlices   Reason = "NoEndpointSlices"   // Kubernetes makes none of the mirror's Endpoints
 	AnnotationsRemoved Reason = "AnnotationsRemoved" // users' annotations that the API server refused
 	TooManyDeletes     Reason = "TooManyDeletes"     // its deletion waits for an operator's consent
@@ -47,7 +48,7 @@ const (
 var Reasons = []Reason{
 	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, Rejected,
 	NamespaceMissing, NamespaceTerminating, Conflict,
-	PortNotServed, NoAddress, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted,
+	PortNotServed, NoAddress, NoReadyEndpoint, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted,
 }
 
 // State is the state of an exported Service's mirror.
@@ -83,7 +84,7 @@ func (r Reason) State() State {
 		return StateConflict
 	case TooManyDeletes:
 		return StateOrphan
-	case PortNotServed, NoAddress, NoEndpointSlices, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted:
+	case PortNotServed, NoAddress, NoReadyEndpoint, NoEndpointSlices, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted:
 		return StateIncomplete
 	case ClusterIPLost, AnnotationsRemoved:
 		return StateMirrored

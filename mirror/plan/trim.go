@@ -21,8 +21,10 @@ func (p Policy) TrimExported(svc *corev1.Service) *corev1.Service {
 			Name:            svc.Name,
 			UID:             svc.UID,
 			ResourceVersion: svc.ResourceVersion,
-			Labels:          pick(svc.Labels, append([]string{ClusterLabel}, p.CopyLabels...)),
-			Annotations:     pick(svc.Annotations, slices.Concat(gateway.Annotations, p.CopyAnnotations)),
+			// Of claims to one gateway port the older one counts.
+			CreationTimestamp: svc.CreationTimestamp,
+			Labels:            pick(svc.Labels, append([]string{ClusterLabel}, p.CopyLabels...)),
+			Annotations:       pick(svc.Annotations, slices.Concat(gateway.Annotations, p.CopyAnnotations)),
 		},
 		Spec: corev1.ServiceSpec{
 			Type:                  svc.Spec.Type,
@@ -35,9 +37,6 @@ func (p Policy) TrimExported(svc *corev1.Service) *corev1.Service {
 		if value, ok := trimmed.Annotations[key]; ok {
 			trimmed.Annotations[key] = gateway.TrimAnnotation(key, value)
 		}
-	}
-	if _, claims := trimmed.Annotations[gateway.PortsAnnotation]; claims {
-		trimmed.CreationTimestamp = svc.CreationTimestamp // the older claim counts
 	}
 	if svc.Spec.ClusterIP == corev1.ClusterIPNone {
 		trimmed.Spec.ClusterIP = corev1.ClusterIPNone

@@ -121,8 +121,8 @@ func TestEveryManifest(t *testing.T) {
 			t.Errorf("%s is in no kustomization", path)
 		}
 	}
-	if alone != 7 {
-		t.Errorf("%d kustomizations stand alone, want local, remote and its five parts", alone)
+	if alone != 9 {
+		t.Errorf("%d kustomizations stand alone, want local, remote and its seven parts", alone)
 	}
 	for _, component := range []string{"create-namespaces", "endpointslices"} {
 		_, err := london.Kubectl(e.ctx, "apply", "--dry-run=server", "-k", e.localWith(component))

@@ -71,6 +71,11 @@ func newDualStackEnv(t *testing.T, more ...rbacv1.PolicyRule) *env {
 
 var dualStackRuns atomic.Pointer[cluster]
 
+// gatewayAPI is what has paris serve the Gateway API, for the first test that needs it.
+var gatewayAPI = sync.OnceValue(func() error {
+	return paris.ApplyGatewayAPI(context.Background(), "../gatewayapi", "gateways", "listenersets")
+})
+
 func program(name string) string { return harness.Program(name) }
 
 func TestMain(m *testing.M) {

@@ -132,6 +132,7 @@ type remote struct {
 	proxy      *proxy
 	token      string
 	kubeconfig string
+	prefix     string // of what gateway= names
 	keys       string // of --remote, besides gateway=
 }
 
@@ -163,7 +164,7 @@ func (r *remote) writeKubeconfig() {
 
 // flag is the value of the daemon's --remote.
 func (r *remote) flag() string {
-	return fmt.Sprintf("%s=%s,gateway=%s/gateway", r.name, r.kubeconfig, r.env.id) + r.keys
+	return fmt.Sprintf("%s=%s,gateway=%s%s/gateway", r.name, r.kubeconfig, r.prefix, r.env.id) + r.keys
 }
 
 // daemon starts a daemon in the local cluster with the given remotes.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -64,6 +65,15 @@ type Port struct {
 // NameOf is the name of the ConfigMap that has the record of a Service. No namespace has a dot in its name, so that
 // no two Services share one.
 func NameOf(service cache.ObjectName) string { return service.Namespace + "." + service.Name }
+
+// ServiceOf is the Service whose record a ConfigMap of this name has; zero: no Service's.
+func ServiceOf(configMap string) cache.ObjectName {
+	namespace, name, found := strings.Cut(configMap, ".")
+	if !found || namespace == "" || name == "" {
+		return cache.ObjectName{}
+	}
+	return cache.NewObjectName(namespace, name)
+}
 
 // stored is a Record as it is written.
 type stored struct {

@@ -1,0 +1,345 @@
+package mirror
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+	published "service-mirror.io/service-mirror/gateway/publish/record"
+	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// publishes has a remote read records.
+func (r *fakeRemote) publishes() {
+	r.configMaps = remote.NewInformer(&remote.ListWatch{}, &corev1.ConfigMap{}, func(configMap *corev1.ConfigMap) *corev1.ConfigMap { return configMap })
+	r.records = remote.NewRecords("service-mirror", r.configMaps, func() bool { return !r.recordsUnknown })
+}
+
+// publish has the remote's publisher write a record.
+func (r *fakeRemote) publish(rec published.Record, edits ...func(*corev1.ConfigMap)) {
+	configMap, err := rec.ConfigMap("service-mirror")
+	must(err)
+	for _, edit := range edits {
+		edit(configMap)
+	}
+	had := r.aloneOf(configMap)
+	must(r.configMaps.GetIndexer().Add(remote.Encode(configMap)))
+	r.hooks.RecordChanged(r.name, rec.Service, had, r.aloneOf(configMap))
+}
+
+// unpublish deletes the record of a Service.
+func (r *fakeRemote) unpublish(rec published.Record) {
+	configMap, err := rec.ConfigMap("service-mirror")
+	must(err)
+	had := r.aloneOf(configMap)
+	must(r.configMaps.GetIndexer().Delete(remote.Encode(configMap)))
+	r.hooks.RecordChanged(r.name, rec.Service, had, nil)
+}
+
+func (r *fakeRemote) aloneOf(configMap *corev1.ConfigMap) []string {
+	stored := r.configMaps.Get(cache.MetaObjectToName(configMap))
+	if stored == nil {
+		return nil
+	}
+	read, err := published.Parse(stored)
+	if err != nil {
+		return nil
+	}
+	alone, _ := gateway.RecordClaims(read)
+	return alone
+}
+
+// database is an exported Service of one TCP port, created some seconds after others, and its record.
+func database(name string, age int) (*corev1.Service, published.Record) {
+	svc := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID(name + "-uid"), CreationTimestamp: metav1.Unix(int64(1_000_000+age), 0)},
+		Spec:       corev1.ServiceSpec{ClusterIP: "10.0.0.9", Ports: []corev1.ServicePort{{Name: "postgres", Port: 5432, Protocol: corev1.ProtocolTCP}}},
+	}
+	return svc, published.Record{Service: cache.MetaObjectToName(svc), UID: svc.UID, Ready: true,
+		Ports: []published.Port{{Port: 5432, Protocol: corev1.ProtocolTCP, Gateway: 15000, Class: "tcp"}}}
+}
+
+// publishing runs a test with a remote whose gateway has ports 80, 15000 and 15001, and whose publisher writes records.
+func publishing(t *testing.T, test func(w *world, paris *fakeRemote)) {
+	run(t, Options{}, []string{"paris"}, func(w *world) {
+		paris := w.remotes["paris"]
+		paris.publishes()
+		for _, n := range []int32{15000, 15001} {
+			paris.gateway.Ports = append(paris.gateway.Ports, corev1.ServicePort{Name: fmt.Sprint("tcp-", n), Port: n, Protocol: corev1.ProtocolTCP})
+		}
+		test(w, paris)
+	})
+}
+
+// port is the gateway port that a mirror has; 0: none.
+func (w *world) port(name string) (n int32) {
+	if endpoints := w.server.endpoints("default", name+"-paris"); endpoints != nil {
+		for _, subset := range endpoints.Subsets {
+			n = subset.Ports[0].Port
+		}
+	}
+	return n
+}
+
+func (w *world) ports(want map[string]int32) {
+	w.Helper()
+	w.wait(time.Second)
+	for name, n := range want {
+		if got := w.port(name); got != n {
+			w.Errorf("%s has gateway port %d, want %d; log:\n%s", name, got, n, w.log)
+		}
+	}
+}
+
+// problem is what is wrong with a mirror; empty: nothing.
+func (w *world) problem(name string) string {
+	var texts []string
+	for _, problem := range w.controller.problems.Of(cache.NewObjectName("default", name+"-paris")) {
+		texts = append(texts, problem.Error())
+	}
+	return strings.Join(texts, "; ")
+}
+
+func TestMirrorFollowsItsRecord(t *testing.T) {
+	publishing(t, func(w *world, paris *fakeRemote) {
+		svc, rec := database("db", 0)
+		other, _ := database("other", 0)
+		paris.export(svc)
+		paris.export(other)
+		w.settle()
+		w.ports(map[string]int32{"db": 0})
+		w.server.wrote()
+		paris.publish(rec)
+		w.ports(map[string]int32{"db": 15000, "other": 0})
+		w.expect("update endpoints default/db-paris") // and nothing of the other one
+		if got := w.problem("db"); got != "" {
+			t.Errorf("its problem is %q", got)
+		}
+		paris.publish(rec)
+		w.ports(map[string]int32{"db": 15000})
+		w.expect()
+		rec.Ports[0].Gateway = 15001
+		paris.publish(rec)
+		w.ports(map[string]int32{"db": 15001})
+		rec.Ports[0].Gateway, rec.Ports[0].Problem = 0, "all of --ports are taken"
+		paris.publish(rec)
+		w.ports(map[string]int32{"db": 0})
+		if got := w.problem("db"); !strings.Contains(got, "PortNotServed") || !strings.Contains(got, "all of --ports are taken") {
+			t.Errorf("its problem is %q", got)
+		}
+	})
+}
+
+// A record that cannot be used is a problem of one mirror.
+func TestRecordThatCannotBeUsed(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*published.Record)
+		edit   func(*corev1.ConfigMap)
+		want   string
+	}{
+		"malformed":     {edit: func(c *corev1.ConfigMap) { c.Data[published.DataKey] = "<html>" }, want: "it is not a record"},
+		"without data":  {edit: func(c *corev1.ConfigMap) { c.Data = nil }, want: "it has no key record.json"},
+		"too large":     {edit: func(c *corev1.ConfigMap) { c.Data[published.DataKey] += strings.Repeat(" ", published.MaxBytes) }, want: "more than 16384"},
+		"of another":    {change: func(r *published.Record) { r.UID = "before" }, want: "with another UID"},
+		"no such port":  {change: func(r *published.Record) { r.Ports[0].Gateway = 9 }, want: "which the gateway does not have"},
+		"not a port":    {change: func(r *published.Record) { r.Ports[0].Gateway = 99_999 }, want: "is not a port number"},
+		"100,000 ports": {change: func(r *published.Record) { r.Ports = make([]published.Port, 100_000) }, want: "bytes, more than 16384"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			publishing(t, func(w *world, paris *fakeRemote) {
+				svc, rec := database("db", 0)
+				good, itsRecord := database("good", 0)
+				itsRecord.Ports[0].Gateway = 15001
+				paris.export(svc)
+				paris.export(good)
+				if test.change != nil {
+					test.change(&rec)
+				}
+				edit := func(*corev1.ConfigMap) {}
+				if test.edit != nil {
+					edit = test.edit
+				}
+				paris.publish(rec, edit)
+				paris.publish(itsRecord)
+				w.settle()
+				w.ports(map[string]int32{"db": 0, "good": 15001})
+				if got := w.problem("db"); !strings.Contains(got, "PortNotServed") || !strings.Contains(got, test.want) {
+					t.Errorf("its problem is %q, want %q", got, test.want)
+				}
+				if got := w.problem("good"); got != "" {
+					t.Errorf("the other one's problem is %q", got)
+				}
+				_, rec = database("db", 0)
+				paris.publish(rec)
+				w.ports(map[string]int32{"db": 15000})
+				if got := w.problem("db"); got != "" {
+					t.Errorf("its problem is still %q", got)
+				}
+			})
+		})
+	}
+}
+
+// Unknown is not empty: what a mirror has stays, but not for a port that is another one now. What the gateway says
+// is followed all the same.
+func TestRecordsThatAreNotKnown(t *testing.T) {
+	for _, api := range []plan.EndpointsAPI{plan.UseEndpoints, plan.UseEndpointSlices} {
+		run(t, Options{Policy: plan.Policy{EndpointsAPI: api}}, []string{"paris"}, func(w *world) {
+			paris := w.remotes["paris"]
+			paris.publishes()
+			paris.gateway.Ports = append(paris.gateway.Ports, corev1.ServicePort{Name: "tcp", Port: 15000, Protocol: corev1.ProtocolTCP})
+			svc, rec := database("db", 0)
+			paris.export(svc)
+			paris.publish(rec)
+			w.settle()
+			key := cache.NewObjectName("default", "db-paris")
+			served := func() int {
+				n := 0
+				for _, port := range w.controller.local.Live(key).Ports() {
+					if port.Port == 15000 {
+						n++
+					}
+				}
+				return n
+			}
+			w.wait(time.Second)
+			if served() != 1 {
+				t.Fatalf("%s: it is not served; log:\n%s", api, w.log)
+			}
+			paris.recordsUnknown = true
+			w.stop()
+			w.server.wrote()
+			w.use(Options{Policy: plan.Policy{EndpointsAPI: api}}, "paris")
+			fresh, _ := database("fresh", 0)
+			paris.export(fresh)
+			w.settle()
+			w.wait(time.Second)
+			if served() != 1 || w.problem("db") != "" {
+				t.Errorf("%s: it has %v, its problem is %q", api, w.controller.local.Live(key).Ports(), w.problem("db"))
+			}
+			for _, write := range w.server.wrote() {
+				if strings.Contains(write.what, "/db-paris") {
+					t.Errorf("%s: %s", api, write.what)
+				}
+			}
+			if got := w.problem("fresh"); !strings.Contains(got, "not known yet") {
+				t.Errorf("%s: the problem of one without endpoints is %q", api, got)
+			}
+			moved := *paris.gateway
+			moved.Addresses = []gateway.Address{{Addr: moved.Addresses[0].Addr.Next(), Health: gateway.NotProbed}}
+			paris.setGateway(&moved)
+			w.wait(time.Second)
+			if got := w.controller.local.Live(key).Addresses(); served() != 1 || len(got) != 1 || got[0] != moved.Addresses[0].Addr.String() {
+				t.Errorf("%s: it has the addresses %v and ports %v", api, got, w.controller.local.Live(key).Ports())
+			}
+			svc.Spec.Ports[0].Port = 3306
+			paris.export(svc)
+			w.wait(time.Second)
+			if served() != 0 {
+				t.Errorf("%s: another port of that name leads where the old one did", api)
+			}
+		})
+	}
+}
+
+// A mirror of UDP ports alone exists because of its record: while that is not known it stays, and a new one waits.
+func TestUDPMirrorWhileRecordsAreNotKnown(t *testing.T) {
+	publishing(t, func(w *world, paris *fakeRemote) {
+		paris.gateway.Ports = append(paris.gateway.Ports, corev1.ServicePort{Name: "udp", Port: 15353, Protocol: corev1.ProtocolUDP})
+		udp := func(name string) (*corev1.Service, published.Record) {
+			svc, rec := database(name, 0)
+			svc.Spec.Ports[0].Protocol = corev1.ProtocolUDP
+			rec.Ports[0].Protocol, rec.Ports[0].Gateway = corev1.ProtocolUDP, 15353
+			return svc, rec
+		}
+		svc, rec := udp("dns")
+		paris.export(svc)
+		paris.publish(rec)
+		w.settle()
+		w.ports(map[string]int32{"dns": 15353})
+		paris.recordsUnknown = true
+		fresh, _ := udp("fresh")
+		paris.export(fresh)
+		w.server.wrote()
+		paris.hooks.Resync("paris")
+		w.ports(map[string]int32{"dns": 15353})
+		w.expect()
+		if got := w.problem("fresh"); !strings.Contains(got, "the records of the remote's publisher are not known yet") {
+			t.Errorf("the problem of a new one is %q", got)
+		}
+		paris.recordsUnknown = false
+		paris.unpublish(rec)
+		w.wait(time.Second)
+		w.expect("delete services default/dns-paris", "delete endpoints default/dns-paris")
+	})
+}
+
+// What two records have alone is the older Service's, whatever the order of events.
+func TestRecordsThatClaimOnePort(t *testing.T) {
+	old, oldRecord := database("old", 0)
+	young, youngRecord := database("young", 5)
+	sharing, sharingRecord := database("sharing", -5)
+	sharingRecord.Ports[0].Shared = true
+	for name, begin := range map[string]func(*fakeRemote){
+		"the older first":   func(r *fakeRemote) { r.publish(oldRecord); r.publish(youngRecord); r.publish(sharingRecord) },
+		"the younger first": func(r *fakeRemote) { r.publish(sharingRecord); r.publish(youngRecord); r.publish(oldRecord) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			publishing(t, func(w *world, paris *fakeRemote) {
+				w.settle()
+				paris.export(young)
+				paris.export(old)
+				paris.export(sharing)
+				begin(paris)
+				w.ports(map[string]int32{"old": 15000, "young": 0, "sharing": 0})
+				for _, name := range []string{"young", "sharing"} {
+					if got := w.problem(name); !strings.Contains(got, "which default/old has alone") {
+						t.Errorf("the problem of %s is %q", name, got)
+					}
+				}
+				paris.unexport(old) // its record stays for a while
+				w.ports(map[string]int32{"young": 15000, "sharing": 0})
+				paris.export(old)
+				w.ports(map[string]int32{"old": 15000, "young": 0, "sharing": 0})
+				paris.unpublish(oldRecord)
+				w.ports(map[string]int32{"old": 0, "young": 15000, "sharing": 0})
+				paris.unpublish(youngRecord)
+				w.ports(map[string]int32{"young": 0, "sharing": 15000})
+			})
+		})
+	}
+}
+
+func TestRecordWithoutAReadyEndpoint(t *testing.T) {
+	publishing(t, func(w *world, paris *fakeRemote) {
+		svc, rec := database("db", 0)
+		rec.Ready = false
+		paris.export(svc)
+		paris.publish(rec)
+		w.settle()
+		w.ports(map[string]int32{"db": 15000}) // endpoints stay as they are
+		if got := w.problem("db"); !strings.Contains(got, "NoReadyEndpoint: no ready endpoint in the remote") {
+			t.Errorf("its problem is %q", got)
+		}
+		row := w.controller.Overview().Mirrors[0]
+		if row.State != string(plan.StateIncomplete) || row.Mapping[0].String() != "5432 -> 15000 (published)" {
+			t.Errorf("the page has %+v", row)
+		}
+		w.server.wrote()
+		rec.Ready = true
+		paris.publish(rec)
+		w.ports(map[string]int32{"db": 15000})
+		w.expect()
+		if got := w.problem("db"); got != "" {
+			t.Errorf("its problem is still %q", got)
+		}
+	})
+}

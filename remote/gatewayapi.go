@@ -1,0 +1,129 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/remote/gatewayapi"
+)
+
+// listenerSets are the ListenerSets of a remote. They are read only once a Gateway allows any: most have none, and
+// their credentials need not allow it.
+type listenerSets struct {
+	informer *Informer[*gatewayapi.ListenerSet]
+	// absent tells that the remote does not have that kind.
+	absent atomic.Bool
+	start  func() // once
+}
+
+// partListenerSets is the name under which problems with reading them are reported.
+const partListenerSets = "watch of ListenerSets"
+
+// readAPI makes the informer of a Gateway of the Gateway API.
+func (g *gateways) readAPI(e *entrance) {
+	c, name := g.conn, e.config.Service
+	reader, ok := c.client.(GatewayReader)
+	if !ok {
+		must(errors.New("the client does not read the Gateway API"))
+	}
+	e.api = inform(c, source[*gatewayapi.GatewayList]{
+		part: "watch of the Gateway " + name.String(), namespace: name.Namespace,
+		objects: reader.Gateways(name.Namespace), narrow: byName(name), bounds: ofOne(c.remote.spec.Name),
+	}, &gatewayapi.Gateway{}, gatewayapi.TrimGateway)
+	e.api.Handle(handleAll[*gatewayapi.Gateway](func() { signal(g.dirty) }))
+	if g.sets != nil {
+		return
+	}
+	g.sets = &listenerSets{informer: inform(c, source[*gatewayapi.ListenerSetList]{
+		part: partListenerSets, objects: reader.ListenerSets(), narrow: func(*metav1.ListOptions) {}, bounds: ofListenerSets(c.remote.spec.Name),
+	}, &gatewayapi.ListenerSet{}, gatewayapi.TrimListenerSet)}
+	g.sets.informer.Handle(handleAll[*gatewayapi.ListenerSet](func() { signal(g.dirty) }))
+	g.sets.informer.lw.Report = func(err error) { g.sets.report(g, err) }
+}
+
+// report passes on the state of reading them. That the remote does not have the kind is none that is wrong with it.
+func (s *listenerSets) report(g *gateways, err error) {
+	if absent := apierrors.IsNotFound(err); s.absent.Swap(absent) != absent {
+		signal(g.dirty)
+	} else if absent {
+		return
+	}
+	if s.absent.Load() {
+		err = nil
+	}
+	g.conn.report(partListenerSets, err)
+}
+
+// run follows them until the context ends. filled is called once they are known.
+func (s *listenerSets) run(ctx context.Context, wg *sync.WaitGroup, filled func()) {
+	wg.Go(func() { s.informer.RunWithContext(ctx) })
+	wg.Go(func() {
+		if cache.WaitFor(ctx, "", s.informer.HasSyncedChecker()) {
+			filled()
+		}
+	})
+}
+
+// apiGateway is what the caches say of a Gateway; false while that is not known.
+func (g *gateways) apiGateway(e *entrance) (gw *gateway.APIGateway, known bool) {
+	if !e.api.HasSynced() {
+		return nil, false
+	}
+	obj := e.api.Get(e.config.Service)
+	var sets []*gatewayapi.ListenerSet
+	if obj != nil && obj.AllowsListenerSets() {
+		g.sets.start()
+		switch {
+		case g.sets.informer.HasSynced():
+			sets = g.sets.informer.All()
+		case !g.sets.absent.Load():
+			return nil, false
+		}
+	}
+	return gatewayapi.Convert(obj, sets), true
+}
+
+// ofListenerSets is the allowance of a remote's ListenerSets.
+func ofListenerSets(cluster string) *allowance {
+	list := objectBound("a list of ListenerSets")
+	list.noun, list.items, list.cluster = "ListenerSets", maxListenerSets, cluster
+	all := list
+	all.what = "the set of ListenerSets"
+	return &allowance{list, objectBound("an event of a watch"), maxListenerSets/pageSize + 10, &ledger{bound: &all}}
+}
+
+// maxListenerSets is how many a remote may have: a gateway serves 65,535 ports at most, and each set has some.
+const maxListenerSets = 2000
+
+// ReadGateway reads a Gateway once, with its ListenerSets; nil: it does not exist.
+func ReadGateway(ctx context.Context, client Client, name cache.ObjectName) (*gateway.APIGateway, error) {
+	reader, ok := client.(GatewayReader)
+	if !ok {
+		return nil, errors.New("the client does not read the Gateway API")
+	}
+	var options metav1.ListOptions
+	byName(name)(&options)
+	list, err := reader.Gateways(name.Namespace).List(ctx, options)
+	if err != nil || len(list.Items) == 0 {
+		return nil, err
+	}
+	obj := &list.Items[0]
+	var sets []*gatewayapi.ListenerSet
+	if obj.AllowsListenerSets() {
+		all, err := reader.ListenerSets().List(ctx, metav1.ListOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return nil, err
+		}
+		for i := range all.Items {
+			sets = append(sets, &all.Items[i])
+		}
+	}
+	return gatewayapi.Convert(obj, sets), nil
+}
