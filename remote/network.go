@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"maps"
 	"net"
 	"net/http/httptrace"
@@ -38,7 +39,20 @@ type countedConn struct {
 	shared   bool // it carries many requests at once: HTTP/2; under network.mu
 }
 
+type overOpenKey struct{}
+
+// overOpen is a context of requests that must not have a connection opened for them.
+func overOpen(ctx context.Context) context.Context {
+	return context.WithValue(ctx, overOpenKey{}, true)
+}
+
+// errNoConnection is the error of a request that may only use an open connection, and has none.
+var errNoConnection = errors.New("the connection was closed before the request was sent")
+
 func (n *Network) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if ctx.Value(overOpenKey{}) != nil {
+		return nil, errNoConnection
+	}
 	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err

@@ -98,19 +98,42 @@ type pinned struct {
 
 // RoundTrip implements http.RoundTripper.
 func (t *pinned) RoundTrip(req *http.Request) (*http.Response, error) {
-	if refusal, err := t.verify(req); refusal != nil || err != nil {
+	resp, err := t.try(req, false)
+	for again := 0; errors.Is(err, errNoConnection) && again < maxAgain && (req.Body == nil || req.GetBody != nil); again++ {
+		next := req.Clone(req.Context())
+		if req.GetBody != nil {
+			if next.Body, err = req.GetBody(); err != nil {
+				return nil, err
+			}
+		}
+		resp, err = t.try(next, true) // nothing was sent
+	}
+	return resp, err
+}
+
+// maxAgain is how often a request is sent again whose connection was closed before it was sent.
+const maxAgain = 3
+
+// try sends a request once. Where connections are shared, it goes over one that is verified: if that is closed
+// meanwhile, another cluster might receive it over the next one. afresh has one verified although there is one: it
+// takes no more requests after a GOAWAY, and stays open for those that are under way.
+func (t *pinned) try(req *http.Request, afresh bool) (*http.Response, error) {
+	if refusal, err := t.verify(req, afresh); refusal != nil || err != nil {
 		if req.Body != nil {
 			req.Body.Close()
 		}
 		return refusal, err
 	}
 	ctx, sent := traced(req.Context())
+	if t.network.shares() {
+		ctx = overOpen(ctx)
+	}
 	resp, err := t.next.RoundTrip(req.WithContext(ctx))
 	if err != nil || t.network.verifies(sent) {
 		return resp, err
 	}
 	// It went over a new connection.
-	if refusal, err := t.verify(req); refusal != nil || err != nil {
+	if refusal, err := t.verify(req, false); refusal != nil || err != nil {
 		resp.Body.Close()
 		return refusal, err
 	}
@@ -122,11 +145,11 @@ func (t *pinned) WrappedRoundTripper() http.RoundTripper { return t.next }
 
 // verify makes sure that the right cluster answers. Where the UID may not be read, or not now, the refusal is
 // the answer to the request, too.
-func (t *pinned) verify(req *http.Request) (refusal *http.Response, err error) {
+func (t *pinned) verify(req *http.Request, afresh bool) (refusal *http.Response, err error) {
 	if !t.network.exclusive() {
 		t.reading.Lock()
 		defer t.reading.Unlock()
-		if t.network.shares() {
+		if !afresh && t.network.shares() {
 			return nil, nil
 		}
 	}

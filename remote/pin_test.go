@@ -195,3 +195,45 @@ func TestSystemUID(t *testing.T) {
 		}
 	}
 }
+
+// A server that has a connection closed when its requests have ended takes new ones over another connection.
+func TestPinnedConnectionThatTakesNoMoreRequests(t *testing.T) {
+	watching, end := make(chan struct{}), make(chan struct{})
+	s := &turnstile{received: map[string]int{}}
+	s.cluster.Store("london")
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		switch {
+		case req.URL.Query().Get("watch") != "":
+			w.Header().Set("Content-Type", "application/json")
+			w.(http.Flusher).Flush()
+			close(watching)
+			<-end
+			return
+		case req.URL.Path == "/api/v1/services": // an HTTP/2 server makes a GOAWAY of it
+			w.Header().Set("Connection", "close")
+		}
+		s.ServeHTTP(w, req)
+	}))
+	s.EnableHTTP2 = true
+	s.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+		return context.WithValue(ctx, reached{}, "london")
+	}
+	s.StartTLS()
+	defer s.Close()
+	defer close(end)
+	client := s.client(t, &Pin{})
+	if err := create(t, client); err != nil {
+		t.Fatal(err)
+	}
+	w, err := client.CoreV1().Services("").Watch(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	<-watching
+	for range 20 {
+		if err := errors.Join(list(t, client), create(t, client)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

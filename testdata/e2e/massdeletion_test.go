@@ -145,7 +145,7 @@ func (e *env) undeleted(all []massRemote, d *daemon, before map[string]string, s
 	all[0].export("new")
 	for _, r := range all {
 		e.eventually(confirmed, "a later list is right", r.mirrored("new", "203.0.113.1"))
-		e.eventually(confirmed, "no problem is left", d.shows(r.remote, "up")) // which may take another list, of the bad connection
+		e.eventually(confirmed+lasting, "no problem is left", d.shows(r.remote, "up")) // which may take another list, of the bad connection
 	}
 	for _, w := range e.local.writes(e.T, e.id, since) {
 		if w.Verb != "create" || !strings.HasPrefix(w.ObjectRef.Name, "new-") {

@@ -1,0 +1,347 @@
+package publish
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2/textlogger"
+
+	"service-mirror.io/service-mirror/gateway/publish/plan"
+	"service-mirror.io/service-mirror/gateway/publish/record"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
+)
+
+// world is a cluster and a controller in it.
+type world struct {
+	*testing.T
+	server     *apiserver
+	controller *Controller
+	log        *lockedBuffer
+	stop       func()
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// in runs a test inside a bubble of virtual time, with a Gateway that has an HTTP listener and one for TCP, and the
+// exported Service default/bar, which has an HTTP and a TCP port. The controller is started with start.
+func in(t *testing.T, test func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{T: t, server: newAPIServer(), log: &lockedBuffer{}, stop: func() {}}
+		w.server.put("namespaces", &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: "default"}})
+		w.gateway(listener("http", "HTTP", 80), listener("tcp-15000", "TCP", 15000))
+		w.server.put("services", exportedService("bar", 80, 5432))
+		defer func() { w.stop() }()
+		test(w)
+	})
+}
+
+func listener(name, protocol string, port int64) any {
+	return map[string]any{"name": name, "protocol": protocol, "port": port, "allowedRoutes": map[string]any{"namespaces": map[string]any{"from": "All"}}}
+}
+
+func (w *world) gateway(listeners ...any) {
+	gw := &unstructured.Unstructured{Object: map[string]any{"apiVersion": plan.Group + "/v1", "kind": "Gateway", "metadata": map[string]any{"namespace": "ingress", "name": "public"},
+		"spec": map[string]any{"gatewayClassName": "none", "listeners": listeners}}}
+	w.server.put("gateways", gw)
+}
+
+func exportedService(name string, ports ...int32) *corev1.Service {
+	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"exported": "true"}},
+		Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeClusterIP, Selector: map[string]string{"app": name}}}
+	for _, port := range ports {
+		svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: fmt.Sprint("p", port), Port: port, Protocol: corev1.ProtocolTCP})
+	}
+	return svc
+}
+
+// start starts a controller that leads, and waits until it is idle.
+func (w *world) start() {
+	options := Options{Selector: "exported=true", Policy: plan.Policy{Names: []string{"paris"}, Domain: "cluster.local", Targets: []plan.Target{plan.ToGatewayAPI},
+		Gateway: cache.NewObjectName("ingress", "public"), Ports: plan.PortRange{First: 15000, Last: 15999}, Records: "sm"}}
+	w.controller = New(w.server.clients(), options, textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w.log))))
+	ctx, cancel := context.WithCancel(w.Context())
+	var running sync.WaitGroup
+	running.Go(func() { w.controller.Run(ctx) })
+	running.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-w.controller.Ready():
+			w.controller.Lead(ctx, time.Second)
+		}
+	})
+	w.stop = func() { cancel(); running.Wait(); w.stop = func() {} }
+	w.wait(10 * time.Second)
+}
+
+func (w *world) wait(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// wrote wants these writes since the last call, in any order, and no others.
+func (w *world) wrote(want ...string) {
+	w.Helper()
+	slices.Sort(want)
+	if got := w.server.wrote(); !slices.Equal(got, want) {
+		w.Errorf("written:\n  %s\nwanted:\n  %s\nlog:\n%s", strings.Join(got, "\n  "), strings.Join(want, "\n  "), w.log)
+	}
+}
+
+func (w *world) record(service string) record.Record {
+	w.Helper()
+	configMap, ok := w.server.get("configmaps", "sm", "default."+service).(*corev1.ConfigMap)
+	if !ok {
+		w.Fatalf("%s has no record\n%s", service, w.log)
+	}
+	got, err := record.Parse(configMap)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return got
+}
+
+func (w *world) has(reason mirrors.Reason) bool {
+	return slices.ContainsFunc(w.controller.problems.Of(cache.NewObjectName("default", "bar")), func(p mirrors.Problem) bool { return p.Reason == reason })
+}
+
+var created = []string{"create configmaps sm/default.bar", "create httproutes default/bar.service-mirror", "create tcproutes default/bar.5432.service-mirror"}
+
+func TestControllerPublishes(t *testing.T) {
+	in(t, func(w *world) {
+		w.start()
+		w.wrote(created...)
+		if r := w.record("bar"); r.Of(80, corev1.ProtocolTCP).Gateway != 80 || r.Of(5432, corev1.ProtocolTCP).Gateway != 15000 || r.Ready {
+			w.Errorf("the record is %+v", r)
+		}
+		w.wait(10 * time.Minute)
+		w.wrote()
+		w.stop()
+		w.start() // as another replica that takes over
+		w.wrote()
+		w.server.drop("services", "default", "bar")
+		w.wait(time.Second)
+		w.wrote("delete httproutes default/bar.service-mirror", "delete tcproutes default/bar.5432.service-mirror", "update configmaps sm/default.bar")
+		w.wait(plan.ReleasedFor)
+		w.wrote("delete configmaps sm/default.bar")
+		w.wait(2 * plan.ReleasedFor)
+		w.wrote()
+	})
+}
+
+// Readiness that flaps costs one write a second, and the last state is what remains.
+func TestControllerDebouncesReadiness(t *testing.T) {
+	in(t, func(w *world) {
+		w.start()
+		w.wrote(created...)
+		set := func(ready bool) {
+			w.server.put("endpointslices", &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-x", UID: "x", Labels: map[string]string{"exported": "true", discoveryv1.LabelServiceName: "bar"}},
+				Endpoints: []discoveryv1.Endpoint{{Conditions: discoveryv1.EndpointConditions{Ready: &ready}}}})
+		}
+		for i := range 100 { // in 5 s
+			set(i%2 == 0)
+			w.wait(50 * time.Millisecond)
+		}
+		if n := len(w.server.wrote()); n < 2 || n > 6 {
+			w.Errorf("%d writes in 5 s", n)
+		}
+		set(true)
+		w.wait(2 * time.Second)
+		if !w.record("bar").Ready {
+			w.Error("it is not ready in the end")
+		}
+		w.server.wrote()
+		w.wait(time.Minute)
+		w.wrote()
+	})
+}
+
+// A route that the API server refuses backs off, its record says so, and the other port is published.
+func TestControllerBacksOff(t *testing.T) {
+	in(t, func(w *world) {
+		w.server.refuse = func(verb, resource string) error {
+			if verb == "create" && resource == "tcproutes" {
+				return apierrors.NewInvalid(schema.GroupKind{Kind: "TCPRoute"}, "bar", nil)
+			}
+			return nil
+		}
+		w.start()
+		if r := w.record("bar"); r.Of(80, corev1.ProtocolTCP).Gateway != 80 || r.Of(5432, corev1.ProtocolTCP).Gateway != 0 {
+			w.Errorf("the record is %+v", r)
+		}
+		if !w.has(mirrors.Rejected) {
+			w.Errorf("no problem says so: %s", w.log)
+		}
+		w.server.wrote()
+		w.wait(10 * time.Minute)
+		if n := len(w.server.wrote()); n < 15 || n > 30 {
+			w.Errorf("%d tries in 10 minutes", n)
+		}
+		w.server.mu.Lock()
+		w.server.refuse = nil
+		w.server.mu.Unlock()
+		w.wait(time.Minute)
+		if r := w.record("bar"); r.Of(5432, corev1.ProtocolTCP).Gateway != 15000 || w.has(mirrors.Rejected) {
+			w.Errorf("the record is %+v\n%s", r, w.log)
+		}
+	})
+}
+
+// A write that fails is retried soon, and costs no gateway port.
+func TestControllerRetries(t *testing.T) {
+	in(t, func(w *world) {
+		failing := true
+		w.server.refuse = func(verb, resource string) error {
+			if failing {
+				return apierrors.NewInternalError(fmt.Errorf("etcd is down"))
+			}
+			return nil
+		}
+		w.start()
+		if w.server.get("configmaps", "sm", "default.bar") != nil || !w.has(mirrors.WriteFailed) {
+			w.Errorf("problems: %v", w.controller.problems.Of(cache.NewObjectName("default", "bar")))
+		}
+		w.server.mu.Lock()
+		failing = false
+		w.server.mu.Unlock()
+		w.wait(time.Minute)
+		if r := w.record("bar"); r.Of(5432, corev1.ProtocolTCP).Gateway != 15000 || w.has(mirrors.WriteFailed) {
+			w.Errorf("the record is %+v", r)
+		}
+	})
+}
+
+// Two that are exported at once never get the same gateway port.
+func TestControllerGivesNoPortTwice(t *testing.T) {
+	in(t, func(w *world) {
+		w.gateway(listener("http", "HTTP", 80), listener("a", "TCP", 15000), listener("b", "TCP", 15001), listener("c", "TCP", 15002))
+		names := []string{"bar"}
+		for i := range 10 {
+			names = append(names, fmt.Sprint("s", i))
+			w.server.put("services", exportedService(names[i+1], 5432))
+		}
+		w.start()
+		given := map[int32]string{}
+		for _, name := range names {
+			port := w.record(name).Of(5432, corev1.ProtocolTCP).Gateway
+			if other := given[port]; port != 0 && other != "" {
+				w.Errorf("port %d is given to %s and %s", port, other, name)
+			}
+			given[port] = name
+		}
+		if len(given) != 4 { // three ports, and none
+			w.Errorf("given are %v", given)
+		}
+	})
+}
+
+// Another program that changes a route back, and a webhook that changes it on its way, are not fought at full speed.
+func TestControllerDoesNotFight(t *testing.T) {
+	in(t, func(w *world) {
+		w.server.admit = func(obj *unstructured.Unstructured) {
+			if obj.GetKind() == "HTTPRoute" {
+				unstructured.SetNestedStringSlice(obj.Object, []string{"changed.example.com"}, "spec", "hostnames")
+			}
+		}
+		w.start()
+		if !w.has(mirrors.Overwritten) {
+			w.Errorf("no problem says so: %s", w.log)
+		}
+		w.server.wrote()
+		w.wait(time.Hour)
+		if n := len(w.server.wrote()); n < 10 || n > 40 {
+			w.Errorf("%d writes in an hour", n)
+		}
+	})
+}
+
+// A foreign route of the name stays, and is looked for again.
+func TestControllerLeavesForeignRoutes(t *testing.T) {
+	in(t, func(w *world) {
+		w.server.put("httproutes", &unstructured.Unstructured{Object: map[string]any{"apiVersion": plan.Group + "/v1", "kind": "HTTPRoute", "metadata": map[string]any{"namespace": "default", "name": "bar.service-mirror"}}})
+		w.start()
+		if r := w.record("bar"); r.Of(80, corev1.ProtocolTCP).Gateway != 0 || !w.has(mirrors.Conflict) {
+			w.Errorf("the record is %+v\n%s", r, w.log)
+		}
+		w.server.drop("httproutes", "default", "bar.service-mirror")
+		w.wait(foreignPeriod + time.Second)
+		if r := w.record("bar"); r.Of(80, corev1.ProtocolTCP).Gateway != 80 || w.has(mirrors.Conflict) {
+			w.Errorf("the record is %+v\n%s", r, w.log)
+		}
+	})
+}
+
+// While the Gateway does not exist nothing is written; nor while a kind is not served is it missed.
+func TestControllerWaits(t *testing.T) {
+	in(t, func(w *world) {
+		w.server.drop("gateways", "ingress", "public")
+		w.server.served["tcproutes/v1"] = false
+		w.start()
+		w.wrote()
+		if !w.has(mirrors.NoGateway) {
+			w.Errorf("no problem says so: %s", w.log)
+		}
+		w.gateway(listener("http", "HTTP", 80), listener("tcp-15000", "TCP", 15000))
+		w.wait(time.Second)
+		w.wrote(created[0], created[1])
+		if !w.has(mirrors.PortNotServed) || w.has(mirrors.NoGateway) {
+			w.Errorf("problems: %v", w.controller.problems.Of(cache.NewObjectName("default", "bar")))
+		}
+		w.server.mu.Lock()
+		w.server.served["tcproutes/v1"] = true
+		w.server.mu.Unlock()
+		w.wait(discoveryPeriod + time.Second)
+		w.wrote(created[2], "update configmaps sm/default.bar")
+	})
+}
+
+// Of two Services with one name the older one has it, and the other gets it when that goes.
+func TestControllerGivesANameToTheOldest(t *testing.T) {
+	in(t, func(w *world) {
+		older, younger := exportedService("old", 80), exportedService("young", 80)
+		for i, svc := range []*corev1.Service{older, younger} {
+			svc.Annotations = map[string]string{plan.HostsAnnotation: "shop.example.com"}
+			svc.CreationTimestamp = metav1.NewTime(time.Unix(int64(1000+i), 0))
+			w.server.put("services", svc)
+		}
+		w.start()
+		has := func(name string) bool { return slices.Contains(w.record(name).Hosts, "shop.example.com") }
+		if !has("old") || has("young") {
+			w.Errorf("the hosts are %v and %v", w.record("old").Hosts, w.record("young").Hosts)
+		}
+		w.server.drop("services", "default", "old")
+		w.wait(time.Second)
+		if !has("young") {
+			w.Errorf("the hosts are %v", w.record("young").Hosts)
+		}
+	})
+}
