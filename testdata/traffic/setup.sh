@@ -79,7 +79,7 @@ build contour contour github.com/projectcontour/contour/cmd/contour
 module() { # directory of a module, module that it depends on
 	(cd "$1" && go mod download "$2" && go list -m -f '{{.Dir}}' "$2")
 }
-api=$(module publish sigs.k8s.io/gateway-api)/config/crd/experimental
+api=$(module gatewayapi sigs.k8s.io/gateway-api)/config/crd/experimental
 contour=$(module contour github.com/projectcontour/contour)/examples/contour
 rm -rf "$out/crds"
 mkdir "$out/crds"
