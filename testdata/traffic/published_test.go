@@ -42,8 +42,12 @@ func (s *scene) publish(gatewayAPI bool) {
 	c := s.world.paris
 	s.must(c.namespaceOf(recordsNamespace))
 	s.mayReadRecords()
-	publisher, err := c.node.start("publish", harness.Program(daemonName()), "publish", "--kubeconfig", c.Kubeconfig,
-		"--name", "paris", "--to", "gateway-api", "--gateway", "gateway/gateway", "--record-namespace", recordsNamespace)
+	args := []string{"publish", "--kubeconfig", c.Kubeconfig,
+		"--name", "paris", "--to", "gateway-api", "--gateway", "gateway/gateway", "--record-namespace", recordsNamespace}
+	if !gatewayAPI { // London has the ports of the Service, which may have other numbers than the listeners
+		args = append(args, "--gateway-service", "gateway/gateway")
+	}
+	publisher, err := c.node.start("publish", harness.Program(daemonName()), args...)
 	s.must(err)
 	s.world.records, s.world.gatewayAPI = recordsNamespace, gatewayAPI
 	s.must(s.world.startDaemon())
