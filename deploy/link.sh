@@ -321,7 +321,12 @@ else
 		note "kubectl --context $remote_context delete clusterrolebinding,clusterrole $reader"
 	fi
 fi
-for one in $(values gateway | sed -n 's/^gateway-api://p'); do
+# gateways are those of the keys, else that of the Deployment's --gateway.
+gateways() {
+	[ -n "$(values gateway)" ] || printf '%s\n' "$commands" "$arguments" | sed -n 's/^--gateway=//p'
+	values gateway
+}
+for one in $(gateways | sed -n 's/^gateway-api://p'); do
 	quietly permit gateway-api "${one%/*}" "${one#*/}" public
 done
 for one in $(values records); do

@@ -42,11 +42,15 @@ func (e *enqueuer) exportChanged(cluster string, before, after *corev1.Service) 
 	self := cache.MetaObjectToName(cmp.Or(after, before))
 	e.queue.AddFor(cluster, plan.KeyOf(cluster, self))
 	had, has := claimsOf(before), claimsOf(after)
+	fresh := another(before, after)
+	if !fresh && len(had)+len(has) == 0 {
+		return // as most often
+	}
 	view, ok := e.remotes.get(cluster).View()
 	if !ok {
 		return
 	}
-	if another(before, after) { // by the same record it may have a gateway port now, or no more
+	if fresh { // by the same record it may have a gateway port now, or no more
 		alone := view.ClaimedAlone(self)
 		had, has = had.Union(sets.New(alone...)), has.Union(sets.New(alone...))
 	} else {

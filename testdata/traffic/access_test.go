@@ -87,7 +87,7 @@ func (s *scene) dns() {
 
 // ingress has the API server check what ships for other ingress controllers.
 func (s *scene) ingress() {
-	for _, kind := range []string{"ingress", "traefik", "ambassador", "gloo"} {
+	for _, kind := range []string{"ingress", "traefik/ingress", "ambassador", "gloo"} {
 		_, err := s.world.paris.Kubectl(s.Context(), "apply", "--dry-run=server", "-k", filepath.Join("../../deploy/gateways", kind))
 		s.must(err)
 	}

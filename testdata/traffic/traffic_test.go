@@ -33,7 +33,7 @@ type gatewayKind struct {
 	passthrough  bool // TLS, chosen by SNI
 	tcp, udp     bool // on reserved ports
 	cluster      edit // to berlin
-	exportedOnly edit
+	exportedOnly []edit
 }
 
 // gateways are the folders of deploy/gateways whose wildcard routes to any
@@ -42,17 +42,25 @@ var gateways = []gatewayKind{
 	{
 		kind: "nginx", passthrough: true, tcp: true, udp: true,
 		cluster:      edit{"cluster.conf", "default paris;", "default berlin;"},
-		exportedOnly: edit{"exported.conf", "default 1;", "default 0;\ndefault/bar 1;\ndefault/secure 1;"},
+		exportedOnly: []edit{{"exported.conf", "default 1;", "default 0;\ndefault/bar 1;\ndefault/secure 1;"}},
 	},
 	{
 		kind: "haproxy", passthrough: true, tcp: true,
 		cluster:      edit{"deployment.yaml", "value: paris", "value: berlin"},
-		exportedOnly: edit{"exported.lst", "\n*\n", "\ndefault/bar\ndefault/secure\n"},
+		exportedOnly: []edit{{"exported.lst", "\n*\n", "\ndefault/bar\ndefault/secure\n"}},
+	},
+	{
+		kind: "envoy", passthrough: true, tcp: true, udp: true,
+		cluster: edit{"deployment.yaml", "value: paris", "value: berlin"},
+		exportedOnly: []edit{
+			{"exported", "\n*\n", "\ndefault/bar\ndefault/secure\n"},
+			{"exported-tls.yaml", "- any: true", "- requested_server_name: {safe_regex: {regex: 'secure(-paris)?[.]default([.]svc([.]cluster[.]local)?)?'}}"},
+		},
 	},
 	{
 		kind:         "caddy",
 		cluster:      edit{"deployment.yaml", "value: paris", "value: berlin"},
-		exportedOnly: edit{"exported", "default yes", "default/bar yes\ndefault/secure yes\ndefault no"},
+		exportedOnly: []edit{{"exported", "default yes", "default/bar yes\ndefault/secure yes\ndefault no"}},
 	},
 }
 
@@ -90,7 +98,7 @@ func TestTraffic(t *testing.T) {
 			t.Run("exported only", func(t *testing.T) {
 				s := &scene{t, w, s.gateway}
 				s.must(s.gateway.remove())
-				s.install(w.paris, g.kind, parisAddresses, g.exportedOnly)
+				s.install(w.paris, g.kind, parisAddresses, g.exportedOnly...)
 				s.exportedOnly(g.passthrough)
 			})
 			t.Run("not routed", func(t *testing.T) {
@@ -111,6 +119,7 @@ func TestTraffic(t *testing.T) {
 			})
 		})
 	}
+	t.Run("controllers", func(t *testing.T) { (&scene{T: t, world: w}).controllersRun() })
 	t.Run("endpoints API", func(t *testing.T) { (&scene{T: t, world: w}).endpointsAPI() })
 	t.Run("health", func(t *testing.T) { (&scene{T: t, world: w}).health() })
 	t.Run("dns", func(t *testing.T) { (&scene{T: t, world: w}).dns() })
