@@ -226,24 +226,28 @@ func (c *caches) routeChanged(before, after *remote.Unstructured) {
 
 // readGateway reads the Gateway as it is now, and has all looked at again if it has changed.
 func (c *caches) readGateway() {
-	now := c.lookAtGateway()
-	c.mu.Lock()
+	c.mu.Lock() // of two that read at once, the one that reads later must also be the one that stores later
+	now, err := c.lookAtGateway()
 	same := plan.SameGateway(c.current, now)
 	c.current = now
 	c.mu.Unlock()
+	if c.outside != nil {
+		c.hooks.report("ports of the gateway Service", err)
+	}
 	if !same {
 		c.hooks.all()
 	}
 }
 
-func (c *caches) lookAtGateway() plan.Gateway {
+// lookAtGateway reads it from the caches. The error says why it is not known how it is reached.
+func (c *caches) lookAtGateway() (plan.Gateway, error) {
 	version, known := c.gateway.state()
 	objects := c.gateway.cached()
 	if !known {
-		return plan.Gateway{}
+		return plan.Gateway{}, nil
 	}
 	var gw, class *unstructured.Unstructured
-	if version != "" {
+	if version != "" && objects != nil {
 		if obj := objects.Latest(c.policy.Gateway); obj != nil {
 			gw = &obj.Unstructured
 		}
@@ -257,12 +261,11 @@ func (c *caches) lookAtGateway() plan.Gateway {
 	read := plan.ReadGateway(c.policy.Gateway, gw, class)
 	if c.outside != nil {
 		var err error
-		read.Outside, err = c.outside.read()
-		if c.hooks.report("ports of the gateway Service", err); err != nil {
-			return plan.Gateway{}
+		if read.Outside, err = c.outside.read(); err != nil {
+			return plan.Gateway{}, err
 		}
 	}
-	return read
+	return read, nil
 }
 
 // run keeps the caches filled until the context ends.
