@@ -37,6 +37,8 @@ type controllerKind struct {
 	can      controllerCan
 	// published tells that service-mirror publish makes the routes, and London's daemon reads its records.
 	published bool
+	// gatewayAPI tells that the daemon has the gateway's addresses and ports from the Gateway.
+	gatewayAPI bool
 	// check is what is seen of it, if not the whole table.
 	check func(*scene)
 }
@@ -214,7 +216,7 @@ func gatewayPort(name string, number, target int32) corev1.ServicePort {
 
 // controllers are the gateways that follow objects, each with what is applied for it.
 var controllers = []controllerKind{traefikGatewayAPI, published(traefikGatewayAPI), traefikIngress, traefikMTLS,
-	contourGatewayAPI, published(contourGatewayAPI), contourIngress, contourMTLS}
+	contourGatewayAPI, byGateway(published(contourGatewayAPI)), contourIngress, contourMTLS}
 
 // controllersRun sends the requests through each.
 func (s *scene) controllersRun() {
@@ -227,7 +229,7 @@ func (s *scene) controllersRun() {
 			}
 			s.speaksH2C("hello")
 			if kind.published {
-				s.publish()
+				s.publish(kind.gatewayAPI)
 			} else {
 				s.applyRoutes(kind)
 			}

@@ -21,6 +21,12 @@ const recordsNamespace = "service-mirror"
 // atOnce is how long an export may take to be reachable: two seconds are the goal, the rest is for a busy machine.
 const atOnce = 5 * time.Second
 
+// byGateway has London's daemon read the Gateway, which needs no Service.
+func byGateway(kind controllerKind) controllerKind {
+	kind.gatewayAPI = true
+	return kind
+}
+
 // published is a gateway with routes that service-mirror publish makes: no annotation, no route by hand. It rewrites
 // Host only where the implementation says that it can, and passes HTTPS through.
 func published(kind controllerKind) controllerKind {
@@ -31,22 +37,26 @@ func published(kind controllerKind) controllerKind {
 }
 
 // publish runs service-mirror publish in Paris, and lets London's daemon read its records.
-func (s *scene) publish() {
+func (s *scene) publish(gatewayAPI bool) {
 	s.Helper()
 	c := s.world.paris
 	s.must(c.namespaceOf(recordsNamespace))
 	s.mayReadRecords()
-	publisher, err := c.node.start("publish", harness.Program(daemonName()), "publish", "--kubeconfig", c.Kubeconfig,
-		"--name", "paris", "--to", "gateway-api", "--gateway", "gateway/gateway", "--record-namespace", recordsNamespace)
+	args := []string{"publish", "--kubeconfig", c.Kubeconfig,
+		"--name", "paris", "--to", "gateway-api", "--gateway", "gateway/gateway", "--record-namespace", recordsNamespace}
+	if !gatewayAPI { // London has the ports of the Service, which may have other numbers than the listeners
+		args = append(args, "--gateway-service", "gateway/gateway")
+	}
+	publisher, err := c.node.start("publish", harness.Program(daemonName()), args...)
 	s.must(err)
-	s.world.records = recordsNamespace
+	s.world.records, s.world.gatewayAPI = recordsNamespace, gatewayAPI
 	s.must(s.world.startDaemon())
 	s.Cleanup(func() {
 		publisher.stop(syscall.SIGTERM)
 		if text, err := os.ReadFile(publisher.log); err != nil || strings.Contains(string(text), "DATA RACE") || s.Failed() {
 			s.Errorf("the publisher's log: %v\n%s", err, text)
 		}
-		s.world.records = ""
+		s.world.records, s.world.gatewayAPI = "", false
 		s.must(s.world.startDaemon())
 		for _, kinds := range [][]string{{"httproutes,tlsroutes,tcproutes", "-A"}, {"configmaps", "-n", recordsNamespace}} {
 			selector := "app.kubernetes.io/managed-by=service-mirror"
@@ -56,14 +66,16 @@ func (s *scene) publish() {
 	})
 }
 
-// mayReadRecords grants London's daemon what deploy/remote does.
+// mayReadRecords grants London's daemon what deploy/remote does, for Gateways too.
 func (s *scene) mayReadRecords() {
 	s.Helper()
 	for _, args := range [][]string{
-		{"create", "role", "records", "--verb=list,watch", "--resource=configmaps"},
-		{"create", "rolebinding", "records", "--role=records", "--serviceaccount=default:service-mirror"},
+		{"create", "role", "records", "-n", recordsNamespace, "--verb=list,watch", "--resource=configmaps"},
+		{"create", "rolebinding", "records", "-n", recordsNamespace, "--role=records", "--serviceaccount=default:service-mirror"},
+		{"create", "role", "gateways", "-n", "gateway", "--verb=list,watch", "--resource=gateways.gateway.networking.k8s.io,listenersets.gateway.networking.k8s.io"},
+		{"create", "rolebinding", "gateways", "-n", "gateway", "--role=gateways", "--serviceaccount=default:service-mirror"},
 	} {
-		_, err := s.world.paris.Kubectl(s.Context(), append(args, "-n", recordsNamespace)...)
+		_, err := s.world.paris.Kubectl(s.Context(), args...)
 		if err != nil && !strings.Contains(err.Error(), "already exists") {
 			s.must(err)
 		}

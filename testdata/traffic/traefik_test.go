@@ -58,9 +58,9 @@ func traefikOfIngresses(more ...string) func(*controllerPod) error {
 	}
 }
 
-// traefikPorts have the names of Traefik's own chart, and one for each entry point that was added.
+// traefikPorts have the names and targets of Traefik's own chart, and one for each entry point that was added.
 var traefikPorts = []corev1.ServicePort{
-	gatewayPort("web", 80, 80), gatewayPort("websecure", 443, 443), gatewayPort("tls", 9443, 9443),
+	gatewayPort("web", 80, 8000), gatewayPort("websecure", 443, 8443), gatewayPort("tls", 9443, 9443),
 	gatewayPort("tcp-15000", 15000, 15000), gatewayPort("tcp-15001", 15001, 15001), gatewayPort("tcp-15002", 15002, 15002),
 }
 
@@ -72,8 +72,8 @@ func traefik(more ...string) func(*controllerPod) error {
 			"--global.checknewversion=false", "--global.sendanonymoususage=false", "--log.level=INFO",
 			"--providers.providersthrottleduration=200ms", // 2s by default, in which a change waits
 			"--entrypoints.traefik.address=:8081", "--ping=true",
-			"--entrypoints.web.address=:80", "--entrypoints.web.asdefault=true",
-			"--entrypoints.websecure.address=:443", "--entrypoints.websecure.asdefault=true",
+			"--entrypoints.web.address=:8000", "--entrypoints.web.asdefault=true",
+			"--entrypoints.websecure.address=:8443", "--entrypoints.websecure.asdefault=true",
 			"--entrypoints.tls.address=:9443",
 			"--entrypoints.tcp-15000.address=:15000", "--entrypoints.tcp-15001.address=:15001", "--entrypoints.tcp-15002.address=:15002",
 		}, more...)

@@ -25,6 +25,7 @@ type world struct {
 	foo                   *namespace // the pod of London that calls
 	mirror                *namespace // the daemon's pod
 	daemon                *process
+	gatewayAPI            bool   // the daemon reads Paris's Gateway in place of its Service
 	records               string // the namespace of the records in Paris that the daemon reads; empty: none
 }
 
@@ -189,6 +190,9 @@ func (w *world) daemonFlags() []string {
 			remote := c.name + "=" + w.credentials(c.name) + ",tcp-services=gateway/tcp-services"
 			if c == w.paris && w.records != "" {
 				remote += ",records=" + w.records
+			}
+			if c == w.paris && w.gatewayAPI {
+				remote += ",gateway=gateway-api:gateway/gateway"
 			}
 			args = append(args, "--remote", remote)
 		}
