@@ -36,15 +36,16 @@ type apiserver struct {
 	meta    *metadatafake.FakeMetadataClient
 	dynamic *dynamicfake.FakeDynamicClient
 
-	mu       sync.Mutex
-	served   map[string]bool                                // by RESOURCE/VERSION
-	refuse   func(verb, resource string) error              // nil: nothing is refused
-	admit    func(*unstructured.Unstructured)               // changes what is stored; nil: nothing
-	objects  map[string]map[cache.ObjectName]runtime.Object // by resource
-	history  []change
-	watchers []*watcher
-	version  int
-	writes   []string // as "create httproutes default/bar.service-mirror", with the error
+	mu         sync.Mutex
+	served     map[string]bool                                // by RESOURCE/VERSION
+	unreadable string                                         // resource that cannot be listed
+	refuse     func(verb, resource string) error              // nil: nothing is refused
+	admit      func(*unstructured.Unstructured)               // changes what is stored; nil: nothing
+	objects    map[string]map[cache.ObjectName]runtime.Object // by resource
+	history    []change
+	watchers   []*watcher
+	version    int
+	writes     []string // as "create httproutes default/bar.service-mirror", with the error
 }
 
 type change struct {
@@ -102,6 +103,9 @@ func (s *apiserver) react(action clienttesting.Action, asMetadata bool) (runtime
 	resource := action.GetResource().Resource
 	switch a := action.(type) {
 	case clienttesting.ListActionImpl:
+		if resource == s.unreadable {
+			return nil, apierrors.NewInternalError(fmt.Errorf("etcd is down"))
+		}
 		return s.list(a, asMetadata), nil
 	case clienttesting.GetActionImpl:
 		if obj := s.objects[resource][cache.NewObjectName(a.Namespace, a.Name)]; obj != nil {

@@ -68,6 +68,9 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 				options.LabelSelector = mirrors.ManagedByLabel + "=" + mirrors.ManagedBy + "," + plan.ServiceLabel
 			}}
 	}
+	for _, of := range []plan.Kind{plan.TCPRoute, plan.UDPRoute} {
+		c.routes[of].listeners = policy.Attached
+	}
 	if policy.To(plan.ToGatewayAPI) {
 		versions := []string{"v1", "v1beta1"}
 		changed := func(_, _ *remote.Unstructured) { c.readGateway() }
@@ -266,6 +269,11 @@ func (c *caches) lookAtGateway() (plan.Gateway, error) {
 		}
 	}
 	return read, nil
+}
+
+// attached are the exported Services of which a route of a kind attaches to a listener of the Gateway.
+func (c *caches) attached(of plan.Kind, listener string) []cache.ObjectName {
+	return c.routes[of].attached(listener)
 }
 
 // run keeps the caches filled until the context ends.

@@ -25,8 +25,9 @@ type kind struct {
 	versions  []string // the best first
 	namespace string   // empty: all
 	narrow    func(*metav1.ListOptions)
-	changed   func(before, after *remote.Unstructured) // either may be nil, not both
-	synced    func()                                   // all objects are known, or the kind is not served any more
+	listeners func(*unstructured.Unstructured) []string // that an object attaches to; nil: those of no kind are asked for
+	changed   func(before, after *remote.Unstructured)  // either may be nil, not both
+	synced    func()                                    // all objects are known, or the kind is not served any more
 
 	mu      sync.Mutex
 	version string // empty: not served, as far as is known
@@ -37,6 +38,23 @@ type kind struct {
 
 // byService is the index of objects by the exported Service that their labels name.
 const byService = "service"
+
+// byListener is the index of objects by the listeners of the Gateway that they attach to.
+const byListener = "listener"
+
+// attached are the exported Services of which an object attaches to a listener.
+func (k *kind) attached(listener string) (keys []cache.ObjectName) {
+	objects := k.cached()
+	if objects == nil || k.listeners == nil {
+		return nil
+	}
+	for _, obj := range objects.Informer.ByIndex(byListener, listener) {
+		if key, ours := plan.KeyOf(obj); ours {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
 
 // state is the served version, empty where none is, and whether all objects are known.
 func (k *kind) state() (version string, known bool) {
@@ -132,6 +150,9 @@ func (k *kind) inform(version string, client dynamic.Interface, report func(stri
 		}
 		return nil
 	})
+	if k.listeners != nil {
+		written.Informer.Index(byListener, func(obj *remote.Unstructured) []string { return k.listeners(&obj.Unstructured) })
+	}
 	written.Informer.Handle(remote.Handler[*remote.Unstructured]{
 		Added:   func(obj *remote.Unstructured) { k.changed(nil, obj) },
 		Updated: k.changed,

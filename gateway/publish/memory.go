@@ -76,7 +76,7 @@ func (m *memory) clear() {
 
 // recall adds to a snapshot what is remembered. m.mu is held.
 func (m *memory) recall(s *plan.Snapshot) {
-	s.PortHolder = m.ledger.Holder
+	s.PortHolder, s.Allocated = m.ledger.Holder, m.ledger.Of(s.Key)
 	r := m.records[s.Key]
 	if r == nil {
 		return

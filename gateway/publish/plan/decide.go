@@ -19,7 +19,8 @@ func (p Policy) Decide(s Snapshot) Plan {
 	if s.PortHolder == nil {
 		s.PortHolder = func(gateway.PortNumber) cache.ObjectName { return cache.ObjectName{} }
 	}
-	d := decision{policy: p, snapshot: s, plan: Plan{Key: s.Key}, previous: Allocations(s.Record)}
+	d := decision{policy: p, snapshot: s, plan: Plan{Key: s.Key}}
+	d.previous = d.had()
 	d.decide()
 	return d.plan
 }

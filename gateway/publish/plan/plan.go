@@ -3,7 +3,7 @@
 // out, and nothing else is looked at. It imports no client, no clock, no logger and no context.
 //
 // hosts.go has the names that are routed, listeners.go what a Gateway offers, outside.go where that is reached, ports.go which gateway port serves
-// which port, routes.go and ingress.go the objects, record.go the record, accepted.go what an implementation says of
+// which port, attached.go which ones live routes have, routes.go and ingress.go the objects, record.go the record, accepted.go what an implementation says of
 // routes, and decide.go what is to be written for all that.
 package plan
 
@@ -94,6 +94,11 @@ type Snapshot struct {
 	Record    *corev1.ConfigMap            // under the record's name, ours or not; nil: none
 	Foreign   map[Ref]bool                 // foreign objects, which have a name that was wanted
 	Backoffs  map[Ref]Backoff              // of objects that must not be written yet
+	// Allocated are the gateway ports that the Service has or had, as they were last decided; none: only its record and
+	// its routes say.
+	Allocated []Allocation
+	// Attached are the exported Services of which a route of a kind attaches to a listener; nil: it is not known.
+	Attached func(kind Kind, listener string) []cache.ObjectName
 	// PortHolder is the exported Service that has a gateway port, or had it less than ReleasedFor ago; zero: none.
 	PortHolder func(gateway.PortNumber) cache.ObjectName
 	// Holder is the exported Service that has a name or a gateway port of those that claim it; nil: this one.

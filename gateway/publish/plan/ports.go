@@ -97,8 +97,15 @@ func (l *Ledger) Set(service cache.ObjectName, all []Allocation) {
 // Holder is the Service that has a gateway port; zero: none.
 func (l *Ledger) Holder(port gateway.PortNumber) cache.ObjectName { return l.holders[port] }
 
-// Knows tells whether anything is noted of a Service.
-func (l *Ledger) Knows(service cache.ObjectName) bool { return len(l.of[service]) > 0 }
+// Of are the gateway ports that are noted as a Service's, and that no other had first.
+func (l *Ledger) Of(service cache.ObjectName) (all []Allocation) {
+	for _, a := range l.of[service] {
+		if l.holders[a.Number()] == service {
+			all = append(all, a)
+		}
+	}
+	return all
+}
 
 // Active are the gateway ports that are in use.
 func (l *Ledger) Active() (ports []gateway.PortNumber) {
@@ -287,7 +294,7 @@ func (d *decision) claimed(port gateway.PortNumber) (int32, error) {
 	}
 	other := d.snapshot.holder(fmt.Sprintf("%d/%s", port.Number, port.Protocol))
 	if other == d.snapshot.Key {
-		if holder := d.snapshot.PortHolder(gateway.PortNumber{Number: inside, Protocol: port.Protocol}); holder != (cache.ObjectName{}) {
+		if holder := d.holder(gateway.PortNumber{Number: inside, Protocol: port.Protocol}); holder != (cache.ObjectName{}) {
 			other = holder
 		}
 	}
@@ -309,7 +316,7 @@ func (d *decision) choose(port corev1.ServicePort, free func(int32) error) (int3
 	for n := d.policy.Ports.First; n <= d.policy.Ports.Last; n++ {
 		number := gateway.PortNumber{Number: n, Protocol: protocol}
 		switch {
-		case d.snapshot.PortHolder(number) != (cache.ObjectName{}) || d.uses(number):
+		case d.holder(number) != (cache.ObjectName{}) || d.uses(number):
 			taken++
 		case free(n) == nil:
 			return n, nil
@@ -335,7 +342,7 @@ func (d *decision) choose(port corev1.ServicePort, free func(int32) error) (int3
 func (d *decision) firstUnheld(protocol corev1.Protocol) int32 {
 	for n := d.policy.Ports.First; n <= d.policy.Ports.Last; n++ {
 		number := gateway.PortNumber{Number: n, Protocol: protocol}
-		if d.snapshot.PortHolder(number) == (cache.ObjectName{}) && !d.uses(number) && d.listenerOn(number) == nil {
+		if d.holder(number) == (cache.ObjectName{}) && !d.uses(number) && d.listenerOn(number) == nil {
 			return n
 		}
 	}
@@ -344,7 +351,7 @@ func (d *decision) firstUnheld(protocol corev1.Protocol) int32 {
 
 // has tells whether a gateway port that the Service had is still its own.
 func (d *decision) has(a Allocation) bool {
-	holder := d.snapshot.PortHolder(a.Number())
+	holder := d.holder(a.Number())
 	return (holder == d.snapshot.Key || holder == cache.ObjectName{}) && !d.uses(a.Number())
 }
 
