@@ -149,6 +149,11 @@ func (s *apiserver) write(action clienttesting.Action) (got runtime.Object, key 
 		if err == nil {
 			got = s.store(resource, obj)
 		}
+	case clienttesting.PatchActionImpl:
+		key = cache.NewObjectName(a.Namespace, a.Name)
+		if err == nil && resource == "gateways" {
+			got, err = s.applyListeners(key, a.Patch)
+		}
 	case clienttesting.DeleteActionImpl:
 		key = cache.NewObjectName(a.Namespace, a.Name)
 		live := s.objects[resource][key]
@@ -165,6 +170,27 @@ func (s *apiserver) write(action clienttesting.Action) (got runtime.Object, key 
 		err = fmt.Errorf("the fake API server has no %s of %s", action.GetVerb(), resource)
 	}
 	return got, key, err
+}
+
+// applyListeners applies the listeners of this program to a Gateway.
+func (s *apiserver) applyListeners(key cache.ObjectName, patch []byte) (runtime.Object, error) {
+	applied := &unstructured.Unstructured{}
+	if err := applied.UnmarshalJSON(patch); err != nil {
+		return nil, err
+	}
+	gw := s.objects["gateways"][key].DeepCopyObject().(*unstructured.Unstructured)
+	own, _, _ := unstructured.NestedSlice(applied.Object, "spec", "listeners")
+	listeners, _, _ := unstructured.NestedSlice(gw.Object, "spec", "listeners")
+	listeners = slices.DeleteFunc(listeners, func(l any) bool {
+		return strings.HasPrefix(l.(map[string]any)["name"].(string), "service-mirror-")
+	})
+	if listeners = append(listeners, own...); len(listeners) > 64 {
+		return nil, apierrors.NewInvalid(schema.GroupKind{Kind: "Gateway"}, key.Name, nil)
+	}
+	if err := unstructured.SetNestedSlice(gw.Object, listeners, "spec", "listeners"); err != nil {
+		return nil, err
+	}
+	return s.store("gateways", gw), nil
 }
 
 func accessor(obj runtime.Object) metav1.Object {

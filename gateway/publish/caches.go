@@ -225,6 +225,9 @@ func (c *caches) routeChanged(before, after *remote.Unstructured) {
 			c.hooks.changed(key)
 		}
 	}
+	if before != nil && (after == nil || !slices.Equal(c.policy.Attached(&before.Unstructured), c.policy.Attached(&after.Unstructured))) {
+		c.hooks.changed(listenersKey) // one may no longer be needed
+	}
 }
 
 // readGateway reads the Gateway as it is now, and has all looked at again if it has changed.
@@ -240,6 +243,13 @@ func (c *caches) readGateway() {
 	if !same {
 		c.hooks.all()
 	}
+}
+
+// gatewayNow is the Gateway as it was last read.
+func (c *caches) gatewayNow() plan.Gateway {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.current
 }
 
 // lookAtGateway reads it from the caches. The error says why it is not known how it is reached.

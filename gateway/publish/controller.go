@@ -170,6 +170,7 @@ func (c *Controller) enqueueAll() {
 	for _, key := range c.caches.keys() {
 		c.queue.Add(key)
 	}
+	c.queue.Add(listenersKey)
 }
 
 // workUntil syncs keys until the context ends. A write under way is finished in working.
@@ -190,8 +191,14 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) {
 	begin := time.Now()
 	c.syncing.Store(key, begin)
 	defer c.syncing.Delete(key)
+	if key == listenersKey {
+		c.syncListeners(ctx, true)
+		return
+	}
 	p := c.decide(ctx, key)
-	c.applyListeners(ctx)
+	if c.syncListeners(ctx, false) {
+		p = c.decide(ctx, key) // its ports have listeners now
+	}
 	result := c.apply(klog.NewContext(ctx, klog.LoggerWithValues(c.logger, "service", key)), p)
 	problems := append(p.Problems, result.problems...)
 	c.options.Metrics.Synced(time.Since(begin), problems)

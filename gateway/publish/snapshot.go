@@ -23,7 +23,9 @@ func (c *Controller) decide(ctx context.Context, key cache.ObjectName) plan.Plan
 	defer c.memory.mu.Unlock()
 	c.memory.recall(&s)
 	p := c.options.Decide(s)
-	c.memory.ledger.Set(key, p.Allocations)
+	if c.memory.ledger.Set(key, p.Allocations) {
+		c.memory.listeners.dirty = true
+	}
 	return p
 }
 
@@ -35,9 +37,7 @@ func (c *Controller) observe(ctx context.Context, key cache.ObjectName) plan.Sna
 	if ns := caches.namespaces.Get(cache.NewObjectName("", key.Namespace)); ns != nil {
 		s.Namespace = ns.Labels
 	}
-	caches.mu.Lock()
-	s.Gateway = caches.current
-	caches.mu.Unlock()
+	s.Gateway = caches.gatewayNow()
 	s.Holder = func(claim string) cache.ObjectName { return remote.Services{caches.services}.Oldest(byClaim, claim) }
 	s.Attached = caches.attached
 	if s.Service != nil {

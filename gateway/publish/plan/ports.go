@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,8 +74,12 @@ type Ledger struct {
 	of      map[cache.ObjectName][]Allocation
 }
 
-// Set notes all that one Service has. Where two have one port, as by an edit of a record, the first keeps it.
-func (l *Ledger) Set(service cache.ObjectName, all []Allocation) {
+// Set notes all that one Service has, and tells whether that is news. Where two have one port, as by an edit of a
+// record, the first keeps it.
+func (l *Ledger) Set(service cache.ObjectName, all []Allocation) (changed bool) {
+	changed = !slices.EqualFunc(l.of[service], all, func(a, b Allocation) bool {
+		return a.Number() == b.Number() && a.Released.IsZero() == b.Released.IsZero()
+	})
 	if l.holders == nil {
 		l.holders, l.of = map[gateway.PortNumber]cache.ObjectName{}, map[cache.ObjectName][]Allocation{}
 	}
@@ -92,7 +97,11 @@ func (l *Ledger) Set(service cache.ObjectName, all []Allocation) {
 			l.holders[a.Number()] = service
 		}
 	}
+	return changed
 }
+
+// Services are those of which anything is noted.
+func (l *Ledger) Services() []cache.ObjectName { return slices.Collect(maps.Keys(l.of)) }
 
 // Holder is the Service that has a gateway port; zero: none.
 func (l *Ledger) Holder(port gateway.PortNumber) cache.ObjectName { return l.holders[port] }
@@ -148,7 +157,7 @@ func (d *decision) assign() {
 				}
 			}
 		}
-		if a.gateway == 0 {
+		if a.gateway == 0 && a.problem == nil {
 			a.problem = errors.Join(problems...)
 		}
 		d.assigned = append(d.assigned, a)
@@ -271,17 +280,31 @@ func (d *decision) own(a *assignment, chosen int32) error {
 	return d.take(a, kind, number)
 }
 
-// take gives a port a gateway port of its own. It keeps it even while no listener has it.
+// take gives a port a gateway port of its own. It keeps it even while no listener has it; that it is reached is said
+// once one has.
 func (d *decision) take(a *assignment, kind Kind, number gateway.PortNumber) error {
 	d.allocated = append(d.allocated, Allocation{Port: a.port.Port, Protocol: number.Protocol, Gateway: number.Number})
 	if err := d.free(number, kind); err != nil {
 		return err
 	}
-	a.kind, a.gateway, a.listener = kind, number.Number, OwnListener(number)
+	a.kind, a.listener = kind, OwnListener(number)
 	if l := d.listenerOn(number); l != nil {
-		a.listener = l.Name
+		a.gateway, a.listener = number.Number, l.Name
+		return nil
 	}
+	d.missing(a)
 	return nil
+}
+
+// missing says that the listener of a port has not been added yet. That is a problem if it could not be.
+func (d *decision) missing(a *assignment) {
+	why := d.snapshot.Listeners
+	if why.Reason == "" {
+		a.problem = fmt.Errorf("listener %s is being added to %v", a.listener, d.snapshot.Gateway)
+		return
+	}
+	a.problem = errors.New(why.Message)
+	d.problem(why.Reason, fmt.Sprintf("port %s: %s", gateway.ListPorts([]corev1.ServicePort{a.port}), why.Message))
 }
 
 // claimed is the port of the listener that the Service's annotation chooses, by its number outside. The error is why
@@ -329,10 +352,10 @@ func (d *decision) choose(port corev1.ServicePort, free func(int32) error) (int3
 		return 0, fmt.Errorf("all ports of --ports %v are given or were released less than an hour ago: give a larger range", ports)
 	case gw.Outside != nil:
 		return 0, fmt.Errorf("%v and Service %v have no free %s port of --ports %v: add a listener to the one, and a port with the listener's for its targetPort to the other", gw, gw.Outside.Service, protocol, ports)
-	case gw.Managed && len(gw.Listeners) < maxListeners:
+	case gw.Managed && d.room(gateway.PortNumber{}):
 		return 0, fmt.Errorf("%v has other listeners on all free ports of --ports %v: give a larger range", gw, ports)
 	case gw.Managed:
-		return 0, fmt.Errorf("%v has %d listeners, and a Gateway can have %d: remove some, or publish through another Gateway", gw, len(gw.Listeners), maxListeners)
+		return 0, d.full()
 	}
 	return 0, fmt.Errorf("%v has no free %s listener on a port of --ports %v: add one, as {name: %s-%d, protocol: %[2]s, port: %[5]d, allowedRoutes: {namespaces: {from: All}}}, or label the Gateway %s=%s",
 		gw, protocol, ports, strings.ToLower(string(protocol)), d.firstUnheld(protocol), ListenersLabel, Managed)
@@ -380,10 +403,10 @@ func (d *decision) free(port gateway.PortNumber, kind Kind) error {
 	switch {
 	case gw.closed(port) != "":
 		return errors.New(gw.closed(port))
-	case l == nil && gw.Managed && len(gw.Listeners) < maxListeners:
+	case l == nil && gw.Managed && d.room(port):
 		return nil
 	case l == nil && gw.Managed:
-		return fmt.Errorf("%v has %d listeners, as many as it can have: remove some", gw, len(gw.Listeners))
+		return d.full()
 	case l == nil:
 		return fmt.Errorf("%v has no listener on port %d/%s: add one with protocol %[3]s and allowedRoutes.namespaces.from All, or label the Gateway %s=%s", gw, port.Number, port.Protocol, ListenersLabel, Managed)
 	case l.Protocol != string(port.Protocol):
@@ -395,6 +418,34 @@ func (d *decision) free(port gateway.PortNumber, kind Kind) error {
 	return nil
 }
 
+// room tells whether a managed Gateway has, or can have, a listener of ours for a port, besides those that are promised.
+func (d *decision) room(port gateway.PortNumber) bool {
+	gw := d.snapshot.Gateway
+	ports := gw.needed(d.promised())
+	i := slices.Index(ports, port)
+	if i < 0 {
+		i = len(ports)
+	}
+	return i < gw.capacity()
+}
+
+// promised are the gateway ports that all Services have.
+func (d *decision) promised() []gateway.PortNumber {
+	var ports []gateway.PortNumber
+	if d.snapshot.Promised != nil {
+		ports = d.snapshot.Promised()
+	}
+	for _, a := range d.allocated {
+		ports = append(ports, a.Number())
+	}
+	return ports
+}
+
+func (d *decision) full() error {
+	gw := d.snapshot.Gateway
+	return fmt.Errorf("%v has %d listeners, as many as it can have, or needs them for other Services: remove some, or publish through another Gateway", gw, maxListeners)
+}
+
 // endTLS has the gateway end TLS for a port of class https that nothing else serves, where it has a certificate: the
 // requests then go to the Service's HTTP port.
 func (d *decision) endTLS(main int) {
@@ -402,7 +453,7 @@ func (d *decision) endTLS(main int) {
 		return
 	}
 	http := d.assigned[main]
-	i := slices.IndexFunc(d.assigned, func(a assignment) bool { return a.class == gateway.HTTPS && a.gateway == 0 })
+	i := slices.IndexFunc(d.assigned, func(a assignment) bool { return a.class == gateway.HTTPS && a.kind == "" })
 	switch {
 	case i < 0:
 	case http.kind == Ingress && d.policy.TLSSecret != "":
