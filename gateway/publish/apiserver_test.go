@@ -36,16 +36,17 @@ type apiserver struct {
 	meta    *metadatafake.FakeMetadataClient
 	dynamic *dynamicfake.FakeDynamicClient
 
-	mu         sync.Mutex
-	served     map[string]bool                                // by RESOURCE/VERSION
-	unreadable string                                         // resource that cannot be listed
-	refuse     func(verb, resource string) error              // nil: nothing is refused
-	admit      func(*unstructured.Unstructured)               // changes what is stored; nil: nothing
-	objects    map[string]map[cache.ObjectName]runtime.Object // by resource
-	history    []change
-	watchers   []*watcher
-	version    int
-	writes     []string // as "create httproutes default/bar.service-mirror", with the error
+	undiscovered string // resource of which it is not said whether it is served
+	mu           sync.Mutex
+	served       map[string]bool                                // by RESOURCE/VERSION
+	unreadable   string                                         // resource that cannot be listed
+	refuse       func(verb, resource string) error              // nil: nothing is refused
+	admit        func(*unstructured.Unstructured)               // changes what is stored; nil: nothing
+	objects      map[string]map[cache.ObjectName]runtime.Object // by resource
+	history      []change
+	watchers     []*watcher
+	version      int
+	writes       []string // as "create httproutes default/bar.service-mirror", with the error
 }
 
 type change struct {
@@ -93,6 +94,9 @@ func (s *apiserver) clients() Clients {
 		Serves: func(_ context.Context, resource schema.GroupVersionResource) (bool, error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			if resource.Resource == s.undiscovered {
+				return false, apierrors.NewServiceUnavailable("it is overloaded")
+			}
 			return s.served[resource.Resource+"/"+resource.Version], nil
 		}}
 }

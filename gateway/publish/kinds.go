@@ -13,6 +13,7 @@ import (
 
 	"service-mirror.io/service-mirror/gateway/publish/plan"
 	"service-mirror.io/service-mirror/remote"
+	"service-mirror.io/service-mirror/remote/failure"
 )
 
 // discoveryPeriod is how often the API server is asked which versions it serves: a CustomResourceDefinition may be
@@ -32,6 +33,7 @@ type kind struct {
 	mu      sync.Mutex
 	version string // empty: not served, as far as is known
 	found   bool   // it was discovered whether it is
+	err     error  // of the last attempt to discover or to read it
 	objects *remote.Written[*remote.Unstructured]
 	stop    context.CancelFunc
 }
@@ -82,6 +84,7 @@ func (k *kind) keep(ctx context.Context, clients Clients, report func(part strin
 		if ctx.Err() != nil {
 			return
 		}
+		k.fail("discovery", err)
 		report("discovery of "+k.resource.Resource, err)
 		if err == nil {
 			k.serve(ctx, version, clients.ReadDynamic, report, &running)
@@ -140,7 +143,10 @@ func (k *kind) inform(version string, client dynamic.Interface, report func(stri
 	}
 	lw := remote.NewListWatch(remote.Dynamic{Objects: objects}, k.narrow)
 	lw.Namespace, lw.Client = k.namespace, client
-	lw.Report = func(err error) { report(k.resource.Resource, err) }
+	lw.Report = func(err error) {
+		k.fail("", err)
+		report(k.resource.Resource, err)
+	}
 	written := &remote.Written[*remote.Unstructured]{Again: func(obj *remote.Unstructured) { k.changed(nil, obj) }}
 	lw.Reset = written.Reset
 	written.Informer = remote.NewInformer(lw, &remote.Unstructured{}, remote.TrimUnstructured)
@@ -173,4 +179,24 @@ func (k *kind) wrote(obj *unstructured.Unstructured) {
 	if objects := k.cached(); objects != nil {
 		objects.Add(remote.TrimUnstructured(&remote.Unstructured{Unstructured: *obj.DeepCopy()}))
 	}
+}
+
+// fail notes why a step in reading the kind fails; nil: it does not. What is discovered can still be unreadable.
+func (k *kind) fail(step string, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if step == "discovery" && err == nil && k.version != "" {
+		return // that of the list counts
+	}
+	k.err = err
+}
+
+// problem is why the kind is not known, as far as an error says so.
+func (k *kind) problem() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.err == nil {
+		return ""
+	}
+	return failure.Cause(k.err)
 }

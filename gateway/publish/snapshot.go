@@ -47,7 +47,7 @@ func (c *Controller) observe(ctx context.Context, key cache.ObjectName) plan.Sna
 	for _, of := range plan.Kinds {
 		k := caches.routes[of]
 		version, known := k.state()
-		s.Served[of] = plan.Served{Version: version, Known: known}
+		s.Served[of] = plan.Served{Version: version, Known: known, Err: k.problem()}
 		objects := k.cached()
 		if objects == nil {
 			continue

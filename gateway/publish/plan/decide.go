@@ -37,6 +37,8 @@ type decision struct {
 	previous     []Allocation
 	allocated    []Allocation
 	assigned     []assignment
+	keeping      bool     // some port stays as it is, as not all is known that it needs
+	keptHosts    []string // of the record, where such a port has them
 	refused      []string // what implementations say against routes
 }
 
@@ -53,11 +55,13 @@ func (d *decision) decide() {
 	}
 	gw := d.snapshot.Gateway
 	if d.policy.To(ToGatewayAPI) && !gw.Exists {
-		d.plan.Allocations, _ = d.previous, time.Duration(0) // routes and record stay as they are
 		if gw.Known {
 			d.problem(mirrors.NoGateway, fmt.Sprintf("Gateway %v does not exist: create it, or name another one with --gateway", d.policy.Gateway))
 		}
-		return
+		if !gw.Known || !d.policy.To(ToIngress) {
+			d.plan.Allocations = d.previous // routes and record stay as they are
+			return
+		}
 	}
 	d.publish()
 }
@@ -156,6 +160,9 @@ func (d *decision) unroute(route *unstructured.Unstructured, why string) {
 
 // deleteOthers deletes what is ours and not wanted.
 func (d *decision) deleteOthers() {
+	if d.keeping {
+		return // they may be what ports are reached by that stay as they are
+	}
 	for _, live := range d.snapshot.Live {
 		ref := RefOf(live)
 		if !Owned(live) || live.GetDeletionTimestamp() != nil || !d.snapshot.Served[ref.Kind].Known || d.wants(ref) || d.backedOff(ref, nil) {

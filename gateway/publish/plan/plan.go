@@ -71,6 +71,7 @@ type Served struct {
 	Version string // empty: not at all
 	// Known tells that all objects of the kind that are ours are known, so that an absence is one.
 	Known bool
+	Err   string // why they are not
 }
 
 // Ref names an object of a kind in the exported Service's namespace. Kind Record is the record, in its own.

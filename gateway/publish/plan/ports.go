@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/gateway/publish/record"
 )
 
 // ReleasedFor is how long a gateway port that a Service had is given to no other: clients may still connect to it.
@@ -137,6 +138,8 @@ type assignment struct {
 	gateway  int32  // the gateway's port; 0: none
 	shared   bool
 	problem  error
+	unknown  bool         // it stays as it is
+	kept     *record.Port // as it is, by the record; nil: it is not reached
 }
 
 // assign says how each port of the Service is reached. Of the ports that are routed by the name in a request, one of
@@ -152,10 +155,13 @@ func (d *decision) assign() {
 			for _, target := range d.policy.Targets {
 				err := d.through(target, &a, i == main, i == tls)
 				problems = append(problems, err)
-				if err == nil {
+				if u := unread(err); err == nil || u != nil && u.final {
 					break
 				}
 			}
+		}
+		if err := errors.Join(problems...); a.kind == "" && unread(err) != nil {
+			d.keep(&a, err)
 		}
 		if a.gateway == 0 && a.problem == nil {
 			a.problem = errors.Join(problems...)
@@ -198,9 +204,14 @@ func (d *decision) through(target Target, a *assignment, main, tls bool) error {
 	if target == ToIngress {
 		return d.throughIngress(a, main)
 	}
+	if err := d.exists(); err != nil {
+		return err
+	}
 	switch {
 	case main && a.class == gateway.GRPC && !speaksH2C(a.port):
-		if d.own(a, 0) != nil {
+		if err := d.own(a, 0); unread(err) != nil {
+			return err
+		} else if err != nil {
 			return errors.New("a gateway would speak HTTP/1.1 to it: set its appProtocol to kubernetes.io/h2c")
 		}
 		return nil
@@ -208,10 +219,13 @@ func (d *decision) through(target Target, a *assignment, main, tls bool) error {
 		return d.share(a, wanted{kind: HTTPRoute, what: "HTTP", protocol: "HTTP", usual: 80, add: "add one with protocol HTTP"})
 	case tls:
 		err := d.share(a, passthrough)
-		if err != nil && d.own(a, 0) != nil {
+		if err == nil || unread(err) != nil {
 			return err
 		}
-		return nil
+		if other := d.own(a, 0); other == nil || unread(other) != nil {
+			return other
+		}
+		return err
 	}
 	return d.own(a, 0)
 }
@@ -245,6 +259,9 @@ func (d *decision) share(a *assignment, w wanted) error {
 
 // served refuses a kind that the API server does not have.
 func (d *decision) served(kind Kind) error {
+	if err := d.known(kind); err != nil {
+		return err
+	}
 	if served := d.snapshot.Served[kind]; served.Version == "" {
 		return fmt.Errorf("%s is not served by this cluster's API server: install Gateway API 1.6 or later, or the experimental channel of an earlier version", kind)
 	}
@@ -264,7 +281,7 @@ func (d *decision) own(a *assignment, chosen int32) error {
 	case corev1.ProtocolSCTP:
 		return errors.New("Gateway API has no routes for SCTP: remove the port from those that are exported, with the annotation " + gateway.SelectAnnotation)
 	}
-	if err := d.served(kind); err != nil {
+	if err := errors.Join(d.exists(), d.served(kind)); err != nil {
 		return err
 	}
 	var err error
@@ -449,11 +466,18 @@ func (d *decision) full() error {
 // endTLS has the gateway end TLS for a port of class https that nothing else serves, where it has a certificate: the
 // requests then go to the Service's HTTP port.
 func (d *decision) endTLS(main int) {
+	if main >= 0 && d.assigned[main].unknown {
+		for i, a := range d.assigned {
+			if a.class == gateway.HTTPS && a.kind == "" && !a.unknown {
+				d.keep(&d.assigned[i], d.assigned[main].problem)
+			}
+		}
+	}
 	if main < 0 || d.assigned[main].gateway == 0 || !d.assigned[main].shared {
 		return
 	}
 	http := d.assigned[main]
-	i := slices.IndexFunc(d.assigned, func(a assignment) bool { return a.class == gateway.HTTPS && a.kind == "" })
+	i := slices.IndexFunc(d.assigned, func(a assignment) bool { return a.class == gateway.HTTPS && a.kind == "" && !a.unknown })
 	switch {
 	case i < 0:
 	case http.kind == Ingress && d.policy.TLSSecret != "":
