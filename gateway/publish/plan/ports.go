@@ -332,11 +332,9 @@ func (d *decision) claimed(port gateway.PortNumber) (int32, error) {
 	if inside == 0 {
 		return 0, fmt.Errorf("Service %v has no port %d/%s: add it, or choose another one in the annotation %s", gw.Outside.Service, port.Number, port.Protocol, gateway.PortsAnnotation)
 	}
-	other := d.snapshot.holder(fmt.Sprintf("%d/%s", port.Number, port.Protocol))
-	if other == d.snapshot.Key {
-		if holder := d.holder(gateway.PortNumber{Number: inside, Protocol: port.Protocol}); holder != (cache.ObjectName{}) {
-			other = holder
-		}
+	other := d.holder(gateway.PortNumber{Number: inside, Protocol: port.Protocol})
+	if other == (cache.ObjectName{}) { // the age of claims counts only for what is free
+		other = d.snapshot.holder(fmt.Sprintf("%d/%s", port.Number, port.Protocol))
 	}
 	if other != d.snapshot.Key {
 		return 0, fmt.Errorf("gateway port %d/%s is given to %v: choose another one in the annotation %s", port.Number, port.Protocol, other, gateway.PortsAnnotation)
