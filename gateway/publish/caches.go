@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway/publish/plan"
@@ -185,19 +186,20 @@ func (c *caches) handle() {
 // serviceChanged enqueues an exported Service, and those that claim what it claimed, or claims now: they may get it, or
 // must yield it.
 func (c *caches) serviceChanged(before, after *corev1.Service) {
-	claims := map[string]bool{}
-	for _, svc := range []*corev1.Service{before, after} {
-		if svc != nil {
-			c.hooks.changed(cache.MetaObjectToName(svc))
-			for _, claim := range c.policy.Claims(svc) {
-				claims[claim] = !claims[claim] // what both claim is not news
-			}
-		}
+	var had, has sets.Set[string]
+	if before != nil {
+		c.hooks.changed(cache.MetaObjectToName(before))
+		had = sets.New(c.policy.Claims(before)...)
 	}
-	for claim, news := range claims {
-		if !news {
-			continue
-		}
+	if after != nil {
+		c.hooks.changed(cache.MetaObjectToName(after))
+		has = sets.New(c.policy.Claims(after)...)
+	}
+	news := had.SymmetricDifference(has)
+	if before != nil && after != nil && (before.UID != after.UID || !before.CreationTimestamp.Equal(&after.CreationTimestamp)) {
+		news = had.Union(has) // it is another one, of another age
+	}
+	for claim := range news {
 		for _, rival := range (remote.Services{c.services}).NamesByIndex(byClaim, claim) {
 			c.hooks.changed(rival)
 		}
@@ -256,8 +258,8 @@ func (c *caches) gatewayNow() plan.Gateway {
 func (c *caches) lookAtGateway() (plan.Gateway, error) {
 	version, known := c.gateway.state()
 	objects := c.gateway.cached()
-	if !known {
-		return plan.Gateway{}, nil
+	if _, classKnown := c.class.state(); !known || !classKnown {
+		return plan.Gateway{}, nil // what its implementation can do decides, too
 	}
 	var gw, class *unstructured.Unstructured
 	if version != "" && objects != nil {
@@ -331,9 +333,11 @@ func (c *caches) settled() bool {
 // keys are all keys: of what is exported, and of what exists for what was. Some are there twice.
 func (c *caches) keys() []cache.ObjectName {
 	keys := remote.Services{c.services}.Names()
-	for _, configMap := range c.records.Informer.All() {
-		if key, ok := plan.RecordKey(configMap); ok {
-			keys = append(keys, key)
+	for _, text := range c.records.Informer.GetIndexer().ListKeys() { // no record is decoded for its name
+		if name, err := cache.ParseObjectName(text); err == nil {
+			if key := record.ServiceOf(name.Name); key != (cache.ObjectName{}) {
+				keys = append(keys, key)
+			}
 		}
 	}
 	for _, k := range c.routes {

@@ -18,6 +18,7 @@ type memory struct {
 	mu      sync.Mutex
 	ledger  plan.Ledger
 	records map[cache.ObjectName]*memoryOf
+	refused map[cache.ObjectName]bool // those that wait for a gateway port
 
 	listeners listenersMemory
 }
@@ -54,7 +55,9 @@ const (
 	fightPeriod  = 10 * time.Second
 )
 
-func newMemory() *memory { return &memory{records: map[cache.ObjectName]*memoryOf{}} }
+func newMemory() *memory {
+	return &memory{records: map[cache.ObjectName]*memoryOf{}, refused: map[cache.ObjectName]bool{}}
+}
 
 // fill reads the ledger from the records.
 func (m *memory) fill(records []*corev1.ConfigMap) {
@@ -71,6 +74,7 @@ func (m *memory) clear() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.ledger, m.records, m.listeners = plan.Ledger{}, map[cache.ObjectName]*memoryOf{}, listenersMemory{}
+	clear(m.refused)
 }
 
 // recall adds to a snapshot what is remembered. m.mu is held.

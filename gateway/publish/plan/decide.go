@@ -3,6 +3,7 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -138,7 +139,7 @@ func (d *decision) writeRoute(desired *unstructured.Unstructured) {
 		d.unroute(desired, why)
 	case !d.snapshot.Served[ref.Kind].Known:
 	case d.backedOff(ref, desired):
-		if live == nil {
+		if live == nil || !slices.Equal(d.policy.Attached(live), d.policy.Attached(desired)) {
 			d.unroute(desired, d.snapshot.Backoffs[ref].Problem.Message)
 		}
 	case live == nil:

@@ -128,6 +128,8 @@ type Plan struct {
 	Problems []mirrors.Problem
 	// Allocations are the gateway ports that are the Service's alone, or were until a while ago.
 	Allocations []Allocation
+	// Refused tells that a port could not have a gateway port of its own, and may have one when another Service frees it.
+	Refused bool
 	// After is when the Service is looked at again although nothing has changed; zero: never.
 	After time.Duration
 }

@@ -21,6 +21,9 @@ import (
 // ReleasedFor is how long a gateway port that a Service had is given to no other: clients may still connect to it.
 const ReleasedFor = time.Hour
 
+// attachedPeriod is how often a released port is looked at that a route still has.
+const attachedPeriod = 60 * time.Second
+
 // PortRange is a range of gateway ports, both ends included.
 type PortRange struct{ First, Last int32 }
 
@@ -75,9 +78,15 @@ type Ledger struct {
 	of      map[cache.ObjectName][]Allocation
 }
 
-// Set notes all that one Service has, and tells whether that is news. Where two have one port, as by an edit of a
+// Set notes all that one Service has, and tells whether that is news, and whether another may have
+// one now. Where two have one port, as by an edit of a
 // record, the first keeps it.
-func (l *Ledger) Set(service cache.ObjectName, all []Allocation) (changed bool) {
+func (l *Ledger) Set(service cache.ObjectName, all []Allocation) (changed, freed bool) {
+	freed = slices.ContainsFunc(l.of[service], func(a Allocation) bool {
+		return !slices.ContainsFunc(all, func(b Allocation) bool {
+			return a.Number() == b.Number() && (b.Released.IsZero() || !a.Released.IsZero())
+		})
+	})
 	changed = !slices.EqualFunc(l.of[service], all, func(a, b Allocation) bool {
 		return a.Number() == b.Number() && a.Released.IsZero() == b.Released.IsZero()
 	})
@@ -98,7 +107,7 @@ func (l *Ledger) Set(service cache.ObjectName, all []Allocation) (changed bool) 
 			l.holders[a.Number()] = service
 		}
 	}
-	return changed
+	return changed, freed
 }
 
 // Services are those of which anything is noted.
@@ -287,14 +296,17 @@ func (d *decision) own(a *assignment, chosen int32) error {
 	var err error
 	number := gateway.PortNumber{Number: chosen, Protocol: protocol}
 	if chosen != 0 {
-		number.Number, err = d.claimed(number)
+		if number.Number, err = d.claimed(number); err == nil {
+			err = d.addable(number)
+		}
 	} else {
 		number.Number, err = d.choose(a.port, func(port int32) error { return d.free(gateway.PortNumber{Number: port, Protocol: protocol}, kind) })
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = d.take(a, kind, number)
 	}
-	return d.take(a, kind, number)
+	d.plan.Refused = d.plan.Refused || err != nil
+	return err
 }
 
 // take gives a port a gateway port of its own. It keeps it even while no listener has it; that it is reached is said
@@ -340,6 +352,15 @@ func (d *decision) claimed(port gateway.PortNumber) (int32, error) {
 		return 0, fmt.Errorf("gateway port %d/%s is given to %v: choose another one in the annotation %s", port.Number, port.Protocol, other, gateway.PortsAnnotation)
 	}
 	return inside, nil
+}
+
+// addable refuses a chosen port outside of those that are given: a listener of ours is not added for it.
+func (d *decision) addable(port gateway.PortNumber) error {
+	gw, l := d.snapshot.Gateway, d.listenerOn(port)
+	if !gw.Managed || d.policy.Ports.Contains(port.Number) || l != nil && !l.Own() {
+		return nil
+	}
+	return fmt.Errorf("%v has no listener on port %d/%s, and none is added outside of --ports %v: add it, or choose another one in the annotation %s", gw, port.Number, port.Protocol, d.policy.Ports, gateway.PortsAnnotation)
 }
 
 // choose is the gateway port that a port has or had or, if that may not be had any more, the lowest that is free.
@@ -491,7 +512,7 @@ func (d *decision) endTLS(main int) {
 // after is when the next of these is given up; zero: there is none.
 func (d *decision) allocations() (all []Allocation, after time.Duration) {
 	all = slices.Clone(d.allocated)
-	now := d.snapshot.Now
+	now, routed := d.snapshot.Now, d.routed()
 	for _, had := range d.previous {
 		if slices.ContainsFunc(all, func(a Allocation) bool { return a.Number() == had.Number() }) {
 			continue
@@ -500,6 +521,13 @@ func (d *decision) allocations() (all []Allocation, after time.Duration) {
 			had.Released = now.UTC().Truncate(time.Second)
 		}
 		left := had.Released.Add(ReleasedFor).Sub(now)
+		attached := slices.ContainsFunc(routed, func(a Allocation) bool { return a.Number() == had.Number() })
+		if attached && left <= ReleasedFor-attachedPeriod { // the hour begins once no route has it
+			had.Released, left = now.UTC().Truncate(time.Second), ReleasedFor
+		}
+		if attached {
+			left = min(left, attachedPeriod)
+		}
 		if left <= 0 {
 			continue
 		}
