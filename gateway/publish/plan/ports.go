@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,10 +15,14 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/gateway/publish/record"
 )
 
 // ReleasedFor is how long a gateway port that a Service had is given to no other: clients may still connect to it.
 const ReleasedFor = time.Hour
+
+// attachedPeriod is how often a released port is looked at that a route still has.
+const attachedPeriod = 60 * time.Second
 
 // PortRange is a range of gateway ports, both ends included.
 type PortRange struct{ First, Last int32 }
@@ -73,8 +78,18 @@ type Ledger struct {
 	of      map[cache.ObjectName][]Allocation
 }
 
-// Set notes all that one Service has. Where two have one port, as by an edit of a record, the first keeps it.
-func (l *Ledger) Set(service cache.ObjectName, all []Allocation) {
+// Set notes all that one Service has, and tells whether that is news, and whether another may have
+// one now. Where two have one port, as by an edit of a
+// record, the first keeps it.
+func (l *Ledger) Set(service cache.ObjectName, all []Allocation) (changed, freed bool) {
+	freed = slices.ContainsFunc(l.of[service], func(a Allocation) bool {
+		return !slices.ContainsFunc(all, func(b Allocation) bool {
+			return a.Number() == b.Number() && (b.Released.IsZero() || !a.Released.IsZero())
+		})
+	})
+	changed = !slices.EqualFunc(l.of[service], all, func(a, b Allocation) bool {
+		return a.Number() == b.Number() && a.Released.IsZero() == b.Released.IsZero()
+	})
 	if l.holders == nil {
 		l.holders, l.of = map[gateway.PortNumber]cache.ObjectName{}, map[cache.ObjectName][]Allocation{}
 	}
@@ -92,13 +107,24 @@ func (l *Ledger) Set(service cache.ObjectName, all []Allocation) {
 			l.holders[a.Number()] = service
 		}
 	}
+	return changed, freed
 }
+
+// Services are those of which anything is noted.
+func (l *Ledger) Services() []cache.ObjectName { return slices.Collect(maps.Keys(l.of)) }
 
 // Holder is the Service that has a gateway port; zero: none.
 func (l *Ledger) Holder(port gateway.PortNumber) cache.ObjectName { return l.holders[port] }
 
-// Knows tells whether anything is noted of a Service.
-func (l *Ledger) Knows(service cache.ObjectName) bool { return len(l.of[service]) > 0 }
+// Of are the gateway ports that are noted as a Service's, and that no other had first.
+func (l *Ledger) Of(service cache.ObjectName) (all []Allocation) {
+	for _, a := range l.of[service] {
+		if l.holders[a.Number()] == service {
+			all = append(all, a)
+		}
+	}
+	return all
+}
 
 // Active are the gateway ports that are in use.
 func (l *Ledger) Active() (ports []gateway.PortNumber) {
@@ -121,6 +147,8 @@ type assignment struct {
 	gateway  int32  // the gateway's port; 0: none
 	shared   bool
 	problem  error
+	unknown  bool         // it stays as it is
+	kept     *record.Port // as it is, by the record; nil: it is not reached
 }
 
 // assign says how each port of the Service is reached. Of the ports that are routed by the name in a request, one of
@@ -136,12 +164,15 @@ func (d *decision) assign() {
 			for _, target := range d.policy.Targets {
 				err := d.through(target, &a, i == main, i == tls)
 				problems = append(problems, err)
-				if err == nil {
+				if u := unread(err); err == nil || u != nil && u.final {
 					break
 				}
 			}
 		}
-		if a.gateway == 0 {
+		if err := errors.Join(problems...); a.kind == "" && unread(err) != nil {
+			d.keep(&a, err)
+		}
+		if a.gateway == 0 && a.problem == nil {
 			a.problem = errors.Join(problems...)
 		}
 		d.assigned = append(d.assigned, a)
@@ -182,9 +213,14 @@ func (d *decision) through(target Target, a *assignment, main, tls bool) error {
 	if target == ToIngress {
 		return d.throughIngress(a, main)
 	}
+	if err := d.exists(); err != nil {
+		return err
+	}
 	switch {
 	case main && a.class == gateway.GRPC && !speaksH2C(a.port):
-		if d.own(a, 0) != nil {
+		if err := d.own(a, 0); unread(err) != nil {
+			return err
+		} else if err != nil {
 			return errors.New("a gateway would speak HTTP/1.1 to it: set its appProtocol to kubernetes.io/h2c")
 		}
 		return nil
@@ -192,10 +228,13 @@ func (d *decision) through(target Target, a *assignment, main, tls bool) error {
 		return d.share(a, wanted{kind: HTTPRoute, what: "HTTP", protocol: "HTTP", usual: 80, add: "add one with protocol HTTP"})
 	case tls:
 		err := d.share(a, passthrough)
-		if err != nil && d.own(a, 0) != nil {
+		if err == nil || unread(err) != nil {
 			return err
 		}
-		return nil
+		if other := d.own(a, 0); other == nil || unread(other) != nil {
+			return other
+		}
+		return err
 	}
 	return d.own(a, 0)
 }
@@ -229,6 +268,9 @@ func (d *decision) share(a *assignment, w wanted) error {
 
 // served refuses a kind that the API server does not have.
 func (d *decision) served(kind Kind) error {
+	if err := d.known(kind); err != nil {
+		return err
+	}
 	if served := d.snapshot.Served[kind]; served.Version == "" {
 		return fmt.Errorf("%s is not served by this cluster's API server: install Gateway API 1.6 or later, or the experimental channel of an earlier version", kind)
 	}
@@ -248,33 +290,50 @@ func (d *decision) own(a *assignment, chosen int32) error {
 	case corev1.ProtocolSCTP:
 		return errors.New("Gateway API has no routes for SCTP: remove the port from those that are exported, with the annotation " + gateway.SelectAnnotation)
 	}
-	if err := d.served(kind); err != nil {
+	if err := errors.Join(d.exists(), d.served(kind)); err != nil {
 		return err
 	}
 	var err error
 	number := gateway.PortNumber{Number: chosen, Protocol: protocol}
 	if chosen != 0 {
-		number.Number, err = d.claimed(number)
+		if number.Number, err = d.claimed(number); err == nil {
+			err = d.addable(number)
+		}
 	} else {
 		number.Number, err = d.choose(a.port, func(port int32) error { return d.free(gateway.PortNumber{Number: port, Protocol: protocol}, kind) })
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = d.take(a, kind, number)
 	}
-	return d.take(a, kind, number)
+	d.plan.Refused = d.plan.Refused || err != nil
+	return err
 }
 
-// take gives a port a gateway port of its own. It keeps it even while no listener has it.
+// take gives a port a gateway port of its own. It keeps it even while no listener has it; that it is reached is said
+// once one has.
 func (d *decision) take(a *assignment, kind Kind, number gateway.PortNumber) error {
 	d.allocated = append(d.allocated, Allocation{Port: a.port.Port, Protocol: number.Protocol, Gateway: number.Number})
 	if err := d.free(number, kind); err != nil {
 		return err
 	}
-	a.kind, a.gateway, a.listener = kind, number.Number, OwnListener(number)
+	a.kind, a.listener = kind, OwnListener(number)
 	if l := d.listenerOn(number); l != nil {
-		a.listener = l.Name
+		a.gateway, a.listener = number.Number, l.Name
+		return nil
 	}
+	d.missing(a)
 	return nil
+}
+
+// missing says that the listener of a port has not been added yet. That is a problem if it could not be.
+func (d *decision) missing(a *assignment) {
+	why := d.snapshot.Listeners
+	if why.Reason == "" {
+		a.problem = fmt.Errorf("listener %s is being added to %v", a.listener, d.snapshot.Gateway)
+		return
+	}
+	a.problem = errors.New(why.Message)
+	d.problem(why.Reason, fmt.Sprintf("port %s: %s", gateway.ListPorts([]corev1.ServicePort{a.port}), why.Message))
 }
 
 // claimed is the port of the listener that the Service's annotation chooses, by its number outside. The error is why
@@ -285,16 +344,23 @@ func (d *decision) claimed(port gateway.PortNumber) (int32, error) {
 	if inside == 0 {
 		return 0, fmt.Errorf("Service %v has no port %d/%s: add it, or choose another one in the annotation %s", gw.Outside.Service, port.Number, port.Protocol, gateway.PortsAnnotation)
 	}
-	other := d.snapshot.holder(fmt.Sprintf("%d/%s", port.Number, port.Protocol))
-	if other == d.snapshot.Key {
-		if holder := d.snapshot.PortHolder(gateway.PortNumber{Number: inside, Protocol: port.Protocol}); holder != (cache.ObjectName{}) {
-			other = holder
-		}
+	other := d.holder(gateway.PortNumber{Number: inside, Protocol: port.Protocol})
+	if other == (cache.ObjectName{}) { // the age of claims counts only for what is free
+		other = d.snapshot.holder(fmt.Sprintf("%d/%s", port.Number, port.Protocol))
 	}
 	if other != d.snapshot.Key {
 		return 0, fmt.Errorf("gateway port %d/%s is given to %v: choose another one in the annotation %s", port.Number, port.Protocol, other, gateway.PortsAnnotation)
 	}
 	return inside, nil
+}
+
+// addable refuses a chosen port outside of those that are given: a listener of ours is not added for it.
+func (d *decision) addable(port gateway.PortNumber) error {
+	gw, l := d.snapshot.Gateway, d.listenerOn(port)
+	if !gw.Managed || d.policy.Ports.Contains(port.Number) || l != nil && !l.Own() {
+		return nil
+	}
+	return fmt.Errorf("%v has no listener on port %d/%s, and none is added outside of --ports %v: add it, or choose another one in the annotation %s", gw, port.Number, port.Protocol, d.policy.Ports, gateway.PortsAnnotation)
 }
 
 // choose is the gateway port that a port has or had or, if that may not be had any more, the lowest that is free.
@@ -309,7 +375,7 @@ func (d *decision) choose(port corev1.ServicePort, free func(int32) error) (int3
 	for n := d.policy.Ports.First; n <= d.policy.Ports.Last; n++ {
 		number := gateway.PortNumber{Number: n, Protocol: protocol}
 		switch {
-		case d.snapshot.PortHolder(number) != (cache.ObjectName{}) || d.uses(number):
+		case d.holder(number) != (cache.ObjectName{}) || d.uses(number):
 			taken++
 		case free(n) == nil:
 			return n, nil
@@ -322,10 +388,10 @@ func (d *decision) choose(port corev1.ServicePort, free func(int32) error) (int3
 		return 0, fmt.Errorf("all ports of --ports %v are given or were released less than an hour ago: give a larger range", ports)
 	case gw.Outside != nil:
 		return 0, fmt.Errorf("%v and Service %v have no free %s port of --ports %v: add a listener to the one, and a port with the listener's for its targetPort to the other", gw, gw.Outside.Service, protocol, ports)
-	case gw.Managed && len(gw.Listeners) < maxListeners:
+	case gw.Managed && d.room(gateway.PortNumber{}):
 		return 0, fmt.Errorf("%v has other listeners on all free ports of --ports %v: give a larger range", gw, ports)
 	case gw.Managed:
-		return 0, fmt.Errorf("%v has %d listeners, and a Gateway can have %d: remove some, or publish through another Gateway", gw, len(gw.Listeners), maxListeners)
+		return 0, d.full()
 	}
 	return 0, fmt.Errorf("%v has no free %s listener on a port of --ports %v: add one, as {name: %s-%d, protocol: %[2]s, port: %[5]d, allowedRoutes: {namespaces: {from: All}}}, or label the Gateway %s=%s",
 		gw, protocol, ports, strings.ToLower(string(protocol)), d.firstUnheld(protocol), ListenersLabel, Managed)
@@ -335,7 +401,7 @@ func (d *decision) choose(port corev1.ServicePort, free func(int32) error) (int3
 func (d *decision) firstUnheld(protocol corev1.Protocol) int32 {
 	for n := d.policy.Ports.First; n <= d.policy.Ports.Last; n++ {
 		number := gateway.PortNumber{Number: n, Protocol: protocol}
-		if d.snapshot.PortHolder(number) == (cache.ObjectName{}) && !d.uses(number) && d.listenerOn(number) == nil {
+		if d.holder(number) == (cache.ObjectName{}) && !d.uses(number) && d.listenerOn(number) == nil {
 			return n
 		}
 	}
@@ -344,7 +410,7 @@ func (d *decision) firstUnheld(protocol corev1.Protocol) int32 {
 
 // has tells whether a gateway port that the Service had is still its own.
 func (d *decision) has(a Allocation) bool {
-	holder := d.snapshot.PortHolder(a.Number())
+	holder := d.holder(a.Number())
 	return (holder == d.snapshot.Key || holder == cache.ObjectName{}) && !d.uses(a.Number())
 }
 
@@ -373,10 +439,10 @@ func (d *decision) free(port gateway.PortNumber, kind Kind) error {
 	switch {
 	case gw.closed(port) != "":
 		return errors.New(gw.closed(port))
-	case l == nil && gw.Managed && len(gw.Listeners) < maxListeners:
+	case l == nil && gw.Managed && d.room(port):
 		return nil
 	case l == nil && gw.Managed:
-		return fmt.Errorf("%v has %d listeners, as many as it can have: remove some", gw, len(gw.Listeners))
+		return d.full()
 	case l == nil:
 		return fmt.Errorf("%v has no listener on port %d/%s: add one with protocol %[3]s and allowedRoutes.namespaces.from All, or label the Gateway %s=%s", gw, port.Number, port.Protocol, ListenersLabel, Managed)
 	case l.Protocol != string(port.Protocol):
@@ -388,14 +454,49 @@ func (d *decision) free(port gateway.PortNumber, kind Kind) error {
 	return nil
 }
 
+// room tells whether a managed Gateway has, or can have, a listener of ours for a port, besides those that are promised.
+func (d *decision) room(port gateway.PortNumber) bool {
+	gw := d.snapshot.Gateway
+	ports := gw.needed(d.promised())
+	i := slices.Index(ports, port)
+	if i < 0 {
+		i = len(ports)
+	}
+	return i < gw.capacity()
+}
+
+// promised are the gateway ports that all Services have.
+func (d *decision) promised() []gateway.PortNumber {
+	var ports []gateway.PortNumber
+	if d.snapshot.Promised != nil {
+		ports = d.snapshot.Promised()
+	}
+	for _, a := range d.allocated {
+		ports = append(ports, a.Number())
+	}
+	return ports
+}
+
+func (d *decision) full() error {
+	gw := d.snapshot.Gateway
+	return fmt.Errorf("%v has %d listeners, as many as it can have, or needs them for other Services: remove some, or publish through another Gateway", gw, maxListeners)
+}
+
 // endTLS has the gateway end TLS for a port of class https that nothing else serves, where it has a certificate: the
 // requests then go to the Service's HTTP port.
 func (d *decision) endTLS(main int) {
+	if main >= 0 && d.assigned[main].unknown {
+		for i, a := range d.assigned {
+			if a.class == gateway.HTTPS && a.kind == "" && !a.unknown {
+				d.keep(&d.assigned[i], d.assigned[main].problem)
+			}
+		}
+	}
 	if main < 0 || d.assigned[main].gateway == 0 || !d.assigned[main].shared {
 		return
 	}
 	http := d.assigned[main]
-	i := slices.IndexFunc(d.assigned, func(a assignment) bool { return a.class == gateway.HTTPS && a.gateway == 0 })
+	i := slices.IndexFunc(d.assigned, func(a assignment) bool { return a.class == gateway.HTTPS && a.kind == "" && !a.unknown })
 	switch {
 	case i < 0:
 	case http.kind == Ingress && d.policy.TLSSecret != "":
@@ -411,7 +512,7 @@ func (d *decision) endTLS(main int) {
 // after is when the next of these is given up; zero: there is none.
 func (d *decision) allocations() (all []Allocation, after time.Duration) {
 	all = slices.Clone(d.allocated)
-	now := d.snapshot.Now
+	now, routed := d.snapshot.Now, d.routed()
 	for _, had := range d.previous {
 		if slices.ContainsFunc(all, func(a Allocation) bool { return a.Number() == had.Number() }) {
 			continue
@@ -420,6 +521,13 @@ func (d *decision) allocations() (all []Allocation, after time.Duration) {
 			had.Released = now.UTC().Truncate(time.Second)
 		}
 		left := had.Released.Add(ReleasedFor).Sub(now)
+		attached := slices.ContainsFunc(routed, func(a Allocation) bool { return a.Number() == had.Number() })
+		if attached && left <= ReleasedFor-attachedPeriod { // the hour begins once no route has it
+			had.Released, left = now.UTC().Truncate(time.Second), ReleasedFor
+		}
+		if attached {
+			left = min(left, attachedPeriod)
+		}
 		if left <= 0 {
 			continue
 		}
