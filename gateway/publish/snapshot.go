@@ -38,7 +38,7 @@ func (c *Controller) observe(ctx context.Context, key cache.ObjectName) plan.Sna
 	caches.mu.Lock()
 	s.Gateway = caches.current
 	caches.mu.Unlock()
-	s.Holder = func(claim string) cache.ObjectName { return remote.Services{caches.services}.Oldest(byClaim, claim) }
+	s.Holder = caches.holder
 	if s.Service != nil {
 		s.Ready = c.hasReady(ctx, s)
 	}
