@@ -25,6 +25,9 @@ import (
 // byClaim is the index of exported Services by the names and gateway ports that they claim.
 const byClaim = "claim"
 
+// byMade is the index of exported Services by the names that are made for them.
+const byMade = "made"
+
 // hooks are called when something has changed; never under a lock.
 type hooks struct {
 	changed func(cache.ObjectName) // of an exported Service: it, its endpoints, its routes or its record
@@ -56,6 +59,7 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 	exported := func(options *metav1.ListOptions) { options.LabelSelector = selector }
 	c.services = inform(c, core.Services(metav1.NamespaceAll), exported, "exported services", &corev1.Service{}, policy.Trim)
 	c.services.Index(byClaim, policy.Claims)
+	c.services.Index(byMade, policy.Made)
 	c.services.Index(byNamespace, func(svc *corev1.Service) []string { return []string{svc.Namespace} })
 	// Kubernetes copies the labels of a Service onto its EndpointSlices.
 	c.slices = inform(c, clients.Read.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), exported, "endpointslices", &discoveryv1.EndpointSlice{}, trimSlice)
@@ -181,6 +185,16 @@ func (c *caches) handle() {
 		},
 		Deleted: func(cache.ObjectName, *metav1.PartialObjectMetadata) {},
 	})
+}
+
+// holder is the exported Service that has a name or a gateway port: the oldest of those for which the name is made or,
+// without any, of those that claim it; zero: none.
+func (c *caches) holder(claim string) cache.ObjectName {
+	services := remote.Services{c.services}
+	if made := services.Oldest(byMade, claim); made != (cache.ObjectName{}) {
+		return made
+	}
+	return services.Oldest(byClaim, claim)
 }
 
 // serviceChanged enqueues an exported Service, and those that claim what it claimed, or claims now: they may get it, or

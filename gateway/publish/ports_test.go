@@ -169,7 +169,7 @@ func TestControllerGivesAFreedPort(t *testing.T) {
 	})
 }
 
-// A Service that is another one now, younger or with a port listed twice, frees what it claimed.
+// A Service that is another one now, and younger, frees the name that it claimed.
 func TestControllerWakesRivals(t *testing.T) {
 	in(t, func(w *world) {
 		service := func(name string, age int64) *corev1.Service {
@@ -180,7 +180,7 @@ func TestControllerWakesRivals(t *testing.T) {
 		}
 		w.server.put("services", service("old", 1000))
 		w.server.put("services", service("young", 2000))
-		w.start()
+		w.start(func(o *Options) { o.HostSuffixes = []string{"example.com"} })
 		w.server.put("services", service("old", 3000))
 		w.wait(time.Minute)
 		if got := w.record("young").Hosts; !slices.Contains(got, "shop.example.com") {

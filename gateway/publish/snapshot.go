@@ -55,7 +55,7 @@ func (c *Controller) observe(ctx context.Context, key cache.ObjectName) plan.Sna
 		s.Namespace = ns.Labels
 	}
 	s.Gateway = caches.gatewayNow()
-	s.Holder = func(claim string) cache.ObjectName { return remote.Services{caches.services}.Oldest(byClaim, claim) }
+	s.Holder = caches.holder
 	s.Attached = caches.attached
 	if s.Service != nil {
 		s.Ready = c.hasReady(ctx, s)

@@ -2,8 +2,9 @@
 // record of it says. It is pure: a Snapshot of everything that is known of one exported Service goes in, a Plan comes
 // out, and nothing else is looked at. It imports no client, no clock, no logger and no context.
 //
-// hosts.go has the names that are routed, listeners.go what a Gateway offers, outside.go where that is reached, ports.go which gateway port serves
-// which port, attached.go which ones live routes have, routes.go and ingress.go the objects, record.go the record, accepted.go what an implementation says of
+// hosts.go has the names that are routed, templates.go those that the operator adds, listeners.go what a Gateway
+// offers, outside.go where that is reached, ports.go which gateway port serves which port, attached.go which ones live
+// routes have, routes.go and ingress.go the objects, record.go the record, accepted.go what an implementation says of
 // routes, and decide.go what is to be written for all that.
 package plan
 
@@ -167,6 +168,7 @@ type Policy struct {
 	Names         []string // of this cluster, as callers have them: DNS labels
 	Domain        string   // the cluster's DNS domain
 	HostTemplates []string // of further names, with {service}, {namespace} and {name}
+	HostSuffixes  []string // below which Services may choose further names; none: they may not
 	Targets       []Target // the first that can serve a port does
 	Gateway       cache.ObjectName
 	// GatewayService is the LoadBalancer Service in front of the Gateway, where its ports may differ from those of the
