@@ -19,7 +19,7 @@ import (
 
 // Handler serves the state of the program. overview is what the page shows.
 func (c *Controller) Handler(overview func() status.Page, listen Listen) http.Handler {
-	return Served{Page: overview, Metrics: c.options.Metrics.Gatherer(), Stuck: c.state.stuck, Ready: c.state.ready}.Handler(listen)
+	return Served{Page: overview, Metrics: c.options.Metrics.Gatherer(), Stuck: c.workers.Stuck, Ready: c.workers.Ready()}.Handler(listen)
 }
 
 // Served is what a program serves of its state.

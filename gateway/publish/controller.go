@@ -2,9 +2,7 @@ package publish
 
 import (
 	"context"
-	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -37,20 +35,17 @@ type Controller struct {
 	clients  Clients
 	caches   *caches
 	queue    *queue.Queue
-	keys     chan cache.ObjectName // from the queue to the workers of a replica that leads
+	workers  *queue.Workers
 	memory   *memory
 	problems *report.Problems
 
-	leading   atomic.Bool
-	ready     chan struct{} // closed when the caches are filled
-	syncing   sync.Map      // cache.ObjectName to time.Time: the syncs under way, by their start
-	listening sync.Mutex    // held while the Gateway's listeners are applied
+	listening sync.Mutex // held while the Gateway's listeners are applied
 }
 
 // New makes a controller.
 func New(clients Clients, options Options, logger klog.Logger) *Controller {
-	c := &Controller{options: options, logger: logger, clients: clients, queue: queue.New(options.Metrics), keys: make(chan cache.ObjectName),
-		memory: newMemory(), ready: make(chan struct{})}
+	c := &Controller{options: options, logger: logger, clients: clients, queue: queue.New(options.Metrics), memory: newMemory()}
+	c.workers = queue.NewWorkers(c.queue, queue.Config{Number: workers, What: "exported Service", Sync: c.work})
 	c.caches = newCaches(options.Policy, options.Selector, clients, hooks{
 		changed: c.queue.Add,
 		all:     c.enqueueAll,
@@ -80,8 +75,8 @@ func (c *Controller) Run(ctx context.Context) {
 	}
 	c.settle(ctx, slicesGrace)
 	c.logger.Info("Caches are filled", "exportedServices", len(c.caches.services.GetIndexer().ListKeys()))
-	close(c.ready)
-	running.Go(func() { c.feed(ctx) })
+	c.workers.Open()
+	running.Go(func() { c.workers.Feed(ctx) })
 	<-ctx.Done()
 }
 
@@ -96,48 +91,24 @@ func (c *Controller) settle(ctx context.Context, grace time.Duration) {
 	}
 }
 
-// feed hands keys to the workers of a replica that leads.
-func (c *Controller) feed(ctx context.Context) {
-	for {
-		key, shutdown := c.queue.Get()
-		if shutdown {
-			return
-		}
-		select {
-		case c.keys <- key:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // Ready is closed when the caches are filled.
-func (c *Controller) Ready() <-chan struct{} { return c.ready }
+func (c *Controller) Ready() <-chan struct{} { return c.workers.Ready() }
 
 // Lead writes, until the context ends. A write under way is then finished, for which it has grace.
 func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
-	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
 	records, ok := c.listRecords(ctx)
 	if !ok {
 		return
 	}
 	c.memory.fill(records)
-	c.leading.Store(true)
-	c.options.Events.Lead(true)
-	defer func() { // what is known of exported Services goes with leadership
+	c.workers.Lead(ctx, grace, func() {
+		c.options.Events.Lead(true)
+		c.enqueueAll()
+	}, func() { // what is known of exported Services goes with leadership
 		c.options.Events.Lead(false)
-		c.leading.Store(false)
 		c.memory.clear()
 		c.problems.Clear()
-	}()
-	c.enqueueAll()
-	var running sync.WaitGroup
-	defer running.Wait()
-	for range workers {
-		running.Go(func() { c.workUntil(ctx, working) })
-	}
+	})
 }
 
 // listRecords lists the records from the server, until it answers; false if the context ends first. The cache of a
@@ -173,81 +144,41 @@ func (c *Controller) enqueueAll() {
 	c.queue.Add(listenersKey)
 }
 
-// workUntil syncs keys until the context ends. A write under way is finished in working.
-func (c *Controller) workUntil(ctx, working context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case key := <-c.keys:
-			c.work(working, key)
-		}
-	}
-}
-
-// work syncs a key, reports what was found, and sees to it that the key is looked at again if need be.
-func (c *Controller) work(ctx context.Context, key cache.ObjectName) {
-	defer c.queue.Done(key)
-	begin := time.Now()
-	c.syncing.Store(key, begin)
-	defer c.syncing.Delete(key)
+// work syncs a key and reports what was found. It returns when the key is synced again.
+func (c *Controller) work(ctx context.Context, key cache.ObjectName) queue.Next {
 	if key == listenersKey {
-		c.syncListeners(ctx, true)
-		return
+		if _, next := c.syncListeners(ctx, true); next != nil {
+			return *next
+		}
+		return queue.Next{}
 	}
+	begin := time.Now()
 	p := c.decide(ctx, key)
-	if c.syncListeners(ctx, false) {
+	if c.syncListenersFor(ctx) {
 		p = c.decide(ctx, key) // its ports have listeners now
 	}
 	result := c.apply(klog.NewContext(ctx, klog.LoggerWithValues(c.logger, "service", key)), p)
 	problems := append(p.Problems, result.problems...)
 	c.options.Metrics.Synced(time.Since(begin), problems)
 	c.problems.Set(key, problems, result.stale)
-	if result.retry {
-		c.queue.AddRateLimited(key)
-		return
+	after := queue.Sooner(p.After, c.memory.next(key, time.Now()))
+	if svc := c.caches.services.Get(key); svc != nil && len(svc.Spec.Selector) == 0 {
+		after = queue.Sooner(after, byHandPeriod)
 	}
-	c.queue.Forget(key)
-	after := p.After
-	if next := c.memory.next(key, time.Now()); next > 0 && (after == 0 || next < after) {
-		after = next
-	}
-	if svc := c.caches.services.Get(key); svc != nil && len(svc.Spec.Selector) == 0 && (after == 0 || after > byHandPeriod) {
-		after = byHandPeriod
-	}
-	if after > 0 {
-		c.queue.AddAfter(key, after)
-	}
+	return queue.Next{Retry: result.retry, After: after}
 }
 
 // byHandPeriod is how often the EndpointSlices of a Service without a selector are listed: those are in no cache.
 const byHandPeriod = 30 * time.Second
 
-// maxSync is how long one sync may take before the controller counts as stuck.
-const maxSync = 5 * time.Minute
-
-// Stuck names a Service whose sync does not end. An API server that is down is no such thing: its requests fail in
-// time.
-func (c *Controller) Stuck() error {
-	var stuck error
-	c.syncing.Range(func(key, begin any) bool {
-		if took := time.Since(begin.(time.Time)); took > maxSync {
-			stuck = fmt.Errorf("the sync of exported Service %v has not ended for %v", key, took.Round(time.Second))
-		}
-		return stuck == nil
-	})
-	return stuck
-}
+// Stuck names a Service whose sync does not end.
+func (c *Controller) Stuck() error { return c.workers.Stuck() }
 
 // Overview is the state of all exported Services, for the metrics and the page. Only a replica that leads knows what
 // is wrong with them.
 func (c *Controller) Overview() status.Page {
-	page := status.Page{Leader: c.leading.Load(), Now: time.Now(), Problems: c.problems.OfLocal()}
-	select {
-	case <-c.ready:
-		page.Synced = true
-	default:
-	}
+	page := status.Page{Leader: c.workers.Leading(), Now: time.Now(), Problems: c.problems.OfLocal()}
+	page.Synced = c.workers.IsReady()
 	for _, key := range (remoteServices{c.caches.services}).names() {
 		page.Mirrors = append(page.Mirrors, c.overviewOf(key))
 	}
@@ -256,7 +187,7 @@ func (c *Controller) Overview() status.Page {
 
 func (c *Controller) overviewOf(key cache.ObjectName) status.Mirror {
 	mirror := status.Mirror{Namespace: key.Namespace, Name: key.Name, Source: key.String(), State: status.Waiting}
-	if c.leading.Load() {
+	if c.workers.Leading() {
 		mirror.State = status.Mirrored
 	}
 	for _, problem := range c.problems.Of(key) {

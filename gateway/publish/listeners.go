@@ -12,6 +12,7 @@ import (
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/gateway/publish/plan"
 	mirrors "service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/queue"
 )
 
 type gatewayPort = gateway.PortNumber
@@ -25,31 +26,35 @@ const listenersPart = "listeners of the Gateway"
 // listenersKey is the key of the Gateway's listeners in the queue: no Service has it, as all have a namespace.
 var listenersKey = cache.NewObjectName("", "listeners")
 
+// syncListenersFor syncs the listeners for a Service, if what is needed of them may have changed. It tells whether they
+// were applied.
+func (c *Controller) syncListenersFor(ctx context.Context) (applied bool) {
+	applied, next := c.syncListeners(ctx, false)
+	if next != nil {
+		c.queue.Again(listenersKey, *next)
+	}
+	return applied
+}
+
 // syncListeners has a Gateway that is labelled for it have just the listeners of ours that are needed, if they may not
-// be so or, with force, whatever is known. It tells whether they were applied.
-func (c *Controller) syncListeners(ctx context.Context, force bool) (applied bool) {
+// be so or, with force, whatever is known. It tells whether they were applied, and when they are looked at again; nil:
+// they have not been.
+func (c *Controller) syncListeners(ctx context.Context, force bool) (applied bool, next *queue.Next) {
 	if c.caches.gateway == nil {
-		return false
+		return false, nil
 	}
 	c.listening.Lock()
 	defer c.listening.Unlock()
 	if !c.memory.listenersDue(force) {
-		return false
+		return false, nil
 	}
 	applied, problem, err := c.applyListeners(ctx)
 	c.problems.Local(listenersPart, err)
 	for _, key := range c.memory.listenersDone(problem) {
 		c.queue.Add(key)
 	}
-	switch wait := c.memory.listenersWait(time.Now()); {
-	case wait > 0:
-		c.queue.AddAfter(listenersKey, wait)
-	case err != nil:
-		c.queue.AddRateLimited(listenersKey)
-	default:
-		c.queue.Forget(listenersKey)
-	}
-	return applied
+	wait := c.memory.listenersWait(time.Now())
+	return applied, &queue.Next{Retry: err != nil && wait == 0, After: wait}
 }
 
 // applyListeners applies them if need be. The Gateway's others are left alone: server-side apply touches what it owns

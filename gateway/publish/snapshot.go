@@ -124,7 +124,7 @@ type remoteServices remote.Services
 
 func (s remoteServices) names() []cache.ObjectName {
 	names := remote.Services(s).Names()
-	slices.SortFunc(names, compareKeys)
+	slices.SortFunc(names, mirrors.CompareKeys)
 	return names
 }
 

@@ -124,5 +124,5 @@ func sorted(byKey map[cache.ObjectName]plan.Objects, cluster string) (all []owne
 }
 
 func remove(ctx context.Context, client remote.Client, one owned) error {
-	return (&Writer{client: client}).verbs(one.kind, one.GetNamespace()).delete(ctx, one.GetName(), exactly(one))
+	return (&Writer{client: client}).verbs(one.kind, one.GetNamespace()).delete(ctx, one.GetName(), Exactly(one))
 }

@@ -92,7 +92,7 @@ func (w *Writer) update(ctx context.Context, kind plan.Kind, obj metav1.Object) 
 // delete deletes an object of ours as it was seen, and not as it may be by now: the endpoints controller
 // takes Endpoints over in place. That it is gone already is no error.
 func (w *Writer) delete(ctx context.Context, kind plan.Kind, obj metav1.Object) (deleted bool, err error) {
-	err = w.verbs(kind, obj.GetNamespace()).delete(ctx, obj.GetName(), exactly(obj))
+	err = w.verbs(kind, obj.GetNamespace()).delete(ctx, obj.GetName(), Exactly(obj))
 	if err != nil && !apierrors.IsNotFound(err) {
 		return false, fmt.Errorf("delete %v: %w", kind, err)
 	}
@@ -103,7 +103,8 @@ func (w *Writer) delete(ctx context.Context, kind plan.Kind, obj metav1.Object) 
 	return err == nil, nil
 }
 
-func exactly(obj metav1.Object) metav1.DeleteOptions {
+// Exactly limits a deletion to an object as it was seen.
+func Exactly(obj metav1.Object) metav1.DeleteOptions {
 	uid, version := obj.GetUID(), obj.GetResourceVersion()
 	return metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}}
 }
