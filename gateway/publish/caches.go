@@ -69,28 +69,42 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 	c.informRecords()
 	for _, of := range plan.Kinds {
 		c.routes[of] = &kind{resource: of.Resource(), versions: of.Versions(), changed: c.routeChanged, synced: hooks.all,
-			narrow: func(options *metav1.ListOptions) {
-				options.LabelSelector = mirrors.ManagedByLabel + "=" + mirrors.ManagedBy + "," + plan.ServiceLabel
-			}}
+			narrow: ofOurs}
 	}
 	for _, of := range []plan.Kind{plan.TCPRoute, plan.UDPRoute} {
 		c.routes[of].listeners = policy.Attached
 	}
 	if policy.To(plan.ToGatewayAPI) {
-		versions := []string{"v1", "v1beta1"}
-		changed := func(_, _ *remote.Unstructured) { c.readGateway() }
-		c.gateway = &kind{resource: schema.GroupResource{Group: plan.Group, Resource: "gateways"}, versions: versions, namespace: policy.Gateway.Namespace,
-			changed: changed, synced: c.readGateway, narrow: func(options *metav1.ListOptions) {
-				options.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, policy.Gateway.Name).String()
-			}}
-		c.class = &kind{resource: schema.GroupResource{Group: plan.Group, Resource: "gatewayclasses"}, versions: versions,
-			changed: changed, synced: c.readGateway, narrow: func(*metav1.ListOptions) {}}
+		c.gateway, c.class = gatewayKind(policy), classKind()
+		for _, k := range []*kind{c.gateway, c.class} {
+			k.changed, k.synced = func(_, _ *remote.Unstructured) { c.readGateway() }, c.readGateway
+		}
 	}
 	if policy.GatewayService != (cache.ObjectName{}) {
 		c.outside = newOutside(c)
 	}
 	c.handle()
 	return c
+}
+
+// ofOurs narrows a list of routes to those with our labels.
+func ofOurs(options *metav1.ListOptions) {
+	options.LabelSelector = mirrors.ManagedByLabel + "=" + mirrors.ManagedBy + "," + plan.ServiceLabel
+}
+
+// gatewayVersions are those in which the Gateway and its class are read.
+var gatewayVersions = []string{"v1", "v1beta1"}
+
+// gatewayKind is the kind of which there is only the Gateway that routes attach to.
+func gatewayKind(policy plan.Policy) *kind {
+	return &kind{resource: schema.GroupResource{Group: plan.Group, Resource: "gateways"}, versions: gatewayVersions, namespace: policy.Gateway.Namespace,
+		narrow: func(options *metav1.ListOptions) {
+			options.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, policy.Gateway.Name).String()
+		}}
+}
+
+func classKind() *kind {
+	return &kind{resource: schema.GroupResource{Group: plan.Group, Resource: "gatewayclasses"}, versions: gatewayVersions, narrow: func(*metav1.ListOptions) {}}
 }
 
 // byNamespace is the index of exported Services by their namespace.
@@ -270,23 +284,11 @@ func (c *caches) gatewayNow() plan.Gateway {
 
 // lookAtGateway reads it from the caches. The error says why it is not known how it is reached.
 func (c *caches) lookAtGateway() (plan.Gateway, error) {
-	version, known := c.gateway.state()
-	objects := c.gateway.cached()
+	_, known := c.gateway.state()
 	if _, classKnown := c.class.state(); !known || !classKnown {
 		return plan.Gateway{}, nil // what its implementation can do decides, too
 	}
-	var gw, class *unstructured.Unstructured
-	if version != "" && objects != nil {
-		if obj := objects.Latest(c.policy.Gateway); obj != nil {
-			gw = &obj.Unstructured
-		}
-	}
-	if objects := c.class.cached(); gw != nil && objects != nil {
-		name, _, _ := unstructured.NestedString(gw.Object, "spec", "gatewayClassName")
-		if obj := objects.Informer.Get(cache.NewObjectName("", name)); obj != nil {
-			class = &obj.Unstructured
-		}
-	}
+	gw, class, _ := c.gatewayObjects()
 	read := plan.ReadGateway(c.policy.Gateway, gw, class)
 	if c.outside != nil {
 		var err error
@@ -295,6 +297,23 @@ func (c *caches) lookAtGateway() (plan.Gateway, error) {
 		}
 	}
 	return read, nil
+}
+
+// gatewayObjects are the Gateway and its GatewayClass as they were last read; nil: there is none, as far as is known.
+func (c *caches) gatewayObjects() (gw, class *unstructured.Unstructured, className string) {
+	version, _ := c.gateway.state()
+	if objects := c.gateway.cached(); version != "" && objects != nil {
+		if obj := objects.Latest(c.policy.Gateway); obj != nil {
+			gw = &obj.Unstructured
+			className, _, _ = unstructured.NestedString(gw.Object, "spec", "gatewayClassName")
+		}
+	}
+	if objects := c.class.cached(); gw != nil && objects != nil {
+		if obj := objects.Informer.Get(cache.NewObjectName("", className)); obj != nil {
+			class = &obj.Unstructured
+		}
+	}
+	return gw, class, className
 }
 
 // attached are the exported Services of which a route of a kind attaches to a listener of the Gateway.

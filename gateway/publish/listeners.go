@@ -7,6 +7,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
@@ -99,20 +101,24 @@ func (c *Controller) listened(gw plan.Gateway) []gatewayPort {
 
 func (c *Controller) writeListeners(ctx context.Context, gw plan.Gateway, listeners []any) error {
 	version, _ := c.caches.gateway.state()
-	resource := c.caches.gateway.resource.WithVersion(version)
-	obj := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": resource.GroupVersion().String(), "kind": "Gateway",
-		"metadata": map[string]any{"namespace": gw.Name.Namespace, "name": gw.Name.Name},
-		"spec":     map[string]any{"listeners": listeners},
-	}}
-	if len(listeners) == 0 {
-		delete(obj.Object, "spec")
-	}
-	got, err := c.clients.WriteDynamic.Resource(resource).Namespace(gw.Name.Namespace).Apply(ctx, gw.Name.Name, obj, metav1.ApplyOptions{FieldManager: fieldManager})
+	got, err := applyListeners(ctx, c.clients.WriteDynamic, c.caches.gateway.resource.WithVersion(version), gw.Name, listeners)
 	if err != nil {
 		return err
 	}
 	c.caches.gateway.wrote(got)
 	c.options.Metrics.Wrote("Gateway", "update")
 	return nil
+}
+
+// applyListeners applies just these listeners to a Gateway; those that this program applied before go.
+func applyListeners(ctx context.Context, client dynamic.Interface, resource schema.GroupVersionResource, name cache.ObjectName, listeners []any) (*unstructured.Unstructured, error) {
+	obj := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": resource.GroupVersion().String(), "kind": "Gateway",
+		"metadata": map[string]any{"namespace": name.Namespace, "name": name.Name},
+		"spec":     map[string]any{"listeners": listeners},
+	}}
+	if len(listeners) == 0 {
+		delete(obj.Object, "spec")
+	}
+	return client.Resource(resource).Namespace(name.Namespace).Apply(ctx, name.Name, obj, metav1.ApplyOptions{FieldManager: fieldManager})
 }

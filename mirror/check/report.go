@@ -33,6 +33,9 @@ func (r *Report) line(mark, format string, args ...any) {
 	fmt.Fprintf(r.out, "%s %s: %s\n", mark, failure.Line(r.cluster), failure.Line(fmt.Sprintf(format, args...)))
 }
 
+// Missing tells whether a permission is missing, which was reported.
+func (r *Report) Missing() bool { return r.missing }
+
 // OK says that something is in order.
 func (r *Report) OK(format string, args ...any) { r.line("+", format, args...) }
 

@@ -31,6 +31,9 @@ func (cfg *config) local() (*rest.Config, error) {
 	return cfg.remote.Client.Tune(local, "", &remote.Network{}), nil
 }
 
+// errFix is the error of a check that has found something.
+var errFix = errors.New("something must be fixed")
+
 func (cfg *config) run(ctx context.Context, stdout io.Writer) error {
 	local, err := cfg.local()
 	if err != nil {
@@ -40,7 +43,7 @@ func (cfg *config) run(ctx context.Context, stdout io.Writer) error {
 	case cfg.check:
 		options := check.Options{Local: local, Remotes: cfg.remotes, Remote: cfg.remote, Policy: cfg.mirror.Policy, Lease: cfg.election.Lease}
 		if !check.Run(ctx, options, stdout) {
-			return errors.New("something must be fixed")
+			return errFix
 		}
 		return nil
 	case cfg.prune != "" || cfg.pruneDryRun != "":

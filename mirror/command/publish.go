@@ -30,8 +30,9 @@ each, from which other clusters learn its gateway ports.
 // publishCommand is what its own flags say.
 type publishCommand struct {
 	*config
-	publish publish.Options
-	raw     publish.Flags
+	publish  publish.Options
+	raw      publish.Flags
+	pruneAll bool
 }
 
 // runPublish runs the command publish.
@@ -49,7 +50,9 @@ func parsePublish(args []string) (*publishCommand, error) {
 	p.listen.AddWithoutPage(f)
 	p.parts.election.Namespace, p.parts.election.Name = namespace, "service-mirror-publish"
 	p.parts.election.Add(f)
+	f.BoolVar(&p.check, "check", false, "check whether the cluster can be reached, read and written, its gateway, and what will not be published; write nothing, and exit: with code 1 if something must be fixed")
 	f.BoolVar(&p.dryRun, "dry-run", false, "print what would be written as a diff, write nothing, and exit")
+	f.BoolVar(&p.pruneAll, "prune", false, "delete all that was published, whatever is exported, and exit; with --dry-run, print it only")
 	if err := p.parse(args); err != nil || p.version {
 		return p, err
 	}
@@ -60,6 +63,14 @@ func parsePublish(args []string) (*publishCommand, error) {
 	for _, arg := range f.Args() {
 		errs[2] = errors.Join(errs[2], fmt.Errorf("%s: not a flag: remove it, there are no other arguments", arg))
 	}
+	for _, one := range []struct {
+		flag string
+		on   bool
+	}{{"dry-run", p.dryRun}, {"prune", p.pruneAll}} {
+		if p.check && one.on {
+			errs[2] = errors.Join(errs[2], onlyOne("check", one.flag))
+		}
+	}
 	p.remote.Client.UserAgent = "service-mirror/" + programVersion()
 	return p, errors.Join(errs[:]...)
 }
@@ -68,6 +79,19 @@ func (p *publishCommand) run(ctx context.Context, stdout io.Writer) error {
 	cluster, err := p.local()
 	if err != nil {
 		return err
+	}
+	switch {
+	case p.check:
+		if !publish.Check(ctx, cluster, p.publish, p.election.Lease, stdout) {
+			return errFix
+		}
+		return nil
+	case p.pruneAll:
+		clients, err := publish.NewClients(cluster, func(*rest.Config) {})
+		if err != nil {
+			return fmt.Errorf("the cluster: %w", err)
+		}
+		return publish.Pruning{Clients: clients, Policy: p.publish.Policy, Lease: p.election.Lease, Cluster: cluster.Host, Dry: p.dryRun}.Prune(ctx, stdout)
 	}
 	return p.publishAll(ctx, cluster, stdout)
 }

@@ -78,6 +78,8 @@ func TestPublishMistakes(t *testing.T) {
 		"no selector":          {with("--export-selector="), []string{"--export-selector: an empty selector"}},
 		"a selector":           {with("--export-selector=a in b"), []string{"--export-selector: "}},
 		"a namespace":          {with("--record-namespace=a/b"), []string{"--record-namespace: "}},
+		"two modes":            {with("--check", "--prune"), []string{"--check and --prune: only one of these"}},
+		"a dry check":          {with("--check", "--dry-run"), []string{"--check and --dry-run: only one of these"}},
 		"another argument":     {with("now"), []string{"now: not a flag"}},
 		"an address":           {with("--listen=x"), []string{"--listen: "}},
 		"a flag of the daemon": {with("--remote=paris=a"), []string{"unknown flag: --remote"}},

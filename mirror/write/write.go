@@ -3,7 +3,8 @@
 //
 // apply.go takes the steps, errors.go turns the API server's answers into problems, clusterips.go gives
 // mirrors the ClusterIPs back that they had, slices.go looks for what Kubernetes makes of Endpoints,
-// foreign.go for foreign Endpoints, and prune.go removes a remote's mirrors.
+// foreign.go for foreign Endpoints, delete.go deletes
+// what is listed before, and prune.go a remote's mirrors.
 package write
 
 import (
@@ -101,12 +102,6 @@ func (w *Writer) delete(ctx context.Context, kind plan.Kind, obj metav1.Object) 
 		w.wrote(kind.String(), "delete")
 	}
 	return err == nil, nil
-}
-
-// Exactly limits a deletion to an object as it was seen.
-func Exactly(obj metav1.Object) metav1.DeleteOptions {
-	uid, version := obj.GetUID(), obj.GetResourceVersion()
-	return metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}}
 }
 
 // createNamespace creates the namespace of a mirror; it may exist by now.

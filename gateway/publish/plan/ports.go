@@ -152,7 +152,12 @@ func (d *decision) served(kind Kind) error {
 	if err := d.known(kind); err != nil {
 		return err
 	}
-	if served := d.snapshot.Served[kind]; served.Version == "" {
+	return d.snapshot.Served[kind].Absent(kind)
+}
+
+// Absent is an error for a kind that the API server does not serve.
+func (s Served) Absent(kind Kind) error {
+	if s.Version == "" {
 		return fmt.Errorf("%s is not served by this cluster's API server: install Gateway API 1.6 or later, or the experimental channel of an earlier version", kind)
 	}
 	return nil
