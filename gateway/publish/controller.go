@@ -12,6 +12,7 @@ import (
 
 	"service-mirror.io/service-mirror/gateway/publish/plan"
 	"service-mirror.io/service-mirror/gateway/publish/record"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/mirror/queue"
 	"service-mirror.io/service-mirror/mirror/report"
 	"service-mirror.io/service-mirror/mirror/status"
@@ -174,7 +175,7 @@ const byHandPeriod = 30 * time.Second
 // Stuck names a Service whose sync does not end.
 func (c *Controller) Stuck() error { return c.workers.Stuck() }
 
-// Overview is the state of all exported Services, for the metrics and the page. Only a replica that leads knows what
+// Overview is the state of all exported Services, for the metrics. Only a replica that leads knows what
 // is wrong with them.
 func (c *Controller) Overview() status.Page {
 	page := status.Page{Leader: c.workers.Leading(), Now: time.Now(), Problems: c.problems.OfLocal()}
@@ -186,13 +187,19 @@ func (c *Controller) Overview() status.Page {
 }
 
 func (c *Controller) overviewOf(key cache.ObjectName) status.Mirror {
-	mirror := status.Mirror{Namespace: key.Namespace, Name: key.Name, Source: key.String(), State: status.Waiting}
+	state, problems := c.stateOf(key)
+	return status.Mirror{Namespace: key.Namespace, Name: key.Name, Source: key.String(), State: string(state), Problems: problems}
+}
+
+// stateOf is the state of an exported Service, and what is wrong with it.
+func (c *Controller) stateOf(key cache.ObjectName) (state mirrors.State, problems []status.MirrorProblem) {
+	state = mirrors.StateWaiting
 	if c.workers.Leading() {
-		mirror.State = status.Mirrored
+		state = mirrors.StateMirrored
 	}
 	for _, problem := range c.problems.Of(key) {
-		mirror.Problems = append(mirror.Problems, status.MirrorProblem{Reason: string(problem.Reason), Message: problem.Message})
-		mirror.State = worse(mirror.State, problem.Reason)
+		problems = append(problems, status.MirrorProblem{Reason: string(problem.Reason), Message: problem.Message})
+		state = state.Worse(problem.Reason.State())
 	}
-	return mirror
+	return state, problems
 }

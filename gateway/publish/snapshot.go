@@ -127,8 +127,3 @@ func (s remoteServices) names() []cache.ObjectName {
 	slices.SortFunc(names, mirrors.CompareKeys)
 	return names
 }
-
-// worse is the state of what has a problem besides those that made it so far.
-func worse(state string, reason mirrors.Reason) string {
-	return string(mirrors.State(state).Worse(reason.State()))
-}

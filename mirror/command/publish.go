@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
@@ -47,7 +48,7 @@ func parsePublish(args []string) (*publishCommand, error) {
 	f := p.flags
 	p.raw.Add(f)
 	p.addKubeconfig("the cluster")
-	p.listen.AddWithoutPage(f)
+	p.listen.Add(f)
 	p.parts.election.Namespace, p.parts.election.Name = namespace, "service-mirror-publish"
 	p.parts.election.Add(f)
 	f.BoolVar(&p.check, "check", false, "check whether the cluster can be reached, read and written, its gateway, and what will not be published; write nothing, and exit: with code 1 if something must be fixed")
@@ -104,7 +105,7 @@ func (p *publishCommand) publishAll(ctx context.Context, cluster *rest.Config, s
 		return fmt.Errorf("the cluster: %w", err)
 	}
 	election.Client = clients.Read.CoordinationV1()
-	logger := klog.FromContext(ctx)
+	logger, started := klog.FromContext(ctx), time.Now()
 	logger.Info("Starting", "program", p.remote.Client.UserAgent, "cluster", cluster.Host, "names", p.publish.Names)
 	ctx, end := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -126,7 +127,13 @@ func (p *publishCommand) publishAll(ctx context.Context, cluster *rest.Config, s
 			return fmt.Errorf("--listen: %w", err)
 		}
 		logger.Info("Serving", "address", listener.Addr())
-		served := mirror.Served{Metrics: metrics.Gatherer(), Stuck: controller.Stuck, Ready: controller.Ready()}
+		page := status.PublisherHandler(func() status.Publisher {
+			page := controller.Page()
+			page.Cluster, page.Version, page.Started, page.ElectionOn = cluster.Host, programVersion(), started, p.election.On
+			page.Leader = page.Leader && election.MayWrite()
+			return page
+		})
+		served := mirror.Served{Status: page, Metrics: metrics.Gatherer(), Stuck: controller.Stuck, Ready: controller.Ready()}
 		running.Go(func() { mirror.Serve(ctx, listener, served.Handler(p.listen)) })
 	}
 	running.Go(func() { controller.Run(ctx) })

@@ -101,7 +101,7 @@ func TestCheck(t *testing.T) {
 	e.says(e.once(1, e.args("--to", "ingress", "--ingress-class", "traefik", "--record-namespace", "nowhere", "--check")...),
 		[]string{"! ", "it is not known whether IngressClass traefik exists"}, []string{"- ", "namespace nowhere of the records does not exist"})
 	e.says(e.once(1, append(e.args("--to", "ingress", "--ingress-class", "traefik", "--check"), "--kubeconfig", paris.Kubeconfig)...),
-		[]string{"- ", "IngressClass traefik does not exist", "--ingress-class"}, []string{"+ ", "4 Services are exported, 2 of them can be published"})
+		[]string{"- ", "IngressClass traefik does not exist", "--ingress-class"}, []string{"+ ", "4 Services are exported, 3 of them can be published"})
 	if writes := e.writes(mark); len(writes) > 0 {
 		t.Errorf("a check has written: %v", writes)
 	}
