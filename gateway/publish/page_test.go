@@ -57,7 +57,7 @@ func TestPageOfAStandby(t *testing.T) {
 		w.start()
 		w.stop()
 		w.server.put("services", exportedService("new", 80))
-		ctx, cancel := context.WithCancel(t.Context())
+		ctx, cancel := context.WithCancel(w.Context())
 		ended := make(chan struct{})
 		standby := New(w.server.clients(), w.controller.options, w.controller.logger)
 		go func() { defer close(ended); standby.Run(ctx) }()
