@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	web "net/http"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -104,6 +106,52 @@ func TestCheck(t *testing.T) {
 		[]string{"- ", "IngressClass traefik does not exist", "--ingress-class"}, []string{"+ ", "4 Services are exported, 3 of them can be published"})
 	if writes := e.writes(mark); len(writes) > 0 {
 		t.Errorf("a check has written: %v", writes)
+	}
+}
+
+// The status page and its JSON are served.
+func TestStatusPage(t *testing.T) {
+	e := newEnv(t)
+	e.gatewayOf(http)
+	e.accept()
+	e.export("bar", port("http", 80))
+	p := e.start("--listen", "127.0.0.1:0")
+	e.soon("bar's record", e.recorded("bar", 80))
+	var address string
+	e.soon("it serves", func() error {
+		_, after, found := strings.Cut(p.Log.String(), `"Serving" address="`)
+		if address, _, _ = strings.Cut(after, `"`); !found || address == "" {
+			return fmt.Errorf("it does not")
+		}
+		return nil
+	})
+	get := func(path string) (string, error) {
+		response, err := web.Get("http://" + address + path)
+		if err != nil {
+			return "", err
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		if response.StatusCode != web.StatusOK {
+			err = fmt.Errorf("%s: %s", response.Status, body)
+		}
+		return string(body), err
+	}
+	e.soon("the JSON has bar", func() error {
+		text, err := get("/status.json")
+		if err != nil {
+			return err
+		}
+		for _, want := range []string{`"leader":true`, `{"kind":"gateway-api","name":"Gateway ` + e.id + `/public","state":"up","problem":""`, `"counts":{"conflict":0,"incomplete":0,"published":1,`,
+			`"name":"bar","state":"published"`, `"gatewayPort":80,"shared":true`, `"routes":["HTTPRoute bar.service-mirror"]`} {
+			if !strings.Contains(text, want) {
+				return fmt.Errorf("%s is missing: %s", want, text)
+			}
+		}
+		return nil
+	})
+	if text, err := get("/"); err != nil || !strings.Contains(text, "Everything is published") {
+		t.Errorf("the page: %s, %v", text, err)
 	}
 }
 
