@@ -290,6 +290,9 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
+// busy is what a busy machine may add to a time.
+const busy = 30 * time.Second
+
 // A gateway that accepts and is silent takes no longer than the timeout.
 func TestSilenceTimesOut(t *testing.T) {
 	for _, class := range []gateway.Class{gateway.HTTP, gateway.GRPC, gateway.HTTPS} {
@@ -300,7 +303,7 @@ func TestSilenceTimesOut(t *testing.T) {
 			if got.Result != TimedOut || !strings.Contains(got.Answer, "accepts the connection and does not answer") {
 				t.Errorf("got %s: %s", got.Result, got.Message())
 			}
-			if took := time.Since(begin); took > connectTime+answerTime+3*time.Second {
+			if took := time.Since(begin); took > connectTime+answerTime+busy {
 				t.Errorf("it took %v", took)
 			}
 		})
@@ -343,7 +346,7 @@ func TestHostileAnswers(t *testing.T) {
 			if got.Result != test.want {
 				t.Errorf("got %s: %s, want %s", got.Result, got.Message(), test.want)
 			}
-			if took := time.Since(begin); took > connectTime {
+			if took := time.Since(begin); took > connectTime+busy {
 				t.Errorf("it took %v", took)
 			}
 			if text := got.Message(); len(text) > 1000 || strings.ContainsAny(text, "\u202e\x1b\n") {
