@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"sync"
 	"time"
@@ -121,12 +120,7 @@ func (p *publishCommand) publishAll(ctx context.Context, cluster *rest.Config, s
 		page.Leader = page.Leader && election.MayWrite()
 		return page
 	})
-	if p.listen.Address != "" && !p.dryRun { // the program beside it may listen there
-		listener, err := net.Listen("tcp", p.listen.Address)
-		if err != nil {
-			return fmt.Errorf("--listen: %w", err)
-		}
-		logger.Info("Serving", "address", listener.Addr())
+	if !p.dryRun { // the program beside it may listen there
 		page := status.PublisherHandler(func() status.Publisher {
 			page := controller.Page()
 			page.Cluster, page.Version, page.Started, page.ElectionOn = cluster.Host, programVersion(), started, p.election.On
@@ -134,7 +128,9 @@ func (p *publishCommand) publishAll(ctx context.Context, cluster *rest.Config, s
 			return page
 		})
 		served := mirror.Served{Status: page, Metrics: metrics.Gatherer(), Stuck: controller.Stuck, Ready: controller.Ready()}
-		running.Go(func() { mirror.Serve(ctx, listener, served.Handler(p.listen)) })
+		if err := p.serve(ctx, &running, served.Handler(p.listen)); err != nil {
+			return err
+		}
 	}
 	running.Go(func() { controller.Run(ctx) })
 	if p.dryRun {
