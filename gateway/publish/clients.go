@@ -32,14 +32,10 @@ type Clients struct {
 // does not lead.
 func NewClients(cluster *rest.Config, guard func(*rest.Config)) (Clients, error) {
 	clients := Clients{Pin: &remote.Pin{}}
-	var configs [2]*rest.Config // they share no connections
-	for i := range configs {
-		var err error
-		if configs[i], err = clients.Pin.Config(cluster); err != nil {
-			return clients, err
-		}
+	configs, err := clients.Pin.Configs(cluster, 2, guard)
+	if err != nil {
+		return clients, err
 	}
-	guard(configs[1])
 	var errs [5]error
 	clients.Read, errs[0] = remote.NewClient(configs[0])
 	clients.ReadDynamic, errs[1] = dynamic.NewForConfig(configs[0])
