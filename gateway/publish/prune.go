@@ -127,7 +127,7 @@ func (p Pruning) list(ctx context.Context, k *kind) (schema.GroupVersionResource
 	return resource, list.Items, nil
 }
 
-// listeners are those of ours on the Gateway, which only a Gateway has that is labelled for it.
+// listeners are those of ours on the Gateway, which is changed only while it is labelled for it.
 func (p Pruning) listeners(ctx context.Context) ([]write.Deletion, error) {
 	if !p.Policy.To(plan.ToGatewayAPI) {
 		return nil, nil
@@ -143,13 +143,13 @@ func (p Pruning) listeners(ctx context.Context) ([]write.Deletion, error) {
 			names = append(names, l.Name)
 		}
 	}
-	switch {
-	case len(names) == 0:
+	if len(names) == 0 {
 		return nil, nil
-	case !gw.Managed:
-		return nil, fmt.Errorf("Gateway %v has listeners of ours and no label %s=%s any more: add the label, or remove %s by hand", gw.Name, plan.ListenersLabel, plan.Managed, strings.Join(names, ", "))
 	}
 	return []write.Deletion{{Object: fmt.Sprintf("listeners %s of Gateway %v", strings.Join(names, ", "), gw.Name), Delete: func(ctx context.Context) error {
+		if !gw.Managed {
+			return fmt.Errorf("the Gateway no longer has the label %s=%s: add it, or remove the listeners by hand", plan.ListenersLabel, plan.Managed)
+		}
 		_, err := applyListeners(ctx, p.Clients.WriteDynamic, resource, gw.Name, nil)
 		return err
 	}}}, nil

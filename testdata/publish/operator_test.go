@@ -217,7 +217,12 @@ func TestPrune(t *testing.T) {
 	if writes := e.writes(mark); len(writes) > 0 {
 		t.Errorf("a dry run has written: %v", writes)
 	}
-	e.says(e.once(0, append(slices.Clone(elected), "--prune")...), append(all, []string{"5 removed"})...)
+	_, err = paris.Kubectl(e.ctx, "label", "-n", e.id, "gateway", "public", "service-mirror.io/listeners-")
+	e.must(err)
+	e.says(e.once(1, append(slices.Clone(elected), "--prune")...), append(all, []string{"4 removed"}, []string{"delete listeners service-mirror-tcp-15", "no longer has the label"})...)
+	_, err = paris.Kubectl(e.ctx, "label", "-n", e.id, "gateway", "public", "service-mirror.io/listeners=managed")
+	e.must(err)
+	e.says(e.once(0, append(slices.Clone(elected), "--prune")...), []string{"1 removed"})
 	e.must(gone(func() error { _, err := routes.Get(e.ctx, "bar.service-mirror", metav1.GetOptions{}); return err }()))
 	e.must(gone(func() error { _, err := e.record("bar"); return err }()))
 	gw, err := gateway.GatewayV1().Gateways(e.id).Get(e.ctx, "public", metav1.GetOptions{})
