@@ -1,6 +1,6 @@
 // Package check finds out, before the daemon runs or when it does not do what is expected, whether the clusters
 // can be reached, read and written, and what will not be mirrored. It writes nothing, and keeps nothing. What is
-// mirrored is decided by package plan.
+// mirrored is decided by package plan. Report and Tally are for the checks of other commands, too.
 package check
 
 import (
