@@ -92,15 +92,12 @@ func (f filter) none() filter { return filter{Page: 1, Refresh: f.Refresh} }
 
 // row is a line of the table: a *Mirror or a *Service.
 type row interface {
+	key() (namespace, name string)
+	origin() (cluster, source string) // in a remote; empty: there is none
+	state() string
 	healthy() bool
-	line() line
+	problems() []MirrorProblem
 	appendText(text []byte) []byte // what can be searched for, in lower case
-}
-
-// line is what the lines of all tables have.
-type line struct {
-	namespace, name, cluster, source, state string
-	problems                                []MirrorProblem
 }
 
 // found is what a filter finds.
@@ -132,8 +129,7 @@ func choose[R interface {
 	var text []byte
 	for i := range all {
 		row := R(&all[i])
-		line := row.line()
-		if f.Remote != "" && line.cluster != f.Remote {
+		if cluster, _ := row.origin(); f.Remote != "" && cluster != f.Remote {
 			continue
 		}
 		if len(words) > 0 {
@@ -143,16 +139,16 @@ func choose[R interface {
 			}
 		}
 		c.found.all++
-		c.states[line.state]++
+		c.states[row.state()]++
 		healthy := row.healthy()
 		if !healthy {
 			c.unhealthy++
 		}
-		if f.State != "" && f.State != line.state && (f.State != unhealthy || healthy) {
+		if f.State != "" && f.State != row.state() && (f.State != unhealthy || healthy) {
 			continue
 		}
 		c.rows = append(c.rows, row)
-		for _, p := range line.problems {
+		for _, p := range row.problems() {
 			c.reasons[p.Reason]++
 		}
 	}
@@ -160,9 +156,10 @@ func choose[R interface {
 	return c
 }
 
-func (m *Mirror) line() line {
-	return line{m.Namespace, m.Name, m.Cluster, m.Source, m.State, m.Problems}
-}
+func (m *Mirror) key() (namespace, name string)    { return m.Namespace, m.Name }
+func (m *Mirror) origin() (cluster, source string) { return m.Cluster, m.Source }
+func (m *Mirror) state() string                    { return m.State }
+func (m *Mirror) problems() []MirrorProblem        { return m.Problems }
 
 // appendLower appends texts in lower case, each on a line of its own.
 func appendLower(text []byte, parts ...string) []byte {
@@ -199,13 +196,13 @@ func sort[R row](rows []R) {
 	}
 	rows = rows[:0]
 	for _, rank := range ranks {
-		slices.SortFunc(rank, func(a, b R) int { return compare(a.line(), b.line()) })
+		slices.SortFunc(rank, compare[R])
 		rows = append(rows, rank...)
 	}
 }
 
-func rankOf(r row) int {
-	state := r.line().state
+func rankOf[R row](r R) int {
+	state := r.state()
 	switch {
 	case r.healthy():
 		return len(states) + 1
@@ -218,14 +215,18 @@ func rankOf(r row) int {
 	return len(states) // a state that is not known here
 }
 
-func compare(a, b line) int {
-	if c := strings.Compare(a.namespace, b.namespace); c != 0 {
+func compare[R row](a, b R) int {
+	namespace, name := a.key()
+	otherNamespace, otherName := b.key()
+	if c := strings.Compare(namespace, otherNamespace); c != 0 {
 		return c
 	}
-	if c := strings.Compare(a.name, b.name); c != 0 {
+	if c := strings.Compare(name, otherName); c != 0 {
 		return c
 	}
-	return cmp.Or(strings.Compare(a.cluster, b.cluster), strings.Compare(a.source, b.source))
+	cluster, source := a.origin()
+	otherCluster, otherSource := b.origin()
+	return cmp.Or(strings.Compare(cluster, otherCluster), strings.Compare(source, otherSource))
 }
 
 // window is the part of the rows that a page shows; a page beyond the last one is

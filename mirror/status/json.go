@@ -88,7 +88,7 @@ func countsOf[R interface {
 		counts[state] = 0
 	}
 	for i := range all {
-		counts[R(&all[i]).line().state]++
+		counts[R(&all[i]).state()]++
 	}
 	return counts
 }

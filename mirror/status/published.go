@@ -107,9 +107,10 @@ func (s *Service) Endpoint() string {
 // healthy reports whether nothing has to be done about it.
 func (s *Service) healthy() bool { return s.State == Published && len(s.Problems) == 0 }
 
-func (s *Service) line() line {
-	return line{namespace: s.Namespace, name: s.Name, state: s.State, problems: s.Problems}
-}
+func (s *Service) key() (namespace, name string)    { return s.Namespace, s.Name }
+func (s *Service) origin() (cluster, source string) { return "", "" }
+func (s *Service) state() string                    { return s.State }
+func (s *Service) problems() []MirrorProblem        { return s.Problems }
 
 // appendText appends what can be searched for.
 func (s *Service) appendText(text []byte) []byte {
