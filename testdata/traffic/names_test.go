@@ -49,7 +49,7 @@ func (s *scene) names(kind gatewayKind) {
 	}, {
 		name: "no Service has it, gRPC", args: []string{"--to", "hello-paris.default:9090", "grpc://nobody.default:9090"}, err: "421",
 	}, {
-		name: "the mirror's Service is gone", args: []string{"--host", "nobody-paris.default", "http://bar-paris.default/"}, err: "status 502",
+		name: "the mirror's Service is gone", args: []string{"--host", "nobody-paris.default", "http://bar-paris.default/"}, err: "status 421",
 	}, {
 		name: "no namespace", args: []string{"--to", "bar-paris.default:80", "http://bar/"}, err: "status 421",
 	}, {

@@ -29,11 +29,11 @@ func TestMain(m *testing.M) {
 var worldDir string
 
 type gatewayKind struct {
-	kind         string
-	passthrough  bool // TLS, chosen by SNI
-	tcp, udp     bool // on reserved ports
-	cluster      edit // to berlin
-	exportedOnly edit
+	kind        string
+	passthrough bool // TLS, chosen by SNI
+	tcp, udp    bool // on reserved ports
+	cluster     edit // to berlin
+	opened      edit // every Service can be reached
 }
 
 // gateways are the folders of deploy/gateways whose wildcard routes to any
@@ -41,18 +41,18 @@ type gatewayKind struct {
 var gateways = []gatewayKind{
 	{
 		kind: "nginx", passthrough: true, tcp: true, udp: true,
-		cluster:      edit{"cluster.conf", "default paris;", "default berlin;"},
-		exportedOnly: edit{"exported.conf", "default 1;", "default 0;\ndefault/bar 1;\ndefault/secure 1;"},
+		cluster: edit{"cluster.conf", "default paris;", "default berlin;"},
+		opened:  edit{"reachable.conf", "default exported;", "default all;"},
 	},
 	{
 		kind: "haproxy", passthrough: true, tcp: true,
-		cluster:      edit{"deployment.yaml", "value: paris", "value: berlin"},
-		exportedOnly: edit{"exported.lst", "\n*\n", "\ndefault/bar\ndefault/secure\n"},
+		cluster: edit{"deployment.yaml", "value: paris", "value: berlin"},
+		opened:  edit{"deployment.yaml", "value: exported", "value: all"},
 	},
 	{
-		kind:         "caddy",
-		cluster:      edit{"deployment.yaml", "value: paris", "value: berlin"},
-		exportedOnly: edit{"exported", "default yes", "default/bar yes\ndefault/secure yes\ndefault no"},
+		kind:    "caddy",
+		cluster: edit{"deployment.yaml", "value: paris", "value: berlin"},
+		opened:  edit{"deployment.yaml", "value: exported", "value: all"},
 	},
 }
 
@@ -87,11 +87,12 @@ func TestTraffic(t *testing.T) {
 			t.Run("daemon killed", func(t *testing.T) { (&scene{t, w, s.gateway}).daemonKilled() })
 			t.Run("switch-over", func(t *testing.T) { (&scene{t, w, s.gateway}).switchOver() })
 			t.Run("unexported", func(t *testing.T) { (&scene{t, w, s.gateway}).unexported() })
-			t.Run("exported only", func(t *testing.T) {
+			t.Run("exported only", func(t *testing.T) { (&scene{t, w, s.gateway}).exportedOnly(g) })
+			t.Run("opened", func(t *testing.T) {
 				s := &scene{t, w, s.gateway}
 				s.must(s.gateway.remove())
-				s.install(w.paris, g.kind, parisAddresses, g.exportedOnly)
-				s.exportedOnly(g.passthrough)
+				s.install(w.paris, g.kind, parisAddresses, g.opened)
+				s.opened(g)
 			})
 			t.Run("not routed", func(t *testing.T) {
 				s := &scene{t, w, s.gateway}
