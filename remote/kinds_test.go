@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -26,6 +27,7 @@ import (
 type clients struct {
 	Client
 	metadata metadata.Interface
+	dynamic  dynamic.Interface
 }
 
 // reads are the requests that this program makes, on either side, and the object that is the right answer to each.
@@ -258,7 +260,9 @@ func answered(t *testing.T, status int, mediaType, body string, request func(con
 		must(err)
 		meta, err := metadata.NewForConfig(cfg)
 		must(err)
-		errs = append(errs, request(t.Context(), clients{client, meta}))
+		dynamically, err := dynamic.NewForConfig(cfg)
+		must(err)
+		errs = append(errs, request(t.Context(), clients{client, meta, dynamically}))
 	}
 	if (errs[0] == nil) != (errs[1] == nil) {
 		t.Errorf("behind a path it is %v, else %v", errs[1], errs[0])

@@ -152,6 +152,9 @@ func (c *Controller) judge(ctx context.Context, key cache.ObjectName, step plan.
 		r.stale, r.retry = true, true
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		r.stale, r.retry = true, true
+	case apierrors.IsForbidden(err) && c.memory.refusedFirst(key, step.Ref):
+		// A policy that reads Services may not know yet that this one is exported.
+		r.stale, r.retry = true, true
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsForbidden(err), apierrors.IsRequestEntityTooLargeError(err):
 		only := step.Object
 		if step.Action == plan.Delete {

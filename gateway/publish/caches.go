@@ -43,6 +43,7 @@ type caches struct {
 	routes     map[plan.Kind]*kind
 	gateway    *kind // nil where no Gateway is needed, as class
 	class      *kind
+	outside    *outside // nil where no Service is in front of the Gateway, as far as is known
 
 	mu      sync.Mutex
 	current plan.Gateway // as it was last read
@@ -77,6 +78,9 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 		c.class = &kind{resource: schema.GroupResource{Group: plan.Group, Resource: "gatewayclasses"}, versions: versions,
 			changed: changed, synced: c.readGateway, narrow: func(*metav1.ListOptions) {}}
 	}
+	if policy.GatewayService != (cache.ObjectName{}) {
+		c.outside = newOutside(c)
+	}
 	c.handle()
 	return c
 }
@@ -84,9 +88,14 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 // byNamespace is the index of exported Services by their namespace.
 const byNamespace = "namespace"
 
+// inform makes the cache of objects of all namespaces.
 func inform[T remote.Object, L runtime.Object](c *caches, objects remote.Lister[L], narrow func(*metav1.ListOptions), part string, example T, trim func(T) T) *remote.Informer[T] {
+	return informIn(c, objects, metav1.NamespaceAll, narrow, part, example, trim)
+}
+
+func informIn[T remote.Object, L runtime.Object](c *caches, objects remote.Lister[L], namespace string, narrow func(*metav1.ListOptions), part string, example T, trim func(T) T) *remote.Informer[T] {
 	lw := remote.NewListWatch(objects, narrow)
-	lw.Client = c.clients.Read
+	lw.Namespace, lw.Client = namespace, c.clients.Read
 	lw.Report = func(err error) { c.hooks.report(part, err) }
 	return remote.NewInformer(lw, example, trim)
 }
@@ -217,24 +226,28 @@ func (c *caches) routeChanged(before, after *remote.Unstructured) {
 
 // readGateway reads the Gateway as it is now, and has all looked at again if it has changed.
 func (c *caches) readGateway() {
-	now := c.lookAtGateway()
-	c.mu.Lock()
+	c.mu.Lock() // of two that read at once, the one that reads later must also be the one that stores later
+	now, err := c.lookAtGateway()
 	same := plan.SameGateway(c.current, now)
 	c.current = now
 	c.mu.Unlock()
+	if c.outside != nil {
+		c.hooks.report("ports of the gateway Service", err)
+	}
 	if !same {
 		c.hooks.all()
 	}
 }
 
-func (c *caches) lookAtGateway() plan.Gateway {
+// lookAtGateway reads it from the caches. The error says why it is not known how it is reached.
+func (c *caches) lookAtGateway() (plan.Gateway, error) {
 	version, known := c.gateway.state()
 	objects := c.gateway.cached()
 	if !known {
-		return plan.Gateway{}
+		return plan.Gateway{}, nil
 	}
 	var gw, class *unstructured.Unstructured
-	if version != "" {
+	if version != "" && objects != nil {
 		if obj := objects.Latest(c.policy.Gateway); obj != nil {
 			gw = &obj.Unstructured
 		}
@@ -245,13 +258,24 @@ func (c *caches) lookAtGateway() plan.Gateway {
 			class = &obj.Unstructured
 		}
 	}
-	return plan.ReadGateway(c.policy.Gateway, gw, class)
+	read := plan.ReadGateway(c.policy.Gateway, gw, class)
+	if c.outside != nil {
+		var err error
+		if read.Outside, err = c.outside.read(); err != nil {
+			return plan.Gateway{}, err
+		}
+	}
+	return read, nil
 }
 
 // run keeps the caches filled until the context ends.
 func (c *caches) run(ctx context.Context, running *sync.WaitGroup) {
 	for _, informer := range []cache.SharedIndexInformer{c.services, c.slices, c.namespaces, c.records.Informer} {
 		running.Go(func() { informer.RunWithContext(ctx) })
+	}
+	if c.outside != nil {
+		running.Go(func() { c.outside.services.RunWithContext(ctx) })
+		running.Go(func() { c.outside.slices.RunWithContext(ctx) })
 	}
 	kinds := slices.Collect(maps.Values(c.routes))
 	if c.gateway != nil {
@@ -279,6 +303,9 @@ func (c *caches) settled() bool {
 		_, ok := c.gateway.state()
 		_, class := c.class.state()
 		known = known && ok && class
+	}
+	if c.outside != nil {
+		known = known && c.outside.services.HasSynced() && c.outside.slices.HasSynced()
 	}
 	return known
 }

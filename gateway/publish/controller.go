@@ -173,10 +173,16 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) {
 	if next := c.memory.next(key, time.Now()); next > 0 && (after == 0 || next < after) {
 		after = next
 	}
+	if svc := c.caches.services.Get(key); svc != nil && len(svc.Spec.Selector) == 0 && (after == 0 || after > byHandPeriod) {
+		after = byHandPeriod
+	}
 	if after > 0 {
 		c.queue.AddAfter(key, after)
 	}
 }
+
+// byHandPeriod is how often the EndpointSlices of a Service without a selector are listed: those are in no cache.
+const byHandPeriod = 30 * time.Second
 
 // maxSync is how long one sync may take before the controller counts as stuck.
 const maxSync = 5 * time.Minute

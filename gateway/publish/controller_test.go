@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2/textlogger"
 
@@ -85,9 +86,12 @@ func exportedService(name string, ports ...int32) *corev1.Service {
 }
 
 // start starts a controller that leads, and waits until it is idle.
-func (w *world) start() {
+func (w *world) start(change ...func(*Options)) {
 	options := Options{Selector: "exported=true", Policy: plan.Policy{Names: []string{"paris"}, Domain: "cluster.local", Targets: []plan.Target{plan.ToGatewayAPI},
 		Gateway: cache.NewObjectName("ingress", "public"), Ports: plan.PortRange{First: 15000, Last: 15999}, Records: "sm"}}
+	for _, f := range change {
+		f(&options)
+	}
 	w.controller = New(w.server.clients(), options, textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w.log))))
 	ctx, cancel := context.WithCancel(w.Context())
 	var running sync.WaitGroup
@@ -343,5 +347,30 @@ func TestControllerGivesANameToTheOldest(t *testing.T) {
 		if !has("young") {
 			w.Errorf("the hosts are %v", w.record("young").Hosts)
 		}
+	})
+}
+
+// The Service in front of the Gateway has the ports that callers use. While it is not known, nothing is written; and what
+// its pods said stays true while there are none.
+func TestControllerReadsTheGatewayService(t *testing.T) {
+	in(t, func(w *world) {
+		front := func(o *Options) { o.GatewayService = cache.NewObjectName("ingress", "traefik") }
+		w.start(front)
+		w.wrote()
+		w.server.put("services", &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "ingress", Name: "traefik"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{
+			{Name: "web", Port: 8080, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromString("web")}, {Name: "pg", Port: 5432, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(15000)}}}})
+		w.wait(time.Second)
+		w.wrote()
+		name, number := "web", int32(80)
+		w.server.put("endpointslices", &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "ingress", Name: "traefik-x", Labels: map[string]string{discoveryv1.LabelServiceName: "traefik"}},
+			Ports: []discoveryv1.EndpointPort{{Name: &name, Port: &number}}})
+		w.wait(time.Second)
+		w.wrote(created...)
+		if r := w.record("bar"); r.Of(80, corev1.ProtocolTCP).Gateway != 8080 || r.Of(5432, corev1.ProtocolTCP).Gateway != 5432 {
+			w.Errorf("the record is %+v", r)
+		}
+		w.server.drop("endpointslices", "ingress", "traefik-x")
+		w.wait(time.Minute)
+		w.wrote()
 	})
 }

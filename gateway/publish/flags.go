@@ -22,6 +22,7 @@ type Flags struct {
 	options        Options
 	targets        []string
 	gateway, ports string
+	service        string // in front of the Gateway
 }
 
 // defaultNamespace is that of the records where there is no pod.
@@ -33,6 +34,7 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.Names, "name", nil, "`NAME` that callers use for this cluster, as their --remote has it; repeatable")
 	f.StringArrayVar(&raw.targets, "to", nil, "`TARGET` that routes to exported Services: gateway-api, or ingress; repeatable: the first that can serve a port does")
 	f.StringVar(&raw.gateway, "gateway", "", "`NS/NAME` of the Gateway that routes attach to, for --to gateway-api")
+	f.StringVar(&raw.service, "gateway-service", "", "`NS/NAME` of the LoadBalancer Service in front of the Gateway, for one whose ports differ from those of the listeners (default: they do not)")
 	f.StringVar(&o.IngressClass, "ingress-class", "", "`NAME` of the IngressClass, for --to ingress")
 	f.StringVar(&o.TLSSecret, "tls-secret", "", "`NAME` of the Secret with the certificate, in the namespace of each exported Service, for --to ingress (default: no TLS)")
 	f.StringVar(&o.Domain, "cluster-domain", "cluster.local", "DNS `DOMAIN` of this cluster")
@@ -109,6 +111,16 @@ func (raw *Flags) readTargets(o *Options) error {
 		wrong("--gateway: it is for --to gateway-api, which is not given: remove it, or add that")
 	}
 	o.Gateway = cache.NewObjectName(namespace, name)
+	if raw.service != "" {
+		namespace, name, _ := strings.Cut(raw.service, "/")
+		o.GatewayService = cache.NewObjectName(namespace, name)
+		switch {
+		case len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Label(name)) > 0:
+			wrong("--gateway-service: %.320q is not the NS/NAME of a Service", raw.service)
+		case raw.gateway == "":
+			wrong("--gateway-service: it is for --gateway, which is not given: remove it, or add that")
+		}
+	}
 	switch {
 	case o.IngressClass == "" && o.To(plan.ToIngress):
 		wrong("--ingress-class: none is given: give the name of the IngressClass for --to ingress")

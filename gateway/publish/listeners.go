@@ -28,7 +28,7 @@ func (c *Controller) applyListeners(ctx context.Context) {
 	}
 	c.listening.Lock()
 	defer c.listening.Unlock()
-	gw := c.caches.lookAtGateway()
+	gw, _ := c.caches.lookAtGateway()
 	if !gw.Exists || !gw.Managed {
 		return
 	}

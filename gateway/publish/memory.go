@@ -35,6 +35,7 @@ type objectMemory struct {
 	backoff plan.Backoff
 	wait    time.Duration
 	until   time.Time // of the back-off; zero: there is none
+	refused bool      // since it was last written
 	updates int       // since counted
 	counted time.Time
 }
@@ -135,6 +136,7 @@ func (m *memory) wrote(key cache.ObjectName, step plan.Step, now time.Time) (fig
 	if step.Record != nil {
 		m.records[key].recorded = now
 	}
+	o.refused = false
 	if now.Sub(o.counted) > fightPeriod {
 		o.counted, o.updates = now, 0
 	}
@@ -158,6 +160,16 @@ func (m *memory) backOff(key cache.ObjectName, ref plan.Ref, problem mirrors.Pro
 	}
 	o.wait = min(max(2*o.wait, firstBackoff), last)
 	o.until, o.backoff = now.Add(o.wait), plan.Backoff{Problem: problem, Only: only}
+}
+
+// refusedFirst notes that a write is forbidden, and tells whether the one before was not.
+func (m *memory) refusedFirst(key cache.ObjectName, ref plan.Ref) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	o := m.object(key, ref)
+	before := o.refused
+	o.refused = true
+	return !before
 }
 
 // foreign notes that an object of a name that is wanted is not ours.

@@ -20,14 +20,14 @@ import (
 func TestPublishFlags(t *testing.T) {
 	t.Setenv("POD_NAMESPACE", "")
 	got, err := parsePublish([]string{"--name", "paris", "--name", "france", "--to", "gateway-api", "--to", "ingress", "--gateway", "ingress/public",
-		"--ingress-class", "traefik", "--tls-secret", "wildcard", "--cluster-domain", "paris.local", "--host-template", "{service}.{namespace}.example.com",
+		"--gateway-service", "ingress/traefik", "--ingress-class", "traefik", "--tls-secret", "wildcard", "--cluster-domain", "paris.local", "--host-template", "{service}.{namespace}.example.com",
 		"--ports", "20000-20010", "--export-selector", "a=b", "--record-namespace", "records", "--include-system", "--dry-run",
 		"--kubeconfig", "k", "--context", "c", "--listen", ":8080", "--leader-elect", "--leader-elect-lease", "a/b"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := publish.Options{Selector: "a=b", Policy: plan.Policy{Names: []string{"paris", "france"}, Targets: []plan.Target{plan.ToGatewayAPI, plan.ToIngress},
-		Gateway: cache.NewObjectName("ingress", "public"), IngressClass: "traefik", TLSSecret: "wildcard", Domain: "paris.local",
+		Gateway: cache.NewObjectName("ingress", "public"), GatewayService: cache.NewObjectName("ingress", "traefik"), IngressClass: "traefik", TLSSecret: "wildcard", Domain: "paris.local",
 		HostTemplates: []string{"{service}.{namespace}.example.com"}, Ports: plan.PortRange{First: 20000, Last: 20010}, Records: "records", IncludeSystem: true}}
 	if !reflect.DeepEqual(got.publish, want) {
 		t.Errorf("got  %+v\nwant %+v", got.publish, want)
@@ -61,6 +61,8 @@ func TestPublishMistakes(t *testing.T) {
 		"no Gateway":           {[]string{"publish", "--name=paris", "--to=gateway-api"}, []string{"--gateway: none is given"}},
 		"no namespace":         {[]string{"publish", "--name=paris", "--to=gateway-api", "--gateway=public"}, []string{`--gateway: "public" is not the NS/NAME`}},
 		"a Gateway in vain":    {[]string{"publish", "--name=paris", "--to=ingress", "--ingress-class=x", "--gateway=a/b"}, []string{"--gateway: it is for --to gateway-api"}},
+		"a Service":            {with("--gateway-service=traefik"), []string{`--gateway-service: "traefik" is not the NS/NAME`}},
+		"a Service in vain":    {[]string{"publish", "--name=paris", "--to=ingress", "--ingress-class=x", "--gateway-service=a/b"}, []string{"--gateway-service: it is for --gateway"}},
 		"no class":             {[]string{"publish", "--name=paris", "--to=ingress"}, []string{"--ingress-class: none is given"}},
 		"a class in vain":      {with("--ingress-class=x"), []string{"--ingress-class and --tls-secret: they are for --to ingress"}},
 		"a Secret in vain":     {with("--tls-secret=x"), []string{"--ingress-class and --tls-secret: they are for --to ingress"}},

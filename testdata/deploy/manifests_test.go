@@ -86,7 +86,7 @@ func TestEveryManifest(t *testing.T) {
 	e.apply(london, shipped("local")) // the namespace that the others' objects are in
 	used, all := map[string]bool{}, []string{}
 	alone := 0
-	for _, side := range []string{"local", "remote"} {
+	for _, side := range []string{"local", "remote", "publish"} {
 		e.must(filepath.WalkDir(shipped(side), func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || entry.IsDir() {
 				return err
@@ -121,8 +121,8 @@ func TestEveryManifest(t *testing.T) {
 			t.Errorf("%s is in no kustomization", path)
 		}
 	}
-	if alone != 9 {
-		t.Errorf("%d kustomizations stand alone, want local, remote and its seven parts", alone)
+	if alone != 10 {
+		t.Errorf("%d kustomizations stand alone, want local, publish, remote and its seven parts", alone)
 	}
 	for _, component := range []string{"create-namespaces", "endpointslices"} {
 		_, err := london.Kubectl(e.ctx, "apply", "--dry-run=server", "-k", e.localWith(component))

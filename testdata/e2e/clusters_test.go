@@ -73,7 +73,7 @@ var dualStackRuns atomic.Pointer[cluster]
 
 // gatewayAPI is what has paris serve the Gateway API, for the first test that needs it.
 var gatewayAPI = sync.OnceValue(func() error {
-	return paris.ApplyGatewayAPI(context.Background(), "../gatewayapi", "gateways", "listenersets")
+	return paris.ApplyGatewayAPI(context.Background(), "../gatewayapi", "gatewayclasses", "gateways", "listenersets", "httproutes", "tlsroutes", "tcproutes", "udproutes")
 })
 
 func program(name string) string { return harness.Program(name) }

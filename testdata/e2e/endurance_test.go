@@ -123,7 +123,7 @@ func TestManyServicesWaitForANamespace(t *testing.T) {
 	r.gateway("203.0.113.1")
 	waiting := e.id + "-waiting"
 	e.makeNamespace(paris, waiting)
-	const n = 2000
+	const n = 1000
 	errs := make([]error, n)
 	workqueue.ParallelizeUntil(e.ctx, 16, n, func(i int) {
 		svc := r.exported(fmt.Sprintf("bar%d", i), func(svc *corev1.Service) { svc.Namespace = waiting })

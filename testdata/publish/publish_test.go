@@ -370,6 +370,43 @@ func TestPolicy(t *testing.T) {
 	}
 	_, err = routes.Create(e.ctx, good(), dryRun)
 	e.must(err)
+	e.unexport("bar")
+	e.soon("one to what is not exported is denied", func() error {
+		if _, err := routes.Create(e.ctx, good(), dryRun); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "is not exported") {
+			return fmt.Errorf("got %v", err)
+		}
+		return nil
+	})
+}
+
+// A route is created in the moment of the export: that the policy may know of that a little later is no problem.
+func TestExportIsNoProblemOfThePolicy(t *testing.T) {
+	e := newEnv(t)
+	e.gatewayOf(http)
+	const n = 30
+	for i := range n {
+		e.export(fmt.Sprint("s", i), port("http", 80))
+		e.unexport(fmt.Sprint("s", i))
+	}
+	p := e.start()
+	e.soon("it is up", func() error {
+		if p.Log.Count("Caches are filled") == 0 {
+			return fmt.Errorf("not yet")
+		}
+		return nil
+	})
+	var slowest time.Duration
+	for i := range n {
+		name := fmt.Sprint("s", i)
+		begin := time.Now()
+		e.patchService(name, map[string]any{"labels": map[string]any{exported: e.id}})
+		e.soon("record of "+name, e.recorded(name, 80))
+		slowest = max(slowest, time.Since(begin))
+	}
+	t.Logf("the slowest export took %v", slowest.Round(time.Millisecond))
+	if p.Log.Count("has a problem") > 0 {
+		t.Error("there are problems")
+	}
 }
 
 // Gateway API 1.5 has TCPRoute as v1alpha2 alone: the version is discovered, and discovered again once it changes.

@@ -116,6 +116,17 @@ func (s *scene) opened(kind gatewayKind) {
 	s.must(s.gateway.remove())
 }
 
+// listed has a gateway with a list of what may be reached, and passes TLS through.
+func (s *scene) listed() {
+	s.serves(bar)
+	for _, host := range []string{"private-paris.default", "private-paris.default.svc.cluster.local:80", "web-paris.default:8080"} {
+		s.answers([]string{"--host", host, bar}, seen{}, "", "status 421")
+	}
+	s.answers([]string{"grpc://hello-paris.default.svc.cluster.local:9090"}, seen{}, "", "421")
+	s.serves("--root", s.world.root.file("ca"), "https://secure-paris.default.svc.cluster.local/")
+	s.must(s.gateway.remove())
+}
+
 // mtls has a gateway that asks for certificates of the shared root.
 func (s *scene) mtls() {
 	const url = "https://bar-paris.default.svc.cluster.local/"
@@ -181,7 +192,7 @@ func (s *scene) dns() {
 
 // ingress has the API server check what ships for other ingress controllers.
 func (s *scene) ingress() {
-	for _, kind := range []string{"ingress", "traefik", "ambassador", "gloo"} {
+	for _, kind := range []string{"ingress", "traefik/ingress", "ambassador", "gloo"} {
 		_, err := s.world.paris.Kubectl(s.Context(), "apply", "--dry-run=server", "-k", filepath.Join("../../deploy/gateways", kind))
 		s.must(err)
 	}

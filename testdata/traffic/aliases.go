@@ -28,7 +28,11 @@ func (c *cluster) alias(space, name string, exported bool) error {
 		return nil
 	}
 	if !exported {
-		return c.CoreV1().Services(aliases).Delete(background, alias, metav1.DeleteOptions{})
+		err := c.CoreV1().Services(aliases).Delete(background, alias, metav1.DeleteOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
 	}
 	_, err := c.CoreV1().Namespaces().Create(background, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: aliases}}, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {

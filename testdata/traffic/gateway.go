@@ -60,7 +60,7 @@ func (c *cluster) installGateway(kind string, addresses []string, edits ...edit)
 	if _, err := c.Kubectl(background, "apply", "-k", manifests); err != nil {
 		return nil, err
 	}
-	if err := c.createTLS(); err != nil {
+	if err := c.createTLS("gateway"); err != nil {
 		return nil, err
 	}
 	deployment, err := c.AppsV1().Deployments("gateway").Get(background, "gateway", metav1.GetOptions{})
@@ -83,8 +83,8 @@ func (c *cluster) installGateway(kind string, addresses []string, edits ...edit)
 	return g, c.loadBalancer("gateway", "gateway", addresses...)
 }
 
-// createTLS makes the Secret that the README asks for.
-func (c *cluster) createTLS() error {
+// createTLS makes the Secret that the READMEs ask for.
+func (c *cluster) createTLS(space string) error {
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "gateway-tls"}, Data: map[string][]byte{}}
 	name := c.name + "-gateway"
 	for key, path := range map[string]string{"tls.crt": c.world.root.file(name), "tls.key": c.world.root.keyFile(name), "ca.crt": c.world.root.file("ca")} {
@@ -94,7 +94,7 @@ func (c *cluster) createTLS() error {
 		}
 		secret.Data[key] = data
 	}
-	_, err := c.CoreV1().Secrets("gateway").Create(background, secret, metav1.CreateOptions{})
+	_, err := c.CoreV1().Secrets(space).Create(background, secret, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return nil
 	}
@@ -119,6 +119,9 @@ func (g *gatewayPod) start(deployment *appsv1.Deployment) error {
 	args = append(args, "setpriv", fmt.Sprintf("--reuid=%d", user), fmt.Sprintf("--regid=%d", user), "--clear-groups", "--no-new-privs",
 		"--bounding-set=-all", "--inh-caps=-all", "--")
 	for _, arg := range append(container.Command, container.Args...) {
+		for _, e := range container.Env {
+			arg = strings.ReplaceAll(arg, "$("+e.Name+")", e.Value)
+		}
 		if arg == "daemon off;" {
 			arg = "load_module /usr/lib/nginx/modules/ngx_stream_module.so; " + arg
 		}
@@ -147,8 +150,13 @@ func (g *gatewayPod) start(deployment *appsv1.Deployment) error {
 
 // mount puts ConfigMaps and Secrets where the container will see them.
 func (g *gatewayPod) mount(spec corev1.PodSpec, container corev1.Container) error {
-	if err := installProgram(harness.Program("caddy")); err != nil {
-		return err
+	for _, program := range []string{"caddy", "envoy"} {
+		if program != container.Command[0] {
+			continue
+		}
+		if err := installProgram(harness.Program(program)); err != nil {
+			return err
+		}
 	}
 	for _, mount := range container.VolumeMounts {
 		for _, volume := range spec.Volumes {

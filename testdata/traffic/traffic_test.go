@@ -30,11 +30,15 @@ var worldDir string
 
 type gatewayKind struct {
 	kind        string
-	passthrough bool // TLS, chosen by SNI
-	tcp, udp    bool // on reserved ports
-	cluster     edit // to berlin
-	opened      edit // every Service can be reached
+	passthrough bool   // TLS, chosen by SNI
+	tcp, udp    bool   // on reserved ports
+	cluster     edit   // to berlin
+	opened      edit   // every Service can be reached, if that is not so as it ships
+	lists       []edit // of what is exported, for a gateway that reaches every Service as it ships
 }
+
+// isOpen tells whether a gateway reaches every Service as it ships.
+func (g gatewayKind) isOpen() bool { return len(g.lists) > 0 }
 
 // gateways are the folders of deploy/gateways whose wildcard routes to any
 // Service, and what they can do.
@@ -48,6 +52,14 @@ var gateways = []gatewayKind{
 		kind: "haproxy", passthrough: true, tcp: true,
 		cluster: edit{"deployment.yaml", "value: paris", "value: berlin"},
 		opened:  edit{"deployment.yaml", "value: exported", "value: all"},
+	},
+	{
+		kind: "envoy", passthrough: true, tcp: true, udp: true,
+		cluster: edit{"deployment.yaml", "value: paris", "value: berlin"},
+		lists: []edit{
+			{"exported", "\n*\n", "\ndefault/bar\ndefault/secure\n"},
+			{"exported-tls.yaml", "- any: true", "- requested_server_name: {safe_regex: {regex: 'secure(-paris)?[.]default([.]svc([.]cluster[.]local)?)?'}}"},
+		},
 	},
 	{
 		kind:    "caddy",
@@ -87,10 +99,17 @@ func TestTraffic(t *testing.T) {
 			t.Run("daemon killed", func(t *testing.T) { (&scene{t, w, s.gateway}).daemonKilled() })
 			t.Run("switch-over", func(t *testing.T) { (&scene{t, w, s.gateway}).switchOver() })
 			t.Run("unexported", func(t *testing.T) { (&scene{t, w, s.gateway}).unexported() })
-			t.Run("exported only", func(t *testing.T) { (&scene{t, w, s.gateway}).exportedOnly(g) })
-			t.Run("opened", func(t *testing.T) {
+			if !g.isOpen() {
+				t.Run("exported only", func(t *testing.T) { (&scene{t, w, s.gateway}).exportedOnly(g) })
+			}
+			t.Run("opened or listed", func(t *testing.T) {
 				s := &scene{t, w, s.gateway}
 				s.must(s.gateway.remove())
+				if g.isOpen() {
+					s.install(w.paris, g.kind, parisAddresses, g.lists...)
+					s.listed()
+					return
+				}
 				s.install(w.paris, g.kind, parisAddresses, g.opened)
 				s.opened(g)
 			})
@@ -112,6 +131,7 @@ func TestTraffic(t *testing.T) {
 			})
 		})
 	}
+	t.Run("controllers", func(t *testing.T) { (&scene{T: t, world: w}).controllersRun() })
 	t.Run("endpoints API", func(t *testing.T) { (&scene{T: t, world: w}).endpointsAPI() })
 	t.Run("health", func(t *testing.T) { (&scene{T: t, world: w}).health() })
 	t.Run("dns", func(t *testing.T) { (&scene{T: t, world: w}).dns() })

@@ -25,6 +25,8 @@ type world struct {
 	foo                   *namespace // the pod of London that calls
 	mirror                *namespace // the daemon's pod
 	daemon                *process
+	gatewayAPI            bool   // the daemon reads Paris's Gateway in place of its Service
+	records               string // the namespace of the records in Paris that the daemon reads; empty: none
 }
 
 // newWorld makes the clusters named, London always, and their pods, with its files in a directory.
@@ -121,8 +123,8 @@ func (w *world) populate() (err error) {
 		if err := w.root.issue(c.name+"-gateway", "*.default.svc.cluster.local"); err != nil {
 			return err
 		}
-		// London's name for secure, where TLS passes through, and the own names of secure and of bar.
-		if err := w.root.issue(c.name+"-secure", "secure-"+c.name+".default.svc.cluster.local",
+		// London's names, where TLS passes through, and the own ones, of secure and of bar.
+		if err := w.root.issue(c.name+"-secure", "secure-"+c.name+".default.svc.cluster.local", "bar-"+c.name+".default.svc.cluster.local",
 			"secure.default.svc.cluster.local", "bar.default.svc.cluster.local"); err != nil {
 			return err
 		}
@@ -185,7 +187,14 @@ func (w *world) daemonFlags() []string {
 	args := []string{"--kubeconfig", w.credentials("london"), "--gateway", "gateway/gateway"}
 	for _, c := range []*cluster{w.paris, w.berlin} {
 		if c != nil {
-			args = append(args, "--remote", c.name+"="+w.credentials(c.name)+",tcp-services=gateway/tcp-services")
+			remote := c.name + "=" + w.credentials(c.name) + ",tcp-services=gateway/tcp-services"
+			if c == w.paris && w.records != "" {
+				remote += ",records=" + w.records
+			}
+			if c == w.paris && w.gatewayAPI {
+				remote += ",gateway=gateway-api:gateway/gateway"
+			}
+			args = append(args, "--remote", remote)
 		}
 	}
 	return args

@@ -70,6 +70,7 @@ func readFixture(t *testing.T, path string) (Policy, Snapshot) {
 		s.Served[kind] = Served{}
 	}
 	var gw, class *unstructured.Unstructured
+	var outside *Outside
 	for {
 		var raw runtime.RawExtension
 		obj := &unstructured.Unstructured{}
@@ -83,9 +84,14 @@ func readFixture(t *testing.T, path string) (Policy, Snapshot) {
 		}
 		switch obj.GetKind() {
 		case "Service":
-			s.Service = &corev1.Service{}
-			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, s.Service); err != nil {
+			svc := &corev1.Service{}
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, svc); err != nil {
 				t.Fatal(err)
+			}
+			if cache.MetaObjectToName(svc) == f.GatewayService {
+				outside, _, _ = ReadOutside(svc, nil, map[string]int32{"web": 8000})
+			} else {
+				s.Service = svc
 			}
 		case "Gateway":
 			gw = obj
@@ -98,6 +104,7 @@ func readFixture(t *testing.T, path string) (Policy, Snapshot) {
 		}
 	}
 	s.Gateway = ReadGateway(f.Policy.Gateway, gw, class)
+	s.Gateway.Outside = outside
 	if s.Service != nil {
 		s.Key = cache.MetaObjectToName(s.Service)
 	}

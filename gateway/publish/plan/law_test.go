@@ -162,7 +162,7 @@ func (w *portWorld) note() {
 	for key, s := range w.snapshots {
 		for _, a := range Allocations(s.Record) {
 			if a.Released.IsZero() {
-				w.last[a.Number()] = use{key, w.now.Add(ReleasedFor - time.Second)}
+				w.last[a.Number()] = use{key, w.now.Add(time.Hour - time.Second)}
 			}
 		}
 	}

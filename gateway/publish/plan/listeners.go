@@ -31,8 +31,9 @@ type Gateway struct {
 	Exists    bool
 	Name      cache.ObjectName
 	Listeners []Listener
-	Managed   bool // listeners of ours may be added
-	Rewrites  bool // its implementation can rewrite the host (GatewayClass.status.supportedFeatures)
+	Managed   bool     // listeners of ours may be added
+	Outside   *Outside // nil: its listeners are reached at their own ports
+	Rewrites  bool     // its implementation can rewrite the host (GatewayClass.status.supportedFeatures)
 }
 
 // Listener is a listener of a Gateway.
@@ -140,6 +141,8 @@ func (l Listener) admits(kind Kind, s Snapshot) string {
 		return "its implementation does not serve it: " + l.Refused
 	case len(l.Kinds) > 0 && !slices.Contains(l.Kinds, kind):
 		return fmt.Sprintf("its allowedRoutes.kinds do not have %s: add it", kind)
+	case s.Gateway.closed(gateway.PortNumber{Number: l.Port, Protocol: l.transport()}) != "":
+		return s.Gateway.closed(gateway.PortNumber{Number: l.Port, Protocol: l.transport()})
 	case l.From == "All", l.From == "Same" && s.Gateway.Name.Namespace == s.Key.Namespace:
 		return ""
 	case l.From == "Selector" && l.Selector != nil && l.Selector.Matches(labels.Set(s.Namespace)):
@@ -229,13 +232,15 @@ func (l Listener) own() bool {
 // SameGateway tells whether two states of a Gateway are the same. A selector, which cannot be compared, is so by its
 // text.
 func SameGateway(a, b Gateway) bool {
-	return fmt.Sprintf("%+v", a.fields()) == fmt.Sprintf("%+v", b.fields())
+	return (a.Outside == nil) == (b.Outside == nil) && a.text() == b.text()
 }
 
-// fields has no String of its own.
-func (g Gateway) fields() any {
-	type fields Gateway
-	return fields(g)
+// text has every field.
+func (g Gateway) text() string {
+	type fields Gateway // without String
+	outside := cmp.Or(g.Outside, &Outside{})
+	g.Outside = nil // it would be printed as an address
+	return fmt.Sprintf("%+v %+v", fields(g), *outside)
 }
 
 // OwnListeners are the names of the listeners that this program is to have on a Gateway for these gateway ports, and

@@ -22,6 +22,7 @@ func TestSameGateway(t *testing.T) {
 		"no listeners": func(g *Gateway) { g.Listeners = nil }, "port": func(g *Gateway) { g.Listeners[0].Port = 81 },
 		"protocol": func(g *Gateway) { g.Listeners[0].Protocol = "TCP" }, "kinds": func(g *Gateway) { g.Listeners[0].Kinds = nil },
 		"hostname": func(g *Gateway) { g.Listeners[0].Hostname = "*.example.com" }, "refused": func(g *Gateway) { g.Listeners[0].Refused = "why" },
+		"outside":     func(g *Gateway) { g.Outside = &Outside{} },
 		"no selector": func(g *Gateway) { g.Listeners[0].Selector = nil },
 		"selector":    func(g *Gateway) { g.Listeners[0].Selector = labels.SelectorFromSet(labels.Set{"team": "red"}) },
 	} {

@@ -2,7 +2,7 @@
 // record of it says. It is pure: a Snapshot of everything that is known of one exported Service goes in, a Plan comes
 // out, and nothing else is looked at. It imports no client, no clock, no logger and no context.
 //
-// hosts.go has the names that are routed, listeners.go what a Gateway offers, ports.go which gateway port serves
+// hosts.go has the names that are routed, listeners.go what a Gateway offers, outside.go where that is reached, ports.go which gateway port serves
 // which port, routes.go and ingress.go the objects, record.go the record, accepted.go what an implementation says of
 // routes, and decide.go what is to be written for all that.
 package plan
@@ -157,11 +157,14 @@ type Policy struct {
 	HostTemplates []string // of further names, with {service}, {namespace} and {name}
 	Targets       []Target // the first that can serve a port does
 	Gateway       cache.ObjectName
-	IngressClass  string
-	TLSSecret     string    // in the exported Service's namespace; empty: Ingresses have no TLS
-	Ports         PortRange // from which ports of their own are given
-	Records       string    // namespace of the records
-	IncludeSystem bool      // publish kube-system's Services, too
+	// GatewayService is the LoadBalancer Service in front of the Gateway, where its ports may differ from those of the
+	// listeners; zero: they do not.
+	GatewayService cache.ObjectName
+	IngressClass   string
+	TLSSecret      string    // in the exported Service's namespace; empty: Ingresses have no TLS
+	Ports          PortRange // from which ports of their own are given
+	Records        string    // namespace of the records
+	IncludeSystem  bool      // publish kube-system's Services, too
 }
 
 // To tells whether a target is used.

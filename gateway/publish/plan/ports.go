@@ -251,39 +251,50 @@ func (d *decision) own(a *assignment, chosen int32) error {
 	if err := d.served(kind); err != nil {
 		return err
 	}
-	free := func(port int32) error { return d.free(gateway.PortNumber{Number: port, Protocol: protocol}, kind) }
-	if chosen == 0 {
-		var err error
-		if chosen, err = d.choose(a.port, free); err != nil {
-			return err
-		}
-	} else if err := d.claimed(gateway.PortNumber{Number: chosen, Protocol: protocol}); err != nil {
-		return err
-	}
-	d.allocated = append(d.allocated, Allocation{Port: a.port.Port, Protocol: protocol, Gateway: chosen})
-	if err := free(chosen); err != nil {
-		return err
-	}
+	var err error
 	number := gateway.PortNumber{Number: chosen, Protocol: protocol}
-	a.kind, a.gateway, a.listener = kind, chosen, OwnListener(number)
+	if chosen != 0 {
+		number.Number, err = d.claimed(number)
+	} else {
+		number.Number, err = d.choose(a.port, func(port int32) error { return d.free(gateway.PortNumber{Number: port, Protocol: protocol}, kind) })
+	}
+	if err != nil {
+		return err
+	}
+	return d.take(a, kind, number)
+}
+
+// take gives a port a gateway port of its own. It keeps it even while no listener has it.
+func (d *decision) take(a *assignment, kind Kind, number gateway.PortNumber) error {
+	d.allocated = append(d.allocated, Allocation{Port: a.port.Port, Protocol: number.Protocol, Gateway: number.Number})
+	if err := d.free(number, kind); err != nil {
+		return err
+	}
+	a.kind, a.gateway, a.listener = kind, number.Number, OwnListener(number)
 	if l := d.listenerOn(number); l != nil {
 		a.listener = l.Name
 	}
 	return nil
 }
 
-// claimed is why the Service cannot have the gateway port that its annotation chooses.
-func (d *decision) claimed(port gateway.PortNumber) error {
+// claimed is the port of the listener that the Service's annotation chooses, by its number outside. The error is why
+// the Service cannot have it.
+func (d *decision) claimed(port gateway.PortNumber) (int32, error) {
+	gw := d.snapshot.Gateway
+	inside := gw.inside(port)
+	if inside == 0 {
+		return 0, fmt.Errorf("Service %v has no port %d/%s: add it, or choose another one in the annotation %s", gw.Outside.Service, port.Number, port.Protocol, gateway.PortsAnnotation)
+	}
 	other := d.snapshot.holder(fmt.Sprintf("%d/%s", port.Number, port.Protocol))
 	if other == d.snapshot.Key {
-		if holder := d.snapshot.PortHolder(port); holder != (cache.ObjectName{}) {
+		if holder := d.snapshot.PortHolder(gateway.PortNumber{Number: inside, Protocol: port.Protocol}); holder != (cache.ObjectName{}) {
 			other = holder
 		}
 	}
 	if other != d.snapshot.Key {
-		return fmt.Errorf("gateway port %d/%s is given to %v: choose another one in the annotation %s", port.Number, port.Protocol, other, gateway.PortsAnnotation)
+		return 0, fmt.Errorf("gateway port %d/%s is given to %v: choose another one in the annotation %s", port.Number, port.Protocol, other, gateway.PortsAnnotation)
 	}
-	return nil
+	return inside, nil
 }
 
 // choose is the gateway port that a port has or had or, if that may not be had any more, the lowest that is free.
@@ -309,6 +320,10 @@ func (d *decision) choose(port corev1.ServicePort, free func(int32) error) (int3
 	switch {
 	case taken == count:
 		return 0, fmt.Errorf("all ports of --ports %v are given or were released less than an hour ago: give a larger range", ports)
+	case gw.Outside != nil:
+		return 0, fmt.Errorf("%v and Service %v have no free %s port of --ports %v: add a listener to the one, and a port with the listener's for its targetPort to the other", gw, gw.Outside.Service, protocol, ports)
+	case gw.Managed && len(gw.Listeners) < maxListeners:
+		return 0, fmt.Errorf("%v has other listeners on all free ports of --ports %v: give a larger range", gw, ports)
 	case gw.Managed:
 		return 0, fmt.Errorf("%v has %d listeners, and a Gateway can have %d: remove some, or publish through another Gateway", gw, len(gw.Listeners), maxListeners)
 	}
@@ -336,7 +351,9 @@ func (d *decision) has(a Allocation) bool {
 // uses tells whether another port of the Service has a gateway port already, or will claim it.
 func (d *decision) uses(port gateway.PortNumber) bool {
 	return slices.ContainsFunc(d.allocated, func(a Allocation) bool { return a.Number() == port }) ||
-		slices.ContainsFunc(d.reservations, func(r gateway.Reservation) bool { return r.Gateway == port.Number && r.Protocol == port.Protocol })
+		slices.ContainsFunc(d.reservations, func(r gateway.Reservation) bool {
+			return r.Protocol == port.Protocol && d.snapshot.Gateway.inside(gateway.PortNumber{Number: r.Gateway, Protocol: r.Protocol}) == port.Number
+		})
 }
 
 // listenerOn is the listener of the Gateway that has a port.
@@ -354,6 +371,8 @@ func (d *decision) free(port gateway.PortNumber, kind Kind) error {
 	gw := d.snapshot.Gateway
 	l := d.listenerOn(port)
 	switch {
+	case gw.closed(port) != "":
+		return errors.New(gw.closed(port))
 	case l == nil && gw.Managed && len(gw.Listeners) < maxListeners:
 		return nil
 	case l == nil && gw.Managed:

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/gateway/publish/record"
 	mirrors "service-mirror.io/service-mirror/mirror/plan"
 )
@@ -57,7 +58,7 @@ func (d *decision) record() (*corev1.ConfigMap, error) {
 	svc := d.snapshot.Service
 	r := record.Record{Service: d.snapshot.Key, UID: svc.UID, Ready: d.snapshot.Ready}
 	for _, a := range d.assigned {
-		port := record.Port{Port: a.port.Port, Protocol: protocolOf(a.port), Gateway: a.gateway, Class: string(a.class), Shared: a.shared && a.gateway != 0}
+		port := record.Port{Port: a.port.Port, Protocol: protocolOf(a.port), Gateway: d.outside(a), Class: string(a.class), Shared: a.shared && a.gateway != 0}
 		if a.problem != nil {
 			port.Problem = clip(a.problem.Error(), maxProblem)
 		}
@@ -76,6 +77,14 @@ func (d *decision) record() (*corev1.ConfigMap, error) {
 		return nil, fmt.Errorf("its record has %d bytes, more than %d: export fewer ports, with the annotation service-mirror.io/ports, or list fewer names", n, record.MaxBytes)
 	}
 	return want, d.remember(want)
+}
+
+// outside is the gateway port that readers use.
+func (d *decision) outside(a assignment) int32 {
+	if a.kind == Ingress || a.gateway == 0 {
+		return a.gateway
+	}
+	return d.snapshot.Gateway.outside(gateway.PortNumber{Number: a.gateway, Protocol: protocolOf(a.port)})
 }
 
 // maxProblem is how much of a problem a record has.
