@@ -13,7 +13,7 @@
 BUILD := $(CURDIR)/.build
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Tests that wait overlap; more at once than this only slow one another down.
-PARALLEL ?= 6
+PARALLEL ?= 8
 
 .PHONY: build race demo test unit vet cluster e2e traffic manifests page tools compat soak release image clean
 

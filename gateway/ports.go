@@ -29,8 +29,8 @@ type Line string
 
 // The lines, in their order.
 const (
-	ReservedByAnnotation Line = "reserved by annotation" // PortsAnnotation
 	ByRecord             Line = "published"              // the record of the remote's publisher
+	ReservedByAnnotation Line = "reserved by annotation" // PortsAnnotation
 	ReservedByConfigMap  Line = "reserved by ConfigMap"
 	ByGatewayPort        Line = "gateway-port"
 	ByAnnotation         Line = "annotation" // PortAnnotation
@@ -71,7 +71,7 @@ func (g *Gateway) Map(exported *corev1.Service, assigned Assignments) ([]Mapping
 		m := Mapping{Port: port, Class: ClassOf(port)}
 		switch {
 		case len(g.Ports) == 0:
-		case r.awaits(port):
+		case r.awaits():
 			m.Line, m.Problem = Undecided, errUnpublished
 		default:
 			m.Target, m.Line, m.Problem = r.route(port)
@@ -217,6 +217,10 @@ func (r request) named(name string, port corev1.ServicePort, fix string) (int32,
 	target := slices.Min(fit)
 	if owner, reserved := r.reservedFor(target, protocol(port)); reserved {
 		return 0, fmt.Errorf("gateway port %d/%s is reserved for %v: %s", target, protocol(port), owner, fix)
+	}
+	claim := Reservation{Gateway: target, Protocol: protocol(port)}.claim()
+	if other := r.publishedHolder(claim); other != r.self && other != (cache.ObjectName{}) {
+		return 0, fmt.Errorf("gateway port %s is given to %v by the remote's publisher: %s", claim, other, fix)
 	}
 	return target, nil
 }

@@ -12,8 +12,9 @@ import (
 
 // Assignments are what decides about the gateway ports of an exported Service besides the gateway and the Service itself.
 type Assignments struct {
-	// Holder returns which exported Service has a gateway port, the oldest of those that claim it with
-	// PortsAnnotation or have it alone by their record; nil, or the zero name: no other one.
+	// Holder returns which exported Service has a gateway port: the oldest of those that have it alone by their
+	// record, or else of those that claim it with PortsAnnotation, which must not take what the publisher has given
+	// to another one; nil, or the zero name: no other one.
 	Holder func(claim string) cache.ObjectName
 	// Published is what the remote's publisher says of the Service; nil: no records are read.
 	Published *Published
@@ -21,11 +22,11 @@ type Assignments struct {
 
 // Published is what the publisher of a remote says of one exported Service.
 type Published struct {
-	Unknown bool           // the records are not known yet: ports that no annotation decides keep what they have
+	Unknown bool           // the records are not known yet: all ports keep what they have
 	Record  *record.Record // nil: there is none that can be used
 	Problem error          // why there is one that cannot be used
-	// Holder is as that of Assignments, of those that have a gateway port alone by their record: what teams write
-	// into annotations must not take a port from all that share it.
+	// Holder is as that of Assignments, but of those alone that have a gateway port alone by their record: what teams
+	// write into annotations must not take a port from all that share it.
 	Holder func(claim string) cache.ObjectName
 }
 
@@ -57,9 +58,16 @@ func RecordClaims(r record.Record) (alone, shared []string) {
 // errUnpublished is why a port has no target while records are not known.
 var errUnpublished = errors.New("the records of the remote's publisher are not known yet: see the problems of the remote")
 
-// awaits tells a port about which records, which are not known yet, have a say.
-func (r request) awaits(port corev1.ServicePort) bool {
-	return r.Published != nil && r.Published.Unknown && r.reservation(port) == nil
+// awaits tells that records, which are not known yet, have a say: an annotation may claim what they give to another
+// Service.
+func (r request) awaits() bool { return r.Published != nil && r.Published.Unknown }
+
+// publishedHolder is the Service that has a gateway port alone by its record; zero: none.
+func (r request) publishedHolder(claim string) cache.ObjectName {
+	if r.Published == nil || r.Published.Holder == nil {
+		return cache.ObjectName{}
+	}
+	return r.Published.Holder(claim)
 }
 
 // record is what the record says of a port; nil: nothing.

@@ -148,17 +148,17 @@ func Claims(exported *corev1.Service) (claims []string) {
 
 func (r Reservation) claim() string { return fmt.Sprintf("%d/%s", r.Gateway, r.Protocol) }
 
-// reserved is the gateway port that is reserved for a port of an exported Service: its annotation takes precedence
-// over the publisher's record, and this over the ConfigMaps. There is no line if none is reserved; the error is why
-// the one that is reserved cannot be used.
+// reserved is the gateway port that is reserved for a port of an exported Service: the publisher's record takes
+// precedence over its annotation, which the publisher has read, and this over the ConfigMaps. There is no line if none
+// is reserved; the error is why the one that is reserved cannot be used.
 func (r request) reserved(port corev1.ServicePort) (target int32, line Line, err error) {
-	if mine := r.reservation(port); mine != nil {
-		target, err = r.claimed(*mine)
-		return target, ReservedByAnnotation, err
-	}
 	if says := r.record(port); says != nil {
 		target, err = r.published(port, says)
 		return target, ByRecord, err
+	}
+	if mine := r.reservation(port); mine != nil {
+		target, err = r.claimed(*mine)
+		return target, ReservedByAnnotation, err
 	}
 	for _, name := range []string{strconv.Itoa(int(port.Port)), port.Name} {
 		if target, ok := r.Reserved[ReservedFor{Service: r.self, Port: name, Protocol: protocol(port)}]; ok {
@@ -192,10 +192,18 @@ func (r request) claimed(mine Reservation) (int32, error) {
 	}
 	if r.Holder != nil {
 		if other := r.Holder(mine.claim()); other != r.self && other != (cache.ObjectName{}) {
-			return 0, fmt.Errorf("gateway port %s is reserved for %v, which is older and claims it too: choose another one in the annotation %s", mine.claim(), other, PortsAnnotation)
+			return 0, fmt.Errorf("gateway port %s is reserved for %v, %s: choose another one in the annotation %s", mine.claim(), other, r.why(mine.claim(), other), PortsAnnotation)
 		}
 	}
 	return mine.Gateway, r.listens(mine.Gateway, mine.Protocol)
+}
+
+// why is what another Service has a gateway port by that this one claims.
+func (r request) why(claim string, other cache.ObjectName) string {
+	if r.publishedHolder(claim) == other {
+		return "to which the remote's publisher has given it"
+	}
+	return "which is older and claims it too"
 }
 
 // reservedFor is what a ConfigMap reserves a gateway port for, the first of several.

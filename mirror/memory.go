@@ -302,7 +302,7 @@ func (r *record) commitCheck(p plan.Plan, slices write.Slices, now time.Time) {
 		r.check = &sliceCheck{wait: wait, at: now.Add(wait), refreshes: r.check.refreshes + 1}
 	case p.Writes(): // nothing can have been made of it yet
 		r.check.at = later(r.check.at, now.Add(r.check.wait))
-	case r.due && !p.Takes(plan.CheckSlices):
+	case r.due && !p.Takes(plan.CheckSlices) && !p.Takes(plan.RestartMirroring):
 		r.check = nil // there are no addresses
 	}
 }
@@ -324,7 +324,7 @@ func (r *record) commitSlices(p plan.Plan, slices write.Slices, now time.Time) *
 }
 
 // next is after how long the key must be looked at again; zero: never. Where there is to be no mirror now,
-// that changes with an event, and what was written comes back as one.
+// that changes with an event.
 func (r *record) next(p plan.Plan, now time.Time) (after time.Duration) {
 	if p.Source == nil {
 		return 0
@@ -342,7 +342,7 @@ func (r *record) next(p plan.Plan, now time.Time) (after time.Duration) {
 	if !r.paused.IsZero() {
 		after = sooner(after, max(r.paused.Sub(now), time.Millisecond))
 	}
-	if r.check != nil && !p.Writes() {
+	if r.check != nil && !p.WritesMirror() { // which comes back as an event
 		after = sooner(after, max(r.check.at.Sub(now), time.Millisecond))
 	}
 	return after

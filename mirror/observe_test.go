@@ -199,7 +199,7 @@ func TestOverview(t *testing.T) {
 
 func TestEveryReasonHasAState(t *testing.T) {
 	known := []plan.State{plan.StateMirrored, plan.StateIncomplete, plan.StateWaiting, plan.StateConflict, plan.StateRefused, plan.StateOrphan}
-	for _, reason := range plan.Reasons {
+	for _, reason := range slices.Concat(plan.Reasons, plan.PublisherReasons) {
 		if !slices.Contains(known, reason.State()) {
 			t.Errorf("%s: %q", reason, reason.State())
 		}
@@ -314,7 +314,7 @@ func TestREADMEHasEveryMetricAndReason(t *testing.T) {
 			t.Errorf("the README does not have metric %s", name)
 		}
 	}
-	for _, reason := range plan.Reasons {
+	for _, reason := range slices.Concat(plan.Reasons, plan.PublisherReasons) {
 		if !strings.Contains(string(readme), "`"+string(reason)+"`") {
 			t.Errorf("the README does not have reason %s", reason)
 		}

@@ -318,26 +318,33 @@ func TestRecordsThatClaimOnePort(t *testing.T) {
 	}
 }
 
-// What one Service has alone by its record, an annotation of a younger one does not take, nor the other way round.
+// What one Service has alone by its record no annotation takes, whatever the Services' ages; nor does one that the
+// Service's own record refuses.
 func TestRecordAndAnnotationThatClaimOnePort(t *testing.T) {
 	for name, ages := range map[string][2]int{"the record's is older": {0, 5}, "the annotation's is older": {5, 0}} {
 		t.Run(name, func(t *testing.T) {
 			publishing(t, func(w *world, paris *fakeRemote) {
 				recorded, rec := database("recorded", ages[0])
-				annotated, _ := database("annotated", ages[1])
+				annotated, refusing := database("annotated", ages[1])
 				annotated.Annotations = map[string]string{gateway.PortsAnnotation: "5432=15000"}
 				w.settle()
 				paris.export(recorded)
 				paris.export(annotated)
+				w.ports(map[string]int32{"recorded": 0, "annotated": 15000})
 				paris.publish(rec)
-				if ages[0] < ages[1] {
-					w.ports(map[string]int32{"recorded": 15000, "annotated": 0})
-					paris.unpublish(rec)
-					w.ports(map[string]int32{"recorded": 0, "annotated": 15000})
-					return
+				w.ports(map[string]int32{"recorded": 15000, "annotated": 0})
+				if got := w.problem("annotated"); !strings.Contains(got, "15000/TCP is reserved for default/recorded, to which the remote's publisher has given it") {
+					t.Errorf("the problem of the annotated one is %q", got)
 				}
+				refusing.Ports[0].Gateway, refusing.Ports[0].Problem = 0, "gateway port 15000/TCP is given to default/recorded"
+				paris.publish(refusing)
+				w.ports(map[string]int32{"recorded": 15000, "annotated": 0})
+				paris.unpublish(rec)
+				w.ports(map[string]int32{"recorded": 0, "annotated": 0})
+				paris.unpublish(refusing)
 				w.ports(map[string]int32{"recorded": 0, "annotated": 15000})
 				paris.unexport(annotated)
+				paris.publish(rec)
 				w.ports(map[string]int32{"recorded": 15000})
 			})
 		})

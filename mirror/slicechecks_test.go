@@ -3,15 +3,18 @@ package mirror
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/write"
 )
 
 // interruptions are the ways in which Kubernetes stops, for a moment, to mirror the Endpoints
@@ -429,4 +432,37 @@ func TestMirroringWithSlicesIsNotRestarted(t *testing.T) {
 		w.wait(time.Hour)
 		w.expect()
 	})
+}
+
+// What is deleted besides the mirror's own objects brings the key back with no event.
+func TestCheckIsMadeAfterALeftoverIsDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key := cache.NewObjectName("default", "bar-paris")
+		m := newMemory(0)
+		m.interrupted(key)
+		m.recall(key)
+		p := plan.Plan{Key: key, Source: &plan.Candidate{Service: exportedBar()}, Desired: storedBar(), Steps: []plan.Step{{Action: plan.DeleteLeftover}}}
+		if after, _ := m.commit(p, write.Result{}); after != firstCheck {
+			t.Errorf("the key is looked at again after %v, want %v", after, firstCheck)
+		}
+	})
+}
+
+// A check that failed is made again.
+func TestFailedCheckIsMadeAgain(t *testing.T) {
+	for _, action := range []plan.Action{plan.CheckSlices, plan.RestartMirroring} {
+		synctest.Test(t, func(t *testing.T) {
+			key := cache.NewObjectName("default", "bar-paris")
+			m := newMemory(0)
+			m.interrupted(key)
+			time.Sleep(firstCheck)
+			if !m.recall(key).SliceCheck {
+				t.Fatal("it is not due")
+			}
+			m.commit(plan.Plan{Key: key, Source: &plan.Candidate{Service: exportedBar()}, Desired: storedBar(), Steps: []plan.Step{{Action: action}}}, write.Result{})
+			if !m.recall(key).SliceCheck {
+				t.Error("it is given up")
+			}
+		})
+	}
 }

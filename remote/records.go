@@ -127,14 +127,24 @@ func (v View) Published(exported *corev1.Service) *gateway.Published {
 		read, err := record.Parse(configMap)
 		published = gateway.PublishedFor(exported, read, err)
 	}
-	published.Holder = func(claim string) cache.ObjectName { return v.Services.Oldest("", claim, v.publishedAlone(claim)...) }
+	published.Holder = v.publishedHolder
 	return &published
 }
 
-// Holder is the oldest exported Service of those that have a value in an index, which is a gateway port that they
-// claim, and of those that have that port alone by their record; zero if there is none.
+// Holder is the oldest exported Service of those that have a gateway port alone by their record or, without any, of
+// those that claim it, by an index; zero if there is none. What the publisher has given to one Service no annotation
+// takes away, however old the Service that has it.
 func (v View) Holder(index, claim string) cache.ObjectName {
-	return v.Services.Oldest(index, claim, v.publishedAlone(claim)...)
+	if published := v.publishedHolder(claim); published != (cache.ObjectName{}) {
+		return published
+	}
+	return v.Services.Oldest(index, claim)
+}
+
+// publishedHolder is the oldest exported Service of those that have a gateway port alone by their record; zero if
+// there is none.
+func (v View) publishedHolder(claim string) cache.ObjectName {
+	return v.Services.Oldest("", claim, v.publishedAlone(claim)...)
 }
 
 // publishedAlone are the exported Services that have a gateway port alone by their record.

@@ -36,15 +36,17 @@ type apiserver struct {
 	meta    *metadatafake.FakeMetadataClient
 	dynamic *dynamicfake.FakeDynamicClient
 
-	mu       sync.Mutex
-	served   map[string]bool                                // by RESOURCE/VERSION
-	refuse   func(verb, resource string) error              // nil: nothing is refused
-	admit    func(*unstructured.Unstructured)               // changes what is stored; nil: nothing
-	objects  map[string]map[cache.ObjectName]runtime.Object // by resource
-	history  []change
-	watchers []*watcher
-	version  int
-	writes   []string // as "create httproutes default/bar.service-mirror", with the error
+	undiscovered string // resource of which it is not said whether it is served
+	mu           sync.Mutex
+	served       map[string]bool                                // by RESOURCE/VERSION
+	unreadable   string                                         // resource that cannot be listed
+	refuse       func(verb, resource string) error              // nil: nothing is refused
+	admit        func(*unstructured.Unstructured)               // changes what is stored; nil: nothing
+	objects      map[string]map[cache.ObjectName]runtime.Object // by resource
+	history      []change
+	watchers     []*watcher
+	version      int
+	writes       []string // as "create httproutes default/bar.service-mirror", with the error
 }
 
 type change struct {
@@ -92,6 +94,9 @@ func (s *apiserver) clients() Clients {
 		Serves: func(_ context.Context, resource schema.GroupVersionResource) (bool, error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			if resource.Resource == s.undiscovered {
+				return false, apierrors.NewServiceUnavailable("it is overloaded")
+			}
 			return s.served[resource.Resource+"/"+resource.Version], nil
 		}}
 }
@@ -102,6 +107,9 @@ func (s *apiserver) react(action clienttesting.Action, asMetadata bool) (runtime
 	resource := action.GetResource().Resource
 	switch a := action.(type) {
 	case clienttesting.ListActionImpl:
+		if resource == s.unreadable {
+			return nil, apierrors.NewInternalError(fmt.Errorf("etcd is down"))
+		}
 		return s.list(a, asMetadata), nil
 	case clienttesting.GetActionImpl:
 		if obj := s.objects[resource][cache.NewObjectName(a.Namespace, a.Name)]; obj != nil {
@@ -145,6 +153,11 @@ func (s *apiserver) write(action clienttesting.Action) (got runtime.Object, key 
 		if err == nil {
 			got = s.store(resource, obj)
 		}
+	case clienttesting.PatchActionImpl:
+		key = cache.NewObjectName(a.Namespace, a.Name)
+		if err == nil && resource == "gateways" {
+			got, err = s.applyListeners(key, a.Patch)
+		}
 	case clienttesting.DeleteActionImpl:
 		key = cache.NewObjectName(a.Namespace, a.Name)
 		live := s.objects[resource][key]
@@ -161,6 +174,27 @@ func (s *apiserver) write(action clienttesting.Action) (got runtime.Object, key 
 		err = fmt.Errorf("the fake API server has no %s of %s", action.GetVerb(), resource)
 	}
 	return got, key, err
+}
+
+// applyListeners applies the listeners of this program to a Gateway.
+func (s *apiserver) applyListeners(key cache.ObjectName, patch []byte) (runtime.Object, error) {
+	applied := &unstructured.Unstructured{}
+	if err := applied.UnmarshalJSON(patch); err != nil {
+		return nil, err
+	}
+	gw := s.objects["gateways"][key].DeepCopyObject().(*unstructured.Unstructured)
+	own, _, _ := unstructured.NestedSlice(applied.Object, "spec", "listeners")
+	listeners, _, _ := unstructured.NestedSlice(gw.Object, "spec", "listeners")
+	listeners = slices.DeleteFunc(listeners, func(l any) bool {
+		return strings.HasPrefix(l.(map[string]any)["name"].(string), "service-mirror-")
+	})
+	if listeners = append(listeners, own...); len(listeners) > 64 {
+		return nil, apierrors.NewInvalid(schema.GroupKind{Kind: "Gateway"}, key.Name, nil)
+	}
+	if err := unstructured.SetNestedSlice(gw.Object, listeners, "spec", "listeners"); err != nil {
+		return nil, err
+	}
+	return s.store("gateways", gw), nil
 }
 
 func accessor(obj runtime.Object) metav1.Object {

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway/publish/plan"
@@ -23,6 +24,9 @@ import (
 
 // byClaim is the index of exported Services by the names and gateway ports that they claim.
 const byClaim = "claim"
+
+// byMade is the index of exported Services by the names that are made for them.
+const byMade = "made"
 
 // hooks are called when something has changed; never under a lock.
 type hooks struct {
@@ -55,6 +59,7 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 	exported := func(options *metav1.ListOptions) { options.LabelSelector = selector }
 	c.services = inform(c, core.Services(metav1.NamespaceAll), exported, "exported services", &corev1.Service{}, policy.Trim)
 	c.services.Index(byClaim, policy.Claims)
+	c.services.Index(byMade, policy.Made)
 	c.services.Index(byNamespace, func(svc *corev1.Service) []string { return []string{svc.Namespace} })
 	// Kubernetes copies the labels of a Service onto its EndpointSlices.
 	c.slices = inform(c, clients.Read.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), exported, "endpointslices", &discoveryv1.EndpointSlice{}, trimSlice)
@@ -67,6 +72,9 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 			narrow: func(options *metav1.ListOptions) {
 				options.LabelSelector = mirrors.ManagedByLabel + "=" + mirrors.ManagedBy + "," + plan.ServiceLabel
 			}}
+	}
+	for _, of := range []plan.Kind{plan.TCPRoute, plan.UDPRoute} {
+		c.routes[of].listeners = policy.Attached
 	}
 	if policy.To(plan.ToGatewayAPI) {
 		versions := []string{"v1", "v1beta1"}
@@ -179,22 +187,33 @@ func (c *caches) handle() {
 	})
 }
 
+// holder is the exported Service that has a name or a gateway port: the oldest of those for which the name is made or,
+// without any, of those that claim it; zero: none.
+func (c *caches) holder(claim string) cache.ObjectName {
+	services := remote.Services{c.services}
+	if made := services.Oldest(byMade, claim); made != (cache.ObjectName{}) {
+		return made
+	}
+	return services.Oldest(byClaim, claim)
+}
+
 // serviceChanged enqueues an exported Service, and those that claim what it claimed, or claims now: they may get it, or
 // must yield it.
 func (c *caches) serviceChanged(before, after *corev1.Service) {
-	claims := map[string]bool{}
-	for _, svc := range []*corev1.Service{before, after} {
-		if svc != nil {
-			c.hooks.changed(cache.MetaObjectToName(svc))
-			for _, claim := range c.policy.Claims(svc) {
-				claims[claim] = !claims[claim] // what both claim is not news
-			}
-		}
+	var had, has sets.Set[string]
+	if before != nil {
+		c.hooks.changed(cache.MetaObjectToName(before))
+		had = sets.New(c.policy.Claims(before)...)
 	}
-	for claim, news := range claims {
-		if !news {
-			continue
-		}
+	if after != nil {
+		c.hooks.changed(cache.MetaObjectToName(after))
+		has = sets.New(c.policy.Claims(after)...)
+	}
+	news := had.SymmetricDifference(has)
+	if before != nil && after != nil && (before.UID != after.UID || !before.CreationTimestamp.Equal(&after.CreationTimestamp)) {
+		news = had.Union(has) // it is another one, of another age
+	}
+	for claim := range news {
 		for _, rival := range (remote.Services{c.services}).NamesByIndex(byClaim, claim) {
 			c.hooks.changed(rival)
 		}
@@ -222,6 +241,9 @@ func (c *caches) routeChanged(before, after *remote.Unstructured) {
 			c.hooks.changed(key)
 		}
 	}
+	if before != nil && (after == nil || !slices.Equal(c.policy.Attached(&before.Unstructured), c.policy.Attached(&after.Unstructured))) {
+		c.hooks.changed(listenersKey) // one may no longer be needed
+	}
 }
 
 // readGateway reads the Gateway as it is now, and has all looked at again if it has changed.
@@ -239,12 +261,19 @@ func (c *caches) readGateway() {
 	}
 }
 
+// gatewayNow is the Gateway as it was last read.
+func (c *caches) gatewayNow() plan.Gateway {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.current
+}
+
 // lookAtGateway reads it from the caches. The error says why it is not known how it is reached.
 func (c *caches) lookAtGateway() (plan.Gateway, error) {
 	version, known := c.gateway.state()
 	objects := c.gateway.cached()
-	if !known {
-		return plan.Gateway{}, nil
+	if _, classKnown := c.class.state(); !known || !classKnown {
+		return plan.Gateway{}, nil // what its implementation can do decides, too
 	}
 	var gw, class *unstructured.Unstructured
 	if version != "" && objects != nil {
@@ -266,6 +295,11 @@ func (c *caches) lookAtGateway() (plan.Gateway, error) {
 		}
 	}
 	return read, nil
+}
+
+// attached are the exported Services of which a route of a kind attaches to a listener of the Gateway.
+func (c *caches) attached(of plan.Kind, listener string) []cache.ObjectName {
+	return c.routes[of].attached(listener)
 }
 
 // run keeps the caches filled until the context ends.
@@ -313,9 +347,11 @@ func (c *caches) settled() bool {
 // keys are all keys: of what is exported, and of what exists for what was. Some are there twice.
 func (c *caches) keys() []cache.ObjectName {
 	keys := remote.Services{c.services}.Names()
-	for _, configMap := range c.records.Informer.All() {
-		if key, ok := plan.RecordKey(configMap); ok {
-			keys = append(keys, key)
+	for _, text := range c.records.Informer.GetIndexer().ListKeys() { // no record is decoded for its name
+		if name, err := cache.ParseObjectName(text); err == nil {
+			if key := record.ServiceOf(name.Name); key != (cache.ObjectName{}) {
+				keys = append(keys, key)
+			}
 		}
 	}
 	for _, k := range c.routes {

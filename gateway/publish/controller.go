@@ -8,10 +8,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/gateway/publish/plan"
+	"service-mirror.io/service-mirror/gateway/publish/record"
 	"service-mirror.io/service-mirror/mirror/queue"
 	"service-mirror.io/service-mirror/mirror/report"
 	"service-mirror.io/service-mirror/mirror/status"
@@ -117,7 +119,11 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
-	c.memory.fill(c.caches.records.Informer.All())
+	records, ok := c.listRecords(ctx)
+	if !ok {
+		return
+	}
+	c.memory.fill(records)
 	c.leading.Store(true)
 	c.options.Events.Lead(true)
 	defer func() { // what is known of exported Services goes with leadership
@@ -134,10 +140,37 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 	}
 }
 
+// listRecords lists the records from the server, until it answers; false if the context ends first. The cache of a
+// standby may be behind: a port that the leader before gave must not be given again.
+func (c *Controller) listRecords(ctx context.Context) (records []*corev1.ConfigMap, ok bool) {
+	for {
+		list, err := c.clients.Read.CoreV1().ConfigMaps(c.options.Records).List(ctx, metav1.ListOptions{LabelSelector: record.Label})
+		if ctx.Err() != nil {
+			return nil, false
+		}
+		c.problems.Local("records of the leader before", err)
+		if err == nil {
+			for i := range list.Items {
+				records = append(records, &list.Items[i])
+			}
+			return records, true
+		}
+		select {
+		case <-ctx.Done():
+			return nil, false
+		case <-time.After(listPeriod):
+		}
+	}
+}
+
+// listPeriod is how long until the records are listed again that could not be.
+const listPeriod = time.Second
+
 func (c *Controller) enqueueAll() {
 	for _, key := range c.caches.keys() {
 		c.queue.Add(key)
 	}
+	c.queue.Add(listenersKey)
 }
 
 // workUntil syncs keys until the context ends. A write under way is finished in working.
@@ -158,8 +191,14 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) {
 	begin := time.Now()
 	c.syncing.Store(key, begin)
 	defer c.syncing.Delete(key)
+	if key == listenersKey {
+		c.syncListeners(ctx, true)
+		return
+	}
 	p := c.decide(ctx, key)
-	c.applyListeners(ctx)
+	if c.syncListeners(ctx, false) {
+		p = c.decide(ctx, key) // its ports have listeners now
+	}
 	result := c.apply(klog.NewContext(ctx, klog.LoggerWithValues(c.logger, "service", key)), p)
 	problems := append(p.Problems, result.problems...)
 	c.options.Metrics.Synced(time.Since(begin), problems)

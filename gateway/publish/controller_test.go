@@ -337,7 +337,7 @@ func TestControllerGivesANameToTheOldest(t *testing.T) {
 			svc.CreationTimestamp = metav1.NewTime(time.Unix(int64(1000+i), 0))
 			w.server.put("services", svc)
 		}
-		w.start()
+		w.start(func(o *Options) { o.HostSuffixes = []string{"example.com"} })
 		has := func(name string) bool { return slices.Contains(w.record(name).Hosts, "shop.example.com") }
 		if !has("old") || has("young") {
 			w.Errorf("the hosts are %v and %v", w.record("old").Hosts, w.record("young").Hosts)
@@ -346,6 +346,29 @@ func TestControllerGivesANameToTheOldest(t *testing.T) {
 		w.wait(time.Second)
 		if !has("young") {
 			w.Errorf("the hosts are %v", w.record("young").Hosts)
+		}
+	})
+}
+
+// A name that is made for a Service is not taken by one that lists it, however old.
+func TestControllerGivesAMadeNameToItsService(t *testing.T) {
+	in(t, func(w *world) {
+		const name = "pay.default.example.com"
+		thief, pay := exportedService("thief", 80), exportedService("pay", 80)
+		thief.Annotations = map[string]string{plan.HostsAnnotation: name}
+		thief.CreationTimestamp, pay.CreationTimestamp = metav1.NewTime(time.Unix(1000, 0)), metav1.NewTime(time.Unix(2000, 0))
+		w.server.put("services", thief)
+		w.start(func(o *Options) {
+			o.HostTemplates, o.HostSuffixes = []string{"{service}.{namespace}.example.com"}, []string{"example.com"}
+		})
+		has := func(service string) bool { return slices.Contains(w.record(service).Hosts, name) }
+		if !has("thief") {
+			w.Errorf("without another one, the hosts are %v", w.record("thief").Hosts)
+		}
+		w.server.put("services", pay)
+		w.wait(time.Second)
+		if has("thief") || !has("pay") {
+			w.Errorf("the hosts are %v and %v", w.record("thief").Hosts, w.record("pay").Hosts)
 		}
 	})
 }

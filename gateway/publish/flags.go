@@ -39,6 +39,7 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.StringVar(&o.TLSSecret, "tls-secret", "", "`NAME` of the Secret with the certificate, in the namespace of each exported Service, for --to ingress (default: no TLS)")
 	f.StringVar(&o.Domain, "cluster-domain", "cluster.local", "DNS `DOMAIN` of this cluster")
 	f.StringArrayVar(&o.HostTemplates, "host-template", nil, "`TEMPLATE` of further names of exported Services, with {service}, {namespace} and {name}, as {service}.{namespace}.example.com; repeatable")
+	f.StringArrayVar(&o.HostSuffixes, "host-suffix", nil, "DNS `SUFFIX` below which exported Services may choose further names with the annotation "+plan.HostsAnnotation+", as shop.example.com; repeatable (default: names of their own namespace alone)")
 	f.StringVar(&raw.ports, "ports", "15000-15999", "`FIRST-LAST`: the gateway ports that are given to ports which need one of their own, such as plain TCP")
 	f.StringVar(&o.Selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of the Services that are exported; must not be empty")
 	f.StringVar(&o.Records, "record-namespace", "", "`NAMESPACE` of the records that other clusters read (default: the pod's own, else "+defaultNamespace+")")
@@ -64,9 +65,12 @@ func (raw *Flags) Options() (Options, error) {
 	if err := gateway.ValidateDomain(o.Domain); err != nil {
 		wrong("--cluster-domain: %w", err)
 	}
-	for _, template := range o.HostTemplates {
-		if err := o.ValidateTemplate(template); err != nil {
-			wrong("--host-template: %w", err)
+	if err := o.ValidateTemplates(); err != nil {
+		wrong("--host-template: %w", err)
+	}
+	for _, suffix := range o.HostSuffixes {
+		if err := o.ValidateSuffix(suffix); err != nil {
+			wrong("--host-suffix: %w", err)
 		}
 	}
 	var err error

@@ -13,6 +13,7 @@ import (
 
 	"service-mirror.io/service-mirror/gateway/publish/plan"
 	"service-mirror.io/service-mirror/remote"
+	"service-mirror.io/service-mirror/remote/failure"
 )
 
 // discoveryPeriod is how often the API server is asked which versions it serves: a CustomResourceDefinition may be
@@ -25,18 +26,37 @@ type kind struct {
 	versions  []string // the best first
 	namespace string   // empty: all
 	narrow    func(*metav1.ListOptions)
-	changed   func(before, after *remote.Unstructured) // either may be nil, not both
-	synced    func()                                   // all objects are known, or the kind is not served any more
+	listeners func(*unstructured.Unstructured) []string // that an object attaches to; nil: those of no kind are asked for
+	changed   func(before, after *remote.Unstructured)  // either may be nil, not both
+	synced    func()                                    // all objects are known, or the kind is not served any more
 
 	mu      sync.Mutex
 	version string // empty: not served, as far as is known
 	found   bool   // it was discovered whether it is
+	err     error  // of the last attempt to discover or to read it
 	objects *remote.Written[*remote.Unstructured]
 	stop    context.CancelFunc
 }
 
 // byService is the index of objects by the exported Service that their labels name.
 const byService = "service"
+
+// byListener is the index of objects by the listeners of the Gateway that they attach to.
+const byListener = "listener"
+
+// attached are the exported Services of which an object attaches to a listener.
+func (k *kind) attached(listener string) (keys []cache.ObjectName) {
+	objects := k.cached()
+	if objects == nil || k.listeners == nil {
+		return nil
+	}
+	for _, obj := range objects.Informer.ByIndex(byListener, listener) {
+		if key, ours := plan.KeyOf(obj); ours {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
 
 // state is the served version, empty where none is, and whether all objects are known.
 func (k *kind) state() (version string, known bool) {
@@ -64,6 +84,7 @@ func (k *kind) keep(ctx context.Context, clients Clients, report func(part strin
 		if ctx.Err() != nil {
 			return
 		}
+		k.fail("discovery", err)
 		report("discovery of "+k.resource.Resource, err)
 		if err == nil {
 			k.serve(ctx, version, clients.ReadDynamic, report, &running)
@@ -122,7 +143,10 @@ func (k *kind) inform(version string, client dynamic.Interface, report func(stri
 	}
 	lw := remote.NewListWatch(remote.Dynamic{Objects: objects}, k.narrow)
 	lw.Namespace, lw.Client = k.namespace, client
-	lw.Report = func(err error) { report(k.resource.Resource, err) }
+	lw.Report = func(err error) {
+		k.fail("", err)
+		report(k.resource.Resource, err)
+	}
 	written := &remote.Written[*remote.Unstructured]{Again: func(obj *remote.Unstructured) { k.changed(nil, obj) }}
 	lw.Reset = written.Reset
 	written.Informer = remote.NewInformer(lw, &remote.Unstructured{}, remote.TrimUnstructured)
@@ -132,6 +156,9 @@ func (k *kind) inform(version string, client dynamic.Interface, report func(stri
 		}
 		return nil
 	})
+	if k.listeners != nil {
+		written.Informer.Index(byListener, func(obj *remote.Unstructured) []string { return k.listeners(&obj.Unstructured) })
+	}
 	written.Informer.Handle(remote.Handler[*remote.Unstructured]{
 		Added:   func(obj *remote.Unstructured) { k.changed(nil, obj) },
 		Updated: k.changed,
@@ -152,4 +179,24 @@ func (k *kind) wrote(obj *unstructured.Unstructured) {
 	if objects := k.cached(); objects != nil {
 		objects.Add(remote.TrimUnstructured(&remote.Unstructured{Unstructured: *obj.DeepCopy()}))
 	}
+}
+
+// fail notes why a step in reading the kind fails; nil: it does not. What is discovered can still be unreadable.
+func (k *kind) fail(step string, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if step == "discovery" && err == nil && k.version != "" {
+		return // that of the list counts
+	}
+	k.err = err
+}
+
+// problem is why the kind is not known, as far as an error says so.
+func (k *kind) problem() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.err == nil {
+		return ""
+	}
+	return failure.Cause(k.err)
 }

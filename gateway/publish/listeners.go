@@ -7,9 +7,11 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/gateway/publish/plan"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
 )
 
 type gatewayPort = gateway.PortNumber
@@ -20,32 +22,74 @@ const fieldManager = "service-mirror-publish"
 // listenersPart is the name under which problems with them are reported.
 const listenersPart = "listeners of the Gateway"
 
-// applyListeners has a Gateway that is labelled for it have just the listeners of ours that are needed. Its others are
-// left alone: server-side apply touches what it owns and nothing else.
-func (c *Controller) applyListeners(ctx context.Context) {
+// listenersKey is the key of the Gateway's listeners in the queue: no Service has it, as all have a namespace.
+var listenersKey = cache.NewObjectName("", "listeners")
+
+// syncListeners has a Gateway that is labelled for it have just the listeners of ours that are needed, if they may not
+// be so or, with force, whatever is known. It tells whether they were applied.
+func (c *Controller) syncListeners(ctx context.Context, force bool) (applied bool) {
 	if c.caches.gateway == nil {
-		return
+		return false
 	}
 	c.listening.Lock()
 	defer c.listening.Unlock()
-	gw, _ := c.caches.lookAtGateway()
-	if !gw.Exists || !gw.Managed {
-		return
+	if !c.memory.listenersDue(force) {
+		return false
 	}
-	listeners, changed := gw.OwnListeners(c.memory.ports())
-	if !changed {
-		c.problems.Local(listenersPart, nil)
-		return
-	}
-	if err := c.memory.mayApply(time.Now()); err != nil {
-		c.problems.Local(listenersPart, err)
-		return
-	}
-	err := c.writeListeners(ctx, gw, listeners)
-	if err != nil {
-		err = fmt.Errorf("apply listeners of Gateway %v: %w", gw.Name, err)
-	}
+	applied, problem, err := c.applyListeners(ctx)
 	c.problems.Local(listenersPart, err)
+	for _, key := range c.memory.listenersDone(problem) {
+		c.queue.Add(key)
+	}
+	switch wait := c.memory.listenersWait(time.Now()); {
+	case wait > 0:
+		c.queue.AddAfter(listenersKey, wait)
+	case err != nil:
+		c.queue.AddRateLimited(listenersKey)
+	default:
+		c.queue.Forget(listenersKey)
+	}
+	return applied
+}
+
+// applyListeners applies them if need be. The Gateway's others are left alone: server-side apply touches what it owns
+// and nothing else.
+func (c *Controller) applyListeners(ctx context.Context) (applied bool, problem mirrors.Problem, err error) {
+	gw := c.caches.gatewayNow()
+	if !gw.Exists || !gw.Managed {
+		return false, problem, nil
+	}
+	listeners, changed := gw.OwnListeners(c.listened(gw))
+	fight := c.memory.undone(gw, listeners, time.Now())
+	if changed && c.memory.listenersWait(time.Now()) == 0 {
+		if err := c.writeListeners(ctx, gw, listeners); err != nil {
+			err = fmt.Errorf("apply listeners of Gateway %v: %w", gw.Name, err)
+			return false, mirrors.Problem{Reason: mirrors.WriteFailed, Message: err.Error()}, err
+		}
+		c.memory.listenersApplied(listeners, time.Now())
+		c.caches.readGateway()
+		applied = true
+	}
+	if fight {
+		err = fmt.Errorf("Gateway %v loses its listeners again after they are applied: have the program that manages it ignore them, or remove the label %s and add listeners there. They are applied with back-off", gw.Name, plan.ListenersLabel)
+		problem = mirrors.Problem{Reason: mirrors.Overwritten, Message: err.Error()}
+	}
+	return applied, problem, err
+}
+
+// listened are the gateway ports that need listeners: those in use, and those that routes of ours still attach to.
+func (c *Controller) listened(gw plan.Gateway) []gatewayPort {
+	ports := c.memory.ports()
+	for _, l := range gw.Listeners {
+		port, kind := l.Attachable()
+		if !l.Own() {
+			continue
+		}
+		if _, known := c.caches.routes[kind].state(); !known || len(c.caches.attached(kind, l.Name)) > 0 {
+			ports = append(ports, port)
+		}
+	}
+	return ports
 }
 
 func (c *Controller) writeListeners(ctx context.Context, gw plan.Gateway, listeners []any) error {

@@ -1,8 +1,6 @@
 package publish
 
 import (
-	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +18,9 @@ type memory struct {
 	mu      sync.Mutex
 	ledger  plan.Ledger
 	records map[cache.ObjectName]*memoryOf
-	applied []time.Time // when listeners were last applied
+	refused map[cache.ObjectName]bool // those that wait for a gateway port
+
+	listeners listenersMemory
 }
 
 // memoryOf is what is remembered of one Service.
@@ -55,7 +55,9 @@ const (
 	fightPeriod  = 10 * time.Second
 )
 
-func newMemory() *memory { return &memory{records: map[cache.ObjectName]*memoryOf{}} }
+func newMemory() *memory {
+	return &memory{records: map[cache.ObjectName]*memoryOf{}, refused: map[cache.ObjectName]bool{}}
+}
 
 // fill reads the ledger from the records.
 func (m *memory) fill(records []*corev1.ConfigMap) {
@@ -71,12 +73,14 @@ func (m *memory) fill(records []*corev1.ConfigMap) {
 func (m *memory) clear() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.ledger, m.records, m.applied = plan.Ledger{}, map[cache.ObjectName]*memoryOf{}, nil
+	m.ledger, m.records, m.listeners = plan.Ledger{}, map[cache.ObjectName]*memoryOf{}, listenersMemory{}
+	clear(m.refused)
 }
 
 // recall adds to a snapshot what is remembered. m.mu is held.
 func (m *memory) recall(s *plan.Snapshot) {
-	s.PortHolder = m.ledger.Holder
+	s.PortHolder, s.Allocated = m.ledger.Holder, m.ledger.Of(s.Key)
+	s.Promised, s.Listeners = m.ledger.Active, m.listeners.problem
 	r := m.records[s.Key]
 	if r == nil {
 		return
@@ -202,23 +206,4 @@ func (m *memory) ports() []gatewayPort {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.ledger.Active()
-}
-
-// maxApplies is how often listeners are applied within applyPeriod: a Gateway has at most 64, so that more are a fight.
-const (
-	maxApplies  = 100
-	applyPeriod = time.Minute
-)
-
-// mayApply counts an application of the Gateway's listeners, and refuses it if there have been too many: the Gateway's
-// owner undoes them.
-func (m *memory) mayApply(now time.Time) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.applied = slices.DeleteFunc(m.applied, func(at time.Time) bool { return now.Sub(at) > applyPeriod })
-	if len(m.applied) >= maxApplies {
-		return errors.New("its listeners are changed back as soon as they are applied: have the program that manages the Gateway ignore them, or remove the label " + plan.ListenersLabel + " and add listeners there")
-	}
-	m.applied = append(m.applied, now)
-	return nil
 }

@@ -2,6 +2,7 @@ package publish
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -19,12 +20,30 @@ import (
 // decide makes the plan for a key, and notes its gateway ports before anyone else may be given them.
 func (c *Controller) decide(ctx context.Context, key cache.ObjectName) plan.Plan {
 	s := c.observe(ctx, key)
-	c.memory.mu.Lock()
-	defer c.memory.mu.Unlock()
-	c.memory.recall(&s)
-	p := c.options.Decide(s)
-	c.memory.ledger.Set(key, p.Allocations)
+	p, waiting := c.decideOn(s)
+	for _, other := range waiting {
+		c.queue.Add(other)
+	}
 	return p
+}
+
+// decideOn also returns the Services that wait for a gateway port, if one may have become free.
+func (c *Controller) decideOn(s plan.Snapshot) (p plan.Plan, waiting []cache.ObjectName) {
+	m := c.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.recall(&s)
+	p = c.options.Decide(s)
+	if delete(m.refused, s.Key); p.Refused {
+		m.refused[s.Key] = true
+	}
+	changed, freed := m.ledger.Set(s.Key, p.Allocations)
+	m.listeners.dirty = m.listeners.dirty || changed
+	if freed {
+		waiting = slices.Collect(maps.Keys(m.refused))
+		waiting = slices.DeleteFunc(waiting, func(key cache.ObjectName) bool { return key == s.Key })
+	}
+	return p, waiting
 }
 
 // observe is everything that is known of a key, but for what a replica that leads remembers.
@@ -35,10 +54,9 @@ func (c *Controller) observe(ctx context.Context, key cache.ObjectName) plan.Sna
 	if ns := caches.namespaces.Get(cache.NewObjectName("", key.Namespace)); ns != nil {
 		s.Namespace = ns.Labels
 	}
-	caches.mu.Lock()
-	s.Gateway = caches.current
-	caches.mu.Unlock()
-	s.Holder = func(claim string) cache.ObjectName { return remote.Services{caches.services}.Oldest(byClaim, claim) }
+	s.Gateway = caches.gatewayNow()
+	s.Holder = caches.holder
+	s.Attached = caches.attached
 	if s.Service != nil {
 		s.Ready = c.hasReady(ctx, s)
 	}
@@ -46,7 +64,7 @@ func (c *Controller) observe(ctx context.Context, key cache.ObjectName) plan.Sna
 	for _, of := range plan.Kinds {
 		k := caches.routes[of]
 		version, known := k.state()
-		s.Served[of] = plan.Served{Version: version, Known: known}
+		s.Served[of] = plan.Served{Version: version, Known: known, Err: k.problem()}
 		objects := k.cached()
 		if objects == nil {
 			continue

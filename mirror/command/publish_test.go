@@ -20,7 +20,7 @@ import (
 func TestPublishFlags(t *testing.T) {
 	t.Setenv("POD_NAMESPACE", "")
 	got, err := parsePublish([]string{"--name", "paris", "--name", "france", "--to", "gateway-api", "--to", "ingress", "--gateway", "ingress/public",
-		"--gateway-service", "ingress/traefik", "--ingress-class", "traefik", "--tls-secret", "wildcard", "--cluster-domain", "paris.local", "--host-template", "{service}.{namespace}.example.com",
+		"--gateway-service", "ingress/traefik", "--ingress-class", "traefik", "--tls-secret", "wildcard", "--cluster-domain", "paris.local", "--host-template", "{service}.{namespace}.example.com", "--host-suffix", "shop.example.com", "--host-suffix", "example.org",
 		"--ports", "20000-20010", "--export-selector", "a=b", "--record-namespace", "records", "--include-system", "--dry-run",
 		"--kubeconfig", "k", "--context", "c", "--listen", ":8080", "--leader-elect", "--leader-elect-lease", "a/b"})
 	if err != nil {
@@ -28,7 +28,7 @@ func TestPublishFlags(t *testing.T) {
 	}
 	want := publish.Options{Selector: "a=b", Policy: plan.Policy{Names: []string{"paris", "france"}, Targets: []plan.Target{plan.ToGatewayAPI, plan.ToIngress},
 		Gateway: cache.NewObjectName("ingress", "public"), GatewayService: cache.NewObjectName("ingress", "traefik"), IngressClass: "traefik", TLSSecret: "wildcard", Domain: "paris.local",
-		HostTemplates: []string{"{service}.{namespace}.example.com"}, Ports: plan.PortRange{First: 20000, Last: 20010}, Records: "records", IncludeSystem: true}}
+		HostTemplates: []string{"{service}.{namespace}.example.com"}, HostSuffixes: []string{"shop.example.com", "example.org"}, Ports: plan.PortRange{First: 20000, Last: 20010}, Records: "records", IncludeSystem: true}}
 	if !reflect.DeepEqual(got.publish, want) {
 		t.Errorf("got  %+v\nwant %+v", got.publish, want)
 	}
@@ -68,6 +68,10 @@ func TestPublishMistakes(t *testing.T) {
 		"a Secret in vain":     {with("--tls-secret=x"), []string{"--ingress-class and --tls-secret: they are for --to ingress"}},
 		"a domain":             {with("--cluster-domain=_"), []string{"--cluster-domain: "}},
 		"a template":           {with("--host-template={service}.example.com"), []string{"--host-template: "}},
+		"an unclear template":  {with("--host-template={service}-{namespace}.example.com"), []string{`--host-template: "{service}-{namespace}.example.com" makes one name for a in b-c`}},
+		"two templates":        {with("--host-template={service}.{namespace}.a.com", "--host-template={namespace}.{service}.a.com"), []string{`--host-template: "{service}.{namespace}.a.com" and "{namespace}.{service}.a.com" may make one name`}},
+		"a suffix":             {with("--host-suffix=.example.com"), []string{`--host-suffix: ".example.com" is not a DNS name`}},
+		"a suffix of Services": {with("--host-suffix=default.svc.cluster.local"), []string{"--host-suffix: "}},
 		"no range":             {with("--ports=15000"), []string{"--ports: "}},
 		"a range of no ports":  {with("--ports=0-10"), []string{"--ports: "}},
 		"a range backwards":    {with("--ports=15001-15000"), []string{"--ports: 15001-15000 ends before it begins"}},

@@ -138,6 +138,9 @@ func (p Plan) Writes(kinds ...Kind) bool {
 	})
 }
 
+// WritesMirror tells whether an object of the mirror itself is written.
+func (p Plan) WritesMirror() bool { return p.Writes(allKinds...) }
+
 // Takes tells whether there is a step with this action.
 func (p Plan) Takes(action Action) bool {
 	return slices.ContainsFunc(p.Steps, func(step Step) bool { return step.Action == action })

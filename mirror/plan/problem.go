@@ -44,12 +44,15 @@ const (
 	NotReached         Reason = "NotReached"         // a request to it does not arrive: found by verification, not by a sync
 )
 
-// Reasons are all reasons.
+// Reasons are those that a mirror can have.
 var Reasons = []Reason{
 	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, Rejected,
 	NamespaceMissing, NamespaceTerminating, Conflict,
-	PortNotServed, NoAddress, NoReadyEndpoint, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted,
+	PortNotServed, NoAddress, NoReadyEndpoint, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
 }
+
+// PublisherReasons are those that only an exported Service can have, in its own cluster.
+var PublisherReasons = []Reason{NoGateway, NotAccepted}
 
 // State is the state of an exported Service's mirror.
 type State string

@@ -86,6 +86,11 @@ func TestLink(t *testing.T) {
 	e.reads(e.remotes()["paris.kubeconfig"])
 	e.configured("berlin", "paris")
 
+	e.cleanup(func(e *env) { // of a link that names namespaces
+		for _, namespace := range []string{"default", "ingress"} {
+			e.kubectl(paris, "delete", "--ignore-not-found", "--namespace", namespace, "-k", shipped("remote/namespace"))
+		}
+	})
 	t.Run("again nothing changes", func(t *testing.T) {
 		e := newEnv(t)
 		before := e.versions()

@@ -16,13 +16,16 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/netip"
 	"net/url"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"k8s.io/client-go/rest"
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // proxy is between the daemon and a remote's API server: it can be cut,
@@ -40,6 +43,7 @@ type proxy struct {
 	mu       sync.Mutex
 	handler  http.Handler
 	listener net.Listener // nil while it is cut
+	reserved int          // the socket that keeps the address for it then
 	conns    map[*stallable]bool
 	stalled  chan struct{} // closed when traffic may pass
 }
@@ -169,9 +173,31 @@ func (p *proxy) cut() {
 	if p.listener != nil {
 		p.listener.Close()
 		p.listener = nil
+		p.reserve()
 	}
 	p.mu.Unlock()
 	p.cutConnections()
+}
+
+// reserve binds a socket to the address that does not listen: connections are refused, and no other server takes the
+// port meanwhile. p.mu is held.
+func (p *proxy) reserve() {
+	p.t.Helper()
+	address, err := netip.ParseAddrPort(p.address)
+	if err == nil {
+		p.reserved, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	}
+	if err == nil {
+		err = syscall.SetsockoptInt(p.reserved, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
+	}
+	if err == nil {
+		err = harness.Eventually(time.Second, "the listener is closed", func() error {
+			return syscall.Bind(p.reserved, &syscall.SockaddrInet4{Port: int(address.Port()), Addr: address.Addr().As4()})
+		})
+	}
+	if err != nil {
+		p.t.Errorf("reserve %s: %v", p.address, err)
+	}
 }
 
 // cutConnections closes every connection; new ones are accepted.
@@ -203,6 +229,7 @@ func (p *proxy) heal() {
 	p.mu.Unlock()
 	if isCut {
 		p.listen(p.address)
+		syscall.Close(p.reserved)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // ApplyGatewayAPI creates the CRDs of some resources of the Gateway API, those of the standard channel in the version of
@@ -26,9 +27,18 @@ func (c *Cluster) ApplyGatewayAPI(ctx context.Context, module string, resources 
 		if _, err := c.Kubectl(ctx, "apply", "--server-side", "-f", file); err != nil { // its annotations would be too long
 			return err
 		}
-		if _, err := c.Kubectl(ctx, "wait", "--for=condition=Established", "--timeout=30s", "crd/"+resource+".gateway.networking.k8s.io"); err != nil {
+		if err := c.AwaitCRDs(ctx, "crd/"+resource+".gateway.networking.k8s.io"); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// AwaitCRDs waits until CustomResourceDefinitions, as kubectl names them, are served. kubectl fails where one has no
+// conditions yet.
+func (c *Cluster) AwaitCRDs(ctx context.Context, which ...string) error {
+	return Eventually(time.Minute, "the CustomResourceDefinitions are served", func() error {
+		_, err := c.Kubectl(ctx, append([]string{"wait", "--for=condition=Established", "--timeout=10s"}, which...)...)
+		return err
+	})
 }

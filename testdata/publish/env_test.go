@@ -74,8 +74,7 @@ func installCRDs() error {
 	if _, err := paris.Kubectl(ctx, "apply", "--server-side", "-f", dir); err != nil {
 		return err
 	}
-	_, err = paris.Kubectl(ctx, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-	return err
+	return paris.AwaitCRDs(ctx, "crd", "--all")
 }
 
 const (

@@ -155,8 +155,7 @@ func (c *cluster) applyCRDs() error {
 	if _, err := c.Kubectl(background, "apply", "--server-side", "-f", crds); err != nil {
 		return err
 	}
-	_, err := c.Kubectl(background, "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
-	return err
+	return c.AwaitCRDs(background, "crd", "--all")
 }
 
 func (c *cluster) namespaceOf(name string) error {

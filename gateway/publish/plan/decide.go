@@ -3,6 +3,7 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,8 @@ func (p Policy) Decide(s Snapshot) Plan {
 	if s.PortHolder == nil {
 		s.PortHolder = func(gateway.PortNumber) cache.ObjectName { return cache.ObjectName{} }
 	}
-	d := decision{policy: p, snapshot: s, plan: Plan{Key: s.Key}, previous: Allocations(s.Record)}
+	d := decision{policy: p, snapshot: s, plan: Plan{Key: s.Key}}
+	d.previous = d.had()
 	d.decide()
 	return d.plan
 }
@@ -36,6 +38,8 @@ type decision struct {
 	previous     []Allocation
 	allocated    []Allocation
 	assigned     []assignment
+	keeping      bool     // some port stays as it is, as not all is known that it needs
+	keptHosts    []string // of the record, where such a port has them
 	refused      []string // what implementations say against routes
 }
 
@@ -52,11 +56,13 @@ func (d *decision) decide() {
 	}
 	gw := d.snapshot.Gateway
 	if d.policy.To(ToGatewayAPI) && !gw.Exists {
-		d.plan.Allocations, _ = d.previous, time.Duration(0) // routes and record stay as they are
 		if gw.Known {
 			d.problem(mirrors.NoGateway, fmt.Sprintf("Gateway %v does not exist: create it, or name another one with --gateway", d.policy.Gateway))
 		}
-		return
+		if !gw.Known || !d.policy.To(ToIngress) {
+			d.plan.Allocations = d.previous // routes and record stay as they are
+			return
+		}
 	}
 	d.publish()
 }
@@ -133,7 +139,7 @@ func (d *decision) writeRoute(desired *unstructured.Unstructured) {
 		d.unroute(desired, why)
 	case !d.snapshot.Served[ref.Kind].Known:
 	case d.backedOff(ref, desired):
-		if live == nil {
+		if live == nil || !slices.Equal(d.policy.Attached(live), d.policy.Attached(desired)) {
 			d.unroute(desired, d.snapshot.Backoffs[ref].Problem.Message)
 		}
 	case live == nil:
@@ -155,6 +161,9 @@ func (d *decision) unroute(route *unstructured.Unstructured, why string) {
 
 // deleteOthers deletes what is ours and not wanted.
 func (d *decision) deleteOthers() {
+	if d.keeping {
+		return // they may be what ports are reached by that stay as they are
+	}
 	for _, live := range d.snapshot.Live {
 		ref := RefOf(live)
 		if !Owned(live) || live.GetDeletionTimestamp() != nil || !d.snapshot.Served[ref.Kind].Known || d.wants(ref) || d.backedOff(ref, nil) {

@@ -33,6 +33,7 @@ type fixture struct {
 	Policy
 	Ready       bool
 	NotServed   []Kind
+	Unknown     []Kind            // may not be read
 	V1alpha2    []Kind            // served as that alone
 	Taken       map[string]string // gateway ports of other Services: PORT/PROTOCOL to NAMESPACE/NAME
 	Allocations []Allocation      // that the Service had
@@ -67,7 +68,10 @@ func readFixture(t *testing.T, path string) (Policy, Snapshot) {
 		s.Served[kind] = Served{Version: "v1alpha2", Known: true}
 	}
 	for _, kind := range f.NotServed {
-		s.Served[kind] = Served{}
+		s.Served[kind] = Served{Known: true}
+	}
+	for _, kind := range f.Unknown {
+		s.Served[kind] = Served{Err: "it is forbidden"}
 	}
 	var gw, class *unstructured.Unstructured
 	var outside *Outside
@@ -97,6 +101,11 @@ func readFixture(t *testing.T, path string) (Policy, Snapshot) {
 			gw = obj
 		case "GatewayClass":
 			class = obj
+		case "ConfigMap":
+			s.Record = &corev1.ConfigMap{}
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, s.Record); err != nil {
+				t.Fatal(err)
+			}
 		case "Namespace":
 			s.Namespace = obj.GetLabels()
 		default:

@@ -24,39 +24,12 @@ const maxHostsLength = 8 << 10
 // Hosts are the names that are routed to an exported Service. The error says which of those that it or the operator
 // asks for cannot be; the others can.
 func (p Policy) Hosts(svc *corev1.Service) (hosts []string, err error) {
-	var problems []error
-	add := func(host string) {
-		if !slices.Contains(hosts, host) {
-			hosts = append(hosts, host)
-		}
-	}
-	for _, name := range p.Names {
-		called := svc.Name + "-" + name
-		if len(called) > validation.DNS1123LabelMaxLength {
-			problems = append(problems, fmt.Errorf("%s has %d characters, more than the %d of a DNS label: rename the Service, or give a shorter --name", called, len(called), validation.DNS1123LabelMaxLength))
-			continue
-		}
-		for _, host := range p.within(called, svc.Namespace) {
-			add(host)
-		}
-	}
-	for _, host := range p.within(svc.Name, svc.Namespace) {
-		add(host)
-	}
-	for _, template := range p.HostTemplates {
-		for _, host := range p.expand(template, svc) {
-			if err := p.validateHost(host, svc); err != nil {
-				problems = append(problems, fmt.Errorf("--host-template %s: %w", template, err))
-				continue
-			}
-			add(host)
-		}
-	}
-	more, err := p.annotated(svc)
-	problems = append(problems, err)
+	hosts, unmade := p.made(svc)
+	more, refused := p.annotated(svc)
 	for _, host := range more {
-		add(host)
+		hosts = appendNew(hosts, host)
 	}
+	problems := []error{unmade, refused}
 	if n := len(hosts); n > record.MaxHosts {
 		problems = append(problems, fmt.Errorf("it has %d names: only the first %d are routed: list fewer in the annotation %s", n, record.MaxHosts, HostsAnnotation))
 		hosts = hosts[:record.MaxHosts]
@@ -64,34 +37,50 @@ func (p Policy) Hosts(svc *corev1.Service) (hosts []string, err error) {
 	return hosts, errors.Join(problems...)
 }
 
+// Made are the names that an exported Service has by its own: what others list in their annotations takes none of them.
+func (p Policy) Made(svc *corev1.Service) []string {
+	hosts, _ := p.made(svc)
+	return hosts
+}
+
+func (p Policy) made(svc *corev1.Service) (hosts []string, err error) {
+	var problems []error
+	for _, name := range p.Names {
+		called := svc.Name + "-" + name
+		if len(called) > validation.DNS1123LabelMaxLength {
+			problems = append(problems, fmt.Errorf("%s has %d characters, more than the %d of a DNS label: rename the Service, or give a shorter --name", called, len(called), validation.DNS1123LabelMaxLength))
+			continue
+		}
+		for _, host := range p.within(called, svc.Namespace) {
+			hosts = appendNew(hosts, host)
+		}
+	}
+	for _, host := range p.within(svc.Name, svc.Namespace) {
+		hosts = appendNew(hosts, host)
+	}
+	for _, template := range p.HostTemplates {
+		for _, host := range p.expand(template, svc) {
+			if err := p.validateHost(host, svc); err != nil {
+				problems = append(problems, fmt.Errorf("--host-template %s: %w", template, err))
+				continue
+			}
+			hosts = appendNew(hosts, host)
+		}
+	}
+	return hosts, errors.Join(problems...)
+}
+
+func appendNew(hosts []string, host string) []string {
+	if slices.Contains(hosts, host) {
+		return hosts
+	}
+	return append(hosts, host)
+}
+
 // within are the forms of a Service's name in its namespace that clients use.
 func (p Policy) within(name, namespace string) []string {
 	short := name + "." + namespace
 	return []string{short, short + ".svc", short + ".svc." + p.Domain}
-}
-
-// expand is what a template makes for a Service: one name for each name of the cluster that it mentions.
-func (p Policy) expand(template string, svc *corev1.Service) (hosts []string) {
-	text := strings.NewReplacer("{service}", svc.Name, "{namespace}", svc.Namespace).Replace(template)
-	if !strings.Contains(text, "{name}") {
-		return []string{strings.ToLower(text)}
-	}
-	for _, name := range p.Names {
-		hosts = append(hosts, strings.ToLower(strings.ReplaceAll(text, "{name}", name)))
-	}
-	return hosts
-}
-
-// ValidateTemplate refuses a template whose names cannot be told apart, or are none.
-func (p Policy) ValidateTemplate(template string) error {
-	text := strings.NewReplacer("{service}", "a", "{namespace}", "b", "{name}", "c").Replace(template)
-	switch {
-	case !strings.Contains(template, "{service}") || !strings.Contains(template, "{namespace}"):
-		return fmt.Errorf("%.300q must contain {service} and {namespace}, or two Services would have one name", template)
-	case len(validation.IsDNS1123Subdomain(strings.ToLower(text))) > 0:
-		return fmt.Errorf("%.300q makes no DNS names: give one as {service}.{namespace}.example.com", template)
-	}
-	return nil
 }
 
 // annotated are the names that a Service asks for.
@@ -105,7 +94,7 @@ func (p Policy) annotated(svc *corev1.Service) (hosts []string, err error) {
 		if host = strings.ToLower(strings.TrimSpace(host)); host == "" {
 			continue
 		}
-		if err := p.validateHost(host, svc); err != nil {
+		if err := p.validateAnnotated(host, svc); err != nil {
 			problems = append(problems, fmt.Errorf("annotation %s: %w", HostsAnnotation, err))
 			continue
 		}
@@ -114,23 +103,63 @@ func (p Policy) annotated(svc *corev1.Service) (hosts []string, err error) {
 	return hosts, errors.Join(problems...)
 }
 
-// validateHost refuses what is no name, and what may be the name of another Service: those are given to the Service
-// that has them, and to no other.
+// validateAnnotated refuses besides what is neither of the Service's own namespace nor below a suffix that the operator
+// lets Services choose from: whoever may annotate a Service must not take any name in the world.
+func (p Policy) validateAnnotated(host string, svc *corev1.Service) error {
+	if err := p.validateHost(host, svc); err != nil {
+		return err
+	}
+	labels := strings.Split(host, ".")
+	own := labels[1] == svc.Namespace && (len(labels) == 2 || labels[2] == "svc") // a second name there is its owner's to give
+	if own || slices.ContainsFunc(p.HostSuffixes, func(suffix string) bool { return strings.HasSuffix(host, "."+suffix) }) {
+		return nil
+	}
+	return fmt.Errorf("%.70q is not below any --host-suffix of the publisher: remove it, or have the publisher's operator add a suffix for it", host)
+}
+
+// validateHost refuses what is no name, and what may be the name of another Service, in this cluster or, as a mirror's,
+// in others, whose DNS domains are not known: those are given to the Service that has them, and to no other.
 func (p Policy) validateHost(host string, svc *corev1.Service) error {
 	if len(validation.IsDNS1123Subdomain(host)) > 0 {
 		return fmt.Errorf("%.70q is not a DNS name: correct it", host)
 	}
 	labels := strings.Split(strings.TrimSuffix(strings.TrimSuffix(host, "."+p.Domain), ".svc"), ".")
-	inCluster := strings.HasSuffix(host, ".svc") || host == p.Domain || strings.HasSuffix(host, "."+p.Domain) || len(labels) <= 2
-	// A second name in the Service's own namespace is its owner's to give.
-	if inCluster && !(len(labels) == 2 && labels[1] == svc.Namespace) {
+	inCluster := strings.HasSuffix(host, ".svc") || p.below(host) || len(labels) <= 2
+	if inCluster && !(len(labels) == 2 && labels[1] == svc.Namespace) || ofAnother(strings.Split(host, "."), svc.Namespace) {
 		return fmt.Errorf("%.70q is, or may be, the name of a Service in another namespace: use a name outside of %s and .svc, with at least two dots", host, p.Domain)
 	}
 	return nil
 }
 
+// ofAnother tells whether a name has the form SERVICE.NAMESPACE.svc.DOMAIN, whatever the domain, with another namespace,
+// or is below such a one, as a pod's.
+func ofAnother(labels []string, namespace string) bool {
+	for i, label := range labels {
+		if label == "svc" && i >= 2 && labels[i-1] != namespace {
+			return true
+		}
+	}
+	return false
+}
+
+// below tells whether a name is the cluster's DNS domain, or in it.
+func (p Policy) below(host string) bool {
+	return host == p.Domain || strings.HasSuffix(host, "."+p.Domain)
+}
+
+// ValidateSuffix refuses a suffix that is none, or whose names are those of Services.
+func (p Policy) ValidateSuffix(suffix string) error {
+	switch {
+	case len(validation.IsDNS1123Subdomain(suffix)) > 0:
+		return fmt.Errorf("%.300q is not a DNS name: give one as shop.example.com", suffix)
+	case p.below(suffix) || suffix == "svc" || strings.HasSuffix(suffix, ".svc"):
+		return fmt.Errorf("%.300q has the names of Services: give one outside of %s and .svc", suffix, p.Domain)
+	}
+	return nil
+}
+
 // Claims are all that an exported Service may have alone: names, and gateway ports that its annotation chooses. The
-// oldest Service that claims one has it.
+// oldest Service that claims one has it; of a name, the oldest of those for which it is Made, if there are any.
 func (p Policy) Claims(svc *corev1.Service) []string {
 	hosts, _ := p.Hosts(svc)
 	return append(hosts, gateway.Claims(svc)...)
@@ -154,7 +183,7 @@ func (s Snapshot) held(hosts []string) (own []string, err error) {
 	var problems []error
 	for _, host := range hosts {
 		if other := s.holder(host); other != s.Key {
-			problems = append(problems, fmt.Errorf("%s is a name of %v, which is older: rename one of the two, or correct the annotation %s", host, other, HostsAnnotation))
+			problems = append(problems, fmt.Errorf("%s is a name of %v, which is called so by --name or --host-template, or is older: rename one of the two, or correct the annotation %s", host, other, HostsAnnotation))
 			continue
 		}
 		own = append(own, host)

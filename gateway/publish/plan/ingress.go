@@ -19,6 +19,9 @@ func (d *decision) throughIngress(a *assignment, main bool) error {
 	case len(d.hosts) == 0:
 		return errors.New("no name is routed to the Service")
 	}
+	if err := d.known(Ingress); err != nil {
+		return err
+	}
 	a.kind, a.gateway, a.shared = Ingress, 80, true
 	return nil
 }

@@ -122,7 +122,11 @@ func (w *portWorld) pick(n int) int {
 func (w *portWorld) step() {
 	w.now = w.now.Add(time.Duration(w.pick(20)) * time.Minute)
 	s := w.snapshots[cache.NewObjectName("default", fmt.Sprint("s", w.pick(6)))]
-	before := Allocations(s.Record)
+	if w.pick(10) == 0 {
+		s.Record = nil // someone deletes it
+	}
+	before := w.ledger.Of(s.Key)
+	s.Allocated = before
 	if w.pick(3) > 0 {
 		_, fresh := readFixture(w.T, "testdata/managed.in.yaml")
 		s.Service = fresh.Service
@@ -159,8 +163,8 @@ func (w *portWorld) step() {
 
 // note has what is in use now count for an hour from now.
 func (w *portWorld) note() {
-	for key, s := range w.snapshots {
-		for _, a := range Allocations(s.Record) {
+	for key := range w.snapshots {
+		for _, a := range w.ledger.Of(key) {
 			if a.Released.IsZero() {
 				w.last[a.Number()] = use{key, w.now.Add(time.Hour - time.Second)}
 			}

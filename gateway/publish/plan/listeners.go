@@ -224,8 +224,17 @@ func OwnListener(port gateway.PortNumber) string {
 	return fmt.Sprintf("service-mirror-%s-%d", strings.ToLower(string(port.Protocol)), port.Number)
 }
 
-// own tells a listener that this program added.
-func (l Listener) own() bool {
+// Attachable is the port of a listener, and the kind of routes that have it alone.
+func (l Listener) Attachable() (gateway.PortNumber, Kind) {
+	kind := TCPRoute
+	if l.transport() == corev1.ProtocolUDP {
+		kind = UDPRoute
+	}
+	return gateway.PortNumber{Number: l.Port, Protocol: l.transport()}, kind
+}
+
+// Own tells a listener that this program added.
+func (l Listener) Own() bool {
 	return l.Name == OwnListener(gateway.PortNumber{Number: l.Port, Protocol: l.transport()}) && l.Protocol == string(l.transport())
 }
 
@@ -243,32 +252,72 @@ func (g Gateway) text() string {
 	return fmt.Sprintf("%+v %+v", fields(g), *outside)
 }
 
-// OwnListeners are the names of the listeners that this program is to have on a Gateway for these gateway ports, and
-// their fields; changed tells whether the Gateway does not have just these. A port on which it has another listener
-// needs none.
+// OwnListeners are the listeners that this program is to have on a Gateway for these gateway ports, as many as it can
+// have; changed tells whether the Gateway does not have just these.
 func (g Gateway) OwnListeners(ports []gateway.PortNumber) (listeners []any, changed bool) {
-	var names, live []string
+	var live []string
 	for _, l := range g.Listeners {
-		if l.own() {
+		if l.Own() {
 			live = append(live, l.Name)
 		}
 	}
-	slices.SortFunc(ports, func(a, b gateway.PortNumber) int {
-		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Protocol, b.Protocol))
-	})
-	for _, port := range slices.Compact(ports) {
-		name := OwnListener(port)
-		taken := slices.ContainsFunc(g.Listeners, func(l Listener) bool {
-			return l.Port == port.Number && l.transport() == port.Protocol && !l.own()
-		})
-		if taken {
-			continue
-		}
-		names = append(names, name)
-		listeners = append(listeners, map[string]any{"name": name, "port": int64(port.Number), "protocol": string(port.Protocol),
+	needed := g.needed(ports)
+	needed = needed[:min(len(needed), g.capacity())]
+	slices.SortFunc(needed, comparePorts)
+	for _, port := range needed {
+		listeners = append(listeners, map[string]any{"name": OwnListener(port), "port": int64(port.Number), "protocol": string(port.Protocol),
 			"allowedRoutes": map[string]any{"namespaces": map[string]any{"from": "All"}}})
 	}
+	names := ListenerNames(listeners)
 	slices.Sort(names)
 	slices.Sort(live)
 	return listeners, !slices.Equal(names, live)
+}
+
+// ListenerNames are the names of listeners as they are applied.
+func ListenerNames(listeners []any) (names []string) {
+	for _, l := range listeners {
+		names = append(names, l.(map[string]any)["name"].(string))
+	}
+	return names
+}
+
+// needed are those of gateway ports that need listeners of ours: another listener has none of them. Those that exist
+// are first.
+func (g Gateway) needed(ports []gateway.PortNumber) []gateway.PortNumber {
+	foreign, live := map[gateway.PortNumber]bool{}, map[gateway.PortNumber]bool{}
+	for _, l := range g.Listeners {
+		number := gateway.PortNumber{Number: l.Port, Protocol: l.transport()}
+		if l.Own() {
+			live[number] = true
+		} else {
+			foreign[number] = true
+		}
+	}
+	needed := slices.DeleteFunc(slices.Clone(ports), func(port gateway.PortNumber) bool { return foreign[port] })
+	slices.SortFunc(needed, func(a, b gateway.PortNumber) int {
+		if live[a] != live[b] {
+			if live[a] {
+				return -1
+			}
+			return 1
+		}
+		return comparePorts(a, b)
+	})
+	return slices.Compact(needed)
+}
+
+// capacity is how many listeners of ours the Gateway can have.
+func (g Gateway) capacity() int {
+	foreign := 0
+	for _, l := range g.Listeners {
+		if !l.Own() {
+			foreign++
+		}
+	}
+	return max(0, maxListeners-foreign)
+}
+
+func comparePorts(a, b gateway.PortNumber) int {
+	return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Protocol, b.Protocol))
 }

@@ -18,7 +18,7 @@ type Outside struct {
 	Ports   map[gateway.PortNumber]int32 // of the listeners, to those of the Service
 }
 
-// ReadOutside reads the Service in front of a Gateway. Which port of the pods one of its own leads to, its EndpointSlices
+// ReadOutside reads the Service in front of a Gateway. Which port of the pods one of its own routes to, its EndpointSlices
 // say where it is given by a name; before is what they said before, for while there are no pods. False: it is not known.
 func ReadOutside(svc *corev1.Service, slices []*discoveryv1.EndpointSlice, before map[string]int32) (outside *Outside, targets map[string]int32, known bool) {
 	outside, targets = &Outside{Service: cache.MetaObjectToName(svc), Ports: map[gateway.PortNumber]int32{}}, map[string]int32{}

@@ -2,9 +2,11 @@
 // record of it says. It is pure: a Snapshot of everything that is known of one exported Service goes in, a Plan comes
 // out, and nothing else is looked at. It imports no client, no clock, no logger and no context.
 //
-// hosts.go has the names that are routed, listeners.go what a Gateway offers, outside.go where that is reached, ports.go which gateway port serves
-// which port, routes.go and ingress.go the objects, record.go the record, accepted.go what an implementation says of
-// routes, and decide.go what is to be written for all that.
+// hosts.go has the names that are routed, templates.go those that the operator adds, listeners.go what a Gateway
+// offers, outside.go where that is reached, ports.go which gateway port serves which port, ownports.go and ledger.go
+// which ports are one Service's alone, attached.go which ones live routes have, routes.go and ingress.go the objects,
+// record.go the record, accepted.go what an implementation says of routes, and decide.go what is to be written for
+// all that.
 package plan
 
 import (
@@ -71,6 +73,7 @@ type Served struct {
 	Version string // empty: not at all
 	// Known tells that all objects of the kind that are ours are known, so that an absence is one.
 	Known bool
+	Err   string // why they are not
 }
 
 // Ref names an object of a kind in the exported Service's namespace. Kind Record is the record, in its own.
@@ -94,6 +97,15 @@ type Snapshot struct {
 	Record    *corev1.ConfigMap            // under the record's name, ours or not; nil: none
 	Foreign   map[Ref]bool                 // foreign objects, which have a name that was wanted
 	Backoffs  map[Ref]Backoff              // of objects that must not be written yet
+	// Allocated are the gateway ports that the Service has or had, as they were last decided; none: only its record and
+	// its routes say.
+	Allocated []Allocation
+	// Attached are the exported Services of which a route of a kind attaches to a listener; nil: it is not known.
+	Attached func(kind Kind, listener string) []cache.ObjectName
+	// Promised are all gateway ports in use, also those that have no listener yet; nil: only this Service's are.
+	Promised func() []gateway.PortNumber
+	// Listeners is why the Gateway does not have all listeners that it should; zero: it is not known that it has not.
+	Listeners mirrors.Problem
 	// PortHolder is the exported Service that has a gateway port, or had it less than ReleasedFor ago; zero: none.
 	PortHolder func(gateway.PortNumber) cache.ObjectName
 	// Holder is the exported Service that has a name or a gateway port of those that claim it; nil: this one.
@@ -118,6 +130,8 @@ type Plan struct {
 	Problems []mirrors.Problem
 	// Allocations are the gateway ports that are the Service's alone, or were until a while ago.
 	Allocations []Allocation
+	// Refused tells that a port could not have a gateway port of its own, and may have one when another Service frees it.
+	Refused bool
 	// After is when the Service is looked at again although nothing has changed; zero: never.
 	After time.Duration
 }
@@ -155,6 +169,7 @@ type Policy struct {
 	Names         []string // of this cluster, as callers have them: DNS labels
 	Domain        string   // the cluster's DNS domain
 	HostTemplates []string // of further names, with {service}, {namespace} and {name}
+	HostSuffixes  []string // below which Services may choose further names; none: they may not
 	Targets       []Target // the first that can serve a port does
 	Gateway       cache.ObjectName
 	// GatewayService is the LoadBalancer Service in front of the Gateway, where its ports may differ from those of the

@@ -15,7 +15,7 @@ import (
 // listed, so that a new import is a decision.
 func TestPackageIsPure(t *testing.T) {
 	allowed := []string{
-		"cmp", "encoding/json", "errors", "fmt", "slices", "strconv", "strings",
+		"cmp", "encoding/json", "errors", "fmt", "maps", "slices", "strconv", "strings",
 		"time", // of which it uses types and constants
 		"k8s.io/api/core/v1", "k8s.io/api/discovery/v1", "k8s.io/apimachinery/pkg/util/intstr", "k8s.io/apimachinery/pkg/api/equality", "k8s.io/apimachinery/pkg/apis/meta/v1", "k8s.io/apimachinery/pkg/apis/meta/v1/unstructured",
 		"k8s.io/apimachinery/pkg/labels", "k8s.io/apimachinery/pkg/runtime", "k8s.io/apimachinery/pkg/runtime/schema", "k8s.io/apimachinery/pkg/util/validation",

@@ -62,6 +62,12 @@ func (d *decision) record() (*corev1.ConfigMap, error) {
 		if a.problem != nil {
 			port.Problem = clip(a.problem.Error(), maxProblem)
 		}
+		if a.kept != nil {
+			port = *a.kept
+		}
+		if a.kept != nil && a.kept.Shared && r.Hosts == nil {
+			r.Hosts = d.keptHosts
+		}
 		if a.shared && a.gateway != 0 {
 			r.Hosts = d.hosts
 		}

@@ -1,0 +1,172 @@
+package publish
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"service-mirror.io/service-mirror/gateway/publish/plan"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/status"
+)
+
+// managed labels the Gateway as the program's to change. It has an HTTP listener and others.
+func (w *world) managed(others int) {
+	listeners := []any{listener("http", "HTTP", 80)}
+	for i := range others {
+		listeners = append(listeners, listener(fmt.Sprint("other-", i), "TCP", int64(20000+i)))
+	}
+	w.gateway(listeners...)
+	gw := w.server.get("gateways", "ingress", "public").(*unstructured.Unstructured)
+	gw.SetLabels(map[string]string{plan.ListenersLabel: plan.Managed})
+	w.server.put("gateways", gw)
+}
+
+// ours are the names of the program's listeners.
+func (w *world) ours() (names []string) {
+	listeners, _, _ := unstructured.NestedSlice(w.server.get("gateways", "ingress", "public").(*unstructured.Unstructured).Object, "spec", "listeners")
+	for _, l := range listeners {
+		if name := l.(map[string]any)["name"].(string); strings.HasPrefix(name, "service-mirror-") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func (w *world) refuse(refuse func(verb, resource string) error) {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	w.server.refuse = refuse
+}
+
+func (w *world) countPatches() int {
+	n := 0
+	for _, text := range w.server.wrote() {
+		if strings.HasPrefix(text, "patch gateways") {
+			n++
+		}
+	}
+	return n
+}
+
+func forbidGateways(verb, resource string) error {
+	if resource == "gateways" {
+		return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "public", nil)
+	}
+	return nil
+}
+
+// A listener is added with the first sync of a Service, and goes with it.
+func TestControllerAddsListeners(t *testing.T) {
+	in(t, func(w *world) {
+		w.managed(0)
+		w.start()
+		w.wrote(append([]string{"patch gateways ingress/public"}, created...)...)
+		w.wantPort("bar", 15000)
+		w.wait(time.Hour)
+		w.wrote()
+		w.server.drop("services", "default", "bar")
+		w.wait(time.Second)
+		if got := w.ours(); len(got) > 0 {
+			t.Errorf("its listeners are %v", got)
+		}
+	})
+}
+
+// A listener that cannot be applied is tried again, and until then neither record nor problems say that it is reached.
+func TestControllerRetriesListeners(t *testing.T) {
+	in(t, func(w *world) {
+		w.managed(0)
+		w.refuse(forbidGateways)
+		w.start()
+		w.wantPort("bar", 0)
+		if !w.has(mirrors.WriteFailed) || w.record("bar").Of(5432, corev1.ProtocolTCP).Problem == "" {
+			t.Errorf("its record is %+v\n%s", w.record("bar"), w.log)
+		}
+		w.server.wrote()
+		w.wait(time.Hour)
+		if n := w.countPatches(); n < 60 || n > 200 {
+			t.Errorf("%d tries in an hour", n)
+		}
+		w.refuse(nil)
+		w.wait(time.Minute)
+		w.wantPort("bar", 15000)
+		if w.has(mirrors.WriteFailed) || len(w.controller.problems.OfLocal()) > 0 {
+			t.Errorf("problems are left: %v", w.controller.problems.OfLocal())
+		}
+	})
+}
+
+// A Gateway with fewer free listeners than are needed has as many as it can have, and the Services that have none say so.
+func TestControllerFillsTheGateway(t *testing.T) {
+	in(t, func(w *world) {
+		w.managed(61) // two are free
+		for i := range 5 {
+			w.server.put("services", exportedService(fmt.Sprint("s", i), 5432))
+		}
+		w.start()
+		given := func() (names []string) {
+			for _, name := range []string{"bar", "s0", "s1", "s2", "s3", "s4"} {
+				if w.record(name).Of(5432, corev1.ProtocolTCP).Gateway != 0 {
+					names = append(names, name)
+				}
+			}
+			return names
+		}
+		if got := given(); len(got) != 2 || len(w.ours()) != 2 {
+			t.Errorf("%v have ports, listeners are %v\n%s", got, w.ours(), w.log)
+		}
+		w.managed(62) // which has lost ours
+		w.wait(time.Minute)
+		if got := given(); len(got) != 1 || len(w.ours()) != 1 {
+			t.Errorf("%v have ports, listeners are %v\n%s", got, w.ours(), w.log)
+		}
+	})
+}
+
+// Another program that removes the listeners again is reported, and not fought at full speed.
+func TestControllerDoesNotFightOverListeners(t *testing.T) {
+	in(t, func(w *world) {
+		w.managed(0)
+		w.start()
+		undo := func(d time.Duration, every time.Duration) {
+			for range int(d / every) {
+				if len(w.ours()) > 0 {
+					w.managed(0)
+				}
+				w.wait(every)
+			}
+		}
+		undo(10*time.Second, time.Second)
+		if !w.has(mirrors.Overwritten) || !slices.ContainsFunc(w.controller.problems.OfLocal(), func(p status.Problem) bool { return p.Part == listenersPart }) {
+			t.Errorf("no problem says so: %v\n%s", w.controller.problems.OfLocal(), w.log)
+		}
+		undo(30*time.Minute, time.Second)
+		w.server.wrote()
+		undo(time.Hour, time.Second)
+		if n := w.countPatches(); n < 10 || n > 15 {
+			t.Errorf("%d applications in an hour", n)
+		}
+		w.wait(time.Hour)
+		w.wantPort("bar", 15000)
+		if w.has(mirrors.Overwritten) || len(w.controller.problems.OfLocal()) > 0 {
+			t.Errorf("problems are left: %v", w.controller.problems.OfLocal())
+		}
+		gw := w.server.get("gateways", "ingress", "public").(*unstructured.Unstructured)
+		gw.SetLabels(nil)
+		gw.SetCreationTimestamp(metav1.Now())
+		w.server.put("gateways", gw)
+		w.wait(time.Minute)
+		if w.server.wrote(); len(w.controller.problems.OfLocal()) > 0 {
+			t.Errorf("problems are left: %v", w.controller.problems.OfLocal())
+		}
+	})
+}

@@ -1,0 +1,124 @@
+package plan
+
+import (
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// A Service in the namespace evil has of the names that it lists those alone that are its owner's to give.
+func TestAnnotatedHosts(t *testing.T) {
+	policy := Policy{Names: []string{"paris"}, Domain: "cluster.local", HostSuffixes: []string{"shop.example.com", "svc.example.org"}}
+	for host, wantErr := range map[string]string{
+		"a.shop.example.com":                      "",
+		"A.B.shop.example.com":                    "",
+		"shop.example.com":                        "--host-suffix",
+		"workshop.example.com":                    "--host-suffix",
+		"login.example.com":                       "--host-suffix",
+		"payments.prod.example.com":               "--host-suffix",
+		"other.evil":                              "",
+		"other.evil.svc":                          "",
+		"other.evil.svc.cluster.local":            "",
+		"bar-london.evil.svc.london.example":      "",
+		"bar-paris.default.svc.london.example":    "another namespace",
+		"bar.default.svc.shop.example.com":        "another namespace",
+		"pod.bar.default.svc.shop.example.com":    "another namespace",
+		"pod.bar.evil.svc.shop.example.com":       "",
+		"api.svc.example.org":                     "",
+		"bar.default":                             "another namespace",
+		"bar.default.svc":                         "another namespace",
+		"bar.default.svc.cluster.local":           "another namespace",
+		"a.b.c.cluster.local":                     "another namespace",
+		"a.example.com.":                          "is not a DNS name",
+		"*.shop.example.com":                      "is not a DNS name",
+		strings.Repeat("a.", 130) + "example.com": "is not a DNS name",
+	} {
+		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "evil", Name: "old", Annotations: map[string]string{HostsAnnotation: host}}}
+		hosts, err := policy.Hosts(svc)
+		switch got := len(hosts) > 6; {
+		case got != (wantErr == ""):
+			t.Errorf("%s: it has %v, and the problem %v", host, hosts, err)
+		case wantErr == "" && err != nil, wantErr != "" && (err == nil || !strings.Contains(err.Error(), wantErr)):
+			t.Errorf("%s: the problem is %v, want %q", host, err, wantErr)
+		}
+	}
+}
+
+// Names that Services have by their own are not those that they list.
+func TestMade(t *testing.T) {
+	policy := Policy{Names: []string{"paris"}, Domain: "cluster.local", HostTemplates: []string{"{service}.{namespace}.example.com"}, HostSuffixes: []string{"example.com"}}
+	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "prod", Name: "pay", Annotations: map[string]string{HostsAnnotation: "x.y.example.com"}}}
+	if got := strings.Join(policy.Made(svc), " "); got != "pay-paris.prod pay-paris.prod.svc pay-paris.prod.svc.cluster.local pay.prod pay.prod.svc pay.prod.svc.cluster.local pay.prod.example.com" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestValidateTemplates(t *testing.T) {
+	for _, test := range []struct {
+		templates string
+		wantErr   string
+	}{
+		{"{service}.{namespace}.example.com", ""},
+		{"{service}-{name}.{namespace}.example.com", ""},
+		{"{service}.x-{namespace}.example.com", ""},
+		{"{service}.{name}.{namespace}.example.com {service}.{namespace}.example.com", ""},
+		{"{service}.{namespace}.example.com {service}.{namespace}.example.org", ""},
+		{"{service}.{namespace}.example.com {service}-{name}.{namespace}.example.com", ""},
+		{"{service}.example.com", "must contain {service} and {namespace}"},
+		{"{service}.{namespace}._", "makes no DNS names"},
+		{"{service}-{namespace}.example.com", "{namespace} must be"},
+		{"{service}.{namespace}{name}.example.com", "{namespace} must be"},
+		{"{service}.{namespace}.example.com {namespace}.{service}.example.com", "may make one name for two Services"},
+		{"{service}.{namespace}.x.com {service}.y.{namespace}.com", "may make one name for two Services"},
+		{"{service}.{namespace}.example.com {service}.x-{namespace}.example.com", "may make one name for two Services"},
+		{"{service}.{namespace}.example.com {service}.{namespace}.{name}.com", ""},
+	} {
+		err := Policy{HostTemplates: strings.Fields(test.templates)}.ValidateTemplates()
+		if (err == nil) != (test.wantErr == "") || err != nil && !strings.Contains(err.Error(), test.wantErr) {
+			t.Errorf("%s: got %v, want %q", test.templates, err, test.wantErr)
+		}
+	}
+}
+
+func TestValidateSuffix(t *testing.T) {
+	policy := Policy{Domain: "cluster.local"}
+	for suffix, good := range map[string]bool{
+		"example.com": true, "svc.example.com": true, "internal": true,
+		"": false, ".example.com": false, "Example.com": false, "*.example.com": false,
+		"cluster.local": false, "default.svc.cluster.local": false, "svc": false, "default.svc": false,
+	} {
+		if err := policy.ValidateSuffix(suffix); (err == nil) != good {
+			t.Errorf("%q: got %v", suffix, err)
+		}
+	}
+}
+
+// FuzzHosts: whatever an annotation lists, the names that are accepted are its namespace's or below a suffix, and not
+// those of another namespace's Services.
+func FuzzHosts(f *testing.F) {
+	f.Add("a.shop.example.com, bar.default.svc.x, evil.evil.svc.a")
+	policy := Policy{Names: []string{"paris"}, Domain: "cluster.local", HostSuffixes: []string{"shop.example.com"}}
+	f.Fuzz(func(t *testing.T, annotation string) {
+		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "evil", Name: "old", Annotations: map[string]string{HostsAnnotation: annotation}}}
+		hosts, _ := policy.Hosts(svc)
+		for _, host := range hosts {
+			labels := strings.Split(host, ".")
+			own := labels[1] == "evil" && (len(labels) == 2 || labels[2] == "svc")
+			if !own && !strings.HasSuffix(host, ".shop.example.com") || !own && strings.Contains(host, ".default.svc.") {
+				t.Errorf("%q is accepted", host)
+			}
+		}
+	})
+}
+
+// The message names who has it, and how.
+func TestHeld(t *testing.T) {
+	s := Snapshot{Key: cache.NewObjectName("evil", "old"), Holder: func(string) cache.ObjectName { return cache.NewObjectName("prod", "pay") }}
+	if own, err := s.held([]string{"pay.prod.example.com"}); len(own) > 0 || err == nil ||
+		err.Error() != "pay.prod.example.com is a name of prod/pay, which is called so by --name or --host-template, or is older: rename one of the two, or correct the annotation service-mirror.io/hosts" {
+		t.Errorf("got %v, %v", own, err)
+	}
+}
