@@ -25,6 +25,9 @@ import (
 // byClaim is the index of exported Services by the names and gateway ports that they claim.
 const byClaim = "claim"
 
+// byAlias is the index of exported Services by their aliases.
+const byAlias = "alias"
+
 // byMade is the index of exported Services by the names that are made for them.
 const byMade = "made"
 
@@ -44,8 +47,8 @@ type caches struct {
 	slices     *remote.Informer[*discoveryv1.EndpointSlice]
 	namespaces *remote.Informer[*metav1.PartialObjectMetadata]
 	records    remote.Written[*corev1.ConfigMap]
-	routes     map[plan.Kind]*kind
-	gateway    *kind // nil where no Gateway is needed, as class
+	routes     map[plan.Kind]*kind // and the aliases
+	gateway    *kind               // nil where no Gateway is needed, as class
 	class      *kind
 	outside    *outside // nil where no Service is in front of the Gateway, as far as is known
 
@@ -60,6 +63,13 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 	c.services = inform(c, core.Services(metav1.NamespaceAll), exported, "exported services", &corev1.Service{}, policy.Trim)
 	c.services.Index(byClaim, policy.Claims)
 	c.services.Index(byMade, policy.Made)
+	c.services.Index(byAlias, func(svc *corev1.Service) []string {
+		alias, err := plan.AliasOf(cache.MetaObjectToName(svc))
+		if err != nil {
+			return nil
+		}
+		return []string{alias}
+	})
 	c.services.Index(byNamespace, func(svc *corev1.Service) []string { return []string{svc.Namespace} })
 	// Kubernetes copies the labels of a Service onto its EndpointSlices.
 	c.slices = inform(c, clients.Read.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), exported, "endpointslices", &discoveryv1.EndpointSlice{}, trimSlice)
@@ -68,9 +78,14 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 	c.namespaces = inform(c, meta, func(*metav1.ListOptions) {}, "namespaces", &metav1.PartialObjectMetadata{}, mirrors.TrimMetadata)
 	c.informRecords()
 	for _, of := range plan.Kinds {
-		c.routes[of] = &kind{resource: of.Resource(), versions: of.Versions(), changed: c.routeChanged, synced: hooks.all,
+		if of == plan.Alias && !policy.To(plan.ToNames) {
+			continue // its namespace may not exist, or not be readable
+		}
+		c.routes[of] = &kind{resource: of.Resource(), versions: of.Versions(), namespace: policy.NamespaceOf(of, cache.ObjectName{}), changed: c.routeChanged, synced: hooks.all,
 			narrow: func(options *metav1.ListOptions) {
-				options.LabelSelector = mirrors.ManagedByLabel + "=" + mirrors.ManagedBy + "," + plan.ServiceLabel
+				if of != plan.Alias { // foreign ones are made by hand, where nothing else is
+					options.LabelSelector = mirrors.ManagedByLabel + "=" + mirrors.ManagedBy + "," + plan.ServiceLabel
+				}
 			}}
 	}
 	for _, of := range []plan.Kind{plan.TCPRoute, plan.UDPRoute} {
@@ -239,6 +254,11 @@ func (c *caches) routeChanged(before, after *remote.Unstructured) {
 		}
 		if key, ours := plan.KeyOf(obj); ours {
 			c.hooks.changed(key)
+		}
+		if plan.Kind(obj.GetKind()) == plan.Alias {
+			for _, key := range (remote.Services{c.services}).NamesByIndex(byAlias, obj.GetName()) {
+				c.hooks.changed(key)
+			}
 		}
 	}
 	if before != nil && (after == nil || !slices.Equal(c.policy.Attached(&before.Unstructured), c.policy.Attached(&after.Unstructured))) {

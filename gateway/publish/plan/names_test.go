@@ -7,8 +7,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// TestAlias has the aliases of Services, and why one has none.
-func TestAlias(t *testing.T) {
+// TestAliasOf has the aliases of Services, and why one has none.
+func TestAliasOf(t *testing.T) {
 	longest := strings.Repeat("n", 63-len("default--"))
 	for _, test := range []struct{ namespace, name, want, wrong string }{
 		{"default", "bar", "default--bar", ""},
@@ -19,15 +19,15 @@ func TestAlias(t *testing.T) {
 		{"a--b", "bar", "", "namespace a--b has"},
 		{"default--a", "b", "", "namespace default--a has"},
 	} {
-		got, err := Alias(cache.NewObjectName(test.namespace, test.name))
+		got, err := AliasOf(cache.NewObjectName(test.namespace, test.name))
 		if got != test.want || (err == nil) != (test.wrong == "") || err != nil && !strings.Contains(err.Error(), test.wrong) {
 			t.Errorf("%s/%s: got %q, %v, want %q, an error with %q", test.namespace, test.name, got, err, test.want, test.wrong)
 		}
 	}
 }
 
-// FuzzAlias has no two Services with one alias.
-func FuzzAlias(f *testing.F) {
+// FuzzAliasOf has no two Services with one alias.
+func FuzzAliasOf(f *testing.F) {
 	f.Add("default", "a--b", "default--a", "b")
 	f.Add("a", "b", "a", "b")
 	f.Add("a-", "b", "a", "-b")
@@ -38,8 +38,8 @@ func FuzzAlias(f *testing.F) {
 				return // the API server accepts no such name
 			}
 		}
-		a, err := Alias(one)
-		b, wrong := Alias(other)
+		a, err := AliasOf(one)
+		b, wrong := AliasOf(other)
 		if err == nil && wrong == nil && a == b && one != other {
 			t.Errorf("%v and %v have the alias %s", one, other, a)
 		}
