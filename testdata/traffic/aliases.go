@@ -21,10 +21,10 @@ func aliasOf(space, name string) string {
 	return alias
 }
 
-// alias has a Service reachable, as the gateways' READMEs say, or takes that back.
+// alias has a Service reachable by hand, as the gateways' READMEs say, or takes that back.
 func (c *cluster) alias(space, name string, exported bool) error {
 	alias := aliasOf(space, name)
-	if alias == "" {
+	if alias == "" || c.published {
 		return nil
 	}
 	if !exported {
@@ -39,7 +39,7 @@ func (c *cluster) alias(space, name string, exported bool) error {
 		return err
 	}
 	out, err := c.Kubectl(background, "-n", aliases, "create", "service", "externalname", alias, "--external-name", name+"."+space+".svc.cluster.local")
-	if err != nil && strings.Contains(fmt.Sprint(out, err), "already exists") { // the Service was deleted, and its alias left
+	if err != nil && strings.Contains(fmt.Sprint(out, err), "already exists") { // the Service was deleted, and its alias left, or the publisher has made it
 		return nil
 	}
 	return err

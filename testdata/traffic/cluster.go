@@ -64,6 +64,8 @@ type cluster struct {
 	proxy *process
 	dns   *process
 	used  byte // the last part of the last pod's address
+	// published tells that service-mirror publish keeps the aliases. Until then, they are made by hand.
+	published bool
 }
 
 func (c *cluster) path(name string) string { return filepath.Join(c.world.dir, c.name, name) }

@@ -81,6 +81,7 @@ func TestTraffic(t *testing.T) {
 	if foo, bar := s.podIPs(w.london, "foo"), s.podIPs(w.paris, "bar"); len(foo) != 2 || !slices.Equal(foo, bar) {
 		t.Errorf("the pod networks are to overlap in both families: foo has %v, bar %v", foo, bar)
 	}
+	stopPublisher := s.publishNames()
 	for _, g := range gateways {
 		t.Run(g.kind, func(t *testing.T) {
 			s := &scene{T: t, world: w}
@@ -131,6 +132,7 @@ func TestTraffic(t *testing.T) {
 			})
 		})
 	}
+	stopPublisher()
 	t.Run("controllers", func(t *testing.T) { (&scene{T: t, world: w}).controllersRun() })
 	t.Run("endpoints API", func(t *testing.T) { (&scene{T: t, world: w}).endpointsAPI() })
 	t.Run("health", func(t *testing.T) { (&scene{T: t, world: w}).health() })
