@@ -103,7 +103,7 @@ func (d *decision) publish() {
 		d.again(after)
 	}
 	d.report(mirrors.PortNotServed, errors.Join(selection, reservations, d.unserved()))
-	if d.lacksAlias() {
+	if slices.ContainsFunc(d.assigned, d.lacksAlias) {
 		d.report(mirrors.InvalidName, d.unnamed)
 	}
 	for _, why := range d.refused {
@@ -113,15 +113,13 @@ func (d *decision) publish() {
 }
 
 // lacksAlias tells whether a port is not reached as the Service can have no alias.
-func (d *decision) lacksAlias() bool {
-	return d.unnamed != nil && slices.ContainsFunc(d.assigned, func(a assignment) bool { return errors.Is(a.problem, d.unnamed) })
-}
+func (d *decision) lacksAlias(a assignment) bool { return d.unnamed != nil && errors.Is(a.problem, d.unnamed) }
 
 // unserved is why ports are not reached, but for what implementations say, and for what is said of the Service's name.
 func (d *decision) unserved() error {
 	var problems []error
 	for _, a := range d.assigned {
-		if unnamed := d.unnamed != nil && d.policy.onlyNames() && errors.Is(a.problem, d.unnamed); a.problem != nil && a.kind == "" && !unnamed {
+		if a.problem != nil && a.kind == "" && !(d.policy.onlyNames() && d.lacksAlias(a)) {
 			problems = append(problems, fmt.Errorf("port %s: %w", gateway.ListPorts([]corev1.ServicePort{a.port}), a.problem))
 		}
 	}
