@@ -113,7 +113,9 @@ func (d *decision) publish() {
 }
 
 // lacksAlias tells whether a port is not reached as the Service can have no alias.
-func (d *decision) lacksAlias(a assignment) bool { return d.unnamed != nil && errors.Is(a.problem, d.unnamed) }
+func (d *decision) lacksAlias(a assignment) bool {
+	return d.unnamed != nil && errors.Is(a.problem, d.unnamed)
+}
 
 // unserved is why ports are not reached, but for what implementations say, and for what is said of the Service's name.
 func (d *decision) unserved() error {
