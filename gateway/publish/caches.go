@@ -47,8 +47,8 @@ type caches struct {
 	slices     *remote.Informer[*discoveryv1.EndpointSlice]
 	namespaces *remote.Informer[*metav1.PartialObjectMetadata]
 	records    remote.Written[*corev1.ConfigMap]
-	routes     map[plan.Kind]*kind // and the aliases
-	gateway    *kind               // nil where no Gateway is needed, as class
+	routes     map[plan.Kind]*kind
+	gateway    *kind // nil where no Gateway is needed, as class
 	class      *kind
 	outside    *outside // nil where no Service is in front of the Gateway, as far as is known
 
@@ -83,7 +83,7 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 		}
 		c.routes[of] = &kind{resource: of.Resource(), versions: of.Versions(), namespace: policy.NamespaceOf(of, cache.ObjectName{}), changed: c.routeChanged, synced: hooks.all,
 			narrow: func(options *metav1.ListOptions) {
-				if of != plan.Alias { // foreign ones are made by hand, where nothing else is
+				if of != plan.Alias { // of these, foreign ones are to be seen, and their namespace has nothing else
 					options.LabelSelector = mirrors.ManagedByLabel + "=" + mirrors.ManagedBy + "," + plan.ServiceLabel
 				}
 			}}
