@@ -77,9 +77,8 @@ func newAPIServer() *apiserver {
 	s := &apiserver{client: fake.NewClientset(), meta: metadatafake.NewSimpleMetadataClient(metadatafake.NewTestScheme()),
 		dynamic: dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds), served: served, objects: map[string]map[cache.ObjectName]runtime.Object{}}
 	for _, f := range []*clienttesting.Fake{&s.client.Fake, &s.meta.Fake, &s.dynamic.Fake} {
-		asMetadata := f == &s.meta.Fake
 		f.PrependReactor("*", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
-			obj, err := s.react(action, asMetadata)
+			obj, err := s.react(action, f)
 			return true, obj, err
 		})
 		f.PrependWatchReactor("*", func(action clienttesting.Action) (bool, watch.Interface, error) {
@@ -101,7 +100,7 @@ func (s *apiserver) clients() Clients {
 		}}
 }
 
-func (s *apiserver) react(action clienttesting.Action, asMetadata bool) (runtime.Object, error) {
+func (s *apiserver) react(action clienttesting.Action, client *clienttesting.Fake) (runtime.Object, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	resource := action.GetResource().Resource
@@ -110,7 +109,7 @@ func (s *apiserver) react(action clienttesting.Action, asMetadata bool) (runtime
 		if resource == s.unreadable {
 			return nil, apierrors.NewInternalError(fmt.Errorf("etcd is down"))
 		}
-		return s.list(a, asMetadata), nil
+		return s.list(a, client), nil
 	case clienttesting.GetActionImpl:
 		if obj := s.objects[resource][cache.NewObjectName(a.Namespace, a.Name)]; obj != nil {
 			return obj.DeepCopyObject(), nil
@@ -254,7 +253,7 @@ func wants(namespace string, restrictions metav1.ListOptions) func(runtime.Objec
 	}
 }
 
-func (s *apiserver) list(action clienttesting.ListActionImpl, asMetadata bool) runtime.Object {
+func (s *apiserver) list(action clienttesting.ListActionImpl, client *clienttesting.Fake) runtime.Object {
 	wanted := wants(action.Namespace, action.ListOptions)
 	version := metav1.ListMeta{ResourceVersion: strconv.Itoa(s.version)}
 	resource := action.Resource.Resource
@@ -279,8 +278,10 @@ func (s *apiserver) list(action clienttesting.ListActionImpl, asMetadata bool) r
 		}
 	}
 	switch {
-	case asMetadata:
+	case client == &s.meta.Fake:
 		return metadata
+	case client == &s.dynamic.Fake:
+		return others
 	case resource == "services":
 		return services
 	case resource == "endpointslices":

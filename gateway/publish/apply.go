@@ -146,6 +146,10 @@ func (c *Controller) judge(ctx context.Context, key cache.ObjectName, step plan.
 			c.memory.foreign(key, step.Ref, time.Now())
 		}
 		r.stale, r.retry = true, true
+	case step.Ref.Kind == plan.Alias && step.Action == plan.Create && apierrors.IsNotFound(err):
+		message := fmt.Sprintf("%v: create the namespace, as the component names of deploy/publish does. It is retried", err)
+		c.backOff(key, step, mirrors.Rejected, message, step.Object, r)
+		c.queue.Add(key) // the record must say so
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		r.stale, r.retry = true, true
 	case apierrors.IsForbidden(err) && c.memory.refusedFirst(key, step.Ref):

@@ -25,6 +25,9 @@ import (
 // byClaim is the index of exported Services by the names and gateway ports that they claim.
 const byClaim = "claim"
 
+// byAlias is the index of exported Services by their aliases.
+const byAlias = "alias"
+
 // byMade is the index of exported Services by the names that are made for them.
 const byMade = "made"
 
@@ -60,6 +63,13 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 	c.services = inform(c, core.Services(metav1.NamespaceAll), exported, "exported services", &corev1.Service{}, policy.Trim)
 	c.services.Index(byClaim, policy.Claims)
 	c.services.Index(byMade, policy.Made)
+	c.services.Index(byAlias, func(svc *corev1.Service) []string {
+		alias, err := plan.AliasOf(cache.MetaObjectToName(svc))
+		if err != nil {
+			return nil
+		}
+		return []string{alias}
+	})
 	c.services.Index(byNamespace, func(svc *corev1.Service) []string { return []string{svc.Namespace} })
 	// Kubernetes copies the labels of a Service onto its EndpointSlices.
 	c.slices = inform(c, clients.Read.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), exported, "endpointslices", &discoveryv1.EndpointSlice{}, trimSlice)
@@ -68,8 +78,15 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 	c.namespaces = inform(c, meta, func(*metav1.ListOptions) {}, "namespaces", &metav1.PartialObjectMetadata{}, mirrors.TrimMetadata)
 	c.informRecords()
 	for _, of := range plan.Kinds {
-		c.routes[of] = &kind{resource: of.Resource(), versions: of.Versions(), changed: c.routeChanged, synced: hooks.all,
-			narrow: ofOurs}
+		if of == plan.Alias && !policy.To(plan.ToNames) {
+			continue // its namespace may not exist, or not be readable
+		}
+		narrow := ofOurs
+		if of == plan.Alias { // of these, foreign ones are to be seen, and their namespace has nothing else
+			narrow = func(*metav1.ListOptions) {}
+		}
+		c.routes[of] = &kind{resource: of.Resource(), versions: of.Versions(), namespace: policy.NamespaceOf(of, cache.ObjectName{}), changed: c.routeChanged, synced: hooks.all,
+			narrow: narrow}
 	}
 	for _, of := range []plan.Kind{plan.TCPRoute, plan.UDPRoute} {
 		c.routes[of].listeners = policy.Attached
@@ -253,6 +270,11 @@ func (c *caches) routeChanged(before, after *remote.Unstructured) {
 		}
 		if key, ours := plan.KeyOf(obj); ours {
 			c.hooks.changed(key)
+		}
+		if plan.Kind(obj.GetKind()) == plan.Alias {
+			for _, key := range (remote.Services{c.services}).NamesByIndex(byAlias, obj.GetName()) {
+				c.hooks.changed(key)
+			}
 		}
 	}
 	if before != nil && (after == nil || !slices.Equal(c.policy.Attached(&before.Unstructured), c.policy.Attached(&after.Unstructured))) {

@@ -63,10 +63,14 @@ func needs(policy plan.Policy, lease cache.ObjectName) []check.Need {
 	}
 	for _, kind := range plan.Kinds {
 		verbs, resource := write, kind.Resource()
-		if kind == plan.Ingress && !policy.To(plan.ToIngress) || kind != plan.Ingress && !policy.To(plan.ToGatewayAPI) {
+		switch {
+		case policy.To(kind.Target()):
+		case kind == plan.Alias:
+			continue
+		default:
 			verbs = []string{"list", "watch", "delete"} // those that other flags have made
 		}
-		all = append(all, check.Need{Group: resource.Group, Resource: resource.Resource, Verbs: verbs})
+		all = append(all, check.Need{Group: resource.Group, Resource: resource.Resource, Namespace: policy.NamespaceOf(kind, cache.ObjectName{}), Verbs: verbs})
 	}
 	if policy.To(plan.ToGatewayAPI) {
 		all = append(all, check.Need{Group: plan.Group, Resource: "gateways", Namespace: policy.Gateway.Namespace, Name: policy.Gateway.Name, Verbs: read},
@@ -163,13 +167,12 @@ func (c *Controller) checkGateway(r *check.Report) {
 func (c *Controller) checkKinds(r *check.Report) {
 	var served []string
 	for _, of := range plan.Kinds {
-		version, known := c.caches.routes[of].state()
-		used := c.options.To(plan.ToGatewayAPI)
-		if of == plan.Ingress {
-			used = c.options.To(plan.ToIngress)
+		if !c.options.To(of.Target()) {
+			continue
 		}
+		version, known := c.caches.routes[of].state()
 		switch err := (plan.Served{Version: version}).Absent(of); {
-		case !used || !known:
+		case !known:
 		case err != nil:
 			r.Warn("%v. What needs it is not reachable", err)
 		default:

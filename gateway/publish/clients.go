@@ -48,7 +48,11 @@ func NewClients(cluster *rest.Config, guard func(*rest.Config)) (Clients, error)
 
 // serves reads the API server's discovery document.
 func (c Clients) serves(ctx context.Context, resource schema.GroupVersionResource) (bool, error) {
-	body, err := c.Read.CoreV1().RESTClient().Get().AbsPath("/apis/"+resource.GroupVersion().String()).SetHeader("Accept", "application/json").Do(ctx).Raw()
+	path := "/apis/" + resource.GroupVersion().String()
+	if resource.Group == "" {
+		path = "/api/" + resource.Version
+	}
+	body, err := c.Read.CoreV1().RESTClient().Get().AbsPath(path).SetHeader("Accept", "application/json").Do(ctx).Raw()
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}

@@ -7,7 +7,7 @@
 //	kinds.go       ... or one of its routes has changed, of a kind that the API server was found to serve
 //	controller.go  its key waits in mirror/queue, and a worker of that takes it
 //	snapshot.go    everything that is known of it
-//	plan/          Decide makes a Plan of that: routes, record, steps, problems
+//	plan/          Decide makes a Plan of that: routes, alias, record, steps, problems
 //	apply.go       takes the steps, the only writes but for the Gateway's listeners (listeners.go)
 //	memory.go      remembers what came of them, and which gateway port is whose
 //

@@ -80,6 +80,7 @@ func installCRDs() error {
 const (
 	ours    = "service-mirror"         // the namespace of the program and its records
 	account = "service-mirror-publish" // its ServiceAccount
+	exports = "gateway-exports"        // the namespace of the aliases
 )
 
 // kubeconfig has the credentials of the ServiceAccount in deploy/publish.
@@ -90,7 +91,7 @@ var kubeconfig string
 func install(dir string) error {
 	ctx := context.Background()
 	manifests := filepath.Join(dir, "manifests")
-	if err := harness.WithComponents("../../deploy/publish", manifests, "listeners"); err != nil {
+	if err := harness.WithComponents("../../deploy/publish", manifests, "listeners", "names"); err != nil {
 		return err
 	}
 	if err := exportByAnyValue(filepath.Join(manifests, "policy.yaml")); err != nil {
@@ -136,6 +137,7 @@ func newEnv(t *testing.T) *env {
 	e.must(err)
 	t.Cleanup(func() {
 		paris.CoreV1().Namespaces().Delete(context.Background(), e.id, metav1.DeleteOptions{})
+		paris.Kubectl(context.Background(), "delete", "services", "--all", "--namespace", exports)
 		paris.CoreV1().ConfigMaps(ours).DeleteCollection(context.Background(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "service-mirror.io/record"})
 	})
 	return e
