@@ -30,31 +30,18 @@ func (r *fakeRemote) publish(rec published.Record, edits ...func(*corev1.ConfigM
 	for _, edit := range edits {
 		edit(configMap)
 	}
-	had := r.aloneOf(configMap)
 	must(r.configMaps.GetIndexer().Add(remote.Encode(configMap)))
-	r.hooks.RecordChanged(r.name, rec.Service, had, r.aloneOf(configMap))
+	had, has := r.records.Changed(configMap.Name, configMap)
+	r.hooks.RecordChanged(r.name, rec.Service, had, has)
 }
 
 // unpublish deletes the record of a Service.
 func (r *fakeRemote) unpublish(rec published.Record) {
 	configMap, err := rec.ConfigMap("service-mirror")
 	must(err)
-	had := r.aloneOf(configMap)
 	must(r.configMaps.GetIndexer().Delete(remote.Encode(configMap)))
+	had, _ := r.records.Changed(configMap.Name, nil)
 	r.hooks.RecordChanged(r.name, rec.Service, had, nil)
-}
-
-func (r *fakeRemote) aloneOf(configMap *corev1.ConfigMap) []string {
-	stored := r.configMaps.Get(cache.MetaObjectToName(configMap))
-	if stored == nil {
-		return nil
-	}
-	read, err := published.Parse(stored)
-	if err != nil {
-		return nil
-	}
-	alone, _ := gateway.RecordClaims(read)
-	return alone
 }
 
 // database is an exported Service of one TCP port, created some seconds after others, and its record.
