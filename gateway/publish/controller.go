@@ -45,6 +45,7 @@ type Controller struct {
 	ready     chan struct{} // closed when the caches are filled
 	syncing   sync.Map      // cache.ObjectName to time.Time: the syncs under way, by their start
 	listening sync.Mutex    // held while the Gateway's listeners are applied
+	applied   atomic.Int64  // how often they were
 }
 
 // New makes a controller.
@@ -124,7 +125,6 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 		return
 	}
 	c.memory.fill(records)
-	c.leading.Store(true)
 	c.options.Events.Lead(true)
 	defer func() { // what is known of exported Services goes with leadership
 		c.options.Events.Lead(false)
@@ -132,9 +132,11 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 		c.memory.clear()
 		c.problems.Clear()
 	}()
-	c.enqueueAll()
 	var running sync.WaitGroup
 	defer running.Wait()
+	c.takeOver(ctx, running.Go)
+	c.leading.Store(true)
+	c.enqueueAll()
 	for range workers {
 		running.Go(func() { c.workUntil(ctx, working) })
 	}
@@ -195,9 +197,10 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) {
 		c.syncListeners(ctx, true)
 		return
 	}
+	before := c.applied.Load()
 	p := c.decide(ctx, key)
-	if c.syncListeners(ctx, false) {
-		p = c.decide(ctx, key) // its ports have listeners now
+	if c.syncListeners(ctx, false); c.applied.Load() != before {
+		p = c.decide(ctx, key) // its ports have listeners now, whichever worker has applied them
 	}
 	result := c.apply(klog.NewContext(ctx, klog.LoggerWithValues(c.logger, "service", key)), p)
 	problems := append(p.Problems, result.problems...)

@@ -26,17 +26,17 @@ const listenersPart = "listeners of the Gateway"
 var listenersKey = cache.NewObjectName("", "listeners")
 
 // syncListeners has a Gateway that is labelled for it have just the listeners of ours that are needed, if they may not
-// be so or, with force, whatever is known. It tells whether they were applied.
-func (c *Controller) syncListeners(ctx context.Context, force bool) (applied bool) {
+// be so or, with force, whatever is known.
+func (c *Controller) syncListeners(ctx context.Context, force bool) {
 	if c.caches.gateway == nil {
-		return false
+		return
 	}
 	c.listening.Lock()
 	defer c.listening.Unlock()
 	if !c.memory.listenersDue(force) {
-		return false
+		return
 	}
-	applied, problem, err := c.applyListeners(ctx)
+	problem, err := c.applyListeners(ctx)
 	c.problems.Local(listenersPart, err)
 	for _, key := range c.memory.listenersDone(problem) {
 		c.queue.Add(key)
@@ -49,32 +49,31 @@ func (c *Controller) syncListeners(ctx context.Context, force bool) (applied boo
 	default:
 		c.queue.Forget(listenersKey)
 	}
-	return applied
 }
 
 // applyListeners applies them if need be. The Gateway's others are left alone: server-side apply touches what it owns
 // and nothing else.
-func (c *Controller) applyListeners(ctx context.Context) (applied bool, problem mirrors.Problem, err error) {
+func (c *Controller) applyListeners(ctx context.Context) (problem mirrors.Problem, err error) {
 	gw := c.caches.gatewayNow()
 	if !gw.Exists || !gw.Managed {
-		return false, problem, nil
+		return problem, nil
 	}
 	listeners, changed := gw.OwnListeners(c.listened(gw))
 	fight := c.memory.undone(gw, listeners, time.Now())
 	if changed && c.memory.listenersWait(time.Now()) == 0 {
 		if err := c.writeListeners(ctx, gw, listeners); err != nil {
 			err = fmt.Errorf("apply listeners of Gateway %v: %w", gw.Name, err)
-			return false, mirrors.Problem{Reason: mirrors.WriteFailed, Message: err.Error()}, err
+			return mirrors.Problem{Reason: mirrors.WriteFailed, Message: err.Error()}, err
 		}
 		c.memory.listenersApplied(listeners, time.Now())
 		c.caches.readGateway()
-		applied = true
+		c.applied.Add(1)
 	}
 	if fight {
 		err = fmt.Errorf("Gateway %v loses its listeners again after they are applied: have the program that manages it ignore them, or remove the label %s and add listeners there. They are applied with back-off", gw.Name, plan.ListenersLabel)
 		problem = mirrors.Problem{Reason: mirrors.Overwritten, Message: err.Error()}
 	}
-	return applied, problem, err
+	return problem, err
 }
 
 // listened are the gateway ports that need listeners: those in use, and those that routes of ours still attach to.
