@@ -60,22 +60,3 @@ func (c *Cluster) ConfigureRemotes(ctx context.Context, names ...string) error {
 	_, err = c.CoreV1().ServiceAccounts(daemonAccount).Patch(ctx, daemonAccount, types.MergePatchType, patch, metav1.PatchOptions{})
 	return err
 }
-
-// ConfigurePublisher changes in a copy of deploy/publish which Gateway and which class of Ingresses the publisher has.
-func ConfigurePublisher(dir, gateway, class string) error {
-	path := filepath.Join(dir, "account.yaml")
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	text := string(content)
-	for key, value := range map[string]string{"gateway": gateway, "ingress-class": class} {
-		before, rest, found := strings.Cut(text, "\n    service-mirror.io/"+key+": ")
-		if !found {
-			return fmt.Errorf("%s does not have the annotation service-mirror.io/%s", path, key)
-		}
-		_, rest, _ = strings.Cut(rest, "\n")
-		text = fmt.Sprintf("%s\n    service-mirror.io/%s: %q\n%s", before, key, value, rest)
-	}
-	return os.WriteFile(path, []byte(text), 0o644)
-}

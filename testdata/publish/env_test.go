@@ -79,10 +79,8 @@ func installCRDs() error {
 	return paris.AwaitCRDs(ctx, "crd", "--all")
 }
 
-const (
-	ours    = "service-mirror"         // the namespace of the program and its records
-	account = "service-mirror-publish" // its ServiceAccount
-)
+// The namespace of the program and its records, and its ServiceAccount.
+var ours, account = harness.PublisherAccount.Namespace, harness.PublisherAccount.Name
 
 var (
 	kubeconfig string // with the credentials of the ServiceAccount in deploy/publish
@@ -107,12 +105,8 @@ func install(dir string) error {
 	if _, err := paris.Kubectl(ctx, "apply", "-k", manifests); err != nil {
 		return err
 	}
-	token, err := paris.RequestToken(ctx, harness.Account{Namespace: ours, Name: account})
-	if err != nil {
-		return err
-	}
 	kubeconfig = filepath.Join(dir, "kubeconfig")
-	return harness.WriteKubeconfig(kubeconfig, harness.Credentials{Server: paris.Config.Host, CA: paris.Config.CAData, Token: token})
+	return paris.PublisherKubeconfig(ctx, kubeconfig)
 }
 
 // exportByAnyValue has the policy take a Service for exported whatever its label says: each test has a value of its own.

@@ -36,18 +36,20 @@ func published(kind controllerKind) controllerKind {
 	return kind
 }
 
-// publish runs service-mirror publish in Paris, and lets London's daemon read its records.
+// publish runs service-mirror publish in Paris as its manifests do: with the permissions of its ServiceAccount, and limited
+// by its policies. London's daemon may read its records.
 func (s *scene) publish(gatewayAPI bool) {
 	s.Helper()
 	c := s.world.paris
-	s.must(c.namespaceOf(recordsNamespace))
+	kubeconfig := c.path("publish.kubeconfig")
+	s.must(c.InstallPublisher(s.Context(), "../../deploy/publish", "gateway/gateway", "", kubeconfig))
 	s.mayReadRecords()
-	args := []string{"publish", "--kubeconfig", c.Kubeconfig,
-		"--name", "paris", "--to", "gateway-api", "--gateway", "gateway/gateway", "--record-namespace", recordsNamespace}
+	args := []string{"POD_NAMESPACE=" + recordsNamespace, harness.Program(daemonName()), "publish", "--leader-elect", "--kubeconfig", kubeconfig,
+		"--name", "paris", "--to", "gateway-api", "--gateway", "gateway/gateway"}
 	if !gatewayAPI { // London has the ports of the Service, which may have other numbers than the listeners
 		args = append(args, "--gateway-service", "gateway/gateway")
 	}
-	publisher, err := c.node.start("publish", harness.Program(daemonName()), args...)
+	publisher, err := c.node.start("publish", "env", args...)
 	s.must(err)
 	s.world.records, s.world.gatewayAPI = recordsNamespace, gatewayAPI
 	s.must(s.world.startDaemon())
