@@ -1,9 +1,11 @@
 package remote
 
 import (
+	"slices"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
@@ -18,51 +20,71 @@ const maxAlone = 100
 // claims are the gateway ports that the records of a remote have. No record is read again for a look at them.
 type claims struct {
 	mu     sync.Mutex
-	of     map[cache.ObjectName]claimed
-	alone  map[string]map[cache.ObjectName]bool // the Services by the ports that their records have alone
-	shared map[string]map[cache.ObjectName]bool
+	of     map[cache.ObjectName]*claimed
+	alone  index
+	shared index
 }
 
 // claimed are the gateway ports of one record.
 type claimed struct {
+	service       cache.ObjectName
 	uid           types.UID // of the Service that the record is about
 	alone, shared []string
 }
 
+// index has records by their gateway ports. A map of each would take three times as much, where a hostile record has a
+// hundred ports that no other one has.
+type index map[string][]*claimed
+
 func newClaims() *claims {
-	return &claims{of: map[cache.ObjectName]claimed{}, alone: map[string]map[cache.ObjectName]bool{}, shared: map[string]map[cache.ObjectName]bool{}}
+	return &claims{of: map[cache.ObjectName]*claimed{}, alone: index{}, shared: index{}}
 }
 
-// claimsOf are those of a record.
-func claimsOf(read record.Record) claimed {
-	alone, shared := gateway.RecordClaims(read)
-	return claimed{read.UID, alone, shared}
+// claimsOf are those of a record; none of nil.
+func claimsOf(service cache.ObjectName, read *record.Record) *claimed {
+	now := &claimed{service: service}
+	if read != nil {
+		now.uid = read.UID
+		alone, shared := gateway.RecordClaims(*read)
+		now.alone, now.shared = sets.List(sets.New(alone...)), sets.List(sets.New(shared...))
+	}
+	return now
 }
 
-// set notes what the record of a Service has, in place of what it had, which is returned.
-func (c *claims) set(service cache.ObjectName, now claimed) (before claimed) {
+// set notes what the record of a Service has, and returns the gateway ports that it had alone.
+func (c *claims) set(now *claimed) (had []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	before = c.of[service]
-	reindex(c.alone, service, before.alone, now.alone)
-	reindex(c.shared, service, before.shared, now.shared)
-	if delete(c.of, service); len(now.alone)+len(now.shared) > 0 {
-		c.of[service] = now
+	if before := c.of[now.service]; before != nil {
+		c.alone.remove(before, before.alone)
+		c.shared.remove(before, before.shared)
+		had = before.alone
 	}
-	return before
+	if delete(c.of, now.service); len(now.alone)+len(now.shared) > 0 {
+		c.of[now.service] = now
+		c.alone.add(now, now.alone)
+		c.shared.add(now, now.shared)
+	}
+	return had
 }
 
-func reindex(index map[string]map[cache.ObjectName]bool, service cache.ObjectName, before, now []string) {
-	for _, claim := range before {
-		if delete(index[claim], service); len(index[claim]) == 0 {
-			delete(index, claim)
-		}
+func (i index) add(one *claimed, ports []string) {
+	for _, claim := range ports {
+		i[claim] = append(i[claim], one)
 	}
-	for _, claim := range now {
-		if index[claim] == nil {
-			index[claim] = map[cache.ObjectName]bool{}
+}
+
+func (i index) remove(one *claimed, ports []string) {
+	for _, claim := range ports {
+		all := i[claim]
+		if at := slices.Index(all, one); at >= 0 {
+			all[at] = all[len(all)-1]
+			all[len(all)-1] = nil
+			i[claim] = all[:len(all)-1]
 		}
-		index[claim][service] = true
+		if len(i[claim]) == 0 {
+			delete(i, claim)
+		}
 	}
 }
 
@@ -70,7 +92,10 @@ func reindex(index map[string]map[cache.ObjectName]bool, service cache.ObjectNam
 func (c *claims) aloneOf(service cache.ObjectName) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.of[service].alone
+	if one := c.of[service]; one != nil {
+		return one.alone
+	}
+	return nil
 }
 
 // crowd is how many records have a gateway port alone.
@@ -80,28 +105,22 @@ func (c *claims) crowd(claim string) int {
 	return len(c.alone[claim])
 }
 
-// holders are the Services whose records have a gateway port alone, with the UIDs that these have; none of a crowd.
-func (c *claims) holders(claim string) map[cache.ObjectName]types.UID {
+// holders are the records that have a gateway port alone; none of a crowd.
+func (c *claims) holders(claim string) []*claimed {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.alone[claim]) == 0 || len(c.alone[claim]) > maxAlone {
+	if len(c.alone[claim]) > maxAlone {
 		return nil
 	}
-	holders := map[cache.ObjectName]types.UID{}
-	for service := range c.alone[claim] {
-		holders[service] = c.of[service].uid
-	}
-	return holders
+	return slices.Clone(c.alone[claim])
 }
 
 // rivals are the Services whose records have a gateway port, alone or with others.
 func (c *claims) rivals(claim string) (names []cache.ObjectName) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, index := range []map[string]map[cache.ObjectName]bool{c.alone, c.shared} {
-		for service := range index[claim] {
-			names = append(names, service)
-		}
+	for _, one := range slices.Concat(c.alone[claim], c.shared[claim]) {
+		names = append(names, one.service)
 	}
 	return names
 }

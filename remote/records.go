@@ -77,13 +77,13 @@ func (r *Records) Changed(name string, now *corev1.ConfigMap) (had, has []string
 	if service == (cache.ObjectName{}) {
 		return nil, nil
 	}
-	var claims claimed
+	claims := claimsOf(service, nil)
 	if now != nil {
 		if read, err := record.Parse(now); err == nil {
-			claims = claimsOf(read)
+			claims = claimsOf(service, &read)
 		}
 	}
-	return r.claims.set(service, claims).alone, claims.alone
+	return r.claims.set(claims), claims.alone
 }
 
 // recordChanged passes a change on, with the gateway ports that the record had or has alone.
@@ -148,9 +148,9 @@ func (v View) publishedHolder(claim string) cache.ObjectName {
 		return cache.ObjectName{}
 	}
 	var names []cache.ObjectName
-	for name, uid := range v.Records.claims.holders(claim) {
-		if svc := v.Services.Get(name); svc != nil && svc.UID == uid {
-			names = append(names, name)
+	for _, one := range v.Records.claims.holders(claim) {
+		if svc := v.Services.Get(one.service); svc != nil && svc.UID == one.uid {
+			names = append(names, one.service)
 		}
 	}
 	return v.Services.Oldest("", claim, names...)
