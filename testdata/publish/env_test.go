@@ -194,7 +194,12 @@ const (
 // start starts the program.
 func (e *env) start(args ...string) *harness.Process {
 	e.Helper()
-	p, err := harness.Start(exec.Command(harness.Program("service-mirror-race"), e.args(args...)...))
+	return e.run(exec.Command(harness.Program("service-mirror-race"), e.args(args...)...))
+}
+
+func (e *env) run(cmd *exec.Cmd) *harness.Process {
+	e.Helper()
+	p, err := harness.Start(cmd)
 	e.must(err)
 	e.Cleanup(func() {
 		if p.Running() != nil {
