@@ -151,8 +151,12 @@ spec:
 `, "TEST", e.id)
 }
 
-// managedGateway is the Gateway as others have it, with a listener before and one after the publisher's own.
+// managedGateway is the Gateway as others have it, almost full, with listeners before and after the publisher's own.
 func (e *env) managedGateway(name string) object {
+	var more strings.Builder
+	for i := range 59 {
+		fmt.Fprintf(&more, "  - {name: other-%d, protocol: TCP, port: %d}\n", i, 20000+i)
+	}
 	return manifest(`
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -164,7 +168,7 @@ spec:
   - {name: http, protocol: HTTP, port: 80}
   - {name: service-mirror-tcp-15000, protocol: TCP, port: 15000, allowedRoutes: {namespaces: {from: All}}}
   - {name: web, protocol: HTTP, port: 8080}
-`, "TEST", e.id, "NAME", name)
+`+more.String(), "TEST", e.id, "NAME", name)
 }
 
 // listeners is what the publisher applies to the Gateway.

@@ -96,7 +96,7 @@ func install(dir string) error {
 	if err := harness.WithComponents("../../deploy/publish", manifests, "listeners"); err != nil {
 		return err
 	}
-	if err := exportByAnyValue(filepath.Join(manifests, "policy.yaml")); err != nil {
+	if err := harness.ExportByAnyValue(manifests); err != nil {
 		return err
 	}
 	if err := harness.ConfigurePublisher(manifests, "default/none", class); err != nil {
@@ -107,19 +107,6 @@ func install(dir string) error {
 	}
 	kubeconfig = filepath.Join(dir, "kubeconfig")
 	return paris.PublisherKubeconfig(ctx, kubeconfig)
-}
-
-// exportByAnyValue has the policy take a Service for exported whatever its label says: each test has a value of its own.
-func exportByAnyValue(path string) error {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	const shipped = `operator: NotIn, values: ["true"]`
-	if !strings.Contains(string(content), shipped) {
-		return fmt.Errorf("%s does not have %s", path, shipped)
-	}
-	return os.WriteFile(path, []byte(strings.Replace(string(content), shipped, "operator: DoesNotExist", 1)), 0o644)
 }
 
 // env is what belongs to one test: a namespace with its exported Services and its Gateway, and a program. A cluster has

@@ -42,7 +42,7 @@ func (s *scene) publish(gatewayAPI bool) {
 	s.Helper()
 	c := s.world.paris
 	kubeconfig := c.path("publish.kubeconfig")
-	s.must(c.InstallPublisher(s.Context(), "../../deploy/publish", "gateway/gateway", "", kubeconfig))
+	s.must(c.InstallPublisher(s.Context(), "../../deploy/publish", "gateway/gateway", kubeconfig))
 	s.mayReadRecords()
 	args := []string{"POD_NAMESPACE=" + recordsNamespace, harness.Program(daemonName()), "publish", "--leader-elect", "--kubeconfig", kubeconfig,
 		"--name", "paris", "--to", "gateway-api", "--gateway", "gateway/gateway"}
