@@ -28,7 +28,7 @@ type Published struct {
 	// Holder is as that of Assignments, but of those alone that have a gateway port alone by their record: what teams
 	// write into annotations must not take a port from all that share it.
 	Holder func(claim string) cache.ObjectName
-	// Crowded tells whether so many have a gateway port alone by their record that it is nobody's; nil: none is.
+	// Crowded is whether so many have a gateway port alone by their record that it is nobody's; nil: none is.
 	Crowded func(claim string) bool
 }
 

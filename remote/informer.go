@@ -89,7 +89,7 @@ type Handler[T Object] struct {
 	Deleted func(name cache.ObjectName, last T)
 }
 
-// Handle adds a handler to an informer that has not ended. What it returns tells when the handler knows all.
+// Handle adds a handler to an informer that has not ended. Its registration is synced once the handler has seen all.
 func (i *Informer[T]) Handle(handler Handler[T]) cache.ResourceEventHandlerRegistration {
 	registered, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { handler.Added(i.decode(obj)) },

@@ -22,7 +22,7 @@ type Records struct {
 	filled    cache.DoneChecker // as synced, to be waited for
 }
 
-// NewRecords are the records in a namespace, which an informer keeps; synced tells whether it is filled, and all changes
+// NewRecords are the records in a namespace, which an informer keeps; synced is whether it is filled, and all changes
 // up to then are noted.
 func NewRecords(namespace string, informer *Informer[*corev1.ConfigMap], synced func() bool) *Records {
 	return &Records{namespace: namespace, informer: informer, claims: newClaims(), synced: synced}
@@ -156,7 +156,7 @@ func (v View) publishedHolder(claim string) cache.ObjectName {
 	return v.Services.Oldest("", claim, names...)
 }
 
-// crowded tells whether more records than can be have a gateway port alone.
+// crowded is whether more records than can be have a gateway port alone.
 func (r *Records) crowded(claim string) bool { return r.claims.crowd(claim) > maxAlone }
 
 // Rivals are the Services that have a gateway port by their record, alone or with others.
@@ -175,7 +175,7 @@ func (v View) ClaimedAlone(service cache.ObjectName) []string {
 	return v.Records.claims.aloneOf(service)
 }
 
-// Crowds tells what a claim of one more record, or of one less, is to those that have a gateway port alone: nothing to any
+// Crowds is what a claim of one more record, or of one less, is to those that have a gateway port alone: nothing to any
 // of a crowd, and everything to all as it begins.
 func (v View) Crowds(claim string, less bool) (unaffected, begins bool) {
 	if v.Records == nil {

@@ -15,7 +15,7 @@ import (
 )
 
 // A leader that crashes may have created a route and not written the record that says which gateway port it has. So a
-// replica that takes over asks the server for these routes, as it does for the records: its caches may be behind. Until
+// replica that takes over lists these routes from the server, as it does the records: its caches may be behind. Until
 // the server answers, nothing is given or taken of their kind.
 
 // routedKinds are those of routes that have a gateway port alone.

@@ -26,7 +26,7 @@ func (w *world) routed(service, listener string) {
 	}})
 }
 
-// A replica that takes over asks the server for the gateway ports that routes have, too, and which ports the Gateway's
+// A replica that takes over lists from the server which gateway ports routes have, too, and which ports the Gateway's
 // listeners have: the caches of routes and of the Gateway may be behind, and no record may say so.
 func TestControllerKnowsTheRoutesBeforeItLeads(t *testing.T) {
 	for name, test := range map[string]struct {

@@ -215,7 +215,7 @@ func TestHostileRecords(t *testing.T) {
 	other.gateway("203.0.113.9")
 	other.export("bar")
 	hostile.export("bar")
-	for _, name := range []string{"good", "thief", "html", "huge", "many", "stranger", "liar"} {
+	for _, name := range []string{"good", "thief", "html", "huge", "many", "outdated", "liar"} {
 		hostile.postgres(name) // good is the oldest, or the first by name of those of its second
 	}
 	hostile.publish("good", true, pg(15000))
@@ -223,7 +223,7 @@ func TestHostileRecords(t *testing.T) {
 	hostile.record("html", "<html>")
 	hostile.record("huge", claiming(e.id, "huge", "u", 15001)+strings.Repeat(" ", 900_000))
 	hostile.record("many", `{"namespace":"`+e.id+`","name":"many","uid":"u","ports":[`+strings.Repeat(`{"port":1},`, 200)+`{"port":2}]}`)
-	hostile.record("stranger", claiming(e.id, "stranger", "another-uid", 15001))
+	hostile.record("outdated", claiming(e.id, "outdated", "another-uid", 15001))
 	hostile.record("liar", claiming(e.id, "good", "u", 15001))
 	e.must(hostile.aRecord("default.kubernetes", claiming("default", "kubernetes", "u", 15001)))
 	e.must(hostile.aRecord("kube-system.kube-dns", claiming("kube-system", "kube-dns", "u", 15001)))
@@ -241,7 +241,7 @@ func TestHostileRecords(t *testing.T) {
 	within("what is right", good, others, hostile.leads("bar", to("http:8080", reservedGateway)...))
 	for name, words := range map[string]string{
 		"thief": "15000/TCP, which " + e.id + "/good has alone", "html": "it is not a record", "huge": "more than 16384", "many": "201 ports, more than 100",
-		"stranger": "with another UID", "liar": "not what its name says",
+		"outdated": "with another UID", "liar": "not what its name says",
 	} {
 		within(name+" is reported", d.reports(hostile.mirror(name), words), hostile.leads(name))
 	}

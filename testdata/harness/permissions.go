@@ -20,7 +20,7 @@ func (g Grant) String() string {
 	return fmt.Sprintf("%s %s of %q named %q in namespace %q", g.Verb, g.Resource, g.Group, g.Name, g.Namespace)
 }
 
-// Allows tells whether a grant is one that a request needed.
+// Allows is whether a grant is one that a request needed.
 func (g Grant) Allows(r Request) bool {
 	resource := r.ObjectRef.Resource
 	if r.ObjectRef.Subresource != "" {
@@ -62,7 +62,7 @@ func (c *Cluster) Grants(ctx context.Context, a Account) (all []Grant, err error
 		}
 	}
 	if slices.ContainsFunc(all, func(g Grant) bool { return g.Resource == "" }) {
-		err = errors.New(a.Name + " may ask for URLs that are no resources")
+		err = errors.New(a.Name + " may request URLs that are no resources")
 	}
 	return all, err
 }
