@@ -40,6 +40,7 @@ type apiserver struct {
 	mu           sync.Mutex
 	served       map[string]bool                                // by RESOURCE/VERSION
 	unreadable   string                                         // resource that cannot be listed
+	stalled      map[string]bool                                // resources whose watches have no events
 	refuse       func(verb, resource string) error              // nil: nothing is refused
 	admit        func(*unstructured.Unstructured)               // changes what is stored; nil: nothing
 	objects      map[string]map[cache.ObjectName]runtime.Object // by resource
@@ -59,6 +60,7 @@ type watcher struct {
 	*watch.RaceFreeFakeWatcher
 	resource string
 	wants    func(runtime.Object) bool
+	missed   []change // while the watch was stalled
 }
 
 func newAPIServer() *apiserver {
@@ -232,7 +234,36 @@ func (s *apiserver) remove(resource string, key cache.ObjectName) {
 func (s *apiserver) publish(c change) {
 	s.history = append(s.history, c)
 	for _, w := range s.watchers {
+		if s.stalled[c.resource] {
+			w.missed = append(w.missed, c)
+			continue
+		}
 		w.send(c)
+	}
+}
+
+// stall has the watches of resources have no events until resume.
+func (s *apiserver) stall(resources ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stalled = map[string]bool{}
+	for _, resource := range resources {
+		s.stalled[resource] = true
+	}
+}
+
+func (s *apiserver) resume(resource string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.stalled, resource)
+	for _, w := range s.watchers {
+		if w.resource != resource {
+			continue
+		}
+		for _, c := range w.missed {
+			w.send(c)
+		}
+		w.missed = nil
 	}
 }
 
@@ -295,7 +326,7 @@ func (s *apiserver) list(action clienttesting.ListActionImpl, client *clienttest
 func (s *apiserver) watch(action clienttesting.WatchActionImpl) watch.Interface {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := &watcher{watch.NewRaceFreeFake(), action.Resource.Resource, wants(action.Namespace, action.ListOptions)}
+	w := &watcher{watch.NewRaceFreeFake(), action.Resource.Resource, wants(action.Namespace, action.ListOptions), nil}
 	since, _ := strconv.Atoi(action.ListOptions.ResourceVersion)
 	for _, c := range s.history {
 		if c.version > since {

@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -40,7 +41,8 @@ type Controller struct {
 	memory   *memory
 	problems *report.Problems
 
-	listening sync.Mutex // held while the Gateway's listeners are applied
+	listening sync.Mutex   // held while the Gateway's listeners are applied
+	applied   atomic.Int64 // how often they were
 }
 
 // New makes a controller.
@@ -102,10 +104,11 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 		return
 	}
 	c.memory.fill(records)
-	c.workers.Lead(ctx, grace, func() {
-		c.options.Events.Lead(true)
-		c.enqueueAll()
-	}, func() { // what is known of exported Services goes with leadership
+	c.options.Events.Lead(true)
+	var running sync.WaitGroup
+	c.takeOver(ctx, running.Go)
+	c.workers.Lead(ctx, grace, c.enqueueAll, func() { // what is known of exported Services goes with leadership
+		running.Wait()
 		c.options.Events.Lead(false)
 		c.memory.clear()
 		c.problems.Clear()
@@ -148,15 +151,15 @@ func (c *Controller) enqueueAll() {
 // work syncs a key and reports what was found. It returns when the key is synced again.
 func (c *Controller) work(ctx context.Context, key cache.ObjectName) queue.Next {
 	if key == listenersKey {
-		if _, next := c.syncListeners(ctx, true); next != nil {
+		if next := c.syncListeners(ctx, true); next != nil {
 			return *next
 		}
 		return queue.Next{}
 	}
-	begin := time.Now()
+	begin, before := time.Now(), c.applied.Load()
 	p := c.decide(ctx, key)
-	if c.syncListenersFor(ctx) {
-		p = c.decide(ctx, key) // its ports have listeners now
+	if c.syncListenersFor(ctx); c.applied.Load() != before {
+		p = c.decide(ctx, key) // its ports have listeners now, whichever worker has applied them
 	}
 	result := c.apply(klog.NewContext(ctx, klog.LoggerWithValues(c.logger, "service", key)), p)
 	problems := append(p.Problems, result.problems...)

@@ -28,60 +28,56 @@ const listenersPart = "listeners of the Gateway"
 // listenersKey is the key of the Gateway's listeners in the queue: no Service has it, as all have a namespace.
 var listenersKey = cache.NewObjectName("", "listeners")
 
-// syncListenersFor syncs the listeners for a Service, if what is needed of them may have changed. It tells whether they
-// were applied.
-func (c *Controller) syncListenersFor(ctx context.Context) (applied bool) {
-	applied, next := c.syncListeners(ctx, false)
-	if next != nil {
+// syncListenersFor syncs the listeners for a Service, if what is needed of them may have changed.
+func (c *Controller) syncListenersFor(ctx context.Context) {
+	if next := c.syncListeners(ctx, false); next != nil {
 		c.queue.Again(listenersKey, *next)
 	}
-	return applied
 }
 
 // syncListeners has a Gateway that is labelled for it have just the listeners of ours that are needed, if they may not
-// be so or, with force, whatever is known. It tells whether they were applied, and when they are looked at again; nil:
-// they have not been.
-func (c *Controller) syncListeners(ctx context.Context, force bool) (applied bool, next *queue.Next) {
+// be so or, with force, whatever is known. It tells when they are looked at again; nil: they have not been.
+func (c *Controller) syncListeners(ctx context.Context, force bool) *queue.Next {
 	if c.caches.gateway == nil {
-		return false, nil
+		return nil
 	}
 	c.listening.Lock()
 	defer c.listening.Unlock()
 	if !c.memory.listenersDue(force) {
-		return false, nil
+		return nil
 	}
-	applied, problem, err := c.applyListeners(ctx)
+	problem, err := c.applyListeners(ctx)
 	c.problems.Local(listenersPart, err)
 	for _, key := range c.memory.listenersDone(problem) {
 		c.queue.Add(key)
 	}
 	wait := c.memory.listenersWait(time.Now())
-	return applied, &queue.Next{Retry: err != nil && wait == 0, After: wait}
+	return &queue.Next{Retry: err != nil && wait == 0, After: wait}
 }
 
 // applyListeners applies them if need be. The Gateway's others are left alone: server-side apply touches what it owns
 // and nothing else.
-func (c *Controller) applyListeners(ctx context.Context) (applied bool, problem mirrors.Problem, err error) {
+func (c *Controller) applyListeners(ctx context.Context) (problem mirrors.Problem, err error) {
 	gw := c.caches.gatewayNow()
 	if !gw.Exists || !gw.Managed {
-		return false, problem, nil
+		return problem, nil
 	}
 	listeners, changed := gw.OwnListeners(c.listened(gw))
 	fight := c.memory.undone(gw, listeners, time.Now())
 	if changed && c.memory.listenersWait(time.Now()) == 0 {
 		if err := c.writeListeners(ctx, gw, listeners); err != nil {
 			err = fmt.Errorf("apply listeners of Gateway %v: %w", gw.Name, err)
-			return false, mirrors.Problem{Reason: mirrors.WriteFailed, Message: err.Error()}, err
+			return mirrors.Problem{Reason: mirrors.WriteFailed, Message: err.Error()}, err
 		}
 		c.memory.listenersApplied(listeners, time.Now())
 		c.caches.readGateway()
-		applied = true
+		c.applied.Add(1)
 	}
 	if fight {
 		err = fmt.Errorf("Gateway %v loses its listeners again after they are applied: have the program that manages it ignore them, or remove the label %s and add listeners there. They are applied with back-off", gw.Name, plan.ListenersLabel)
 		problem = mirrors.Problem{Reason: mirrors.Overwritten, Message: err.Error()}
 	}
-	return applied, problem, err
+	return problem, err
 }
 
 // listened are the gateway ports that need listeners: those in use, and those that routes of ours still attach to.

@@ -43,7 +43,7 @@ func (s *scene) publish(gatewayAPI bool) {
 		args = append(args, "--gateway-service", "gateway/gateway")
 	}
 	s.mayRead("gateways", "gateway", "gateways.gateway.networking.k8s.io,listenersets.gateway.networking.k8s.io")
-	stop := s.startPublisher(gatewayAPI, args...)
+	stop := s.startPublisher(gatewayAPI, nil, args...)
 	s.Cleanup(func() {
 		stop()
 		_, err := s.world.paris.Kubectl(background, "delete", "httproutes,tlsroutes,tcproutes", "-A", "-l", "app.kubernetes.io/managed-by=service-mirror")
@@ -56,7 +56,7 @@ func (s *scene) publish(gatewayAPI bool) {
 func (s *scene) publishNames() (stop func()) {
 	s.Helper()
 	c := s.world.paris
-	end := s.startPublisher(false, "--to", "names", "--names-namespace", aliases)
+	end := s.startPublisher(false, []string{"names"}, "--to", "names", "--names-namespace", aliases)
 	c.published = true
 	_, err := c.Kubectl(s.Context(), "delete", "services", "--all", "--namespace", aliases)
 	s.must(err)
@@ -73,14 +73,16 @@ func (s *scene) publishNames() (stop func()) {
 	}
 }
 
-// startPublisher starts service-mirror publish in Paris, and has London's daemon read its records, until stop is called.
-func (s *scene) startPublisher(gatewayAPI bool, args ...string) (stop func()) {
+// startPublisher runs service-mirror publish in Paris as its manifests do, with these components of them: with the
+// permissions of its ServiceAccount, and limited by its policies. London's daemon reads its records, until stop is called.
+func (s *scene) startPublisher(gatewayAPI bool, components []string, args ...string) (stop func()) {
 	s.Helper()
 	c := s.world.paris
-	s.must(c.namespaceOf(recordsNamespace))
+	kubeconfig := c.path("publish.kubeconfig")
+	s.must(c.InstallPublisher(s.Context(), harness.Publisher{From: "../../deploy/publish", Gateway: "gateway/gateway", Components: components}, kubeconfig))
 	s.mayRead("records", recordsNamespace, "configmaps")
-	args = append([]string{"publish", "--kubeconfig", c.Kubeconfig, "--name", "paris", "--record-namespace", recordsNamespace}, args...)
-	publisher, err := c.node.start("publish", harness.Program(daemonName()), args...)
+	args = append([]string{"POD_NAMESPACE=" + recordsNamespace, harness.Program(daemonName()), "publish", "--leader-elect", "--kubeconfig", kubeconfig, "--name", "paris"}, args...)
+	publisher, err := c.node.start("publish", "env", args...)
 	s.must(err)
 	s.world.records, s.world.gatewayAPI = recordsNamespace, gatewayAPI
 	s.must(s.world.startDaemon())
