@@ -2,7 +2,10 @@ package publish
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,9 +28,9 @@ const listenersPart = "listeners of the Gateway"
 // listenersKey is the key of the Gateway's listeners in the queue: no Service has it, as all have a namespace.
 var listenersKey = cache.NewObjectName("", "listeners")
 
-// syncListeners has a Gateway that is labelled for it have just the listeners of ours that are needed, if they may not
-// be so or, with force, whatever is known. It tells whether they were applied.
-func (c *Controller) syncListeners(ctx context.Context, force bool) (applied bool) {
+// syncListeners has the Gateway, if it is labelled for it, and our ListenerSets have just the listeners of ours that are
+// needed, if they may not be so or, with force, whatever is known. It tells whether any were written.
+func (c *Controller) syncListeners(ctx context.Context, force bool) (written bool) {
 	if c.caches.gateway == nil {
 		return false
 	}
@@ -36,63 +39,87 @@ func (c *Controller) syncListeners(ctx context.Context, force bool) (applied boo
 	if !c.memory.listenersDue(force) {
 		return false
 	}
-	applied, problem, err := c.applyListeners(ctx)
+	gw := c.caches.gatewayNow()
+	onGateway := c.applyListeners(ctx, gw)
+	inSets := c.writeSets(ctx, gw)
+	if written = onGateway.written || inSets.written; written {
+		c.caches.readGateway()
+	}
+	err := errors.Join(onGateway.err, inSets.err)
+	problem := onGateway.problem()
+	if problem.Reason == "" {
+		problem = inSets.problem()
+	}
 	c.problems.Local(listenersPart, err)
 	for _, key := range c.memory.listenersDone(problem) {
 		c.queue.Add(key)
 	}
-	switch wait := c.memory.listenersWait(time.Now()); {
-	case wait > 0:
-		c.queue.AddAfter(listenersKey, wait)
-	case err != nil:
-		c.queue.AddRateLimited(listenersKey)
-	default:
-		c.queue.Forget(listenersKey)
-	}
-	return applied
+	c.requeueListeners(err != nil && onGateway.wait+inSets.wait == 0, onGateway.wait, inSets.wait)
+	return written
 }
 
-// applyListeners applies them if need be. The Gateway's others are left alone: server-side apply touches what it owns
-// and nothing else.
-func (c *Controller) applyListeners(ctx context.Context) (applied bool, problem mirrors.Problem, err error) {
-	gw := c.caches.gatewayNow()
-	if !gw.Exists || !gw.Managed {
-		return false, problem, nil
+// requeueListeners looks at them again with the queue's back-off if that failed, and when the first wait is over.
+func (c *Controller) requeueListeners(failed bool, waits ...time.Duration) {
+	if failed {
+		c.queue.AddRateLimited(listenersKey)
+		return
 	}
-	listeners, changed := gw.OwnListeners(c.listened(gw))
+	c.queue.Forget(listenersKey)
+	waits = slices.DeleteFunc(waits, func(wait time.Duration) bool { return wait <= 0 })
+	if len(waits) > 0 {
+		c.queue.AddAfter(listenersKey, slices.Min(waits))
+	}
+}
+
+// applied is what became of listeners.
+type applied struct {
+	written bool
+	reason  mirrors.Reason // of the error
+	err     error
+	wait    time.Duration // how long until they are to be looked at again; 0: not before something changes
+}
+
+func (a applied) problem() mirrors.Problem {
+	if a.err == nil {
+		return mirrors.Problem{}
+	}
+	return mirrors.Problem{Reason: a.reason, Message: strings.ReplaceAll(a.err.Error(), "\n", "; ")}
+}
+
+// applyListeners applies those of the Gateway if need be. Its others are left alone: server-side apply touches what it
+// owns and nothing else.
+func (c *Controller) applyListeners(ctx context.Context, gw plan.Gateway) (done applied) {
+	if !gw.Exists || !gw.Managed {
+		return done
+	}
+	listeners, changed := gw.OwnListeners(slices.Concat(c.memory.ports(), c.attached(gw.Added())))
 	fight := c.memory.undone(gw, listeners, time.Now())
-	if changed && c.memory.listenersWait(time.Now()) == 0 {
-		if err := c.writeListeners(ctx, gw, listeners); err != nil {
-			err = fmt.Errorf("apply listeners of Gateway %v: %w", gw.Name, err)
-			return false, mirrors.Problem{Reason: mirrors.WriteFailed, Message: err.Error()}, err
+	if changed && c.memory.gatewayWait(time.Now()) == 0 {
+		if err := c.applyToGateway(ctx, gw, listeners); err != nil {
+			return applied{reason: mirrors.WriteFailed, err: fmt.Errorf("apply listeners of Gateway %v: %w", gw.Name, err)}
 		}
 		c.memory.listenersApplied(listeners, time.Now())
-		c.caches.readGateway()
-		applied = true
+		done.written = true
 	}
 	if fight {
-		err = fmt.Errorf("Gateway %v loses its listeners again after they are applied: have the program that manages it ignore them, or remove the label %s and add listeners there. They are applied with back-off", gw.Name, plan.ListenersLabel)
-		problem = mirrors.Problem{Reason: mirrors.Overwritten, Message: err.Error()}
+		done.reason, done.err = mirrors.Overwritten, fmt.Errorf("Gateway %v loses its listeners again after they are applied: have the program that manages it ignore them, or remove the label %s and add listeners there. They are applied with back-off", gw.Name, plan.ListenersLabel)
 	}
-	return applied, problem, err
+	done.wait = c.memory.gatewayWait(time.Now())
+	return done
 }
 
-// listened are the gateway ports that need listeners: those in use, and those that routes of ours still attach to.
-func (c *Controller) listened(gw plan.Gateway) []gatewayPort {
-	ports := c.memory.ports()
-	for _, l := range gw.Listeners {
-		port, kind := l.Attachable()
-		if !l.Own() {
-			continue
-		}
-		if _, known := c.caches.routes[kind].state(); !known || len(c.caches.attached(kind, l.Name)) > 0 {
+// attached are those of the gateway ports of listeners to which a route of ours still attaches, as far as is known.
+func (c *Controller) attached(listeners map[gatewayPort]string) (ports []gatewayPort) {
+	for port, listener := range listeners {
+		kind := plan.RoutesOf(port)
+		if _, known := c.caches.routes[kind].state(); !known || len(c.caches.attached(kind, listener)) > 0 {
 			ports = append(ports, port)
 		}
 	}
 	return ports
 }
 
-func (c *Controller) writeListeners(ctx context.Context, gw plan.Gateway, listeners []any) error {
+func (c *Controller) applyToGateway(ctx context.Context, gw plan.Gateway, listeners []any) error {
 	version, _ := c.caches.gateway.state()
 	resource := c.caches.gateway.resource.WithVersion(version)
 	obj := &unstructured.Unstructured{Object: map[string]any{
