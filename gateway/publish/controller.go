@@ -44,7 +44,8 @@ type Controller struct {
 	leading   atomic.Bool
 	ready     chan struct{} // closed when the caches are filled
 	syncing   sync.Map      // cache.ObjectName to time.Time: the syncs under way, by their start
-	listening sync.Mutex    // held while the Gateway's listeners are applied
+	listening sync.Mutex    // held while the Gateway's listeners and ListenerSets are written
+	listened  atomic.Int64  // how often any were
 }
 
 // New makes a controller.
@@ -195,9 +196,10 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) {
 		c.syncListeners(ctx, true)
 		return
 	}
+	before := c.listened.Load()
 	p := c.decide(ctx, key)
-	if c.syncListeners(ctx, false) {
-		p = c.decide(ctx, key) // its ports have listeners now
+	if c.syncListeners(ctx, false); c.listened.Load() != before {
+		p = c.decide(ctx, key) // its ports have listeners now, whichever worker wrote them
 	}
 	result := c.apply(klog.NewContext(ctx, klog.LoggerWithValues(c.logger, "service", key)), p)
 	problems := append(p.Problems, result.problems...)

@@ -29,21 +29,22 @@ const listenersPart = "listeners of the Gateway"
 var listenersKey = cache.NewObjectName("", "listeners")
 
 // syncListeners has the Gateway, if it is labelled for it, and our ListenerSets have just the listeners of ours that are
-// needed, if they may not be so or, with force, whatever is known. It tells whether any were written.
-func (c *Controller) syncListeners(ctx context.Context, force bool) (written bool) {
+// needed, if they may not be so or, with force, whatever is known.
+func (c *Controller) syncListeners(ctx context.Context, force bool) {
 	if c.caches.gateway == nil {
-		return false
+		return
 	}
 	c.listening.Lock()
 	defer c.listening.Unlock()
 	if !c.memory.listenersDue(force) {
-		return false
+		return
 	}
 	gw := c.caches.gatewayNow()
 	onGateway := c.applyListeners(ctx, gw)
 	inSets := c.writeSets(ctx, gw)
-	if written = onGateway.written || inSets.written; written {
+	if onGateway.written || inSets.written {
 		c.caches.readGateway()
+		c.listened.Add(1)
 	}
 	err := errors.Join(onGateway.err, inSets.err)
 	problem := onGateway.problem()
@@ -55,7 +56,6 @@ func (c *Controller) syncListeners(ctx context.Context, force bool) (written boo
 		c.queue.Add(key)
 	}
 	c.requeueListeners(err != nil && onGateway.wait+inSets.wait == 0, onGateway.wait, inSets.wait)
-	return written
 }
 
 // requeueListeners looks at them again with the queue's back-off if that failed, and when the first wait is over.

@@ -179,6 +179,8 @@ func (d *decision) free(port gateway.PortNumber, kind Kind) error {
 	switch {
 	case gw.closed(port) != "":
 		return errors.New(gw.closed(port))
+	case l == nil && gw.foreignSet(port) != nil:
+		return gw.foreignSet(port)
 	case l == nil && (gw.Sets.Used || gw.Managed && d.room(port)):
 		return nil
 	case l == nil && gw.Managed:

@@ -49,6 +49,8 @@ type UseOfSets struct {
 	Unknown   string // why it is not known which there are; empty: it is, or need not be
 	Namespace string // of ours
 	Offer     string // what would have them used; empty: they are, or nothing would
+	// Foreign are the names of foreign ListenerSets in our namespace: nothing may attach to them.
+	Foreign []string
 }
 
 // setObject is what is read of a ListenerSet.
@@ -115,8 +117,8 @@ func allowsSets(gw *unstructured.Unstructured, sets Sets) bool {
 		return gw.GetNamespace() == sets.Namespace
 	case "Selector":
 		var of metav1.LabelSelector
-		raw, _, _ := unstructured.NestedMap(gw.Object, "spec", "allowedListeners", "namespaces", "selector")
-		if runtime.DefaultUnstructuredConverter.FromUnstructured(raw, &of) != nil {
+		raw, found, _ := unstructured.NestedMap(gw.Object, "spec", "allowedListeners", "namespaces", "selector")
+		if !found || runtime.DefaultUnstructuredConverter.FromUnstructured(raw, &of) != nil {
 			return false
 		}
 		selector, err := metav1.LabelSelectorAsSelector(&of)
@@ -138,6 +140,9 @@ func (g *Gateway) addSets(sets Sets, has bool) {
 		return strings.Compare(cache.MetaObjectToName(a).String(), cache.MetaObjectToName(b).String())
 	})
 	for _, obj := range objects {
+		if obj.GetNamespace() == sets.Namespace && !sets.owns(obj) {
+			g.Sets.Foreign = append(g.Sets.Foreign, obj.GetName())
+		}
 		var set setObject
 		if runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &set) == nil && set.isFor(obj.GetNamespace(), g.Name) {
 			g.addSet(obj, set, sets.owns(obj), has)
@@ -176,8 +181,8 @@ func (g *Gateway) addSet(obj *unstructured.Unstructured, set setObject, ours, ha
 			listener.Refused = fmt.Sprintf("it refuses the ListenerSet: %s: %s", why, setRemedy(why))
 		}
 		for _, status := range set.Status.Listeners {
-			if status.Name == l.Name && listener.Refused == "" {
-				listener.Refused = refusedListener(status.Conditions, obj.GetGeneration())
+			if why := refusedListener(status.Conditions, obj.GetGeneration()); why != "" && status.Name == l.Name && listener.Refused == "" {
+				listener.Refused = fmt.Sprintf("%s: %s", why, setRemedy(why))
 			}
 		}
 		switch {
@@ -200,6 +205,14 @@ func setRemedy(why string) string {
 		return "have the Gateway's allowedListeners admit its namespace"
 	case "ParentNotAccepted":
 		return "fix the Gateway"
+	case "PortUnavailable":
+		return "open the port in the implementation, or give --ports that it has"
+	case "UnsupportedProtocol":
+		return "use an implementation that has the protocol"
+	case "TooManyListeners":
+		return "remove listeners, or publish through another Gateway"
+	case "HostnameConflict", "ProtocolConflict", "ListenerConflict":
+		return "remove the other listener that has the port"
 	}
 	return "see its status, and the documentation of the gateway's implementation"
 }
@@ -208,6 +221,14 @@ func setRemedy(why string) string {
 // never moves to another one.
 func setOf(port gateway.PortNumber) string {
 	return fmt.Sprintf("service-mirror-%d", port.Number-port.Number%1000%setPorts)
+}
+
+// foreignSet is why the ListenerSet of ours for a gateway port cannot be had; nil: it can.
+func (g Gateway) foreignSet(port gateway.PortNumber) error {
+	if name := setOf(port); g.Sets.Used && slices.Contains(g.Sets.Foreign, name) {
+		return fmt.Errorf("a foreign ListenerSet has the name %s/%s: delete it", g.Sets.Namespace, name)
+	}
+	return nil
 }
 
 // setListener is the listener of a ListenerSet of ours for a gateway port, by its key.
@@ -254,7 +275,7 @@ func (p Policy) PlanSets(g Gateway, objects []*unstructured.Unstructured, ports,
 		case obj == nil:
 			step.Action = Create
 		case !OwnedSet(obj, g.Sets.Namespace):
-			conflicts = errors.Join(conflicts, fmt.Errorf("a foreign ListenerSet has the name %s/%s: delete it", g.Sets.Namespace, name))
+			conflicts = errors.Join(conflicts, g.foreignSet(wanted[name][0]))
 			continue
 		case obj.GetDeletionTimestamp() != nil || !differs(obj, desired):
 			continue // the end of the one brings this back
