@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway/publish/plan"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote/failure"
 )
 
@@ -38,6 +39,7 @@ func (c *Controller) DryRun(ctx context.Context, cluster string, out io.Writer) 
 		p := c.decide(ctx, key)
 		printed = printPlan(out, p, cluster) || printed
 	}
+	printed = c.printSets(out, cluster) || printed
 	if !printed {
 		fmt.Fprintln(out, "nothing would be written in", cluster)
 	}
@@ -45,6 +47,22 @@ func (c *Controller) DryRun(ctx context.Context, cluster string, out io.Writer) 
 		return errors.New("not all that is needed of the cluster can be read, so more may be written: grant the permissions in deploy/publish")
 	}
 	return nil
+}
+
+// printSets shows what would be written of ListenerSets, now that it is known which ports need them.
+func (c *Controller) printSets(to io.Writer, cluster string) (printed bool) {
+	if c.caches.gateway == nil {
+		return false
+	}
+	steps, conflicts := c.planSets(c.caches.gatewayNow())
+	if conflicts != nil {
+		fmt.Fprintln(to, failure.Line(fmt.Sprintf("! %s in %s: %s: %v", listenersPart, cluster, mirrors.Conflict, conflicts)))
+	}
+	for _, step := range steps {
+		fmt.Fprintln(to, failure.Line(fmt.Sprintf("%s ListenerSet %s in %s", step.Action, cache.MetaObjectToName(step.Object), cluster)))
+		printStep(to, step)
+	}
+	return conflicts != nil || len(steps) > 0
 }
 
 func compareKeys(a, b cache.ObjectName) int {
@@ -57,24 +75,29 @@ func printPlan(to io.Writer, p plan.Plan, cluster string) (printed bool) {
 		fmt.Fprintln(to, failure.Line(fmt.Sprintf(format, args...)))
 		printed = true
 	}
-	changes := func(before, after any) {
-		text := strings.TrimSuffix(diff.Diff(before, after), "\n") + "\n"
-		io.WriteString(to, failure.Lines(strings.ReplaceAll(text, "-null\n", "")))
-	}
 	for _, problem := range p.Problems {
 		print("! exported Service %v in %s: %s: %s", p.Key, cluster, problem.Reason, problem.Message)
 	}
 	for _, step := range p.Steps {
 		print("%s %s %s for exported Service %v in %s", step.Action, step.Ref.Kind, step.Ref.Name, p.Key, cluster)
-		switch {
-		case step.Action == plan.Delete:
-		case step.Record != nil:
-			changes(nil, step.Record)
-		case step.Action == plan.Create:
-			changes(nil, step.Object.Object)
-		default:
-			changes(step.Live.Object, step.Object.Object)
-		}
+		printStep(to, step)
 	}
 	return printed
+}
+
+// printStep shows a write as a unified diff.
+func printStep(to io.Writer, step plan.Step) {
+	changes := func(before, after any) {
+		text := strings.TrimSuffix(diff.Diff(before, after), "\n") + "\n"
+		io.WriteString(to, failure.Lines(strings.ReplaceAll(text, "-null\n", "")))
+	}
+	switch {
+	case step.Action == plan.Delete:
+	case step.Record != nil:
+		changes(nil, step.Record)
+	case step.Action == plan.Create:
+		changes(nil, step.Object.Object)
+	default:
+		changes(step.Live.Object, step.Object.Object)
+	}
 }

@@ -10,7 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/gateway/publish/plan"
 	mirrors "service-mirror.io/service-mirror/mirror/plan"
@@ -20,14 +19,23 @@ import (
 // newSets makes the cache of ListenerSets, of all namespaces: others' have gateway ports, too.
 func (c *caches) newSets() {
 	c.sets = &kind{resource: plan.ListenerSet.Resource(), versions: plan.ListenerSet.Versions(), synced: c.readGateway, narrow: func(*metav1.ListOptions) {},
-		changed: func(before, after *remote.Unstructured) {
+		changed: c.setChanged}
+}
+
+// setChanged has the Gateway read again for a ListenerSet that concerns it. Most others' do not, and each may change often.
+func (c *caches) setChanged(before, after *remote.Unstructured) {
+	for _, obj := range []*remote.Unstructured{before, after} {
+		switch {
+		case obj == nil:
+		case obj.GetNamespace() == c.policy.Records: // it may have drifted
 			c.readGateway()
-			for _, obj := range []*remote.Unstructured{before, after} {
-				if obj != nil && obj.GetNamespace() == c.policy.Records {
-					c.hooks.changed(listenersKey) // it may have drifted
-				}
-			}
-		}}
+			c.hooks.changed(listenersKey)
+			return
+		case c.policy.Adds(&obj.Unstructured):
+			c.readGateway()
+			return
+		}
+	}
 }
 
 // reportSets passes on why ListenerSets cannot be read, but where the Gateway has no use for them.
@@ -125,6 +133,6 @@ func (c *Controller) writeSet(ctx context.Context, step plan.Step) (err error) {
 		c.caches.sets.wrote(got)
 	}
 	c.options.Metrics.Wrote(string(plan.ListenerSet), string(step.Action))
-	klog.FromContext(ctx).Info("Wrote a ListenerSet", "action", step.Action, "listenerSet", cache.MetaObjectToName(step.Object))
+	c.logger.Info("Wrote a ListenerSet", "action", step.Action, "listenerSet", cache.MetaObjectToName(step.Object))
 	return nil
 }

@@ -143,8 +143,7 @@ func (g *Gateway) addSets(sets Sets, has bool) {
 		if obj.GetNamespace() == sets.Namespace && !sets.owns(obj) {
 			g.Sets.Foreign = append(g.Sets.Foreign, obj.GetName())
 		}
-		var set setObject
-		if runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &set) == nil && set.isFor(obj.GetNamespace(), g.Name) {
+		if set, ok := readSet(obj); ok && set.isFor(obj.GetNamespace(), g.Name) {
 			g.addSet(obj, set, sets.owns(obj), has)
 		}
 	}
@@ -157,6 +156,18 @@ func (s Sets) owns(obj *unstructured.Unstructured) bool { return OwnedSet(obj, s
 func OwnedSet(obj metav1.Object, namespace string) bool {
 	return obj.GetNamespace() == namespace && obj.GetLabels()[mirrors.ManagedByLabel] == mirrors.ManagedBy &&
 		obj.GetAnnotations()[PublishedAnnotation] == cache.MetaObjectToName(obj).String()
+}
+
+// readSet reads a ListenerSet. The API server has a schema for it.
+func readSet(obj *unstructured.Unstructured) (set setObject, ok bool) {
+	err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &set)
+	return set, err == nil
+}
+
+// Adds tells whether a ListenerSet is for the Gateway.
+func (p Policy) Adds(obj *unstructured.Unstructured) bool {
+	set, ok := readSet(obj)
+	return ok && set.isFor(obj.GetNamespace(), p.Gateway)
 }
 
 // isFor tells whether a ListenerSet in a namespace adds its listeners to a Gateway.
@@ -238,8 +249,8 @@ func setListener(port gateway.PortNumber) string { return setOf(port) + "/" + Ow
 func AttachableSets(objects []*unstructured.Unstructured, namespace string) map[gateway.PortNumber]string {
 	found := map[gateway.PortNumber]string{}
 	for _, obj := range objects {
-		var set setObject
-		if !OwnedSet(obj, namespace) || runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &set) != nil {
+		set, ok := readSet(obj)
+		if !ok || !OwnedSet(obj, namespace) {
 			continue
 		}
 		for _, l := range set.Spec.Listeners {
