@@ -136,6 +136,7 @@ func newEnv(t *testing.T) *env {
 	e.must(err)
 	t.Cleanup(func() {
 		paris.CoreV1().Namespaces().Delete(context.Background(), e.id, metav1.DeleteOptions{})
+		gateway.GatewayV1().ListenerSets(ours).DeleteCollection(context.Background(), metav1.DeleteOptions{}, metav1.ListOptions{})
 		paris.CoreV1().ConfigMaps(ours).DeleteCollection(context.Background(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "service-mirror.io/record"})
 	})
 	return e

@@ -242,7 +242,7 @@ var plainText = regexp.MustCompile(`^[A-Za-z/][A-Za-z0-9./_-]*$`)
 // write writes a value as YAML, with the keys of maps in order.
 func write(to *strings.Builder, value any, indent string) {
 	scalar := func(value any) string {
-		if text, ok := value.(string); ok && plainText.MatchString(text) && text != "true" && text != "false" {
+		if text, ok := value.(string); ok && plainText.MatchString(text) && text != "true" && text != "false" && text != "True" && text != "False" {
 			return text
 		}
 		var buffer bytes.Buffer
