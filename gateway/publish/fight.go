@@ -59,11 +59,13 @@ const (
 	firstUndone = 10 * time.Second
 )
 
-// listenersDue tells whether the listeners must be looked at. While they cannot be applied, only their own key tries.
+// listenersDue tells whether the listeners must be looked at. While they cannot be written, only their own key tries; a
+// conflict is about some of them.
 func (m *memory) listenersDue(force bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !force && (!m.listeners.dirty || m.listeners.problem.Reason != "") {
+	failing := m.listeners.problem.Reason != "" && m.listeners.problem.Reason != mirrors.Conflict
+	if !force && (!m.listeners.dirty || failing) {
 		return false
 	}
 	m.listeners.dirty = false

@@ -55,7 +55,7 @@ func (c *Controller) syncListeners(ctx context.Context, force bool) {
 	for _, key := range c.memory.listenersDone(problem) {
 		c.queue.Add(key)
 	}
-	c.requeueListeners(err != nil && onGateway.wait+inSets.wait == 0, onGateway.wait, inSets.wait)
+	c.requeueListeners(onGateway.fails() || inSets.fails(), onGateway.wait, inSets.wait)
 }
 
 // requeueListeners looks at them again with the queue's back-off if that failed, and when the first wait is over.
@@ -78,6 +78,9 @@ type applied struct {
 	err     error
 	wait    time.Duration // how long until they are to be looked at again; 0: not before something changes
 }
+
+// fails tells whether they are to be tried again. The end of a conflict is an event.
+func (a applied) fails() bool { return a.err != nil && a.reason != mirrors.Conflict && a.wait == 0 }
 
 func (a applied) problem() mirrors.Problem {
 	if a.err == nil {

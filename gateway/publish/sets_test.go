@@ -140,8 +140,9 @@ func TestControllerRepairsListenerSets(t *testing.T) {
 		w.server.put("listenersets", foreign)
 		w.wait(time.Second)
 		w.server.wrote()
+		w.wait(time.Hour)
 		w.server.put("services", exportedService("new", 5432))
-		w.wait(time.Minute)
+		w.wait(time.Second)
 		w.wantPort("bar", 0)
 		w.wantPort("new", 15032)
 		if problem := w.localProblem(listenersPart); !strings.Contains(problem, "foreign ListenerSet") || w.countWrites(firstSet) > 0 {
