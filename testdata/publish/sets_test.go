@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -216,5 +217,25 @@ func TestForeignListenerSet(t *testing.T) {
 	e.soon("listeners are removed", e.listenersOf("service-mirror-15032"))
 	if got, err := sets.Get(e.ctx, firstSet, metav1.GetOptions{}); err != nil || got.ResourceVersion != foreign.ResourceVersion {
 		t.Errorf("it has changed: %+v, %v", got, err)
+	}
+}
+
+// An API server takes as many listeners in a ListenerSet as the program puts into one, and no more.
+func TestFullListenerSet(t *testing.T) {
+	set := &gatewayv1.ListenerSet{ObjectMeta: metav1.ObjectMeta{Name: "full"}, Spec: gatewayv1.ListenerSetSpec{ParentRef: gatewayv1.ParentGatewayReference{Name: "public"}}}
+	for n := range gatewayv1.PortNumber(32) {
+		for _, protocol := range []gatewayv1.ProtocolType{"TCP", "UDP"} {
+			name := fmt.Sprintf("service-mirror-%s-%d", strings.ToLower(string(protocol)), 15000+n)
+			set.Spec.Listeners = append(set.Spec.Listeners, gatewayv1.ListenerEntry{Name: gatewayv1.SectionName(name), Port: 15000 + n, Protocol: protocol})
+		}
+	}
+	sets := gateway.GatewayV1().ListenerSets(ours)
+	dryRun := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
+	if _, err := sets.Create(t.Context(), set, dryRun); err != nil {
+		t.Error(err)
+	}
+	set.Spec.Listeners = append(set.Spec.Listeners, gatewayv1.ListenerEntry{Name: "one-more", Port: 15032, Protocol: "TCP"})
+	if _, err := sets.Create(t.Context(), set, dryRun); !apierrors.IsInvalid(err) {
+		t.Errorf("with one more: %v", err)
 	}
 }
