@@ -20,8 +20,11 @@ import (
 )
 
 // sets has the cluster serve ListenerSets, the Gateway allow them, and its class say that its implementation has these
-// features.
+// features: if any, it accepts ListenerSets.
 func (w *world) sets(features ...any) {
+	if len(features) > 0 {
+		w.server.admit = acceptSets
+	}
 	w.server.mu.Lock()
 	w.server.served["listenersets/v1"] = true
 	w.server.mu.Unlock()
@@ -33,6 +36,17 @@ func (w *world) sets(features ...any) {
 		"metadata": map[string]any{"name": "none"}, "status": map[string]any{"supportedFeatures": list}}})
 	w.gateway(listener("http", "HTTP", 80))
 	w.allow("All")
+}
+
+// acceptSets has new ListenerSets accepted at once.
+func acceptSets(obj *unstructured.Unstructured) {
+	if _, found := obj.Object["status"]; obj.GetKind() == "ListenerSet" && !found {
+		setAccepted(obj, "True", "Accepted")
+	}
+}
+
+func setAccepted(set *unstructured.Unstructured, status, reason string) {
+	set.Object["status"] = map[string]any{"conditions": []any{map[string]any{"type": "Accepted", "status": status, "reason": reason, "message": "said by hand", "lastTransitionTime": "2000-01-01T00:00:00Z"}}}
 }
 
 // allow has the Gateway allow ListenerSets from namespaces.
@@ -69,7 +83,7 @@ func (w *world) wantInSet(name string, want ...string) {
 // say sets the condition Accepted of a ListenerSet.
 func (w *world) say(name, status, reason string) {
 	set := w.set(name)
-	set.Object["status"] = map[string]any{"conditions": []any{map[string]any{"type": "Accepted", "status": status, "reason": reason, "message": "said by hand", "lastTransitionTime": "2000-01-01T00:00:00Z"}}}
+	setAccepted(set, status, reason)
 	w.server.put("listenersets", set)
 }
 
@@ -145,6 +159,13 @@ func TestControllerRepairsListenerSets(t *testing.T) {
 		w.wait(time.Second)
 		w.wantPort("bar", 0)
 		w.wantPort("new", 15032)
+		if problem := fmt.Sprint(w.controller.problems.Of(cache.NewObjectName("default", "bar"))); !strings.Contains(problem, "foreign") || w.countWrites(firstSet) > 0 {
+			t.Errorf("the problem is %q\n%s", problem, w.log)
+		}
+		setAccepted(foreign, "False", "Invalid") // it has no port any more, but the name
+		w.server.put("listenersets", foreign)
+		w.wait(time.Minute)
+		w.wantPort("bar", 0)
 		if problem := w.localProblem(listenersPart); !strings.Contains(problem, "foreign ListenerSet") || w.countWrites(firstSet) > 0 {
 			t.Errorf("the problem is %q\n%s", problem, w.log)
 		}
@@ -227,11 +248,7 @@ func TestControllerRetriesListenerSets(t *testing.T) {
 // while, or refuses it, that is the reason.
 func TestControllerWaitsForAcceptance(t *testing.T) {
 	in(t, func(w *world) {
-		w.server.admit = func(obj *unstructured.Unstructured) { // as an API server
-			if _, found := obj.Object["status"]; obj.GetKind() == "ListenerSet" && !found {
-				obj.SetCreationTimestamp(metav1.Now())
-			}
-		}
+		w.server.admit = stampSets
 		w.sets()
 		w.start()
 		w.wantPort("bar", 0)
@@ -257,6 +274,32 @@ func TestControllerWaitsForAcceptance(t *testing.T) {
 		w.wait(time.Second)
 		w.wantPort("bar", 15000)
 	})
+}
+
+// An implementation that says that it has ListenerSets is believed for a while, and no longer.
+func TestControllerBelievesAnImplementationForAWhile(t *testing.T) {
+	in(t, func(w *world) {
+		w.sets("ListenerSet")
+		w.server.admit = stampSets
+		w.start()
+		w.wantPort("bar", 15000)
+		w.wait(2 * time.Minute)
+		if w.wantPort("bar", 0); !w.has(mirrors.NotAccepted) {
+			t.Errorf("it is no problem after a while\n%s", w.log)
+		}
+		w.say(firstSet, "True", "Accepted")
+		w.wait(time.Second)
+		if w.wantPort("bar", 15000); w.has(mirrors.NotAccepted) {
+			t.Error("it is still a problem")
+		}
+	})
+}
+
+// stampSets has new ListenerSets know when they were created, as an API server does.
+func stampSets(obj *unstructured.Unstructured) {
+	if created := obj.GetCreationTimestamp(); obj.GetKind() == "ListenerSet" && created.IsZero() {
+		obj.SetCreationTimestamp(metav1.Now())
+	}
 }
 
 // A labelled Gateway that comes to allow ListenerSets keeps its listeners for as long as they are needed, and new ones come

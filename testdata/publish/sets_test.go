@@ -101,6 +101,7 @@ func TestListenerSets(t *testing.T) {
 	p := e.start()
 	e.soon("record", e.recorded("db", 15000, 15000))
 	e.soon("listeners", e.listenersOf(firstSet, ownTCP, ownUDP))
+	e.saySet(firstSet, metav1.ConditionTrue, "Accepted")
 	route, err := gateway.GatewayV1().TCPRoutes(e.id).Get(e.ctx, "db.5432.service-mirror", metav1.GetOptions{})
 	e.must(err)
 	if parent := route.Spec.ParentRefs[0]; *parent.Kind != "ListenerSet" || *parent.Namespace != ours || parent.Name != firstSet || *parent.SectionName != "service-mirror-tcp-15000" {
@@ -137,6 +138,7 @@ func TestListenerSets(t *testing.T) {
 	e.soon("the edit is undone", e.listenersOf(firstSet, ownTCP, ownUDP, "service-mirror-tcp-15001 15001"))
 	e.must(sets.Delete(e.ctx, firstSet, metav1.DeleteOptions{}))
 	e.soon("it is recreated", e.listenersOf(firstSet, ownTCP, ownUDP, "service-mirror-tcp-15001 15001"))
+	e.saySet(firstSet, metav1.ConditionTrue, "Accepted")
 	e.soon("its ports are the same", e.recorded("db", 15000, 15000))
 	e.soon("the other one's, too", e.recorded("more", 15001))
 	e.unexport("db")
@@ -191,7 +193,7 @@ func TestListenerSetOfASilentImplementation(t *testing.T) {
 	e.soon("listeners", e.listenersOf(firstSet, ownTCP))
 	e.soon("record", func() error {
 		r, err := e.record("db")
-		if err != nil || len(r.Ports) != 1 || r.Ports[0].Gateway != 0 || !strings.Contains(r.Ports[0].Problem, "has not accepted ListenerSet") {
+		if err != nil || len(r.Ports) != 1 || r.Ports[0].Gateway != 0 || !strings.Contains(r.Ports[0].Problem, "has not been accepted yet") {
 			return fmt.Errorf("%+v, %v", r, err)
 		}
 		return nil
@@ -213,6 +215,7 @@ func TestForeignListenerSet(t *testing.T) {
 	e.start()
 	e.soon("record", e.recorded("db", 15032))
 	e.soon("listeners", e.listenersOf("service-mirror-15032", "service-mirror-tcp-15032 15032"))
+	e.saySet("service-mirror-15032", metav1.ConditionTrue, "Accepted")
 	e.unexport("db")
 	e.soon("listeners are removed", e.listenersOf("service-mirror-15032"))
 	if got, err := sets.Get(e.ctx, firstSet, metav1.GetOptions{}); err != nil || got.ResourceVersion != foreign.ResourceVersion {

@@ -52,10 +52,10 @@ type Listener struct {
 	From        string // the namespaces that routes may come from: Same, All, Selector, None
 	Selector    labels.Selector
 	Refused     string // why its implementation does not serve it; empty: it does, as far as is known
-	// Pending tells that its implementation has not accepted its ListenerSet, which exists since a time, and may not
-	// have that kind.
-	Pending bool
-	Since   time.Time
+	// Pending tells that its implementation has not accepted its ListenerSet, which was created at a time; Promised, that
+	// it says that it has that kind.
+	Pending, Promised bool
+	Since             time.Time
 }
 
 // ReadGateway reads a Gateway and its GatewayClass, either of which may be nil, and the ListenerSets.

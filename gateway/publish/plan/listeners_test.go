@@ -25,6 +25,7 @@ func TestSameGateway(t *testing.T) {
 		"sets used": func(g *Gateway) { g.Sets.Used = true }, "sets unknown": func(g *Gateway) { g.Sets.Unknown = "why" },
 		"sets offered": func(g *Gateway) { g.Sets.Offer = "what" }, "foreign sets": func(g *Gateway) { g.Sets.Foreign = []string{"x"} },
 		"in a set": func(g *Gateway) { g.Listeners[0].Set.Name = "x" }, "pending": func(g *Gateway) { g.Listeners[0].Pending = true },
+		"promised":    func(g *Gateway) { g.Listeners[0].Promised = true },
 		"outside":     func(g *Gateway) { g.Outside = &Outside{} },
 		"no selector": func(g *Gateway) { g.Listeners[0].Selector = nil },
 		"selector":    func(g *Gateway) { g.Listeners[0].Selector = labels.SelectorFromSet(labels.Set{"team": "red"}) },

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
@@ -29,7 +30,7 @@ const (
 	// setPorts is how many gateway ports have their listeners in one ListenerSet: each may be of TCP and of UDP, and
 	// a ListenerSet has 64 listeners at most.
 	setPorts = 32
-	// pendingFor is how long an implementation that does not say what it supports may take to accept a ListenerSet.
+	// pendingFor is how long an implementation may take to accept a ListenerSet.
 	pendingFor = 60 * time.Second
 )
 
@@ -202,8 +203,8 @@ func (g *Gateway) addSet(obj *unstructured.Unstructured, set setObject, ours, ha
 		case !ours && (listener.Refused != "" || !accepted):
 			continue // it has no port
 		}
-		if ours && !accepted && !has {
-			listener.Pending, listener.Since = true, obj.GetCreationTimestamp().Time
+		if ours && !accepted {
+			listener.Pending, listener.Promised, listener.Since = true, has, obj.GetCreationTimestamp().Time
 		}
 		g.Listeners = append(g.Listeners, listener)
 	}
@@ -338,18 +339,25 @@ func (p Policy) setAsWanted(g Gateway, name string, ports []gateway.PortNumber) 
 	}}
 }
 
-// pending tells whether the listener of a port waits for its implementation. That is a problem if it does so for long.
+// pending tells whether the listener of a port waits for its implementation. One that says that it has ListenerSets is
+// believed to accept them. That it has not in a while is a problem.
 func (d *decision) pending(a *assignment, l *Listener) bool {
 	if !l.Pending {
 		return false
 	}
-	a.problem = fmt.Errorf("its implementation has not accepted ListenerSet %v yet", l.Set)
+	gw := d.snapshot.Gateway
 	if left := l.Since.Add(pendingFor).Sub(d.snapshot.Now); left > 0 {
 		d.again(left)
-		return true
+		if !l.Promised {
+			a.problem = fmt.Errorf("ListenerSet %v has not been accepted yet by the implementation of %v", l.Set, gw)
+		}
+		return !l.Promised
 	}
-	a.problem = fmt.Errorf("its implementation has not accepted ListenerSet %v for %v, and may not have that kind: remove allowedListeners from %v, and add TCP and UDP listeners to it, or label it %s=%s",
-		l.Set, pendingFor, d.snapshot.Gateway, ListenersLabel, Managed)
-	d.problem(mirrors.NotAccepted, fmt.Sprintf("gateway port %d/%s: %v", l.Port, l.transport(), a.problem))
+	fix := "check that its controller runs"
+	if !l.Promised {
+		fix = fmt.Sprintf("it may not have ListenerSets: remove allowedListeners, and add TCP and UDP listeners to the Gateway, or label it %s=%s", ListenersLabel, Managed)
+	}
+	a.problem = fmt.Errorf("ListenerSet %v has not been accepted for %v by the implementation of %v: %s", l.Set, pendingFor, gw, fix)
+	d.problem(mirrors.NotAccepted, fmt.Sprintf("port %s: %v", gateway.ListPorts([]corev1.ServicePort{a.port}), a.problem))
 	return true
 }
