@@ -1,9 +1,11 @@
 package publish
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2/textlogger"
 
 	"service-mirror.io/service-mirror/gateway/publish/plan"
 	mirrors "service-mirror.io/service-mirror/mirror/plan"
@@ -404,4 +407,32 @@ func TestControllerKeepsListenerSetsThatItCannotRead(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A dry run shows the ListenerSet that would be created, and creates none.
+func TestDryRunShowsListenerSets(t *testing.T) {
+	in(t, func(w *world) {
+		w.sets("ListenerSet")
+		w.start() // for the options
+		options := w.controller.options
+		w.stop()
+		w.server.drop("listenersets", "sm", firstSet)
+		w.server.wrote()
+		dry := New(w.server.clients(), options, textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w.log))))
+		ctx, cancel := context.WithCancel(w.Context())
+		var running sync.WaitGroup
+		running.Go(func() { dry.Run(ctx) })
+		var out strings.Builder
+		if err := dry.DryRun(ctx, "paris", &out); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		running.Wait()
+		for _, want := range []string{"create ListenerSet sm/" + firstSet + " in paris", `"kind": "ListenerSet"`, tcp0} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("it does not print %q:\n%s", want, out.String())
+			}
+		}
+		w.wrote()
+	})
 }
