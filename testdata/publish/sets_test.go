@@ -16,7 +16,7 @@ import (
 )
 
 // allowsOurs is what deploy/gateways/gateway-api has a Gateway say to allow the program's ListenerSets.
-const allowsOurs = "allowedListeners: {namespaces: {from: Selector, selector: {matchLabels: {kubernetes.io/metadata.name: " + ours + "}}}}"
+var allowsOurs = "allowedListeners: {namespaces: {from: Selector, selector: {matchLabels: {kubernetes.io/metadata.name: " + ours + "}}}}"
 
 // classOf creates the test's GatewayClass, whose implementation says that it has these features, and returns its name.
 func (e *env) classOf(features ...string) string {
