@@ -104,7 +104,7 @@ func TestListenerSets(t *testing.T) {
 	e.saySet(firstSet, metav1.ConditionTrue, "Accepted")
 	route, err := gateway.GatewayV1().TCPRoutes(e.id).Get(e.ctx, "db.5432.service-mirror", metav1.GetOptions{})
 	e.must(err)
-	if parent := route.Spec.ParentRefs[0]; *parent.Kind != "ListenerSet" || *parent.Namespace != ours || parent.Name != firstSet || *parent.SectionName != "service-mirror-tcp-15000" {
+	if parent := route.Spec.ParentRefs[0]; *parent.Kind != "ListenerSet" || string(*parent.Namespace) != ours || parent.Name != firstSet || *parent.SectionName != "service-mirror-tcp-15000" {
 		t.Errorf("the route attaches to %+v", parent)
 	}
 	mark, err := paris.Mark()
