@@ -292,7 +292,7 @@ func (c *caches) lookAtGateway() (plan.Gateway, error) {
 			class = &obj.Unstructured
 		}
 	}
-	read := plan.ReadGateway(c.policy.Gateway, gw, class, c.readSets())
+	read := plan.ReadWithSets(c.policy.Gateway, gw, class, c.readSets())
 	if c.outside != nil {
 		var err error
 		if read.Outside, err = c.outside.read(); err != nil {

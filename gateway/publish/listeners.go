@@ -71,8 +71,8 @@ func (c *Controller) requeueListeners(failed bool, waits ...time.Duration) {
 	}
 }
 
-// applied is what became of listeners.
-type applied struct {
+// outcome is what became of listeners.
+type outcome struct {
 	written bool
 	reason  mirrors.Reason // of the error
 	err     error
@@ -80,18 +80,18 @@ type applied struct {
 }
 
 // fails tells whether they are to be tried again. The end of a conflict is an event.
-func (a applied) fails() bool { return a.err != nil && a.reason != mirrors.Conflict && a.wait == 0 }
+func (o outcome) fails() bool { return o.err != nil && o.reason != mirrors.Conflict && o.wait == 0 }
 
-func (a applied) problem() mirrors.Problem {
-	if a.err == nil {
+func (o outcome) problem() mirrors.Problem {
+	if o.err == nil {
 		return mirrors.Problem{}
 	}
-	return mirrors.Problem{Reason: a.reason, Message: strings.ReplaceAll(a.err.Error(), "\n", "; ")}
+	return mirrors.Problem{Reason: o.reason, Message: strings.ReplaceAll(o.err.Error(), "\n", "; ")}
 }
 
 // applyListeners applies those of the Gateway if need be. Its others are left alone: server-side apply touches what it
 // owns and nothing else.
-func (c *Controller) applyListeners(ctx context.Context, gw plan.Gateway) (done applied) {
+func (c *Controller) applyListeners(ctx context.Context, gw plan.Gateway) (done outcome) {
 	if !gw.Exists || !gw.Managed {
 		return done
 	}
@@ -99,7 +99,7 @@ func (c *Controller) applyListeners(ctx context.Context, gw plan.Gateway) (done 
 	fight := c.memory.undone(gw, listeners, time.Now())
 	if changed && c.memory.gatewayWait(time.Now()) == 0 {
 		if err := c.applyToGateway(ctx, gw, listeners); err != nil {
-			return applied{reason: mirrors.WriteFailed, err: fmt.Errorf("apply listeners of Gateway %v: %w", gw.Name, err)}
+			return outcome{reason: mirrors.WriteFailed, err: fmt.Errorf("apply listeners of Gateway %v: %w", gw.Name, err)}
 		}
 		c.memory.listenersApplied(listeners, time.Now())
 		done.written = true

@@ -77,7 +77,7 @@ func (c *Controller) planSets(gw plan.Gateway) ([]plan.Step, error) {
 }
 
 // writeSets writes our ListenerSets if need be.
-func (c *Controller) writeSets(ctx context.Context, gw plan.Gateway) (done applied) {
+func (c *Controller) writeSets(ctx context.Context, gw plan.Gateway) (done outcome) {
 	steps, conflicts := c.planSets(gw)
 	fight := c.memory.setsUndone(steps, time.Now())
 	if conflicts != nil {

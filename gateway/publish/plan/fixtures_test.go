@@ -124,7 +124,7 @@ func readFixtureSets(t *testing.T, path string) (Policy, Snapshot, []*unstructur
 			s.Live = append(s.Live, obj)
 		}
 	}
-	s.Gateway = ReadGateway(f.Policy.Gateway, gw, class, sets)
+	s.Gateway = ReadWithSets(f.Policy.Gateway, gw, class, sets)
 	s.Gateway.Outside = outside
 	if s.Service != nil {
 		s.Key = cache.MetaObjectToName(s.Service)

@@ -58,8 +58,8 @@ type Listener struct {
 	Since             time.Time
 }
 
-// ReadGateway reads a Gateway and its GatewayClass, either of which may be nil, and the ListenerSets.
-func ReadGateway(name cache.ObjectName, gw, class *unstructured.Unstructured, sets Sets) Gateway {
+// ReadGateway reads a Gateway and its GatewayClass, either of which may be nil.
+func ReadGateway(name cache.ObjectName, gw, class *unstructured.Unstructured) Gateway {
 	g := Gateway{Known: true, Exists: gw != nil, Name: name}
 	if gw == nil {
 		return g
@@ -116,7 +116,6 @@ func ReadGateway(name cache.ObjectName, gw, class *unstructured.Unstructured, se
 	}
 	g.Managed = gw.GetLabels()[ListenersLabel] == Managed
 	g.Rewrites = class != nil && supports(class, "HTTPRouteHostRewrite")
-	g.readSets(sets, gw, class)
 	return g
 }
 

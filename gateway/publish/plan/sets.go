@@ -78,6 +78,15 @@ type setObject struct {
 	} `json:"status"`
 }
 
+// ReadWithSets reads a Gateway and its GatewayClass, either of which may be nil, and the ListenerSets for it.
+func ReadWithSets(name cache.ObjectName, gw, class *unstructured.Unstructured, sets Sets) Gateway {
+	g := ReadGateway(name, gw, class)
+	if gw != nil {
+		g.readSets(sets, gw, class)
+	}
+	return g
+}
+
 // readSets says whether listeners of ours are added by ListenerSets, and adds those that the Gateway has by them. The
 // implementation must have them, and the Gateway allow ours. Where the GatewayClass does not say what the
 // implementation has, the label on the Gateway, whose way every implementation has, comes first.

@@ -24,7 +24,7 @@ func gatewayWith(allowed map[string]any, features []any, sets Sets) Gateway {
 		gw.Object["spec"] = map[string]any{"allowedListeners": map[string]any{"namespaces": allowed}}
 	}
 	class := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"supportedFeatures": features}}}
-	return ReadGateway(cache.NewObjectName("ingress", "public"), gw, class, sets)
+	return ReadWithSets(cache.NewObjectName("ingress", "public"), gw, class, sets)
 }
 
 var hasSets = []any{map[string]any{"name": "ListenerSet"}}
