@@ -183,7 +183,12 @@ func (s *scene) annotate(name string, annotations map[string]string) {
 // needsCertificate has foo call bar with a certificate of the shared root, without one, and with another root's.
 func (s *scene) needsCertificate() {
 	s.Helper()
-	const url = "https://bar-paris.default.svc.cluster.local/"
+	s.asksForCertificate("https://bar-paris.default.svc.cluster.local/")
+}
+
+// asksForCertificate has foo call a URL with a certificate of the shared root, without one, and with another root's.
+func (s *scene) asksForCertificate(url string) {
+	s.Helper()
 	root := []string{"--root", s.world.root.file("ca")}
 	other, err := newAuthority(filepath.Join(s.world.dir, "other"))
 	s.must(err)
@@ -239,6 +244,9 @@ func (s *scene) controllersRun() {
 			s.servesBoth()
 			for _, over := range families {
 				s.Run("requests over "+over.network, func(t *testing.T) { (&scene{t, s.world, s.gateway}).controllerRequests(over, kind.can) })
+			}
+			if kind.can.gatewayAPI {
+				s.Run("mutual TLS passed through", func(t *testing.T) { (&scene{t, s.world, s.gateway}).mutualTLS(kind) })
 			}
 			if kind.published {
 				s.Run("verify", func(t *testing.T) { (&scene{t, s.world, s.gateway}).verifyPublished() })
