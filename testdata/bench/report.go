@@ -28,7 +28,10 @@ type result struct {
 }
 
 func (r result) Mark() string {
-	if r.Met {
+	switch {
+	case r.Goal == "":
+		return ""
+	case r.Met:
 		return "yes"
 	}
 	return "**no**"
@@ -196,10 +199,7 @@ func machine() string {
 func (b *bench) versions() string {
 	program, _ := exec.Command(b.program, "--version").Output()
 	version := strings.TrimPrefix(strings.TrimSpace(string(program)), "service-mirror ")
-	if server, err := b.paris.Discovery().ServerVersion(); err == nil {
-		version += ", Kubernetes " + server.GitVersion
-	}
-	return version + ", " + runtime.Version()
+	return fmt.Sprintf("%s, Kubernetes %v, %s", version, b.kubernetes.Load(), runtime.Version())
 }
 
 // plot shows times over numbers of mirrors.

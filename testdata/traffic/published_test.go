@@ -28,28 +28,37 @@ func byGateway(kind controllerKind) controllerKind {
 }
 
 // published is a gateway with routes that service-mirror publish makes: no annotation, no route by hand. It rewrites
-// Host only where the implementation says that it can, and passes HTTPS through.
+// Host only where the implementation says that it can, and passes HTTPS through unless it has Ingresses.
 func published(kind controllerKind) controllerKind {
 	kind.name, kind.by, kind.routes, kind.published = kind.name+"-published", nil, "", true
-	kind.can.passesHTTPS = true
+	kind.can.passesHTTPS = kind.can.gatewayAPI
 	kind.can.rewrites = kind.can.saysRewrites
 	return kind
 }
 
+// publisherFlags say where the publisher's routes go.
+func (kind controllerKind) publisherFlags() []string {
+	if !kind.can.gatewayAPI {
+		return []string{"--to", "ingress", "--ingress-class", kind.class, "--tls-secret", "gateway-tls"}
+	}
+	flags := []string{"--to", "gateway-api", "--gateway", "gateway/gateway"}
+	if !kind.gatewayAPI { // London has the ports of the Service, which may have other numbers than the listeners
+		flags = append(flags, "--gateway-service", "gateway/gateway")
+	}
+	return flags
+}
+
 // publish runs service-mirror publish in Paris, and lets London's daemon read its records.
-func (s *scene) publish(gatewayAPI bool) {
+func (s *scene) publish(kind controllerKind) {
 	s.Helper()
 	c := s.world.paris
 	s.must(c.namespaceOf(recordsNamespace))
+	s.must(c.createTLS("default"))
 	s.mayReadRecords()
-	args := []string{"publish", "--kubeconfig", c.Kubeconfig,
-		"--name", "paris", "--to", "gateway-api", "--gateway", "gateway/gateway", "--record-namespace", recordsNamespace}
-	if !gatewayAPI { // London has the ports of the Service, which may have other numbers than the listeners
-		args = append(args, "--gateway-service", "gateway/gateway")
-	}
+	args := slices.Concat([]string{"publish", "--kubeconfig", c.Kubeconfig, "--name", "paris", "--record-namespace", recordsNamespace}, kind.publisherFlags())
 	publisher, err := c.node.start("publish", harness.Program(daemonName()), args...)
 	s.must(err)
-	s.world.records, s.world.gatewayAPI = recordsNamespace, gatewayAPI
+	s.world.records, s.world.gatewayAPI = recordsNamespace, kind.gatewayAPI
 	s.must(s.world.startDaemon())
 	s.Cleanup(func() {
 		publisher.stop(syscall.SIGTERM)
@@ -58,7 +67,7 @@ func (s *scene) publish(gatewayAPI bool) {
 		}
 		s.world.records, s.world.gatewayAPI = "", false
 		s.must(s.world.startDaemon())
-		for _, kinds := range [][]string{{"httproutes,tlsroutes,tcproutes", "-A"}, {"configmaps", "-n", recordsNamespace}} {
+		for _, kinds := range [][]string{{"httproutes,tlsroutes,tcproutes,ingresses", "-A"}, {"configmaps", "-n", recordsNamespace}} {
 			selector := "app.kubernetes.io/managed-by=service-mirror"
 			_, err := c.Kubectl(background, slices.Concat([]string{"delete", "-l", selector}, kinds)...)
 			s.must(err)
@@ -82,12 +91,17 @@ func (s *scene) mayReadRecords() {
 	}
 }
 
-// verifyPublished has verify reach each kind of port, without a word about the gateway but its records.
-func (s *scene) verifyPublished() {
+// verifyPublished has verify reach each kind of port that the gateway can serve, without a word about the gateway but
+// its records.
+func (s *scene) verifyPublished(can controllerCan) {
+	more := "reached"
+	if !can.gatewayAPI {
+		more = "no endpoint"
+	}
 	s.results(map[string]string{
 		"default/bar-paris http 80/TCP": "reached", "default/bar-paris https 443/TCP": "reached", "default/web-paris http 8080/TCP": "reached",
-		"default/hello-paris grpc 9090/TCP": "reached", "default/secure-paris tls-443 443/TCP": "reached",
-		"default/postgres-paris postgres 5432/TCP": "reached",
+		"default/hello-paris grpc 9090/TCP": more, "default/secure-paris tls-443 443/TCP": more,
+		"default/postgres-paris postgres 5432/TCP": more,
 	}, "--ca-file", s.world.root.file("ca"), "default/bar-paris", "default/web-paris", "default/hello-paris", "default/secure-paris", "default/postgres-paris")
 }
 
@@ -106,7 +120,11 @@ func (s *scene) oneLabel(kind controllerKind) {
 	begin := time.Now()
 	s.must(s.world.paris.export(name, true))
 	ip := s.clusterIP(name + "-paris")
-	for _, args := range [][]string{{"--to", ip + ":80", "http://" + host + "/"}, {"--to", ip + ":50051", "grpc://" + host + ":50051"}, {"tcp://" + ip + ":5432"}} {
+	requests := [][]string{{"--to", ip + ":80", "http://" + host + "/"}}
+	if kind.can.gatewayAPI {
+		requests = append(requests, []string{"--to", ip + ":50051", "grpc://" + host + ":50051"}, []string{"tcp://" + ip + ":5432"})
+	}
+	for _, args := range requests {
 		s.must(eventually(strings.Join(args, " "), func() error {
 			got, err := s.world.call(append([]string{"--timeout", "500ms"}, args...)...)
 			if err == nil && got.Backend != "bar of paris" {
@@ -160,6 +178,9 @@ func (s *scene) closed(kind controllerKind, host string, ports map[string]int32)
 	s.Helper()
 	s.answers([]string{"--to", parisAddress + ":80", "http://" + host + "/"}, seen{}, "", kind.can.unknown)
 	for _, name := range []string{"grpc", "postgres"} {
+		if !kind.can.gatewayAPI {
+			break
+		}
 		if ports[name] == 0 {
 			s.Fatalf("%s has no gateway port: %v", name, ports)
 		}
