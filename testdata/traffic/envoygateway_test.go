@@ -22,7 +22,7 @@ var envoyGateway = controllerKind{
 	ports: []corev1.ServicePort{gatewayPort("http", 80, 80), gatewayPort("https", 443, 443), gatewayPort("tls", 9443, 9444),
 		gatewayPort("tcp-15000", 15000, 15000), gatewayPort("tcp-15001", 15001, 15001), gatewayPort("tcp-15002", 15002, 15002)},
 	programs: startEnvoyGateway,
-	can:      controllerCan{rewrites: true, saysRewrites: true, gatewayAPI: true, wsProto: "http", unknown: "status 404"},
+	can:      controllerCan{rewrites: true, gatewayAPI: true, wsProto: "http", unknown: "status 404"},
 }
 
 // envoyVersion is what Envoy Gateway calls the Envoy that it finds here, instead of downloading one.
