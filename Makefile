@@ -86,9 +86,11 @@ soak: race cluster
 		SERVICE_MIRROR_BUILD=$(BUILD) SOAK_SEED={} SOAK_STEPS=$(STEPS) $(BUILD)/soak.test -test.v -test.run "^TestRandomWalk$$" -test.timeout 3h 2>&1 | \
 		sed -u "s/^/seed {}: /"'
 
-# What the daemon does in the time that the API server needs anyway: an hour or two, on a quiet
-# machine. ONLY=cold,delay measures some rows again; what the table has of the others stays.
-bench: build cluster
+# What the daemon does in the time that the API server needs anyway, and what requests take over each gateway: an
+# hour or two, on a quiet machine. ONLY=cold,delay measures some rows again; what the table has of the others stays.
+bench: build race cluster
+	testdata/traffic/setup.sh $(BUILD)
+	cd testdata && go mod download -C gatewayapi && go test -c -tags bench -o $(BUILD)/traffic.test ./traffic
 	cd testdata/bench && go build -o $(BUILD)/bench . && $(BUILD)/bench -build $(BUILD) $(if $(ONLY),-rows $(ONLY))
 
 cluster:
