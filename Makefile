@@ -88,7 +88,7 @@ soak: race cluster
 
 # What the daemon does in the time that the API server needs anyway, and what requests take over each gateway: an
 # hour or two, on a quiet machine. ONLY=cold,delay measures some rows again; what the table has of the others stays.
-bench: build race cluster
+bench: build cluster
 	testdata/traffic/setup.sh $(BUILD)
 	cd testdata && go mod download -C gatewayapi && go test -c -tags bench -o $(BUILD)/traffic.test ./traffic
 	cd testdata/bench && go build -o $(BUILD)/bench . && $(BUILD)/bench -build $(BUILD) $(if $(ONLY),-rows $(ONLY))
