@@ -77,7 +77,7 @@ func TestStormOfEvents(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	highest := peak()
 	quiet, loud := follow(t, calm, "calm"), follow(t, storm, "storm")
-	eventually(t, 20*time.Second, known(quiet, loud))
+	eventually(t, known(quiet, loud))
 	served, last := 0, func() string {
 		view, _ := loud.View()
 		for _, svc := range view.Services.All() {
@@ -95,7 +95,7 @@ func TestStormOfEvents(t *testing.T) {
 		}
 		was := quiet.changes("default/bar")
 		raise <- struct{}{}
-		eventually(t, 5*time.Second, func() string {
+		eventually(t, func() string {
 			if quiet.changes("default/bar") == was {
 				return fmt.Sprintf("the other remote is not served, after %d events of the storm", sent.Load())
 			}
@@ -133,7 +133,7 @@ func TestEnormousServices(t *testing.T) {
 	spec := through()
 	spec.Name, spec.Limits.Bytes = "paris", 128<<20
 	f := followAs(t, server, spec, func(types.UID) error { return nil })
-	eventually(t, 30*time.Second, known(f))
+	eventually(t, known(f))
 	if view, _ := f.View(); view.Services.Len() != services {
 		t.Errorf("%d Services are known, want %d", view.Services.Len(), services)
 	}

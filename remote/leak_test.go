@@ -5,7 +5,6 @@ import (
 	"os"
 	"runtime"
 	"testing"
-	"time"
 )
 
 // level is what a process uses.
@@ -31,7 +30,7 @@ func measure(t *testing.T) level {
 func settles(t *testing.T, when string, before, tolerance level) {
 	t.Helper()
 	var now level
-	eventually(t, 20*time.Second, func() string {
+	eventually(t, func() string {
 		now = measure(t)
 		if now.goroutines > before.goroutines+tolerance.goroutines || now.files > before.files+tolerance.files || now.heap > before.heap+tolerance.heap {
 			return fmt.Sprintf("%s there are %+v, before %+v", when, now, before)
@@ -65,12 +64,12 @@ func TestNothingLeaks(t *testing.T) {
 			return ""
 		}
 	}
-	eventually(t, 20*time.Second, known(all...))
-	eventually(t, 20*time.Second, watching(2*remotes))
+	eventually(t, known(all...))
+	eventually(t, watching(2*remotes))
 	cut := func() {
 		before := server.opened.Load()
 		server.CloseClientConnections()
-		eventually(t, 30*time.Second, watching(before+2*remotes))
+		eventually(t, watching(before+2*remotes))
 	}
 	cut() // the first has caches grow
 	before := measure(t)
@@ -84,10 +83,10 @@ func TestNothingLeaks(t *testing.T) {
 		for _, f := range all {
 			f.pointTo(t, server, fmt.Sprint("swap ", swap))
 		}
-		eventually(t, 30*time.Second, watching(opened+2*remotes))
+		eventually(t, watching(opened+2*remotes))
 	}
 	settles(t, "after 50 kubeconfigs", before, tolerance)
-	eventually(t, 20*time.Second, known(all...))
+	eventually(t, known(all...))
 	for _, f := range all {
 		f.stop()
 	}

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -118,12 +117,12 @@ func testWrongAnswer(t *testing.T, goWrong func(*liveServer), pinned bool) {
 	late := followAs(t, atStart, spec, accept)
 	running := newLiveServer(t, "paris-uid")
 	f := followAs(t, running, spec, accept)
-	eventually(t, 20*time.Second, known(f))
-	eventually(t, 20*time.Second, running.watched)
+	eventually(t, known(f))
+	eventually(t, running.watched)
 	goWrong(running)
 	running.CloseClientConnections()
-	eventually(t, 20*time.Second, fails(f))
-	eventually(t, 20*time.Second, fails(late))
+	eventually(t, fails(f))
+	eventually(t, fails(late))
 	if got := f.exported(); len(got) != 1 || len(f.deletions()) > 0 {
 		t.Errorf("running: %v is exported, %v was deleted; problems %v", got, f.deletions(), f.Status().Problems)
 	}
@@ -135,8 +134,8 @@ func testWrongAnswer(t *testing.T, goWrong func(*liveServer), pinned bool) {
 	}
 	right(running)
 	right(atStart)
-	eventually(t, 20*time.Second, known(f, late))
-	eventually(t, 20*time.Second, func() string {
+	eventually(t, known(f, late))
+	eventually(t, func() string {
 		for _, one := range []*follower{f, late} {
 			if s := one.Status(); s.State != Up || len(s.Problems) > 0 || s.Exported != 1 {
 				return fmt.Sprintf("it is not followed again: %+v", s)

@@ -306,13 +306,13 @@ func TestRemoteThatSendsTooMuch(t *testing.T) {
 	spec := through()
 	spec.Name, spec.Limits.Services = "paris", 3
 	f := followAs(t, server, spec, func(types.UID) error { return nil })
-	eventually(t, 20*time.Second, known(f))
-	eventually(t, 20*time.Second, server.watched)
+	eventually(t, known(f))
+	eventually(t, server.watched)
 	server.list = func(w http.ResponseWriter, _ *http.Request) {
 		w.Write(encode(page("", "a", "b", "c", "d")))
 	}
 	server.CloseClientConnections()
-	eventually(t, 30*time.Second, func() string {
+	eventually(t, func() string {
 		for _, problem := range f.Status().Problems {
 			if problem.Reason() == RemoteTooLarge && problem.Kind() == ExportsProblem && strings.Contains(problem.Cause, "3 Services: raise max-services= of --remote paris") {
 				return ""
@@ -361,7 +361,7 @@ func TestLargeRemote(t *testing.T) {
 			spec.Name, spec.Limits.Services = "paris", services
 			stop := peak()
 			f := followAs(t, server, spec, func(types.UID) error { return nil })
-			eventually(t, time.Minute, known(f))
+			eventually(t, known(f))
 			if got := f.Status().Exported; got < services {
 				t.Errorf("%d Services are known; problems %v", got, f.Status().Problems)
 			}

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -87,7 +86,7 @@ func TestManyNamespaces(t *testing.T) {
 			server := newServer(t, "paris-uid")
 			requests := server.count(nil)
 			f := followAs(t, server, spec, func(types.UID) error { return nil })
-			eventually(t, 20*time.Second, func() string {
+			eventually(t, func() string {
 				if view, _ := f.View(); len(view.Services) != 16 || view.Services.Len() != 16 || view.UID != "paris-uid" {
 					return fmt.Sprintf("%d namespaces are known: %v", len(view.Services), f.Status().Problems)
 				}
@@ -148,8 +147,8 @@ func TestSwapBehindAProxyThatClosesConnections(t *testing.T) {
 	spec.Name = "paris"
 	server := closing(t)
 	f := followAs(t, server, spec, onlyParis)
-	eventually(t, 20*time.Second, known(f))
-	eventually(t, 20*time.Second, server.watched)
+	eventually(t, known(f))
+	eventually(t, server.watched)
 	var swapped atomic.Bool
 	requests := server.count(func(w http.ResponseWriter, req *http.Request) bool {
 		switch kind := requestKind(req); {
@@ -166,7 +165,7 @@ func TestSwapBehindAProxyThatClosesConnections(t *testing.T) {
 		return true
 	})
 	server.CloseClientConnections()
-	eventually(t, 20*time.Second, func() string {
+	eventually(t, func() string {
 		if f.Status().State != Refused {
 			return fmt.Sprintf("the swap is not noticed: %+v", f.Status())
 		}
@@ -183,8 +182,8 @@ func TestOneEmptyListBehindAProxyThatClosesConnections(t *testing.T) {
 	spec.Name = "paris"
 	server := closing(t)
 	f := followAs(t, server, spec, onlyParis)
-	eventually(t, 20*time.Second, known(f))
-	eventually(t, 20*time.Second, server.watched)
+	eventually(t, known(f))
+	eventually(t, server.watched)
 	var lists atomic.Int64
 	server.count(func(w http.ResponseWriter, req *http.Request) bool {
 		switch kind := requestKind(req); {
@@ -199,7 +198,7 @@ func TestOneEmptyListBehindAProxyThatClosesConnections(t *testing.T) {
 		return false
 	})
 	server.CloseClientConnections()
-	eventually(t, 20*time.Second, func() string {
+	eventually(t, func() string {
 		if lists.Load() < 2 {
 			return fmt.Sprintf("%d lists were made", lists.Load())
 		}
@@ -220,8 +219,8 @@ func TestSwapBehindAnAddress(t *testing.T) {
 			spec.Name = "paris"
 			server := newServer(t, "paris-uid")
 			f := followAs(t, server, spec, onlyParis)
-			eventually(t, 20*time.Second, known(f))
-			eventually(t, 20*time.Second, server.watched)
+			eventually(t, known(f))
+			eventually(t, server.watched)
 			server.count(func(w http.ResponseWriter, req *http.Request) bool {
 				switch requestKind(req) {
 				case "identity":
@@ -234,7 +233,7 @@ func TestSwapBehindAnAddress(t *testing.T) {
 				return true
 			})
 			server.CloseClientConnections()
-			eventually(t, 20*time.Second, func() string {
+			eventually(t, func() string {
 				if f.Status().State != Refused {
 					return fmt.Sprintf("the swap is not noticed: %+v", f.Status())
 				}

@@ -69,7 +69,7 @@ func (t Target) unanswered(got answer) Outcome {
 	case strings.Contains(cause, "unrecognized name"):
 		set(NotRouted, "the gateway does not know the SNI "+t.Host, t.route())
 	case closedBy(err):
-		set(Closed, "the gateway closes the connection without an answer", fmt.Sprintf("check that the gateway routes %s, and that the exported Service has ready pods", t.Host))
+		set(Closed, "the gateway closes the connection without an answer", fmt.Sprintf("check that the gateway routes %s, that the exported Service has ready pods, and that port %d of the gateway speaks %s", t.Host, t.Address.Port(), t.Class))
 	default:
 		set(Failed, fmt.Sprintf("no answer in %s: %.200s", t.Class, cause), t.speak())
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"service-mirror.io/service-mirror/testdata/harness"
 )
@@ -36,10 +37,17 @@ func (c *cluster) requests(t *testing.T, user string, since auditMark) []request
 	return c.read(t, since, []byte(user), func(r request) bool { return strings.HasSuffix(r.User.Username, ":"+user) })
 }
 
-// writes are those requests that would change something.
+// writes are those requests that would change something, once none is added any more: an object's watchers may know
+// of a write before its answer is logged.
 func (c *cluster) writes(t *testing.T, user string, since auditMark) []request {
 	t.Helper()
-	return slices.DeleteFunc(c.requests(t, user, since), func(r request) bool { return !r.writes() })
+	var all []request
+	for before, tries := -1, 0; len(all) != before && tries < 20; tries++ { // a daemon that fights never rests
+		time.Sleep(500 * time.Millisecond)
+		before = len(all)
+		all = slices.DeleteFunc(c.requests(t, user, since), func(r request) bool { return !r.writes() })
+	}
+	return all
 }
 
 // namespaceWrites are what any daemon wrote in a namespace since a mark.

@@ -23,10 +23,10 @@ import (
 
 const (
 	exportLabel = "service-mirror.io/exported"
-	// soon is how long a change may take to arrive: 5 s, and as much again because
-	// all tests share two cores with three clusters and the race detector. stays
-	// is how long what must not change is watched.
-	soon  = 10 * time.Second
+	// soon is how long a change may take to arrive: 5 s, and some more because all tests
+	// share two cores with three clusters and the race detector. stays is how long what
+	// must not change is watched.
+	soon  = 30 * time.Second
 	stays = 15 * time.Second
 	// lasting is how long it takes until a remote that has failed again and again counts as recovered.
 	lasting = soon + 20*time.Second

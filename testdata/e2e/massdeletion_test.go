@@ -19,7 +19,7 @@ const massExports = 24
 
 // confirmed is how long a mass deletion may take: 15 s, as acceptance case 5 has it, and what soon adds to
 // each time.
-const confirmed = 15*time.Second + soon/2
+const confirmed = 15*time.Second + soon
 
 // massCase is a way in which well-formed lists lack most of what is exported, for a while.
 type massCase struct {
