@@ -93,6 +93,10 @@ func (b *bench) note(results ...result) error {
 		r.Runs, r.Version, r.Date = max(1, r.Runs), b.versions(), time.Now().UTC().Format("2006-01-02")
 		row.Results = slices.DeleteFunc(row.Results, func(old result) bool { return old.What == r.What })
 		row.Results = append(row.Results, r)
+		if r.Goal == "" {
+			b.say("  %s: %s", r.What, r.Measured)
+			continue
+		}
 		b.say("  %s: %s (goal: %s; met: %s)", r.What, r.Measured, r.Goal, r.Mark())
 	}
 	slices.SortStableFunc(row.Results, func(x, y result) int { return cmp.Compare(x.Mirrors, y.Mirrors) })
