@@ -18,10 +18,10 @@ type way struct {
 
 // cost is what a gateway adds to a request.
 type cost struct {
-	Gateway                     string
-	Straight, Through           way // one request at a time
-	StraightAtOnce, ThroughOnce way // sixteen at once
-	Kubernetes                  string
+	Gateway                       string
+	Straight, Through             way // one request at a time
+	StraightAtOnce, ThroughAtOnce way // sixteen at once
+	Kubernetes                    string
 }
 
 // latency has the traffic test's clusters, nodes and pods measure each gateway.
@@ -65,6 +65,6 @@ func (c cost) results() []result {
 	}
 	return []result{
 		{What: "a request over " + c.Gateway + ", beside one straight to the backend", Measured: more("p50", c.Through.P50, c.Straight.P50) + "; " + more("p99", c.Through.P99, c.Straight.P99)},
-		{What: "requests a second over " + c.Gateway + ", 16 at once", Measured: fmt.Sprintf("%.0f: %.2f × %.0f", c.ThroughOnce.Rate, c.ThroughOnce.Rate/c.StraightAtOnce.Rate, c.StraightAtOnce.Rate)},
+		{What: "requests a second over " + c.Gateway + ", 16 at once", Measured: fmt.Sprintf("%.0f: %.2f × %.0f", c.ThroughAtOnce.Rate, c.ThroughAtOnce.Rate/c.StraightAtOnce.Rate, c.StraightAtOnce.Rate)},
 	}
 }

@@ -16,10 +16,10 @@ const straightAddress = "198.51.100.19"
 
 // cost is what a gateway adds to the same request straight to the backend, both measured in turn.
 type cost struct {
-	Gateway                     string
-	Straight, Through           measured // one request at a time
-	StraightAtOnce, ThroughOnce measured // sixteen at once
-	Kubernetes                  string
+	Gateway                       string
+	Straight, Through             measured // one request at a time
+	StraightAtOnce, ThroughAtOnce measured // sixteen at once
+	Kubernetes                    string
 }
 
 // TestLatency measures each gateway and writes the costs to the file in $LATENCY: make bench makes a table of them.
@@ -77,13 +77,13 @@ func (s *scene) cost(gateway string) cost {
 	one := s.measure("--slices", "24", "--slice", "100ms", bar, straightAddress+":80", bar, mirror)
 	c.Straight, c.Through = one[0], one[1]
 	many := s.measure("--slices", "8", "--slice", "250ms", "--connections", "16", bar, straightAddress+":80", bar, mirror)
-	c.StraightAtOnce, c.ThroughOnce = many[0], many[1]
+	c.StraightAtOnce, c.ThroughAtOnce = many[0], many[1]
 	version, err := s.world.paris.Discovery().ServerVersion()
 	s.must(err)
 	c.Kubernetes = version.GitVersion
 	s.Logf("%s: p50 %v straight, %v through it; p99 %v, %v; requests a second, 16 at once, %.0f, %.0f", gateway, c.Straight.P50.Round(time.Microsecond),
-		c.Through.P50.Round(time.Microsecond), c.Straight.P99.Round(time.Microsecond), c.Through.P99.Round(time.Microsecond), c.StraightAtOnce.Rate, c.ThroughOnce.Rate)
-	for _, m := range []measured{c.Straight, c.Through, c.StraightAtOnce, c.ThroughOnce} {
+		c.Through.P50.Round(time.Microsecond), c.Straight.P99.Round(time.Microsecond), c.Through.P99.Round(time.Microsecond), c.StraightAtOnce.Rate, c.ThroughAtOnce.Rate)
+	for _, m := range []measured{c.Straight, c.Through, c.StraightAtOnce, c.ThroughAtOnce} {
 		if m.Failed > 0 || m.Requests < 100 {
 			s.Errorf("%s: %d requests, and %d failed: %s", gateway, m.Requests, m.Failed, m.Error)
 		}
