@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -127,7 +128,7 @@ func summary(all []request) string {
 	counts := map[string]int{}
 	for _, r := range all {
 		resource, _, _ := strings.Cut(r.ObjectRef.Resource, "/")
-		counts[fmt.Sprintf("%s %s", r.Verb, resource)]++
+		counts[fmt.Sprintf("%s %s", r.Verb, cmp.Or(resource, "discovery documents"))]++
 	}
 	var parts []string
 	for what, n := range counts {

@@ -392,9 +392,10 @@ func (b *bench) publisherAtRest(ctx context.Context, n int) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	goal := int64(40*mb + 5*kb*n)
-	memory := result{What: fmt.Sprintf("publisher: memory, %d exports", n), Mirrors: n, Goal: fmt.Sprintf("≤ %d MB", goal/mb),
-		Measured: fmt.Sprintf("%d MB, %d MB of it the program itself; at most %d MB on the way", takes.now/mb, takes.file/mb, takes.peak/mb), Met: takes.now <= goal}
+	goal := int64(40*mb + 21*kb*n)
+	memory := result{What: fmt.Sprintf("publisher: memory, %d exports", n), Mirrors: n,
+		Goal:     fmt.Sprintf("at most %d MB on the way: 10,000 are to fit into the 256 MB of the Deployment", goal/mb),
+		Measured: fmt.Sprintf("%d MB, %d MB of it the program itself; at most %d MB on the way", takes.now/mb, takes.file/mb, takes.peak/mb), Met: takes.peak <= goal}
 	if since, err = p.Mark(); err != nil {
 		return nil, err
 	}
