@@ -95,6 +95,7 @@ func (c *Controller) check(ctx context.Context, r *check.Report) {
 	c.checkKinds(r)
 	c.checkIngressClass(ctx, r)
 	c.checkRecords(r)
+	c.checkAliases(r)
 	if !c.workers.IsReady() {
 		if !r.Failed() {
 			r.Fail("what it exports cannot be read within %v: check that its API server is not overloaded", checkTime)
@@ -208,10 +209,26 @@ func (c *Controller) checkRecords(r *check.Report) {
 	name := c.options.Records
 	switch {
 	case !c.caches.namespaces.HasSynced():
-	case c.caches.namespaces.Get(cache.NewObjectName("", name)) == nil:
+	case !c.caches.hasNamespace(name):
 		r.Fail("namespace %s of the records does not exist: create it, or name another one with --record-namespace", name)
 	case c.caches.records.Informer.HasSynced():
 		r.OK("namespace %s has %d records", name, len(c.caches.records.Informer.GetIndexer().ListKeys()))
+	}
+}
+
+// checkAliases looks for the namespace of the aliases.
+func (c *Controller) checkAliases(r *check.Report) {
+	if !c.options.To(plan.ToNames) {
+		return
+	}
+	name, aliases := c.options.Aliases, c.caches.routes[plan.Alias]
+	_, known := aliases.state()
+	switch {
+	case !c.caches.namespaces.HasSynced():
+	case !c.caches.hasNamespace(name):
+		r.Fail("namespace %s of the aliases does not exist: create it, as the component names of deploy/publish does, or name another one with --names-namespace", name)
+	case known:
+		r.OK("namespace %s has %d aliases", name, len(aliases.cached().Informer.GetIndexer().ListIndexFuncValues(byService)))
 	}
 }
 

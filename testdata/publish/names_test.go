@@ -91,6 +91,32 @@ func TestAlias(t *testing.T) {
 	t.Logf("gone after %v", time.Since(begin).Round(time.Millisecond))
 }
 
+// A check says what will have an alias and what will not, and what is missing for it; prune deletes aliases alone.
+func TestAliasesAreCheckedAndPruned(t *testing.T) {
+	e := newEnv(t)
+	aliases := paris.CoreV1().Services(exports)
+	e.export("bar", port("http", 80))
+	e.export("a--b", port("http", 80))
+	e.export("foo", port("http", 80))
+	_, err := aliases.Create(e.ctx, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: e.aliasOf("foo")}, Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "foo.example.com"}}, metav1.CreateOptions{})
+	e.must(err)
+	e.says(e.once(0, e.args("--to", "names", "--check")...),
+		[]string{"+ ", "all permissions that are needed are granted"}, []string{"+ ", "namespace " + exports + " has 0 aliases"},
+		[]string{"! ", e.id + "/a--b will not be published", "could be that of another Service"},
+		[]string{"! ", e.id + "/foo will not be published", "has the name of its alias"},
+		[]string{"+ ", "3 Services are exported, 1 of them can be published"})
+	e.says(e.once(1, append(e.args("--to", "names", "--names-namespace", "nowhere", "--check"), "--kubeconfig", paris.Kubeconfig)...),
+		[]string{"- ", "namespace nowhere of the aliases does not exist", "--names-namespace"})
+	p := e.start("--to", "names")
+	e.soon("bar's alias", e.aliased("bar"))
+	e.soon("bar's record", e.recorded("bar"))
+	e.must(p.Stop(10 * time.Second))
+	e.says(e.once(0, e.args("--to", "names", "--prune")...), []string{exports + "/" + e.aliasOf("bar")})
+	e.must(e.notAliased("bar")())
+	_, err = aliases.Get(e.ctx, e.aliasOf("foo"), metav1.GetOptions{})
+	e.must(err)
+}
+
 // What someone changes, deletes or has in the way.
 func TestDriftOfAliases(t *testing.T) {
 	e := newEnv(t)
