@@ -27,7 +27,7 @@ func manifest(text string, replaced ...string) object {
 }
 
 // plural are the resources that the publisher writes.
-var plural = map[string]string{"ConfigMap": "configmaps", "Lease": "leases", "Event": "events", "Gateway": "gateways", "ServiceAccount": "serviceaccounts", "ListenerSet": "listenersets"}
+var plural = map[string]string{"ConfigMap": "configmaps", "Lease": "leases", "Event": "events", "Gateway": "gateways", "ServiceAccount": "serviceaccounts", "Service": "services", "ListenerSet": "listenersets"}
 
 func init() { maps.Copy(plural, resources) }
 
@@ -134,6 +134,20 @@ metadata:
   labels: {app.kubernetes.io/managed-by: service-mirror, service-mirror.io/record: v1}
   annotations: {service-mirror.io/published: service-mirror/TEST.SERVICE}
 data: {record.json: "{}"}
+`, "TEST", e.id, "SERVICE", service)
+}
+
+// alias is that of a Service.
+func (e *env) alias(service string) object {
+	return manifest(`
+apiVersion: v1
+kind: Service
+metadata:
+  namespace: gateway-exports
+  name: TEST--SERVICE
+  labels: {app.kubernetes.io/managed-by: service-mirror, service-mirror.io/service: SERVICE, service-mirror.io/service-namespace: TEST}
+  annotations: {service-mirror.io/published: gateway-exports/TEST--SERVICE}
+spec: {type: ExternalName, externalName: SERVICE.TEST.svc.cluster.local}
 `, "TEST", e.id, "SERVICE", service)
 }
 

@@ -32,6 +32,7 @@ func TestPermissions(t *testing.T) {
 	routes := []string{"httproute/%s.service-mirror", "tlsroute/%s.service-mirror", "tcproute/%s.5432.service-mirror", "udproute/%s.53.service-mirror"}
 	e.published(routes, "spec/parentRefs")
 	e.published([]string{"ingress/%s.service-mirror"}, "spec/ingressClassName", "--to", "ingress", "--ingress-class", class)
+	e.published([]string{"service/" + e.id + "--%s"}, "spec/externalName", "--to", "names")
 	e.permissions(mark)
 }
 
@@ -39,7 +40,7 @@ func TestPermissions(t *testing.T) {
 // removes a field of each object of the first, and both are unexported.
 func (e *env) published(objects []string, field string, args ...string) {
 	e.Helper()
-	services := []string{fmt.Sprint("first-", len(objects)), fmt.Sprint("second-", len(objects))}
+	services := []string{fmt.Sprint("first-", len(args)), fmt.Sprint("second-", len(args))}
 	for _, service := range services {
 		e.export(service, port("http", 80), port("https", 443), port("postgres", 5432), udp("dns", 53))
 	}
@@ -52,7 +53,11 @@ func (e *env) published(objects []string, field string, args ...string) {
 	for _, object := range objects {
 		object = fmt.Sprintf(object, services[0])
 		e.has(object, field)
-		e.kubectl("patch", object, "--type=json", "-p", `[{"op":"remove","path":"/`+field+`"}]`)
+		change := `[{"op":"remove","path":"/` + field + `"}]`
+		if field == "spec/externalName" { // which cannot be missing
+			change = `[{"op":"replace","path":"/` + field + `","value":"` + edited + `"}]`
+		}
+		e.kubectl("patch", object, "--type=json", "-p", change)
 		e.has(object, field)
 	}
 	e.soon("the conflicts are logged", func() error {
@@ -67,7 +72,7 @@ func (e *env) published(objects []string, field string, args ...string) {
 	for _, object := range objects {
 		object = fmt.Sprintf(object, services[0])
 		e.soon(object+" is gone", func() error {
-			if out, err := paris.Kubectl(e.ctx, "get", "-n", e.id, "--ignore-not-found", object); err != nil || out != "" {
+			if out, err := paris.Kubectl(e.ctx, e.get(object, "--ignore-not-found")...); err != nil || out != "" {
 				return fmt.Errorf("%s, %v", out, err)
 			}
 			return nil
@@ -84,20 +89,36 @@ func (e *env) elected(args ...string) *harness.Process {
 	return e.run(cmd)
 }
 
-func (e *env) kubectl(args ...string) string {
+// kubectl has kubectl do something with an object of the test.
+func (e *env) kubectl(do, object string, args ...string) {
 	e.Helper()
-	out, err := paris.Kubectl(e.ctx, append([]string{"-n", e.id}, args...)...)
+	_, err := paris.Kubectl(e.ctx, append([]string{do, object, "-n", e.namespaceOf(object)}, args...)...)
 	e.must(err)
-	return out
 }
+
+// namespaceOf is where an object is, as kubectl names it: aliases have a namespace of their own.
+func (e *env) namespaceOf(object string) string {
+	if strings.HasPrefix(object, "service/") {
+		return exports
+	}
+	return e.id
+}
+
+// get are the arguments that read an object.
+func (e *env) get(object string, more ...string) []string {
+	return append([]string{"get", object, "-n", e.namespaceOf(object)}, more...)
+}
+
+// edited is what someone sets a field to that cannot be missing.
+const edited = "edited.example.com"
 
 // has waits until an object has a field.
 func (e *env) has(object, field string) {
 	e.Helper()
 	e.soon(object, func() error {
-		out, err := paris.Kubectl(e.ctx, "get", "-n", e.id, object, "-o", "jsonpath={."+strings.ReplaceAll(field, "/", ".")+"}")
-		if err == nil && out == "" {
-			err = fmt.Errorf("it has no %s", field)
+		out, err := paris.Kubectl(e.ctx, e.get(object, "-o", "jsonpath={."+strings.ReplaceAll(field, "/", ".")+"}")...)
+		if err == nil && (out == "" || out == edited) {
+			err = fmt.Errorf("its %s is %q", field, out)
 		}
 		return err
 	})
@@ -109,7 +130,7 @@ func (e *env) foreign(what string) {
 	kind, name, _ := strings.Cut(what, "/")
 	made := map[string]object{
 		"httproute": e.route("x"), "tlsroute": e.plainRoute("TLSRoute", "x").with("spec|hostnames", "[x.example.com]"), "tcproute": e.plainRoute("TCPRoute", "x"),
-		"udproute": e.plainRoute("UDPRoute", "x"), "ingress": e.ingress("x"),
+		"udproute": e.plainRoute("UDPRoute", "x"), "ingress": e.ingress("x"), "service": e.alias("x"),
 	}[kind].with("metadata|name", name).with("metadata|labels", "{}").with("metadata|ownerReferences", "[]")
 	e.must(made.exist(e.ctx, e.dynamic(paris.Kubeconfig)))
 }
@@ -122,7 +143,7 @@ func (e *env) permissions(since harness.Mark) {
 	e.must(err)
 	unused := map[harness.Grant]bool{}
 	for _, g := range grants {
-		if slices.Contains([]string{"", ours, e.id}, g.Namespace) { // those in other tests' namespaces go with these
+		if slices.Contains([]string{"", ours, exports, e.id}, g.Namespace) { // those in other tests' namespaces go with these
 			unused[g] = true
 		}
 	}

@@ -52,6 +52,11 @@ const (
 	notRecord    = "only ConfigMaps that are its records"
 	otherLease   = "only the Lease"
 	othersEvent  = "only its own Events"
+	notAlias     = "only to aliases that carry its label"
+	otherType    = "of type ExternalName, and nothing else"
+	otherTarget  = "of the Service whose name it resolves to"
+	altered      = "no annotation and no label but its own"
+	kept         = "no finalizers and no owners"
 )
 
 // existing are the objects that are there before any attempt, of the publisher and of others.
@@ -63,6 +68,7 @@ func (e *env) existing() []object {
 		e.recordOf("old"), manifest("apiVersion: v1\nkind: ConfigMap\nmetadata: {namespace: service-mirror, name: settings}\ndata: {a: b}\n"),
 		e.managedGateway("public"), e.managedGateway("other").with("metadata|labels", "{}"),
 		e.listenerSet().with("metadata|name", "users").with("metadata|labels", "{}"),
+		e.alias("old").with("metadata|annotations|team.example.com/owner", "blue"), e.alias("users").with("metadata|labels", "{}"),
 	}
 	for i := range all { // Kubernetes deletes what has an owner that does not exist
 		all[i] = all[i].with("metadata|ownerReferences", "null")
@@ -90,6 +96,9 @@ func (e *env) legitimate() map[string]attempt {
 		"a record":                                  {verb: "create", object: e.recordOf("bar")},
 		"a record that changes":                     {verb: "update", object: e.recordOf("old").with("metadata|labels|service-mirror.io/record", "released")},
 		"a record that goes":                        {verb: "delete", object: e.recordOf("old")},
+		"an alias":                                  {verb: "create", object: e.alias("bar")},
+		"an alias that keeps what a user added":     {verb: "update", object: e.alias("old").with("metadata|annotations|team.example.com/owner", "blue")},
+		"an alias that goes":                        {verb: "delete", object: e.alias("old")},
 		"its Lease":                                 {verb: "create", object: lease("service-mirror-publish")},
 		"its Event":                                 {verb: "create", object: e.event("service-mirror")},
 	}
@@ -148,6 +157,7 @@ func (e *env) attacks() map[string]attempt {
 	create("an Ingress without a class", ingress.with("spec|ingressClassName", "null"), otherClass)
 	create("a ListenerSet without its label", e.listenerSet().with("metadata|labels", "{}"), otherSet)
 	create("a ListenerSet of another Gateway", e.listenerSet().with("spec|parentRef|name", "other"), otherGateway)
+	e.aliasAttacks(create)
 	create("a ConfigMap that is no record", e.recordOf("bar").with("metadata|labels|service-mirror.io/record", "null"), notRecord)
 	create("the daemon's Lease", lease("service-mirror"), otherLease)
 	create("another program's Event", e.event("kubelet"), othersEvent)
@@ -161,6 +171,9 @@ func (e *env) attacks() map[string]attempt {
 	update("an Ingress passed on", e.ingress("old").with("metadata|annotations|traefik.ingress.kubernetes.io/router.middlewares", "evil"), annotated)
 	update("a ListenerSet adopted", e.listenerSet().with("metadata|name", "users"), otherSet)
 	update("a ConfigMap adopted", e.recordOf("old").with("metadata|name", "settings"), notRecord)
+	update("a user's Service adopted as an alias", e.alias("users"), notAlias)
+	update("an alias passed on", e.alias("old").with("spec|externalName", "bar.TEST.svc.cluster.local"), otherTarget)
+	all["a user's Service deleted"] = attempt{"delete", e.alias("users"), notAlias}
 	all["a user's route deleted"] = attempt{"delete", e.route("users"), notOwn}
 	all["a user's Ingress deleted"] = attempt{"delete", e.ingress("users"), notOwn}
 	all["a user's ListenerSet deleted"] = attempt{"delete", e.listenerSet().with("metadata|name", "users"), otherSet}
@@ -183,6 +196,28 @@ func (e *env) attacks() map[string]attempt {
 		all[what] = a
 	}
 	return all
+}
+
+// aliasAttacks are those on Services: nothing but aliases can be created.
+func (e *env) aliasAttacks(create func(what string, o object, because string)) {
+	alias := e.alias("bar")
+	for what, target := range map[string]string{
+		"of another Service": "secret.TEST.svc.cluster.local", "of another namespace": "bar.kube-system.svc.cluster.local",
+		"of what is no Service": "bar.TEST.example.com", "of another domain": "bar.TEST.svc.example.com",
+	} {
+		create("an alias "+what, alias.with("spec|externalName", target), otherTarget)
+	}
+	create("an alias of another name", alias.with("metadata|name", "default--foo").with("metadata|annotations|service-mirror.io/published", "gateway-exports/default--foo"), otherTarget)
+	create("an alias whose name is two Services'", e.alias("a--b"), otherTarget)
+	create("an alias that names no Service", alias.with("metadata|labels|service-mirror.io/service", "null"), otherTarget)
+	create("an alias without its label", alias.with("metadata|labels", "{}"), notAlias)
+	create("a Service that is no alias", alias.with("spec", "{ports: [{port: 80}]}"), otherType)
+	create("an alias with a selector", alias.with("spec|selector", "{app: bar}"), otherType)
+	create("an alias with an external IP", alias.with("spec|externalIPs", "[192.0.2.1]"), otherType)
+	create("an alias with a DNS controller's annotation", alias.with("metadata|annotations|external-dns.alpha.kubernetes.io/hostname", "www.example.com"), altered)
+	create("an alias with another label", alias.with("metadata|labels|shard", "internal"), altered)
+	create("an alias with a finalizer", alias.with("metadata|finalizers", "[example.com/keep]"), kept)
+	create("an alias with an owner", alias.with("metadata|ownerReferences", "[{apiVersion: v1, kind: Service, name: bar, uid: u}]"), kept)
 }
 
 // A thief has the publisher's token, and its permissions with all components. What it publishes can be written with that,
@@ -248,6 +283,7 @@ func (e *env) beyondPermissions(thief dynamic.Interface) {
 		"another Gateway":     other.apply(e.ctx, thief),
 		"a new Gateway":       e.managedGateway("evil").create(e.ctx, thief),
 		"the Gateway deleted": e.managedGateway("public").delete(e.ctx, thief),
+		"an alias elsewhere":  e.alias("bar").with("metadata|namespace", e.id).create(e.ctx, thief),
 		"another namespace's": e.recordOf("bar").with("metadata|namespace", e.id).create(e.ctx, thief),
 		"the daemon's Lease":  lease("service-mirror").delete(e.ctx, thief),
 		"a ServiceAccount":    patchAccount(e.ctx, thief),
@@ -308,8 +344,8 @@ func TestPoliciesAreAboutThePublisher(t *testing.T) {
 	deployment := e.deployment(manifests)
 	who := fmt.Sprintf("request.userInfo.username == 'system:serviceaccount:%s:%s'", deployment.Namespace, deployment.Spec.Template.Spec.ServiceAccountName)
 	names := e.bindings()
-	if len(names) != 5 {
-		t.Errorf("the bindings are %v, want 5", names)
+	if len(names) != 6 {
+		t.Errorf("the bindings are %v, want 6", names)
 	}
 	for _, name := range names {
 		binding, err := paris.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Get(e.ctx, name, metav1.GetOptions{})
