@@ -83,3 +83,24 @@ func (w *Written[T]) Latest(key cache.ObjectName) T {
 	}
 	return obj
 }
+
+// All are the latest of all objects.
+func (w *Written[T]) All() (all []T) {
+	keys := map[cache.ObjectName]bool{}
+	w.objects.Range(func(key, _ any) bool {
+		keys[key.(cache.ObjectName)] = true
+		return true
+	})
+	for _, text := range w.Informer.GetIndexer().ListKeys() {
+		if key, err := cache.ParseObjectName(text); err == nil {
+			keys[key] = true
+		}
+	}
+	var none T
+	for key := range keys {
+		if obj := w.Latest(key); obj != none {
+			all = append(all, obj)
+		}
+	}
+	return all
+}

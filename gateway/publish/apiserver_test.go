@@ -72,9 +72,9 @@ func newAPIServer() *apiserver {
 		}
 		served[kind.Resource().Resource+"/v1"] = true
 	}
-	for resource, kind := range map[string]string{"gateways": "Gateway", "gatewayclasses": "GatewayClass"} {
+	for resource, kind := range map[string]string{"gateways": "Gateway", "gatewayclasses": "GatewayClass", "listenersets": "ListenerSet"} {
 		kinds[schema.GroupVersionResource{Group: plan.Group, Version: "v1", Resource: resource}] = kind + "List"
-		served[resource+"/v1"] = true
+		served[resource+"/v1"] = resource != "listenersets"
 	}
 	s := &apiserver{client: fake.NewClientset(), meta: metadatafake.NewSimpleMetadataClient(metadatafake.NewTestScheme()),
 		dynamic: dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds), served: served, objects: map[string]map[cache.ObjectName]runtime.Object{}}

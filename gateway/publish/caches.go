@@ -50,6 +50,7 @@ type caches struct {
 	routes     map[plan.Kind]*kind
 	gateway    *kind // nil where no Gateway is needed, as class
 	class      *kind
+	sets       *kind    // ListenerSets, as gateway
 	outside    *outside // nil where no Service is in front of the Gateway, as far as is known
 
 	mu      sync.Mutex
@@ -96,6 +97,7 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 		for _, k := range []*kind{c.gateway, c.class} {
 			k.changed, k.synced = func(_, _ *remote.Unstructured) { c.readGateway() }, c.readGateway
 		}
+		c.newSets()
 	}
 	if policy.GatewayService != (cache.ObjectName{}) {
 		c.outside = newOutside(c)
@@ -252,6 +254,9 @@ func (c *caches) serviceChanged(before, after *corev1.Service) {
 }
 
 func (c *caches) namespaceChanged(namespace string) {
+	if c.sets != nil && namespace == c.policy.Records {
+		c.readGateway() // which may allow ListenerSets by its labels
+	}
 	for _, name := range (remote.Services{c.services}).NamesByIndex(byNamespace, namespace) {
 		c.hooks.changed(name)
 	}
@@ -311,7 +316,7 @@ func (c *caches) lookAtGateway() (plan.Gateway, error) {
 		return plan.Gateway{}, nil // what its implementation can do decides, too
 	}
 	gw, class, _ := c.gatewayObjects()
-	read := plan.ReadGateway(c.policy.Gateway, gw, class)
+	read := plan.ReadWithSets(c.policy.Gateway, gw, class, c.readSets())
 	if c.outside != nil {
 		var err error
 		if read.Outside, err = c.outside.read(); err != nil {
@@ -359,6 +364,9 @@ func (c *caches) run(ctx context.Context, running *sync.WaitGroup) {
 	for _, k := range kinds {
 		running.Go(func() { k.keep(ctx, c.clients, c.hooks.report) })
 	}
+	if c.sets != nil {
+		running.Go(func() { c.sets.keep(ctx, c.clients, c.reportSets) })
+	}
 }
 
 // synced waits until exported Services may be judged; false if the context ends first. Without the records, gateway
@@ -377,7 +385,7 @@ func (c *caches) settled() bool {
 	if c.gateway != nil {
 		_, ok := c.gateway.state()
 		_, class := c.class.state()
-		known = known && ok && class
+		known = known && ok && class && c.gatewayNow().Sets.Unknown == ""
 	}
 	if c.outside != nil {
 		known = known && c.outside.services.HasSynced() && c.outside.slices.HasSynced()

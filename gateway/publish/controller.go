@@ -41,8 +41,8 @@ type Controller struct {
 	memory   *memory
 	problems *report.Problems
 
-	listening sync.Mutex   // held while the Gateway's listeners are applied
-	applied   atomic.Int64 // how often they were
+	listening sync.Mutex   // held while the Gateway's listeners and ListenerSets are written
+	listened  atomic.Int64 // how often any were
 }
 
 // New makes a controller.
@@ -156,10 +156,10 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) queue.Next 
 		}
 		return queue.Next{}
 	}
-	begin, before := time.Now(), c.applied.Load()
+	begin, before := time.Now(), c.listened.Load()
 	p := c.decide(ctx, key)
-	if c.syncListenersFor(ctx); c.applied.Load() != before {
-		p = c.decide(ctx, key) // its ports have listeners now, whichever worker has applied them
+	if c.syncListenersFor(ctx); c.listened.Load() != before {
+		p = c.decide(ctx, key) // its ports have listeners now, whichever worker wrote them
 	}
 	result := c.apply(klog.NewContext(ctx, klog.LoggerWithValues(c.logger, "service", key)), p)
 	problems := append(p.Problems, result.problems...)

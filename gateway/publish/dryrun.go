@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/client-go/tools/cache"
+
 	"service-mirror.io/service-mirror/gateway/publish/plan"
 	mirrors "service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/mirror/report"
@@ -35,6 +37,7 @@ func (c *Controller) DryRun(ctx context.Context, cluster string, out io.Writer) 
 		p := c.decide(ctx, key)
 		printed = printPlan(out, p, cluster) || printed
 	}
+	printed = c.printSets(out, cluster) || printed
 	if !printed {
 		fmt.Fprintln(out, "nothing would be written in", cluster)
 	}
@@ -44,27 +47,48 @@ func (c *Controller) DryRun(ctx context.Context, cluster string, out io.Writer) 
 	return nil
 }
 
+// printSets shows what would be written of ListenerSets, now that it is known which ports need them.
+func (c *Controller) printSets(to io.Writer, cluster string) (printed bool) {
+	if c.caches.gateway == nil {
+		return false
+	}
+	steps, conflicts := c.planSets(c.caches.gatewayNow())
+	if conflicts != nil {
+		fmt.Fprintln(to, failure.Line(fmt.Sprintf("! %s in %s: %s: %v", listenersPart, cluster, mirrors.Conflict, conflicts)))
+	}
+	for _, step := range steps {
+		fmt.Fprintln(to, failure.Line(fmt.Sprintf("%s ListenerSet %s in %s", step.Action, cache.MetaObjectToName(step.Object), cluster)))
+		printStep(to, step)
+	}
+	return conflicts != nil || len(steps) > 0
+}
+
 // printPlan shows the problems of a plan, and its writes as unified diffs.
 func printPlan(to io.Writer, p plan.Plan, cluster string) (printed bool) {
 	print := func(format string, args ...any) {
 		fmt.Fprintln(to, failure.Line(fmt.Sprintf(format, args...)))
 		printed = true
 	}
-	changes := func(before, after any) { io.WriteString(to, report.Diff(before, after)) }
 	for _, problem := range p.Problems {
 		print("! exported Service %v in %s: %s: %s", p.Key, cluster, problem.Reason, problem.Message)
 	}
 	for _, step := range p.Steps {
 		print("%s %s %s for exported Service %v in %s", step.Action, step.Ref.Kind, step.Ref.Name, p.Key, cluster)
-		switch {
-		case step.Action == plan.Delete:
-		case step.Record != nil:
-			changes(nil, step.Record)
-		case step.Action == plan.Create:
-			changes(nil, step.Object.Object)
-		default:
-			changes(step.Live.Object, step.Object.Object)
-		}
+		printStep(to, step)
 	}
 	return printed
+}
+
+// printStep shows a write as a unified diff.
+func printStep(to io.Writer, step plan.Step) {
+	changes := func(before, after any) { io.WriteString(to, report.Diff(before, after)) }
+	switch {
+	case step.Action == plan.Delete:
+	case step.Record != nil:
+		changes(nil, step.Record)
+	case step.Action == plan.Create:
+		changes(nil, step.Object.Object)
+	default:
+		changes(step.Live.Object, step.Object.Object)
+	}
 }

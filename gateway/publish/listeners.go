@@ -2,7 +2,10 @@ package publish
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -35,8 +38,9 @@ func (c *Controller) syncListenersFor(ctx context.Context) {
 	}
 }
 
-// syncListeners has a Gateway that is labelled for it have just the listeners of ours that are needed, if they may not
-// be so or, with force, whatever is known. It tells when they are looked at again; nil: they have not been.
+// syncListeners has the Gateway, if it is labelled for it, and our ListenerSets have just the listeners of ours that are
+// needed, if they may not be so or, with force, whatever is known. It tells when they are looked at again; nil: they have
+// not been.
 func (c *Controller) syncListeners(ctx context.Context, force bool) *queue.Next {
 	if c.caches.gateway == nil {
 		return nil
@@ -46,56 +50,83 @@ func (c *Controller) syncListeners(ctx context.Context, force bool) *queue.Next 
 	if !c.memory.listenersDue(force) {
 		return nil
 	}
-	problem, err := c.applyListeners(ctx)
+	gw := c.caches.gatewayNow()
+	onGateway := c.applyListeners(ctx, gw)
+	inSets := c.writeSets(ctx, gw)
+	if onGateway.written || inSets.written {
+		c.caches.readGateway()
+		c.listened.Add(1)
+	}
+	err := errors.Join(onGateway.err, inSets.err)
+	problem := onGateway.problem()
+	if problem.Reason == "" {
+		problem = inSets.problem()
+	}
 	c.problems.Local(listenersPart, err)
 	for _, key := range c.memory.listenersDone(problem) {
 		c.queue.Add(key)
 	}
-	wait := c.memory.listenersWait(time.Now())
-	return &queue.Next{Retry: err != nil && wait == 0, After: wait}
+	next := &queue.Next{Retry: onGateway.fails() || inSets.fails()}
+	for _, wait := range []time.Duration{onGateway.wait, inSets.wait} {
+		if wait > 0 && (next.After == 0 || wait < next.After) {
+			next.After = wait
+		}
+	}
+	return next
 }
 
-// applyListeners applies them if need be. The Gateway's others are left alone: server-side apply touches what it owns
-// and nothing else.
-func (c *Controller) applyListeners(ctx context.Context) (problem mirrors.Problem, err error) {
-	gw := c.caches.gatewayNow()
-	if !gw.Exists || !gw.Managed {
-		return problem, nil
+// outcome is what became of listeners.
+type outcome struct {
+	written bool
+	reason  mirrors.Reason // of the error
+	err     error
+	wait    time.Duration // how long until they are to be looked at again; 0: not before something changes
+}
+
+// fails tells whether they are to be tried again. The end of a conflict is an event.
+func (o outcome) fails() bool { return o.err != nil && o.reason != mirrors.Conflict && o.wait == 0 }
+
+func (o outcome) problem() mirrors.Problem {
+	if o.err == nil {
+		return mirrors.Problem{}
 	}
-	listeners, changed := gw.OwnListeners(c.listened(gw))
+	return mirrors.Problem{Reason: o.reason, Message: strings.ReplaceAll(o.err.Error(), "\n", "; ")}
+}
+
+// applyListeners applies those of the Gateway if need be. Its others are left alone: server-side apply touches what it
+// owns and nothing else.
+func (c *Controller) applyListeners(ctx context.Context, gw plan.Gateway) (done outcome) {
+	if !gw.Exists || !gw.Managed {
+		return done
+	}
+	listeners, changed := gw.OwnListeners(slices.Concat(c.memory.ports(), c.attached(gw.Added())))
 	fight := c.memory.undone(gw, listeners, time.Now())
-	if changed && c.memory.listenersWait(time.Now()) == 0 {
-		if err := c.writeListeners(ctx, gw, listeners); err != nil {
-			err = fmt.Errorf("apply listeners of Gateway %v: %w", gw.Name, err)
-			return mirrors.Problem{Reason: mirrors.WriteFailed, Message: err.Error()}, err
+	if changed && c.memory.gatewayWait(time.Now()) == 0 {
+		if err := c.applyToGateway(ctx, gw, listeners); err != nil {
+			return outcome{reason: mirrors.WriteFailed, err: fmt.Errorf("apply listeners of Gateway %v: %w", gw.Name, err)}
 		}
 		c.memory.listenersApplied(listeners, time.Now())
-		c.caches.readGateway()
-		c.applied.Add(1)
+		done.written = true
 	}
 	if fight {
-		err = fmt.Errorf("Gateway %v loses its listeners again after they are applied: have the program that manages it ignore them, or remove the label %s and add listeners there. They are applied with back-off", gw.Name, plan.ListenersLabel)
-		problem = mirrors.Problem{Reason: mirrors.Overwritten, Message: err.Error()}
+		done.reason, done.err = mirrors.Overwritten, fmt.Errorf("Gateway %v loses its listeners again after they are applied: have the program that manages it ignore them, or remove the label %s and add listeners there. They are applied with back-off", gw.Name, plan.ListenersLabel)
 	}
-	return problem, err
+	done.wait = c.memory.gatewayWait(time.Now())
+	return done
 }
 
-// listened are the gateway ports that need listeners: those in use, and those that routes of ours still attach to.
-func (c *Controller) listened(gw plan.Gateway) []gatewayPort {
-	ports := c.memory.ports()
-	for _, l := range gw.Listeners {
-		port, kind := l.Attachable()
-		if !l.Own() {
-			continue
-		}
-		if _, known := c.caches.routes[kind].state(); !known || len(c.caches.attached(kind, l.Name)) > 0 {
+// attached are those of the gateway ports of listeners to which a route of ours still attaches, as far as is known.
+func (c *Controller) attached(listeners map[gatewayPort]string) (ports []gatewayPort) {
+	for port, listener := range listeners {
+		kind := plan.RoutesOf(port)
+		if _, known := c.caches.routes[kind].state(); !known || len(c.caches.attached(kind, listener)) > 0 {
 			ports = append(ports, port)
 		}
 	}
 	return ports
 }
 
-func (c *Controller) writeListeners(ctx context.Context, gw plan.Gateway, listeners []any) error {
+func (c *Controller) applyToGateway(ctx context.Context, gw plan.Gateway, listeners []any) error {
 	version, _ := c.caches.gateway.state()
 	got, err := applyListeners(ctx, c.clients.WriteDynamic, c.caches.gateway.resource.WithVersion(version), gw.Name, listeners)
 	if err != nil {

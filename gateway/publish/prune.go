@@ -30,14 +30,14 @@ type Pruning struct {
 }
 
 // Prune deletes all that was published, and nothing else, after it has listed it: the records first, so that no client
-// is sent to where nothing is, then the routes, then the listeners of ours on the Gateway. Objects that have changed
+// is sent to where nothing is, then the routes, then the ListenerSets and the listeners of ours on the Gateway. Objects that have changed
 // meanwhile stay, which is an error.
 func (p Pruning) Prune(ctx context.Context, out io.Writer) error {
 	if err := p.idle(ctx); err != nil {
 		return err
 	}
 	var all []write.Deletion
-	for _, list := range []func(context.Context) ([]write.Deletion, error){p.records, p.routes, p.listeners} {
+	for _, list := range []func(context.Context) ([]write.Deletion, error){p.records, p.routes, p.sets, p.listeners} {
 		some, err := list(ctx)
 		if err != nil {
 			return err
@@ -106,6 +106,20 @@ func (p Pruning) routes(ctx context.Context) (all []write.Deletion, err error) {
 		}
 	}
 	return all, nil
+}
+
+// sets are the ListenerSets of ours.
+func (p Pruning) sets(ctx context.Context) (all []write.Deletion, err error) {
+	of := plan.ListenerSet
+	resource, list, err := p.list(ctx, &kind{resource: of.Resource(), versions: of.Versions(), namespace: p.Policy.Records, narrow: func(*metav1.ListOptions) {}})
+	for i := range list {
+		if set := &list[i]; plan.OwnedSet(set, p.Policy.Records) {
+			all = append(all, deletion(string(of), set, func(ctx context.Context, name string, options metav1.DeleteOptions) error {
+				return p.Clients.WriteDynamic.Resource(resource).Namespace(set.GetNamespace()).Delete(ctx, name, options)
+			}))
+		}
+	}
+	return all, err
 }
 
 // list lists the objects of a kind in the version that is served; none where none is.

@@ -27,13 +27,15 @@ var typed = map[string]func() any{
 	"gateway.networking.k8s.io/v1 TCPRoute":       func() any { return &gatewayv1.TCPRoute{} },
 	"gateway.networking.k8s.io/v1 UDPRoute":       func() any { return &gatewayv1.UDPRoute{} },
 	"gateway.networking.k8s.io/v1alpha2 TCPRoute": func() any { return &gatewayv1alpha2.TCPRoute{} },
+	"gateway.networking.k8s.io/v1 ListenerSet":    func() any { return &gatewayv1.ListenerSet{} },
 	"networking.k8s.io/v1 Ingress":                func() any { return &networkingv1.Ingress{} },
 	"v1 Service":                                  func() any { return &corev1.Service{} },
 }
 
-var resources = map[string]string{"HTTPRoute": "httproutes", "TLSRoute": "tlsroutes", "TCPRoute": "tcproutes", "UDPRoute": "udproutes", "Ingress": "ingresses", "Service": "services"}
+var resources = map[string]string{"HTTPRoute": "httproutes", "TLSRoute": "tlsroutes", "TCPRoute": "tcproutes", "UDPRoute": "udproutes", "Ingress": "ingresses",
+	"ListenerSet": "listenersets", "Service": "services"}
 
-// The routes in the outputs of the fixtures of gateway/publish/plan are what Gateway API's own types have, no field more,
+// The routes and ListenerSets in the outputs of the fixtures of gateway/publish/plan are what Gateway API's own types have, no field more,
 // and an API server stores them as they are: with a default that is not written out, each would be written again and again.
 func TestFixturesAreWhatTheAPIServerStores(t *testing.T) {
 	outputs, err := filepath.Glob("../../gateway/publish/plan/testdata/*.out.yaml")

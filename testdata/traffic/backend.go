@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"log"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 
 	"golang.org/x/net/websocket"
@@ -26,6 +28,7 @@ const (
 	httpOtherPort  = 8081
 	httpsPort      = 8443
 	httpsOtherPort = 8444
+	mutualPort     = 8445 // HTTPS for those who have a certificate
 	grpcPort       = 9090
 	grpcTLSPort    = 9091
 	tcpPort        = 5432
@@ -42,6 +45,7 @@ type seen struct {
 	ForwardedHost  string `json:"forwardedHost,omitempty"`
 	ForwardedFor   string `json:"forwardedFor,omitempty"`
 	ForwardedProto string `json:"forwardedProto,omitempty"`
+	Caller         string `json:"caller,omitempty"` // whose certificate it was shown
 	// Issued is for the client to fill in: whose certificate it was shown.
 	Issued string `json:"issued,omitempty"`
 	// Messages is for the client to fill in: how many a stream brought.
@@ -54,6 +58,7 @@ func backend(args []string) int {
 	name := flags.String("name", "", "what it calls itself")
 	cert := flags.String("cert", "", "certificate for HTTPS")
 	key := flags.String("key", "", "its key")
+	clients := flags.String("clients", "", "root of the certificates that clients must have on a port for them")
 	flags.Parse(args)
 
 	listen := func(port int) net.Listener {
@@ -85,6 +90,14 @@ func backend(args []string) int {
 			server := &http.Server{Handler: mux, TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}}}
 			go func() { log.Fatal(server.ServeTLS(listen(port), "", "")) }()
 		}
+		if *clients != "" {
+			config, err := mutualTLS(pair, *clients)
+			if err != nil {
+				log.Fatal(err)
+			}
+			server := &http.Server{Handler: mux, TLSConfig: config}
+			go func() { log.Fatal(server.ServeTLS(listen(mutualPort), "", "")) }()
+		}
 		go serveGRPC(grpcTLSPort, grpc.Creds(credentials.NewServerTLSFromCert(&pair)))
 	}
 	packets, err := net.ListenPacket("udp", fmt.Sprintf(":%d", udpPort))
@@ -96,14 +109,31 @@ func backend(args []string) int {
 	return 0
 }
 
+// mutualTLS wants a certificate of a root from clients.
+func mutualTLS(own tls.Certificate, root string) (*tls.Config, error) {
+	pem, err := os.ReadFile(root)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s has no certificate", root)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{own}, ClientCAs: roots, ClientAuth: tls.RequireAndVerifyClientCert}, nil
+}
+
 type backendServer struct {
 	grpc_health_v1.UnimplementedHealthServer
 	name string
 }
 
 func (b *backendServer) request(r *http.Request) seen {
+	caller := ""
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		caller = r.TLS.PeerCertificates[0].Subject.CommonName
+	}
 	return seen{
-		Backend: b.name, Host: r.Host, Port: portOf(r.Context().Value(http.LocalAddrContextKey).(net.Addr)), Client: r.RemoteAddr, Proto: r.Proto,
+		Caller: caller, Backend: b.name, Host: r.Host, Port: portOf(r.Context().Value(http.LocalAddrContextKey).(net.Addr)), Client: r.RemoteAddr, Proto: r.Proto,
 		ForwardedHost: r.Header.Get("X-Forwarded-Host"), ForwardedFor: r.Header.Get("X-Forwarded-For"),
 		ForwardedProto: r.Header.Get("X-Forwarded-Proto"),
 	}

@@ -50,6 +50,7 @@ type controllerCan struct {
 	forwardedHost bool   // it says which one it was
 	passesHTTPS   bool   // bar's own port for HTTPS is reached, which has a certificate of its own
 	gatewayAPI    bool   // gRPC, TLS that passes through and plain TCP have objects
+	dropsPort     bool   // from Host
 	wsProto       string // X-Forwarded-Proto of a WebSocket
 	unknown       string // the answer to a name without a route
 }
@@ -183,7 +184,12 @@ func (s *scene) annotate(name string, annotations map[string]string) {
 // needsCertificate has foo call bar with a certificate of the shared root, without one, and with another root's.
 func (s *scene) needsCertificate() {
 	s.Helper()
-	const url = "https://bar-paris.default.svc.cluster.local/"
+	s.asksForCertificate("https://bar-paris.default.svc.cluster.local/")
+}
+
+// asksForCertificate has foo call a URL with a certificate of the shared root, without one, and with another root's.
+func (s *scene) asksForCertificate(url string) {
+	s.Helper()
 	root := []string{"--root", s.world.root.file("ca")}
 	other, err := newAuthority(filepath.Join(s.world.dir, "other"))
 	s.must(err)
@@ -217,9 +223,9 @@ func gatewayPort(name string, number, target int32) corev1.ServicePort {
 var controllers = []controllerKind{traefikGatewayAPI, published(traefikGatewayAPI), traefikIngress, traefikMTLS,
 	contourGatewayAPI, byGateway(published(contourGatewayAPI)), contourIngress, contourMTLS}
 
-// controllersRun sends the requests through each.
-func (s *scene) controllersRun() {
-	for _, kind := range controllers {
+// controllersRun sends the requests through each of these.
+func (s *scene) controllersRun(kinds []controllerKind) {
+	for _, kind := range kinds {
 		s.Run(kind.name, func(t *testing.T) {
 			s := &scene{T: t, world: s.world}
 			s.installController(kind)
@@ -228,7 +234,7 @@ func (s *scene) controllersRun() {
 			}
 			s.speaksH2C("hello")
 			if kind.published {
-				s.publish(kind.gatewayAPI)
+				s.publish(kind)
 			} else {
 				s.applyRoutes(kind)
 			}
@@ -240,8 +246,11 @@ func (s *scene) controllersRun() {
 			for _, over := range families {
 				s.Run("requests over "+over.network, func(t *testing.T) { (&scene{t, s.world, s.gateway}).controllerRequests(over, kind.can) })
 			}
+			if kind.can.gatewayAPI {
+				s.Run("mutual TLS passed through", func(t *testing.T) { (&scene{t, s.world, s.gateway}).mutualTLS(kind) })
+			}
 			if kind.published {
-				s.Run("verify", func(t *testing.T) { (&scene{t, s.world, s.gateway}).verifyPublished() })
+				s.Run("verify", func(t *testing.T) { (&scene{t, s.world, s.gateway}).verifyPublished(kind.can) })
 				s.Run("one label", func(t *testing.T) { (&scene{t, s.world, s.gateway}).oneLabel(kind) })
 			} else {
 				s.Run("route appears and goes", func(t *testing.T) { (&scene{t, s.world, s.gateway}).routeFollowed(kind) })
@@ -265,6 +274,9 @@ func portsByHand(http string) map[string]map[string]string {
 func (s *scene) controllerRequests(over family, can controllerCan) {
 	root := []string{"--root", s.world.root.file("ca")}
 	http := func(name, asked, own string) seen {
+		if can.dropsPort {
+			asked, _, _ = strings.Cut(asked, ":")
+		}
 		got := seen{Backend: name + " of paris", Host: asked, Port: httpPort, Proto: "HTTP/1.1", ForwardedFor: over.node, ForwardedProto: "http"}
 		if can.rewrites {
 			got.Host = own

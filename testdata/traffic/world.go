@@ -123,9 +123,10 @@ func (w *world) populate() (err error) {
 		if err := w.root.issue(c.name+"-gateway", "*.default.svc.cluster.local"); err != nil {
 			return err
 		}
-		// London's names, where TLS passes through, and the own ones, of secure and of bar.
+		// London's names, where TLS passes through, and the own ones, of secure, bar and mutual.
 		if err := w.root.issue(c.name+"-secure", "secure-"+c.name+".default.svc.cluster.local", "bar-"+c.name+".default.svc.cluster.local",
-			"secure.default.svc.cluster.local", "bar.default.svc.cluster.local"); err != nil {
+			"secure.default.svc.cluster.local", "bar.default.svc.cluster.local",
+			"mutual-"+c.name+".default.svc.cluster.local", "mutual.default.svc.cluster.local"); err != nil {
 			return err
 		}
 		for _, b := range backends {
@@ -155,7 +156,8 @@ func (c *cluster) backend(name string, exported bool, ports []corev1.ServicePort
 	}
 	secure := c.name + "-secure"
 	if _, err := pod.start("backend", self, "backend", "--name", name+" of "+c.name,
-		"--cert", c.world.root.file(secure), "--key", c.world.root.keyFile(secure)); err != nil {
+		"--cert", c.world.root.file(secure), "--key", c.world.root.keyFile(secure),
+		"--clients", c.world.root.file("ca")); err != nil {
 		return err
 	}
 	if err := c.ready("default", name); err != nil {

@@ -17,6 +17,8 @@ func refusals(route *unstructured.Unstructured) map[string]string {
 		Status struct {
 			Parents []struct {
 				ParentRef struct {
+					Kind        string `json:"kind"`
+					Name        string `json:"name"`
 					SectionName string `json:"sectionName"`
 				} `json:"parentRef"`
 				ControllerName string             `json:"controllerName"`
@@ -32,7 +34,11 @@ func refusals(route *unstructured.Unstructured) map[string]string {
 		for _, c := range parent.Conditions {
 			refused := (c.Type == "Accepted" || c.Type == "ResolvedRefs") && c.Status == metav1.ConditionFalse
 			if refused && c.ObservedGeneration == route.GetGeneration() {
-				found[parent.ParentRef.SectionName] = fmt.Sprintf("%s %s is refused by %.100s: %.100s: %.300s: %s", route.GetKind(), route.GetName(), parent.ControllerName, c.Reason, c.Message, remedy(c.Reason))
+				listener := parent.ParentRef.SectionName
+				if parent.ParentRef.Kind == string(ListenerSet) {
+					listener = parent.ParentRef.Name + "/" + listener
+				}
+				found[listener] = fmt.Sprintf("%s %s is refused by %.100s: %.100s: %.300s: %s", route.GetKind(), route.GetName(), parent.ControllerName, c.Reason, c.Message, remedy(c.Reason))
 			}
 		}
 	}

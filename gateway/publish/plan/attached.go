@@ -12,7 +12,7 @@ import (
 	"service-mirror.io/service-mirror/gateway"
 )
 
-// Attached are the listeners of the Gateway, by their names, that a route of ours attaches to.
+// Attached are the listeners of the Gateway and of our ListenerSets, by their keys, that a route of ours attaches to.
 func (p Policy) Attached(route *unstructured.Unstructured) (listeners []string) {
 	if !Owned(route) {
 		return nil
@@ -20,7 +20,13 @@ func (p Policy) Attached(route *unstructured.Unstructured) (listeners []string) 
 	parents, _, _ := unstructured.NestedSlice(route.Object, "spec", "parentRefs")
 	for _, item := range parents {
 		parent, _ := item.(map[string]any)
-		if listener, _ := parent["sectionName"].(string); listener != "" && parent["name"] == p.Gateway.Name && parent["namespace"] == p.Gateway.Namespace {
+		listener, _ := parent["sectionName"].(string)
+		name, _ := parent["name"].(string)
+		switch {
+		case listener == "":
+		case parent["kind"] == string(ListenerSet) && parent["namespace"] == p.Records:
+			listeners = append(listeners, name+"/"+listener)
+		case parent["kind"] != string(ListenerSet) && name == p.Gateway.Name && parent["namespace"] == p.Gateway.Namespace:
 			listeners = append(listeners, listener)
 		}
 	}
@@ -41,13 +47,13 @@ func transportOf(kind Kind) corev1.Protocol {
 // numberOf is the port of a listener; zero: it is not known.
 func (g Gateway) numberOf(listener string, protocol corev1.Protocol) gateway.PortNumber {
 	for _, l := range g.Listeners {
-		if l.Name == listener {
+		if l.Key() == listener && !l.Foreign {
 			return gateway.PortNumber{Number: l.Port, Protocol: protocol}
 		}
 	}
 	text := listener[strings.LastIndex(listener, "-")+1:]
 	n, err := strconv.ParseUint(text, 10, 16)
-	if number := (gateway.PortNumber{Number: int32(n), Protocol: protocol}); err == nil && OwnListener(number) == listener {
+	if number := (gateway.PortNumber{Number: int32(n), Protocol: protocol}); err == nil && (OwnListener(number) == listener || setListener(number) == listener) {
 		return number
 	}
 	return gateway.PortNumber{}
@@ -101,17 +107,13 @@ func (d *decision) holder(port gateway.PortNumber) cache.ObjectName {
 	if holder := s.PortHolder(port); holder != (cache.ObjectName{}) || s.Attached == nil {
 		return holder
 	}
-	kind := TCPRoute
-	if port.Protocol == corev1.ProtocolUDP {
-		kind = UDPRoute
-	}
-	listeners := []string{OwnListener(port)}
-	if l := d.listenerOn(port); l != nil && l.Name != listeners[0] {
-		listeners = append(listeners, l.Name)
+	listeners := []string{OwnListener(port), setListener(port)}
+	if l := d.listenerOn(port); l != nil && !l.Own() && !l.Foreign {
+		listeners = append(listeners, l.Key())
 	}
 	var holder cache.ObjectName
 	for _, listener := range listeners {
-		for _, key := range s.Attached(kind, listener) {
+		for _, key := range s.Attached(RoutesOf(port), listener) {
 			if holder = key; key == s.Key {
 				return key
 			}

@@ -37,12 +37,21 @@ type fixture struct {
 	V1alpha2    []Kind            // served as that alone
 	Taken       map[string]string // gateway ports of other Services: PORT/PROTOCOL to NAMESPACE/NAME
 	Allocations []Allocation      // that the Service had
+	Sets        bool              // ListenerSets are served
+	SetsUnread  string            // why they cannot be read
 }
 
 var now = time.Date(2026, 11, 26, 20, 0, 0, 0, time.UTC)
 
 // readFixture makes of an input the policy and the snapshot.
 func readFixture(t *testing.T, path string) (Policy, Snapshot) {
+	t.Helper()
+	policy, s, _ := readFixtureSets(t, path)
+	return policy, s
+}
+
+// readFixtureSets also returns the ListenerSets.
+func readFixtureSets(t *testing.T, path string) (Policy, Snapshot, []*unstructured.Unstructured) {
 	t.Helper()
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -75,6 +84,7 @@ func readFixture(t *testing.T, path string) (Policy, Snapshot) {
 	}
 	var gw, class *unstructured.Unstructured
 	var outside *Outside
+	sets := Sets{Served: f.Sets, Known: f.SetsUnread == "", Err: f.SetsUnread, Namespace: f.Records, Labels: map[string]string{"kubernetes.io/metadata.name": f.Records}}
 	for {
 		var raw runtime.RawExtension
 		obj := &unstructured.Unstructured{}
@@ -104,6 +114,8 @@ func readFixture(t *testing.T, path string) (Policy, Snapshot) {
 			gw = obj
 		case "GatewayClass":
 			class = obj
+		case "ListenerSet":
+			sets.Objects = append(sets.Objects, obj)
 		case "ConfigMap":
 			s.Record = &corev1.ConfigMap{}
 			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, s.Record); err != nil {
@@ -115,7 +127,7 @@ func readFixture(t *testing.T, path string) (Policy, Snapshot) {
 			s.Live = append(s.Live, obj)
 		}
 	}
-	s.Gateway = ReadGateway(f.Policy.Gateway, gw, class)
+	s.Gateway = ReadWithSets(f.Policy.Gateway, gw, class, sets)
 	s.Gateway.Outside = outside
 	if s.Service != nil {
 		s.Key = cache.MetaObjectToName(s.Service)
@@ -126,7 +138,7 @@ func readFixture(t *testing.T, path string) (Policy, Snapshot) {
 			t.Fatal(err)
 		}
 	}
-	return f.Policy, s
+	return f.Policy, s, sets.Objects
 }
 
 // TestFixtures has, for each input in testdata, all that is made of it: routes, record, problems and steps.
@@ -137,8 +149,9 @@ func TestFixtures(t *testing.T) {
 	}
 	for _, input := range inputs {
 		t.Run(strings.TrimSuffix(filepath.Base(input), ".in.yaml"), func(t *testing.T) {
-			policy, snapshot := readFixture(t, input)
-			got := render(t, policy.Decide(snapshot))
+			policy, snapshot, sets := readFixtureSets(t, input)
+			p := policy.Decide(snapshot)
+			got := render(t, p) + renderSets(t, policy, snapshot.Gateway, sets, p)
 			path := strings.TrimSuffix(input, ".in.yaml") + ".out.yaml"
 			if *update {
 				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
@@ -159,18 +172,7 @@ func TestFixtures(t *testing.T) {
 // render writes a plan as YAML.
 func render(t *testing.T, p Plan) string {
 	var out strings.Builder
-	document := func(value any) {
-		text, err := json.Marshal(value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var plain any
-		if err := json.Unmarshal(text, &plain); err != nil {
-			t.Fatal(err)
-		}
-		out.WriteString("---\n")
-		write(&out, plain, "")
-	}
+	document := func(value any) { writeDocument(t, &out, value) }
 	for _, obj := range p.Desired {
 		document(obj.Object)
 	}
@@ -193,6 +195,49 @@ func render(t *testing.T, p Plan) string {
 	return out.String()
 }
 
+// renderSets writes what follows for ListenerSets as YAML; empty: nothing does.
+func renderSets(t *testing.T, policy Policy, g Gateway, live []*unstructured.Unstructured, p Plan) string {
+	steps, conflicts := policy.PlanSets(g, live, inUse(p.Allocations), nil)
+	var out strings.Builder
+	summary := map[string]any{}
+	for _, step := range steps {
+		if step.Action != Delete {
+			writeDocument(t, &out, step.Object.Object)
+		}
+		summary["sets"] = append(slices.Clip(toAny(summary["sets"])), fmt.Sprintf("%s %s %s", step.Action, step.Ref.Kind, step.Ref.Name))
+	}
+	if conflicts != nil {
+		summary["conflicts"] = conflicts.Error()
+	}
+	if len(summary) > 0 {
+		writeDocument(t, &out, summary)
+	}
+	return out.String()
+}
+
+// inUse are the gateway ports of allocations that are not released.
+func inUse(all []Allocation) (ports []gateway.PortNumber) {
+	for _, a := range all {
+		if a.Released.IsZero() {
+			ports = append(ports, a.Number())
+		}
+	}
+	return ports
+}
+
+func writeDocument(t *testing.T, out *strings.Builder, value any) {
+	text, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var plain any
+	if err := json.Unmarshal(text, &plain); err != nil {
+		t.Fatal(err)
+	}
+	out.WriteString("---\n")
+	write(out, plain, "")
+}
+
 func toAny(list any) []any { all, _ := list.([]any); return all }
 
 var plainText = regexp.MustCompile(`^[A-Za-z/][A-Za-z0-9./_-]*$`)
@@ -200,7 +245,7 @@ var plainText = regexp.MustCompile(`^[A-Za-z/][A-Za-z0-9./_-]*$`)
 // write writes a value as YAML, with the keys of maps in order.
 func write(to *strings.Builder, value any, indent string) {
 	scalar := func(value any) string {
-		if text, ok := value.(string); ok && plainText.MatchString(text) && text != "true" && text != "false" {
+		if text, ok := value.(string); ok && plainText.MatchString(text) && text != "true" && text != "false" && text != "True" && text != "False" {
 			return text
 		}
 		var buffer bytes.Buffer

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
@@ -71,13 +72,15 @@ func TestNothingIsLeftToDo(t *testing.T) {
 // Law: whatever comes and goes in whatever order, no gateway port is given to two Services within an hour, and one
 // that is exported keeps its own.
 func TestNoPortIsGivenTwice(t *testing.T) {
-	for seed := range 50 {
-		w := newPortWorld(t, seed)
-		for range 200 {
-			w.step()
-		}
-		if w.given == 0 || w.refused == 0 {
-			t.Errorf("seed %d: %d ports were given, %d times there was none", seed, w.given, w.refused)
+	for _, fixture := range []string{"managed", "sets"} {
+		for seed := range 50 {
+			w := newPortWorld(t, "testdata/"+fixture+".in.yaml", seed)
+			for range 200 {
+				w.step()
+			}
+			if w.given == 0 || w.refused == 0 {
+				t.Errorf("%s, seed %d: %d ports were given, %d times there was none", fixture, seed, w.given, w.refused)
+			}
 		}
 	}
 }
@@ -85,6 +88,7 @@ func TestNoPortIsGivenTwice(t *testing.T) {
 // portWorld is a few Services that are exported and unexported while time passes.
 type portWorld struct {
 	*testing.T
+	exported  *corev1.Service
 	policy    Policy
 	snapshots map[cache.ObjectName]*Snapshot
 	ledger    Ledger
@@ -100,10 +104,10 @@ type use struct {
 	until time.Time
 }
 
-func newPortWorld(t *testing.T, seed int) *portWorld {
-	policy, s := readFixture(t, "testdata/managed.in.yaml")
+func newPortWorld(t *testing.T, fixture string, seed int) *portWorld {
+	policy, s := readFixture(t, fixture)
 	policy.Ports = PortRange{15000, 15004}
-	w := &portWorld{T: t, policy: policy, snapshots: map[cache.ObjectName]*Snapshot{}, last: map[gateway.PortNumber]use{}, now: now, random: uint64(seed)*2 + 1}
+	w := &portWorld{T: t, exported: s.Service, policy: policy, snapshots: map[cache.ObjectName]*Snapshot{}, last: map[gateway.PortNumber]use{}, now: now, random: uint64(seed)*2 + 1}
 	s.PortHolder = w.ledger.Holder
 	for i := range 6 {
 		one := s
@@ -128,8 +132,7 @@ func (w *portWorld) step() {
 	before := w.ledger.Of(s.Key)
 	s.Allocated = before
 	if w.pick(3) > 0 {
-		_, fresh := readFixture(w.T, "testdata/managed.in.yaml")
-		s.Service = fresh.Service
+		s.Service = w.exported.DeepCopy()
 		s.Service.Name = s.Key.Name
 		s.Service.Spec.Ports = s.Service.Spec.Ports[:1+w.pick(2)]
 	} else {

@@ -3,8 +3,10 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,10 +36,13 @@ type Gateway struct {
 	Managed   bool     // listeners of ours may be added
 	Outside   *Outside // nil: its listeners are reached at their own ports
 	Rewrites  bool     // its implementation can rewrite the host (GatewayClass.status.supportedFeatures)
+	Sets      UseOfSets
 }
 
 // Listener is a listener of a Gateway.
 type Listener struct {
+	Set         cache.ObjectName // the ListenerSet that has it; zero: the Gateway has
+	Foreign     bool             // that ListenerSet is not ours
 	Name        string
 	Port        int32
 	Protocol    string // HTTP, HTTPS, TLS, TCP, UDP
@@ -47,6 +52,10 @@ type Listener struct {
 	From        string // the namespaces that routes may come from: Same, All, Selector, None
 	Selector    labels.Selector
 	Refused     string // why its implementation does not serve it; empty: it does, as far as is known
+	// Pending tells that its implementation has not accepted its ListenerSet, which was created at a time; Promised, that
+	// it says that it has that kind.
+	Pending, Promised bool
+	Since             time.Time
 }
 
 // ReadGateway reads a Gateway and its GatewayClass, either of which may be nil.
@@ -141,8 +150,8 @@ func (l Listener) admits(kind Kind, s Snapshot) string {
 		return "its implementation does not serve it: " + l.Refused
 	case len(l.Kinds) > 0 && !slices.Contains(l.Kinds, kind):
 		return fmt.Sprintf("its allowedRoutes.kinds do not have %s: add it", kind)
-	case s.Gateway.closed(gateway.PortNumber{Number: l.Port, Protocol: l.transport()}) != "":
-		return s.Gateway.closed(gateway.PortNumber{Number: l.Port, Protocol: l.transport()})
+	case s.Gateway.closed(l.number()) != "":
+		return s.Gateway.closed(l.number())
 	case l.From == "All", l.From == "Same" && s.Gateway.Name.Namespace == s.Key.Namespace:
 		return ""
 	case l.From == "Selector" && l.Selector != nil && l.Selector.Matches(labels.Set(s.Namespace)):
@@ -175,7 +184,7 @@ func (s Snapshot) listener(w wanted, hosts []string) (*Listener, error) {
 	var refusals []string
 	for i := range s.Gateway.Listeners {
 		l := &s.Gateway.Listeners[i]
-		if l.Protocol != w.protocol || w.fits != nil && !w.fits(*l) {
+		if l.Set != (cache.ObjectName{}) || l.Protocol != w.protocol || w.fits != nil && !w.fits(*l) {
 			continue
 		}
 		why := l.admits(w.kind, s)
@@ -183,7 +192,7 @@ func (s Snapshot) listener(w wanted, hosts []string) (*Listener, error) {
 			why = fmt.Sprintf("its hostname %s matches none of the Service's names: remove the hostname, or add a name with the annotation %s", l.Hostname, HostsAnnotation)
 		}
 		if why != "" {
-			refusals = append(refusals, fmt.Sprintf("listener %s of %v: %s", l.Name, s.Gateway, why))
+			refusals = append(refusals, fmt.Sprintf("%s: %s", s.Gateway.describe(*l), why))
 			continue
 		}
 		if best == nil || l.before(*best, w.usual) {
@@ -224,18 +233,69 @@ func OwnListener(port gateway.PortNumber) string {
 	return fmt.Sprintf("service-mirror-%s-%d", strings.ToLower(string(port.Protocol)), port.Number)
 }
 
-// Attachable is the port of a listener, and the kind of routes that have it alone.
-func (l Listener) Attachable() (gateway.PortNumber, Kind) {
-	kind := TCPRoute
-	if l.transport() == corev1.ProtocolUDP {
-		kind = UDPRoute
+// number is the gateway port of a listener.
+func (l Listener) number() gateway.PortNumber {
+	return gateway.PortNumber{Number: l.Port, Protocol: l.transport()}
+}
+
+// Key names a listener among those of the Gateway and of our ListenerSets.
+func (l Listener) Key() string {
+	if l.Set == (cache.ObjectName{}) {
+		return l.Name
 	}
-	return gateway.PortNumber{Number: l.Port, Protocol: l.transport()}, kind
+	return l.Set.Name + "/" + l.Name
+}
+
+// describe is the name of a listener for messages.
+func (g Gateway) describe(l Listener) string {
+	if l.Set == (cache.ObjectName{}) {
+		return fmt.Sprintf("listener %s of %v", l.Name, g)
+	}
+	return fmt.Sprintf("listener %s of ListenerSet %v", l.Name, l.Set)
+}
+
+// RoutesOf is the kind of routes that have a gateway port alone.
+func RoutesOf(port gateway.PortNumber) Kind {
+	if port.Protocol == corev1.ProtocolUDP {
+		return UDPRoute
+	}
+	return TCPRoute
 }
 
 // Own tells a listener that this program added.
 func (l Listener) Own() bool {
-	return l.Name == OwnListener(gateway.PortNumber{Number: l.Port, Protocol: l.transport()}) && l.Protocol == string(l.transport())
+	return !l.Foreign && l.Name == OwnListener(l.number()) && l.Protocol == string(l.transport())
+}
+
+// Added are the gateway ports of the listeners that this program added to the Gateway itself, with their names.
+func (g Gateway) Added() map[gateway.PortNumber]string {
+	added := map[gateway.PortNumber]string{}
+	for _, l := range g.Listeners {
+		if l.Own() && l.Set == (cache.ObjectName{}) {
+			added[l.number()] = l.Name
+		}
+	}
+	return added
+}
+
+// adds tells whether listeners of ours can be added.
+func (g Gateway) adds() bool { return g.Managed || g.Sets.Used }
+
+// ownListener is the listener that is added for a gateway port, by its key.
+func (g Gateway) ownListener(port gateway.PortNumber) string {
+	if g.Sets.Used {
+		return setListener(port)
+	}
+	return OwnListener(port)
+}
+
+// offer is what has listeners of ours added.
+func (g Gateway) offer() string {
+	label := fmt.Sprintf("label the Gateway %s=%s", ListenersLabel, Managed)
+	if g.Sets.Offer == "" {
+		return label
+	}
+	return label + ", or " + g.Sets.Offer
 }
 
 // SameGateway tells whether two states of a Gateway are the same. A selector, which cannot be compared, is so by its
@@ -253,25 +313,30 @@ func (g Gateway) text() string {
 }
 
 // OwnListeners are the listeners that this program is to have on a Gateway for these gateway ports, as many as it can
-// have; changed tells whether the Gateway does not have just these.
+// have; changed tells whether the Gateway does not have just these. Where others come by ListenerSets, those that it
+// has stay for as long as they are needed.
 func (g Gateway) OwnListeners(ports []gateway.PortNumber) (listeners []any, changed bool) {
-	var live []string
-	for _, l := range g.Listeners {
-		if l.Own() {
-			live = append(live, l.Name)
-		}
-	}
+	added := g.Added()
+	live := slices.Collect(maps.Values(added))
 	needed := g.needed(ports)
+	if g.Sets.Used || g.Sets.Unknown != "" {
+		needed = slices.DeleteFunc(needed, func(port gateway.PortNumber) bool { return added[port] == "" })
+	}
 	needed = needed[:min(len(needed), g.capacity())]
 	slices.SortFunc(needed, comparePorts)
 	for _, port := range needed {
-		listeners = append(listeners, map[string]any{"name": OwnListener(port), "port": int64(port.Number), "protocol": string(port.Protocol),
-			"allowedRoutes": map[string]any{"namespaces": map[string]any{"from": "All"}}})
+		listeners = append(listeners, ownListenerObject(port))
 	}
 	names := ListenerNames(listeners)
 	slices.Sort(names)
 	slices.Sort(live)
 	return listeners, !slices.Equal(names, live)
+}
+
+// ownListenerObject is a listener of ours as it is written.
+func ownListenerObject(port gateway.PortNumber) map[string]any {
+	return map[string]any{"name": OwnListener(port), "port": int64(port.Number), "protocol": string(port.Protocol),
+		"allowedRoutes": map[string]any{"namespaces": map[string]any{"from": "All"}}}
 }
 
 // ListenerNames are the names of listeners as they are applied.
@@ -285,19 +350,16 @@ func ListenerNames(listeners []any) (names []string) {
 // needed are those of gateway ports that need listeners of ours: another listener has none of them. Those that exist
 // are first.
 func (g Gateway) needed(ports []gateway.PortNumber) []gateway.PortNumber {
-	foreign, live := map[gateway.PortNumber]bool{}, map[gateway.PortNumber]bool{}
+	foreign, live := map[gateway.PortNumber]bool{}, g.Added()
 	for _, l := range g.Listeners {
-		number := gateway.PortNumber{Number: l.Port, Protocol: l.transport()}
-		if l.Own() {
-			live[number] = true
-		} else {
-			foreign[number] = true
+		if !l.Own() {
+			foreign[l.number()] = true
 		}
 	}
 	needed := slices.DeleteFunc(slices.Clone(ports), func(port gateway.PortNumber) bool { return foreign[port] })
 	slices.SortFunc(needed, func(a, b gateway.PortNumber) int {
-		if live[a] != live[b] {
-			if live[a] {
+		if live[a] != live[b] && (live[a] == "" || live[b] == "") {
+			if live[a] != "" {
 				return -1
 			}
 			return 1
@@ -311,7 +373,7 @@ func (g Gateway) needed(ports []gateway.PortNumber) []gateway.PortNumber {
 func (g Gateway) capacity() int {
 	foreign := 0
 	for _, l := range g.Listeners {
-		if !l.Own() {
+		if !l.Own() && l.Set == (cache.ObjectName{}) {
 			foreign++
 		}
 	}

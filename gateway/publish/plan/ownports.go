@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,14 +19,11 @@ func (d *decision) own(a *assignment, chosen int32) error {
 	if !d.policy.To(ToGatewayAPI) {
 		return errors.New("it needs a gateway port of its own, which an Ingress cannot give: use --to gateway-api, too")
 	}
-	kind := TCPRoute
-	switch protocol {
-	case corev1.ProtocolUDP:
-		kind = UDPRoute
-	case corev1.ProtocolSCTP:
+	kind := RoutesOf(gateway.PortNumber{Protocol: protocol})
+	if protocol == corev1.ProtocolSCTP {
 		return errors.New("Gateway API has no routes for SCTP: remove the port from those that are exported, with the annotation " + gateway.SelectAnnotation)
 	}
-	if err := errors.Join(d.exists(), d.served(kind)); err != nil {
+	if err := errors.Join(d.exists(), d.served(kind), d.setsRead()); err != nil {
 		return err
 	}
 	var err error
@@ -51,9 +49,11 @@ func (d *decision) take(a *assignment, kind Kind, number gateway.PortNumber) err
 	if err := d.free(number, kind); err != nil {
 		return err
 	}
-	a.kind, a.listener = kind, OwnListener(number)
+	a.kind, a.listener = kind, d.snapshot.Gateway.ownListener(number)
 	if l := d.listenerOn(number); l != nil {
-		a.gateway, a.listener = number.Number, l.Name
+		if a.listener = l.Key(); !d.pending(a, l) {
+			a.gateway = number.Number
+		}
 		return nil
 	}
 	d.missing(a)
@@ -64,7 +64,12 @@ func (d *decision) take(a *assignment, kind Kind, number gateway.PortNumber) err
 func (d *decision) missing(a *assignment) {
 	why := d.snapshot.Listeners
 	if why.Reason == "" {
-		a.problem = fmt.Errorf("listener %s is being added to %v", a.listener, d.snapshot.Gateway)
+		to := d.snapshot.Gateway.String()
+		set, name, inSet := strings.Cut(a.listener, "/")
+		if name = cmp.Or(name, set); inSet {
+			to = fmt.Sprintf("ListenerSet %s/%s", d.snapshot.Gateway.Sets.Namespace, set)
+		}
+		a.problem = fmt.Errorf("listener %s is being added to %s", name, to)
 		return
 	}
 	a.problem = errors.New(why.Message)
@@ -92,7 +97,7 @@ func (d *decision) claimed(port gateway.PortNumber) (int32, error) {
 // addable refuses a chosen port outside of those that are given: a listener of ours is not added for it.
 func (d *decision) addable(port gateway.PortNumber) error {
 	gw, l := d.snapshot.Gateway, d.listenerOn(port)
-	if !gw.Managed || d.policy.Ports.Contains(port.Number) || l != nil && !l.Own() {
+	if !gw.adds() || d.policy.Ports.Contains(port.Number) || l != nil && !l.Own() {
 		return nil
 	}
 	return fmt.Errorf("%v has no listener on port %d/%s, and none is added outside of --ports %v: add it, or choose another one in the annotation %s", gw, port.Number, port.Protocol, d.policy.Ports, gateway.PortsAnnotation)
@@ -123,13 +128,13 @@ func (d *decision) choose(port corev1.ServicePort, free func(int32) error) (int3
 		return 0, fmt.Errorf("all ports of --ports %v are given or were released less than an hour ago: give a larger range", ports)
 	case gw.Outside != nil:
 		return 0, fmt.Errorf("%v and Service %v have no free %s port of --ports %v: add a listener to the one, and a port with the listener's for its targetPort to the other", gw, gw.Outside.Service, protocol, ports)
-	case gw.Managed && d.room(gateway.PortNumber{}):
+	case gw.Sets.Used || gw.Managed && d.room(gateway.PortNumber{}):
 		return 0, fmt.Errorf("%v has other listeners on all free ports of --ports %v: give a larger range", gw, ports)
 	case gw.Managed:
 		return 0, d.full()
 	}
-	return 0, fmt.Errorf("%v has no free %s listener on a port of --ports %v: add one, as {name: %s-%d, protocol: %[2]s, port: %[5]d, allowedRoutes: {namespaces: {from: All}}}, or label the Gateway %s=%s",
-		gw, protocol, ports, strings.ToLower(string(protocol)), d.firstUnheld(protocol), ListenersLabel, Managed)
+	return 0, fmt.Errorf("%v has no free %s listener on a port of --ports %v: add one, as {name: %s-%d, protocol: %[2]s, port: %[5]d, allowedRoutes: {namespaces: {from: All}}}, or %s",
+		gw, protocol, ports, strings.ToLower(string(protocol)), d.firstUnheld(protocol), gw.offer())
 }
 
 // firstUnheld is the lowest port of the range that nothing has.
@@ -157,10 +162,10 @@ func (d *decision) uses(port gateway.PortNumber) bool {
 		})
 }
 
-// listenerOn is the listener of the Gateway that has a port.
+// listenerOn is the listener of the Gateway, or of a ListenerSet for it, that has a port.
 func (d *decision) listenerOn(port gateway.PortNumber) *Listener {
 	for i := range d.snapshot.Gateway.Listeners {
-		if l := &d.snapshot.Gateway.Listeners[i]; l.Port == port.Number && l.transport() == port.Protocol {
+		if l := &d.snapshot.Gateway.Listeners[i]; l.number() == port {
 			return l
 		}
 	}
@@ -174,17 +179,21 @@ func (d *decision) free(port gateway.PortNumber, kind Kind) error {
 	switch {
 	case gw.closed(port) != "":
 		return errors.New(gw.closed(port))
-	case l == nil && gw.Managed && d.room(port):
+	case l == nil && gw.foreignSet(port) != nil:
+		return gw.foreignSet(port)
+	case l == nil && (gw.Sets.Used || gw.Managed && d.room(port)):
 		return nil
 	case l == nil && gw.Managed:
 		return d.full()
 	case l == nil:
-		return fmt.Errorf("%v has no listener on port %d/%s: add one with protocol %[3]s and allowedRoutes.namespaces.from All, or label the Gateway %s=%s", gw, port.Number, port.Protocol, ListenersLabel, Managed)
+		return fmt.Errorf("%v has no listener on port %d/%s: add one with protocol %[3]s and allowedRoutes.namespaces.from All, or %s", gw, port.Number, port.Protocol, gw.offer())
+	case l.Foreign:
+		return fmt.Errorf("port %d/%s is that of %s, which is foreign: remove that, or choose another port in the annotation %s", port.Number, port.Protocol, gw.describe(*l), gateway.PortsAnnotation)
 	case l.Protocol != string(port.Protocol):
-		return fmt.Errorf("listener %s of %v, on port %d, is of protocol %s, not %s: change it", l.Name, gw, port.Number, l.Protocol, port.Protocol)
+		return fmt.Errorf("%s, on port %d, is of protocol %s, not %s: change it", gw.describe(*l), port.Number, l.Protocol, port.Protocol)
 	}
 	if why := l.admits(kind, d.snapshot); why != "" {
-		return fmt.Errorf("listener %s of %v: %s", l.Name, gw, why)
+		return fmt.Errorf("%s: %s", gw.describe(*l), why)
 	}
 	return nil
 }

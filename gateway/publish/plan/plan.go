@@ -3,7 +3,7 @@
 // out, and nothing else is looked at. It imports no client, no clock, no logger and no context.
 //
 // hosts.go has the names that are routed, templates.go those that the operator adds, listeners.go what a Gateway
-// offers, outside.go where that is reached, ports.go which gateway port serves which port, ownports.go and ledger.go
+// offers, sets.go what ListenerSets add to it, outside.go where that is reached, ports.go which gateway port serves which port, ownports.go and ledger.go
 // which ports are one Service's alone, attached.go which ones live routes have, routes.go, ingress.go and names.go the
 // objects, record.go the record, accepted.go what an implementation says of routes, and decide.go what is to be written
 // for all that.
@@ -54,6 +54,8 @@ func (k Kind) Resource() schema.GroupResource {
 		return schema.GroupResource{Group: Group, Resource: "udproutes"}
 	case Alias:
 		return schema.GroupResource{Resource: "services"}
+	case ListenerSet:
+		return schema.GroupResource{Group: Group, Resource: "listenersets"}
 	}
 	return schema.GroupResource{Group: "networking.k8s.io", Resource: "ingresses"}
 }

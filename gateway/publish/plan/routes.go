@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -102,11 +103,15 @@ func (d *decision) main(kind Kind) assignment {
 	return d.assigned[i]
 }
 
-// parents attaches to listeners of the Gateway. Like all that follows, it has the API's defaults written out: what is
+// parents attaches to listeners of the Gateway and of our ListenerSets, by their keys. Like all that follows, it has the API's defaults written out: what is
 // live has them, and the two are compared.
 func (d *decision) parents(listeners ...string) (refs []any) {
 	slices.Sort(listeners)
 	for _, listener := range slices.Compact(listeners) {
+		if set, name, inSet := strings.Cut(listener, "/"); inSet {
+			refs = append(refs, map[string]any{"group": Group, "kind": string(ListenerSet), "namespace": d.policy.Records, "name": set, "sectionName": name})
+			continue
+		}
 		refs = append(refs, map[string]any{"group": Group, "kind": "Gateway", "namespace": d.policy.Gateway.Namespace, "name": d.policy.Gateway.Name, "sectionName": listener})
 	}
 	return refs

@@ -47,6 +47,14 @@ func (d *decision) exists() error {
 	return unknown{fmt.Errorf("Gateway %v does not exist", d.policy.Gateway), false}
 }
 
+// setsRead refuses ListenerSets of which it is not known which there are.
+func (d *decision) setsRead() error {
+	if why := d.snapshot.Gateway.Sets.Unknown; why != "" {
+		return unknown{fmt.Errorf("ListenerSets %s: it stays as it is until then", why), true}
+	}
+	return nil
+}
+
 // keep has a port be reached as the record says that it is, and keep its gateway port.
 func (d *decision) keep(a *assignment, why error) {
 	d.keeping = true
