@@ -151,18 +151,20 @@ spec: {type: ExternalName, externalName: SERVICE.TEST.svc.cluster.local}
 `, "TEST", e.id, "SERVICE", service)
 }
 
-func (e *env) listenerSet() object {
+// listenerSet is one of the publisher's own.
+func (e *env) listenerSet(name string) object {
 	return manifest(`
 apiVersion: gateway.networking.k8s.io/v1
 kind: ListenerSet
 metadata:
-  namespace: TEST
-  name: service-mirror
+  namespace: service-mirror
+  name: NAME
   labels: {app.kubernetes.io/managed-by: service-mirror}
+  annotations: {service-mirror.io/published: service-mirror/NAME}
 spec:
   parentRef: {group: gateway.networking.k8s.io, kind: Gateway, namespace: TEST, name: public}
-  listeners: [{name: tcp-15000, protocol: TCP, port: 15000}]
-`, "TEST", e.id)
+  listeners: [{name: service-mirror-tcp-15000, protocol: TCP, port: 15000, allowedRoutes: {namespaces: {from: All}}}]
+`, "TEST", e.id, "NAME", name)
 }
 
 // managedGateway is the Gateway as others have it, almost full, with listeners before and after the publisher's own.

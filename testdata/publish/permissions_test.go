@@ -18,7 +18,8 @@ import (
 func unneeded(g harness.Grant) bool {
 	return g.Verb == "list" || // an API server that streams lists has a watch for all
 		g.Resource == "events" && g.Verb == "patch" || // of one that is repeated
-		g.Resource == "configmaps" && g.Verb == "delete" // an hour after the release
+		g.Resource == "configmaps" && g.Verb == "delete" || // an hour after the release
+		g.Resource == "services" && g.Verb == "get" // of a foreign alias that is created at the same time
 }
 
 // Each permission is one that the publisher uses, and it lacks none: it creates, repairs and closes routes of each kind, finds
@@ -33,7 +34,23 @@ func TestPermissions(t *testing.T) {
 	e.published(routes, "spec/parentRefs")
 	e.published([]string{"ingress/%s.service-mirror"}, "spec/ingressClassName", "--to", "ingress", "--ingress-class", class)
 	e.published([]string{"service/" + e.id + "--%s"}, "spec/externalName", "--to", "names")
+	e.setsPublished()
 	e.permissions(mark)
+}
+
+// setsPublished has a program add a ListenerSet, which someone edits.
+func (e *env) setsPublished() {
+	e.Helper()
+	e.kubectl("label", "gateway/public", "service-mirror.io/listeners-")
+	e.gatewayWith(e.classOf("ListenerSet"), allowsOurs)
+	e.export("set", port("postgres", 5432))
+	e.elected()
+	const set = "listenerset/service-mirror-15000"
+	e.has(set, "spec/listeners[0]/name")
+	e.kubectl("patch", set, "--type=json", "-p", `[{"op":"replace","path":"/spec/listeners/0/name","value":"`+edited+`"}]`)
+	e.has(set, "spec/listeners[0]/name")
+	e.unexport("set")
+	e.isGone(set)
 }
 
 // published has a program publish a Service, and another one beside foreign objects with the names of what it needs; someone
@@ -70,15 +87,20 @@ func (e *env) published(objects []string, field string, args ...string) {
 		e.unexport(service)
 	}
 	for _, object := range objects {
-		object = fmt.Sprintf(object, services[0])
-		e.soon(object+" is gone", func() error {
-			if out, err := paris.Kubectl(e.ctx, e.get(object, "--ignore-not-found")...); err != nil || out != "" {
-				return fmt.Errorf("%s, %v", out, err)
-			}
-			return nil
-		})
+		e.isGone(fmt.Sprintf(object, services[0]))
 	}
 	e.must(p.Stop(10 * time.Second))
+}
+
+// isGone waits until an object does not exist.
+func (e *env) isGone(object string) {
+	e.Helper()
+	e.soon(object+" is gone", func() error {
+		if out, err := paris.Kubectl(e.ctx, e.get(object, "--ignore-not-found")...); err != nil || out != "" {
+			return fmt.Errorf("%s, %v", out, err)
+		}
+		return nil
+	})
 }
 
 // elected starts the program as its Deployment does.
@@ -96,10 +118,13 @@ func (e *env) kubectl(do, object string, args ...string) {
 	e.must(err)
 }
 
-// namespaceOf is where an object is, as kubectl names it: aliases have a namespace of their own.
+// namespaceOf is where an object is, as kubectl names it.
 func (e *env) namespaceOf(object string) string {
-	if strings.HasPrefix(object, "service/") {
+	switch kind, _, _ := strings.Cut(object, "/"); kind {
+	case "service": // an alias
 		return exports
+	case "listenerset":
+		return ours
 	}
 	return e.id
 }
