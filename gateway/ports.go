@@ -219,6 +219,9 @@ func (r request) named(name string, port corev1.ServicePort, fix string) (int32,
 		return 0, fmt.Errorf("gateway port %d/%s is reserved for %v: %s", target, protocol(port), owner, fix)
 	}
 	claim := Reservation{Gateway: target, Protocol: protocol(port)}.claim()
+	if err := r.crowded(claim); err != nil {
+		return 0, err
+	}
 	if other := r.publishedHolder(claim); other != r.self && other != (cache.ObjectName{}) {
 		return 0, fmt.Errorf("gateway port %s is given to %v by the remote's publisher: %s", claim, other, fix)
 	}

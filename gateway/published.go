@@ -28,6 +28,8 @@ type Published struct {
 	// Holder is as that of Assignments, but of those alone that have a gateway port alone by their record: what teams
 	// write into annotations must not take a port from all that share it.
 	Holder func(claim string) cache.ObjectName
+	// Crowded is whether so many have a gateway port alone by their record that it is nobody's; nil: none is.
+	Crowded func(claim string) bool
 }
 
 // PublishedFor is what a record, or the error that came of reading it, says of an exported Service.
@@ -70,6 +72,14 @@ func (r request) publishedHolder(claim string) cache.ObjectName {
 	return r.Published.Holder(claim)
 }
 
+// crowded is why nobody has a gateway port.
+func (r request) crowded(claim string) error {
+	if r.Published == nil || r.Published.Crowded == nil || !r.Published.Crowded(claim) {
+		return nil
+	}
+	return fmt.Errorf("gateway port %s is nobody's: the records of the remote's publisher give it to too many Services, each alone: fix what writes them", claim)
+}
+
 // record is what the record says of a port; nil: nothing.
 func (r request) record(port corev1.ServicePort) *record.Port {
 	if r.Published == nil || r.Published.Record == nil {
@@ -87,6 +97,9 @@ func (r request) published(port corev1.ServicePort, says *record.Port) (int32, e
 	const fix = "see the problems of the remote's publisher"
 	if other, reserved := r.reservedFor(says.Gateway, protocol(port)); reserved && other.Service != r.self {
 		return 0, fmt.Errorf("the record of the remote's publisher has gateway port %s, which is reserved for %v: %s", claim, other.Service, fix)
+	}
+	if err := r.crowded(claim); err != nil {
+		return 0, err
 	}
 	holder := r.Holder
 	if says.Shared {

@@ -18,6 +18,12 @@ func publishing(ports ...record.Port) *Published {
 	return &Published{Record: &record.Record{Service: cache.NewObjectName("default", "postgres"), UID: "postgres-uid", Ports: ports, Ready: true}}
 }
 
+// crowded has a remote in which too many records have port 15432.
+func crowded(p *Published) *Published {
+	p.Crowded = func(claim string) bool { return claim == "15432/TCP" }
+	return p
+}
+
 func TestPublishedPorts(t *testing.T) {
 	name := func(text string) cache.ObjectName { return cache.NewObjectName("default", text) }
 	is := func(text string) func(string) cache.ObjectName {
@@ -82,6 +88,11 @@ func TestPublishedPorts(t *testing.T) {
 			line: ByAnnotation, wantErr: "gateway port 15432/TCP is given to default/z by the remote's publisher: correct the annotation"},
 		{name: "a choice of what its own record has alone", exported: db, published: &Published{Holder: is("postgres")}, annotations: []string{PortAnnotation, "5432=15432"},
 			want: 15432, line: ByAnnotation},
+		{name: "too many have it alone", exported: db, published: crowded(publishing(alone)), line: ByRecord, wantErr: "gateway port 15432/TCP is nobody's"},
+		{name: "an annotation of what too many have alone", exported: db, published: crowded(&Published{}), annotations: []string{PortsAnnotation, "5432=15432"},
+			line: ReservedByAnnotation, wantErr: "gateway port 15432/TCP is nobody's"},
+		{name: "a choice of what too many have alone", exported: db, published: crowded(&Published{}), annotations: []string{PortAnnotation, "5432=15432"},
+			line: ByAnnotation, wantErr: "gateway port 15432/TCP is nobody's"},
 		{name: "not known yet", exported: http, published: &Published{Unknown: true}, line: Undecided, wantErr: "not known yet: see the problems of the remote"},
 		{name: "not known yet, and the annotation may claim another one's", exported: db, published: &Published{Unknown: true}, annotations: []string{PortsAnnotation, "5432=15432"},
 			line: Undecided, wantErr: "not known yet"},

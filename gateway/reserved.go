@@ -190,6 +190,9 @@ func (r request) claimed(mine Reservation) (int32, error) {
 	if other, reserved := r.reservedFor(mine.Gateway, mine.Protocol); reserved && other.Service != r.self {
 		return 0, fmt.Errorf("gateway port %s is reserved for %v: choose another one in the annotation %s", mine.claim(), other.Service, PortsAnnotation)
 	}
+	if err := r.crowded(mine.claim()); err != nil {
+		return 0, err
+	}
 	if r.Holder != nil {
 		if other := r.Holder(mine.claim()); other != r.self && other != (cache.ObjectName{}) {
 			return 0, fmt.Errorf("gateway port %s is reserved for %v, %s: choose another one in the annotation %s", mine.claim(), other, r.why(mine.claim(), other), PortsAnnotation)

@@ -22,14 +22,10 @@ type Clients struct {
 // the one that writes refuse requests while this replica does not lead.
 func NewClients(local *rest.Config, guard func(*rest.Config)) (Clients, error) {
 	clients := Clients{Pin: &remote.Pin{}}
-	var configs [3]*rest.Config // they share no connections
-	for i := range configs {
-		var err error
-		if configs[i], err = clients.Pin.Config(local); err != nil {
-			return clients, err
-		}
+	configs, err := clients.Pin.Configs(local, 3, guard)
+	if err != nil {
+		return clients, err
 	}
-	guard(configs[2])
 	var errs [3]error
 	clients.Read, errs[0] = remote.NewClient(configs[0])
 	clients.Metadata, errs[1] = metadata.NewForConfig(configs[1])

@@ -3,7 +3,6 @@ package mirror
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -38,27 +37,20 @@ type Options struct {
 type Controller struct {
 	enqueuer
 	options  Options
-	keys     chan cache.ObjectName // from the queue to the workers of a replica that leads
+	workers  *queue.Workers
 	memory   *memory
 	writer   *write.Writer
 	problems *report.Problems
 	verified verifier
-	state    state
-}
-
-// state is what the controller is doing.
-type state struct {
-	leading atomic.Bool
-	ready   chan struct{} // closed when the local caches are filled
-	syncing sync.Map      // cache.ObjectName to time.Time: the syncs under way, by their start
 }
 
 // New makes a controller. Its remotes are added before it runs.
 func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	c := &Controller{
 		enqueuer: enqueuer{queue: queue.New(options.Metrics), remotes: &remotes{}, policy: options.Policy, logger: logger},
-		options:  options, keys: make(chan cache.ObjectName), memory: newMemory(options.MaxDeletes), state: state{ready: make(chan struct{})},
+		options:  options, memory: newMemory(options.MaxDeletes),
 	}
+	c.workers = queue.NewWorkers(c.queue, queue.Config{Number: options.Workers, What: "mirror", Sync: c.work})
 	c.local = local.New(local.Options{Client: clients.Read, Metadata: clients.Metadata, Logger: logger, Hooks: local.Hooks{
 		Changed:          c.queue.AddFor,
 		Wanted:           c.remotes.want,
@@ -66,7 +58,7 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 		NamespaceChanged: c.namespaceChanged,
 		RangesChanged:    c.remotes.refilter,
 		Interrupted: func(key cache.ObjectName) {
-			if c.state.leading.Load() {
+			if c.workers.Leading() {
 				c.memory.interrupted(key)
 			}
 		},
@@ -118,14 +110,14 @@ func (c *Controller) Run(ctx context.Context) {
 		c.logger.Info("Local caches are filled", "services", c.local.Services())
 		logged := sets.New[string]()
 		logUnknown(c.logger, c.local, logged)
-		close(c.state.ready)
+		c.workers.Open()
 		wg.Go(func() {
 			wait.UntilWithContext(ctx, func(context.Context) { logUnknown(c.logger, c.local, logged) }, unknownPeriod)
 		})
-		wg.Go(func() { c.feed(ctx) })
+		wg.Go(func() { c.workers.Feed(ctx) })
 		wg.Go(func() {
 			wait.UntilWithContext(ctx, func(context.Context) {
-				if !c.state.leading.Load() {
+				if !c.workers.Leading() {
 					c.sweep()
 				}
 			}, sweepPeriod)
@@ -141,51 +133,29 @@ func (c *Controller) sweep() {
 	c.local.SweepTombstones(func(key cache.ObjectName) bool { return !c.planned(key).DropTombstone })
 }
 
-// feed hands keys to the workers of a replica that leads.
-func (c *Controller) feed(ctx context.Context) {
-	for {
-		key, shutdown := c.queue.Get()
-		if shutdown {
-			return
-		}
-		select {
-		case c.keys <- key:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // Ready is closed when the local caches are filled.
-func (c *Controller) Ready() <-chan struct{} { return c.state.ready }
+func (c *Controller) Ready() <-chan struct{} { return c.workers.Ready() }
 
 // Lead writes, until the context ends. A write under way is then finished, for which it has grace.
 func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
-	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
-	c.state.leading.Store(true)
-	c.options.Events.Lead(true)
-	defer func() { // what is known of mirrors goes with leadership
+	var verifying sync.WaitGroup
+	c.workers.Lead(ctx, grace, func() {
+		c.options.Events.Lead(true)
+		c.sweep()
+		for _, r := range c.remotes.list {
+			for _, problem := range r.Status().Problems { // from before
+				c.options.Events.Remote(r.Name(), problem)
+			}
+			c.resync(r.Name()) // what was known of mirrors when this replica last led is forgotten
+		}
+		verifying.Go(func() { c.verified.run(ctx) })
+	}, func() { // what is known of mirrors goes with leadership
+		verifying.Wait()
 		c.options.Events.Lead(false)
-		c.state.leading.Store(false)
 		c.memory.clear()
 		c.problems.Clear()
 		c.verified.clear()
-	}()
-	c.sweep()
-	for _, r := range c.remotes.list {
-		for _, problem := range r.Status().Problems { // from before
-			c.options.Events.Remote(r.Name(), problem)
-		}
-		c.resync(r.Name()) // what was known of mirrors when this replica last led is forgotten
-	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { c.verified.run(ctx) })
-	for range c.options.Workers {
-		wg.Go(func() { c.workUntil(ctx, working) })
-	}
+	})
 }
 
 // Ranges are the local cluster's own addresses, as far as they are known.

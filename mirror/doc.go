@@ -6,7 +6,7 @@
 //	remote/        a watch reports that default/bar of paris has changed, and its cache has it
 //	enqueue.go     exportChanged enqueues the mirror's key, default/bar-paris
 //	queue/         the key waits for its turn, fair among remotes
-//	sync.go        a worker takes a Snapshot of everything that is known of the key
+//	sync.go        a worker of the queue takes it, and a Snapshot of everything that is known of the key
 //	local/         ... of what is live in the local cluster, and of what was lost there
 //	remotes.go     ... of what the remotes export
 //	plan/          Decide turns the Snapshot into a Plan: steps, problems, when to look again

@@ -1,21 +1,19 @@
 package mirror
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/report"
 	"service-mirror.io/service-mirror/remote"
 	"service-mirror.io/service-mirror/remote/failure"
 )
@@ -71,7 +69,7 @@ func (c *Controller) Plans() []plan.Plan {
 		}
 	}
 	var all []plan.Plan
-	for _, key := range slices.SortedFunc(maps.Keys(keys), compareKeys) {
+	for _, key := range slices.SortedFunc(maps.Keys(keys), plan.CompareKeys) {
 		if p := c.planned(key); p.Writes() || len(p.Problems) > 0 {
 			all = append(all, p)
 		}
@@ -79,15 +77,11 @@ func (c *Controller) Plans() []plan.Plan {
 	return all
 }
 
-func compareKeys(a, b cache.ObjectName) int {
-	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
-}
-
 // printPlan shows the problems of a plan, and its writes as unified diffs. local is the name of the cluster that
 // would be written to. What a remote wrote is printable, and makes no line of its own.
 func printPlan(to io.Writer, p plan.Plan, local string) {
 	print := func(format string, args ...any) { fmt.Fprintln(to, failure.Line(fmt.Sprintf(format, args...))) }
-	changes := func(before, after any) { io.WriteString(to, failure.Lines(lines(diff.Diff(before, after)))) }
+	changes := func(before, after any) { io.WriteString(to, report.Diff(before, after)) }
 	for _, problem := range p.Problems {
 		print("! mirror %v in %s for remote %s: %s: %s", p.Key, local, problem.Cluster, problem.Reason, problem.Message)
 	}
@@ -113,9 +107,4 @@ func printPlan(to io.Writer, p plan.Plan, local string) {
 			print("delete EndpointSlice %v that a selector left behind %s", cache.MetaObjectToName(step.Object), where)
 		}
 	}
-}
-
-// lines leaves out the line of a diff that says that there was nothing before.
-func lines(text string) string {
-	return strings.ReplaceAll(strings.TrimSuffix(text, "\n")+"\n", "-null\n", "")
 }

@@ -77,7 +77,8 @@ func (e *enqueuer) recordChanged(cluster string, service cache.ObjectName, had, 
 // rivals enqueues the mirrors of Services that claim a gateway port which another one had, or has now.
 func (e *enqueuer) rivals(cluster string, view remote.View, self cache.ObjectName, had, has sets.Set[string]) {
 	for claim := range had.Union(has) {
-		if !had.Has(claim) && view.Holder(byClaim, claim) != self {
+		unaffected, begins := view.Crowds(claim, had.Has(claim))
+		if unaffected || !begins && !had.Has(claim) && view.Holder(byClaim, claim) != self {
 			continue // the one that has it keeps it
 		}
 		for _, rival := range append(view.Services.NamesByIndex(byClaim, claim), view.Rivals(claim)...) {

@@ -23,13 +23,8 @@ type Listen struct {
 }
 
 // Add adds the flags.
-func (l *Listen) Add(f *pflag.FlagSet) { l.add(f, "the status page, /status.json, ") }
-
-// AddWithoutPage adds the flags of a program that has no status page.
-func (l *Listen) AddWithoutPage(f *pflag.FlagSet) { l.add(f, "") }
-
-func (l *Listen) add(f *pflag.FlagSet, page string) {
-	f.StringVar(&l.Address, "listen", "", "`ADDRESS:PORT` of "+page+"/metrics, /healthz and /readyz, as :8080 (default: none)")
+func (l *Listen) Add(f *pflag.FlagSet) {
+	f.StringVar(&l.Address, "listen", "", "`ADDRESS:PORT` of the status page, /status.json, /metrics, /healthz and /readyz, as :8080 (default: none)")
 	f.StringSliceVar(&l.Hosts, "listen-host", nil, "`NAME,...` under which these are requested, besides IP addresses, localhost and the pod's name: those of a Service or an Ingress, or the API server's in a request that it passes on. Any other name is refused, since a web page could have pointed it here")
 	f.BoolVar(&l.Profile, "pprof", false, "serve Go's profiles at /debug/pprof/, too")
 }

@@ -9,6 +9,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/queue"
 	"service-mirror.io/service-mirror/mirror/write"
 )
 
@@ -333,17 +334,17 @@ func (r *record) next(p plan.Plan, now time.Time) (after time.Duration) {
 		switch {
 		case b == nil:
 		case b.until.After(now) || p.BackedOff[k]: // it may have ended since the snapshot was taken
-			after = sooner(after, max(b.until.Sub(now), time.Millisecond))
+			after = queue.Sooner(after, max(b.until.Sub(now), time.Millisecond))
 		// Else what kept it from being written brings the key back.
 		case b.fight && b.over().After(now):
-			after = sooner(after, b.over().Sub(now))
+			after = queue.Sooner(after, b.over().Sub(now))
 		}
 	}
 	if !r.paused.IsZero() {
-		after = sooner(after, max(r.paused.Sub(now), time.Millisecond))
+		after = queue.Sooner(after, max(r.paused.Sub(now), time.Millisecond))
 	}
 	if r.check != nil && !p.WritesMirror() { // which comes back as an event
-		after = sooner(after, max(r.check.at.Sub(now), time.Millisecond))
+		after = queue.Sooner(after, max(r.check.at.Sub(now), time.Millisecond))
 	}
 	return after
 }

@@ -15,10 +15,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
+	clienttesting "k8s.io/client-go/testing"
 	kuberecord "k8s.io/client-go/tools/record"
 
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/queue"
 	"service-mirror.io/service-mirror/mirror/report"
 	"service-mirror.io/service-mirror/mirror/status"
 	"service-mirror.io/service-mirror/mirror/write"
@@ -251,9 +252,19 @@ func TestMetrics(t *testing.T) {
 				w.Errorf("%s: %d %s", path, code, text)
 			}
 		}
-		w.controller.state.syncing.Store(cache.NewObjectName("default", "slow"), time.Now())
-		w.wait(maxSync + time.Second)
-		if code, text := fetch("/healthz"); code != 503 || !strings.Contains(text, "the sync of mirror default/slow has not ended") {
+		stalled := make(chan struct{})
+		defer close(stalled)
+		w.server.setRefuse(func(clienttesting.Action) error { // the first write of bar's sync does not end
+			w.server.mu.Unlock()
+			defer w.server.mu.Lock()
+			<-stalled
+			return errTest
+		})
+		changed := exportedBar()
+		changed.Spec.Ports[0].Port++
+		w.remotes["paris"].export(changed)
+		w.wait(queue.MaxSync + time.Second)
+		if code, text := fetch("/healthz"); code != 503 || !strings.Contains(text, "the sync of mirror default/bar-paris has not ended") {
 			w.Errorf("healthz: %d %s", code, text)
 		}
 	})

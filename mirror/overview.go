@@ -17,14 +17,11 @@ import (
 
 // Overview is the state of everything now: for the status page and the metrics.
 func (c *Controller) Overview() status.Page {
-	page := status.Page{Leader: c.state.leading.Load(), Verifying: c.options.Verify.Period > 0, Now: time.Now(), Problems: c.problems.OfLocal()}
+	page := status.Page{Leader: c.workers.Leading(), Verifying: c.options.Verify.Period > 0, Now: time.Now(), Problems: c.problems.OfLocal()}
 	for _, r := range c.remotes.list {
 		page.Remotes = append(page.Remotes, remoteRow(r.Status()))
 	}
-	select {
-	case <-c.state.ready:
-		page.Synced = true
-	default:
+	if page.Synced = c.workers.IsReady(); !page.Synced {
 		return page // what is local is not known
 	}
 	for _, n := range c.local.Unknown() {

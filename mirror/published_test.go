@@ -14,6 +14,7 @@ import (
 	"service-mirror.io/service-mirror/gateway"
 	published "service-mirror.io/service-mirror/gateway/publish/record"
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/report"
 	"service-mirror.io/service-mirror/remote"
 )
 
@@ -30,31 +31,18 @@ func (r *fakeRemote) publish(rec published.Record, edits ...func(*corev1.ConfigM
 	for _, edit := range edits {
 		edit(configMap)
 	}
-	had := r.aloneOf(configMap)
 	must(r.configMaps.GetIndexer().Add(remote.Encode(configMap)))
-	r.hooks.RecordChanged(r.name, rec.Service, had, r.aloneOf(configMap))
+	had, has := r.records.Changed(configMap.Name, configMap)
+	r.hooks.RecordChanged(r.name, rec.Service, had, has)
 }
 
 // unpublish deletes the record of a Service.
 func (r *fakeRemote) unpublish(rec published.Record) {
 	configMap, err := rec.ConfigMap("service-mirror")
 	must(err)
-	had := r.aloneOf(configMap)
 	must(r.configMaps.GetIndexer().Delete(remote.Encode(configMap)))
+	had, _ := r.records.Changed(configMap.Name, nil)
 	r.hooks.RecordChanged(r.name, rec.Service, had, nil)
-}
-
-func (r *fakeRemote) aloneOf(configMap *corev1.ConfigMap) []string {
-	stored := r.configMaps.Get(cache.MetaObjectToName(configMap))
-	if stored == nil {
-		return nil
-	}
-	read, err := published.Parse(stored)
-	if err != nil {
-		return nil
-	}
-	alone, _ := gateway.RecordClaims(read)
-	return alone
 }
 
 // database is an exported Service of one TCP port, created some seconds after others, and its record.
@@ -69,7 +57,11 @@ func database(name string, age int) (*corev1.Service, published.Record) {
 
 // publishing runs a test with a remote whose gateway has ports 80, 15000 and 15001, and whose publisher writes records.
 func publishing(t *testing.T, test func(w *world, paris *fakeRemote)) {
-	run(t, Options{}, []string{"paris"}, func(w *world) {
+	publishingWith(t, Options{}, test)
+}
+
+func publishingWith(t *testing.T, options Options, test func(w *world, paris *fakeRemote)) {
+	run(t, options, []string{"paris"}, func(w *world) {
 		paris := w.remotes["paris"]
 		paris.publishes()
 		for _, n := range []int32{15000, 15001} {
@@ -374,5 +366,68 @@ func TestRecordWithoutAReadyEndpoint(t *testing.T) {
 		if got := w.problem("db"); got != "" {
 			t.Errorf("its problem is still %q", got)
 		}
+	})
+}
+
+// Of a crowd of records that have one port alone it is nobody's, and each says so. Whatever the order in which they come
+// and go, the oldest has it once they are few enough; what comes to a crowd, or goes, has no other one looked at.
+func TestCrowdOfRecords(t *testing.T) {
+	metrics := report.NewMetrics("", paris)
+	syncs := func() (n uint64) {
+		families, err := metrics.Gatherer().Gather()
+		must(err)
+		for _, family := range families {
+			if family.GetName() == "service_mirror_sync_duration_seconds" {
+				n = family.GetMetric()[0].GetHistogram().GetSampleCount()
+			}
+		}
+		return n
+	}
+	publishingWith(t, Options{Metrics: metrics}, func(w *world, paris *fakeRemote) {
+		const few = 100
+		annotated, _ := database("annotated", -1)
+		annotated.Annotations = map[string]string{gateway.PortsAnnotation: "5432=15000"}
+		paris.export(annotated)
+		good, itsRecord := database("good", 0)
+		itsRecord.Ports[0].Gateway = 15001
+		paris.export(good)
+		paris.publish(itsRecord)
+		w.settle()
+		records := map[int]published.Record{}
+		for i := range few + 20 {
+			svc, rec := database(fmt.Sprint("n", i), 1000-i) // each is older than the one before
+			paris.export(svc)
+			records[i] = rec
+		}
+		w.wait(time.Second)
+		w.ports(map[string]int32{"annotated": 15000})
+		for i := range few {
+			paris.publish(records[i])
+		}
+		w.ports(map[string]int32{"n99": 15000, "n98": 0, "n0": 0, "annotated": 0, "good": 15001})
+		for i := few; i < few+20; i++ {
+			paris.publish(records[i])
+		}
+		w.ports(map[string]int32{"n119": 0, "n99": 0, "n0": 0, "annotated": 0, "good": 15001})
+		for _, name := range []string{"n119", "n99", "n0", "annotated"} {
+			if got := w.problem(name); !strings.Contains(got, "15000/TCP is nobody's") {
+				t.Errorf("the problem of %s is %q", name, got)
+			}
+		}
+		before := syncs()
+		paris.unpublish(records[0])
+		paris.publish(records[0])
+		w.wait(time.Second)
+		if n := syncs() - before; n == 0 || n > 2 {
+			t.Errorf("%d syncs for one record of a crowd", n)
+		}
+		for i := few + 19; i >= few; i-- {
+			paris.unpublish(records[i])
+		}
+		w.ports(map[string]int32{"n119": 0, "n99": 15000, "n0": 0, "annotated": 0, "good": 15001})
+		for i := range few {
+			paris.unpublish(records[i])
+		}
+		w.ports(map[string]int32{"n99": 0, "annotated": 15000, "good": 15001})
 	})
 }

@@ -72,7 +72,7 @@ func (r *remotes) exported() []cache.ObjectName {
 	for _, one := range r.list {
 		keys.Insert(r.keys(one.Name())...)
 	}
-	return slices.SortedFunc(maps.Keys(keys), compareKeys)
+	return slices.SortedFunc(maps.Keys(keys), plan.CompareKeys)
 }
 
 // want tells whether any remote exports a Service whose mirror has the key, mirrored or refused.

@@ -19,12 +19,12 @@ import (
 
 // Handler serves the state of the program. overview is what the page shows.
 func (c *Controller) Handler(overview func() status.Page, listen Listen) http.Handler {
-	return Served{Page: overview, Metrics: c.options.Metrics.Gatherer(), Stuck: c.state.stuck, Ready: c.state.ready}.Handler(listen)
+	return Served{Status: status.Handler(overview), Metrics: c.options.Metrics.Gatherer(), Stuck: c.workers.Stuck, Ready: c.workers.Ready()}.Handler(listen)
 }
 
 // Served is what a program serves of its state.
 type Served struct {
-	Page    func() status.Page // nil: there is none
+	Status  http.Handler // of its page
 	Metrics prometheus.Gatherer
 	Stuck   func() error
 	Ready   <-chan struct{} // closed when its caches are filled
@@ -34,9 +34,7 @@ type Served struct {
 // /debug/pprof/. Probes are answered under any name, and however many other requests there are.
 func (s Served) Handler(listen Listen) http.Handler {
 	mux, hosts := http.NewServeMux(), listen.hosts()
-	if s.Page != nil {
-		mux.Handle("/", hosts.guard(limited(status.Handler(s.Page))))
-	}
+	mux.Handle("/", hosts.guard(limited(s.Status)))
 	mux.Handle("/metrics", hosts.guard(limited(promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{}))))
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.Stuck()) })
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {

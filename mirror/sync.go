@@ -2,13 +2,13 @@ package mirror
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/queue"
 	"service-mirror.io/service-mirror/mirror/write"
 )
 
@@ -16,24 +16,9 @@ import (
 // in no cache.
 const foreignPeriod = 30 * time.Second
 
-// workUntil syncs keys until the context ends. A write under way is finished in working.
-func (c *Controller) workUntil(ctx, working context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case key := <-c.keys:
-			c.work(working, key)
-		}
-	}
-}
-
-// work syncs a key, reports what was found, and sees to it that the key is looked at again if need be.
-func (c *Controller) work(ctx context.Context, key cache.ObjectName) {
-	defer c.queue.Done(key)
+// work syncs a key and reports what was found. It returns when the key is synced again.
+func (c *Controller) work(ctx context.Context, key cache.ObjectName) queue.Next {
 	begin := time.Now()
-	c.state.syncing.Store(key, begin)
-	defer c.state.syncing.Delete(key)
 	p, result := c.sync(klog.NewContext(ctx, klog.LoggerWithValues(c.logger, "mirror", key)), key)
 	after, problems := c.memory.commit(p, result)
 	if p.DropTombstone {
@@ -46,23 +31,11 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) {
 	c.problems.Set(key, problems, result.Stale)
 	switch max(p.Requeue, result.Requeue) {
 	case plan.RequeueWithDelay:
-		c.queue.AddRateLimited(key)
-		return
+		return queue.Next{Retry: true}
 	case plan.RequeueForeign:
-		after = sooner(after, foreignPeriod)
+		after = queue.Sooner(after, foreignPeriod)
 	}
-	c.queue.Forget(key)
-	if after > 0 {
-		c.queue.AddAfter(key, after)
-	}
-}
-
-// sooner is the shorter of two durations, of which zero is never.
-func sooner(a, b time.Duration) time.Duration {
-	if a == 0 || b == 0 {
-		return max(a, b)
-	}
-	return min(a, b)
+	return queue.Next{After: after}
 }
 
 // sync makes one mirror as it should be, whatever has happened before.
@@ -98,19 +71,3 @@ func (c *Controller) observe(key cache.ObjectName) plan.Snapshot {
 
 // planned is what would be written for a key by a replica that remembers nothing.
 func (c *Controller) planned(key cache.ObjectName) plan.Plan { return c.options.Decide(c.observe(key)) }
-
-// maxSync is how long one sync may take before the controller counts as stuck.
-const maxSync = 5 * time.Minute
-
-// stuck names a mirror whose sync does not end. An API server that is down is no such thing: its requests
-// fail in time.
-func (s *state) stuck() error {
-	var stuck error
-	s.syncing.Range(func(key, begin any) bool {
-		if took := time.Since(begin.(time.Time)); took > maxSync {
-			stuck = fmt.Errorf("the sync of mirror %v has not ended for %v", key, took.Round(time.Second))
-		}
-		return stuck == nil
-	})
-	return stuck
-}

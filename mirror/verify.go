@@ -118,7 +118,7 @@ func (c *Controller) wanted(want Wanted) (plans []plan.Plan) {
 			}
 		}
 	}
-	for _, key := range slices.SortedFunc(maps.Keys(keys), compareKeys) {
+	for _, key := range slices.SortedFunc(maps.Keys(keys), plan.CompareKeys) {
 		plans = append(plans, c.planned(key))
 	}
 	return plans

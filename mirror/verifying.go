@@ -131,7 +131,7 @@ func (v *verifier) run(ctx context.Context) {
 // forgetOthers forgets what was found of mirrors that are not among these.
 func (v *verifier) forgetOthers(keys []cache.ObjectName) {
 	for _, key := range v.keys() {
-		if _, found := slices.BinarySearchFunc(keys, key, compareKeys); !found {
+		if _, found := slices.BinarySearchFunc(keys, key, plan.CompareKeys); !found {
 			v.forget(key)
 		}
 	}

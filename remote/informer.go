@@ -89,9 +89,9 @@ type Handler[T Object] struct {
 	Deleted func(name cache.ObjectName, last T)
 }
 
-// Handle adds a handler to an informer that has not ended.
-func (i *Informer[T]) Handle(handler Handler[T]) {
-	_, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
+// Handle adds a handler to an informer that has not ended. Its registration is synced once the handler has seen all.
+func (i *Informer[T]) Handle(handler Handler[T]) cache.ResourceEventHandlerRegistration {
+	registered, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { handler.Added(i.decode(obj)) },
 		UpdateFunc: func(before, after any) { handler.Updated(i.decode(before), i.decode(after)) },
 		DeleteFunc: func(obj any) {
@@ -104,6 +104,7 @@ func (i *Informer[T]) Handle(handler Handler[T]) {
 		},
 	})
 	must(err)
+	return registered
 }
 
 // Index adds an index, by the values that an object has.

@@ -24,6 +24,7 @@ var kinds = map[schema.GroupVersionResource]string{
 	{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}:                    "Lease",
 	{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"}:               "EndpointSlice",
 	{Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"}:                   "Ingress",
+	{Group: "networking.k8s.io", Version: "v1", Resource: "ingressclasses"}:              "IngressClass",
 	{Group: "networking.k8s.io", Version: "v1", Resource: "ipaddresses"}:                 "IPAddress",
 	{Group: "networking.k8s.io", Version: "v1", Resource: "servicecidrs"}:                "ServiceCIDR",
 }

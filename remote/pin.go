@@ -67,6 +67,20 @@ func (p *Pin) Config(cfg *rest.Config) (*rest.Config, error) {
 	return cfg, nil
 }
 
+// Configs makes the client configurations of a program, which share no connections. guard makes the last one, of the
+// clients that write, refuse requests while this replica does not lead.
+func (p *Pin) Configs(cluster *rest.Config, number int, guard func(*rest.Config)) ([]*rest.Config, error) {
+	configs := make([]*rest.Config, number)
+	for i := range configs {
+		var err error
+		if configs[i], err = p.Config(cluster); err != nil {
+			return nil, err
+		}
+	}
+	guard(configs[number-1])
+	return configs, nil
+}
+
 // saw notes the UID of the cluster that answers.
 func (p *Pin) saw(uid types.UID) error {
 	p.mu.Lock()

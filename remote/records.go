@@ -17,21 +17,16 @@ import (
 type Records struct {
 	namespace string
 	informer  *Informer[*corev1.ConfigMap]
+	claims    *claims
 	synced    func() bool
+	filled    cache.DoneChecker // as synced, to be waited for
 }
 
-// NewRecords are the records in a namespace, which an informer keeps; synced tells whether it is filled.
+// NewRecords are the records in a namespace, which an informer keeps; synced is whether it is filled, and all changes
+// up to then are noted.
 func NewRecords(namespace string, informer *Informer[*corev1.ConfigMap], synced func() bool) *Records {
-	informer.Index(recordsAlone, func(configMap *corev1.ConfigMap) []string { alone, _ := claims(configMap); return alone })
-	informer.Index(recordsShared, func(configMap *corev1.ConfigMap) []string { _, shared := claims(configMap); return shared })
-	return &Records{namespace, informer, synced}
+	return &Records{namespace: namespace, informer: informer, claims: newClaims(), synced: synced}
 }
-
-// How records are indexed, by the gateway ports that they have: alone, or shared with others.
-const (
-	recordsAlone  = "alone"
-	recordsShared = "shared"
-)
 
 // recordsPart is the name under which problems with reading them are reported.
 func recordsPart(namespace string) string { return "watch of records in " + namespace }
@@ -46,12 +41,14 @@ func newRecords(c *connection) *Records {
 		part: recordsPart(namespace), namespace: namespace, objects: c.client.CoreV1().ConfigMaps(namespace),
 		narrow: narrowRecords, bounds: c.remote.spec.Limits.ofRecords(c.remote.spec.Name),
 	}, &corev1.ConfigMap{}, trimRecord)
-	informer.Handle(Handler[*corev1.ConfigMap]{
-		Added:   func(now *corev1.ConfigMap) { c.recordChanged(now.Name, nil, now) },
-		Updated: func(before, now *corev1.ConfigMap) { c.recordChanged(now.Name, before, now) },
-		Deleted: func(name cache.ObjectName, last *corev1.ConfigMap) { c.recordChanged(name.Name, last, nil) },
+	r := NewRecords(namespace, informer, nil)
+	registered := informer.Handle(Handler[*corev1.ConfigMap]{
+		Added:   func(now *corev1.ConfigMap) { c.recordChanged(r, now.Name, now) },
+		Updated: func(_, now *corev1.ConfigMap) { c.recordChanged(r, now.Name, now) },
+		Deleted: func(name cache.ObjectName, _ *corev1.ConfigMap) { c.recordChanged(r, name.Name, nil) },
 	})
-	return NewRecords(namespace, informer, informer.HasSynced)
+	r.synced, r.filled = registered.HasSynced, registered.HasSyncedChecker()
+	return r
 }
 
 func narrowRecords(options *metav1.ListOptions) {
@@ -73,26 +70,29 @@ func trimRecord(configMap *corev1.ConfigMap) *corev1.ConfigMap {
 	return trimmed
 }
 
-// claims are the gateway ports that a record has alone, and that it shares; none if it is malformed, or nil.
-func claims(configMap *corev1.ConfigMap) (alone, shared []string) {
-	if configMap == nil {
+// Changed notes a record as it is now, nil if it is gone, and returns the gateway ports that it had and has alone. One that
+// is malformed has none.
+func (r *Records) Changed(name string, now *corev1.ConfigMap) (had, has []string) {
+	service := record.ServiceOf(name)
+	if service == (cache.ObjectName{}) {
 		return nil, nil
 	}
-	read, err := record.Parse(configMap)
-	if err != nil {
-		return nil, nil
+	claims := claimsOf(service, nil)
+	if now != nil {
+		if read, err := record.Parse(now); err == nil {
+			claims = claimsOf(service, &read)
+		}
 	}
-	return gateway.RecordClaims(read)
+	return r.claims.set(claims), claims.alone
 }
 
 // recordChanged passes a change on, with the gateway ports that the record had or has alone.
-func (c *connection) recordChanged(name string, before, after *corev1.ConfigMap) {
+func (c *connection) recordChanged(r *Records, name string, now *corev1.ConfigMap) {
+	had, has := r.Changed(name, now)
 	service := record.ServiceOf(name)
 	if service == (cache.ObjectName{}) || c.remote.hooks.RecordChanged == nil {
 		return
 	}
-	had, _ := claims(before)
-	has, _ := claims(after)
 	c.remote.hooks.RecordChanged(c.remote.spec.Name, service, had, has)
 }
 
@@ -100,7 +100,7 @@ func (c *connection) recordChanged(name string, before, after *corev1.ConfigMap)
 func (r *Records) run(ctx context.Context, wg *sync.WaitGroup, filled func()) {
 	wg.Go(func() { r.informer.RunWithContext(ctx) })
 	wg.Go(func() {
-		if cache.WaitFor(ctx, "", r.informer.HasSyncedChecker()) {
+		if cache.WaitFor(ctx, "", r.filled) {
 			filled()
 		}
 	})
@@ -127,7 +127,7 @@ func (v View) Published(exported *corev1.Service) *gateway.Published {
 		read, err := record.Parse(configMap)
 		published = gateway.PublishedFor(exported, read, err)
 	}
-	published.Holder = v.publishedHolder
+	published.Holder, published.Crowded = v.publishedHolder, v.Records.crowded
 	return &published
 }
 
@@ -142,32 +142,29 @@ func (v View) Holder(index, claim string) cache.ObjectName {
 }
 
 // publishedHolder is the oldest exported Service of those that have a gateway port alone by their record; zero if
-// there is none.
+// there is none, or a crowd.
 func (v View) publishedHolder(claim string) cache.ObjectName {
-	return v.Services.Oldest("", claim, v.publishedAlone(claim)...)
-}
-
-// publishedAlone are the exported Services that have a gateway port alone by their record.
-func (v View) publishedAlone(claim string) (names []cache.ObjectName) {
-	for _, name := range v.Records.named(recordsAlone, claim) {
-		svc := v.Services.Get(name)
-		if svc == nil {
-			continue
-		}
-		configMap := v.Records.informer.Get(v.Records.configMap(name))
-		if configMap == nil {
-			continue
-		}
-		if read, err := record.Parse(configMap); gateway.PublishedFor(svc, read, err).Record != nil {
-			names = append(names, name)
+	if v.Records == nil {
+		return cache.ObjectName{}
+	}
+	var names []cache.ObjectName
+	for _, one := range v.Records.claims.holders(claim) {
+		if svc := v.Services.Get(one.service); svc != nil && svc.UID == one.uid {
+			names = append(names, one.service)
 		}
 	}
-	return names
+	return v.Services.Oldest("", claim, names...)
 }
+
+// crowded is whether more records than can be have a gateway port alone.
+func (r *Records) crowded(claim string) bool { return r.claims.crowd(claim) > maxAlone }
 
 // Rivals are the Services that have a gateway port by their record, alone or with others.
 func (v View) Rivals(claim string) []cache.ObjectName {
-	return append(v.Records.named(recordsAlone, claim), v.Records.named(recordsShared, claim)...)
+	if v.Records == nil {
+		return nil
+	}
+	return v.Records.claims.rivals(claim)
 }
 
 // ClaimedAlone are the gateway ports that a Service has alone by its record, whichever Service of this name that is of.
@@ -175,21 +172,15 @@ func (v View) ClaimedAlone(service cache.ObjectName) []string {
 	if v.Records == nil {
 		return nil
 	}
-	alone, _ := claims(v.Records.informer.Get(v.Records.configMap(service)))
-	return alone
+	return v.Records.claims.aloneOf(service)
 }
 
-// named are the Services whose records have a value in an index.
-func (r *Records) named(index, value string) (names []cache.ObjectName) {
-	if r == nil {
-		return nil
+// Crowds is what a claim of one more record, or of one less, is to those that have a gateway port alone: nothing to any
+// of a crowd, and everything to all as it begins.
+func (v View) Crowds(claim string, less bool) (unaffected, begins bool) {
+	if v.Records == nil {
+		return false, false
 	}
-	keys, err := r.informer.GetIndexer().IndexKeys(index, value)
-	must(err)
-	for _, key := range keys {
-		if service := record.ServiceOf(nameOf(key).Name); service != (cache.ObjectName{}) {
-			names = append(names, service)
-		}
-	}
-	return names
+	n := v.Records.claims.crowd(claim)
+	return n > maxAlone+1 || n > maxAlone && less, n == maxAlone+1 && !less
 }

@@ -40,6 +40,7 @@ type apiserver struct {
 	mu           sync.Mutex
 	served       map[string]bool                                // by RESOURCE/VERSION
 	unreadable   string                                         // resource that cannot be listed
+	stalled      map[string]bool                                // resources whose watches have no events
 	refuse       func(verb, resource string) error              // nil: nothing is refused
 	admit        func(*unstructured.Unstructured)               // changes what is stored; nil: nothing
 	objects      map[string]map[cache.ObjectName]runtime.Object // by resource
@@ -59,6 +60,7 @@ type watcher struct {
 	*watch.RaceFreeFakeWatcher
 	resource string
 	wants    func(runtime.Object) bool
+	missed   []change // while the watch was stalled
 }
 
 func newAPIServer() *apiserver {
@@ -77,9 +79,8 @@ func newAPIServer() *apiserver {
 	s := &apiserver{client: fake.NewClientset(), meta: metadatafake.NewSimpleMetadataClient(metadatafake.NewTestScheme()),
 		dynamic: dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds), served: served, objects: map[string]map[cache.ObjectName]runtime.Object{}}
 	for _, f := range []*clienttesting.Fake{&s.client.Fake, &s.meta.Fake, &s.dynamic.Fake} {
-		asMetadata := f == &s.meta.Fake
 		f.PrependReactor("*", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
-			obj, err := s.react(action, asMetadata)
+			obj, err := s.react(action, f)
 			return true, obj, err
 		})
 		f.PrependWatchReactor("*", func(action clienttesting.Action) (bool, watch.Interface, error) {
@@ -101,7 +102,7 @@ func (s *apiserver) clients() Clients {
 		}}
 }
 
-func (s *apiserver) react(action clienttesting.Action, asMetadata bool) (runtime.Object, error) {
+func (s *apiserver) react(action clienttesting.Action, client *clienttesting.Fake) (runtime.Object, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	resource := action.GetResource().Resource
@@ -110,7 +111,7 @@ func (s *apiserver) react(action clienttesting.Action, asMetadata bool) (runtime
 		if resource == s.unreadable {
 			return nil, apierrors.NewInternalError(fmt.Errorf("etcd is down"))
 		}
-		return s.list(a, asMetadata), nil
+		return s.list(a, client), nil
 	case clienttesting.GetActionImpl:
 		if obj := s.objects[resource][cache.NewObjectName(a.Namespace, a.Name)]; obj != nil {
 			return obj.DeepCopyObject(), nil
@@ -233,7 +234,36 @@ func (s *apiserver) remove(resource string, key cache.ObjectName) {
 func (s *apiserver) publish(c change) {
 	s.history = append(s.history, c)
 	for _, w := range s.watchers {
+		if s.stalled[c.resource] {
+			w.missed = append(w.missed, c)
+			continue
+		}
 		w.send(c)
+	}
+}
+
+// stall has the watches of resources have no events until resume.
+func (s *apiserver) stall(resources ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stalled = map[string]bool{}
+	for _, resource := range resources {
+		s.stalled[resource] = true
+	}
+}
+
+func (s *apiserver) resume(resource string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.stalled, resource)
+	for _, w := range s.watchers {
+		if w.resource != resource {
+			continue
+		}
+		for _, c := range w.missed {
+			w.send(c)
+		}
+		w.missed = nil
 	}
 }
 
@@ -254,7 +284,7 @@ func wants(namespace string, restrictions metav1.ListOptions) func(runtime.Objec
 	}
 }
 
-func (s *apiserver) list(action clienttesting.ListActionImpl, asMetadata bool) runtime.Object {
+func (s *apiserver) list(action clienttesting.ListActionImpl, client *clienttesting.Fake) runtime.Object {
 	wanted := wants(action.Namespace, action.ListOptions)
 	version := metav1.ListMeta{ResourceVersion: strconv.Itoa(s.version)}
 	resource := action.Resource.Resource
@@ -279,8 +309,10 @@ func (s *apiserver) list(action clienttesting.ListActionImpl, asMetadata bool) r
 		}
 	}
 	switch {
-	case asMetadata:
+	case client == &s.meta.Fake:
 		return metadata
+	case client == &s.dynamic.Fake:
+		return others
 	case resource == "services":
 		return services
 	case resource == "endpointslices":
@@ -294,7 +326,7 @@ func (s *apiserver) list(action clienttesting.ListActionImpl, asMetadata bool) r
 func (s *apiserver) watch(action clienttesting.WatchActionImpl) watch.Interface {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := &watcher{watch.NewRaceFreeFake(), action.Resource.Resource, wants(action.Namespace, action.ListOptions)}
+	w := &watcher{watch.NewRaceFreeFake(), action.Resource.Resource, wants(action.Namespace, action.ListOptions), nil}
 	since, _ := strconv.Atoi(action.ListOptions.ResourceVersion)
 	for _, c := range s.history {
 		if c.version > since {

@@ -17,6 +17,7 @@ import (
 
 	"service-mirror.io/service-mirror/gateway/publish/plan"
 	mirrors "service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/write"
 	"service-mirror.io/service-mirror/remote"
 )
 
@@ -73,7 +74,7 @@ func (c *Controller) request(ctx context.Context, step plan.Step) (*unstructured
 	case plan.Update:
 		got, err = client.Update(ctx, step.Object, metav1.UpdateOptions{})
 	case plan.Delete:
-		if err = client.Delete(ctx, step.Object.GetName(), exactly(step.Object)); (err == nil || apierrors.IsNotFound(err)) && cached != nil {
+		if err = client.Delete(ctx, step.Object.GetName(), write.Exactly(step.Object)); (err == nil || apierrors.IsNotFound(err)) && cached != nil {
 			cached.Delete(&remote.Unstructured{Unstructured: *step.Object})
 		}
 		return nil, err
@@ -99,7 +100,7 @@ func (c *Controller) requestRecord(ctx context.Context, step plan.Step) error {
 	case plan.Update:
 		got, err = client.Update(ctx, step.Record, metav1.UpdateOptions{})
 	case plan.Delete:
-		if err = client.Delete(ctx, step.Record.Name, exactly(step.Record)); err == nil || apierrors.IsNotFound(err) {
+		if err = client.Delete(ctx, step.Record.Name, write.Exactly(step.Record)); err == nil || apierrors.IsNotFound(err) {
 			c.caches.records.Delete(step.Record)
 		}
 		return err
@@ -109,11 +110,6 @@ func (c *Controller) requestRecord(ctx context.Context, step plan.Step) error {
 		c.caches.records.Add(got)
 	}
 	return err
-}
-
-func exactly(obj metav1.Object) metav1.DeleteOptions {
-	uid, version := obj.GetUID(), obj.GetResourceVersion()
-	return metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}}
 }
 
 // note remembers a write that succeeded. To insist at full speed on what another program changes would be a fight.
@@ -150,6 +146,10 @@ func (c *Controller) judge(ctx context.Context, key cache.ObjectName, step plan.
 			c.memory.foreign(key, step.Ref, time.Now())
 		}
 		r.stale, r.retry = true, true
+	case step.Ref.Kind == plan.Alias && step.Action == plan.Create && apierrors.IsNotFound(err):
+		message := fmt.Sprintf("%v: create the namespace, as the component names of deploy/publish does. It is retried", err)
+		c.backOff(key, step, mirrors.Rejected, message, step.Object, r)
+		c.queue.Add(key) // the record must say so
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		r.stale, r.retry = true, true
 	case apierrors.IsForbidden(err) && c.memory.refusedFirst(key, step.Ref):

@@ -25,6 +25,9 @@ import (
 // byClaim is the index of exported Services by the names and gateway ports that they claim.
 const byClaim = "claim"
 
+// byAlias is the index of exported Services by their aliases.
+const byAlias = "alias"
+
 // byMade is the index of exported Services by the names that are made for them.
 const byMade = "made"
 
@@ -61,6 +64,13 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 	c.services = inform(c, core.Services(metav1.NamespaceAll), exported, "exported services", &corev1.Service{}, policy.Trim)
 	c.services.Index(byClaim, policy.Claims)
 	c.services.Index(byMade, policy.Made)
+	c.services.Index(byAlias, func(svc *corev1.Service) []string {
+		alias, err := plan.AliasOf(cache.MetaObjectToName(svc))
+		if err != nil {
+			return nil
+		}
+		return []string{alias}
+	})
 	c.services.Index(byNamespace, func(svc *corev1.Service) []string { return []string{svc.Namespace} })
 	// Kubernetes copies the labels of a Service onto its EndpointSlices.
 	c.slices = inform(c, clients.Read.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), exported, "endpointslices", &discoveryv1.EndpointSlice{}, trimSlice)
@@ -69,23 +79,24 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 	c.namespaces = inform(c, meta, func(*metav1.ListOptions) {}, "namespaces", &metav1.PartialObjectMetadata{}, mirrors.TrimMetadata)
 	c.informRecords()
 	for _, of := range plan.Kinds {
-		c.routes[of] = &kind{resource: of.Resource(), versions: of.Versions(), changed: c.routeChanged, synced: hooks.all,
-			narrow: func(options *metav1.ListOptions) {
-				options.LabelSelector = mirrors.ManagedByLabel + "=" + mirrors.ManagedBy + "," + plan.ServiceLabel
-			}}
+		if of == plan.Alias && !policy.To(plan.ToNames) {
+			continue // its namespace may not exist, or not be readable
+		}
+		narrow := ofOurs
+		if of == plan.Alias { // of these, foreign ones are to be seen, and their namespace has nothing else
+			narrow = func(*metav1.ListOptions) {}
+		}
+		c.routes[of] = &kind{resource: of.Resource(), versions: of.Versions(), namespace: policy.NamespaceOf(of, cache.ObjectName{}), changed: c.routeChanged, synced: hooks.all,
+			narrow: narrow}
 	}
 	for _, of := range []plan.Kind{plan.TCPRoute, plan.UDPRoute} {
 		c.routes[of].listeners = policy.Attached
 	}
 	if policy.To(plan.ToGatewayAPI) {
-		versions := []string{"v1", "v1beta1"}
-		changed := func(_, _ *remote.Unstructured) { c.readGateway() }
-		c.gateway = &kind{resource: schema.GroupResource{Group: plan.Group, Resource: "gateways"}, versions: versions, namespace: policy.Gateway.Namespace,
-			changed: changed, synced: c.readGateway, narrow: func(options *metav1.ListOptions) {
-				options.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, policy.Gateway.Name).String()
-			}}
-		c.class = &kind{resource: schema.GroupResource{Group: plan.Group, Resource: "gatewayclasses"}, versions: versions,
-			changed: changed, synced: c.readGateway, narrow: func(*metav1.ListOptions) {}}
+		c.gateway, c.class = gatewayKind(policy), classKind()
+		for _, k := range []*kind{c.gateway, c.class} {
+			k.changed, k.synced = func(_, _ *remote.Unstructured) { c.readGateway() }, c.readGateway
+		}
 		c.newSets()
 	}
 	if policy.GatewayService != (cache.ObjectName{}) {
@@ -93,6 +104,26 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 	}
 	c.handle()
 	return c
+}
+
+// ofOurs narrows a list of routes to those with our labels.
+func ofOurs(options *metav1.ListOptions) {
+	options.LabelSelector = mirrors.ManagedByLabel + "=" + mirrors.ManagedBy + "," + plan.ServiceLabel
+}
+
+// gatewayVersions are those in which the Gateway and its class are read.
+var gatewayVersions = []string{"v1", "v1beta1"}
+
+// gatewayKind is the kind of which there is only the Gateway that routes attach to.
+func gatewayKind(policy plan.Policy) *kind {
+	return &kind{resource: schema.GroupResource{Group: plan.Group, Resource: "gateways"}, versions: gatewayVersions, namespace: policy.Gateway.Namespace,
+		narrow: func(options *metav1.ListOptions) {
+			options.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, policy.Gateway.Name).String()
+		}}
+}
+
+func classKind() *kind {
+	return &kind{resource: schema.GroupResource{Group: plan.Group, Resource: "gatewayclasses"}, versions: gatewayVersions, narrow: func(*metav1.ListOptions) {}}
 }
 
 // byNamespace is the index of exported Services by their namespace.
@@ -245,6 +276,11 @@ func (c *caches) routeChanged(before, after *remote.Unstructured) {
 		if key, ours := plan.KeyOf(obj); ours {
 			c.hooks.changed(key)
 		}
+		if plan.Kind(obj.GetKind()) == plan.Alias {
+			for _, key := range (remote.Services{c.services}).NamesByIndex(byAlias, obj.GetName()) {
+				c.hooks.changed(key)
+			}
+		}
 	}
 	if before != nil && (after == nil || !slices.Equal(c.policy.Attached(&before.Unstructured), c.policy.Attached(&after.Unstructured))) {
 		c.hooks.changed(listenersKey) // one may no longer be needed
@@ -275,23 +311,11 @@ func (c *caches) gatewayNow() plan.Gateway {
 
 // lookAtGateway reads it from the caches. The error says why it is not known how it is reached.
 func (c *caches) lookAtGateway() (plan.Gateway, error) {
-	version, known := c.gateway.state()
-	objects := c.gateway.cached()
+	_, known := c.gateway.state()
 	if _, classKnown := c.class.state(); !known || !classKnown {
 		return plan.Gateway{}, nil // what its implementation can do decides, too
 	}
-	var gw, class *unstructured.Unstructured
-	if version != "" && objects != nil {
-		if obj := objects.Latest(c.policy.Gateway); obj != nil {
-			gw = &obj.Unstructured
-		}
-	}
-	if objects := c.class.cached(); gw != nil && objects != nil {
-		name, _, _ := unstructured.NestedString(gw.Object, "spec", "gatewayClassName")
-		if obj := objects.Informer.Get(cache.NewObjectName("", name)); obj != nil {
-			class = &obj.Unstructured
-		}
-	}
+	gw, class, _ := c.gatewayObjects()
 	read := plan.ReadWithSets(c.policy.Gateway, gw, class, c.readSets())
 	if c.outside != nil {
 		var err error
@@ -300,6 +324,23 @@ func (c *caches) lookAtGateway() (plan.Gateway, error) {
 		}
 	}
 	return read, nil
+}
+
+// gatewayObjects are the Gateway and its GatewayClass as they were last read; nil: there is none, as far as is known.
+func (c *caches) gatewayObjects() (gw, class *unstructured.Unstructured, className string) {
+	version, _ := c.gateway.state()
+	if objects := c.gateway.cached(); version != "" && objects != nil {
+		if obj := objects.Latest(c.policy.Gateway); obj != nil {
+			gw = &obj.Unstructured
+			className, _, _ = unstructured.NestedString(gw.Object, "spec", "gatewayClassName")
+		}
+	}
+	if objects := c.class.cached(); gw != nil && objects != nil {
+		if obj := objects.Informer.Get(cache.NewObjectName("", className)); obj != nil {
+			class = &obj.Unstructured
+		}
+	}
+	return gw, class, className
 }
 
 // attached are the exported Services of which a route of a kind attaches to a listener of the Gateway.

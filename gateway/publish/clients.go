@@ -32,14 +32,10 @@ type Clients struct {
 // does not lead.
 func NewClients(cluster *rest.Config, guard func(*rest.Config)) (Clients, error) {
 	clients := Clients{Pin: &remote.Pin{}}
-	var configs [2]*rest.Config // they share no connections
-	for i := range configs {
-		var err error
-		if configs[i], err = clients.Pin.Config(cluster); err != nil {
-			return clients, err
-		}
+	configs, err := clients.Pin.Configs(cluster, 2, guard)
+	if err != nil {
+		return clients, err
 	}
-	guard(configs[1])
 	var errs [5]error
 	clients.Read, errs[0] = remote.NewClient(configs[0])
 	clients.ReadDynamic, errs[1] = dynamic.NewForConfig(configs[0])
@@ -52,7 +48,11 @@ func NewClients(cluster *rest.Config, guard func(*rest.Config)) (Clients, error)
 
 // serves reads the API server's discovery document.
 func (c Clients) serves(ctx context.Context, resource schema.GroupVersionResource) (bool, error) {
-	body, err := c.Read.CoreV1().RESTClient().Get().AbsPath("/apis/"+resource.GroupVersion().String()).SetHeader("Accept", "application/json").Do(ctx).Raw()
+	path := "/apis/" + resource.GroupVersion().String()
+	if resource.Group == "" {
+		path = "/api/" + resource.Version
+	}
+	body, err := c.Read.CoreV1().RESTClient().Get().AbsPath(path).SetHeader("Accept", "application/json").Do(ctx).Raw()
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}

@@ -2,7 +2,6 @@ package publish
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +13,7 @@ import (
 
 	"service-mirror.io/service-mirror/gateway/publish/plan"
 	"service-mirror.io/service-mirror/gateway/publish/record"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/mirror/queue"
 	"service-mirror.io/service-mirror/mirror/report"
 	"service-mirror.io/service-mirror/mirror/status"
@@ -37,21 +37,18 @@ type Controller struct {
 	clients  Clients
 	caches   *caches
 	queue    *queue.Queue
-	keys     chan cache.ObjectName // from the queue to the workers of a replica that leads
+	workers  *queue.Workers
 	memory   *memory
 	problems *report.Problems
 
-	leading   atomic.Bool
-	ready     chan struct{} // closed when the caches are filled
-	syncing   sync.Map      // cache.ObjectName to time.Time: the syncs under way, by their start
-	listening sync.Mutex    // held while the Gateway's listeners and ListenerSets are written
-	listened  atomic.Int64  // how often any were
+	listening sync.Mutex   // held while the Gateway's listeners and ListenerSets are written
+	listened  atomic.Int64 // how often any were
 }
 
 // New makes a controller.
 func New(clients Clients, options Options, logger klog.Logger) *Controller {
-	c := &Controller{options: options, logger: logger, clients: clients, queue: queue.New(options.Metrics), keys: make(chan cache.ObjectName),
-		memory: newMemory(), ready: make(chan struct{})}
+	c := &Controller{options: options, logger: logger, clients: clients, queue: queue.New(options.Metrics), memory: newMemory()}
+	c.workers = queue.NewWorkers(c.queue, queue.Config{Number: workers, What: "exported Service", Sync: c.work})
 	c.caches = newCaches(options.Policy, options.Selector, clients, hooks{
 		changed: c.queue.Add,
 		all:     c.enqueueAll,
@@ -81,8 +78,8 @@ func (c *Controller) Run(ctx context.Context) {
 	}
 	c.settle(ctx, slicesGrace)
 	c.logger.Info("Caches are filled", "exportedServices", len(c.caches.services.GetIndexer().ListKeys()))
-	close(c.ready)
-	running.Go(func() { c.feed(ctx) })
+	c.workers.Open()
+	running.Go(func() { c.workers.Feed(ctx) })
 	<-ctx.Done()
 }
 
@@ -97,48 +94,25 @@ func (c *Controller) settle(ctx context.Context, grace time.Duration) {
 	}
 }
 
-// feed hands keys to the workers of a replica that leads.
-func (c *Controller) feed(ctx context.Context) {
-	for {
-		key, shutdown := c.queue.Get()
-		if shutdown {
-			return
-		}
-		select {
-		case c.keys <- key:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // Ready is closed when the caches are filled.
-func (c *Controller) Ready() <-chan struct{} { return c.ready }
+func (c *Controller) Ready() <-chan struct{} { return c.workers.Ready() }
 
 // Lead writes, until the context ends. A write under way is then finished, for which it has grace.
 func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
-	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
 	records, ok := c.listRecords(ctx)
 	if !ok {
 		return
 	}
 	c.memory.fill(records)
-	c.leading.Store(true)
 	c.options.Events.Lead(true)
-	defer func() { // what is known of exported Services goes with leadership
+	var running sync.WaitGroup
+	c.takeOver(ctx, running.Go)
+	c.workers.Lead(ctx, grace, c.enqueueAll, func() { // what is known of exported Services goes with leadership
+		running.Wait()
 		c.options.Events.Lead(false)
-		c.leading.Store(false)
 		c.memory.clear()
 		c.problems.Clear()
-	}()
-	c.enqueueAll()
-	var running sync.WaitGroup
-	defer running.Wait()
-	for range workers {
-		running.Go(func() { c.workUntil(ctx, working) })
-	}
+	})
 }
 
 // listRecords lists the records from the server, until it answers; false if the context ends first. The cache of a
@@ -174,82 +148,41 @@ func (c *Controller) enqueueAll() {
 	c.queue.Add(listenersKey)
 }
 
-// workUntil syncs keys until the context ends. A write under way is finished in working.
-func (c *Controller) workUntil(ctx, working context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case key := <-c.keys:
-			c.work(working, key)
-		}
-	}
-}
-
-// work syncs a key, reports what was found, and sees to it that the key is looked at again if need be.
-func (c *Controller) work(ctx context.Context, key cache.ObjectName) {
-	defer c.queue.Done(key)
-	begin := time.Now()
-	c.syncing.Store(key, begin)
-	defer c.syncing.Delete(key)
+// work syncs a key and reports what was found. It returns when the key is synced again.
+func (c *Controller) work(ctx context.Context, key cache.ObjectName) queue.Next {
 	if key == listenersKey {
-		c.syncListeners(ctx, true)
-		return
+		if next := c.syncListeners(ctx, true); next != nil {
+			return *next
+		}
+		return queue.Next{}
 	}
-	before := c.listened.Load()
+	begin, before := time.Now(), c.listened.Load()
 	p := c.decide(ctx, key)
-	if c.syncListeners(ctx, false); c.listened.Load() != before {
+	if c.syncListenersFor(ctx); c.listened.Load() != before {
 		p = c.decide(ctx, key) // its ports have listeners now, whichever worker wrote them
 	}
 	result := c.apply(klog.NewContext(ctx, klog.LoggerWithValues(c.logger, "service", key)), p)
 	problems := append(p.Problems, result.problems...)
 	c.options.Metrics.Synced(time.Since(begin), problems)
 	c.problems.Set(key, problems, result.stale)
-	if result.retry {
-		c.queue.AddRateLimited(key)
-		return
+	after := queue.Sooner(p.After, c.memory.next(key, time.Now()))
+	if svc := c.caches.services.Get(key); svc != nil && len(svc.Spec.Selector) == 0 {
+		after = queue.Sooner(after, byHandPeriod)
 	}
-	c.queue.Forget(key)
-	after := p.After
-	if next := c.memory.next(key, time.Now()); next > 0 && (after == 0 || next < after) {
-		after = next
-	}
-	if svc := c.caches.services.Get(key); svc != nil && len(svc.Spec.Selector) == 0 && (after == 0 || after > byHandPeriod) {
-		after = byHandPeriod
-	}
-	if after > 0 {
-		c.queue.AddAfter(key, after)
-	}
+	return queue.Next{Retry: result.retry, After: after}
 }
 
 // byHandPeriod is how often the EndpointSlices of a Service without a selector are listed: those are in no cache.
 const byHandPeriod = 30 * time.Second
 
-// maxSync is how long one sync may take before the controller counts as stuck.
-const maxSync = 5 * time.Minute
+// Stuck names a Service whose sync does not end.
+func (c *Controller) Stuck() error { return c.workers.Stuck() }
 
-// Stuck names a Service whose sync does not end. An API server that is down is no such thing: its requests fail in
-// time.
-func (c *Controller) Stuck() error {
-	var stuck error
-	c.syncing.Range(func(key, begin any) bool {
-		if took := time.Since(begin.(time.Time)); took > maxSync {
-			stuck = fmt.Errorf("the sync of exported Service %v has not ended for %v", key, took.Round(time.Second))
-		}
-		return stuck == nil
-	})
-	return stuck
-}
-
-// Overview is the state of all exported Services, for the metrics and the page. Only a replica that leads knows what
+// Overview is the state of all exported Services, for the metrics. Only a replica that leads knows what
 // is wrong with them.
 func (c *Controller) Overview() status.Page {
-	page := status.Page{Leader: c.leading.Load(), Now: time.Now(), Problems: c.problems.OfLocal()}
-	select {
-	case <-c.ready:
-		page.Synced = true
-	default:
-	}
+	page := status.Page{Leader: c.workers.Leading(), Now: time.Now(), Problems: c.problems.OfLocal()}
+	page.Synced = c.workers.IsReady()
 	for _, key := range (remoteServices{c.caches.services}).names() {
 		page.Mirrors = append(page.Mirrors, c.overviewOf(key))
 	}
@@ -257,13 +190,19 @@ func (c *Controller) Overview() status.Page {
 }
 
 func (c *Controller) overviewOf(key cache.ObjectName) status.Mirror {
-	mirror := status.Mirror{Namespace: key.Namespace, Name: key.Name, Source: key.String(), State: status.Waiting}
-	if c.leading.Load() {
-		mirror.State = status.Mirrored
+	state, problems := c.stateOf(key)
+	return status.Mirror{Namespace: key.Namespace, Name: key.Name, Source: key.String(), State: string(state), Problems: problems}
+}
+
+// stateOf is the state of an exported Service, and what is wrong with it.
+func (c *Controller) stateOf(key cache.ObjectName) (state mirrors.State, problems []status.MirrorProblem) {
+	state = mirrors.StateWaiting
+	if c.workers.Leading() {
+		state = mirrors.StateMirrored
 	}
 	for _, problem := range c.problems.Of(key) {
-		mirror.Problems = append(mirror.Problems, status.MirrorProblem{Reason: string(problem.Reason), Message: problem.Message})
-		mirror.State = worse(mirror.State, problem.Reason)
+		problems = append(problems, status.MirrorProblem{Reason: string(problem.Reason), Message: problem.Message})
+		state = state.Worse(problem.Reason.State())
 	}
-	return mirror
+	return state, problems
 }

@@ -32,6 +32,7 @@ type world struct {
 	server     *apiserver
 	controller *Controller
 	log        *lockedBuffer
+	lead       func() // has the controller lead
 	stop       func()
 }
 
@@ -87,6 +88,13 @@ func exportedService(name string, ports ...int32) *corev1.Service {
 
 // start starts a controller that leads, and waits until it is idle.
 func (w *world) start(change ...func(*Options)) {
+	w.standby(change...)
+	w.lead()
+	w.wait(10 * time.Second)
+}
+
+// standby starts a controller that does not lead yet.
+func (w *world) standby(change ...func(*Options)) {
 	options := Options{Selector: "exported=true", Policy: plan.Policy{Names: []string{"paris"}, Domain: "cluster.local", Targets: []plan.Target{plan.ToGatewayAPI},
 		Gateway: cache.NewObjectName("ingress", "public"), Ports: plan.PortRange{First: 15000, Last: 15999}, Records: "sm"}}
 	for _, f := range change {
@@ -96,15 +104,16 @@ func (w *world) start(change ...func(*Options)) {
 	ctx, cancel := context.WithCancel(w.Context())
 	var running sync.WaitGroup
 	running.Go(func() { w.controller.Run(ctx) })
-	running.Go(func() {
-		select {
-		case <-ctx.Done():
-		case <-w.controller.Ready():
-			w.controller.Lead(ctx, time.Second)
-		}
-	})
+	w.lead = func() {
+		running.Go(func() {
+			select {
+			case <-ctx.Done():
+			case <-w.controller.Ready():
+				w.controller.Lead(ctx, time.Second)
+			}
+		})
+	}
 	w.stop = func() { cancel(); running.Wait(); w.stop = func() {} }
-	w.wait(10 * time.Second)
 }
 
 func (w *world) wait(d time.Duration) {

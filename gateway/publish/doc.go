@@ -5,9 +5,11 @@
 //
 //	caches.go      a watch reports that default/bar is exported, and the cache has it
 //	kinds.go       ... or one of its routes has changed, of a kind that the API server was found to serve
-//	controller.go  its key waits in mirror/queue, and a worker takes it
+//	controller.go  its key waits in mirror/queue, and a worker of that takes it
 //	snapshot.go    everything that is known of it
-//	plan/          Decide makes a Plan of that: routes, record, steps, problems
+//	plan/          Decide makes a Plan of that: routes, alias, record, steps, problems
 //	apply.go       takes the steps, the only writes but for the Gateway's listeners (listeners.go)
 //	memory.go      remembers what came of them, and which gateway port is whose
+//
+// page.go is what the status page shows, check.go is --check, dryrun.go --dry-run and prune.go --prune.
 package publish

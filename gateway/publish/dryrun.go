@@ -1,20 +1,18 @@
 package publish
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway/publish/plan"
 	mirrors "service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/report"
 	"service-mirror.io/service-mirror/remote/failure"
 )
 
@@ -33,7 +31,7 @@ func (c *Controller) DryRun(ctx context.Context, cluster string, out io.Writer) 
 	c.settle(ctx, dryRunTime)
 	c.memory.fill(c.caches.records.Informer.All())
 	keys := c.caches.keys()
-	slices.SortFunc(keys, compareKeys)
+	slices.SortFunc(keys, mirrors.CompareKeys)
 	printed := false
 	for _, key := range slices.Compact(keys) {
 		p := c.decide(ctx, key)
@@ -65,10 +63,6 @@ func (c *Controller) printSets(to io.Writer, cluster string) (printed bool) {
 	return conflicts != nil || len(steps) > 0
 }
 
-func compareKeys(a, b cache.ObjectName) int {
-	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
-}
-
 // printPlan shows the problems of a plan, and its writes as unified diffs.
 func printPlan(to io.Writer, p plan.Plan, cluster string) (printed bool) {
 	print := func(format string, args ...any) {
@@ -87,10 +81,7 @@ func printPlan(to io.Writer, p plan.Plan, cluster string) (printed bool) {
 
 // printStep shows a write as a unified diff.
 func printStep(to io.Writer, step plan.Step) {
-	changes := func(before, after any) {
-		text := strings.TrimSuffix(diff.Diff(before, after), "\n") + "\n"
-		io.WriteString(to, failure.Lines(strings.ReplaceAll(text, "-null\n", "")))
-	}
+	changes := func(before, after any) { io.WriteString(to, report.Diff(before, after)) }
 	switch {
 	case step.Action == plan.Delete:
 	case step.Record != nil:

@@ -28,15 +28,19 @@ type Flags struct {
 // defaultNamespace is that of the records where there is no pod.
 const defaultNamespace = "service-mirror"
 
+// defaultAliases is the namespace of aliases that the gateways in deploy/gateways use.
+const defaultAliases = "gateway-exports"
+
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
 	o := &raw.options
 	f.StringArrayVar(&o.Names, "name", nil, "`NAME` that callers use for this cluster, as their --remote has it; repeatable")
-	f.StringArrayVar(&raw.targets, "to", nil, "`TARGET` that routes to exported Services: gateway-api, or ingress; repeatable: the first that can serve a port does")
+	f.StringArrayVar(&raw.targets, "to", nil, "`TARGET` that routes to exported Services: gateway-api, ingress, or names, for a gateway that reaches what has an alias; repeatable: the first that can serve a port does")
 	f.StringVar(&raw.gateway, "gateway", "", "`NS/NAME` of the Gateway that routes attach to, for --to gateway-api")
 	f.StringVar(&raw.service, "gateway-service", "", "`NS/NAME` of the LoadBalancer Service in front of the Gateway, for one whose ports differ from those of the listeners (default: they do not)")
 	f.StringVar(&o.IngressClass, "ingress-class", "", "`NAME` of the IngressClass, for --to ingress")
 	f.StringVar(&o.TLSSecret, "tls-secret", "", "`NAME` of the Secret with the certificate, in the namespace of each exported Service, for --to ingress (default: no TLS)")
+	f.StringVar(&o.Aliases, "names-namespace", defaultAliases, "`NAMESPACE` of the aliases by which such gateways reach exported Services, for --to names: it must have nothing else")
 	f.StringVar(&o.Domain, "cluster-domain", "cluster.local", "DNS `DOMAIN` of this cluster")
 	f.StringArrayVar(&o.HostTemplates, "host-template", nil, "`TEMPLATE` of further names of exported Services, with {service}, {namespace} and {name}, as {service}.{namespace}.example.com; repeatable")
 	f.StringArrayVar(&o.HostSuffixes, "host-suffix", nil, "DNS `SUFFIX` below which exported Services may choose further names with the annotation "+plan.HostsAnnotation+", as shop.example.com; repeatable (default: names of their own namespace alone)")
@@ -93,12 +97,12 @@ func (raw *Flags) readTargets(o *Options) error {
 	var mistakes []error
 	wrong := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
 	if len(raw.targets) == 0 {
-		wrong("--to: none is given: give gateway-api or ingress")
+		wrong("--to: none is given: give gateway-api, ingress or names")
 	}
 	for _, text := range raw.targets {
 		switch target := plan.Target(text); {
-		case target != plan.ToGatewayAPI && target != plan.ToIngress:
-			wrong("--to: %.40q is not known: give gateway-api or ingress", text)
+		case !slices.Contains(plan.Targets, target):
+			wrong("--to: %.40q is not known: give gateway-api, ingress or names", text)
 		case slices.Contains(o.Targets, target):
 			wrong("--to: %s is given twice: remove one", target)
 		default:
@@ -135,5 +139,20 @@ func (raw *Flags) readTargets(o *Options) error {
 	case (o.IngressClass != "" || o.TLSSecret != "") && !o.To(plan.ToIngress):
 		wrong("--ingress-class and --tls-secret: they are for --to ingress, which is not given: remove them, or add that")
 	}
-	return errors.Join(mistakes...)
+	return errors.Join(errors.Join(mistakes...), readNames(o))
+}
+
+// readNames reads what is for --to names, and what is not.
+func readNames(o *Options) error {
+	switch {
+	case !o.To(plan.ToNames) && o.Aliases != defaultAliases:
+		return errors.New("--names-namespace: it is for --to names, which is not given: remove it, or add that")
+	case !o.To(plan.ToNames):
+		o.Aliases = ""
+	case len(validation.IsDNS1123Label(o.Aliases)) > 0:
+		return fmt.Errorf("--names-namespace: %.70q is not the name of a namespace", o.Aliases)
+	case len(o.Targets) == 1 && len(o.HostTemplates)+len(o.HostSuffixes) > 0:
+		return errors.New("--host-template and --host-suffix: a gateway that reaches what has an alias routes no further names: remove them, or give another --to, too")
+	}
+	return nil
 }

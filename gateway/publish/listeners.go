@@ -10,11 +10,14 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/gateway/publish/plan"
 	mirrors "service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/queue"
 )
 
 type gatewayPort = gateway.PortNumber
@@ -28,16 +31,24 @@ const listenersPart = "listeners of the Gateway"
 // listenersKey is the key of the Gateway's listeners in the queue: no Service has it, as all have a namespace.
 var listenersKey = cache.NewObjectName("", "listeners")
 
+// syncListenersFor syncs the listeners for a Service, if what is needed of them may have changed.
+func (c *Controller) syncListenersFor(ctx context.Context) {
+	if next := c.syncListeners(ctx, false); next != nil {
+		c.queue.Again(listenersKey, *next)
+	}
+}
+
 // syncListeners has the Gateway, if it is labelled for it, and our ListenerSets have just the listeners of ours that are
-// needed, if they may not be so or, with force, whatever is known.
-func (c *Controller) syncListeners(ctx context.Context, force bool) {
+// needed, if they may not be so or, with force, whatever is known. It returns when they are looked at again; nil: they have
+// not been.
+func (c *Controller) syncListeners(ctx context.Context, force bool) *queue.Next {
 	if c.caches.gateway == nil {
-		return
+		return nil
 	}
 	c.listening.Lock()
 	defer c.listening.Unlock()
 	if !c.memory.listenersDue(force) {
-		return
+		return nil
 	}
 	gw := c.caches.gatewayNow()
 	onGateway := c.applyListeners(ctx, gw)
@@ -55,20 +66,7 @@ func (c *Controller) syncListeners(ctx context.Context, force bool) {
 	for _, key := range c.memory.listenersDone(problem) {
 		c.queue.Add(key)
 	}
-	c.requeueListeners(onGateway.fails() || inSets.fails(), onGateway.wait, inSets.wait)
-}
-
-// requeueListeners looks at them again with the queue's back-off if that failed, and when the first wait is over.
-func (c *Controller) requeueListeners(failed bool, waits ...time.Duration) {
-	if failed {
-		c.queue.AddRateLimited(listenersKey)
-		return
-	}
-	c.queue.Forget(listenersKey)
-	waits = slices.DeleteFunc(waits, func(wait time.Duration) bool { return wait <= 0 })
-	if len(waits) > 0 {
-		c.queue.AddAfter(listenersKey, slices.Min(waits))
-	}
+	return &queue.Next{Retry: onGateway.fails() || inSets.fails(), After: queue.Sooner(onGateway.wait, inSets.wait)}
 }
 
 // outcome is what became of listeners.
@@ -124,20 +122,24 @@ func (c *Controller) attached(listeners map[gatewayPort]string) (ports []gateway
 
 func (c *Controller) applyToGateway(ctx context.Context, gw plan.Gateway, listeners []any) error {
 	version, _ := c.caches.gateway.state()
-	resource := c.caches.gateway.resource.WithVersion(version)
-	obj := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": resource.GroupVersion().String(), "kind": "Gateway",
-		"metadata": map[string]any{"namespace": gw.Name.Namespace, "name": gw.Name.Name},
-		"spec":     map[string]any{"listeners": listeners},
-	}}
-	if len(listeners) == 0 {
-		delete(obj.Object, "spec")
-	}
-	got, err := c.clients.WriteDynamic.Resource(resource).Namespace(gw.Name.Namespace).Apply(ctx, gw.Name.Name, obj, metav1.ApplyOptions{FieldManager: fieldManager})
+	got, err := applyListeners(ctx, c.clients.WriteDynamic, c.caches.gateway.resource.WithVersion(version), gw.Name, listeners)
 	if err != nil {
 		return err
 	}
 	c.caches.gateway.wrote(got)
 	c.options.Metrics.Wrote("Gateway", "update")
 	return nil
+}
+
+// applyListeners applies just these listeners to a Gateway; those that this program applied before go.
+func applyListeners(ctx context.Context, client dynamic.Interface, resource schema.GroupVersionResource, name cache.ObjectName, listeners []any) (*unstructured.Unstructured, error) {
+	obj := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": resource.GroupVersion().String(), "kind": "Gateway",
+		"metadata": map[string]any{"namespace": name.Namespace, "name": name.Name},
+		"spec":     map[string]any{"listeners": listeners},
+	}}
+	if len(listeners) == 0 {
+		delete(obj.Object, "spec")
+	}
+	return client.Resource(resource).Namespace(name.Namespace).Apply(ctx, name.Name, obj, metav1.ApplyOptions{FieldManager: fieldManager})
 }

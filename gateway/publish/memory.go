@@ -1,6 +1,9 @@
 package publish
 
 import (
+	"cmp"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +22,7 @@ type memory struct {
 	ledger  plan.Ledger
 	records map[cache.ObjectName]*memoryOf
 	refused map[cache.ObjectName]bool // those that wait for a gateway port
+	unread  map[plan.Kind]string      // kinds of routes whose gateway ports are not in the ledger yet, and why
 
 	listeners listenersMemory
 }
@@ -74,13 +78,51 @@ func (m *memory) clear() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.ledger, m.records, m.listeners = plan.Ledger{}, map[cache.ObjectName]*memoryOf{}, listenersMemory{}
+	m.unread = nil
 	clear(m.refused)
+}
+
+// await has nothing given or taken of kinds of routes until the gateway ports that these have are read.
+func (m *memory) await(kinds []plan.Kind) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.unread = map[plan.Kind]string{}
+	for _, of := range kinds {
+		m.unread[of] = ""
+	}
+}
+
+// awaited are the kinds whose gateway ports are not read yet.
+func (m *memory) awaited() []plan.Kind {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Sorted(maps.Keys(m.unread))
+}
+
+// failed notes why they cannot be.
+func (m *memory) failed(of plan.Kind, why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.unread[of] = why
+}
+
+// addRouted notes the gateway ports that routes of a kind have, besides those of the records.
+func (m *memory) addRouted(of plan.Kind, all map[cache.ObjectName][]plan.Allocation) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for key, routed := range all {
+		m.ledger.Add(key, routed)
+	}
+	delete(m.unread, of)
 }
 
 // recall adds to a snapshot what is remembered. m.mu is held.
 func (m *memory) recall(s *plan.Snapshot) {
 	s.PortHolder, s.Allocated = m.ledger.Holder, m.ledger.Of(s.Key)
 	s.Promised, s.Listeners = m.ledger.Active, m.listeners.problem
+	for of, why := range m.unread {
+		s.Served[of] = plan.Served{Version: s.Served[of].Version, Err: cmp.Or(why, s.Served[of].Err)}
+	}
 	r := m.records[s.Key]
 	if r == nil {
 		return

@@ -13,6 +13,7 @@ import (
 
 	"service-mirror.io/service-mirror/gateway/publish/plan"
 	mirrors "service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/write"
 	"service-mirror.io/service-mirror/remote"
 )
 
@@ -121,7 +122,7 @@ func (c *Controller) writeSet(ctx context.Context, step plan.Step) (err error) {
 	case plan.Update:
 		got, err = client.Update(ctx, step.Object, metav1.UpdateOptions{})
 	case plan.Delete:
-		if err = client.Delete(ctx, step.Object.GetName(), exactly(step.Object)); err == nil || apierrors.IsNotFound(err) {
+		if err = client.Delete(ctx, step.Object.GetName(), write.Exactly(step.Object)); err == nil || apierrors.IsNotFound(err) {
 			cached.Delete(&remote.Unstructured{Unstructured: *step.Object})
 			err = nil
 		}

@@ -63,6 +63,9 @@ func (c *Controller) observe(ctx context.Context, key cache.ObjectName) plan.Sna
 	written := c.memory.names(key)
 	for _, of := range plan.Kinds {
 		k := caches.routes[of]
+		if k == nil {
+			continue
+		}
 		version, known := k.state()
 		s.Served[of] = plan.Served{Version: version, Known: known, Err: k.problem()}
 		objects := k.cached()
@@ -72,8 +75,11 @@ func (c *Controller) observe(ctx context.Context, key cache.ObjectName) plan.Sna
 		names, _ := objects.Informer.GetIndexer().IndexKeys(byService, key.String())
 		for _, name := range written {
 			if name.Kind == of {
-				names = append(names, key.Namespace+"/"+name.Name)
+				names = append(names, c.options.NamespaceOf(of, key)+"/"+name.Name)
 			}
+		}
+		if alias, err := plan.AliasOf(key); of == plan.Alias && err == nil {
+			names = append(names, c.options.Aliases+"/"+alias)
 		}
 		slices.Sort(names)
 		for _, text := range slices.Compact(names) {
@@ -124,11 +130,6 @@ type remoteServices remote.Services
 
 func (s remoteServices) names() []cache.ObjectName {
 	names := remote.Services(s).Names()
-	slices.SortFunc(names, compareKeys)
+	slices.SortFunc(names, mirrors.CompareKeys)
 	return names
-}
-
-// worse is the state of what has a problem besides those that made it so far.
-func worse(state string, reason mirrors.Reason) string {
-	return string(mirrors.State(state).Worse(reason.State()))
 }

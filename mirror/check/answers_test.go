@@ -49,8 +49,8 @@ func TestAnswerThatIsNoVersion(t *testing.T) {
 			}))
 			defer server.Close()
 			var out bytes.Buffer
-			r := &report{cluster: "paris", out: &out}
-			if r.reach(t.Context(), &rest.Config{Host: server.URL}) || !r.failed {
+			r := &Report{cluster: "paris", out: &out}
+			if r.Reach(t.Context(), &rest.Config{Host: server.URL}) || !r.failed {
 				t.Error("it counts as reached")
 			}
 			text := out.String()
@@ -89,7 +89,7 @@ func TestWhatCannotBeRead(t *testing.T) {
 			client := fake.NewClientset()
 			client.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, test.err })
 			var out bytes.Buffer
-			r := &report{cluster: "paris", out: &out, client: client, missing: test.missing}
+			r := &Report{cluster: "paris", out: &out, client: client, missing: test.missing}
 			r.identity(t.Context(), nil, remote.Spec{})
 			r.exports(t.Context(), nil, Options{}, remote.Spec{Namespaces: []string{"shop"}}, remote.Gateways{})
 			r.reserved(t.Context(), gateway.Config{TCPServices: cache.NewObjectName("ingress", "tcp")})
@@ -125,7 +125,7 @@ func TestIdentityOfAnotherCluster(t *testing.T) {
 				local.services[cache.MetaObjectToName(svc)] = svc
 			}
 			var out bytes.Buffer
-			r := &report{cluster: "paris", out: &out, client: fake.NewClientset(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "paris-uid"}})}
+			r := &Report{cluster: "paris", out: &out, client: fake.NewClientset(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "paris-uid"}})}
 			r.identity(t.Context(), local, remote.Spec{Name: "paris", UID: test.uid})
 			if !strings.HasPrefix(out.String(), test.want) || r.failed != strings.HasPrefix(test.want, "-") {
 				t.Errorf("got %q, want %q", &out, test.want)
@@ -137,8 +137,8 @@ func TestIdentityOfAnotherCluster(t *testing.T) {
 // A text of a remote makes no line of its own, nor does it move the terminal's cursor.
 func TestTextsAreEscaped(t *testing.T) {
 	var out bytes.Buffer
-	r := &report{cluster: "paris", out: &out}
-	r.warn("it says %s", "a\x1b[2Jb\r\n+ paris: all is well\u202e")
+	r := &Report{cluster: "paris", out: &out}
+	r.Warn("it says %s", "a\x1b[2Jb\r\n+ paris: all is well\u202e")
 	if got, want := out.String(), "! paris: it says a\ufffd[2Jb\ufffd; + paris: all is well\ufffd\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -29,44 +29,44 @@ var oldest = utilversion.MustParseSemantic("1.31.0")
 const maxSkew = 5 * time.Second
 
 // reach requests the version of an API server, and its time.
-func (r *report) reach(ctx context.Context, cfg *rest.Config) bool {
+func (r *Report) Reach(ctx context.Context, cfg *rest.Config) bool {
 	client, err := remote.NewClient(cfg)
 	if err != nil {
-		r.fail("%s: %v", cfg.Host, err)
+		r.Fail("%s: %v", cfg.Host, err)
 		return false
 	}
 	transport, err := rest.HTTPClientFor(cfg)
 	if err != nil {
-		r.fail("%s: %v", cfg.Host, err)
+		r.Fail("%s: %v", cfg.Host, err)
 		return false
 	}
 	url := client.CoreV1().RESTClient().Get().AbsPath("/version").URL().String()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		r.fail("%v", err)
+		r.Fail("%v", err)
 		return false
 	}
 	begin := time.Now()
 	resp, err := transport.Do(req)
 	if err != nil {
-		r.fail("the API server does not answer: %s. Check that %s is right, and that this machine can reach it", remote.Cause(err), cfg.Host)
+		r.Fail("the API server does not answer: %s. Check that %s is right, and that this machine can reach it", remote.Cause(err), cfg.Host)
 		return false
 	}
 	took := time.Since(begin)
 	defer resp.Body.Close()
 	info, err := versionOf(resp)
 	if err != nil {
-		r.fail("%s %v", url, err)
+		r.Fail("%s %v", url, err)
 		return false
 	}
 	if has, err := utilversion.ParseGeneric(info.GitVersion); err == nil && has.LessThan(oldest) {
-		r.warn("Kubernetes %s is older than %v, the oldest version that is tested", info.GitVersion, oldest)
+		r.Warn("Kubernetes %s is older than %v, the oldest version that is tested", info.GitVersion, oldest)
 	}
-	r.ok("Kubernetes %s answers in %v", info.GitVersion, took.Round(time.Millisecond))
+	r.OK("Kubernetes %s answers in %v", info.GitVersion, took.Round(time.Millisecond))
 	if at, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 		// The header has whole seconds.
 		if skew := begin.Add(took / 2).Sub(at.Add(time.Second / 2)); skew.Abs() > maxSkew {
-			r.warn("its clock and this machine's are %v apart: set both by NTP", skew.Round(time.Second).Abs())
+			r.Warn("its clock and this machine's are %v apart: set both by NTP", skew.Round(time.Second).Abs())
 		}
 	}
 	r.client = client
@@ -95,84 +95,91 @@ func versionOf(resp *http.Response) (info version.Info, err error) {
 	return info, nil
 }
 
-// need is a permission, and what for.
-type need struct {
-	group, resource, namespace, name string
-	verbs                            []string
-	why                              string // empty: without it nothing works
+// Need is a permission, and what for.
+type Need struct {
+	Group, Resource, Namespace, Name string
+	Verbs                            []string
+	Why                              string // empty: without it nothing works
 }
 
-func localNeeds(options Options) []need {
+func localNeeds(options Options) []Need {
 	write := []string{"list", "watch", "create", "update", "delete"}
 	slices := []string{"list", "watch", "delete"}
 	if options.Policy.EndpointsAPI == plan.UseEndpointSlices {
 		slices = write
 	}
-	needs := []need{
-		{resource: "services", verbs: write},
-		{resource: "endpoints", verbs: write},
-		{group: "discovery.k8s.io", resource: "endpointslices", verbs: slices},
-		{resource: "namespaces", verbs: []string{"list", "watch"}},
-		{resource: "events", verbs: []string{"create", "patch"}, why: "no Events are created"},
-		{group: "networking.k8s.io", resource: "servicecidrs", verbs: []string{"list", "watch"}, why: "a gateway address in this cluster's Service ranges is not recognized"},
-		{group: "networking.k8s.io", resource: "ipaddresses", verbs: []string{"get"}, why: "a mirror that someone deletes may lose its ClusterIPs"},
-		{resource: "nodes", verbs: []string{"list", "watch"}, why: "a gateway address in this cluster's pod ranges is not recognized"},
+	needs := []Need{
+		{Resource: "services", Verbs: write},
+		{Resource: "endpoints", Verbs: write},
+		{Group: "discovery.k8s.io", Resource: "endpointslices", Verbs: slices},
+		{Resource: "namespaces", Verbs: []string{"list", "watch"}},
+		{Resource: "events", Verbs: []string{"create", "patch"}, Why: "no Events are created"},
+		{Group: "networking.k8s.io", Resource: "servicecidrs", Verbs: []string{"list", "watch"}, Why: "a gateway address in this cluster's Service ranges is not recognized"},
+		{Group: "networking.k8s.io", Resource: "ipaddresses", Verbs: []string{"get"}, Why: "a mirror that someone deletes may lose its ClusterIPs"},
+		{Resource: "nodes", Verbs: []string{"list", "watch"}, Why: "a gateway address in this cluster's pod ranges is not recognized"},
 	}
 	if options.Policy.CreateNamespaces {
-		needs = append(needs, need{resource: "namespaces", verbs: []string{"create"}})
+		needs = append(needs, Need{Resource: "namespaces", Verbs: []string{"create"}})
 	}
-	if lease := options.Lease; lease != (cache.ObjectName{}) {
-		needs = append(needs, need{group: "coordination.k8s.io", resource: "leases", namespace: lease.Namespace, name: lease.Name, verbs: []string{"get", "update"}},
-			need{group: "coordination.k8s.io", resource: "leases", namespace: lease.Namespace, verbs: []string{"create"}})
-	}
-	return needs
+	return append(needs, LeaseNeeds(options.Lease)...)
 }
 
-func remoteNeeds(spec remote.Spec) []need {
+// LeaseNeeds are the permissions of an election; none where there is none.
+func LeaseNeeds(lease cache.ObjectName) []Need {
+	if lease == (cache.ObjectName{}) {
+		return nil
+	}
+	of := Need{Group: "coordination.k8s.io", Resource: "leases", Namespace: lease.Namespace, Verbs: []string{"create"}}
+	named := of
+	named.Name, named.Verbs = lease.Name, []string{"get", "update"}
+	return []Need{named, of}
+}
+
+func remoteNeeds(spec remote.Spec) []Need {
 	read := []string{"list", "watch"}
-	var needs []need
+	var needs []Need
 	for _, namespace := range spec.Namespaces {
-		needs = append(needs, need{resource: "services", namespace: namespace, verbs: read})
+		needs = append(needs, Need{Resource: "services", Namespace: namespace, Verbs: read})
 	}
 	if len(spec.Namespaces) == 0 {
-		needs = append(needs, need{resource: "services", verbs: read})
+		needs = append(needs, Need{Resource: "services", Verbs: read})
 	}
 	for _, config := range spec.Gateways {
 		switch {
 		case !config.ReadsService():
 		case config.API:
-			needs = append(needs, need{group: gatewayapi.Group, resource: "gateways", namespace: config.Service.Namespace, name: config.Service.Name, verbs: read},
-				need{group: gatewayapi.Group, resource: "listenersets", verbs: read, why: "nothing is known of a Gateway that allows ListenerSets"})
+			needs = append(needs, Need{Group: gatewayapi.Group, Resource: "gateways", Namespace: config.Service.Namespace, Name: config.Service.Name, Verbs: read},
+				Need{Group: gatewayapi.Group, Resource: "listenersets", Verbs: read, Why: "nothing is known of a Gateway that allows ListenerSets"})
 		default:
-			needs = append(needs, need{resource: "services", namespace: config.Service.Namespace, name: config.Service.Name, verbs: read})
+			needs = append(needs, Need{Resource: "services", Namespace: config.Service.Namespace, Name: config.Service.Name, Verbs: read})
 		}
 	}
 	for _, name := range []cache.ObjectName{spec.Gateways[0].TCPServices, spec.Gateways[0].UDPServices} {
 		if name != (cache.ObjectName{}) {
-			needs = append(needs, need{resource: "configmaps", namespace: name.Namespace, name: name.Name, verbs: read})
+			needs = append(needs, Need{Resource: "configmaps", Namespace: name.Namespace, Name: name.Name, Verbs: read})
 		}
 	}
 	if spec.Records != "" {
-		needs = append(needs, need{resource: "configmaps", namespace: spec.Records, verbs: read})
+		needs = append(needs, Need{Resource: "configmaps", Namespace: spec.Records, Verbs: read})
 	}
 	// A Namespace is in itself, as the authorizer sees it: a Role there is enough.
-	return append(needs, need{resource: "namespaces", namespace: metav1.NamespaceSystem, name: metav1.NamespaceSystem, verbs: []string{"get"},
-		why: "another cluster behind this kubeconfig would not be noticed"})
+	return append(needs, Need{Resource: "namespaces", Namespace: metav1.NamespaceSystem, Name: metav1.NamespaceSystem, Verbs: []string{"get"},
+		Why: "another cluster behind this kubeconfig would not be noticed"})
 }
 
 // permissions checks with an API server what these credentials may do.
-func (r *report) permissions(ctx context.Context, needs []need) {
+func (r *Report) Permissions(ctx context.Context, needs []Need) {
 	failed := false
 	for _, need := range needs {
 		var missing []string
-		for _, verb := range need.verbs {
+		for _, verb := range need.Verbs {
 			review, err := r.client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
 				Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
-					Group: need.group, Resource: need.resource, Namespace: need.namespace, Name: need.name, Verb: verb,
+					Group: need.Group, Resource: need.Resource, Namespace: need.Namespace, Name: need.Name, Verb: verb,
 				}},
 			}, metav1.CreateOptions{})
 			if err != nil {
-				r.warn("permissions cannot be checked: %s", remote.Cause(err))
+				r.Warn("permissions cannot be checked: %s", remote.Cause(err))
 				return
 			}
 			if !review.Status.Allowed {
@@ -184,27 +191,27 @@ func (r *report) permissions(ctx context.Context, needs []need) {
 		}
 		failed, r.missing = true, true
 		what := fmt.Sprintf("may not %s %s", strings.Join(missing, ", "), need)
-		if need.why != "" {
-			r.warn("%s: %s", what, need.why)
+		if need.Why != "" {
+			r.Warn("%s: %s", what, need.Why)
 		} else {
-			r.fail("%s: grant it (deploy/ has the roles)", what)
+			r.Fail("%s: grant it (deploy/ has the roles)", what)
 		}
 	}
 	if !failed {
-		r.ok("all permissions that are needed are granted")
+		r.OK("all permissions that are needed are granted")
 	}
 }
 
-func (n need) String() string {
-	text := n.resource
-	if n.group != "" {
-		text += "." + n.group
+func (n Need) String() string {
+	text := n.Resource
+	if n.Group != "" {
+		text += "." + n.Group
 	}
-	if n.name != "" {
-		text += " " + n.name
+	if n.Name != "" {
+		text += " " + n.Name
 	}
-	if n.namespace != "" && n.resource != "namespaces" {
-		text += " in namespace " + n.namespace
+	if n.Namespace != "" && n.Resource != "namespaces" {
+		text += " in namespace " + n.Namespace
 	}
 	return text
 }

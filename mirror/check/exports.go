@@ -2,7 +2,6 @@ package check
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net"
 	"net/netip"
@@ -24,42 +23,42 @@ import (
 )
 
 // identity compares who the cluster is with who it should be.
-func (r *report) identity(ctx context.Context, local *target, spec remote.Spec) {
+func (r *Report) identity(ctx context.Context, local *target, spec remote.Spec) {
 	system, err := r.client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	expected := spec.UID
 	if expected == remote.Unverified {
 		expected = ""
 	}
 	if apierrors.IsForbidden(err) && expected != "" {
-		r.fail("uid=%s is expected, but namespace kube-system may not be read, so nothing will be mirrored: allow it to get that namespace, or set uid=unverified", expected)
+		r.Fail("uid=%s is expected, but namespace kube-system may not be read, so nothing will be mirrored: allow it to get that namespace, or set uid=unverified", expected)
 		return
 	}
 	if err != nil {
-		r.unread("its identity, the UID of namespace kube-system,", err)
+		r.Unread("its identity, the UID of namespace kube-system,", err)
 		return
 	}
 	if system.UID == "" {
-		r.fail("its namespace kube-system has no UID, so the answer is malformed: check the server in the kubeconfig")
+		r.Fail("its namespace kube-system has no UID, so the answer is malformed: check the server in the kubeconfig")
 		return
 	}
 	if local.uid() == system.UID {
-		r.fail("its kubeconfig is for the local cluster itself: use the remote's")
+		r.Fail("its kubeconfig is for the local cluster itself: use the remote's")
 		return
 	}
 	if expected != "" && expected != system.UID {
-		r.fail("it is the cluster with UID %s, but uid=%s is expected: change the kubeconfig or the flag", system.UID, expected)
+		r.Fail("it is the cluster with UID %s, but uid=%s is expected: change the kubeconfig or the flag", system.UID, expected)
 		return
 	}
 	if known := local.mirrored(spec.Name); expected == "" && len(known) > 0 && !slices.Contains(known, system.UID) {
-		r.fail("it is the cluster with UID %s, but its mirrors are of the one with UID %s, so nothing will be done for it: change the kubeconfig or, if the other cluster is meant, set uid=%s in --remote %s",
+		r.Fail("it is the cluster with UID %s, but its mirrors are of the one with UID %s, so nothing will be done for it: change the kubeconfig or, if the other cluster is meant, set uid=%s in --remote %s",
 			system.UID, known[0], system.UID, spec.Name)
 		return
 	}
-	r.ok("it is the cluster with UID %s", system.UID)
+	r.OK("it is the cluster with UID %s", system.UID)
 }
 
 // gateways looks at those that the flags list.
-func (r *report) gateways(ctx context.Context, spec remote.Spec, options gateway.Options) remote.Gateways {
+func (r *Report) gateways(ctx context.Context, spec remote.Spec, options gateway.Options) remote.Gateways {
 	known := map[cache.ObjectName]*gateway.Gateway{}
 	reserved := r.reserved(ctx, spec.Gateways[0])
 	for i, config := range spec.Gateways {
@@ -75,56 +74,56 @@ func (r *report) gateways(ctx context.Context, spec remote.Spec, options gateway
 
 // gateway looks for a gateway Service and tries to connect to its addresses. What
 // cannot be read of it has no ports.
-func (r *report) gateway(ctx context.Context, config gateway.Config, options gateway.Options) *gateway.Gateway {
+func (r *Report) gateway(ctx context.Context, config gateway.Config, options gateway.Options) *gateway.Gateway {
 	name := "gateway"
 	if config.ReadsService() {
 		name += " " + config.Name()
 	}
 	entrance, err, unread := r.entrance(ctx, config, options.Filter)
 	if unread != nil {
-		r.fail("%s cannot be read: %s", name, remote.Cause(unread))
+		r.Fail("%s cannot be read: %s", name, remote.Cause(unread))
 		return &gateway.Gateway{Static: true}
 	}
 	if err != nil {
-		r.fail("%s: %s", name, oneLine(err))
+		r.Fail("%s: %s", name, oneLine(err))
 	}
 	found, complete := []netip.Addr(nil), true
 	for _, host := range entrance.Hostnames {
 		addrs, err := options.Resolver.LookupNetIP(ctx, "ip", strings.TrimSuffix(host, ".")+".")
 		if err != nil {
 			complete = false
-			r.fail("%s: hostname %s: %s", name, host, remote.Cause(err))
+			r.Fail("%s: hostname %s: %s", name, host, remote.Cause(err))
 			continue
 		}
 		found = append(found, addrs...)
 	}
 	gw, err := entrance.Gateway(found, complete, options.Filter)
 	if err != nil {
-		r.warn("%s: %s", name, oneLine(err))
+		r.Warn("%s: %s", name, oneLine(err))
 	}
 	if len(gw.Addresses) == 0 {
 		return gw // said before
 	}
 	port, err := options.Probe.Target(gw)
 	if err != nil {
-		r.warn("%s: %v", name, err)
+		r.Warn("%s: %v", name, err)
 		return gw
 	}
 	for _, address := range gw.Addresses {
 		target := netip.AddrPortFrom(address.Addr, port).String()
 		conn, err := (&net.Dialer{Timeout: 3 * time.Second}).DialContext(ctx, "tcp", target)
 		if err != nil {
-			r.warn("%s does not answer at %s: %s; pods may reach it where this machine does not", name, target, remote.Cause(err))
+			r.Warn("%s does not answer at %s: %s; pods may reach it where this machine does not", name, target, remote.Cause(err))
 			continue
 		}
 		conn.Close()
-		r.ok("%s answers at %s", name, target)
+		r.OK("%s answers at %s", name, target)
 	}
 	return gw
 }
 
 // entrance reads a gateway Service, or a Gateway, and what is wrong with it. unread is why that cannot be read.
-func (r *report) entrance(ctx context.Context, config gateway.Config, filter gateway.Filter) (_ gateway.Entrance, err, unread error) {
+func (r *Report) entrance(ctx context.Context, config gateway.Config, filter gateway.Filter) (_ gateway.Entrance, err, unread error) {
 	named := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, config.Service.Name).String()}
 	switch {
 	case !config.ReadsService():
@@ -150,7 +149,7 @@ func (r *report) entrance(ctx context.Context, config gateway.Config, filter gat
 }
 
 // exports finds out what would be mirrored, and what is in its way.
-func (r *report) exports(ctx context.Context, local *target, options Options, spec remote.Spec, gateways remote.Gateways) {
+func (r *Report) exports(ctx context.Context, local *target, options Options, spec remote.Spec, gateways remote.Gateways) {
 	namespaces := spec.Namespaces
 	if len(namespaces) == 0 {
 		namespaces = []string{metav1.NamespaceAll}
@@ -159,49 +158,40 @@ func (r *report) exports(ctx context.Context, local *target, options Options, sp
 	for _, namespace := range namespaces {
 		services, err := spec.ListServices(ctx, r.client, namespace, metav1.ListOptions{LabelSelector: options.Remote.Selector}, options.Policy.TrimExported)
 		if err != nil {
-			r.unread("what it exports"+inNamespace(namespace), err)
+			r.Unread("what it exports"+inNamespace(namespace), err)
 			return
 		}
 		exported = append(exported, services...)
 	}
 	if len(exported) == 0 {
-		r.warn("no Service is exported: label one with %s", options.Remote.Selector)
+		r.NoExports(options.Remote.Selector)
 		return
 	}
-	var refused, incomplete []string
+	tally := Tally{Done: "mirrored"}
 	published := r.records(ctx, spec)
 	for _, svc := range exported {
 		candidate := plan.Candidate{Cluster: spec.Name, Watched: true, Service: svc}
 		candidate.Gateway, candidate.NoGateway = gateways.For(svc)
 		candidate.Assigned.Published = published(svc)
-		state, why := judge(options.Policy.Decide(local.snapshot(candidate)))
-		switch state {
-		case plan.StateMirrored:
-		case plan.StateIncomplete:
-			incomplete = append(incomplete, fmt.Sprintf("%s/%s will be mirrored, but not all of its ports will be reachable: %s", svc.Namespace, svc.Name, why))
-		default:
-			refused = append(refused, fmt.Sprintf("%s/%s will not be mirrored: %s", svc.Namespace, svc.Name, why))
-		}
+		tally.Add(cache.MetaObjectToName(svc), options.Policy.Decide(local.snapshot(candidate)).Problems)
 	}
-	r.some(refused, "will not be mirrored")
-	r.some(incomplete, "will have ports that are not reachable")
-	r.ok("%d Services are exported, %d of them can be mirrored", len(exported), len(exported)-len(refused))
+	r.Exports(tally)
 }
 
 // records reads what the remote's publisher says of its exports.
-func (r *report) records(ctx context.Context, spec remote.Spec) (published func(*corev1.Service) *gateway.Published) {
+func (r *Report) records(ctx context.Context, spec remote.Spec) (published func(*corev1.Service) *gateway.Published) {
 	if spec.Records == "" {
 		return func(*corev1.Service) *gateway.Published { return nil }
 	}
 	list, err := spec.ListRecords(ctx, r.client)
 	switch {
 	case err != nil:
-		r.unread("the records in namespace "+spec.Records, err)
+		r.Unread("the records in namespace "+spec.Records, err)
 		return func(*corev1.Service) *gateway.Published { return &gateway.Published{Unknown: true} }
 	case len(list) == 0:
-		r.warn("namespace %s has no records: check that records= names the namespace of service-mirror publish there, and that it runs", spec.Records)
+		r.Warn("namespace %s has no records: check that records= names the namespace of service-mirror publish there, and that it runs", spec.Records)
 	default:
-		r.ok("namespace %s has the records of %d exported Services", spec.Records, len(list))
+		r.OK("namespace %s has the records of %d exported Services", spec.Records, len(list))
 	}
 	known := map[string]*corev1.ConfigMap{}
 	for _, configMap := range list {
@@ -224,34 +214,8 @@ func inNamespace(namespace string) string {
 	return " in namespace " + namespace
 }
 
-// judge is the state that a mirror would have, and why. That a gateway has no address is reported of the
-// gateway.
-func judge(p plan.Plan) (state plan.State, why string) {
-	state = plan.StateMirrored
-	var texts []string
-	for _, problem := range p.Problems {
-		if problem.Reason == plan.NoAddress {
-			continue
-		}
-		state = state.Worse(problem.Reason.State())
-		texts = append(texts, strings.ReplaceAll(problem.Message, "\n", "; "))
-	}
-	return state, strings.Join(texts, "; ")
-}
-
-// some warns of the first of many, and says of the others how many do, or do not.
-func (r *report) some(lines []string, do string) {
-	const most = 20
-	for _, line := range lines[:min(most, len(lines))] {
-		r.warn("%s", line)
-	}
-	if more := len(lines) - most; more > 0 {
-		r.warn("and %d more %s", more, do)
-	}
-}
-
 // reserved reads which gateway ports the ConfigMaps reserve, for TCP and for UDP.
-func (r *report) reserved(ctx context.Context, config gateway.Config) gateway.Reserved {
+func (r *Report) reserved(ctx context.Context, config gateway.Config) gateway.Reserved {
 	all := gateway.Reserved{}
 	for _, source := range []struct {
 		name     cache.ObjectName
@@ -264,16 +228,16 @@ func (r *report) reserved(ctx context.Context, config gateway.Config) gateway.Re
 			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, source.name.Name).String(),
 		})
 		if err != nil {
-			r.unread("ConfigMap "+source.name.String(), err)
+			r.Unread("ConfigMap "+source.name.String(), err)
 			continue
 		}
 		if len(list.Items) == 0 {
-			r.warn("ConfigMap %s does not exist: no port is reserved", source.name)
+			r.Warn("ConfigMap %s does not exist: no port is reserved", source.name)
 			continue
 		}
 		some, err := gateway.ParseReserved(list.Items[0].Data, source.protocol)
 		if err != nil {
-			r.warn("ConfigMap %s: %s", source.name, oneLine(err))
+			r.Warn("ConfigMap %s: %s", source.name, oneLine(err))
 		}
 		maps.Copy(all, some)
 	}
@@ -287,17 +251,17 @@ type target struct {
 }
 
 // look lists what a mirror may meet.
-func (r *report) look(ctx context.Context) *target {
+func (r *Report) look(ctx context.Context) *target {
 	t := &target{services: map[cache.ObjectName]*corev1.Service{}}
 	if list, err := r.client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{}); err != nil {
-		r.unread("its Services", err)
+		r.Unread("its Services", err)
 	} else {
 		for i := range list.Items {
 			t.services[cache.MetaObjectToName(&list.Items[i])] = &list.Items[i]
 		}
 	}
 	if list, err := r.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{}); err != nil {
-		r.unread("its namespaces", err)
+		r.Unread("its namespaces", err)
 	} else {
 		t.namespaces = map[string]*corev1.Namespace{}
 		for i := range list.Items {

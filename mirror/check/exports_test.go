@@ -44,7 +44,7 @@ func TestReservedPortsCount(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			r := &report{cluster: "paris", out: &out, client: fake.NewClientset(test.objects...)}
+			r := &Report{cluster: "paris", out: &out, client: fake.NewClientset(test.objects...)}
 			spec := remote.Spec{Name: "paris", Gateways: []gateway.Config{test.config}}
 			r.exports(t.Context(), nil, Options{}, spec, remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{
 				{}: {Static: true, Reserved: r.reserved(t.Context(), test.config)},
@@ -68,7 +68,7 @@ func TestPortsThatTheGatewayDoesNotServe(t *testing.T) {
 	}
 	http, db := corev1.ServicePort{Name: "http", Port: 80}, corev1.ServicePort{Name: "db", Port: 5432}
 	var out bytes.Buffer
-	r := &report{cluster: "paris", out: &out, client: fake.NewClientset(
+	r := &Report{cluster: "paris", out: &out, client: fake.NewClientset(
 		svc("a-web", "", http), svc("b-postgres", "", db), svc("c-private", "ingress/private", http), svc("d-lost", "ingress/other", http))}
 	public := &gateway.Gateway{Ports: []corev1.ServicePort{http, {Name: "https", Port: 443}}}
 	r.exports(t.Context(), nil, Options{}, remote.Spec{Name: "paris"}, remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{
@@ -115,7 +115,7 @@ func TestRecordsCount(t *testing.T) {
 			if test.refused != nil {
 				client.PrependReactor("list", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, test.refused })
 			}
-			r := &report{cluster: "paris", out: &out, client: client}
+			r := &Report{cluster: "paris", out: &out, client: client}
 			r.exports(t.Context(), nil, Options{}, remote.Spec{Name: "paris", Records: "service-mirror"}, remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{
 				{}: {Ports: []corev1.ServicePort{{Name: "http", Port: 80}, {Name: "tcp", Port: 15000}}},
 			}})
@@ -170,7 +170,7 @@ func TestObstacles(t *testing.T) {
 				local.namespaces["shop"] = test.namespace
 			}
 			var out bytes.Buffer
-			r := &report{cluster: "paris", out: &out, client: fake.NewClientset(test.exported)}
+			r := &Report{cluster: "paris", out: &out, client: fake.NewClientset(test.exported)}
 			r.exports(t.Context(), local, Options{Policy: test.policy}, remote.Spec{Name: "paris"}, remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{
 				{}: {Ports: http},
 			}})

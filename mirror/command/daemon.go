@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -31,6 +32,9 @@ func (cfg *config) local() (*rest.Config, error) {
 	return cfg.remote.Client.Tune(local, "", &remote.Network{}), nil
 }
 
+// errFix is the error of a check that has found something.
+var errFix = errors.New("something must be fixed")
+
 func (cfg *config) run(ctx context.Context, stdout io.Writer) error {
 	local, err := cfg.local()
 	if err != nil {
@@ -40,7 +44,7 @@ func (cfg *config) run(ctx context.Context, stdout io.Writer) error {
 	case cfg.check:
 		options := check.Options{Local: local, Remotes: cfg.remotes, Remote: cfg.remote, Policy: cfg.mirror.Policy, Lease: cfg.election.Lease}
 		if !check.Run(ctx, options, stdout) {
-			return errors.New("something must be fixed")
+			return errFix
 		}
 		return nil
 	case cfg.prune != "" || cfg.pruneDryRun != "":
@@ -97,13 +101,10 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, instead on
 		controller.Add(r)
 		remotes = append(remotes, r)
 	}
-	if cfg.listen.Address != "" && instead == nil { // the daemon beside it may listen there
-		listener, err := net.Listen("tcp", cfg.listen.Address)
-		if err != nil {
-			return fmt.Errorf("--listen: %w", err)
+	if instead == nil { // the daemon beside it may listen there
+		if err := cfg.serve(ctx, &running, controller.Handler(overview, cfg.listen)); err != nil {
+			return err
 		}
-		logger.Info("Serving", "address", listener.Addr())
-		running.Go(func() { mirror.Serve(ctx, listener, controller.Handler(overview, cfg.listen)) })
 	}
 	for _, r := range remotes {
 		running.Go(func() { r.Run(ctx) })
@@ -119,4 +120,18 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, instead on
 	}
 	logger.Info("Stopping")
 	return err
+}
+
+// serve serves the state of the program, if it is to, until the context ends.
+func (cfg *config) serve(ctx context.Context, running *sync.WaitGroup, handler http.Handler) error {
+	if cfg.listen.Address == "" {
+		return nil
+	}
+	listener, err := net.Listen("tcp", cfg.listen.Address)
+	if err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	klog.FromContext(ctx).Info("Serving", "address", listener.Addr())
+	running.Go(func() { mirror.Serve(ctx, listener, handler) })
+	return nil
 }

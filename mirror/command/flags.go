@@ -147,7 +147,11 @@ func (cfg *config) validateModes() error {
 		}
 	}
 	if len(modes) > 1 {
-		mistakes = append(mistakes, fmt.Errorf("--%s and --%s: only one of these can be done at once: remove the other", modes[0], modes[1]))
+		mistakes = append(mistakes, onlyOne(modes[0], modes[1]))
 	}
 	return errors.Join(mistakes...)
+}
+
+func onlyOne(a, b string) error {
+	return fmt.Errorf("--%s and --%s: only one of these can be done at once: remove the other", a, b)
 }

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"sync"
+	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
@@ -30,8 +30,9 @@ each, from which other clusters learn its gateway ports.
 // publishCommand is what its own flags say.
 type publishCommand struct {
 	*config
-	publish publish.Options
-	raw     publish.Flags
+	publish  publish.Options
+	raw      publish.Flags
+	pruneAll bool
 }
 
 // runPublish runs the command publish.
@@ -46,10 +47,12 @@ func parsePublish(args []string) (*publishCommand, error) {
 	f := p.flags
 	p.raw.Add(f)
 	p.addKubeconfig("the cluster")
-	p.listen.AddWithoutPage(f)
+	p.listen.Add(f)
 	p.parts.election.Namespace, p.parts.election.Name = namespace, "service-mirror-publish"
 	p.parts.election.Add(f)
+	f.BoolVar(&p.check, "check", false, "check whether the cluster can be reached, read and written, its gateway, and what will not be published; write nothing, and exit: with code 1 if something must be fixed")
 	f.BoolVar(&p.dryRun, "dry-run", false, "print what would be written as a diff, write nothing, and exit")
+	f.BoolVar(&p.pruneAll, "prune", false, "delete all that was published, whatever is exported, and exit; with --dry-run, print it only")
 	if err := p.parse(args); err != nil || p.version {
 		return p, err
 	}
@@ -60,6 +63,14 @@ func parsePublish(args []string) (*publishCommand, error) {
 	for _, arg := range f.Args() {
 		errs[2] = errors.Join(errs[2], fmt.Errorf("%s: not a flag: remove it, there are no other arguments", arg))
 	}
+	for _, one := range []struct {
+		flag string
+		on   bool
+	}{{"dry-run", p.dryRun}, {"prune", p.pruneAll}} {
+		if p.check && one.on {
+			errs[2] = errors.Join(errs[2], onlyOne("check", one.flag))
+		}
+	}
 	p.remote.Client.UserAgent = "service-mirror/" + programVersion()
 	return p, errors.Join(errs[:]...)
 }
@@ -68,6 +79,19 @@ func (p *publishCommand) run(ctx context.Context, stdout io.Writer) error {
 	cluster, err := p.local()
 	if err != nil {
 		return err
+	}
+	switch {
+	case p.check:
+		if !publish.Check(ctx, cluster, p.publish, p.election.Lease, stdout) {
+			return errFix
+		}
+		return nil
+	case p.pruneAll:
+		clients, err := publish.NewClients(cluster, func(*rest.Config) {})
+		if err != nil {
+			return fmt.Errorf("the cluster: %w", err)
+		}
+		return publish.Pruning{Clients: clients, Policy: p.publish.Policy, Lease: p.election.Lease, Cluster: cluster.Host, Dry: p.dryRun}.Prune(ctx, stdout)
 	}
 	return p.publishAll(ctx, cluster, stdout)
 }
@@ -80,7 +104,7 @@ func (p *publishCommand) publishAll(ctx context.Context, cluster *rest.Config, s
 		return fmt.Errorf("the cluster: %w", err)
 	}
 	election.Client = clients.Read.CoordinationV1()
-	logger := klog.FromContext(ctx)
+	logger, started := klog.FromContext(ctx), time.Now()
 	logger.Info("Starting", "program", p.remote.Client.UserAgent, "cluster", cluster.Host, "names", p.publish.Names)
 	ctx, end := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -96,14 +120,17 @@ func (p *publishCommand) publishAll(ctx context.Context, cluster *rest.Config, s
 		page.Leader = page.Leader && election.MayWrite()
 		return page
 	})
-	if p.listen.Address != "" && !p.dryRun { // the program beside it may listen there
-		listener, err := net.Listen("tcp", p.listen.Address)
-		if err != nil {
-			return fmt.Errorf("--listen: %w", err)
+	if !p.dryRun { // the program beside it may listen there
+		page := status.PublisherHandler(func() status.Publisher {
+			page := controller.Page()
+			page.Cluster, page.Version, page.Started, page.ElectionOn = cluster.Host, programVersion(), started, p.election.On
+			page.Leader = page.Leader && election.MayWrite()
+			return page
+		})
+		served := mirror.Served{Status: page, Metrics: metrics.Gatherer(), Stuck: controller.Stuck, Ready: controller.Ready()}
+		if err := p.serve(ctx, &running, served.Handler(p.listen)); err != nil {
+			return err
 		}
-		logger.Info("Serving", "address", listener.Addr())
-		served := mirror.Served{Metrics: metrics.Gatherer(), Stuck: controller.Stuck, Ready: controller.Ready()}
-		running.Go(func() { mirror.Serve(ctx, listener, served.Handler(p.listen)) })
 	}
 	running.Go(func() { controller.Run(ctx) })
 	if p.dryRun {

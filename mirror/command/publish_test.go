@@ -37,6 +37,23 @@ func TestPublishFlags(t *testing.T) {
 	}
 }
 
+func TestPublishToNames(t *testing.T) {
+	t.Setenv("POD_NAMESPACE", "")
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "gateway-exports"},
+		{[]string{"--names-namespace", "exports"}, "exports"},
+		{[]string{"--to", "ingress", "--ingress-class", "x", "--host-suffix", "example.com"}, "gateway-exports"},
+	} {
+		got, err := parsePublish(append([]string{"--name", "paris", "--to", "names"}, test.args...))
+		if err != nil || got.publish.Aliases != test.want || !got.publish.To(plan.ToNames) {
+			t.Errorf("%v: aliases are in %q, %v", test.args, got.publish.Aliases, err)
+		}
+	}
+}
+
 // In a pod its namespace has the records and the Lease, which is not the daemon's own: a cluster may run both.
 func TestPublishInAPod(t *testing.T) {
 	t.Setenv("POD_NAMESPACE", "sm")
@@ -56,7 +73,7 @@ func TestPublishMistakes(t *testing.T) {
 		"nothing":              {[]string{"publish"}, []string{"--name: none is given", "--to: none is given"}},
 		"a name":               {with("--name=Paris"), []string{`--name: "Paris" is not a DNS label`}},
 		"a name twice":         {with("--name=paris"), []string{"--name: paris is given twice"}},
-		"a target":             {with("--to=names"), []string{`--to: "names" is not known: give gateway-api or ingress`}},
+		"a target":             {with("--to=dns"), []string{`--to: "dns" is not known: give gateway-api, ingress or names`}},
 		"a target twice":       {with("--to=gateway-api"), []string{"--to: gateway-api is given twice"}},
 		"no Gateway":           {[]string{"publish", "--name=paris", "--to=gateway-api"}, []string{"--gateway: none is given"}},
 		"no namespace":         {[]string{"publish", "--name=paris", "--to=gateway-api", "--gateway=public"}, []string{`--gateway: "public" is not the NS/NAME`}},
@@ -66,6 +83,9 @@ func TestPublishMistakes(t *testing.T) {
 		"no class":             {[]string{"publish", "--name=paris", "--to=ingress"}, []string{"--ingress-class: none is given"}},
 		"a class in vain":      {with("--ingress-class=x"), []string{"--ingress-class and --tls-secret: they are for --to ingress"}},
 		"a Secret in vain":     {with("--tls-secret=x"), []string{"--ingress-class and --tls-secret: they are for --to ingress"}},
+		"aliases in vain":      {with("--names-namespace=x"), []string{"--names-namespace: it is for --to names"}},
+		"a place of aliases":   {with("--to=names", "--names-namespace=x/y"), []string{`--names-namespace: "x/y" is not the name of a namespace`}},
+		"names in vain":        {[]string{"publish", "--name=paris", "--to=names", "--host-suffix=example.com"}, []string{"--host-template and --host-suffix: a gateway that reaches"}},
 		"a domain":             {with("--cluster-domain=_"), []string{"--cluster-domain: "}},
 		"a template":           {with("--host-template={service}.example.com"), []string{"--host-template: "}},
 		"an unclear template":  {with("--host-template={service}-{namespace}.example.com"), []string{`--host-template: "{service}-{namespace}.example.com" makes one name for a in b-c`}},
@@ -78,6 +98,8 @@ func TestPublishMistakes(t *testing.T) {
 		"no selector":          {with("--export-selector="), []string{"--export-selector: an empty selector"}},
 		"a selector":           {with("--export-selector=a in b"), []string{"--export-selector: "}},
 		"a namespace":          {with("--record-namespace=a/b"), []string{"--record-namespace: "}},
+		"two modes":            {with("--check", "--prune"), []string{"--check and --prune: only one of these"}},
+		"a dry check":          {with("--check", "--dry-run"), []string{"--check and --dry-run: only one of these"}},
 		"another argument":     {with("now"), []string{"now: not a flag"}},
 		"an address":           {with("--listen=x"), []string{"--listen: "}},
 		"a flag of the daemon": {with("--remote=paris=a"), []string{"unknown flag: --remote"}},

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -45,4 +46,9 @@ func ExportedAs(cluster string, key cache.ObjectName) (cache.ObjectName, bool) {
 // make end with five random characters.
 func SliceName(key cache.ObjectName, family discoveryv1.AddressType) string {
 	return key.Name + "-" + strings.ToLower(string(family))
+}
+
+// CompareKeys orders keys by namespace, then by name.
+func CompareKeys(a, b cache.ObjectName) int {
+	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 }

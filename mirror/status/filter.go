@@ -23,6 +23,9 @@ const (
 // that never was possible. The order of plan.States is by severity instead.
 var states = []string{Incomplete, Conflict, Refused, Waiting, Orphan, Mirrored}
 
+// publisherStates are those of an exported Service, likewise.
+var publisherStates = []string{Incomplete, Conflict, Refused, Waiting, Published}
+
 // filter is what a query selects.
 type filter struct {
 	State   string // empty: all; unhealthy
@@ -87,44 +90,65 @@ func (f filter) narrow() bool { return f.State != "" || f.Remote != "" || f.Text
 // none is the filter that leaves out no mirror.
 func (f filter) none() filter { return filter{Page: 1, Refresh: f.Refresh} }
 
-// chosen is the result of a filter.
-type chosen struct {
-	rows      []*Mirror      // in order, of all pages
+// row is a line of the table: a *Mirror or a *Service.
+type row interface {
+	key() (namespace, name string)
+	origin() (cluster, source string) // in a remote; empty: there is none
+	state() string
+	healthy() bool
+	problems() []MirrorProblem
+	appendText(text []byte) []byte // what can be searched for, in lower case
+}
+
+// found is what a filter finds.
+type found struct {
 	all       int            // of every state
 	unhealthy int            // of every state
 	states    map[string]int // likewise
 	reasons   map[string]int // of the rows
 }
 
-func (f filter) choose(mirrors []Mirror) chosen {
-	c := chosen{states: map[string]int{}, reasons: map[string]int{}, rows: make([]*Mirror, 0, len(mirrors))}
+// chosen is the result of a filter.
+type chosen[R row] struct {
+	found
+	rows []R // in order, of all pages
+}
+
+func (f filter) choose(mirrors []Mirror) chosen[*Mirror] { return choose[*Mirror](f, mirrors) }
+
+// choose applies a filter.
+func choose[R interface {
+	*T
+	row
+}, T any](f filter, all []T) chosen[R] {
+	c := chosen[R]{found{states: map[string]int{}, reasons: map[string]int{}}, make([]R, 0, len(all))}
 	var words [][]byte
 	for word := range strings.FieldsSeq(strings.ToLower(f.Text)) {
 		words = append(words, []byte(word))
 	}
 	var text []byte
-	for i := range mirrors {
-		m := &mirrors[i]
-		if f.Remote != "" && m.Cluster != f.Remote {
+	for i := range all {
+		row := R(&all[i])
+		if cluster, _ := row.origin(); f.Remote != "" && cluster != f.Remote {
 			continue
 		}
 		if len(words) > 0 {
-			text = m.appendText(text[:0])
+			text = row.appendText(text[:0])
 			if slices.ContainsFunc(words, func(word []byte) bool { return !bytes.Contains(text, word) }) {
 				continue
 			}
 		}
-		c.all++
-		c.states[m.State]++
-		healthy := m.healthy()
+		c.found.all++
+		c.states[row.state()]++
+		healthy := row.healthy()
 		if !healthy {
 			c.unhealthy++
 		}
-		if f.State != "" && f.State != m.State && (f.State != unhealthy || healthy) {
+		if f.State != "" && f.State != row.state() && (f.State != unhealthy || healthy) {
 			continue
 		}
-		c.rows = append(c.rows, m)
-		for _, p := range m.Problems {
+		c.rows = append(c.rows, row)
+		for _, p := range row.problems() {
 			c.reasons[p.Reason]++
 		}
 	}
@@ -132,69 +156,82 @@ func (f filter) choose(mirrors []Mirror) chosen {
 	return c
 }
 
+func (m *Mirror) key() (namespace, name string)    { return m.Namespace, m.Name }
+func (m *Mirror) origin() (cluster, source string) { return m.Cluster, m.Source }
+func (m *Mirror) state() string                    { return m.State }
+func (m *Mirror) problems() []MirrorProblem        { return m.Problems }
+
+// appendLower appends texts in lower case, each on a line of its own.
+func appendLower(text []byte, parts ...string) []byte {
+	for _, part := range parts {
+		text = append(append(text, strings.ToLower(part)...), '\n')
+	}
+	return text
+}
+
 // appendText appends what can be searched for.
 func (m *Mirror) appendText(text []byte) []byte {
-	add := func(parts ...string) {
-		for _, part := range parts {
-			text = append(append(text, strings.ToLower(part)...), '\n')
-		}
-	}
 	// As users write it: a search for NAMESPACE/NAME finds one mirror.
-	add(m.Namespace+"/"+m.Name, m.Cluster, m.Source, m.State, m.ClusterIP, cmp.Or(m.Verified, NotVerified))
-	add(m.Ports...)
+	text = appendLower(text, m.Namespace+"/"+m.Name, m.Cluster, m.Source, m.State, m.ClusterIP, cmp.Or(m.Verified, NotVerified))
+	text = appendLower(text, m.Ports...)
 	for _, one := range m.Mapping {
-		add(one.Line)
+		text = appendLower(text, one.Line)
 	}
-	add(m.Endpoints...)
+	text = appendLower(text, m.Endpoints...)
 	for _, p := range m.Problems {
-		add(p.Reason, p.Message)
+		text = appendLower(text, p.Reason, p.Message)
 	}
 	return text
 }
 
 // sort puts the most urgent first, then sorts by name.
-func sort(rows []*Mirror) {
-	var ranks [][]*Mirror
-	for _, m := range rows {
-		rank := m.rank()
+func sort[R row](rows []R) {
+	var ranks [][]R
+	for _, row := range rows {
+		rank := rankOf(row)
 		for len(ranks) <= rank {
 			ranks = append(ranks, nil)
 		}
-		ranks[rank] = append(ranks[rank], m)
+		ranks[rank] = append(ranks[rank], row)
 	}
 	rows = rows[:0]
 	for _, rank := range ranks {
-		slices.SortFunc(rank, compare)
+		slices.SortFunc(rank, compare[R])
 		rows = append(rows, rank...)
 	}
 }
 
-func (m *Mirror) rank() int {
+func rankOf[R row](r R) int {
+	state := r.state()
 	switch {
-	case m.healthy():
+	case r.healthy():
 		return len(states) + 1
-	case m.State == Mirrored:
+	case state == Mirrored || state == Published:
 		return len(states)
 	}
-	if at := slices.Index(states, m.State); at >= 0 {
+	if at := slices.Index(states, state); at >= 0 {
 		return at
 	}
 	return len(states) // a state that is not known here
 }
 
-func compare(a, b *Mirror) int {
-	if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
+func compare[R row](a, b R) int {
+	namespace, name := a.key()
+	otherNamespace, otherName := b.key()
+	if c := strings.Compare(namespace, otherNamespace); c != 0 {
 		return c
 	}
-	if c := strings.Compare(a.Name, b.Name); c != 0 {
+	if c := strings.Compare(name, otherName); c != 0 {
 		return c
 	}
-	return cmp.Or(strings.Compare(a.Cluster, b.Cluster), strings.Compare(a.Source, b.Source))
+	cluster, source := a.origin()
+	otherCluster, otherSource := b.origin()
+	return cmp.Or(strings.Compare(cluster, otherCluster), strings.Compare(source, otherSource))
 }
 
 // window is the part of the rows that a page shows; a page beyond the last one is
 // the last one.
-func window(rows []*Mirror, page int) (shown []*Mirror, at, pages int) {
+func window[R row](rows []R, page int) (shown []R, at, pages int) {
 	pages = max(1, (len(rows)+rowsPerPage-1)/rowsPerPage)
 	at = min(page, pages)
 	first := (at - 1) * rowsPerPage

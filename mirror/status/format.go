@@ -32,6 +32,15 @@ var functions = template.FuncMap{
 	"pair":    func(page *view, remote remoteView) pair { return pair{page, remote} },
 	"texts":   func(list []string) list[string] { return newList(list, few) },
 	"ports":   func(m *Mirror) list[string] { return newList(m.shown(), few) },
+	"served":  func(s *Service) list[string] { return newList(textsOf(s.Ports), few) },
+}
+
+func textsOf[T fmt.Stringer](all []T) []string {
+	texts := make([]string, 0, len(all))
+	for _, one := range all {
+		texts = append(texts, one.String())
+	}
+	return texts
 }
 
 // pair is what the template of a remote takes.
@@ -94,7 +103,7 @@ func noun(n int, one string) string {
 // tone is the colour of a state, by name.
 func tone(state string) string {
 	switch state {
-	case Mirrored, Up, Ready:
+	case Mirrored, Published, Up, Ready:
 		return "ok"
 	case Incomplete:
 		return "warn"

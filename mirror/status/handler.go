@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"encoding/base64"
 	"html/template"
+	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -38,6 +39,42 @@ func digest(text string) string {
 // occur; the page takes page and refresh (seconds) too. snapshot is called once for
 // each request, concurrently, and its result is only read.
 func Handler(snapshot func() Page) http.Handler {
+	return handler(func() content {
+		page := snapshot()
+		page.Now = orNow(page.Now)
+		return content{
+			view: func(f filter) *view { return newView(&page, f) },
+			json: func(w io.Writer, f filter) error { return writeJSON(w, &page, f) },
+		}
+	})
+}
+
+// PublisherHandler serves those of a publisher, likewise.
+func PublisherHandler(snapshot func() Publisher) http.Handler {
+	return handler(func() content {
+		p := snapshot()
+		p.Now = orNow(p.Now)
+		return content{
+			view: func(f filter) *view { return newPublisherView(&p, f) },
+			json: func(w io.Writer, f filter) error { return writePublisherJSON(w, &p, f) },
+		}
+	})
+}
+
+// content is what is shown at one moment.
+type content struct {
+	view func(f filter) *view
+	json func(w io.Writer, f filter) error
+}
+
+func orNow(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Now()
+	}
+	return t
+}
+
+func handler(snapshot func() content) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		header.Set("Content-Security-Policy", policy)
@@ -45,13 +82,7 @@ func Handler(snapshot func() Page) http.Handler {
 		header.Set("Referrer-Policy", "no-referrer")
 		header.Set("Cross-Origin-Resource-Policy", "same-origin")
 		header.Set("Cache-Control", "no-store")
-		var serve func(http.ResponseWriter, *http.Request, *Page)
-		switch r.URL.Path {
-		case "/":
-			serve = servePage
-		case "/status.json":
-			serve = serveJSON
-		default:
+		if r.URL.Path != "/" && r.URL.Path != "/status.json" {
 			http.Error(w, "not found: there are / and /status.json", http.StatusNotFound)
 			return
 		}
@@ -62,20 +93,20 @@ func Handler(snapshot func() Page) http.Handler {
 		}
 		// Not every ResponseWriter can; then the server's own limits apply.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
-		page := snapshot()
-		if page.Now.IsZero() {
-			page.Now = time.Now()
+		if r.URL.Path == "/" {
+			servePage(w, r, snapshot().view)
+			return
 		}
-		serve(w, r, &page)
+		serveJSON(w, r, snapshot().json)
 	})
 }
 
 // servePage renders the whole page before it sends any of it: its rows are few and
 // their texts limited.
-func servePage(w http.ResponseWriter, r *http.Request, page *Page) {
+func servePage(w http.ResponseWriter, r *http.Request, view func(filter) *view) {
 	f := parseFilter(r.URL.Query())
 	var out bytes.Buffer
-	if err := pageTemplate.Execute(&out, newView(page, f)); err != nil {
+	if err := pageTemplate.Execute(&out, view(f)); err != nil {
 		http.Error(w, "render the page: "+err.Error(), http.StatusInternalServerError)
 		return
 	}

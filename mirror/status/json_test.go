@@ -103,7 +103,7 @@ func TestJSONIsStreamed(t *testing.T) {
 }
 
 func TestFieldNames(t *testing.T) {
-	for _, of := range []any{Page{}, Remote{}, Problem{}, Gateway{}, Address{}, Mirror{}, MirrorProblem{}} {
+	for _, of := range []any{Page{}, Remote{}, Problem{}, Gateway{}, Address{}, Mirror{}, MirrorProblem{}, Publisher{}, Target{}, Listener{}, Service{}, Port{}} {
 		typ := reflect.TypeOf(of)
 		for i := range typ.NumField() {
 			f := typ.Field(i)

@@ -141,11 +141,7 @@ func (m *Mirror) shown() []string {
 	if len(m.Mapping) == 0 {
 		return m.Ports
 	}
-	texts := make([]string, 0, len(m.Mapping))
-	for _, one := range m.Mapping {
-		texts = append(texts, one.String())
-	}
-	return texts
+	return textsOf(m.Mapping)
 }
 
 // MirrorProblem is one thing that is wrong with one mirror.

@@ -25,13 +25,17 @@ type view struct {
 	Tone      string // of the headline
 	Headline  string
 	Notices   []string
-	Unhealthy int // mirrors, whatever the filter
+	Words     words
+	Unhealthy int // rows, whatever the filter
+	Total     int // likewise
 	Remotes   []remoteView
+	Targets   []targetView
 	Filter    filter
-	Found     chosen
+	Found     found
 	Chips     []chip
-	Names     []string // of remotes, those of mirrors without a remote too
-	Rows      []*Mirror
+	Names     []string   // of remotes, those of mirrors without a remote too
+	Rows      []*Mirror  // of the daemon's page
+	Services  []*Service // of a publisher's
 	Reasons   []chip
 	Pager     pager
 	Empty     string // why there are no rows
@@ -61,19 +65,38 @@ type gatewayView struct {
 	List list[Address]
 }
 
+// words are what a page calls its parts.
+type words struct {
+	ID, Title, One string   // of the rows
+	Parts, Part    string   // of what is above them
+	Cluster        string   // as the beginning of a sentence
+	Done           string   // the state in which nothing has to be done
+	States         []string // all of them, the most urgent first
+}
+
+var (
+	daemonWords    = words{"mirrors", "Mirrors", "mirror", "remotes", "remote", "The local cluster", Mirrored, states}
+	publisherWords = words{"services", "Exported Services", "exported Service", "targets", "target", "The cluster", Published, publisherStates}
+)
+
 func newView(page *Page, f filter) *view {
-	v := &view{Page: page, Style: template.CSS(styleCSS), Filter: f}
+	v := &view{Page: page, Words: daemonWords, Style: template.CSS(styleCSS), Filter: f, Total: len(page.Mirrors)}
 	v.addRemotes()
 	v.summarize()
-	v.Found = f.choose(page.Mirrors)
-	v.addChips()
-	shown, at, pages := window(v.Found.rows, f.Page)
-	v.Rows = shown
-	v.Pager = newPager(f, at, pages, len(v.Found.rows))
-	if len(shown) == 0 {
+	v.Rows = addRows(v, f.choose(page.Mirrors))
+	if len(v.Rows) == 0 {
 		v.explain()
 	}
 	return v
+}
+
+// addRows adds all about the rows of the page, and returns those that it shows.
+func addRows[R row](v *view, c chosen[R]) []R {
+	v.Found = c.found
+	v.addChips()
+	shown, at, pages := window(c.rows, v.Filter.Page)
+	v.Pager = newPager(v.Filter, at, pages, len(c.rows))
+	return shown
 }
 
 // addRemotes puts unhealthy remotes first, and folds the others if there are many.
@@ -129,7 +152,7 @@ func order(first bool) int {
 
 // summarize sets the headline and the notices below it.
 func (v *view) summarize() {
-	var remotes, mirrors int
+	var remotes int
 	worst := "ok"
 	for i := range v.Page.Remotes {
 		if r := &v.Page.Remotes[i]; !r.healthy() {
@@ -141,40 +164,53 @@ func (v *view) summarize() {
 	}
 	for i := range v.Page.Mirrors {
 		if !v.Page.Mirrors[i].healthy() {
-			mirrors++
+			v.Unhealthy++
 		}
 	}
-	v.Unhealthy = mirrors
-	var parts []string
-	if remotes > 0 {
-		parts = append(parts, noun(remotes, "remote"))
+	v.headline(remotes, worst)
+	if v.Synced && len(v.Page.Remotes) == 0 && v.Unhealthy == 0 {
+		v.say("off", "Nothing to do")
+	} else if v.Synced && remotes+v.Unhealthy == 0 {
+		v.say(v.Tone, "Everything is "+v.verification())
 	}
-	if mirrors > 0 {
-		parts = append(parts, noun(mirrors, "mirror"))
+	v.notice()
+}
+
+func (v *view) say(tone, headline string) { v.Tone, v.Headline = tone, headline }
+
+// headline says how many parts and rows are unhealthy. worst is the tone of the parts.
+func (v *view) headline(unhealthy int, worst string) {
+	var parts []string
+	if unhealthy > 0 {
+		parts = append(parts, noun(unhealthy, v.Words.Part))
+	}
+	if v.Unhealthy > 0 {
+		parts = append(parts, noun(v.Unhealthy, v.Words.One))
 	}
 	if len(parts) > 0 && worst == "ok" {
 		worst = "warn"
 	}
-	v.Tone = worst
 	switch {
 	case !v.Synced:
-		v.Tone, v.Headline = "info", "Not ready yet"
-		v.Notices = append(v.Notices, "The local cluster has not been read yet: nothing is written until it has been.")
-	case len(v.Page.Remotes) == 0 && mirrors == 0:
-		v.Tone, v.Headline = "off", "Nothing to do"
+		v.say("info", "Not ready yet")
+		v.Notices = append(v.Notices, v.Words.Cluster+" has not been read yet: nothing is written until it has been.")
 	case len(parts) == 0:
-		v.Headline = "Everything is " + v.verification()
-	case remotes+mirrors == 1:
-		v.Headline = parts[0] + " is unhealthy"
+		v.say(worst, "Everything is healthy")
+	case unhealthy+v.Unhealthy == 1:
+		v.say(worst, parts[0]+" is unhealthy")
 	default:
-		v.Headline = strings.Join(parts, " and ") + " are unhealthy"
+		v.say(worst, strings.Join(parts, " and ")+" are unhealthy")
 	}
+}
+
+// notice adds what else must be known.
+func (v *view) notice() {
 	if v.ElectionOn && !v.Leader {
 		v.Notices = append(v.Notices, "This replica is a standby: it watches, and writes nothing while another one leads. The leader may know of more problems.")
 	}
 	for _, problem := range v.Page.Problems {
-		v.Notices = append(v.Notices, "The local cluster, "+text(problem.Part)+": "+message(problem.Cause)+".")
-		v.Tone, v.Headline = "bad", "The local cluster is not read as it is"
+		v.Notices = append(v.Notices, v.Words.Cluster+", "+text(problem.Part)+": "+message(problem.Cause)+".")
+		v.say("bad", v.Words.Cluster+" is not read as it is")
 	}
 	v.Icon = icons[v.Tone]
 }
@@ -206,7 +242,7 @@ func (v *view) Verified(m *Mirror) string {
 
 // addChips links to the mirrors of each state, and of the most frequent reasons.
 func (v *view) addChips() {
-	known := append([]string{Mirrored}, states[:len(states)-1]...)
+	known := append([]string{v.Words.Done}, v.Words.States[:len(v.Words.States)-1]...)
 	others := slices.DeleteFunc(slices.Sorted(maps.Keys(v.Found.states)), func(state string) bool { return slices.Contains(known, state) })
 	v.Chips = []chip{
 		{"All", "", v.Filter.withState("").link(), v.Found.all, v.Filter.State == ""},
@@ -257,16 +293,20 @@ func (v *view) Title() string {
 
 // HasReasons reports whether any of the rows has a reason to show.
 func (v *view) HasReasons() bool {
-	return slices.ContainsFunc(v.Rows, func(m *Mirror) bool { return len(m.Problems) > 0 })
+	return slices.ContainsFunc(v.Rows, func(m *Mirror) bool { return len(m.Problems) > 0 }) ||
+		slices.ContainsFunc(v.Services, func(s *Service) bool { return len(s.Problems) > 0 })
 }
 
-// Clear links to all mirrors.
+// Parts is how many there are of what is above the rows.
+func (v *view) Parts() int { return len(v.Remotes) + len(v.Targets) }
+
+// Clear links to all rows.
 func (v *view) Clear() string { return v.Filter.none().link() }
 
-// Narrow reports whether the filter leaves out any mirrors.
+// Narrow reports whether the filter leaves out any rows.
 func (v *view) Narrow() bool { return v.Filter.narrow() }
 
-// UnhealthyLink links to all unhealthy mirrors.
+// UnhealthyLink links to all unhealthy rows.
 func (v *view) UnhealthyLink() string { return v.Filter.none().withState(unhealthy).link() }
 
 // JSON links to the same data for programs.

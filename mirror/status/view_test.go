@@ -18,7 +18,11 @@ var tags = regexp.MustCompile(`(?s)<style>.*</style>|<option.*?</option>|<[^>]*>
 // read is the visible text of a page.
 func read(t testing.TB, p Page, path string) string {
 	t.Helper()
-	return strings.Join(strings.Fields(html.UnescapeString(tags.ReplaceAllString(get(t, p, path).Body.String(), " "))), " ")
+	return plain(get(t, p, path).Body.String())
+}
+
+func plain(page string) string {
+	return strings.Join(strings.Fields(html.UnescapeString(tags.ReplaceAllString(page, " "))), " ")
 }
 
 func TestWhatIsSaid(t *testing.T) {
@@ -134,19 +138,25 @@ func fill(v reflect.Value, text string) {
 	}
 }
 
-// TestHostileTexts puts one into every field, and into the query.
-func TestHostileTexts(t *testing.T) {
-	for _, hostile := range []string{
+// hostileTexts are some that a remote could send, and unwantedTexts what no page may have of them.
+var (
+	hostileTexts = []string{
 		`"><script>alert(1)</script>`, `'><img src=x onerror=alert(1)>`, `</style><style>*{display:none}</style>`, `javascript:alert(1)`,
 		"--><!--", "{{.}}", "a\u202eb\u2066c\u200fd", "a\x00b\x1bc", "\xff\xfe", `</option></select><base href=//evil>`,
-	} {
+	}
+	unwantedTexts = []string{"<script", "<img", "<base", "</style><style>*", "</option></select><base", "<!--", `href="javascript`, "\u202e", "\u2066", "\u200f", "\x00", "\x1b", "ZgotmplZ"}
+)
+
+// TestHostileTexts puts one into every field, and into the query.
+func TestHostileTexts(t *testing.T) {
+	for _, hostile := range hostileTexts {
 		var p Page
 		fill(reflect.ValueOf(&p).Elem(), hostile)
 		query := url.Values{"q": {hostile}, "state": {hostile}, "remote": {hostile}, "page": {hostile}, "refresh": {hostile}}
 		for _, path := range []string{"/", "/?" + query.Encode(), "/?" + url.Values{"q": {hostile}}.Encode()} {
 			w := get(t, p, path)
 			body := w.Body.String()
-			for _, unwanted := range []string{"<script", "<img", "<base", "</style><style>*", "</option></select><base", "<!--", `href="javascript`, "\u202e", "\u2066", "\u200f", "\x00", "\x1b", "ZgotmplZ"} {
+			for _, unwanted := range unwantedTexts {
 				if strings.Contains(body, unwanted) {
 					t.Errorf("%q as %s: the page has %q: %.300s", hostile, path, unwanted, body[strings.Index(body, unwanted)-100:])
 				}

@@ -2,7 +2,6 @@ package write
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -10,7 +9,6 @@ import (
 	"strings"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -31,26 +29,13 @@ func Prune(ctx context.Context, client remote.Client, local, cluster string, dry
 	if err != nil {
 		return err
 	}
+	var deletions []Deletion
 	for _, one := range all {
-		fmt.Fprintf(out, "%s %s/%s in %s of remote %s\n", one.kind, one.GetNamespace(), one.GetName(), local, cluster)
+		deletions = append(deletions, Deletion{fmt.Sprintf("%s %s/%s", one.kind, one.GetNamespace(), one.GetName()), func(ctx context.Context) error {
+			return remove(ctx, client, one)
+		}})
 	}
-	fmt.Fprintf(out, "%d objects in %s of remote %s\n", len(all), local, cluster)
-	if dry {
-		return nil
-	}
-	var failed []error
-	for _, one := range all {
-		switch err := remove(ctx, client, one); {
-		case apierrors.IsNotFound(err): // Kubernetes deletes Endpoints with their Service
-		case err != nil:
-			failed = append(failed, fmt.Errorf("delete %s %s/%s: %w", one.kind, one.GetNamespace(), one.GetName(), err))
-		}
-	}
-	fmt.Fprintf(out, "%d removed\n", len(all)-len(failed))
-	if len(failed) > 10 {
-		failed = append(failed[:10], fmt.Errorf("and %d more", len(failed)-10))
-	}
-	return errors.Join(failed...)
+	return DeleteAll(ctx, deletions, "in "+local+" of remote "+cluster, dry, out)
 }
 
 // owned is an object of ours.
@@ -124,5 +109,5 @@ func sorted(byKey map[cache.ObjectName]plan.Objects, cluster string) (all []owne
 }
 
 func remove(ctx context.Context, client remote.Client, one owned) error {
-	return (&Writer{client: client}).verbs(one.kind, one.GetNamespace()).delete(ctx, one.GetName(), exactly(one))
+	return (&Writer{client: client}).verbs(one.kind, one.GetNamespace()).delete(ctx, one.GetName(), Exactly(one))
 }

@@ -3,7 +3,8 @@
 //
 // apply.go takes the steps, errors.go turns the API server's answers into problems, clusterips.go gives
 // mirrors the ClusterIPs back that they had, slices.go looks for what Kubernetes makes of Endpoints,
-// foreign.go for foreign Endpoints, and prune.go removes a remote's mirrors.
+// foreign.go for foreign Endpoints, delete.go deletes
+// what is listed before, and prune.go a remote's mirrors.
 package write
 
 import (
@@ -92,7 +93,7 @@ func (w *Writer) update(ctx context.Context, kind plan.Kind, obj metav1.Object) 
 // delete deletes an object of ours as it was seen, and not as it may be by now: the endpoints controller
 // takes Endpoints over in place. That it is gone already is no error.
 func (w *Writer) delete(ctx context.Context, kind plan.Kind, obj metav1.Object) (deleted bool, err error) {
-	err = w.verbs(kind, obj.GetNamespace()).delete(ctx, obj.GetName(), exactly(obj))
+	err = w.verbs(kind, obj.GetNamespace()).delete(ctx, obj.GetName(), Exactly(obj))
 	if err != nil && !apierrors.IsNotFound(err) {
 		return false, fmt.Errorf("delete %v: %w", kind, err)
 	}
@@ -101,11 +102,6 @@ func (w *Writer) delete(ctx context.Context, kind plan.Kind, obj metav1.Object) 
 		w.wrote(kind.String(), "delete")
 	}
 	return err == nil, nil
-}
-
-func exactly(obj metav1.Object) metav1.DeleteOptions {
-	uid, version := obj.GetUID(), obj.GetResourceVersion()
-	return metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}}
 }
 
 // createNamespace creates the namespace of a mirror; it may exist by now.

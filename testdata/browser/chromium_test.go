@@ -74,7 +74,7 @@ type tab struct {
 	*testing.T
 	ctx context.Context
 	url string // of the page, with a slash at its end
-	of  status.Page
+	of  served
 
 	mu       sync.Mutex
 	requests []string // for documents and all else
@@ -97,12 +97,27 @@ var (
 	windows = []window{desktop, {"desktop-dark", 1280, "dark"}, phone, {"phone-dark", 390, "dark"}}
 )
 
-// open serves a page and makes a tab for it, where scripts do not run.
-func open(t *testing.T, p status.Page, w window) *tab { return openAt(t, p, w, "/") }
+// served is a page of a program: of which cluster, with which headings.
+type served struct {
+	handler  http.Handler
+	cluster  string
+	headings string
+}
 
-// openAt serves the page below a path.
-func openAt(t *testing.T, p status.Page, w window, path string) *tab {
-	server := httptest.NewServer(http.StripPrefix(strings.TrimSuffix(path, "/"), status.Handler(func() status.Page { return p })))
+func daemon(p status.Page) served {
+	return served{status.Handler(func() status.Page { return p }), p.Local, "H2 Remotes, H2 Mirrors"}
+}
+
+func publisher(p status.Publisher) served {
+	return served{status.PublisherHandler(func() status.Publisher { return p }), p.Cluster, "H2 Targets, H2 Exported Services"}
+}
+
+// open serves the daemon's page and makes a tab for it, where scripts do not run.
+func open(t *testing.T, p status.Page, w window) *tab { return openAt(t, daemon(p), w, "/") }
+
+// openAt serves a page below a path.
+func openAt(t *testing.T, p served, w window, path string) *tab {
+	server := httptest.NewServer(http.StripPrefix(strings.TrimSuffix(path, "/"), p.handler))
 	t.Cleanup(server.Close)
 	ctx, closeTab := chromedp.NewContext(browser)
 	t.Cleanup(closeTab)

@@ -24,20 +24,23 @@ func TestPages(t *testing.T) {
 	standby.Leader, standby.Synced = false, false
 	for _, test := range []struct {
 		name, query string
-		page        status.Page
+		page        served
 		rows        int
 	}{
-		{"none", "", nothing(), 0},
-		{"three", "", three(), 3},
-		{"standby", "", standby, 3},
-		{"thousands", "", thousands(), 100},
-		{"thousands-mirrored", "?state=mirrored&page=50", thousands(), 100},
-		{"thousands-filtered", "?state=unhealthy&q=namespacemissing+VIENNA", thousands(), 3},
-		{"thousands-no-match", "?remote=paris&q=no+such+thing", thousands(), 0},
+		{"none", "", daemon(nothing()), 0},
+		{"three", "", daemon(three()), 3},
+		{"standby", "", daemon(standby), 3},
+		{"thousands", "", daemon(thousands()), 100},
+		{"thousands-mirrored", "?state=mirrored&page=50", daemon(thousands()), 100},
+		{"thousands-filtered", "?state=unhealthy&q=namespacemissing+VIENNA", daemon(thousands()), 3},
+		{"thousands-no-match", "?remote=paris&q=no+such+thing", daemon(thousands()), 0},
+		{"publisher-none", "", publisher(status.Publisher{Cluster: "paris", Now: now(), Synced: true}), 0},
+		{"publisher", "", publisher(exporting()), 3},
+		{"publisher-thousands", "?page=50", publisher(exportingThousands()), 100},
 	} {
 		for _, w := range windows {
 			t.Run(test.name+"/"+w.name, func(t *testing.T) {
-				b := open(t, test.page, w)
+				b := openAt(t, test.page, w, "/")
 				b.goes(test.query)
 				b.shoot(test.name + "-" + w.name)
 				if rows := evaluate[int](b, `document.querySelectorAll("tbody tr").length`); rows != test.rows {
@@ -60,7 +63,7 @@ func TestPages(t *testing.T) {
 // isUnharmed looks for effects of a text of a remote.
 func (b *tab) isUnharmed() {
 	b.Helper()
-	if title := evaluate[string](b, `document.title`); !strings.HasSuffix(title, ": "+b.of.Local+", service-mirror") {
+	if title := evaluate[string](b, `document.title`); !strings.HasSuffix(title, ": "+b.of.cluster+", service-mirror") {
 		b.Errorf("the title is %q", title)
 	}
 	if n := evaluate[int](b, `document.querySelectorAll("script, img, iframe, object, embed, [onerror], [onload], [style]").length`); n != 0 {
@@ -148,7 +151,7 @@ func (b *tab) isLegible() {
 // isNamed checks what a screen reader needs.
 func (b *tab) isNamed() {
 	b.Helper()
-	if headings := evaluate[string](b, `[...document.querySelectorAll("h1, h2")].map(h => h.tagName + " " + h.textContent).join(", ")`); headings != "H1 "+b.of.Local+", H2 Remotes, H2 Mirrors" {
+	if headings := evaluate[string](b, `[...document.querySelectorAll("h1, h2")].map(h => h.tagName + " " + h.textContent).join(", ")`); headings != "H1 "+b.of.cluster+", "+b.of.headings {
 		b.Errorf("headings: %s", headings)
 	}
 	for what, expression := range map[string]string{
@@ -290,7 +293,7 @@ func TestRefresh(t *testing.T) {
 // TestProxied opens the page below a path, as through the API server's proxy: its
 // links stay there.
 func TestProxied(t *testing.T) {
-	b := openAt(t, thousands(), desktop, "/api/v1/namespaces/service-mirror/pods/x:8080/proxy/")
+	b := openAt(t, daemon(thousands()), desktop, "/api/v1/namespaces/service-mirror/pods/x:8080/proxy/")
 	b.goes("")
 	for _, selector := range []string{".chips .warn", ".clear", ".pager [rel=next]", ".facts li:last-child a"} {
 		b.follows(chromedp.Click(chromedp.CSS(selector)))

@@ -129,3 +129,36 @@ func thousands() status.Page {
 	}
 	return p
 }
+
+// exporting is a small publisher, of which some is unhealthy and some texts are hostile.
+func exporting() status.Publisher {
+	return status.Publisher{
+		Cluster: "paris", Version: "v1.0.0", ElectionOn: true, Leader: true, Started: now().Add(-53 * time.Hour), Now: now(), Synced: true,
+		Targets: []status.Target{
+			{Kind: "gateway-api", Name: "Gateway ingress/public", State: status.Up, Listeners: []status.Listener{
+				{Name: "http", Port: 80, Protocol: "HTTP"}, {Name: "tls", Port: 443, Protocol: "TLS"},
+				{Name: "service-mirror-tcp-15000", Port: 15000, Protocol: "TCP", Own: true, Problem: "PortUnavailable: no entry point has port 15000"}}},
+			{Kind: "ingress", Name: "IngressClass traefik", State: status.Down, Problem: hostile},
+		},
+		Services: []status.Service{
+			{Namespace: "default", Name: "bar", State: status.Published, Ready: true, Routes: []string{"HTTPRoute bar.service-mirror", "TCPRoute bar.5432.service-mirror"},
+				Hosts: []string{"bar-paris.default", "bar-paris.default.svc", "bar-paris.default.svc.cluster.local", "bar.default", "bar.default.svc", "bar.default.svc.cluster.local"},
+				Ports: []status.Port{{Port: 80, Protocol: "TCP", Class: "http", GatewayPort: 80, Shared: true}, {Port: 5432, Protocol: "TCP", Class: "tcp", GatewayPort: 15000}, {Port: 53, Protocol: "UDP", Class: "udp", GatewayPort: 15001}}},
+			{Namespace: "shop", Name: long, State: status.Incomplete, Ports: []status.Port{{Port: 5432, Protocol: "TCP", Class: "tcp"}},
+				Problems: []status.MirrorProblem{{Reason: "PortNotServed", Message: "port 5432/TCP: Gateway ingress/public has no TCP listener: add one, or label it service-mirror.io/listeners=managed"}}},
+			{Namespace: hostile, Name: hostile, State: status.Waiting, Hosts: []string{hostile}, Routes: []string{hostile}},
+		},
+	}
+}
+
+// exportingThousands is a large one.
+func exportingThousands() status.Publisher {
+	p := exporting()
+	for i := range 10_000 {
+		name := fmt.Sprintf("service-%04d", i)
+		p.Services = append(p.Services, status.Service{Namespace: fmt.Sprintf("team-%02d", i%37), Name: name, State: status.Published, Ready: i%50 > 0,
+			Hosts: []string{name + "-paris.default", name + ".default", name + ".default.svc"}, Routes: []string{"HTTPRoute " + name + ".service-mirror"},
+			Ports: []status.Port{{Port: 80, Protocol: "TCP", Class: "http", GatewayPort: 80, Shared: true}}})
+	}
+	return p
+}

@@ -173,7 +173,7 @@ func TestComponents(t *testing.T) {
 			usual := e.grants(london, ours)
 			e.link("gateway=ingress/gateway", "tcp-services=ingress/tcp-services", "namespaces=shop,made")
 			for _, g := range e.grants(paris, reader) {
-				if g.namespace == "" {
+				if g.Namespace == "" {
 					t.Errorf("with namespaces= %s may still %v", reader, g)
 				}
 			}

@@ -76,7 +76,7 @@ func TestBothSides(t *testing.T) {
 		t.Errorf("the namespace has the labels %v", namespace.Labels)
 	}
 	for _, g := range e.grants(london, reader) {
-		if g.verb != "list" && g.verb != "watch" && g.verb != "get" {
+		if g.Verb != "list" && g.Verb != "watch" && g.Verb != "get" {
 			t.Errorf("%s may %v", reader, g)
 		}
 	}

@@ -322,7 +322,7 @@ func TestPoliciesAreAboutTheDaemon(t *testing.T) {
 		}
 	}
 	for _, g := range e.grants(london, ours) {
-		if strings.HasPrefix(g.resource, "serviceaccounts") || strings.HasPrefix(g.resource, "secrets") || g.group == "admissionregistration.k8s.io" {
+		if strings.HasPrefix(g.Resource, "serviceaccounts") || strings.HasPrefix(g.Resource, "secrets") || g.Group == "admissionregistration.k8s.io" {
 			t.Errorf("the daemon may %v", g)
 		}
 	}

@@ -62,7 +62,7 @@ func TestLinkWithRecords(t *testing.T) {
 			}
 			e.arguments(remoteArgument + ",gateway=gateway-api:ingress/public,records=service-mirror")
 			for _, g := range e.grants(paris, reader) {
-				if g.namespace == "" && g.resource == "configmaps" || g.resource == "gateways" && (g.namespace != "ingress" || g.name != "public") {
+				if g.Namespace == "" && g.Resource == "configmaps" || g.Resource == "gateways" && (g.Namespace != "ingress" || g.Name != "public") {
 					t.Errorf("%s may %v", reader, g)
 				}
 			}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -11,11 +12,14 @@ import (
 	"service-mirror.io/service-mirror/testdata/harness"
 )
 
-// publishing runs service-mirror publish in paris, as its administrator; the records are in the test's namespace.
+// publishing runs service-mirror publish in paris, as the ServiceAccount that it ships with and limited by its policies. No
+// other test does: a cluster has one publisher.
 func (r *remote) publishing() *harness.Process {
 	r.env.Helper()
-	p, err := harness.Start(exec.Command(program("service-mirror-race"), "publish", "--kubeconfig", r.Kubeconfig, "--name", r.name, "--to", "gateway-api",
-		"--gateway", r.env.id+"/gateway", "--record-namespace", r.env.id, "--export-selector", exportLabel+"="+r.env.id))
+	kubeconfig := filepath.Join(r.env.TempDir(), "publish.kubeconfig")
+	r.env.must(r.InstallPublisher(r.env.ctx, harness.Publisher{From: "../../deploy/publish", Gateway: r.env.id + "/gateway", Edit: harness.ExportByAnyValue}, kubeconfig))
+	p, err := harness.Start(exec.Command(program("service-mirror-race"), "publish", "--kubeconfig", kubeconfig, "--name", r.name, "--to", "gateway-api",
+		"--gateway", r.env.id+"/gateway", "--export-selector", exportLabel+"="+r.env.id))
 	r.env.must(err)
 	r.env.Cleanup(func() {
 		if err := p.Stop(15 * time.Second); err != nil {
@@ -34,12 +38,13 @@ func TestPublished(t *testing.T) {
 	e := newEnv(t)
 	e.must(gatewayAPI())
 	r := e.remote(paris)
-	r.prefix, r.keys = "gateway-api:", ",records="+e.id
+	publisher := harness.PublisherAccount.Namespace
+	r.prefix, r.keys = "gateway-api:", ",records="+publisher
 	r.allow("gateway", rbacv1.PolicyRule{APIGroups: []string{gatewayGroup}, Resources: []string{"gateways"}, ResourceNames: []string{"gateway"}, Verbs: []string{"list", "watch"}})
-	r.allow("records", recordsRule)
 	r.object("gateways", "Gateway", "gateway", map[string]any{"gatewayClassName": "tested", "listeners": []listener{{"web", 80, "HTTP"}, {"tcp-0", 15000, "TCP"}, {"tcp-1", 15001, "TCP"}}})
 	r.addresses(true, "203.0.113.7")
 	r.publishing()
+	r.allowIn(publisher, "records", recordsRule)
 	d := e.daemon([]*remote{r})
 	begin := time.Now()
 	r.export("bar", func(svc *corev1.Service) {

@@ -16,6 +16,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/gateway-api/pkg/client/clientset/versioned"
 
@@ -77,47 +79,38 @@ func installCRDs() error {
 	return paris.AwaitCRDs(ctx, "crd", "--all")
 }
 
-const (
-	ours    = "service-mirror"         // the namespace of the program and its records
-	account = "service-mirror-publish" // its ServiceAccount
+// The namespace of the program and its records, its ServiceAccount, and the namespace of the aliases.
+var (
+	ours    = harness.PublisherAccount.Namespace
+	account = harness.PublisherAccount.Name
+	exports = "gateway-exports"
 )
 
-// kubeconfig has the credentials of the ServiceAccount in deploy/publish.
-var kubeconfig string
+var (
+	kubeconfig string // with the credentials of the ServiceAccount in deploy/publish
+	manifests  string // that directory, as the tests have it
+	class      = "none"
+)
 
-// install applies deploy/publish, with all components: the programs of all tests have its permissions, and its policy
-// applies to them.
+// install applies deploy/publish, with all components: the programs of all tests have its permissions, and its policies
+// apply to them.
 func install(dir string) error {
 	ctx := context.Background()
-	manifests := filepath.Join(dir, "manifests")
-	if err := harness.WithComponents("../../deploy/publish", manifests, "listeners"); err != nil {
+	manifests = filepath.Join(dir, "manifests")
+	if err := harness.WithComponents("../../deploy/publish", manifests, "listeners", "names"); err != nil {
 		return err
 	}
-	if err := exportByAnyValue(filepath.Join(manifests, "policy.yaml")); err != nil {
+	if err := harness.ExportByAnyValue(manifests); err != nil {
+		return err
+	}
+	if err := harness.ConfigurePublisher(manifests, "default/none", class); err != nil {
 		return err
 	}
 	if _, err := paris.Kubectl(ctx, "apply", "-k", manifests); err != nil {
 		return err
 	}
-	token, err := paris.RequestToken(ctx, harness.Account{Namespace: ours, Name: account})
-	if err != nil {
-		return err
-	}
 	kubeconfig = filepath.Join(dir, "kubeconfig")
-	return harness.WriteKubeconfig(kubeconfig, harness.Credentials{Server: paris.Config.Host, CA: paris.Config.CAData, Token: token})
-}
-
-// exportByAnyValue has the policy take a Service for exported whatever its label says: each test has a value of its own.
-func exportByAnyValue(path string) error {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	const shipped = `operator: NotIn, values: ["true"]`
-	if !strings.Contains(string(content), shipped) {
-		return fmt.Errorf("%s does not have %s", path, shipped)
-	}
-	return os.WriteFile(path, []byte(strings.Replace(string(content), shipped, "operator: DoesNotExist", 1)), 0o644)
+	return paris.PublisherKubeconfig(ctx, kubeconfig)
 }
 
 // env is what belongs to one test: a namespace with its exported Services and its Gateway, and a program. A cluster has
@@ -134,12 +127,26 @@ func newEnv(t *testing.T) *env {
 	e := &env{T: t, ctx: t.Context(), id: fmt.Sprintf("t%d", ids.Add(1))}
 	_, err := paris.CoreV1().Namespaces().Create(e.ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: e.id}}, metav1.CreateOptions{})
 	e.must(err)
+	e.configure(e.id + "/public")
 	t.Cleanup(func() {
 		paris.CoreV1().Namespaces().Delete(context.Background(), e.id, metav1.DeleteOptions{})
 		gateway.GatewayV1().ListenerSets(ours).DeleteCollection(context.Background(), metav1.DeleteOptions{}, metav1.ListOptions{})
+		paris.Kubectl(context.Background(), "delete", "services", "--all", "--namespace", exports)
 		paris.CoreV1().ConfigMaps(ours).DeleteCollection(context.Background(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "service-mirror.io/record"})
 	})
 	return e
+}
+
+// configure applies the manifests for a Gateway, and waits until the policies know it.
+func (e *env) configure(gateway string) {
+	e.Helper()
+	dir := filepath.Join(e.TempDir(), "manifests")
+	e.must(os.CopyFS(dir, os.DirFS(manifests)))
+	e.must(harness.ConfigurePublisher(dir, gateway, class))
+	_, err := paris.Kubectl(e.ctx, "apply", "-k", dir)
+	e.must(err)
+	thief := e.dynamic(kubeconfig)
+	e.soon("the policies know the Gateway", func() error { return e.route("unknown").create(e.ctx, thief) })
 }
 
 func (e *env) must(err error) {
@@ -180,7 +187,12 @@ const (
 // start starts the program.
 func (e *env) start(args ...string) *harness.Process {
 	e.Helper()
-	p, err := harness.Start(exec.Command(harness.Program("service-mirror-race"), e.args(args...)...))
+	return e.run(exec.Command(harness.Program("service-mirror-race"), e.args(args...)...))
+}
+
+func (e *env) run(cmd *exec.Cmd) *harness.Process {
+	e.Helper()
+	p, err := harness.Start(cmd)
 	e.must(err)
 	e.Cleanup(func() {
 		if p.Running() != nil {
@@ -302,11 +314,13 @@ func (e *env) writes(since harness.Mark) []string {
 	return texts
 }
 
-// clientOf is a client of Gateway API with the credentials of a kubeconfig.
-func clientOf(path string) (versioned.Interface, error) {
+// dynamic is a client with the credentials of a kubeconfig.
+func (e *env) dynamic(path string) dynamic.Interface {
+	e.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", path)
-	if err != nil {
-		return nil, err
-	}
-	return versioned.NewForConfig(config)
+	e.must(err)
+	config.WarningHandler, config.QPS = rest.NoWarnings{}, -1
+	client, err := dynamic.NewForConfig(config)
+	e.must(err)
+	return client
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,13 +29,14 @@ var typed = map[string]func() any{
 	"gateway.networking.k8s.io/v1alpha2 TCPRoute": func() any { return &gatewayv1alpha2.TCPRoute{} },
 	"gateway.networking.k8s.io/v1 ListenerSet":    func() any { return &gatewayv1.ListenerSet{} },
 	"networking.k8s.io/v1 Ingress":                func() any { return &networkingv1.Ingress{} },
+	"v1 Service":                                  func() any { return &corev1.Service{} },
 }
 
-var resources = map[string]string{"HTTPRoute": "httproutes", "TLSRoute": "tlsroutes", "TCPRoute": "tcproutes", "UDPRoute": "udproutes", "Ingress": "ingresses",
+var resources = map[string]string{"HTTPRoute": "httproutes", "TLSRoute": "tlsroutes", "TCPRoute": "tcproutes", "UDPRoute": "udproutes", "Ingress": "ingresses", "Service": "services",
 	"ListenerSet": "listenersets"}
 
-// The routes and ListenerSets in the outputs of the fixtures of gateway/publish/plan are what Gateway API's own types have, no field more,
-// and an API server stores them as they are: with a default that is not written out, each would be written again and again.
+// The routes and ListenerSets in the outputs of the fixtures of gateway/publish/plan are what Gateway API's own types have,
+// no field more, and an API server stores them as they are: with a default that is not written out, each would be written again and again.
 func TestFixturesAreWhatTheAPIServerStores(t *testing.T) {
 	outputs, err := filepath.Glob("../../gateway/publish/plan/testdata/*.out.yaml")
 	if err != nil || len(outputs) == 0 {

@@ -11,7 +11,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -332,51 +331,6 @@ func TestIngress(t *testing.T) {
 	if writes := e.writes(mark); len(writes) > 0 {
 		t.Errorf("written while nothing changed: %v", writes)
 	}
-}
-
-// Whoever has the program's credentials routes to no other Service.
-func TestPolicy(t *testing.T) {
-	e := newEnv(t)
-	svc := e.export("bar", port("http", 80))
-	thief, err := clientOf(kubeconfig)
-	e.must(err)
-	routes := thief.GatewayV1().HTTPRoutes(e.id)
-	good := func() *gatewayv1.HTTPRoute {
-		number := gatewayv1.PortNumber(80)
-		return &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Name: "bar.service-mirror", Labels: map[string]string{"app.kubernetes.io/managed-by": "service-mirror", "service-mirror.io/service": "bar"},
-			Annotations: map[string]string{"service-mirror.io/published": e.id + "/bar.service-mirror"}, OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: "bar", UID: svc.UID}}},
-			Spec: gatewayv1.HTTPRouteSpec{Rules: []gatewayv1.HTTPRouteRule{{BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{
-				BackendObjectReference: gatewayv1.BackendObjectReference{Name: "bar", Port: &number}}}}}}}}
-	}
-	dryRun := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
-	other := gatewayv1.Namespace("kube-system")
-	for name, change := range map[string]func(*gatewayv1.HTTPRoute){
-		"another Service":    func(r *gatewayv1.HTTPRoute) { r.Spec.Rules[0].BackendRefs[0].Name = "secret" },
-		"another namespace":  func(r *gatewayv1.HTTPRoute) { r.Spec.Rules[0].BackendRefs[0].Namespace = &other },
-		"no label":           func(r *gatewayv1.HTTPRoute) { r.Labels = nil },
-		"another name":       func(r *gatewayv1.HTTPRoute) { r.Name = "copy" },
-		"no owner":           func(r *gatewayv1.HTTPRoute) { r.OwnerReferences = nil },
-		"another one's own":  func(r *gatewayv1.HTTPRoute) { r.OwnerReferences[0].Name = "secret" },
-		"a Pod for an owner": func(r *gatewayv1.HTTPRoute) { r.OwnerReferences[0].Kind = "Pod" },
-	} {
-		e.soon(name+" is denied", func() error { // once the API server has the policy
-			route := good()
-			change(route)
-			if _, err := routes.Create(e.ctx, route, dryRun); !apierrors.IsForbidden(err) {
-				return fmt.Errorf("got %v", err)
-			}
-			return nil
-		})
-	}
-	_, err = routes.Create(e.ctx, good(), dryRun)
-	e.must(err)
-	e.unexport("bar")
-	e.soon("one to what is not exported is denied", func() error {
-		if _, err := routes.Create(e.ctx, good(), dryRun); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "is not exported") {
-			return fmt.Errorf("got %v", err)
-		}
-		return nil
-	})
 }
 
 // A route is created in the moment of the export: that the policy may know of that a little later is no problem.

@@ -4,21 +4,136 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// exportedOnly has a gateway with a list of what may be reached.
-func (s *scene) exportedOnly(passthrough bool) {
+// closing is how long a Service that is no longer exported may be reached: the publisher's second, CoreDNS' TTL of 5 s,
+// the 5 s for which HAProxy keeps an address beyond it, and what a machine that everything shares adds to it.
+const closing = 25 * time.Second
+
+// exportedOnly has a gateway as it ships: what has no alias is not reached, whatever the client speaks.
+func (s *scene) exportedOnly(kind gatewayKind) {
+	root := []string{"--network", "tcp4", "--root", s.world.root.file("ca")}
+	type request struct{ name, wrong, url string }
+	requests := []request{
+		{"HTTP", "status 421", "http://private.default/"},
+		{"HTTP with a port", "status 421", "http://private.default.svc.cluster.local:80/"},
+		{"HTTPS", "status 421", "https://private.default.svc.cluster.local/"},
+		{"gRPC", "421", "grpc://private.default:80"},
+	}
+	to := map[string]string{"http": "bar-paris.default:80", "https": "bar-paris.default:443", "grpc": "hello-paris.default:9090"}
+	if kind.passthrough {
+		requests = append(requests, request{"SNI", "EOF", "https://private.default.svc.cluster.local:8443/"})
+	}
+	for _, r := range requests {
+		scheme, _, _ := strings.Cut(r.url, ":")
+		through := to[scheme]
+		if r.name == "SNI" {
+			through = "secure-paris.default:443"
+		}
+		s.answers(append(root, "--to", through, r.url), seen{}, "", r.wrong)
+	}
+	s.ambiguous()
+	s.longest()
+	s.closes(kind)
+	s.closedByHand()
+}
+
+// addService adds a Service of the default namespace in front of bar's pod for as long as the test runs.
+func (s *scene) addService(name string) {
+	s.must(s.world.paris.service("default", name, true, func(svc *corev1.Service) {
+		svc.Spec.Selector = map[string]string{"app": "bar"}
+		svc.Spec.Ports = []corev1.ServicePort{port("http", 80, httpPort)}
+	}))
+	s.Cleanup(func() {
+		s.must(s.world.paris.CoreV1().Services("default").Delete(background, name, metav1.DeleteOptions{}))
+		s.must(s.world.paris.alias("default", name, false))
+	})
+}
+
+// ambiguous has a Service whose name would make an alias of two meanings: it has none, and nothing is reached.
+func (s *scene) ambiguous() {
+	s.addService("a--b")
+	s.answers([]string{"--to", "bar-paris.default:80", "http://a--b.default/"}, seen{}, "", "status 421")
+	s.answers([]string{"--to", "bar-paris.default:80", "http://b.default--a/"}, seen{}, "", "status 421")
+}
+
+// longest has an alias of 63 characters, the most that DNS allows, and a name that would make one of 64.
+func (s *scene) longest() {
+	name := strings.Repeat("n", 63-len("default--"))
+	for _, add := range []string{name, name + "n"} {
+		s.addService(add)
+	}
+	s.serves("--to", "bar-paris.default:80", "http://"+name+".default/")
+	s.answers([]string{"--to", "bar-paris.default:80", "http://" + name + "n.default/"}, seen{}, "", "status 421")
+}
+
+// closes measures how long a Service is reached after it is unexported, by clients that called it until then and
+// remember the gateway's address, and how soon it is reached again.
+func (s *scene) closes(kind gatewayKind) {
+	gateway, err := s.world.paris.CoreV1().Services("gateway").Get(s.Context(), "gateway", metav1.GetOptions{})
+	s.must(err)
+	address := gateway.Status.LoadBalancer.Ingress[0].IP
+	ways := []struct{ url, port, wrong string }{
+		{"http://bar-paris.default/", "80", "status 421"},
+		{"https://bar-paris.default.svc.cluster.local/", "443", "status 421"},
+	}
+	if kind.passthrough {
+		ways = append(ways, struct{ url, port, wrong string }{"https://secure-paris.default.svc.cluster.local/", "9443", "EOF"})
+	}
+	for _, way := range ways {
+		name, _, _ := strings.Cut(strings.Split(way.url, "//")[1], "-paris")
+		args := []string{"--network", "tcp4", "--root", s.world.root.file("ca"), "--to", address + ":" + way.port, way.url}
+		s.serves(args...)
+		s.must(s.world.paris.export(name, false))
+		begin := time.Now()
+		s.answers(args, seen{}, "", way.wrong)
+		closed := time.Since(begin)
+		s.must(s.world.paris.export(name, true))
+		begin = time.Now()
+		s.serves(args...)
+		s.Logf("%s: %s closed %.1f s after its Service was unexported, and opened %.1f s after it was exported", kind.kind, way.url, closed.Seconds(), time.Since(begin).Seconds())
+		if closed > closing {
+			s.Errorf("%s: %s was reached for %v", kind.kind, way.url, closed)
+		}
+	}
+}
+
+// closedByHand has Berlin's gateway, without a publisher: an alias that someone makes opens a Service, and one that
+// someone deletes closes it.
+func (s *scene) closedByHand() {
+	args := []string{"http://bar-berlin.default.svc.cluster.local/"}
+	s.serves(args...)
+	s.must(s.world.berlin.alias("default", "bar", false))
+	s.answers(args, seen{}, "", "status 421")
+	s.must(s.world.berlin.alias("default", "bar", true))
+	s.serves(args...)
+}
+
+// opened has a gateway to which somebody has said that all may be reached.
+func (s *scene) opened(kind gatewayKind) {
+	want := seen{Backend: "private of paris", Host: "private.default.svc.cluster.local", Port: httpPort, Proto: "HTTP/1.1",
+		ForwardedHost: "private-paris.default", ForwardedFor: londonPlace.node, ForwardedProto: "http"}
+	s.answers([]string{"--network", "tcp4", "--host", "private-paris.default", "http://bar-paris.default/"}, want, s.gateway.address, "")
+	s.answers([]string{"--host", "nobody-paris.default", "http://bar-paris.default/"}, seen{}, "", "status 502")
+	s.answers([]string{"--to", "bar-paris.default:80", "http://nobody.default/"}, seen{}, "", "status 421")
+	if kind.passthrough {
+		s.serves("--root", s.world.root.file("ca"), "https://secure-paris.default.svc.cluster.local/")
+	}
+	s.must(s.gateway.remove())
+}
+
+// listed has a gateway with a list of what may be reached, and passes TLS through.
+func (s *scene) listed() {
 	s.serves(bar)
 	for _, host := range []string{"private-paris.default", "private-paris.default.svc.cluster.local:80", "web-paris.default:8080"} {
 		s.answers([]string{"--host", host, bar}, seen{}, "", "status 421")
 	}
 	s.answers([]string{"grpc://hello-paris.default.svc.cluster.local:9090"}, seen{}, "", "421")
-	if passthrough {
-		s.serves("--root", s.world.root.file("ca"), "https://secure-paris.default.svc.cluster.local/")
-	}
+	s.serves("--root", s.world.root.file("ca"), "https://secure-paris.default.svc.cluster.local/")
 	s.must(s.gateway.remove())
 }
 

@@ -64,6 +64,8 @@ type cluster struct {
 	proxy *process
 	dns   *process
 	used  byte // the last part of the last pod's address
+	// published tells that service-mirror publish keeps the aliases. Until then, they are made by hand.
+	published bool
 }
 
 func (c *cluster) path(name string) string { return filepath.Join(c.world.dir, c.name, name) }
@@ -243,8 +245,10 @@ func (c *cluster) service(space, name string, exported bool, change func(*corev1
 		svc.Labels = map[string]string{exportLabel: "true"}
 	}
 	change(svc)
-	_, err := c.CoreV1().Services(space).Create(background, svc, metav1.CreateOptions{})
-	return err
+	if _, err := c.CoreV1().Services(space).Create(background, svc, metav1.CreateOptions{}); err != nil || !exported {
+		return err
+	}
+	return c.alias(space, name, true)
 }
 
 const exportLabel = "service-mirror.io/exported"
@@ -260,7 +264,10 @@ func (c *cluster) export(name string, exported bool) error {
 	if !exported {
 		value = nil
 	}
-	return c.patch("default", name, map[string]any{"metadata": map[string]any{"labels": map[string]any{exportLabel: value}}})
+	if err := c.patch("default", name, map[string]any{"metadata": map[string]any{"labels": map[string]any{exportLabel: value}}}); err != nil {
+		return err
+	}
+	return c.alias("default", name, exported)
 }
 
 // loadBalancer does what a load balancer's controller does: it gives a Service its addresses.

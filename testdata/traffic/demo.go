@@ -62,8 +62,8 @@ func show(dir string) error {
 		{"London, kube-proxy", "routes that to " + endpoints + ", the Endpoints that service-mirror keeps: Paris's gateway"},
 		{"London, node", "sends it from " + londonPlace.node + ": pods' addresses mean nothing outside"},
 		{"Paris, kube-proxy", "routes the load balancer's " + parisAddress + ":80 to the gateway's pod " + gateway.address + ":8080"},
-		{"Paris, nginx", "reads \"Host: " + name + "\" and asks for bar.default.svc.cluster.local"},
-		{"Paris, CoreDNS", "answers " + barIP + ", bar's ClusterIP in Paris"},
+		{"Paris, nginx", "reads \"Host: " + name + "\" and asks for the alias default--bar." + aliases + ".svc.cluster.local, which exported Services have"},
+		{"Paris, CoreDNS", "answers that it is bar.default.svc.cluster.local, and " + barIP + ", bar's ClusterIP in Paris"},
 		{"Paris, kube-proxy", "routes that to bar's pod " + barPod + ", which answers: the client it saw is the gateway"},
 	}
 	for i, hop := range hops {

@@ -13,6 +13,10 @@ func (s *scene) names(kind gatewayKind) {
 	root := []string{"--root", s.world.root.file("ca")}
 	full := seen{Backend: "bar of paris", Host: "bar.default.svc.cluster.local", Port: httpPort, Proto: "HTTP/1.1",
 		ForwardedFor: londonPlace.node, ForwardedProto: "http"}
+	gone := "status 421" // it has no alias
+	if kind.isOpen() {
+		gone = "status 502"
+	}
 	tests := []struct {
 		name, forwarded string // X-Forwarded-Host that is wanted
 		args            []string
@@ -49,7 +53,7 @@ func (s *scene) names(kind gatewayKind) {
 	}, {
 		name: "no Service has it, gRPC", args: []string{"--to", "hello-paris.default:9090", "grpc://nobody.default:9090"}, err: "421",
 	}, {
-		name: "the mirror's Service is gone", args: []string{"--host", "nobody-paris.default", "http://bar-paris.default/"}, err: "status 502",
+		name: "the mirror's Service is gone", args: []string{"--host", "nobody-paris.default", "http://bar-paris.default/"}, err: gone,
 	}, {
 		name: "no namespace", args: []string{"--to", "bar-paris.default:80", "http://bar/"}, err: "status 421",
 	}, {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -36,44 +35,75 @@ func published(kind controllerKind) controllerKind {
 	return kind
 }
 
-// publish runs service-mirror publish in Paris, and lets London's daemon read its records.
+// publish runs service-mirror publish in Paris for a Gateway, and lets London's daemon read its records.
 func (s *scene) publish(gatewayAPI bool) {
 	s.Helper()
-	c := s.world.paris
-	s.must(c.namespaceOf(recordsNamespace))
-	s.mayReadRecords()
-	args := []string{"publish", "--kubeconfig", c.Kubeconfig,
-		"--name", "paris", "--to", "gateway-api", "--gateway", "gateway/gateway", "--record-namespace", recordsNamespace}
+	args := []string{"--to", "gateway-api", "--gateway", "gateway/gateway"}
 	if !gatewayAPI { // London has the ports of the Service, which may have other numbers than the listeners
 		args = append(args, "--gateway-service", "gateway/gateway")
 	}
-	publisher, err := c.node.start("publish", harness.Program(daemonName()), args...)
+	s.mayRead("gateways", "gateway", "gateways.gateway.networking.k8s.io,listenersets.gateway.networking.k8s.io")
+	stop := s.startPublisher(gatewayAPI, nil, args...)
+	s.Cleanup(func() {
+		stop()
+		_, err := s.world.paris.Kubectl(background, "delete", "httproutes,tlsroutes,tcproutes", "-A", "-l", "app.kubernetes.io/managed-by=service-mirror")
+		s.must(err)
+	})
+}
+
+// publishNames has service-mirror publish keep Paris's aliases from now on, in place of those that were made by hand,
+// until stop is called. They stay.
+func (s *scene) publishNames() (stop func()) {
+	s.Helper()
+	c := s.world.paris
+	end := s.startPublisher(false, []string{"names"}, "--to", "names", "--names-namespace", aliases)
+	c.published = true
+	_, err := c.Kubectl(s.Context(), "delete", "services", "--all", "--namespace", aliases)
+	s.must(err)
+	s.must(eventually("the publisher's aliases", func() error {
+		made, err := c.CoreV1().Services(aliases).List(s.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/managed-by=service-mirror"})
+		if err == nil && len(made.Items) < 5 { // of all backends that are exported, but for those of plain TCP and UDP
+			err = fmt.Errorf("there are %d", len(made.Items))
+		}
+		return err
+	}))
+	return func() {
+		end()
+		c.published = false
+	}
+}
+
+// startPublisher runs service-mirror publish in Paris as its manifests do, with these components of them: with the
+// permissions of its ServiceAccount, and limited by its policies. London's daemon reads its records, until stop is called.
+func (s *scene) startPublisher(gatewayAPI bool, components []string, args ...string) (stop func()) {
+	s.Helper()
+	c := s.world.paris
+	kubeconfig := c.path("publish.kubeconfig")
+	s.must(c.InstallPublisher(s.Context(), harness.Publisher{From: "../../deploy/publish", Gateway: "gateway/gateway", Components: components}, kubeconfig))
+	s.mayRead("records", recordsNamespace, "configmaps")
+	args = append([]string{"POD_NAMESPACE=" + recordsNamespace, harness.Program(daemonName()), "publish", "--leader-elect", "--kubeconfig", kubeconfig, "--name", "paris"}, args...)
+	publisher, err := c.node.start("publish", "env", args...)
 	s.must(err)
 	s.world.records, s.world.gatewayAPI = recordsNamespace, gatewayAPI
 	s.must(s.world.startDaemon())
-	s.Cleanup(func() {
+	return func() {
 		publisher.stop(syscall.SIGTERM)
 		if text, err := os.ReadFile(publisher.log); err != nil || strings.Contains(string(text), "DATA RACE") || s.Failed() {
 			s.Errorf("the publisher's log: %v\n%s", err, text)
 		}
 		s.world.records, s.world.gatewayAPI = "", false
 		s.must(s.world.startDaemon())
-		for _, kinds := range [][]string{{"httproutes,tlsroutes,tcproutes", "-A"}, {"configmaps", "-n", recordsNamespace}} {
-			selector := "app.kubernetes.io/managed-by=service-mirror"
-			_, err := c.Kubectl(background, slices.Concat([]string{"delete", "-l", selector}, kinds)...)
-			s.must(err)
-		}
-	})
+		_, err := c.Kubectl(background, "delete", "configmaps", "-n", recordsNamespace, "-l", "app.kubernetes.io/managed-by=service-mirror")
+		s.must(err)
+	}
 }
 
-// mayReadRecords grants London's daemon what deploy/remote does, for Gateways too.
-func (s *scene) mayReadRecords() {
+// mayRead grants London's daemon what deploy/remote does.
+func (s *scene) mayRead(role, namespace, resources string) {
 	s.Helper()
 	for _, args := range [][]string{
-		{"create", "role", "records", "-n", recordsNamespace, "--verb=list,watch", "--resource=configmaps"},
-		{"create", "rolebinding", "records", "-n", recordsNamespace, "--role=records", "--serviceaccount=default:service-mirror"},
-		{"create", "role", "gateways", "-n", "gateway", "--verb=list,watch", "--resource=gateways.gateway.networking.k8s.io,listenersets.gateway.networking.k8s.io"},
-		{"create", "rolebinding", "gateways", "-n", "gateway", "--role=gateways", "--serviceaccount=default:service-mirror"},
+		{"create", "role", role, "-n", namespace, "--verb=list,watch", "--resource=" + resources},
+		{"create", "rolebinding", role, "-n", namespace, "--role=" + role, "--serviceaccount=default:service-mirror"},
 	} {
 		_, err := s.world.paris.Kubectl(s.Context(), args...)
 		if err != nil && !strings.Contains(err.Error(), "already exists") {

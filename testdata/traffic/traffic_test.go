@@ -29,38 +29,42 @@ func TestMain(m *testing.M) {
 var worldDir string
 
 type gatewayKind struct {
-	kind         string
-	passthrough  bool // TLS, chosen by SNI
-	tcp, udp     bool // on reserved ports
-	cluster      edit // to berlin
-	exportedOnly []edit
+	kind        string
+	passthrough bool   // TLS, chosen by SNI
+	tcp, udp    bool   // on reserved ports
+	cluster     edit   // to berlin
+	opened      edit   // every Service can be reached, if that is not so as it ships
+	lists       []edit // of what is exported, for a gateway that reaches every Service as it ships
 }
+
+// isOpen tells whether a gateway reaches every Service as it ships.
+func (g gatewayKind) isOpen() bool { return len(g.lists) > 0 }
 
 // gateways are the folders of deploy/gateways whose wildcard routes to any
 // Service, and what they can do.
 var gateways = []gatewayKind{
 	{
 		kind: "nginx", passthrough: true, tcp: true, udp: true,
-		cluster:      edit{"cluster.conf", "default paris;", "default berlin;"},
-		exportedOnly: []edit{{"exported.conf", "default 1;", "default 0;\ndefault/bar 1;\ndefault/secure 1;"}},
+		cluster: edit{"cluster.conf", "default paris;", "default berlin;"},
+		opened:  edit{"reachable.conf", "default exported;", "default all;"},
 	},
 	{
 		kind: "haproxy", passthrough: true, tcp: true,
-		cluster:      edit{"deployment.yaml", "value: paris", "value: berlin"},
-		exportedOnly: []edit{{"exported.lst", "\n*\n", "\ndefault/bar\ndefault/secure\n"}},
+		cluster: edit{"deployment.yaml", "value: paris", "value: berlin"},
+		opened:  edit{"deployment.yaml", "value: exported", "value: all"},
 	},
 	{
 		kind: "envoy", passthrough: true, tcp: true, udp: true,
 		cluster: edit{"deployment.yaml", "value: paris", "value: berlin"},
-		exportedOnly: []edit{
+		lists: []edit{
 			{"exported", "\n*\n", "\ndefault/bar\ndefault/secure\n"},
 			{"exported-tls.yaml", "- any: true", "- requested_server_name: {safe_regex: {regex: 'secure(-paris)?[.]default([.]svc([.]cluster[.]local)?)?'}}"},
 		},
 	},
 	{
-		kind:         "caddy",
-		cluster:      edit{"deployment.yaml", "value: paris", "value: berlin"},
-		exportedOnly: []edit{{"exported", "default yes", "default/bar yes\ndefault/secure yes\ndefault no"}},
+		kind:    "caddy",
+		cluster: edit{"deployment.yaml", "value: paris", "value: berlin"},
+		opened:  edit{"deployment.yaml", "value: exported", "value: all"},
 	},
 }
 
@@ -77,6 +81,7 @@ func TestTraffic(t *testing.T) {
 	if foo, bar := s.podIPs(w.london, "foo"), s.podIPs(w.paris, "bar"); len(foo) != 2 || !slices.Equal(foo, bar) {
 		t.Errorf("the pod networks are to overlap in both families: foo has %v, bar %v", foo, bar)
 	}
+	stopPublisher := s.publishNames()
 	for _, g := range gateways {
 		t.Run(g.kind, func(t *testing.T) {
 			s := &scene{T: t, world: w}
@@ -95,11 +100,19 @@ func TestTraffic(t *testing.T) {
 			t.Run("daemon killed", func(t *testing.T) { (&scene{t, w, s.gateway}).daemonKilled() })
 			t.Run("switch-over", func(t *testing.T) { (&scene{t, w, s.gateway}).switchOver() })
 			t.Run("unexported", func(t *testing.T) { (&scene{t, w, s.gateway}).unexported() })
-			t.Run("exported only", func(t *testing.T) {
+			if !g.isOpen() {
+				t.Run("exported only", func(t *testing.T) { (&scene{t, w, s.gateway}).exportedOnly(g) })
+			}
+			t.Run("opened or listed", func(t *testing.T) {
 				s := &scene{t, w, s.gateway}
 				s.must(s.gateway.remove())
-				s.install(w.paris, g.kind, parisAddresses, g.exportedOnly...)
-				s.exportedOnly(g.passthrough)
+				if g.isOpen() {
+					s.install(w.paris, g.kind, parisAddresses, g.lists...)
+					s.listed()
+					return
+				}
+				s.install(w.paris, g.kind, parisAddresses, g.opened)
+				s.opened(g)
 			})
 			t.Run("not routed", func(t *testing.T) {
 				s := &scene{t, w, s.gateway}
@@ -119,6 +132,7 @@ func TestTraffic(t *testing.T) {
 			})
 		})
 	}
+	stopPublisher()
 	t.Run("controllers", func(t *testing.T) { (&scene{T: t, world: w}).controllersRun() })
 	t.Run("endpoints API", func(t *testing.T) { (&scene{T: t, world: w}).endpointsAPI() })
 	t.Run("health", func(t *testing.T) { (&scene{T: t, world: w}).health() })

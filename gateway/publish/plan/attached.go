@@ -62,14 +62,20 @@ func (g Gateway) numberOf(listener string, protocol corev1.Protocol) gateway.Por
 // routed are the gateway ports that the Service's live routes have, whatever is remembered of them.
 func (d *decision) routed() (all []Allocation) {
 	for _, live := range d.snapshot.Live {
-		protocol := transportOf(Kind(live.GetKind()))
-		if protocol == "" {
-			continue
-		}
-		for _, listener := range d.policy.Attached(live) {
-			if number := d.snapshot.Gateway.numberOf(listener, protocol); number.Number != 0 {
-				all = append(all, Allocation{Port: backendPort(live), Protocol: protocol, Gateway: number.Number})
-			}
+		all = append(all, d.policy.Routed(d.snapshot.Gateway, live)...)
+	}
+	return all
+}
+
+// Routed are the gateway ports that a live route of ours has alone.
+func (p Policy) Routed(gw Gateway, live *unstructured.Unstructured) (all []Allocation) {
+	protocol := transportOf(Kind(live.GetKind()))
+	if protocol == "" {
+		return nil
+	}
+	for _, listener := range p.Attached(live) {
+		if number := gw.numberOf(listener, protocol); number.Number != 0 {
+			all = append(all, Allocation{Port: backendPort(live), Protocol: protocol, Gateway: number.Number})
 		}
 	}
 	return all

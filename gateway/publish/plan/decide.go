@@ -41,6 +41,7 @@ type decision struct {
 	keeping      bool     // some port stays as it is, as not all is known that it needs
 	keptHosts    []string // of the record, where such a port has them
 	refused      []string // what implementations say against routes
+	unnamed      error    // why the Service can have no alias
 }
 
 func (d *decision) decide() {
@@ -59,7 +60,7 @@ func (d *decision) decide() {
 		if gw.Known {
 			d.problem(mirrors.NoGateway, fmt.Sprintf("Gateway %v does not exist: create it, or name another one with --gateway", d.policy.Gateway))
 		}
-		if !gw.Known || !d.policy.To(ToIngress) {
+		if !gw.Known || !d.policy.To(ToIngress) && !d.policy.To(ToNames) {
 			d.plan.Allocations = d.previous // routes and record stay as they are
 			return
 		}
@@ -82,7 +83,12 @@ func (d *decision) publish() {
 	svc := d.snapshot.Service
 	hosts, badHosts := d.policy.Hosts(svc)
 	hosts, taken := d.snapshot.held(hosts)
+	if d.policy.onlyNames() {
+		hosts, badHosts = d.policy.wildcard(svc)
+		taken = nil // it does not go by age
+	}
 	d.hosts = hosts
+	_, d.unnamed = AliasOf(d.snapshot.Key)
 	var selection, reservations error
 	d.ports, selection = gateway.Selected(svc)
 	d.reservations, reservations = gateway.ParseReservations(svc.Annotations[gateway.PortsAnnotation])
@@ -97,17 +103,25 @@ func (d *decision) publish() {
 		d.again(after)
 	}
 	d.report(mirrors.PortNotServed, errors.Join(selection, reservations, d.unserved()))
+	if slices.ContainsFunc(d.assigned, d.lacksAlias) {
+		d.report(mirrors.InvalidName, d.unnamed)
+	}
 	for _, why := range d.refused {
 		d.problem(mirrors.NotAccepted, why)
 	}
 	d.write()
 }
 
-// unserved is why ports are not reached, but for what implementations say.
+// lacksAlias tells whether a port is not reached as the Service can have no alias.
+func (d *decision) lacksAlias(a assignment) bool {
+	return d.unnamed != nil && errors.Is(a.problem, d.unnamed)
+}
+
+// unserved is why ports are not reached, but for what implementations say, and for what is said of the Service's name.
 func (d *decision) unserved() error {
 	var problems []error
 	for _, a := range d.assigned {
-		if a.problem != nil && a.kind == "" {
+		if a.problem != nil && a.kind == "" && !(d.policy.onlyNames() && d.lacksAlias(a)) {
 			problems = append(problems, fmt.Errorf("port %s: %w", gateway.ListPorts([]corev1.ServicePort{a.port}), a.problem))
 		}
 	}
@@ -135,6 +149,9 @@ func (d *decision) writeRoute(desired *unstructured.Unstructured) {
 	switch {
 	case live != nil && !Owned(live), live == nil && d.snapshot.Foreign[ref]:
 		why := fmt.Sprintf("a foreign %s has the name %s: rename or delete it", ref.Kind, ref.Name)
+		if ref.Kind == Alias {
+			why = fmt.Sprintf("a foreign Service %s/%s has the name of its alias: delete it", d.policy.Aliases, ref.Name)
+		}
 		d.problem(mirrors.Conflict, why)
 		d.unroute(desired, why)
 	case !d.snapshot.Served[ref.Kind].Known:
@@ -154,7 +171,7 @@ func (d *decision) writeRoute(desired *unstructured.Unstructured) {
 func (d *decision) unroute(route *unstructured.Unstructured, why string) {
 	for i, a := range d.assigned {
 		if string(a.kind) == route.GetKind() && d.serves(route, a) {
-			d.assigned[i].gateway, d.assigned[i].problem = 0, errors.New(why)
+			d.assigned[i].gateway, d.assigned[i].problem, d.assigned[i].unsaid = 0, errors.New(why), false
 		}
 	}
 }

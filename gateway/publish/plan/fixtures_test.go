@@ -59,7 +59,7 @@ func readFixtureSets(t *testing.T, path string) (Policy, Snapshot, []*unstructur
 	}
 	f := fixture{Policy: Policy{
 		Names: []string{"paris"}, Domain: "cluster.local", Targets: []Target{ToGatewayAPI}, Gateway: cache.NewObjectName("ingress", "public"),
-		IngressClass: "traefik", Ports: PortRange{15000, 15999}, Records: "service-mirror",
+		IngressClass: "traefik", Ports: PortRange{15000, 15999}, Records: "service-mirror", Aliases: "gateway-exports",
 	}, Ready: true}
 	documents := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(content), 4096)
 	if err := documents.Decode(&f); err != nil {
@@ -102,10 +102,13 @@ func readFixtureSets(t *testing.T, path string) (Policy, Snapshot, []*unstructur
 			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, svc); err != nil {
 				t.Fatal(err)
 			}
-			if cache.MetaObjectToName(svc) == f.GatewayService {
+			switch {
+			case cache.MetaObjectToName(svc) == f.GatewayService:
 				outside, _, _ = ReadOutside(svc, nil, map[string]int32{"web": 8000})
-			} else {
+			case svc.Namespace != f.Aliases:
 				s.Service = svc
+			default:
+				s.Live = append(s.Live, obj)
 			}
 		case "Gateway":
 			gw = obj

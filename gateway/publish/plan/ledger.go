@@ -102,6 +102,17 @@ func (l *Ledger) Set(service cache.ObjectName, all []Allocation) (changed, freed
 	return changed, freed
 }
 
+// Add notes gateway ports that a Service has besides those that are noted.
+func (l *Ledger) Add(service cache.ObjectName, more []Allocation) {
+	all := slices.Clone(l.of[service])
+	for _, a := range more {
+		if !slices.ContainsFunc(all, func(b Allocation) bool { return a.Number() == b.Number() }) {
+			all = append(all, a)
+		}
+	}
+	l.Set(service, all)
+}
+
 // Services are those of which anything is noted.
 func (l *Ledger) Services() []cache.ObjectName { return slices.Collect(maps.Keys(l.of)) }
 

@@ -3,10 +3,10 @@
 // out, and nothing else is looked at. It imports no client, no clock, no logger and no context.
 //
 // hosts.go has the names that are routed, templates.go those that the operator adds, listeners.go what a Gateway
-// offers, sets.go what ListenerSets add to it, outside.go where that is reached, ports.go which gateway port serves which port, ownports.go and ledger.go
-// which ports are one Service's alone, attached.go which ones live routes have, routes.go and ingress.go the objects,
-// record.go the record, accepted.go what an implementation says of routes, and decide.go what is to be written for
-// all that.
+// offers, sets.go what ListenerSets add to it, outside.go where that is reached, ports.go which gateway port serves
+// which port, ownports.go and ledger.go which ports are one Service's alone, attached.go which ones live routes have,
+// routes.go, ingress.go and names.go the objects, record.go the record, accepted.go what an implementation says of
+// routes, and decide.go what is to be written for all that.
 package plan
 
 import (
@@ -35,10 +35,11 @@ const (
 	TCPRoute  Kind = "TCPRoute"
 	UDPRoute  Kind = "UDPRoute"
 	Ingress   Kind = "Ingress"
+	Alias     Kind = "Service" // of type ExternalName
 )
 
 // Kinds are all kinds.
-var Kinds = []Kind{HTTPRoute, TLSRoute, TCPRoute, UDPRoute, Ingress}
+var Kinds = []Kind{HTTPRoute, TLSRoute, TCPRoute, UDPRoute, Ingress, Alias}
 
 // Resource is the kind's resource in the API.
 func (k Kind) Resource() schema.GroupResource {
@@ -53,6 +54,8 @@ func (k Kind) Resource() schema.GroupResource {
 		return schema.GroupResource{Group: Group, Resource: "udproutes"}
 	case ListenerSet:
 		return schema.GroupResource{Group: Group, Resource: "listenersets"}
+	case Alias:
+		return schema.GroupResource{Resource: "services"}
 	}
 	return schema.GroupResource{Group: "networking.k8s.io", Resource: "ingresses"}
 }
@@ -78,7 +81,19 @@ type Served struct {
 	Err   string // why they are not
 }
 
-// Ref names an object of a kind in the exported Service's namespace. Kind Record is the record, in its own.
+// Target is what objects of the kind are for.
+func (k Kind) Target() Target {
+	switch k {
+	case Ingress:
+		return ToIngress
+	case Alias:
+		return ToNames
+	}
+	return ToGatewayAPI
+}
+
+// Ref names an object of a kind in the exported Service's namespace. Kind Record is the record and Alias the alias, each in
+// a namespace of its own.
 type Ref struct {
 	Kind Kind
 	Name string
@@ -95,10 +110,12 @@ type Snapshot struct {
 	Namespace map[string]string // the labels of its namespace
 	Gateway   Gateway
 	Served    map[Kind]Served
-	Live      []*unstructured.Unstructured // the routes that carry our label and name the Service, ours or not
-	Record    *corev1.ConfigMap            // under the record's name, ours or not; nil: none
-	Foreign   map[Ref]bool                 // foreign objects, which have a name that was wanted
-	Backoffs  map[Ref]Backoff              // of objects that must not be written yet
+	// Live are the routes that carry our label and name the Service, ours or not; and so for the alias, and whatever has
+	// its name.
+	Live     []*unstructured.Unstructured
+	Record   *corev1.ConfigMap // under the record's name, ours or not; nil: none
+	Foreign  map[Ref]bool      // foreign objects, which have a name that was wanted
+	Backoffs map[Ref]Backoff   // of objects that must not be written yet
 	// Allocated are the gateway ports that the Service has or had, as they were last decided; none: only its record and
 	// its routes say.
 	Allocated []Allocation
@@ -126,7 +143,7 @@ type Backoff struct {
 // Plan is what is to be done for one exported Service.
 type Plan struct {
 	Key      cache.ObjectName
-	Desired  []*unstructured.Unstructured // routes
+	Desired  []*unstructured.Unstructured // routes, and the alias
 	Record   *corev1.ConfigMap            // nil: none is to exist
 	Steps    []Step                       // in this order
 	Problems []mirrors.Problem
@@ -164,7 +181,11 @@ type Target string
 const (
 	ToGatewayAPI Target = "gateway-api"
 	ToIngress    Target = "ingress"
+	ToNames      Target = "names" // by gateways with one static wildcard
 )
+
+// Targets are all targets.
+var Targets = []Target{ToGatewayAPI, ToIngress, ToNames}
 
 // Policy is what the operator decides.
 type Policy struct {
@@ -181,7 +202,16 @@ type Policy struct {
 	TLSSecret      string    // in the exported Service's namespace; empty: Ingresses have no TLS
 	Ports          PortRange // from which ports of their own are given
 	Records        string    // namespace of the records
+	Aliases        string    // namespace of the aliases, for ToNames
 	IncludeSystem  bool      // publish kube-system's Services, too
+}
+
+// NamespaceOf is where the objects of a kind are that route to an exported Service.
+func (p Policy) NamespaceOf(kind Kind, service cache.ObjectName) string {
+	if kind == Alias {
+		return p.Aliases
+	}
+	return service.Namespace
 }
 
 // To tells whether a target is used.

@@ -29,6 +29,7 @@ type assignment struct {
 	shared   bool
 	problem  error
 	unknown  bool         // it stays as it is
+	unsaid   bool         // the record does not say how: its readers find it out, by what the gateway has
 	kept     *record.Port // as it is, by the record; nil: it is not reached
 }
 
@@ -39,7 +40,7 @@ func (d *decision) assign() {
 	for i, port := range d.ports {
 		a := assignment{port: port, class: gateway.ClassOf(port)}
 		var problems []error
-		if reserved, ok := d.reserved(port); ok {
+		if reserved, ok := d.reserved(port); ok && !d.policy.onlyNames() {
 			problems = append(problems, d.own(&a, reserved))
 		} else {
 			for _, target := range d.policy.Targets {
@@ -53,9 +54,10 @@ func (d *decision) assign() {
 		if err := errors.Join(problems...); a.kind == "" && unread(err) != nil {
 			d.keep(&a, err)
 		}
-		if a.gateway == 0 && a.problem == nil {
+		if a.gateway == 0 && a.problem == nil && !a.unsaid {
 			a.problem = errors.Join(problems...)
 		}
+		d.reservedElsewhere(&a)
 		d.assigned = append(d.assigned, a)
 	}
 	d.endTLS(main)
@@ -91,8 +93,11 @@ func (d *decision) reserved(port corev1.ServicePort) (int32, bool) {
 
 // through assigns a port by one target. The error says why that does not serve it.
 func (d *decision) through(target Target, a *assignment, main, tls bool) error {
-	if target == ToIngress {
+	switch target {
+	case ToIngress:
 		return d.throughIngress(a, main)
+	case ToNames:
+		return d.throughNames(a)
 	}
 	if err := d.exists(); err != nil {
 		return err
@@ -152,7 +157,12 @@ func (d *decision) served(kind Kind) error {
 	if err := d.known(kind); err != nil {
 		return err
 	}
-	if served := d.snapshot.Served[kind]; served.Version == "" {
+	return d.snapshot.Served[kind].Absent(kind)
+}
+
+// Absent is an error for a kind that the API server does not serve.
+func (s Served) Absent(kind Kind) error {
+	if s.Version == "" {
 		return fmt.Errorf("%s is not served by this cluster's API server: install Gateway API 1.6 or later, or the experimental channel of an earlier version", kind)
 	}
 	return nil

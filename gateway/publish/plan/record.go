@@ -58,6 +58,9 @@ func (d *decision) record() (*corev1.ConfigMap, error) {
 	svc := d.snapshot.Service
 	r := record.Record{Service: d.snapshot.Key, UID: svc.UID, Ready: d.snapshot.Ready}
 	for _, a := range d.assigned {
+		if a.unsaid {
+			continue
+		}
 		port := record.Port{Port: a.port.Port, Protocol: protocolOf(a.port), Gateway: d.outside(a), Class: string(a.class), Shared: a.shared && a.gateway != 0}
 		if a.problem != nil {
 			port.Problem = clip(a.problem.Error(), maxProblem)
@@ -65,15 +68,18 @@ func (d *decision) record() (*corev1.ConfigMap, error) {
 		if a.kept != nil {
 			port = *a.kept
 		}
-		if a.kept != nil && a.kept.Shared && r.Hosts == nil {
-			r.Hosts = d.keptHosts
-		}
 		if a.shared && a.gateway != 0 {
 			r.Hosts = d.hosts
 		}
 		if len(r.Ports) < record.MaxPorts {
 			r.Ports = append(r.Ports, port)
 		}
+	}
+	if r.Hosts == nil && d.aliased() {
+		r.Hosts, _ = d.policy.wildcard(svc)
+	}
+	if r.Hosts == nil {
+		r.Hosts = d.keptHosts
 	}
 	want, err := r.ConfigMap(d.policy.Records)
 	if err != nil {

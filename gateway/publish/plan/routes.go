@@ -28,8 +28,11 @@ const (
 // KeyOf is the exported Service that an object with our labels is about.
 func KeyOf(obj metav1.Object) (cache.ObjectName, bool) {
 	labels := obj.GetLabels()
-	name := labels[ServiceLabel]
-	return cache.NewObjectName(obj.GetNamespace(), name), name != "" && labels[mirrors.ManagedByLabel] == mirrors.ManagedBy
+	key := cache.NewObjectName(obj.GetNamespace(), labels[ServiceLabel])
+	if of, typed := obj.(interface{ GetKind() string }); typed && Kind(of.GetKind()) == Alias {
+		key.Namespace = labels[NamespaceLabel]
+	}
+	return key, key.Namespace != "" && key.Name != "" && labels[mirrors.ManagedByLabel] == mirrors.ManagedBy
 }
 
 // Owned tells whether an object is ours: by its labels and the name that it records.
@@ -38,7 +41,7 @@ func Owned(obj metav1.Object) bool {
 	return labelled && obj.GetAnnotations()[PublishedAnnotation] == cache.MetaObjectToName(obj).String()
 }
 
-// RefOf names a route.
+// RefOf names a route or an alias.
 func RefOf(obj *unstructured.Unstructured) Ref { return Ref{Kind(obj.GetKind()), obj.GetName()} }
 
 // routes are the objects of all kinds that route to the Service.
@@ -66,6 +69,7 @@ func (d *decision) routes() {
 		}
 	}
 	d.ingress()
+	d.alias()
 }
 
 // nameRoutes adds the routes of a kind that go by a name in the request, as many as its names need.

@@ -29,11 +29,14 @@ func (d *decision) known(kind Kind) error {
 	if served.Known {
 		return nil
 	}
-	why := "has not been read yet"
+	what, why := string(kind), "has not been read yet"
+	if kind == Alias {
+		what = "namespace " + d.policy.Aliases
+	}
 	if served.Err != "" {
 		why = "cannot be read: " + served.Err
 	}
-	return unknown{fmt.Errorf("%s %s: it stays as it is until then", kind, why), true}
+	return unknown{fmt.Errorf("%s %s: it stays as it is until then", what, why), true}
 }
 
 // exists refuses a Gateway that does not exist. A port keeps what it has of it.
@@ -69,7 +72,9 @@ func (d *decision) keep(a *assignment, why error) {
 	if err != nil || before.UID != d.snapshot.Service.UID {
 		return
 	}
-	if a.kept = before.Of(a.port.Port, protocolOf(a.port)); a.kept != nil && a.kept.Shared {
+	a.kept = before.Of(a.port.Port, protocolOf(a.port))
+	a.unsaid = a.kept == nil && d.policy.To(ToNames) // as it was
+	if a.unsaid || a.kept != nil && a.kept.Shared {
 		d.keptHosts = before.Hosts
 	}
 }

@@ -40,8 +40,8 @@ type Record struct {
 	UID types.UID `json:"uid"`
 	// Hosts are the names that are routed to the Service, without ports.
 	Hosts []string `json:"hosts,omitempty"`
-	// Ports are those that the gateway routes to the Service, by their number. One that is not listed is not
-	// reachable, and Problem says why.
+	// Ports are those of the Service, and how the gateway routes to them. Of one that is not listed nothing is known
+	// here: readers go by what else they know of the gateway and of the Service.
 	Ports []Port `json:"ports,omitempty"`
 	// Ready tells whether the Service has an endpoint that is ready.
 	Ready bool `json:"ready"`

@@ -1,0 +1,169 @@
+package publish
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway/publish/plan"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
+)
+
+// toNames has a controller keep aliases, and nothing else.
+func toNames(o *Options) {
+	o.Targets, o.Gateway, o.Aliases = []plan.Target{plan.ToNames}, cache.ObjectName{}, "exports"
+}
+
+const alias = "services exports/default--bar"
+
+var withAlias = []string{"create configmaps sm/default.bar", "create " + alias}
+
+// aliasTo is an alias that someone has made.
+func aliasTo(name, target string) *unstructured.Unstructured {
+	return &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Service", "metadata": map[string]any{"namespace": "exports", "name": name},
+		"spec": map[string]any{"type": "ExternalName", "externalName": target, "sessionAffinity": "None"}}}
+}
+
+func (w *world) liveAlias() *unstructured.Unstructured {
+	w.Helper()
+	obj, ok := w.server.get("services", "exports", "default--bar").(*unstructured.Unstructured)
+	if !ok {
+		w.Fatalf("bar has no alias\n%s", w.log)
+	}
+	return obj
+}
+
+// An alias comes and goes with the export, is repaired, and costs nothing while nothing changes.
+func TestControllerKeepsAliases(t *testing.T) {
+	in(t, func(w *world) {
+		w.start(toNames)
+		w.wrote(withAlias...)
+		if target, _, _ := unstructured.NestedString(w.liveAlias().Object, "spec", "externalName"); target != "bar.default.svc.cluster.local" {
+			w.Errorf("the alias is of %s", target)
+		}
+		if r := w.record("bar"); len(r.Ports) != 0 || !slices.Contains(r.Hosts, "bar-paris.default.svc.cluster.local") {
+			w.Errorf("the record is %+v", r)
+		}
+		w.wait(10 * time.Minute)
+		w.wrote()
+		w.stop()
+		w.start(toNames) // as another replica that takes over
+		w.wrote()
+
+		edited := w.liveAlias()
+		w.must(unstructured.SetNestedField(edited.Object, "secret.kube-system.svc.cluster.local", "spec", "externalName"))
+		w.server.put("services", edited)
+		w.wait(time.Second)
+		w.wrote("update " + alias)
+		w.server.drop("services", "exports", "default--bar")
+		w.wait(time.Second)
+		w.wrote("create " + alias)
+
+		w.server.drop("services", "default", "bar")
+		w.wait(time.Second)
+		w.wrote("delete configmaps sm/default.bar", "delete "+alias)
+		w.wait(time.Hour)
+		w.wrote()
+	})
+}
+
+// What was unexported while no replica led is closed by the next one.
+func TestControllerClosesWhatWasUnexportedMeanwhile(t *testing.T) {
+	in(t, func(w *world) {
+		w.start(toNames)
+		w.wrote(withAlias...)
+		w.stop()
+		w.server.drop("services", "default", "bar")
+		w.server.drop("configmaps", "sm", "default.bar") // the alias alone says that there was one
+		w.start(toNames)
+		w.wrote("delete " + alias)
+	})
+}
+
+// A foreign Service of the alias's name stays, is a conflict, and gives way to the alias as soon as it is deleted. A copy
+// of an alias stays, too.
+func TestControllerLeavesForeignAliases(t *testing.T) {
+	in(t, func(w *world) {
+		w.server.put("services", aliasTo("default--bar", "bar.default.svc.cluster.local"))
+		w.start(toNames)
+		w.wrote(withAlias[0])
+		if r := w.record("bar"); !w.has(mirrors.Conflict) || r.Of(80, corev1.ProtocolTCP) == nil || r.Of(80, corev1.ProtocolTCP).Problem == "" {
+			w.Errorf("the record is %+v\n%s", r, w.log)
+		}
+		w.server.drop("services", "exports", "default--bar")
+		w.wait(time.Second)
+		w.wrote("create "+alias, "update configmaps sm/default.bar")
+		if w.has(mirrors.Conflict) {
+			w.Errorf("there is a conflict:\n%s", w.log)
+		}
+		twin := w.liveAlias()
+		twin.SetName("copy")
+		twin.SetUID("")
+		w.server.put("services", twin)
+		w.server.drop("services", "default", "bar")
+		w.wait(time.Minute)
+		w.wrote("delete configmaps sm/default.bar", "delete "+alias)
+		if w.server.get("services", "exports", "copy") == nil {
+			w.Error("the copy is gone")
+		}
+	})
+}
+
+// Without the namespace of the aliases nothing is reached, and the reason says what to do.
+func TestControllerMissesTheNamespaceOfAliases(t *testing.T) {
+	in(t, func(w *world) {
+		missing := true
+		w.server.refuse = func(verb, resource string) error {
+			if missing && resource == "services" {
+				return apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "exports")
+			}
+			return nil
+		}
+		w.start(toNames)
+		if r := w.record("bar"); !w.has(mirrors.Rejected) || r.Of(80, corev1.ProtocolTCP) == nil || r.Of(80, corev1.ProtocolTCP).Problem == "" {
+			w.Errorf("the record is %+v\n%s", r, w.log)
+		}
+		w.server.wrote()
+		w.wait(10 * time.Minute)
+		if n := len(w.server.wrote()); n < 15 || n > 30 {
+			w.Errorf("%d tries in 10 minutes", n)
+		}
+		w.server.mu.Lock()
+		missing = false
+		w.server.mu.Unlock()
+		w.wait(time.Minute)
+		if r := w.record("bar"); w.has(mirrors.Rejected) || len(r.Ports) != 0 {
+			w.Errorf("the record is %+v\n%s", r, w.log)
+		}
+		w.liveAlias()
+	})
+}
+
+// A namespace that may not be read holds nothing up that does not need it, and closes nothing.
+func TestControllerCannotReadAliases(t *testing.T) {
+	in(t, func(w *world) {
+		w.start(toNames)
+		w.wrote(withAlias...)
+		w.stop()
+		w.server.undiscovered = "services"
+		w.start(toNames)
+		w.wait(time.Minute)
+		w.wrote()
+		if !w.has(mirrors.PortNotServed) {
+			w.Errorf("no problem says so: %s", w.log)
+		}
+	})
+}
+
+func (w *world) must(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}

@@ -1,0 +1,129 @@
+package publish
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway/publish/plan"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
+)
+
+// routed has the leader before have created the TCPRoute of a Service, at a listener, and crashed before it wrote the record.
+func (w *world) routed(service, listener string) {
+	name := service + ".5432.service-mirror"
+	w.server.put("tcproutes", &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": plan.Group + "/v1", "kind": "TCPRoute",
+		"metadata": map[string]any{"namespace": "default", "name": name,
+			"labels":      map[string]any{mirrors.ManagedByLabel: mirrors.ManagedBy, plan.ServiceLabel: service},
+			"annotations": map[string]any{plan.PublishedAnnotation: "default/" + name}},
+		"spec": map[string]any{"parentRefs": []any{map[string]any{"group": plan.Group, "kind": "Gateway", "namespace": "ingress", "name": "public", "sectionName": listener}}},
+	}})
+}
+
+// A replica that takes over lists from the server which gateway ports routes have, too, and which ports the Gateway's
+// listeners have: the caches of routes and of the Gateway may be behind, and no record may say so.
+func TestControllerKnowsTheRoutesBeforeItLeads(t *testing.T) {
+	for name, test := range map[string]struct {
+		managed  bool
+		listener string
+	}{
+		"a listener of others":                    {false, "a"},
+		"a listener that the cache does not have": {false, "late"},
+		"a listener of its own":                   {true, plan.OwnListener(gatewayPort{Number: 15000, Protocol: corev1.ProtocolTCP})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(w *world) {
+				w.gateway(listener("http", "HTTP", 80), listener("b", "TCP", 15001))
+				if test.managed {
+					w.managed(0)
+				}
+				w.server.drop("services", "default", "bar")
+				w.standby()
+				w.wait(time.Minute)
+				w.server.stall("tcproutes", "gateways")
+				switch {
+				case test.managed:
+				case test.listener == "a":
+					w.gateway(listener("http", "HTTP", 80), listener("a", "TCP", 15000), listener("b", "TCP", 15001))
+				default:
+					w.gateway(listener("http", "HTTP", 80), listener("late", "TCP", 15000), listener("b", "TCP", 15001))
+				}
+				w.routed("first", test.listener)
+				w.lead()
+				w.wait(10 * time.Second)
+				w.server.resume("gateways")
+				w.server.put("services", exportedService("second", 5432))
+				w.wait(10 * time.Second)
+				w.wantPort("second", 15001)
+				w.server.put("services", exportedService("first", 5432))
+				w.wait(10 * time.Second)
+				w.server.resume("tcproutes")
+				w.wait(time.Minute)
+				w.wantPort("first", 15000)
+				w.wantPort("second", 15001)
+			})
+		})
+	}
+}
+
+// A port that a route of no Service had is free an hour later, as ever.
+func TestControllerReleasesThePortOfALostRoute(t *testing.T) {
+	in(t, func(w *world) {
+		w.twoListeners()
+		w.server.drop("services", "default", "bar")
+		w.standby()
+		w.wait(time.Minute)
+		w.server.stall("tcproutes")
+		w.routed("gone", "a")
+		w.lead()
+		w.wait(time.Second)
+		w.server.drop("tcproutes", "default", "gone.5432.service-mirror") // its Service is, and the cache never hears of it
+		w.server.put("services", exportedService("one", 5432))
+		w.wait(time.Second)
+		w.server.put("services", exportedService("two", 5432))
+		w.wait(time.Minute)
+		w.wantPort("one", 15001)
+		w.wantPort("two", 0)
+		w.wait(plan.ReleasedFor)
+		w.wantPort("two", 15000)
+	})
+}
+
+// While the routes of the leader before cannot be listed, no gateway port of theirs is given, and everything else is
+// published.
+func TestControllerWaitsForTheRoutes(t *testing.T) {
+	in(t, func(w *world) {
+		w.twoListeners()
+		w.standby()
+		w.wait(time.Minute)
+		w.server.stall("tcproutes")
+		w.routed("first", "a")
+		w.server.mu.Lock()
+		w.server.unreadable = "tcproutes"
+		w.server.mu.Unlock()
+		w.server.put("services", exportedService("bar", 80, 5432))
+		w.lead()
+		w.wait(time.Minute)
+		w.wantPort("bar", 0)
+		if got := w.record("bar").Of(80, corev1.ProtocolTCP).Gateway; got != 80 {
+			t.Errorf("HTTP has port %d", got)
+		}
+		if problems := fmt.Sprint(w.controller.problems.Of(cache.NewObjectName("default", "bar"))); !strings.Contains(problems, "TCPRoute cannot be read: ") {
+			t.Errorf("its problems are %s", problems)
+		}
+		w.server.mu.Lock()
+		w.server.unreadable = ""
+		w.server.mu.Unlock()
+		w.wait(time.Minute)
+		w.wantPort("bar", 15001)
+		if w.has(mirrors.PortNotServed) || len(w.controller.problems.OfLocal()) > 0 {
+			t.Errorf("problems are left: %v\n%s", w.controller.problems.OfLocal(), w.log)
+		}
+	})
+}

@@ -1,0 +1,106 @@
+package remote
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway/publish/record"
+)
+
+// crowd is a remote of n exported Services, each of which is older than the one before and has port 15000 alone by its
+// record. Only the first record can be read: whatever reads another one does not find it.
+func crowd(t *testing.T, n int) View {
+	keep := func(svc *corev1.Service) *corev1.Service { return svc }
+	services := NewInformer(&ListWatch{}, &corev1.Service{}, keep)
+	records := NewInformer(&ListWatch{}, &corev1.ConfigMap{}, func(c *corev1.ConfigMap) *corev1.ConfigMap { return c })
+	view := View{Services: Services{services}, Records: NewRecords("service-mirror", records, func() bool { return true })}
+	for i := range n {
+		name, uid := fmt.Sprint("n", i), types.UID(fmt.Sprint("uid-", i))
+		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: uid,
+			CreationTimestamp: metav1.NewTime(time.Unix(int64(1_000_000-i), 0))}}
+		must(services.GetIndexer().Add(Encode(svc)))
+		rec := record.Record{Service: cache.NewObjectName("default", name), UID: uid,
+			Ports: []record.Port{{Port: 5432, Protocol: corev1.ProtocolTCP, Gateway: 15000, Class: "tcp"}}}
+		configMap, err := rec.ConfigMap("service-mirror")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			must(records.GetIndexer().Add(Encode(configMap)))
+		}
+		if had, has := view.Records.Changed(configMap.Name, configMap); len(had) > 0 || len(has) != 1 || has[0] != "15000/TCP" {
+			t.Fatalf("it had %v and has %v", had, has)
+		}
+	}
+	return view
+}
+
+// A sync reads the record of its own Service and no other, however many have the same gateway port alone: it costs as much
+// for 10,000 of them as for one more than may be.
+func TestSyncsReadOneRecord(t *testing.T) {
+	cost := map[int]float64{}
+	for _, n := range []int{1, maxAlone, maxAlone + 1, 10_000} {
+		view := crowd(t, n)
+		self := view.Services.Get(cache.NewObjectName("default", "n0"))
+		sync := func() (holder cache.ObjectName, crowded bool) {
+			published := view.Published(self)
+			if published.Record == nil {
+				t.Fatalf("its own record: %v", published.Problem)
+			}
+			return published.Holder("15000/TCP"), published.Crowded("15000/TCP")
+		}
+		oldest := cache.NewObjectName("default", fmt.Sprint("n", n-1))
+		if n > maxAlone {
+			oldest = cache.ObjectName{}
+		}
+		if holder, crowded := sync(); holder != oldest || crowded != (n > maxAlone) {
+			t.Errorf("of %d it is %v's, a crowd: %v", n, holder, crowded)
+		}
+		cost[n] = testing.AllocsPerRun(20, func() { sync() })
+	}
+	t.Logf("allocations by the number of records: %v", cost)
+	if cost[10_000] > cost[maxAlone+1]+5 || cost[maxAlone+1] > cost[maxAlone] {
+		t.Errorf("a sync costs more, the more records there are: %v", cost)
+	}
+}
+
+// What records had is forgotten with them.
+func TestClaimsAreForgotten(t *testing.T) {
+	view := crowd(t, 300)
+	for i := range 300 {
+		if had, has := view.Records.Changed(fmt.Sprint("default.n", i), nil); len(had) != 1 || len(has) > 0 {
+			t.Errorf("it had %v and has %v", had, has)
+		}
+	}
+	if c := view.Records.claims; len(c.of)+len(c.alone)+len(c.shared) > 0 {
+		t.Errorf("what is left: %v", c)
+	}
+	if had, has := view.Records.Changed("no-dot", nil); had != nil || has != nil {
+		t.Errorf("a ConfigMap of no Service had %v and has %v", had, has)
+	}
+}
+
+// Only the first of a crowd, and the last, concern the others.
+func TestCrowds(t *testing.T) {
+	for _, test := range []struct {
+		records            int
+		less               bool
+		unaffected, begins bool
+	}{
+		{maxAlone, false, false, false},
+		{maxAlone + 1, false, false, true},
+		{maxAlone + 2, false, true, false},
+		{maxAlone + 1, true, true, false},
+		{maxAlone, true, false, false},
+	} {
+		if unaffected, begins := crowd(t, test.records).Crowds("15000/TCP", test.less); unaffected != test.unaffected || begins != test.begins {
+			t.Errorf("%+v: got %v, %v", test, unaffected, begins)
+		}
+	}
+}
