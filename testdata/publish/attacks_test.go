@@ -147,7 +147,7 @@ metadata:
   labels: {app.kubernetes.io/managed-by: service-mirror}
 spec:
   parentRef: {group: gateway.networking.k8s.io, kind: Gateway, namespace: TEST, name: public}
-  listeners: [{name: tcp-15000, protocol: TCP, port: 15000}]
+  listeners: [{name: service-mirror-tcp-15000, protocol: TCP, port: 15000, allowedRoutes: {namespaces: {from: All}}}]
 `, "TEST", e.id)
 }
 

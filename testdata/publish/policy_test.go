@@ -48,6 +48,7 @@ const (
 	notManaged   = "only Gateways with the label"
 	notListeners = "nothing of a Gateway but its own listeners"
 	others       = "no listeners of a Gateway but its own"
+	foreignInSet = "no listeners by ListenerSets but its own"
 	otherSet     = "only to ListenerSets that carry its label"
 	notRecord    = "only ConfigMaps that are its records"
 	otherLease   = "only the Lease"
@@ -77,6 +78,7 @@ func (e *env) legitimate() map[string]attempt {
 	return map[string]attempt{
 		"an HTTPRoute":                              {verb: "create", object: e.route("bar")},
 		"one without a rewrite":                     {verb: "create", object: e.route("bar").with("spec|rules|0|filters", "[]")},
+		"a ListenerSet":                             {verb: "create", object: e.listenerSet()},
 		"one at a ListenerSet beside the Gateway":   {verb: "create", object: e.route("bar").with("spec|parentRefs|0|kind", "ListenerSet").with("spec|parentRefs|0|name", "service-mirror")},
 		"one at a ListenerSet beside the publisher": {verb: "create", object: e.route("bar").with("spec|parentRefs|0", "{kind: ListenerSet, namespace: service-mirror, name: own}")},
 		"an update that keeps what a user added":    {verb: "update", object: old.with("spec|hostnames", "[a.example.com]")},
@@ -147,6 +149,9 @@ func (e *env) attacks() map[string]attempt {
 	create("an Ingress of another class", ingress.with("spec|ingressClassName", "internal"), otherClass)
 	create("an Ingress without a class", ingress.with("spec|ingressClassName", "null"), otherClass)
 	create("a ListenerSet without its label", e.listenerSet().with("metadata|labels", "{}"), otherSet)
+	create("a ListenerSet with a listener for HTTP", e.listenerSet().with("spec|listeners|0|protocol", "HTTP"), foreignInSet)
+	create("a ListenerSet with a listener of another name", e.listenerSet().with("spec|listeners|0|name", "evil"), foreignInSet)
+	create("a ListenerSet with a listener for one namespace", e.listenerSet().with("spec|listeners|0|allowedRoutes|namespaces|from", "Same"), foreignInSet)
 	create("a ListenerSet of another Gateway", e.listenerSet().with("spec|parentRef|name", "other"), otherGateway)
 	create("a ConfigMap that is no record", e.recordOf("bar").with("metadata|labels|service-mirror.io/record", "null"), notRecord)
 	create("the daemon's Lease", lease("service-mirror"), otherLease)
@@ -264,7 +269,8 @@ func patchAccount(ctx context.Context, thief dynamic.Interface) error {
 	return o.apply(ctx, thief)
 }
 
-// mayWriteListenerSets permits what no component does yet, so that it is the policies that deny it.
+// mayWriteListenerSets permits in the Gateway's namespace what deploy/publish does in the program's alone, so that it is the
+// policies that deny it.
 func (e *env) mayWriteListenerSets() {
 	e.Helper()
 	for _, args := range [][]string{
