@@ -4,7 +4,7 @@
 #   make demo KEEP=1   the same, and leave the clusters up to play with
 #   make test          everything: unit, race, fuzz seeds, end to end, traffic, manifests, page
 #   make unit          the unit tests alone
-#   make compat        end to end with the oldest supported Kubernetes on either side
+#   make compat        end to end with the oldest supported Kubernetes on either side; traffic through more gateways
 #   make soak          long random walks: three seeds of 10,000 steps; SEEDS="1 2", STEPS=500
 #   make bench         speed, memory and cost beside what the API server allows; deploy/performance
 #   make release       archives for each platform, with checksums, in .build/release
@@ -15,7 +15,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Tests that wait overlap; more at once than this only slow one another down.
 PARALLEL ?= 8
 
-.PHONY: build race demo test unit vet cluster e2e traffic manifests page tools compat soak release image clean
+.PHONY: build race demo test unit vet cluster e2e traffic manifests page tools compat other-gateways soak release image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BUILD)/service-mirror .
@@ -28,7 +28,7 @@ test: vet unit e2e traffic manifests page
 vet:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	go vet ./...
-	cd testdata && go vet ./...
+	cd testdata && go vet ./... && go vet -tags compat,bench ./traffic
 	cd testdata/cluster && go vet ./e2e
 	cd testdata/browser && go vet ./...
 	cd testdata/publish && go vet ./...
@@ -64,10 +64,15 @@ page:
 	testdata/browser/setup.sh
 	cd testdata/browser && go test -count=1 -timeout 10m ./...
 
+# Skipper and Envoy Gateway, which take too long to build for make test.
+other-gateways: race cluster
+	testdata/traffic/setup.sh $(BUILD) others
+	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -tags compat -run TestOtherControllers -count=1 -v -timeout 20m ./traffic
+
 # Kubernetes 1.31, here as the local cluster and there as the remote ones. As the local one
 # it has no ServiceCIDRs and IPAddresses, which came with 1.33: what is left out is about these.
 NO_SERVICECIDRS := TestRefusedAddresses|TestUnresolvedHostnameKeepsNoLostAddress|TestLocalRangesChange|TestRefusedFlags|TestGatewayAllow|TestExternalIPs|TestDeletedMirrorKeepsBothClusterIPs|TestTypeChangeKeepsBothClusterIPs|TestTakenClusterIPIsReported
-compat: race cluster
+compat: other-gateways
 	testdata/cluster/build.sh $(BUILD)/oldest/cluster oldest
 	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=london,lisbon go test -skip '$(NO_SERVICECIDRS)' -count=1 -parallel $(PARALLEL) -timeout 40m ./e2e
 	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=paris,berlin go test -count=1 -parallel $(PARALLEL) -timeout 40m ./e2e
@@ -81,9 +86,11 @@ soak: race cluster
 		SERVICE_MIRROR_BUILD=$(BUILD) SOAK_SEED={} SOAK_STEPS=$(STEPS) $(BUILD)/soak.test -test.v -test.run "^TestRandomWalk$$" -test.timeout 3h 2>&1 | \
 		sed -u "s/^/seed {}: /"'
 
-# What the daemon does in the time that the API server needs anyway: an hour or two, on a quiet
-# machine. ONLY=cold,delay measures some rows again; what the table has of the others stays.
+# What the daemon does in the time that the API server needs anyway, and what requests take over each gateway: an
+# hour or two, on a quiet machine. ONLY=cold,delay measures some rows again; what the table has of the others stays.
 bench: build cluster
+	testdata/traffic/setup.sh $(BUILD)
+	cd testdata && go mod download -C gatewayapi && go test -c -tags bench -o $(BUILD)/traffic.test ./traffic
 	cd testdata/bench && go build -o $(BUILD)/bench . && $(BUILD)/bench -build $(BUILD) $(if $(ONLY),-rows $(ONLY))
 
 cluster:

@@ -74,7 +74,9 @@ func needs(policy plan.Policy, lease cache.ObjectName) []check.Need {
 	}
 	if policy.To(plan.ToGatewayAPI) {
 		all = append(all, check.Need{Group: plan.Group, Resource: "gateways", Namespace: policy.Gateway.Namespace, Name: policy.Gateway.Name, Verbs: read},
-			check.Need{Group: plan.Group, Resource: "gatewayclasses", Verbs: read})
+			check.Need{Group: plan.Group, Resource: "gatewayclasses", Verbs: read},
+			check.Need{Group: plan.Group, Resource: "listenersets", Verbs: read, Why: "no listeners are added by ListenerSets"},
+			check.Need{Group: plan.Group, Resource: "listenersets", Namespace: policy.Records, Verbs: []string{"create", "update", "delete"}, Why: "no listeners are added by ListenerSets"})
 	}
 	return append(all, check.LeaseNeeds(lease)...)
 }
@@ -152,12 +154,12 @@ func (c *Controller) checkGateway(r *check.Report) {
 	} else {
 		r.OK("Gateway %v of GatewayClass %s is accepted and programmed", name, className)
 	}
-	read := plan.ReadGateway(name, gw, class)
+	read := plan.ReadWithSets(name, gw, class, c.caches.readSets())
 	var listeners []string
 	for _, l := range read.Listeners {
-		listeners = append(listeners, fmt.Sprintf("%s (%s, %d)", l.Name, l.Protocol, l.Port))
+		listeners = append(listeners, fmt.Sprintf("%s (%s, %d)", l.Key(), l.Protocol, l.Port))
 		if l.Refused != "" {
-			r.Warn("listener %s of Gateway %v is not served: %s", l.Name, name, l.Refused)
+			r.Warn("listener %s of Gateway %v is not served: %s", l.Key(), name, l.Refused)
 		}
 	}
 	r.OK("Gateway %v has the listeners %s", name, strings.Join(listeners, ", "))

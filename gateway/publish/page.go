@@ -55,8 +55,8 @@ func (c *Controller) showGateway(row *status.Target) {
 	if row.Problem = plan.Unmet(gw, "Accepted", "Programmed"); row.Problem != "" {
 		row.State = status.Down
 	}
-	for _, l := range plan.ReadGateway(c.options.Gateway, gw, class).Listeners {
-		row.Listeners = append(row.Listeners, status.Listener{Name: l.Name, Port: l.Port, Protocol: l.Protocol, Own: l.Own(), Problem: l.Refused})
+	for _, l := range plan.ReadWithSets(c.options.Gateway, gw, class, c.caches.readSets()).Listeners {
+		row.Listeners = append(row.Listeners, status.Listener{Name: l.Key(), Port: l.Port, Protocol: l.Protocol, Own: l.Own(), Problem: l.Refused})
 	}
 }
 

@@ -14,8 +14,9 @@ import (
 // The page has what is exported, how it is reached and what is wrong. A standby knows of the records alone.
 func TestPage(t *testing.T) {
 	in(t, func(w *world) {
-		w.server.put("services", exportedService("db", 3306))
 		w.start()
+		w.server.put("services", exportedService("db", 3306)) // the only listener for it is bar's by then
+		w.wait(time.Second)
 		page := w.controller.Page()
 		if !page.Leader || !page.Synced || len(page.Problems) > 0 || len(page.Targets) != 1 || len(page.Services) != 2 {
 			t.Fatalf("got %+v", page)

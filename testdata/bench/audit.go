@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -51,11 +52,20 @@ func (m marks) requests() (ours, theirs []request, err error) {
 }
 
 // wrote waits until n requests of the daemon's account with this verb and resource are
-// in the log. Lines are counted and not parsed, for that would take from what is measured.
+// in the log.
 func (c *cluster) wrote(ctx context.Context, since harness.Mark, n int, verb, resource string) error {
+	return c.logged(ctx, since, n, logged{writer, verb, resource})
+}
+
+// logged is what lines of the log are about.
+type logged struct{ user, verb, resource string }
+
+// logged waits until n requests are in the log. Lines are counted and not parsed, for that
+// would take from what is measured.
+func (c *cluster) logged(ctx context.Context, since harness.Mark, n int, what logged) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
-	words := [][]byte{[]byte(`"` + writer + `"`), []byte(`"verb":"` + verb + `"`), []byte(`"objectRef":{"resource":"` + resource + `"`)}
+	words := [][]byte{[]byte(`"` + what.user + `"`), []byte(`"verb":"` + what.verb + `"`), []byte(`"objectRef":{"resource":"` + what.resource + `"`)}
 	file, err := c.OpenAudit(since)
 	if err != nil {
 		return err
@@ -68,7 +78,7 @@ func (c *cluster) wrote(ctx context.Context, since harness.Mark, n int, verb, re
 		if err == io.EOF {
 			select {
 			case <-ctx.Done():
-				return fmt.Errorf("%d of %d %s of %s were seen: %w", count, n, verb, resource, ctx.Err())
+				return fmt.Errorf("%d of %d %s of %s were seen: %w", count, n, what.verb, what.resource, ctx.Err())
 			case <-time.After(20 * time.Millisecond):
 			}
 			continue
@@ -92,8 +102,11 @@ func (c *cluster) wrote(ctx context.Context, since harness.Mark, n int, verb, re
 }
 
 // writesOf are the writes of the daemon's account since a mark, but for those of its lease.
-func (c *cluster) writesOf(since harness.Mark) ([]request, error) {
-	all, err := c.requests(since, writer)
+func (c *cluster) writesOf(since harness.Mark) ([]request, error) { return c.writesBy(since, writer) }
+
+// writesBy are those of any user.
+func (c *cluster) writesBy(since harness.Mark, user string) ([]request, error) {
+	all, err := c.requests(since, user)
 	return slices.DeleteFunc(all, func(r request) bool { return !r.Writes() || r.ObjectRef.Resource == "leases" }), err
 }
 
@@ -115,7 +128,7 @@ func summary(all []request) string {
 	counts := map[string]int{}
 	for _, r := range all {
 		resource, _, _ := strings.Cut(r.ObjectRef.Resource, "/")
-		counts[fmt.Sprintf("%s %s", r.Verb, resource)]++
+		counts[fmt.Sprintf("%s %s", r.Verb, cmp.Or(resource, "discovery documents"))]++
 	}
 	var parts []string
 	for what, n := range counts {

@@ -34,7 +34,7 @@ func bare(ctx context.Context, args []string) error {
 	address := f.String("address", "", "to write into all Endpoints")
 	watch := f.Bool("watch", false, "watch the Endpoints that are written, into a cache")
 	if len(args) == 0 {
-		return errors.New("bare: create, update or follow?")
+		return errors.New("bare: create, publish, update or follow?")
 	}
 	f.Parse(args[1:])
 	client, err := connectTo(*kubeconfig)
@@ -44,6 +44,8 @@ func bare(ctx context.Context, args []string) error {
 	switch args[0] {
 	case "create":
 		return createAll(ctx, client, *objects)
+	case "publish":
+		return publishAll(ctx, client, *kubeconfig, *objects)
 	case "update":
 		return updateAll(ctx, client, *address, *watch)
 	case "follow":

@@ -46,6 +46,9 @@ func (b *bench) start(name string) (*cluster, error) {
 		c.stop()
 		return nil, err
 	}
+	if version, err := c.Discovery().ServerVersion(); err == nil {
+		b.kubernetes.Store(version.GitVersion)
+	}
 	return c, nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -68,12 +69,17 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer b.close()
-	if err := b.prepare(ctx); err != nil {
+	if err := b.prepare(); err != nil {
 		return err
 	}
 	for _, row := range rowsOf(b) {
 		if len(wanted) > 0 && !slices.Contains(wanted, row.name) {
 			continue
+		}
+		if b.paris == nil && !row.own {
+			if err := b.startParis(ctx); err != nil {
+				return err
+			}
 		}
 		b.say("%s", row.name)
 		b.row = row.name
@@ -102,6 +108,8 @@ type bench struct {
 	report  report
 	row     string // the one that is being measured
 	empty   int64  // bytes of a daemon without mirrors; 0: not measured
+
+	kubernetes atomic.Value // version of the clusters, of which several may start at once
 }
 
 // say shows progress.
@@ -109,13 +117,15 @@ func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%6s  %s\n", time.Since(b.started).Round(time.Second), fmt.Sprintf(format, args...))
 }
 
-// prepare starts paris and fills it with what is exported.
-func (b *bench) prepare(ctx context.Context) error {
-	var err error
-	if b.dir, err = os.MkdirTemp("", "service-mirror-bench-"); err != nil {
-		return err
-	}
+// prepare makes the directory for all files.
+func (b *bench) prepare() (err error) {
 	b.program = b.build + "/service-mirror"
+	b.dir, err = os.MkdirTemp("", "service-mirror-bench-")
+	return err
+}
+
+// startParis starts paris and fills it with what is exported.
+func (b *bench) startParis(ctx context.Context) (err error) {
 	if b.paris, err = b.start("paris"); err != nil {
 		return err
 	}

@@ -28,7 +28,10 @@ type result struct {
 }
 
 func (r result) Mark() string {
-	if r.Met {
+	switch {
+	case r.Goal == "":
+		return ""
+	case r.Met:
 		return "yes"
 	}
 	return "**no**"
@@ -90,6 +93,10 @@ func (b *bench) note(results ...result) error {
 		r.Runs, r.Version, r.Date = max(1, r.Runs), b.versions(), time.Now().UTC().Format("2006-01-02")
 		row.Results = slices.DeleteFunc(row.Results, func(old result) bool { return old.What == r.What })
 		row.Results = append(row.Results, r)
+		if r.Goal == "" {
+			b.say("  %s: %s", r.What, r.Measured)
+			continue
+		}
 		b.say("  %s: %s (goal: %s; met: %s)", r.What, r.Measured, r.Goal, r.Mark())
 	}
 	slices.SortStableFunc(row.Results, func(x, y result) int { return cmp.Compare(x.Mirrors, y.Mirrors) })
@@ -168,6 +175,10 @@ answer to the last write, in a new and empty cluster; the bare loop from its fir
 A gateway's move counts from when its Service is changed in the remote cluster. Single runs of
 few mirrors differ by a third, on both sides.
 
+The publisher writes a route and a record of each export, and so does its bare loop. Requests over a gateway are made
+by a pod in London, through the mirror, in turn with requests for the backend's own address at Paris's load balancer,
+by turns of 0.1 and 0.25 s, on connections that are kept; two clusters, the gateway and the client share the machine.
+
 | what | goal | measured | met | runs | with |
 |---|---|---|---|---|---|
 {{range .Rows}}{{range .Results}}| {{.What}} | {{.Goal}} | {{.Measured}} | {{.Mark}} | {{.Runs}} | {{.Version}}, {{.Date}} |
@@ -196,10 +207,7 @@ func machine() string {
 func (b *bench) versions() string {
 	program, _ := exec.Command(b.program, "--version").Output()
 	version := strings.TrimPrefix(strings.TrimSpace(string(program)), "service-mirror ")
-	if server, err := b.paris.Discovery().ServerVersion(); err == nil {
-		version += ", Kubernetes " + server.GitVersion
-	}
-	return version + ", " + runtime.Version()
+	return fmt.Sprintf("%s, Kubernetes %v, %s", version, b.kubernetes.Load(), runtime.Version())
 }
 
 // plot shows times over numbers of mirrors.

@@ -15,6 +15,7 @@ import (
 type row struct {
 	name    string
 	measure func(context.Context) error
+	own     bool // it has clusters of its own, and does not need paris
 }
 
 func rowNames() (names []string) {
@@ -26,16 +27,19 @@ func rowNames() (names []string) {
 
 func rowsOf(b *bench) []row {
 	return []row{
-		{"cold", func(ctx context.Context) error { return b.cold(ctx, "endpoints") }},
-		{"cold-slices", func(ctx context.Context) error { return b.cold(ctx, "endpointslices") }},
-		{"gateway", b.gateway},
-		{"delay", b.delay},
-		{"storm", b.storm},
-		{"restart", b.restart},
-		{"idle", b.idleRow},
-		{"memory", b.memory},
-		{"remotes", b.remotes},
-		{"churn", b.churn},
+		{name: "cold", measure: func(ctx context.Context) error { return b.cold(ctx, "endpoints") }},
+		{name: "cold-slices", measure: func(ctx context.Context) error { return b.cold(ctx, "endpointslices") }},
+		{name: "gateway", measure: b.gateway},
+		{name: "delay", measure: b.delay},
+		{name: "storm", measure: b.storm},
+		{name: "restart", measure: b.restart},
+		{name: "idle", measure: b.idleRow},
+		{name: "memory", measure: b.memory},
+		{name: "remotes", measure: b.remotes},
+		{name: "churn", measure: b.churn},
+		{name: "publish", measure: b.publishCold, own: true},
+		{name: "publish-idle", measure: b.publishIdle, own: true},
+		{name: "latency", measure: b.latency, own: true},
 	}
 }
 

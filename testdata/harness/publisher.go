@@ -15,6 +15,7 @@ var PublisherAccount = Account{Namespace: "service-mirror", Name: "service-mirro
 type Publisher struct {
 	From       string                 // deploy/publish
 	Gateway    string                 // NAMESPACE/NAME
+	Class      string                 // of Ingresses
 	Components []string               // of deploy/publish
 	Edit       func(dir string) error // changes the copy that is applied; nil: nothing
 }
@@ -28,7 +29,7 @@ func (c *Cluster) InstallPublisher(ctx context.Context, p Publisher, kubeconfig 
 	if err := WithComponents(p.From, dir, p.Components...); err != nil {
 		return err
 	}
-	if err := ConfigurePublisher(dir, p.Gateway, ""); err != nil {
+	if err := ConfigurePublisher(dir, p.Gateway, p.Class); err != nil {
 		return err
 	}
 	if p.Edit != nil {

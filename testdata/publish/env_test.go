@@ -130,8 +130,8 @@ func newEnv(t *testing.T) *env {
 	e.configure(e.id + "/public")
 	t.Cleanup(func() {
 		paris.CoreV1().Namespaces().Delete(context.Background(), e.id, metav1.DeleteOptions{})
-		gateway.GatewayV1().ListenerSets(ours).DeleteCollection(context.Background(), metav1.DeleteOptions{}, metav1.ListOptions{})
 		paris.Kubectl(context.Background(), "delete", "services", "--all", "--namespace", exports)
+		gateway.GatewayV1().ListenerSets(ours).DeleteCollection(context.Background(), metav1.DeleteOptions{}, metav1.ListOptions{})
 		paris.CoreV1().ConfigMaps(ours).DeleteCollection(context.Background(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "service-mirror.io/record"})
 	})
 	return e

@@ -50,6 +50,7 @@ type controllerCan struct {
 	forwardedHost bool   // it says which one it was
 	passesHTTPS   bool   // bar's own port for HTTPS is reached, which has a certificate of its own
 	gatewayAPI    bool   // gRPC, TLS that passes through and plain TCP have objects
+	dropsPort     bool   // from Host
 	wsProto       string // X-Forwarded-Proto of a WebSocket
 	unknown       string // the answer to a name without a route
 }
@@ -222,9 +223,9 @@ func gatewayPort(name string, number, target int32) corev1.ServicePort {
 var controllers = []controllerKind{traefikGatewayAPI, published(traefikGatewayAPI), traefikIngress, traefikMTLS,
 	contourGatewayAPI, byGateway(published(contourGatewayAPI)), contourIngress, contourMTLS}
 
-// controllersRun sends the requests through each.
-func (s *scene) controllersRun() {
-	for _, kind := range controllers {
+// controllersRun sends the requests through each of these.
+func (s *scene) controllersRun(kinds []controllerKind) {
+	for _, kind := range kinds {
 		s.Run(kind.name, func(t *testing.T) {
 			s := &scene{T: t, world: s.world}
 			s.installController(kind)
@@ -233,7 +234,7 @@ func (s *scene) controllersRun() {
 			}
 			s.speaksH2C("hello")
 			if kind.published {
-				s.publish(kind.gatewayAPI)
+				s.publish(kind)
 			} else {
 				s.applyRoutes(kind)
 			}
@@ -249,7 +250,7 @@ func (s *scene) controllersRun() {
 				s.Run("mutual TLS passed through", func(t *testing.T) { (&scene{t, s.world, s.gateway}).mutualTLS(kind) })
 			}
 			if kind.published {
-				s.Run("verify", func(t *testing.T) { (&scene{t, s.world, s.gateway}).verifyPublished() })
+				s.Run("verify", func(t *testing.T) { (&scene{t, s.world, s.gateway}).verifyPublished(kind.can) })
 				s.Run("one label", func(t *testing.T) { (&scene{t, s.world, s.gateway}).oneLabel(kind) })
 			} else {
 				s.Run("route appears and goes", func(t *testing.T) { (&scene{t, s.world, s.gateway}).routeFollowed(kind) })
@@ -273,6 +274,9 @@ func portsByHand(http string) map[string]map[string]string {
 func (s *scene) controllerRequests(over family, can controllerCan) {
 	root := []string{"--root", s.world.root.file("ca")}
 	http := func(name, asked, own string) seen {
+		if can.dropsPort {
+			asked, _, _ = strings.Cut(asked, ":")
+		}
 		got := seen{Backend: name + " of paris", Host: asked, Port: httpPort, Proto: "HTTP/1.1", ForwardedFor: over.node, ForwardedProto: "http"}
 		if can.rewrites {
 			got.Host = own

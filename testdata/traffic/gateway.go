@@ -85,7 +85,8 @@ func (c *cluster) installGateway(kind string, addresses []string, edits ...edit)
 
 // createTLS makes the Secret that the READMEs ask for.
 func (c *cluster) createTLS(space string) error {
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "gateway-tls"}, Data: map[string][]byte{}}
+	// As cert-manager makes it. Skipper wants this type.
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "gateway-tls"}, Type: corev1.SecretTypeTLS, Data: map[string][]byte{}}
 	name := c.name + "-gateway"
 	for key, path := range map[string]string{"tls.crt": c.world.root.file(name), "tls.key": c.world.root.keyFile(name), "ca.crt": c.world.root.file("ca")} {
 		data, err := os.ReadFile(path)

@@ -10,6 +10,7 @@
 //	traffic demo      show one request and the hops that it takes
 //	traffic backend   what runs in Paris's pods
 //	traffic client    what runs in London's pods
+//	traffic measure   a pod of London that compares two ways to a backend
 //
 // Its tests are the end-to-end tests of the whole way of a request.
 package main
@@ -41,6 +42,8 @@ func role() int {
 			return backend(os.Args[2:])
 		case "client":
 			return client(os.Args[2:])
+		case "measure":
+			return measure(os.Args[2:])
 		}
 	}
 	return -1

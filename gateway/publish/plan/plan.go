@@ -52,10 +52,10 @@ func (k Kind) Resource() schema.GroupResource {
 		return schema.GroupResource{Group: Group, Resource: "tcproutes"}
 	case UDPRoute:
 		return schema.GroupResource{Group: Group, Resource: "udproutes"}
-	case ListenerSet:
-		return schema.GroupResource{Group: Group, Resource: "listenersets"}
 	case Alias:
 		return schema.GroupResource{Resource: "services"}
+	case ListenerSet:
+		return schema.GroupResource{Group: Group, Resource: "listenersets"}
 	}
 	return schema.GroupResource{Group: "networking.k8s.io", Resource: "ingresses"}
 }
