@@ -23,7 +23,7 @@ func unneeded(g harness.Grant) bool {
 }
 
 // Each permission is one that the publisher uses, and it lacks none: it creates, repairs and closes routes of each kind, finds
-// foreign objects of their names, adds listeners and elects a leader.
+// foreign objects of their names, adds listeners, to the Gateway and by ListenerSets, and elects a leader.
 func TestPermissions(t *testing.T) {
 	e := newEnv(t)
 	mark, err := paris.Mark()
