@@ -96,7 +96,7 @@ func (c *Controller) check(ctx context.Context, r *check.Report) {
 	c.checkGateway(r)
 	c.checkKinds(r)
 	c.checkIngressClass(ctx, r)
-	c.checkRecords(r)
+	c.checkNamespaces(r)
 	if !c.workers.IsReady() {
 		if !r.Failed() {
 			r.Fail("what it exports cannot be read within %v: check that its API server is not overloaded", checkTime)
@@ -169,7 +169,7 @@ func (c *Controller) checkGateway(r *check.Report) {
 func (c *Controller) checkKinds(r *check.Report) {
 	var served []string
 	for _, of := range plan.Kinds {
-		if !c.options.To(of.Target()) {
+		if of == plan.Alias || !c.options.To(of.Target()) {
 			continue
 		}
 		version, known := c.caches.routes[of].state()
@@ -205,15 +205,25 @@ func (c *Controller) checkIngressClass(ctx context.Context, r *check.Report) {
 	}
 }
 
-// checkRecords looks for the namespace of the records.
-func (c *Controller) checkRecords(r *check.Report) {
-	name := c.options.Records
-	switch {
-	case !c.caches.namespaces.HasSynced():
-	case c.caches.namespaces.Get(cache.NewObjectName("", name)) == nil:
-		r.Fail("namespace %s of the records does not exist: create it, or name another one with --record-namespace", name)
-	case c.caches.records.Informer.HasSynced():
-		r.OK("namespace %s has %d records", name, len(c.caches.records.Informer.GetIndexer().ListKeys()))
+// checkNamespaces looks for the namespaces of what is not in those of exported Services.
+func (c *Controller) checkNamespaces(r *check.Report) {
+	if !c.caches.namespaces.HasSynced() {
+		return
+	}
+	exists := func(name, of, flag string) bool {
+		found := c.caches.namespaces.Get(cache.NewObjectName("", name)) != nil
+		if !found {
+			r.Fail("namespace %s of the %s does not exist: create it, or name another one with %s", name, of, flag)
+		}
+		return found
+	}
+	if exists(c.options.Records, "records", "--record-namespace") && c.caches.records.Informer.HasSynced() {
+		r.OK("namespace %s has %d records", c.options.Records, len(c.caches.records.Informer.GetIndexer().ListKeys()))
+	}
+	if c.options.To(plan.ToNames) && exists(c.options.Aliases, "aliases", "--names-namespace") {
+		if objects := c.caches.routes[plan.Alias].cached(); objects != nil && objects.Informer.HasSynced() {
+			r.OK("namespace %s has %d aliases", c.options.Aliases, len(objects.Informer.GetIndexer().ListKeys()))
+		}
 	}
 }
 
@@ -253,14 +263,14 @@ type placed struct {
 	ref       plan.Ref
 }
 
-// listNames lists what has the names of routes, whoever owns it: foreign objects are in no cache.
+// listNames lists what has the names of routes, whoever owns it: foreign ones, but for aliases, are in no cache.
 func (c *Controller) listNames(ctx context.Context) (map[placed]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
 	there := map[placed]bool{}
 	for _, kind := range slices.Sorted(maps.Keys(c.caches.routes)) {
 		version, known := c.caches.routes[kind].state()
-		if !known || version == "" {
+		if !known || version == "" || kind == plan.Alias {
 			continue
 		}
 		list, err := c.clients.Metadata.Resource(kind.Resource().WithVersion(version)).List(ctx, metav1.ListOptions{})

@@ -33,11 +33,19 @@ func (c *Controller) targetRow(target plan.Target) status.Target {
 		c.showGateway(&row)
 	case plan.ToIngress:
 		row.Name = "IngressClass " + c.options.IngressClass
-		if _, known := c.caches.routes[plan.Ingress].state(); !known {
-			row.State, row.Problem = status.Connecting, c.caches.routes[plan.Ingress].problem()
-		}
+		showKind(&row, c.caches.routes[plan.Ingress])
+	case plan.ToNames:
+		row.Name = "namespace " + c.options.Aliases
+		showKind(&row, c.caches.routes[plan.Alias])
 	}
 	return row
+}
+
+// showKind shows whether it is known which objects of a kind there are.
+func showKind(row *status.Target, k *kind) {
+	if _, known := k.state(); !known {
+		row.State, row.Problem = status.Connecting, k.problem()
+	}
 }
 
 func (c *Controller) showGateway(row *status.Target) {
@@ -63,8 +71,8 @@ func (c *Controller) showGateway(row *status.Target) {
 func (c *Controller) serviceRow(key cache.ObjectName) status.Service {
 	state, problems := c.stateOf(key)
 	row := status.Service{Namespace: key.Namespace, Name: key.Name, Problems: problems}
-	c.showRecord(&row, key)
-	if state == mirrors.StateWaiting && len(problems) == 0 && len(row.Ports) > 0 {
+	recorded := c.showRecord(&row, key)
+	if recorded && state == mirrors.StateWaiting && len(problems) == 0 {
 		state = mirrors.StateMirrored // by the leader, as far as a standby knows
 	}
 	if row.State = string(state); state == mirrors.StateMirrored {
@@ -88,18 +96,19 @@ func (c *Controller) serviceRow(key cache.ObjectName) status.Service {
 	return row
 }
 
-// showRecord shows what other clusters read.
-func (c *Controller) showRecord(row *status.Service, key cache.ObjectName) {
+// showRecord shows what other clusters read, and tells whether there is anything.
+func (c *Controller) showRecord(row *status.Service, key cache.ObjectName) bool {
 	configMap := c.caches.records.Latest(cache.NewObjectName(c.options.Records, record.NameOf(key)))
 	if configMap == nil || !plan.RecordOwned(configMap) {
-		return
+		return false
 	}
 	says, err := record.Parse(configMap)
 	if err != nil {
-		return // released, or of another version: the leader writes it again
+		return false // released, or of another version: the leader writes it again
 	}
 	row.Ready, row.Hosts = says.Ready, says.Hosts
 	for _, p := range says.Ports {
 		row.Ports = append(row.Ports, status.Port{Port: p.Port, Protocol: string(p.Protocol), Class: p.Class, GatewayPort: p.Gateway, Shared: p.Shared})
 	}
+	return true
 }
