@@ -73,17 +73,3 @@ func TestPageOfAStandby(t *testing.T) {
 		<-ended
 	})
 }
-
-// Of what has an alias, the record says the names.
-func TestPageOfNames(t *testing.T) {
-	in(t, func(w *world) {
-		w.start(toNames)
-		page := w.controller.Page()
-		if want := (status.Target{Kind: "names", Name: "namespace exports", State: status.Up}); len(page.Targets) != 1 || !reflect.DeepEqual(page.Targets[0], want) {
-			t.Errorf("the targets are %+v, want %+v", page.Targets, want)
-		}
-		if bar := page.Services[0]; bar.State != status.Published || len(bar.Hosts) != 6 || len(bar.Ports) > 0 || !reflect.DeepEqual(bar.Routes, []string{"Service default--bar"}) || bar.Endpoint() == "" {
-			t.Errorf("bar is %+v", bar)
-		}
-	})
-}
