@@ -302,6 +302,11 @@ func (c *caches) readGateway() {
 	}
 }
 
+// hasNamespace tells whether a namespace exists, as far as is known.
+func (c *caches) hasNamespace(name string) bool {
+	return c.namespaces.Get(cache.NewObjectName("", name)) != nil
+}
+
 // gatewayNow is the Gateway as it was last read.
 func (c *caches) gatewayNow() plan.Gateway {
 	c.mu.Lock()

@@ -97,6 +97,7 @@ func (c *Controller) check(ctx context.Context, r *check.Report) {
 	c.checkKinds(r)
 	c.checkIngressClass(ctx, r)
 	c.checkRecords(r)
+	c.checkAliases(r)
 	if !c.workers.IsReady() {
 		if !r.Failed() {
 			r.Fail("what it exports cannot be read within %v: check that its API server is not overloaded", checkTime)
@@ -169,7 +170,7 @@ func (c *Controller) checkGateway(r *check.Report) {
 func (c *Controller) checkKinds(r *check.Report) {
 	var served []string
 	for _, of := range plan.Kinds {
-		if !c.options.To(of.Target()) {
+		if of == plan.Alias || !c.options.To(of.Target()) {
 			continue
 		}
 		version, known := c.caches.routes[of].state()
@@ -210,10 +211,26 @@ func (c *Controller) checkRecords(r *check.Report) {
 	name := c.options.Records
 	switch {
 	case !c.caches.namespaces.HasSynced():
-	case c.caches.namespaces.Get(cache.NewObjectName("", name)) == nil:
+	case !c.caches.hasNamespace(name):
 		r.Fail("namespace %s of the records does not exist: create it, or name another one with --record-namespace", name)
 	case c.caches.records.Informer.HasSynced():
 		r.OK("namespace %s has %d records", name, len(c.caches.records.Informer.GetIndexer().ListKeys()))
+	}
+}
+
+// checkAliases looks for the namespace of the aliases.
+func (c *Controller) checkAliases(r *check.Report) {
+	if !c.options.To(plan.ToNames) {
+		return
+	}
+	name, aliases := c.options.Aliases, c.caches.routes[plan.Alias]
+	_, known := aliases.state()
+	switch {
+	case !c.caches.namespaces.HasSynced():
+	case !c.caches.hasNamespace(name):
+		r.Fail("namespace %s of the aliases does not exist: create it, as the component names of deploy/publish does, or name another one with --names-namespace", name)
+	case known:
+		r.OK("namespace %s has %d aliases", name, len(aliases.cached().Informer.GetIndexer().ListIndexFuncValues(byService)))
 	}
 }
 
@@ -253,14 +270,14 @@ type placed struct {
 	ref       plan.Ref
 }
 
-// listNames lists what has the names of routes, whoever owns it: foreign objects are in no cache.
+// listNames lists what has the names of routes, whoever owns it: foreign ones, but for aliases, are in no cache.
 func (c *Controller) listNames(ctx context.Context) (map[placed]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
 	there := map[placed]bool{}
 	for _, kind := range slices.Sorted(maps.Keys(c.caches.routes)) {
 		version, known := c.caches.routes[kind].state()
-		if !known || version == "" {
+		if !known || version == "" || kind == plan.Alias {
 			continue
 		}
 		list, err := c.clients.Metadata.Resource(kind.Resource().WithVersion(version)).List(ctx, metav1.ListOptions{})

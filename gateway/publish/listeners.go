@@ -39,7 +39,7 @@ func (c *Controller) syncListenersFor(ctx context.Context) {
 }
 
 // syncListeners has the Gateway, if it is labelled for it, and our ListenerSets have just the listeners of ours that are
-// needed, if they may not be so or, with force, whatever is known. It tells when they are looked at again; nil: they have
+// needed, if they may not be so or, with force, whatever is known. It returns when they are looked at again; nil: they have
 // not been.
 func (c *Controller) syncListeners(ctx context.Context, force bool) *queue.Next {
 	if c.caches.gateway == nil {
@@ -66,13 +66,7 @@ func (c *Controller) syncListeners(ctx context.Context, force bool) *queue.Next 
 	for _, key := range c.memory.listenersDone(problem) {
 		c.queue.Add(key)
 	}
-	next := &queue.Next{Retry: onGateway.fails() || inSets.fails()}
-	for _, wait := range []time.Duration{onGateway.wait, inSets.wait} {
-		if wait > 0 && (next.After == 0 || wait < next.After) {
-			next.After = wait
-		}
-	}
-	return next
+	return &queue.Next{Retry: onGateway.fails() || inSets.fails(), After: queue.Sooner(onGateway.wait, inSets.wait)}
 }
 
 // outcome is what became of listeners.

@@ -1,18 +1,22 @@
 package publish
 
 import (
+	"context"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway/publish/plan"
 	mirrors "service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/status"
 )
 
 // toNames has a controller keep aliases, and nothing else.
@@ -158,6 +162,34 @@ func TestControllerCannotReadAliases(t *testing.T) {
 		if !w.has(mirrors.PortNotServed) {
 			w.Errorf("no problem says so: %s", w.log)
 		}
+	})
+}
+
+// The page has the aliases' namespace for a target, and what has an alias is published; so a standby shows it, too.
+func TestPageOfAliases(t *testing.T) {
+	in(t, func(w *world) {
+		w.start(toNames)
+		target := func() status.Target { return w.controller.Page().Targets[0] }
+		if got := target(); got.Kind != "names" || got.Name != "namespace exports" || got.State != status.Down || got.Problem == "" {
+			t.Errorf("without its namespace, the target is %+v", got)
+		}
+		w.server.put("namespaces", &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: "exports"}})
+		w.wait(time.Second)
+		if got := target(); got.State != status.Up || got.Problem != "" {
+			t.Errorf("the target is %+v", got)
+		}
+		w.stop()
+		ctx, cancel := context.WithCancel(w.Context())
+		standby := New(w.server.clients(), w.controller.options, w.controller.logger)
+		var running sync.WaitGroup
+		running.Go(func() { standby.Run(ctx) })
+		<-standby.Ready()
+		w.wait(time.Second)
+		if got := standby.Page().Services[0]; got.State != status.Published || !slices.Equal(got.Routes, []string{"Service default--bar"}) || len(got.Hosts) != 6 {
+			t.Errorf("bar is %+v", got)
+		}
+		cancel()
+		running.Wait()
 	})
 }
 

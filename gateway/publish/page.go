@@ -36,8 +36,19 @@ func (c *Controller) targetRow(target plan.Target) status.Target {
 		if _, known := c.caches.routes[plan.Ingress].state(); !known {
 			row.State, row.Problem = status.Connecting, c.caches.routes[plan.Ingress].problem()
 		}
+	case plan.ToNames:
+		c.showAliases(&row)
 	}
 	return row
+}
+
+func (c *Controller) showAliases(row *status.Target) {
+	row.Name = "namespace " + c.options.Aliases
+	if _, known := c.caches.routes[plan.Alias].state(); !known {
+		row.State, row.Problem = status.Connecting, c.caches.routes[plan.Alias].problem()
+	} else if !c.caches.hasNamespace(c.options.Aliases) {
+		row.State, row.Problem = status.Down, "it does not exist: create it, or name another one with --names-namespace"
+	}
 }
 
 func (c *Controller) showGateway(row *status.Target) {
@@ -63,8 +74,8 @@ func (c *Controller) showGateway(row *status.Target) {
 func (c *Controller) serviceRow(key cache.ObjectName) status.Service {
 	state, problems := c.stateOf(key)
 	row := status.Service{Namespace: key.Namespace, Name: key.Name, Problems: problems}
-	c.showRecord(&row, key)
-	if state == mirrors.StateWaiting && len(problems) == 0 && len(row.Ports) > 0 {
+	recorded := c.showRecord(&row, key)
+	if state == mirrors.StateWaiting && len(problems) == 0 && recorded {
 		state = mirrors.StateMirrored // by the leader, as far as a standby knows
 	}
 	if row.State = string(state); state == mirrors.StateMirrored {
@@ -88,18 +99,19 @@ func (c *Controller) serviceRow(key cache.ObjectName) status.Service {
 	return row
 }
 
-// showRecord shows what other clusters read.
-func (c *Controller) showRecord(row *status.Service, key cache.ObjectName) {
+// showRecord shows what other clusters read; false: nothing yet.
+func (c *Controller) showRecord(row *status.Service, key cache.ObjectName) bool {
 	configMap := c.caches.records.Latest(cache.NewObjectName(c.options.Records, record.NameOf(key)))
 	if configMap == nil || !plan.RecordOwned(configMap) {
-		return
+		return false
 	}
 	says, err := record.Parse(configMap)
 	if err != nil {
-		return // released, or of another version: the leader writes it again
+		return false // released, or of another version: the leader writes it again
 	}
 	row.Ready, row.Hosts = says.Ready, says.Hosts
 	for _, p := range says.Ports {
 		row.Ports = append(row.Ports, status.Port{Port: p.Port, Protocol: string(p.Protocol), Class: p.Class, GatewayPort: p.Gateway, Shared: p.Shared})
 	}
+	return true
 }

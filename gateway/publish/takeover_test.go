@@ -17,12 +17,16 @@ import (
 // routed has the leader before have created the TCPRoute of a Service, at a listener, and crashed before it wrote the record.
 func (w *world) routed(service, listener string) {
 	name := service + ".5432.service-mirror"
+	parent := map[string]any{"group": plan.Group, "kind": "Gateway", "namespace": "ingress", "name": "public", "sectionName": listener}
+	if set, section, found := strings.Cut(listener, "/"); found {
+		parent = map[string]any{"group": plan.Group, "kind": "ListenerSet", "namespace": "sm", "name": set, "sectionName": section}
+	}
 	w.server.put("tcproutes", &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": plan.Group + "/v1", "kind": "TCPRoute",
 		"metadata": map[string]any{"namespace": "default", "name": name,
 			"labels":      map[string]any{mirrors.ManagedByLabel: mirrors.ManagedBy, plan.ServiceLabel: service},
 			"annotations": map[string]any{plan.PublishedAnnotation: "default/" + name}},
-		"spec": map[string]any{"parentRefs": []any{map[string]any{"group": plan.Group, "kind": "Gateway", "namespace": "ingress", "name": "public", "sectionName": listener}}},
+		"spec": map[string]any{"parentRefs": []any{parent}},
 	}})
 }
 
@@ -35,6 +39,7 @@ func TestControllerKnowsTheRoutesBeforeItLeads(t *testing.T) {
 	}{
 		"a listener of others":                    {false, "a"},
 		"a listener that the cache does not have": {false, "late"},
+		"a listener of its own ListenerSet":       {true, "service-mirror-15000/service-mirror-tcp-15000"},
 		"a listener of its own":                   {true, plan.OwnListener(gatewayPort{Number: 15000, Protocol: corev1.ProtocolTCP})},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -27,7 +27,7 @@ func manifest(text string, replaced ...string) object {
 }
 
 // plural are the resources that the publisher writes.
-var plural = map[string]string{"ConfigMap": "configmaps", "Lease": "leases", "Event": "events", "Gateway": "gateways", "ServiceAccount": "serviceaccounts", "ListenerSet": "listenersets"}
+var plural = map[string]string{"ConfigMap": "configmaps", "Lease": "leases", "Event": "events", "Gateway": "gateways", "ServiceAccount": "serviceaccounts", "Service": "services", "ListenerSet": "listenersets"}
 
 func init() { maps.Copy(plural, resources) }
 
@@ -137,18 +137,34 @@ data: {record.json: "{}"}
 `, "TEST", e.id, "SERVICE", service)
 }
 
-func (e *env) listenerSet() object {
+// alias is that of a Service.
+func (e *env) alias(service string) object {
+	return manifest(`
+apiVersion: v1
+kind: Service
+metadata:
+  namespace: gateway-exports
+  name: TEST--SERVICE
+  labels: {app.kubernetes.io/managed-by: service-mirror, service-mirror.io/service: SERVICE, service-mirror.io/service-namespace: TEST}
+  annotations: {service-mirror.io/published: gateway-exports/TEST--SERVICE}
+spec: {type: ExternalName, externalName: SERVICE.TEST.svc.cluster.local}
+`, "TEST", e.id, "SERVICE", service)
+}
+
+// listenerSet is one of the publisher's own.
+func (e *env) listenerSet(name string) object {
 	return manifest(`
 apiVersion: gateway.networking.k8s.io/v1
 kind: ListenerSet
 metadata:
-  namespace: TEST
-  name: service-mirror
+  namespace: service-mirror
+  name: NAME
   labels: {app.kubernetes.io/managed-by: service-mirror}
+  annotations: {service-mirror.io/published: service-mirror/NAME}
 spec:
   parentRef: {group: gateway.networking.k8s.io, kind: Gateway, namespace: TEST, name: public}
-  listeners: [{name: tcp-15000, protocol: TCP, port: 15000}]
-`, "TEST", e.id)
+  listeners: [{name: service-mirror-tcp-15000, protocol: TCP, port: 15000, allowedRoutes: {namespaces: {from: All}}}]
+`, "TEST", e.id, "NAME", name)
 }
 
 // managedGateway is the Gateway as others have it, almost full, with listeners before and after the publisher's own.

@@ -35,8 +35,9 @@ var typed = map[string]func() any{
 var resources = map[string]string{"HTTPRoute": "httproutes", "TLSRoute": "tlsroutes", "TCPRoute": "tcproutes", "UDPRoute": "udproutes", "Ingress": "ingresses",
 	"ListenerSet": "listenersets", "Service": "services"}
 
-// The routes and ListenerSets in the outputs of the fixtures of gateway/publish/plan are what Gateway API's own types have, no field more,
-// and an API server stores them as they are: with a default that is not written out, each would be written again and again.
+// The routes and ListenerSets in the outputs of the fixtures of gateway/publish/plan are what Gateway API's own types have,
+// no field more, and an API server stores them as they are: with a default that is not written out, each would be written
+// again and again.
 func TestFixturesAreWhatTheAPIServerStores(t *testing.T) {
 	outputs, err := filepath.Glob("../../gateway/publish/plan/testdata/*.out.yaml")
 	if err != nil || len(outputs) == 0 {

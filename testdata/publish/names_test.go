@@ -9,11 +9,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"service-mirror.io/service-mirror/testdata/harness"
 )
@@ -91,6 +88,32 @@ func TestAlias(t *testing.T) {
 	t.Logf("gone after %v", time.Since(begin).Round(time.Millisecond))
 }
 
+// A check says what will have an alias and what will not, and what is missing for it; prune deletes aliases alone.
+func TestAliasesAreCheckedAndPruned(t *testing.T) {
+	e := newEnv(t)
+	aliases := paris.CoreV1().Services(exports)
+	e.export("bar", port("http", 80))
+	e.export("a--b", port("http", 80))
+	e.export("foo", port("http", 80))
+	_, err := aliases.Create(e.ctx, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: e.aliasOf("foo")}, Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "foo.example.com"}}, metav1.CreateOptions{})
+	e.must(err)
+	e.says(e.once(0, e.args("--to", "names", "--check")...),
+		[]string{"+ ", "all permissions that are needed are granted"}, []string{"+ ", "namespace " + exports + " has 0 aliases"},
+		[]string{"! ", e.id + "/a--b will not be published", "could be that of another Service"},
+		[]string{"! ", e.id + "/foo will not be published", "has the name of its alias"},
+		[]string{"+ ", "3 Services are exported, 1 of them can be published"})
+	e.says(e.once(1, append(e.args("--to", "names", "--names-namespace", "nowhere", "--check"), "--kubeconfig", paris.Kubeconfig)...),
+		[]string{"- ", "namespace nowhere of the aliases does not exist", "--names-namespace"})
+	p := e.start("--to", "names")
+	e.soon("bar's alias", e.aliased("bar"))
+	e.soon("bar's record", e.recorded("bar"))
+	e.must(p.Stop(10 * time.Second))
+	e.says(e.once(0, e.args("--to", "names", "--prune")...), []string{exports + "/" + e.aliasOf("bar")})
+	e.must(e.notAliased("bar")())
+	_, err = aliases.Get(e.ctx, e.aliasOf("foo"), metav1.GetOptions{})
+	e.must(err)
+}
+
 // What someone changes, deletes or has in the way.
 func TestDriftOfAliases(t *testing.T) {
 	e := newEnv(t)
@@ -128,53 +151,4 @@ func TestDriftOfAliases(t *testing.T) {
 	e.start("--to", "names")
 	e.soon("bar's alias is gone", e.notAliased("bar"))
 	e.soon("foo's stays", e.aliased("foo"))
-}
-
-// Whoever has the program's credentials creates no Services but aliases.
-func TestPolicyOfAliases(t *testing.T) {
-	e := newEnv(t)
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	e.must(err)
-	thief, err := kubernetes.NewForConfig(config)
-	e.must(err)
-	good := func() *corev1.Service {
-		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: exports, Name: "default--bar",
-			Labels:      map[string]string{"app.kubernetes.io/managed-by": "service-mirror", "service-mirror.io/service": "bar", "service-mirror.io/service-namespace": "default"},
-			Annotations: map[string]string{"service-mirror.io/published": exports + "/default--bar"}},
-			Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "bar.default.svc.cluster.local"}}
-	}
-	dryRun := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
-	for name, change := range map[string]func(*corev1.Service){
-		"another target":    func(s *corev1.Service) { s.Spec.ExternalName = "secret.default.svc.cluster.local" },
-		"another namespace": func(s *corev1.Service) { s.Spec.ExternalName = "bar.kube-system.svc.cluster.local" },
-		"a public target":   func(s *corev1.Service) { s.Spec.ExternalName = "bar.default.example.com" },
-		"another name":      func(s *corev1.Service) { s.Name = "default--foo" },
-		"another place":     func(s *corev1.Service) { s.Namespace = e.id },
-		"no label":          func(s *corev1.Service) { s.Labels = nil },
-		"no Service":        func(s *corev1.Service) { delete(s.Labels, "service-mirror.io/service") },
-		"a ClusterIP":       func(s *corev1.Service) { s.Spec = corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}} },
-		"an externalIP":     func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"203.0.113.1"} },
-		"an unclear name": func(s *corev1.Service) {
-			s.Name, s.Spec.ExternalName = "default--a--b", "a--b.default.svc.cluster.local"
-			s.Labels["service-mirror.io/service"], s.Annotations["service-mirror.io/published"] = "a--b", exports+"/default--a--b"
-		},
-	} {
-		e.soon(name+" is denied", func() error { // once the API server has the policy
-			svc := good()
-			change(svc)
-			if _, err := thief.CoreV1().Services(svc.Namespace).Create(e.ctx, svc, dryRun); !apierrors.IsForbidden(err) {
-				return fmt.Errorf("got %v", err)
-			}
-			return nil
-		})
-	}
-	_, err = thief.CoreV1().Services(exports).Create(e.ctx, good(), dryRun)
-	e.must(err)
-	byHand := good()
-	byHand.Labels = nil
-	_, err = paris.CoreV1().Services(exports).Create(e.ctx, byHand, metav1.CreateOptions{})
-	e.must(err)
-	if err := thief.CoreV1().Services(exports).Delete(e.ctx, byHand.Name, metav1.DeleteOptions{}); !apierrors.IsForbidden(err) {
-		t.Errorf("a foreign one is deleted: %v", err)
-	}
 }

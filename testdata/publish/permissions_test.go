@@ -18,11 +18,12 @@ import (
 func unneeded(g harness.Grant) bool {
 	return g.Verb == "list" || // an API server that streams lists has a watch for all
 		g.Resource == "events" && g.Verb == "patch" || // of one that is repeated
-		g.Resource == "configmaps" && g.Verb == "delete" // an hour after the release
+		g.Resource == "configmaps" && g.Verb == "delete" || // an hour after the release
+		g.Resource == "services" && g.Verb == "get" // of a foreign alias that is created at the same time
 }
 
 // Each permission is one that the publisher uses, and it lacks none: it creates, repairs and closes routes of each kind, finds
-// foreign objects of their names, adds listeners and elects a leader.
+// foreign objects of their names, adds listeners, to the Gateway and by ListenerSets, and elects a leader.
 func TestPermissions(t *testing.T) {
 	e := newEnv(t)
 	mark, err := paris.Mark()
@@ -32,14 +33,31 @@ func TestPermissions(t *testing.T) {
 	routes := []string{"httproute/%s.service-mirror", "tlsroute/%s.service-mirror", "tcproute/%s.5432.service-mirror", "udproute/%s.53.service-mirror"}
 	e.published(routes, "spec/parentRefs")
 	e.published([]string{"ingress/%s.service-mirror"}, "spec/ingressClassName", "--to", "ingress", "--ingress-class", class)
+	e.published([]string{"service/" + e.id + "--%s"}, "spec/externalName", "--to", "names")
+	e.setsPublished()
 	e.permissions(mark)
+}
+
+// setsPublished has a program add a ListenerSet, which someone edits.
+func (e *env) setsPublished() {
+	e.Helper()
+	e.kubectl("label", "gateway/public", "service-mirror.io/listeners-")
+	e.gatewayWith(e.classOf("ListenerSet"), allowsOurs)
+	e.export("set", port("postgres", 5432))
+	e.elected()
+	const set = "listenerset/service-mirror-15000"
+	e.has(set, "spec/listeners[0]/name")
+	e.kubectl("patch", set, "--type=json", "-p", `[{"op":"replace","path":"/spec/listeners/0/name","value":"`+edited+`"}]`)
+	e.has(set, "spec/listeners[0]/name")
+	e.unexport("set")
+	e.isGone(set)
 }
 
 // published has a program publish a Service, and another one beside foreign objects with the names of what it needs; someone
 // removes a field of each object of the first, and both are unexported.
 func (e *env) published(objects []string, field string, args ...string) {
 	e.Helper()
-	services := []string{fmt.Sprint("first-", len(objects)), fmt.Sprint("second-", len(objects))}
+	services := []string{fmt.Sprint("first-", len(args)), fmt.Sprint("second-", len(args))}
 	for _, service := range services {
 		e.export(service, port("http", 80), port("https", 443), port("postgres", 5432), udp("dns", 53))
 	}
@@ -52,7 +70,11 @@ func (e *env) published(objects []string, field string, args ...string) {
 	for _, object := range objects {
 		object = fmt.Sprintf(object, services[0])
 		e.has(object, field)
-		e.kubectl("patch", object, "--type=json", "-p", `[{"op":"remove","path":"/`+field+`"}]`)
+		change := `[{"op":"remove","path":"/` + field + `"}]`
+		if field == "spec/externalName" { // which cannot be missing
+			change = `[{"op":"replace","path":"/` + field + `","value":"` + edited + `"}]`
+		}
+		e.kubectl("patch", object, "--type=json", "-p", change)
 		e.has(object, field)
 	}
 	e.soon("the conflicts are logged", func() error {
@@ -65,15 +87,20 @@ func (e *env) published(objects []string, field string, args ...string) {
 		e.unexport(service)
 	}
 	for _, object := range objects {
-		object = fmt.Sprintf(object, services[0])
-		e.soon(object+" is gone", func() error {
-			if out, err := paris.Kubectl(e.ctx, "get", "-n", e.id, "--ignore-not-found", object); err != nil || out != "" {
-				return fmt.Errorf("%s, %v", out, err)
-			}
-			return nil
-		})
+		e.isGone(fmt.Sprintf(object, services[0]))
 	}
 	e.must(p.Stop(10 * time.Second))
+}
+
+// isGone waits until an object does not exist.
+func (e *env) isGone(object string) {
+	e.Helper()
+	e.soon(object+" is gone", func() error {
+		if out, err := paris.Kubectl(e.ctx, e.get(object, "--ignore-not-found")...); err != nil || out != "" {
+			return fmt.Errorf("%s, %v", out, err)
+		}
+		return nil
+	})
 }
 
 // elected starts the program as its Deployment does.
@@ -84,20 +111,39 @@ func (e *env) elected(args ...string) *harness.Process {
 	return e.run(cmd)
 }
 
-func (e *env) kubectl(args ...string) string {
+// kubectl has kubectl do something with an object of the test.
+func (e *env) kubectl(do, object string, args ...string) {
 	e.Helper()
-	out, err := paris.Kubectl(e.ctx, append([]string{"-n", e.id}, args...)...)
+	_, err := paris.Kubectl(e.ctx, append([]string{do, object, "-n", e.namespaceOf(object)}, args...)...)
 	e.must(err)
-	return out
 }
+
+// namespaceOf is where an object is, as kubectl names it.
+func (e *env) namespaceOf(object string) string {
+	switch kind, _, _ := strings.Cut(object, "/"); kind {
+	case "service": // an alias
+		return exports
+	case "listenerset":
+		return ours
+	}
+	return e.id
+}
+
+// get are the arguments that read an object.
+func (e *env) get(object string, more ...string) []string {
+	return append([]string{"get", object, "-n", e.namespaceOf(object)}, more...)
+}
+
+// edited is what someone sets a field to that cannot be missing.
+const edited = "edited.example.com"
 
 // has waits until an object has a field.
 func (e *env) has(object, field string) {
 	e.Helper()
 	e.soon(object, func() error {
-		out, err := paris.Kubectl(e.ctx, "get", "-n", e.id, object, "-o", "jsonpath={."+strings.ReplaceAll(field, "/", ".")+"}")
-		if err == nil && out == "" {
-			err = fmt.Errorf("it has no %s", field)
+		out, err := paris.Kubectl(e.ctx, e.get(object, "-o", "jsonpath={."+strings.ReplaceAll(field, "/", ".")+"}")...)
+		if err == nil && (out == "" || out == edited) {
+			err = fmt.Errorf("its %s is %q", field, out)
 		}
 		return err
 	})
@@ -109,7 +155,7 @@ func (e *env) foreign(what string) {
 	kind, name, _ := strings.Cut(what, "/")
 	made := map[string]object{
 		"httproute": e.route("x"), "tlsroute": e.plainRoute("TLSRoute", "x").with("spec|hostnames", "[x.example.com]"), "tcproute": e.plainRoute("TCPRoute", "x"),
-		"udproute": e.plainRoute("UDPRoute", "x"), "ingress": e.ingress("x"),
+		"udproute": e.plainRoute("UDPRoute", "x"), "ingress": e.ingress("x"), "service": e.alias("x"),
 	}[kind].with("metadata|name", name).with("metadata|labels", "{}").with("metadata|ownerReferences", "[]")
 	e.must(made.exist(e.ctx, e.dynamic(paris.Kubeconfig)))
 }
@@ -122,7 +168,7 @@ func (e *env) permissions(since harness.Mark) {
 	e.must(err)
 	unused := map[harness.Grant]bool{}
 	for _, g := range grants {
-		if slices.Contains([]string{"", ours, e.id}, g.Namespace) { // those in other tests' namespaces go with these
+		if slices.Contains([]string{"", ours, exports, e.id}, g.Namespace) { // those in other tests' namespaces go with these
 			unused[g] = true
 		}
 	}

@@ -49,9 +49,15 @@ const (
 	notListeners = "nothing of a Gateway but its own listeners"
 	others       = "no listeners of a Gateway but its own"
 	otherSet     = "only to ListenerSets that carry its label"
+	notItsOwn    = "has no listeners but its own"
 	notRecord    = "only ConfigMaps that are its records"
 	otherLease   = "only the Lease"
 	othersEvent  = "only its own Events"
+	notAlias     = "only to aliases that carry its label"
+	otherType    = "of type ExternalName, and nothing else"
+	otherTarget  = "of the Service whose name it resolves to"
+	altered      = "no annotation and no label but its own"
+	kept         = "no finalizers and no owners"
 )
 
 // existing are the objects that are there before any attempt, of the publisher and of others.
@@ -62,7 +68,8 @@ func (e *env) existing() []object {
 		e.ingress("old"), e.ingress("users").with("metadata|annotations|service-mirror.io/published", "null"),
 		e.recordOf("old"), manifest("apiVersion: v1\nkind: ConfigMap\nmetadata: {namespace: service-mirror, name: settings}\ndata: {a: b}\n"),
 		e.managedGateway("public"), e.managedGateway("other").with("metadata|labels", "{}"),
-		e.listenerSet().with("metadata|name", "users").with("metadata|labels", "{}"),
+		e.listenerSet("old"), e.listenerSet("users").with("metadata|labels", "{}"),
+		e.alias("old").with("metadata|annotations|team.example.com/owner", "blue"), e.alias("users").with("metadata|labels", "{}"),
 	}
 	for i := range all { // Kubernetes deletes what has an owner that does not exist
 		all[i] = all[i].with("metadata|ownerReferences", "null")
@@ -87,9 +94,15 @@ func (e *env) legitimate() map[string]attempt {
 		"another one's listener is left alone":      gateway(ownListener),
 		"its listeners go":                          gateway(""),
 		"its listener again":                        gateway("{name: service-mirror-tcp-15000, protocol: TCP, port: 15000, allowedRoutes: {namespaces: {from: All}}}, " + ownListener),
+		"a ListenerSet":                             {verb: "create", object: e.listenerSet("bar")},
+		"a ListenerSet that changes":                {verb: "update", object: e.listenerSet("old").with("spec|listeners", "["+ownListener+"]")},
+		"a ListenerSet that goes":                   {verb: "delete", object: e.listenerSet("old")},
 		"a record":                                  {verb: "create", object: e.recordOf("bar")},
 		"a record that changes":                     {verb: "update", object: e.recordOf("old").with("metadata|labels|service-mirror.io/record", "released")},
 		"a record that goes":                        {verb: "delete", object: e.recordOf("old")},
+		"an alias":                                  {verb: "create", object: e.alias("bar")},
+		"an alias that keeps what a user added":     {verb: "update", object: e.alias("old").with("metadata|annotations|team.example.com/owner", "blue")},
+		"an alias that goes":                        {verb: "delete", object: e.alias("old")},
 		"its Lease":                                 {verb: "create", object: lease("service-mirror-publish")},
 		"its Event":                                 {verb: "create", object: e.event("service-mirror")},
 	}
@@ -146,8 +159,13 @@ func (e *env) attacks() map[string]attempt {
 	create("an Ingress to what is no Service", ingress.with("spec|rules|0|http|paths|0|backend", "{resource: {apiGroup: example.com, kind: Bucket, name: secret}}"), otherService)
 	create("an Ingress of another class", ingress.with("spec|ingressClassName", "internal"), otherClass)
 	create("an Ingress without a class", ingress.with("spec|ingressClassName", "null"), otherClass)
-	create("a ListenerSet without its label", e.listenerSet().with("metadata|labels", "{}"), otherSet)
-	create("a ListenerSet of another Gateway", e.listenerSet().with("spec|parentRef|name", "other"), otherGateway)
+	set := e.listenerSet("bar")
+	create("a ListenerSet without its label", set.with("metadata|labels", "{}"), otherSet)
+	create("a ListenerSet of another name", set.with("metadata|name", "other"), otherSet)
+	create("a ListenerSet of another Gateway", set.with("spec|parentRef|name", "other"), otherGateway)
+	create("a ListenerSet with another listener", set.with("spec|listeners", "["+ownListener+", {name: http, protocol: HTTP, port: 80}]"), notItsOwn)
+	create("a ListenerSet with a finalizer", set.with("metadata|finalizers", "[example.com/keep]"), notItsOwn)
+	e.aliasAttacks(create)
 	create("a ConfigMap that is no record", e.recordOf("bar").with("metadata|labels|service-mirror.io/record", "null"), notRecord)
 	create("the daemon's Lease", lease("service-mirror"), otherLease)
 	create("another program's Event", e.event("kubelet"), othersEvent)
@@ -159,11 +177,15 @@ func (e *env) attacks() map[string]attempt {
 	update("a user's route adopted", e.route("users"), notOwn)
 	update("a user's Ingress adopted", e.ingress("users"), notOwn)
 	update("an Ingress passed on", e.ingress("old").with("metadata|annotations|traefik.ingress.kubernetes.io/router.middlewares", "evil"), annotated)
-	update("a ListenerSet adopted", e.listenerSet().with("metadata|name", "users"), otherSet)
+	update("a ListenerSet adopted", e.listenerSet("users"), otherSet)
+	update("a ListenerSet moved to another Gateway", e.listenerSet("old").with("spec|parentRef|namespace", "kube-system"), otherGateway)
 	update("a ConfigMap adopted", e.recordOf("old").with("metadata|name", "settings"), notRecord)
+	update("a user's Service adopted as an alias", e.alias("users"), notAlias)
+	update("an alias passed on", e.alias("old").with("spec|externalName", "bar.TEST.svc.cluster.local"), otherTarget)
+	all["a user's Service deleted"] = attempt{"delete", e.alias("users"), notAlias}
 	all["a user's route deleted"] = attempt{"delete", e.route("users"), notOwn}
 	all["a user's Ingress deleted"] = attempt{"delete", e.ingress("users"), notOwn}
-	all["a user's ListenerSet deleted"] = attempt{"delete", e.listenerSet().with("metadata|name", "users"), otherSet}
+	all["a user's ListenerSet deleted"] = attempt{"delete", e.listenerSet("users"), otherSet}
 	all["a ConfigMap deleted"] = attempt{"delete", e.recordOf("old").with("metadata|name", "settings"), notRecord}
 
 	apply := func(what string, o object, because string) { all[what] = attempt{"apply", o, because} }
@@ -185,6 +207,28 @@ func (e *env) attacks() map[string]attempt {
 	return all
 }
 
+// aliasAttacks are those on Services: nothing but aliases can be created.
+func (e *env) aliasAttacks(create func(what string, o object, because string)) {
+	alias := e.alias("bar")
+	for what, target := range map[string]string{
+		"of another Service": "secret.TEST.svc.cluster.local", "of another namespace": "bar.kube-system.svc.cluster.local",
+		"of what is no Service": "bar.TEST.example.com", "of another domain": "bar.TEST.svc.example.com",
+	} {
+		create("an alias "+what, alias.with("spec|externalName", target), otherTarget)
+	}
+	create("an alias of another name", alias.with("metadata|name", "default--foo").with("metadata|annotations|service-mirror.io/published", "gateway-exports/default--foo"), otherTarget)
+	create("an alias whose name is two Services'", e.alias("a--b"), otherTarget)
+	create("an alias that names no Service", alias.with("metadata|labels|service-mirror.io/service", "null"), otherTarget)
+	create("an alias without its label", alias.with("metadata|labels", "{}"), notAlias)
+	create("a Service that is no alias", alias.with("spec", "{ports: [{port: 80}]}"), otherType)
+	create("an alias with a selector", alias.with("spec|selector", "{app: bar}"), otherType)
+	create("an alias with an external IP", alias.with("spec|externalIPs", "[192.0.2.1]"), otherType)
+	create("an alias with a DNS controller's annotation", alias.with("metadata|annotations|external-dns.alpha.kubernetes.io/hostname", "www.example.com"), altered)
+	create("an alias with another label", alias.with("metadata|labels|shard", "internal"), altered)
+	create("an alias with a finalizer", alias.with("metadata|finalizers", "[example.com/keep]"), kept)
+	create("an alias with an owner", alias.with("metadata|ownerReferences", "[{apiVersion: v1, kind: Service, name: bar, uid: u}]"), kept)
+}
+
 // A thief has the publisher's token, and its permissions with all components. What it publishes can be written with that,
 // and nothing else. Without the policies all of it is admitted, so it is they that deny it.
 func TestStolenToken(t *testing.T) {
@@ -198,7 +242,6 @@ func TestStolenToken(t *testing.T) {
 	for _, o := range e.existing() {
 		e.must(o.exist(e.ctx, admin))
 	}
-	e.mayWriteListenerSets()
 	attacks := e.attacks()
 	e.soon("the policies apply", func() error { return attacks["no label"].denied(e.ctx, thief, admin) })
 	e.soon("Services are known", func() error { return attacks["what is not exported"].denied(e.ctx, thief, admin) })
@@ -245,12 +288,14 @@ func (e *env) beyondPermissions(thief dynamic.Interface) {
 	e.Helper()
 	other := e.listeners(ownListener).with("metadata|name", "other")
 	for what, err := range map[string]error{
-		"another Gateway":     other.apply(e.ctx, thief),
-		"a new Gateway":       e.managedGateway("evil").create(e.ctx, thief),
-		"the Gateway deleted": e.managedGateway("public").delete(e.ctx, thief),
-		"another namespace's": e.recordOf("bar").with("metadata|namespace", e.id).create(e.ctx, thief),
-		"the daemon's Lease":  lease("service-mirror").delete(e.ctx, thief),
-		"a ServiceAccount":    patchAccount(e.ctx, thief),
+		"another Gateway":         other.apply(e.ctx, thief),
+		"a new Gateway":           e.managedGateway("evil").create(e.ctx, thief),
+		"the Gateway deleted":     e.managedGateway("public").delete(e.ctx, thief),
+		"a ListenerSet elsewhere": e.listenerSet("bar").with("metadata|namespace", e.id).create(e.ctx, thief),
+		"an alias elsewhere":      e.alias("bar").with("metadata|namespace", e.id).create(e.ctx, thief),
+		"another namespace's":     e.recordOf("bar").with("metadata|namespace", e.id).create(e.ctx, thief),
+		"the daemon's Lease":      lease("service-mirror").delete(e.ctx, thief),
+		"a ServiceAccount":        patchAccount(e.ctx, thief),
 	} {
 		if err := forbidden(err); err != nil {
 			e.Errorf("%s: %v", what, err)
@@ -262,18 +307,6 @@ func (e *env) beyondPermissions(thief dynamic.Interface) {
 func patchAccount(ctx context.Context, thief dynamic.Interface) error {
 	o := manifest("apiVersion: v1\nkind: ServiceAccount\nmetadata: {namespace: service-mirror, name: service-mirror-publish, annotations: {service-mirror.io/gateway: a/b}}\n")
 	return o.apply(ctx, thief)
-}
-
-// mayWriteListenerSets permits what no component does yet, so that it is the policies that deny it.
-func (e *env) mayWriteListenerSets() {
-	e.Helper()
-	for _, args := range [][]string{
-		{"create", "role", "sets", "-n", e.id, "--verb=create,update,delete", "--resource=listenersets.gateway.networking.k8s.io"},
-		{"create", "rolebinding", "sets", "-n", e.id, "--role=sets", "--serviceaccount=" + ours + ":" + account},
-	} {
-		_, err := paris.Kubectl(e.ctx, args...)
-		e.must(err)
-	}
 }
 
 // removeBindings removes those of the policies until the test is over.
@@ -308,8 +341,8 @@ func TestPoliciesAreAboutThePublisher(t *testing.T) {
 	deployment := e.deployment(manifests)
 	who := fmt.Sprintf("request.userInfo.username == 'system:serviceaccount:%s:%s'", deployment.Namespace, deployment.Spec.Template.Spec.ServiceAccountName)
 	names := e.bindings()
-	if len(names) != 5 {
-		t.Errorf("the bindings are %v, want 5", names)
+	if len(names) != 6 {
+		t.Errorf("the bindings are %v, want 6", names)
 	}
 	for _, name := range names {
 		binding, err := paris.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Get(e.ctx, name, metav1.GetOptions{})

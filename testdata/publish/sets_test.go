@@ -242,3 +242,23 @@ func TestFullListenerSet(t *testing.T) {
 		t.Errorf("with one more: %v", err)
 	}
 }
+
+// Pruning removes the program's ListenerSets, and those of others stay.
+func TestPruneListenerSets(t *testing.T) {
+	e := newEnv(t)
+	e.gatewayWith(e.classOf("ListenerSet"), allowsOurs)
+	e.export("db", port("postgres", 5432))
+	p := e.start()
+	e.soon("listeners", e.listenersOf(firstSet, ownTCP))
+	e.must(p.Stop(10 * time.Second))
+	sets := gateway.GatewayV1().ListenerSets(ours)
+	twin, err := sets.Get(e.ctx, firstSet, metav1.GetOptions{})
+	e.must(err)
+	twin.Name, twin.ResourceVersion, twin.UID = "copy", "", ""
+	_, err = sets.Create(e.ctx, twin, metav1.CreateOptions{})
+	e.must(err)
+	e.says(e.once(0, append(e.args(), "--prune")...), []string{"ListenerSet " + ours + "/" + firstSet + " in "})
+	e.must(e.listenersOf(firstSet)())
+	_, err = sets.Get(e.ctx, "copy", metav1.GetOptions{})
+	e.must(err)
+}

@@ -5,7 +5,7 @@ package main
 import "testing"
 
 // otherControllers are those whose programs take too long to build for every run of the tests.
-var otherControllers = []controllerKind{published(skipperIngress), published(envoyGateway)}
+var otherControllers = []controllerKind{published(skipperIngress), published(envoyGateway), byListenerSets(published(envoyGateway))}
 
 // TestOtherControllers is TestTraffic's part with controllers, for these.
 func TestOtherControllers(t *testing.T) {

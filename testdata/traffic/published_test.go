@@ -55,7 +55,7 @@ func (s *scene) publish(kind controllerKind) {
 	stop := s.startPublisher(kind.gatewayAPI, harness.Publisher{Class: kind.class}, kind.publisherFlags()...)
 	s.Cleanup(func() {
 		stop()
-		_, err := s.world.paris.Kubectl(background, "delete", "httproutes,tlsroutes,tcproutes,ingresses", "-A", "-l", "app.kubernetes.io/managed-by=service-mirror")
+		_, err := s.world.paris.Kubectl(background, "delete", "httproutes,tlsroutes,tcproutes,ingresses,listenersets", "-A", "-l", "app.kubernetes.io/managed-by=service-mirror")
 		s.must(err)
 	})
 }
