@@ -104,10 +104,6 @@ func TestCheck(t *testing.T) {
 		[]string{"! ", "it is not known whether IngressClass traefik exists"}, []string{"- ", "namespace nowhere of the records does not exist"})
 	e.says(e.once(1, append(e.args("--to", "ingress", "--ingress-class", "traefik", "--check"), "--kubeconfig", paris.Kubeconfig)...),
 		[]string{"- ", "IngressClass traefik does not exist", "--ingress-class"}, []string{"+ ", "4 Services are exported, 3 of them can be published"})
-	e.says(e.once(0, e.args("--to", "names", "--check")...), []string{"+ ", "namespace " + exports + " has 0 aliases"},
-		[]string{"+ ", "4 Services are exported, 3 of them can be published"})
-	e.says(e.once(1, append(e.args("--to", "names", "--names-namespace", "nowhere", "--check"), "--kubeconfig", paris.Kubeconfig)...),
-		[]string{"- ", "namespace nowhere of the aliases does not exist", "--names-namespace"})
 	if writes := e.writes(mark); len(writes) > 0 {
 		t.Errorf("a check has written: %v", writes)
 	}
