@@ -214,3 +214,43 @@ func TestRenameAwaitsSlices(t *testing.T) {
 		w.expect("delete endpoints default/bar-paris", "delete services default/bar-paris")
 	})
 }
+
+// A remote that becomes known between the reading of candidates and of what is live must not look like one that
+// exports nothing.
+func TestOwnerIsNoLateCandidate(t *testing.T) {
+	late := newFakeRemote("paris")
+	for name, test := range map[string]struct {
+		names plan.Names
+		key   string
+		want  int
+	}{
+		"a key of its own":              {nil, "bar-paris", 0},
+		"a key that it cannot have":     {nil, "bar", 1},
+		"a key that exports may choose": {plan.Names{"paris": {ObeyNames: true}}, "bar", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &remotes{policy: Policy{Names: test.names}}
+			r.add(late)
+			if got := r.owner(nil, cache.NewObjectName("default", test.key), "paris", "default"); len(got) != test.want {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+// A mirror moves to another namespace although the remote's namespace of the old one's name is not watched.
+func TestMoveFromANamespaceThatIsNotWatched(t *testing.T) {
+	run(t, naming(plan.Naming{Namespaces: map[string]string{"web": "shop"}}), paris, func(w *world) {
+		w.server.put(shopNamespace())
+		w.server.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "web"}})
+		w.remotes["paris"].namespaces = []string{"web"}
+		w.remotes["paris"].export(named("web", "bar"))
+		w.settle()
+		w.expect(created("shop/bar-paris")...)
+		w.stop()
+		w.use(naming(plan.Naming{}), "paris")
+		w.settle()
+		w.wait(foreignPeriod * 40)
+		w.expect(append(created("web/bar-paris"), deleted("shop/bar-paris")...)...)
+	})
+}

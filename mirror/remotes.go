@@ -78,7 +78,14 @@ func (r *remotes) exported() []cache.ObjectName {
 
 // want tells whether any remote exports a Service whose mirror has the key, mirrored or refused.
 func (r *remotes) want(key cache.ObjectName) bool {
-	return slices.ContainsFunc(r.candidates(key), func(c plan.Candidate) bool { return c.Service != nil })
+	for _, one := range r.list {
+		if naming := r.policy.Names.Of(one.Name()); naming.Makes(key) {
+			if view, ok := one.View(); ok && len(r.exports(naming, view, key)) > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // keyOf is the key of the mirror of an exported Service.
@@ -131,6 +138,17 @@ func (r *remotes) candidatesOf(naming plan.Naming, view remote.View, key cache.O
 	c := plan.Candidate{Cluster: naming.Cluster, UID: view.UID, Watched: !slices.ContainsFunc(naming.Remote(key.Namespace), func(namespace string) bool {
 		return !view.Knows(namespace)
 	})}
+	for _, svc := range r.exports(naming, view, key) {
+		all = append(all, exportOf(c, view, svc))
+	}
+	if len(all) == 0 {
+		all = append(all, c)
+	}
+	return all
+}
+
+// exports are the Services that a remote exports for a key.
+func (r *remotes) exports(naming plan.Naming, view remote.View, key cache.ObjectName) (all []*corev1.Service) {
 	names := naming.Sources(key)
 	if naming.ObeyNames {
 		names = append(names, view.Services.NamesByIndex(byName, key.Name)...)
@@ -139,19 +157,17 @@ func (r *remotes) candidatesOf(naming plan.Naming, view remote.View, key cache.O
 	}
 	for _, name := range names {
 		if svc := view.Services.Get(name); svc != nil && naming.Key(svc) == key && r.policy.Concerns(svc) {
-			all = append(all, exportOf(c, view, svc))
+			all = append(all, svc)
 		}
-	}
-	if len(all) == 0 {
-		all = append(all, c)
 	}
 	return all
 }
 
-// owner adds the remote that live objects, or a tombstone, name, unless it is a candidate. namespace is that of the
-// exported Service, as far as it is known.
-func (r *remotes) owner(all []plan.Candidate, cluster, namespace string) []plan.Candidate {
-	if cluster == "" || slices.ContainsFunc(all, func(c plan.Candidate) bool { return c.Cluster == cluster }) {
+// owner adds the remote that live objects, or a tombstone, name, unless it can have a Service for the key: then it is a
+// candidate, or was not known when those were read and must not look like one that exports nothing. namespace is
+// that of the exported Service, as far as it is known.
+func (r *remotes) owner(all []plan.Candidate, key cache.ObjectName, cluster, namespace string) []plan.Candidate {
+	if cluster == "" || r.policy.Names.Of(cluster).Makes(key) {
 		return all
 	}
 	if one := r.get(cluster); one != nil {

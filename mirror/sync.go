@@ -67,9 +67,9 @@ func (c *Controller) observe(key cache.ObjectName) plan.Snapshot {
 		namespace = source.Namespace
 		s.Successor = c.successor(s, source)
 	}
-	s.Candidates = c.remotes.owner(s.Candidates, owner, namespace)
+	s.Candidates = c.remotes.owner(s.Candidates, key, owner, namespace)
 	if t := s.Memory.Tombstone; t != nil && t.Cluster != owner {
-		s.Candidates = c.remotes.owner(s.Candidates, t.Cluster, key.Namespace)
+		s.Candidates = c.remotes.owner(s.Candidates, key, t.Cluster, key.Namespace)
 	}
 	return s
 }

@@ -109,7 +109,7 @@ func (d *decision) choose(live Objects) (source *Candidate, keep bool) {
 		return source, false
 	}
 	// A mirror of a remote that the flags no longer name is kept until it is pruned.
-	return nil, !slices.Contains(d.known, owner)
+	return nil, !slices.Contains(d.known, owner) && d.snapshot.Successor == nil
 }
 
 // indexOf is that of the candidate of a remote whose mirror exists, else of its first one; negative: it has none.
