@@ -170,7 +170,7 @@ func (c *Controller) checkGateway(r *check.Report) {
 func (c *Controller) checkKinds(r *check.Report) {
 	var served []string
 	for _, of := range plan.Kinds {
-		if !c.options.To(of.Target()) {
+		if of == plan.Alias || !c.options.To(of.Target()) {
 			continue
 		}
 		version, known := c.caches.routes[of].state()
@@ -270,14 +270,14 @@ type placed struct {
 	ref       plan.Ref
 }
 
-// listNames lists what has the names of routes, whoever owns it: foreign objects are in no cache.
+// listNames lists what has the names of routes, whoever owns it: foreign ones, but for aliases, are in no cache.
 func (c *Controller) listNames(ctx context.Context) (map[placed]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
 	there := map[placed]bool{}
 	for _, kind := range slices.Sorted(maps.Keys(c.caches.routes)) {
 		version, known := c.caches.routes[kind].state()
-		if !known || version == "" {
+		if !known || version == "" || kind == plan.Alias {
 			continue
 		}
 		list, err := c.clients.Metadata.Resource(kind.Resource().WithVersion(version)).List(ctx, metav1.ListOptions{})

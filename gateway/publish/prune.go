@@ -30,8 +30,8 @@ type Pruning struct {
 }
 
 // Prune deletes all that was published, and nothing else, after it has listed it: the records first, so that no client
-// is sent to where nothing is, then the routes, then our ListenerSets, and our listeners on the Gateway. Objects that have
-// changed meanwhile stay, which is an error.
+// is sent to where nothing is, then the routes and aliases, then the ListenerSets and the listeners of ours on the
+// Gateway. Objects that have changed meanwhile stay, which is an error.
 func (p Pruning) Prune(ctx context.Context, out io.Writer) error {
 	if err := p.idle(ctx); err != nil {
 		return err

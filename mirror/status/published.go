@@ -27,7 +27,7 @@ type Publisher struct {
 // Target is what routes to exported Services.
 type Target struct {
 	Kind      string     `json:"kind"`    // as --to says
-	Name      string     `json:"name"`    // of the Gateway, or of the IngressClass; empty: it has none
+	Name      string     `json:"name"`    // of the Gateway, the IngressClass, or the namespace of the aliases
 	State     string     `json:"state"`   // up, down, connecting
 	Problem   string     `json:"problem"` // empty: none
 	Listeners []Listener `json:"listeners"`
@@ -58,7 +58,7 @@ type Service struct {
 	State     string   `json:"state"` // published, incomplete, waiting, refused, conflict
 	Ready     bool     `json:"ready"` // it has an endpoint that is ready, as its record says
 	Hosts     []string `json:"hosts"` // that are routed to it, likewise
-	// Ports are those of its record; none while it has none.
+	// Ports are those of its record, which has none of those that a static gateway serves.
 	Ports    []Port          `json:"ports"`
 	Routes   []string        `json:"routes"` // kind and name of what routes to it
 	Problems []MirrorProblem `json:"problems"`
@@ -96,7 +96,7 @@ func (p *Publisher) page() *Page {
 // Endpoint says whether the Service has an endpoint that is ready.
 func (s *Service) Endpoint() string {
 	switch {
-	case len(s.Ports) == 0: // it has no record
+	case len(s.Ports)+len(s.Hosts) == 0: // it has no record
 		return ""
 	case s.Ready:
 		return "an endpoint is ready"

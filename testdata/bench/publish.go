@@ -24,7 +24,7 @@ import (
 )
 
 // publisher is the ServiceAccount of deploy/publish.
-var publisher = harness.ServiceAccountUser("service-mirror", "service-mirror-publish")
+var publisher = harness.ServiceAccountUser(harness.PublisherAccount.Namespace, harness.PublisherAccount.Name)
 
 var routesResource = schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "httproutes"}
 
@@ -52,16 +52,14 @@ func (b *bench) fillPublishing(ctx context.Context, p *publishing, exports int) 
 	if err := p.ApplyGatewayAPI(ctx, "../gatewayapi", "gatewayclasses", "gateways", "httproutes", "tlsroutes", "tcproutes", "udproutes"); err != nil {
 		return err
 	}
-	if err := p.apply(ctx, b.deploy+"/publish"); err != nil {
+	p.account = filepath.Join(p.Dir, "publish.kubeconfig")
+	if err := p.InstallPublisher(ctx, harness.Publisher{From: b.deploy + "/publish", Gateway: "gateway/gateway"}, p.account); err != nil {
 		return err
 	}
 	if err := p.namespaces(ctx, append(b.namespaces(), "gateway")); err != nil {
 		return err
 	}
 	if err := p.apply(ctx, b.deploy+"/gateways/gateway-api"); err != nil {
-		return err
-	}
-	if p.account, err = p.cluster.account(ctx, "service-mirror-publish"); err != nil {
 		return err
 	}
 	if err := inParallel(64, exports, func(i int) error {
