@@ -26,6 +26,8 @@ func unneeded(g harness.Grant) bool {
 // foreign objects of their names, adds listeners, to the Gateway and by ListenerSets, and elects a leader.
 func TestPermissions(t *testing.T) {
 	e := newEnv(t)
+	_, err := paris.Kubectl(e.ctx, "delete", "lease", "-n", ours, "--ignore-not-found", account) // of the tests before
+	e.must(err)
 	mark, err := paris.Mark()
 	e.must(err)
 	e.gatewayOf(http, tls)
