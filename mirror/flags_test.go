@@ -7,16 +7,9 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
-	"service-mirror.io/service-mirror/mirror/plan"
-	"service-mirror.io/service-mirror/remote"
 )
 
 func optionsOf(t *testing.T, args ...string) (Options, error) {
-	t.Helper()
-	return optionsFor(t, nil, args...)
-}
-
-func optionsFor(t *testing.T, remotes []remote.Spec, args ...string) (Options, error) {
 	t.Helper()
 	var raw Flags
 	set := pflag.NewFlagSet("", pflag.ContinueOnError)
@@ -24,7 +17,7 @@ func optionsFor(t *testing.T, remotes []remote.Spec, args ...string) (Options, e
 	if err := set.Parse(args); err != nil {
 		t.Fatal(err)
 	}
-	return raw.Options(remotes)
+	return raw.Options()
 }
 
 func TestFlags(t *testing.T) {
@@ -33,9 +26,9 @@ func TestFlags(t *testing.T) {
 		t.Errorf("by default: got %+v, %v, want %+v", options, err, want)
 	}
 	options, err = optionsOf(t, "--copy-labels", "team,tier", "--copy-labels", "x", "--copy-annotations", "note",
-		"--include-system", "--create-namespaces", "--endpoints-api", "endpointslices", "--workers", "1000", "--max-deletes", "50", "--cluster-name", "london")
+		"--include-system", "--create-namespaces", "--endpoints-api", "endpointslices", "--workers", "1000", "--max-deletes", "50")
 	want := Options{
-		Policy:  Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: UseEndpointSlices, CreateNamespaces: true, ClusterName: "london"},
+		Policy:  Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: UseEndpointSlices, CreateNamespaces: true},
 		Workers: 1000, MaxDeletes: 50,
 	}
 	if err != nil || !reflect.DeepEqual(options, want) {
@@ -53,8 +46,6 @@ func TestFlagMistakes(t *testing.T) {
 		{"--endpoints-api=slices", []string{`--endpoints-api: "slices" is not known: give endpoints or endpointslices`}},
 		{"--workers=0", []string{"--workers: 0 is out of range: give a number from 1 to 1000"}},
 		{"--max-deletes=-1", []string{"--max-deletes: -1 is negative: give a number, or 0 for no limit"}},
-		{"--name-template={cluster}", []string{`--name-template: "{cluster}" must contain {service} once`}},
-		{"--cluster-name=London", []string{`--cluster-name: "London" is not a DNS label`}},
 		{"--workers=1001", []string{"--workers: 1001 is out of range"}},
 		{"--workers=0 --endpoints-api= --copy-labels=_", []string{"--copy-labels: ", "--endpoints-api: ", "--workers: "}},
 	} {
@@ -66,21 +57,5 @@ func TestFlagMistakes(t *testing.T) {
 		if lines := strings.Split(err.Error(), "\n"); !slices.EqualFunc(lines, test.want, strings.HasPrefix) {
 			t.Errorf("%s: got %q, want %q", test.args, lines, test.want)
 		}
-	}
-}
-
-func TestFlagsOfNames(t *testing.T) {
-	remotes := []remote.Spec{{Name: "paris"}, {Name: "berlin", Template: "{cluster}-{service}", Local: map[string]string{"web": "shop"}}}
-	options, err := optionsFor(t, remotes, "--name-template={service}", "--allow-names")
-	want := plan.Names{
-		"paris":  {Cluster: "paris", Template: "{service}", ObeyNames: true},
-		"berlin": {Cluster: "berlin", Template: "{cluster}-{service}", Namespaces: map[string]string{"web": "shop"}, ObeyNames: true},
-	}
-	if err != nil || !reflect.DeepEqual(options.Names, want) {
-		t.Errorf("got %+v, %v, want %+v", options.Names, err, want)
-	}
-	remotes[0].Template = "x"
-	if _, err := optionsFor(t, remotes); err == nil || err.Error() != `--remote paris: name= "x" must contain {service} once, not 0 times` {
-		t.Errorf("got %v", err)
 	}
 }

@@ -18,7 +18,6 @@ const (
 	Headless      Reason = "Headless"      // without a ClusterIP
 	NoTCPPort     Reason = "NoTCPPort"     // no port that a gateway can serve
 	InvalidName   Reason = "InvalidName"   // the mirror's name is too long, or no valid name
-	NoClusterName Reason = "NoClusterName" // it is limited to some clusters, and what the local one is called is not known
 	Rejected      Reason = "Rejected"      // the local API server refuses the object
 )
 
@@ -35,7 +34,6 @@ const (
 	NoAddress          Reason = "NoAddress"          // the gateway has no address that the mirror can have
 	ClusterIPLost      Reason = "ClusterIPLost"      // recreated, but not with the ClusterIPs that it had
 	NoReadyEndpoint    Reason = "NoReadyEndpoint"    // the exported Service has none that is ready, as its record says
-	NotRouted          Reason = "NotRouted"          // the gateway routes other host names, as the exported Service's record says
 	NoEndpointSlices   Reason = "NoEndpointSlices"   // Kubernetes makes none of the mirror's Endpoints
 	AnnotationsRemoved Reason = "AnnotationsRemoved" // users' annotations that the API server refused
 	TooManyDeletes     Reason = "TooManyDeletes"     // its deletion waits for an operator's consent
@@ -48,9 +46,9 @@ const (
 
 // Reasons are those that a mirror can have.
 var Reasons = []Reason{
-	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, NoClusterName, Rejected,
+	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, Rejected,
 	NamespaceMissing, NamespaceTerminating, Conflict,
-	PortNotServed, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
+	PortNotServed, NoAddress, NoReadyEndpoint, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
 }
 
 // PublisherReasons are those that only an exported Service can have, in its own cluster.
@@ -89,7 +87,7 @@ func (r Reason) State() State {
 		return StateConflict
 	case TooManyDeletes:
 		return StateOrphan
-	case PortNotServed, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted:
+	case PortNotServed, NoAddress, NoReadyEndpoint, NoEndpointSlices, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted:
 		return StateIncomplete
 	case ClusterIPLost, AnnotationsRemoved:
 		return StateMirrored

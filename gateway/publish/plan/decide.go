@@ -69,15 +69,11 @@ func (d *decision) decide() {
 }
 
 // refuse is why an exported Service is not published: the mirrors' own rules, but for its ports, for which there may
-// be gateway ports, and for what is up to each cluster that mirrors it.
+// be gateway ports.
 func (d *decision) refuse() *mirrors.Problem {
 	policy := mirrors.Policy{IncludeSystem: d.policy.IncludeSystem}
 	problem := policy.Refuse(mirrors.Candidate{Service: d.snapshot.Service})
-	if problem == nil {
-		return nil
-	}
-	switch problem.Reason {
-	case mirrors.NoTCPPort, mirrors.InvalidName, mirrors.NoClusterName:
+	if problem == nil || problem.Reason == mirrors.NoTCPPort || problem.Reason == mirrors.InvalidName {
 		return nil
 	}
 	return problem
