@@ -431,3 +431,31 @@ func TestCrowdOfRecords(t *testing.T) {
 		w.ports(map[string]int32{"n99": 0, "annotated": 15000, "good": 15001})
 	})
 }
+
+// A mirror whose host name the gateway does not route has a reason, if a port is routed by it.
+func TestHostThatIsNotRouted(t *testing.T) {
+	for name, test := range map[string]struct {
+		hosts []string
+		port  published.Port
+		want  int
+	}{
+		"routed":               {[]string{"bar.default", "bar-paris.default.svc.cluster.local"}, published.Port{Shared: true}, 0},
+		"by another name":      {[]string{"bar.default", "bar-lutetia.default"}, published.Port{Shared: true}, 1},
+		"in another namespace": {[]string{"bar-paris.shop.svc.cluster.local"}, published.Port{Shared: true}, 1},
+		"a longer name":        {[]string{"bar-paris.default-2.svc.cluster.local"}, published.Port{Shared: true}, 1},
+		"by a port":            {[]string{"bar.default"}, published.Port{}, 0},
+		"not known":            {nil, published.Port{Shared: true}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			publishing(t, func(w *world, paris *fakeRemote) {
+				svc, record := database("bar", 1)
+				test.port.Port, test.port.Protocol, test.port.Gateway, test.port.Class = 5432, corev1.ProtocolTCP, 15000, "tcp"
+				record.Hosts, record.Ports = test.hosts, []published.Port{test.port}
+				paris.export(svc)
+				paris.publish(record)
+				w.settle()
+				w.logged(test.want, `"Mirror has a problem" reason="NotRouted"`)
+			})
+		})
+	}
+}

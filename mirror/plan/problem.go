@@ -34,6 +34,7 @@ const (
 	NoAddress          Reason = "NoAddress"          // the gateway has no address that the mirror can have
 	ClusterIPLost      Reason = "ClusterIPLost"      // recreated, but not with the ClusterIPs that it had
 	NoReadyEndpoint    Reason = "NoReadyEndpoint"    // the exported Service has none that is ready, as its record says
+	NotRouted          Reason = "NotRouted"          // the gateway routes other host names, as the exported Service's record says
 	NoEndpointSlices   Reason = "NoEndpointSlices"   // Kubernetes makes none of the mirror's Endpoints
 	AnnotationsRemoved Reason = "AnnotationsRemoved" // users' annotations that the API server refused
 	TooManyDeletes     Reason = "TooManyDeletes"     // its deletion waits for an operator's consent
@@ -48,7 +49,7 @@ const (
 var Reasons = []Reason{
 	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, Rejected,
 	NamespaceMissing, NamespaceTerminating, Conflict,
-	PortNotServed, NoAddress, NoReadyEndpoint, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
+	PortNotServed, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
 }
 
 // PublisherReasons are those that only an exported Service can have, in its own cluster.
@@ -87,7 +88,7 @@ func (r Reason) State() State {
 		return StateConflict
 	case TooManyDeletes:
 		return StateOrphan
-	case PortNotServed, NoAddress, NoReadyEndpoint, NoEndpointSlices, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted:
+	case PortNotServed, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted:
 		return StateIncomplete
 	case ClusterIPLost, AnnotationsRemoved:
 		return StateMirrored
