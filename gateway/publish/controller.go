@@ -112,6 +112,9 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 		c.options.Events.Lead(false)
 		c.memory.clear()
 		c.problems.Clear()
+		for _, part := range []string{listenersPart, "TCPRoutes of the leader before", "UDPRoutes of the leader before"} {
+			c.problems.Local(part, nil)
+		}
 	})
 }
 

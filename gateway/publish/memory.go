@@ -99,6 +99,14 @@ func (m *memory) awaited() []plan.Kind {
 	return slices.Sorted(maps.Keys(m.unread))
 }
 
+// awaits tells whether the gateway ports that routes of a kind have are not read yet.
+func (m *memory) awaits(of plan.Kind) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, awaited := m.unread[of]
+	return awaited
+}
+
 // failed notes why they cannot be.
 func (m *memory) failed(of plan.Kind, why string) {
 	m.mu.Lock()

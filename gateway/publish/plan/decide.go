@@ -244,6 +244,9 @@ func (d *decision) backedOff(ref Ref, desired *unstructured.Unstructured) bool {
 	if live := d.live(ref); live != nil && desired != nil && !differs(live, desired) {
 		return false
 	}
+	if desired == nil && ref.Kind != Record && backoff.Problem.Reason == mirrors.Overwritten {
+		return false // what is deleted is not fought over
+	}
 	d.plan.Problems = append(d.plan.Problems, backoff.Problem)
 	return true
 }
