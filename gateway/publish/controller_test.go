@@ -406,3 +406,26 @@ func TestControllerReadsTheGatewayService(t *testing.T) {
 		w.wrote()
 	})
 }
+
+// A route that another program keeps changing is deleted at once when its Service is unexported: a deletion is no fight.
+func TestControllerClosesWhatIsOverwritten(t *testing.T) {
+	in(t, func(w *world) {
+		w.server.admit = func(obj *unstructured.Unstructured) {
+			if obj.GetKind() == "HTTPRoute" {
+				_ = unstructured.SetNestedField(obj.Object, true, "spec", "webhook")
+			}
+		}
+		w.start()
+		w.wait(7 * time.Minute)
+		w.server.wrote()
+		w.server.drop("services", "default", "bar")
+		n := 0
+		for w.server.get("httproutes", "default", "bar.service-mirror") != nil && n < 1000 {
+			w.wait(time.Second)
+			n++
+		}
+		if n > 2 {
+			t.Errorf("routed for %d s after it was unexported: %v", n, w.server.wrote())
+		}
+	})
+}

@@ -1,9 +1,11 @@
 package publish
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -167,6 +169,25 @@ func TestControllerDoesNotFightOverListeners(t *testing.T) {
 		w.wait(time.Minute)
 		if w.server.wrote(); len(w.controller.problems.OfLocal()) > 0 {
 			t.Errorf("problems are left: %v", w.controller.problems.OfLocal())
+		}
+	})
+}
+
+// A replica that no longer leads knows nothing of the problems that the leader has.
+func TestFormerLeaderForgetsProblemsOfTheCluster(t *testing.T) {
+	in(t, func(w *world) {
+		w.managed(0)
+		w.refuse(forbidGateways)
+		w.standby()
+		ctx, cancel := context.WithCancel(w.Context())
+		var running sync.WaitGroup
+		running.Go(func() { w.controller.Lead(ctx, time.Second) })
+		w.wait(time.Minute)
+		cancel()
+		running.Wait()
+		w.wait(time.Hour)
+		if p := w.controller.problems.OfLocal(); len(p) > 0 {
+			t.Errorf("a standby says: %v", p)
 		}
 	})
 }

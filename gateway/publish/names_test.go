@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -198,4 +199,21 @@ func (w *world) must(err error) {
 	if err != nil {
 		w.Fatal(err)
 	}
+}
+
+// An alias opens every port of a Service, so that one of which only some ports are exported has none.
+func TestControllerMakesNoAliasOfSomePorts(t *testing.T) {
+	in(t, func(w *world) {
+		svc := exportedService("bar", 80, 9090)
+		svc.Annotations = map[string]string{"service-mirror.io/ports": "80"}
+		w.server.put("services", svc)
+		w.start(toNames)
+		if w.server.get("services", "exports", "default--bar") != nil {
+			t.Error("port 9090 is not exported, and the alias opens it")
+		}
+		problems := w.controller.problems.Of(cache.NewObjectName("default", "bar"))
+		if len(problems) != 1 || problems[0].Reason != mirrors.PortNotServed || !strings.Contains(problems[0].Message, "remove the annotation") {
+			t.Errorf("the problems are %+v", problems)
+		}
+	})
 }

@@ -132,3 +132,41 @@ func TestControllerWaitsForTheRoutes(t *testing.T) {
 		}
 	})
 }
+
+// Listeners stay until it is known which routes attach to them: the leader before may have created one without a record.
+func TestControllerKeepsListenersOfUnreadRoutes(t *testing.T) {
+	for name, sets := range map[string]bool{"set": true, "gateway": false} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(w *world) {
+				w.server.drop("services", "default", "bar")
+				w.server.put("services", exportedService("first", 5432))
+				if sets {
+					w.sets("ListenerSet")
+				} else {
+					w.managed(0)
+				}
+				w.start()
+				w.wantPort("first", 15000)
+				w.stop()
+				route := w.server.get("tcproutes", "default", "first.5432.service-mirror")
+				w.server.drop("tcproutes", "default", "first.5432.service-mirror")
+				w.server.drop("configmaps", "sm", "default.first")
+				w.standby()
+				w.wait(time.Minute)
+				w.server.stall("tcproutes")
+				w.server.put("tcproutes", route)
+				w.server.mu.Lock()
+				w.server.unreadable = "tcproutes"
+				w.server.mu.Unlock()
+				w.server.wrote()
+				w.lead()
+				w.wait(time.Minute)
+				if sets {
+					w.wantInSet(firstSet, tcp0)
+				} else if len(w.ours()) != 1 {
+					t.Errorf("listeners: %v", w.ours())
+				}
+			})
+		})
+	}
+}

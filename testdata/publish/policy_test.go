@@ -84,8 +84,7 @@ func (e *env) legitimate() map[string]attempt {
 	return map[string]attempt{
 		"an HTTPRoute":                              {verb: "create", object: e.route("bar")},
 		"one without a rewrite":                     {verb: "create", object: e.route("bar").with("spec|rules|0|filters", "[]")},
-		"one at a ListenerSet beside the Gateway":   {verb: "create", object: e.route("bar").with("spec|parentRefs|0|kind", "ListenerSet").with("spec|parentRefs|0|name", "service-mirror")},
-		"one at a ListenerSet beside the publisher": {verb: "create", object: e.route("bar").with("spec|parentRefs|0", "{kind: ListenerSet, namespace: service-mirror, name: own}")},
+		"one at a ListenerSet beside the publisher": {verb: "create", object: e.route("bar").with("spec|parentRefs|0", "{kind: ListenerSet, namespace: service-mirror, name: service-mirror-15000}")},
 		"an update that keeps what a user added":    {verb: "update", object: old.with("spec|hostnames", "[a.example.com]")},
 		"a deletion":                                {verb: "delete", object: e.route("old")},
 		"a TCPRoute":                                {verb: "create", object: e.plainRoute("TCPRoute", "bar")},
@@ -133,6 +132,8 @@ func (e *env) attacks() map[string]attempt {
 	create("another Gateway besides its own", route.with("spec|parentRefs", "[{namespace: TEST, name: public, sectionName: http}, {namespace: kube-system, name: public, sectionName: http}]"), otherGateway)
 	create("a Service in the mesh for a parent", route.with("spec|parentRefs|0", "{group: \"\", kind: Service, name: secret}"), otherGateway)
 	create("a parent of another group", route.with("spec|parentRefs|0|group", "example.com"), otherGateway)
+	create("a ListenerSet beside the Gateway", route.with("spec|parentRefs|0|kind", "ListenerSet").with("spec|parentRefs|0|name", "service-mirror-15000"), otherGateway)
+	create("a ListenerSet of another name beside the publisher", route.with("spec|parentRefs|0", "{kind: ListenerSet, namespace: service-mirror, name: own}"), otherGateway)
 	create("a ListenerSet in another namespace", route.with("spec|parentRefs|0|kind", "ListenerSet").with("spec|parentRefs|0|namespace", "kube-system"), otherGateway)
 	create("another Gateway over TCP", tcp.with("spec|parentRefs|0|name", "other"), otherGateway)
 	create("another Gateway over UDP", e.plainRoute("UDPRoute", "bar").with("spec|parentRefs|0|namespace", "kube-system"), otherGateway)

@@ -46,6 +46,9 @@ func (d *decision) throughNames(a *assignment) error {
 	if d.unnamed != nil {
 		return d.unnamed
 	}
+	if len(d.ports) < len(d.snapshot.Service.Spec.Ports) {
+		return fmt.Errorf("an alias would open the ports, too, that the annotation %s leaves out: remove the annotation, or publish through Gateway API or an ingress controller", gateway.SelectAnnotation)
+	}
 	if err := d.known(Alias); err != nil {
 		return err
 	}
