@@ -79,11 +79,8 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 	c.namespaces = inform(c, meta, func(*metav1.ListOptions) {}, "namespaces", &metav1.PartialObjectMetadata{}, mirrors.TrimMetadata)
 	c.informRecords()
 	for _, of := range plan.Kinds {
-		if of == plan.Alias && !policy.To(plan.ToNames) {
-			continue // its namespace may not exist, or not be readable
-		}
-		narrow := ofOurs
-		if of == plan.Alias { // of these, foreign ones are to be seen, and their namespace has nothing else
+		narrow := ofOurs // in all namespaces: those that other flags have made are deleted
+		if of == plan.Alias && policy.To(plan.ToNames) { // foreign ones are to be seen, and their namespace has nothing else
 			narrow = func(*metav1.ListOptions) {}
 		}
 		c.routes[of] = &kind{resource: of.Resource(), versions: of.Versions(), namespace: policy.NamespaceOf(of, cache.ObjectName{}), changed: c.routeChanged, synced: hooks.all,

@@ -217,3 +217,17 @@ func TestControllerMakesNoAliasOfSomePorts(t *testing.T) {
 		}
 	})
 }
+
+// Without --to names an alias is deleted, as what other flags have made: it would stay open for ever.
+func TestControllerDeletesAliasesOfOtherFlags(t *testing.T) {
+	in(t, func(w *world) {
+		w.start(toNames)
+		w.wrote(withAlias...)
+		w.stop()
+		w.start() // --to gateway-api alone
+		w.wait(time.Minute)
+		if w.server.get("services", "exports", "default--bar") != nil {
+			t.Error("bar is reached by an alias still")
+		}
+	})
+}

@@ -82,9 +82,6 @@ func (c *Controller) serviceRow(key cache.ObjectName) status.Service {
 		row.State = status.Published
 	}
 	for _, of := range plan.Kinds {
-		if c.caches.routes[of] == nil {
-			continue
-		}
 		objects := c.caches.routes[of].cached()
 		if objects == nil {
 			continue

@@ -73,3 +73,15 @@ func TestPageOfAStandby(t *testing.T) {
 		<-ended
 	})
 }
+
+// While the Gateway cannot be read, nothing is shown as published that is not.
+func TestPageOfUnknownGateway(t *testing.T) {
+	in(t, func(w *world) {
+		w.server.unreadable = "gateways"
+		w.start()
+		w.wait(time.Minute)
+		if got := w.controller.Page().Services[0]; got.State == status.Published {
+			t.Errorf("no record, no routes, no Gateway read: %+v", got)
+		}
+	})
+}

@@ -63,9 +63,6 @@ func (c *Controller) observe(ctx context.Context, key cache.ObjectName) plan.Sna
 	written := c.memory.names(key)
 	for _, of := range plan.Kinds {
 		k := caches.routes[of]
-		if k == nil {
-			continue
-		}
 		version, known := k.state()
 		s.Served[of] = plan.Served{Version: version, Known: known, Err: k.problem()}
 		objects := k.cached()

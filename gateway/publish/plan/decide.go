@@ -57,9 +57,11 @@ func (d *decision) decide() {
 	}
 	gw := d.snapshot.Gateway
 	if d.policy.To(ToGatewayAPI) && !gw.Exists {
+		why := "is not known yet, so that what is published stays as it is: see the problems of the cluster"
 		if gw.Known {
-			d.problem(mirrors.NoGateway, fmt.Sprintf("Gateway %v does not exist: create it, or name another one with --gateway", d.policy.Gateway))
+			why = "does not exist: create it, or name another one with --gateway"
 		}
+		d.problem(mirrors.NoGateway, fmt.Sprintf("Gateway %v %s", d.policy.Gateway, why))
 		if !gw.Known || !d.policy.To(ToIngress) && !d.policy.To(ToNames) {
 			d.plan.Allocations = d.previous // routes and record stay as they are
 			return
