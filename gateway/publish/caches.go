@@ -79,7 +79,8 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 	c.namespaces = inform(c, meta, func(*metav1.ListOptions) {}, "namespaces", &metav1.PartialObjectMetadata{}, mirrors.TrimMetadata)
 	c.informRecords()
 	for _, of := range plan.Kinds {
-		narrow := ofOurs // in all namespaces: those that other flags have made are deleted
+		// In all namespaces: those that other flags have made are deleted.
+		narrow := ofOurs
 		if of == plan.Alias && policy.To(plan.ToNames) { // foreign ones are to be seen, and their namespace has nothing else
 			narrow = func(*metav1.ListOptions) {}
 		}
