@@ -134,8 +134,10 @@ func TestTraffic(t *testing.T) {
 	}
 	stopPublisher()
 	t.Run("controllers", func(t *testing.T) { (&scene{T: t, world: w}).controllersRun(controllers) })
+	stopPublisher = s.publishNames() // those with other targets have deleted the aliases
 	t.Run("endpoints API", func(t *testing.T) { (&scene{T: t, world: w}).endpointsAPI() })
 	t.Run("health", func(t *testing.T) { (&scene{T: t, world: w}).health() })
+	stopPublisher()
 	t.Run("dns", func(t *testing.T) { (&scene{T: t, world: w}).dns() })
 	t.Run("ingress", func(t *testing.T) { (&scene{T: t, world: w}).ingress() })
 }
