@@ -327,7 +327,7 @@ func (rs *replicas) onlyChanges(since auditMark, changed func() map[string]int) 
 // A replica that is suspended for longer than the lease and continues does not know at
 // first that another one leads. Its writes are refused, every time.
 func TestStoppedReplicaWritesNothing(t *testing.T) {
-	const duration, stops = 3 * time.Second, 20
+	const duration, stops = 3 * time.Second, 10
 	rs := newReplicas(t, duration) // not in parallel: a busy machine uses up much of a lease of three seconds
 	r := rs.remote(paris)
 	r.gateway("203.0.113.1")
