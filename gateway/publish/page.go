@@ -33,20 +33,26 @@ func (c *Controller) targetRow(target plan.Target) status.Target {
 		c.showGateway(&row)
 	case plan.ToIngress:
 		row.Name = "IngressClass " + c.options.IngressClass
-		if _, known := c.caches.routes[plan.Ingress].state(); !known {
-			row.State, row.Problem = status.Connecting, c.caches.routes[plan.Ingress].problem()
-		}
+		showKind(&row, c.caches.routes[plan.Ingress])
 	case plan.ToNames:
 		c.showAliases(&row)
 	}
 	return row
 }
 
+// showKind shows that it is not known which objects of a kind there are, if it is not.
+func showKind(row *status.Target, k *kind) {
+	if _, known := k.state(); !known {
+		row.State, row.Problem = status.Connecting, k.problem()
+	}
+}
+
 func (c *Controller) showAliases(row *status.Target) {
 	row.Name = "namespace " + c.options.Aliases
-	if _, known := c.caches.routes[plan.Alias].state(); !known {
-		row.State, row.Problem = status.Connecting, c.caches.routes[plan.Alias].problem()
-	} else if !c.caches.hasNamespace(c.options.Aliases) {
+	if showKind(row, c.caches.routes[plan.Alias]); row.State == status.Connecting {
+		return
+	}
+	if !c.caches.hasNamespace(c.options.Aliases) {
 		row.State, row.Problem = status.Down, "it does not exist: create it, or name another one with --names-namespace"
 	}
 }
