@@ -269,6 +269,9 @@ type tally struct {
 	Backends map[string]int `json:"backends"`
 	// FailedFor is the time between the first failure and the last.
 	FailedFor time.Duration `json:"failedFor"`
+	// LastFailed is when the last failure began, First when each backend's first answer did.
+	LastFailed time.Time            `json:"lastFailed"`
+	First      map[string]time.Time `json:"first,omitempty"`
 	Errors    []string      `json:"errors,omitempty"` // the first of them
 }
 
@@ -281,7 +284,7 @@ func (c *caller) load(target *url.URL, rate int) tally {
 	}()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	result := tally{Backends: map[string]int{}}
+	result := tally{Backends: map[string]int{}, First: map[string]time.Time{}}
 	var first time.Time
 	ticker := time.NewTicker(time.Second / time.Duration(rate))
 	defer ticker.Stop()
@@ -298,9 +301,15 @@ func (c *caller) load(target *url.URL, rate int) tally {
 				result.Sent++
 				if err == nil {
 					result.Backends[answer.Backend]++
+					if began, known := result.First[answer.Backend]; !known || at.Before(began) {
+						result.First[answer.Backend] = at
+					}
 					return
 				}
 				result.Failed++
+				if at.After(result.LastFailed) {
+					result.LastFailed = at
+				}
 				if first.IsZero() {
 					first = at
 				}
