@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -129,7 +130,14 @@ func (s *scene) opened(kind gatewayKind) {
 // nothingListed has a gateway as it ships, which has no list yet.
 func (s *scene) nothingListed() {
 	s.answers([]string{bar}, seen{}, "", "status 421")
-	s.answers([]string{"--root", s.world.root.file("ca"), "https://secure-paris.default.svc.cluster.local/"}, seen{}, "", "EOF")
+	const secure = "https://secure-paris.default.svc.cluster.local/"
+	s.must(eventually(secure+" is closed", func() error {
+		got, err := s.world.call("--root", s.world.root.file("ca"), secure)
+		if err == nil || !strings.Contains(err.Error(), "EOF") && !strings.Contains(err.Error(), "reset by peer") {
+			return fmt.Errorf("got %+v, %v", got, err)
+		}
+		return nil
+	}))
 	s.noReserved()
 	s.must(s.gateway.remove())
 }
