@@ -272,7 +272,7 @@ type tally struct {
 	// LastFailed is when the last failure began, First when each backend's first answer did.
 	LastFailed time.Time            `json:"lastFailed"`
 	First      map[string]time.Time `json:"first,omitempty"`
-	Errors    []string      `json:"errors,omitempty"` // the first of them
+	Errors     []string             `json:"errors,omitempty"` // the first of them
 }
 
 // load sends requests at a steady rate until standard input ends.
