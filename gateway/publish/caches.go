@@ -50,7 +50,7 @@ type caches struct {
 	routes     map[plan.Kind]*kind
 	gateway    *kind // nil where no Gateway is needed, as class
 	class      *kind
-	sets       *kind    // ListenerSets, as gateway
+	sets       *kind    // ListenerSets
 	outside    *outside // nil where no Service is in front of the Gateway, as far as is known
 
 	mu      sync.Mutex
@@ -95,8 +95,8 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 		for _, k := range []*kind{c.gateway, c.class} {
 			k.changed, k.synced = func(_, _ *remote.Unstructured) { c.readGateway() }, c.readGateway
 		}
-		c.newSets()
 	}
+	c.newSets()
 	if policy.GatewayService != (cache.ObjectName{}) {
 		c.outside = newOutside(c)
 	}
@@ -252,7 +252,7 @@ func (c *caches) serviceChanged(before, after *corev1.Service) {
 }
 
 func (c *caches) namespaceChanged(namespace string) {
-	if c.sets != nil && namespace == c.policy.Records {
+	if namespace == c.policy.Records {
 		c.readGateway() // which may allow ListenerSets by its labels
 	}
 	for _, name := range (remote.Services{c.services}).NamesByIndex(byNamespace, namespace) {
@@ -285,8 +285,11 @@ func (c *caches) routeChanged(before, after *remote.Unstructured) {
 	}
 }
 
-// readGateway reads the Gateway as it is now, and has all looked at again if it has changed.
+// readGateway reads the Gateway, if one is given, as it is now, and has all looked at again if it has changed.
 func (c *caches) readGateway() {
+	if c.gateway == nil {
+		return
+	}
 	c.mu.Lock() // of two that read at once, the one that reads later must also be the one that stores later
 	now, err := c.lookAtGateway()
 	same := plan.SameGateway(c.current, now)
@@ -367,9 +370,7 @@ func (c *caches) run(ctx context.Context, running *sync.WaitGroup) {
 	for _, k := range kinds {
 		running.Go(func() { k.keep(ctx, c.clients, c.hooks.report) })
 	}
-	if c.sets != nil {
-		running.Go(func() { c.sets.keep(ctx, c.clients, c.reportSets) })
-	}
+	running.Go(func() { c.sets.keep(ctx, c.clients, c.reportSets) })
 }
 
 // synced waits until exported Services may be judged; false if the context ends first. Without the records, gateway
@@ -389,6 +390,9 @@ func (c *caches) settled() bool {
 		_, ok := c.gateway.state()
 		_, class := c.class.state()
 		known = known && ok && class && c.gatewayNow().Sets.Unknown == ""
+	} else {
+		_, ok := c.sets.state()
+		known = known && ok
 	}
 	if c.outside != nil {
 		known = known && c.outside.services.HasSynced() && c.outside.slices.HasSynced()

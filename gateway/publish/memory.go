@@ -127,7 +127,7 @@ func (m *memory) addRouted(of plan.Kind, all map[cache.ObjectName][]plan.Allocat
 // recall adds to a snapshot what is remembered. m.mu is held.
 func (m *memory) recall(s *plan.Snapshot) {
 	s.PortHolder, s.Allocated = m.ledger.Holder, m.ledger.Of(s.Key)
-	s.Promised, s.Listeners = m.ledger.Active, m.listeners.problem
+	s.Promised, s.Listeners = m.ledger.Active, m.listeners.problems()
 	for of, why := range m.unread {
 		s.Served[of] = plan.Served{Version: s.Served[of].Version, Err: cmp.Or(why, s.Served[of].Err)}
 	}
