@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"reflect"
+	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -38,8 +39,9 @@ func NewListWatch[L runtime.Object](objects Lister[L], narrow func(*metav1.ListO
 // changes nothing is no event.
 type Informer[T Object] struct {
 	cache.SharedIndexInformer
-	example T
-	lw      *ListWatch
+	example  T
+	lw       *ListWatch
+	indexing decodedLast[T]
 }
 
 // Wrote notes the resourceVersion of an object that was written here: a server whose own is below it has lost
@@ -60,7 +62,7 @@ func NewInformer[T Object](lw *ListWatch, example T, trim func(T) T) *Informer[T
 	}))
 	// The ListWatch reports each failure itself, and the end of the context is none.
 	must(informer.SetWatchErrorHandlerWithContext(func(context.Context, *cache.Reflector, error) {}))
-	i := &Informer[T]{informer, example, lw}
+	i := &Informer[T]{SharedIndexInformer: informer, example: example, lw: lw}
 	lw.cache = i
 	return i
 }
@@ -107,9 +109,29 @@ func (i *Informer[T]) Handle(handler Handler[T]) cache.ResourceEventHandlerRegis
 	return registered
 }
 
-// Index adds an index, by the values that an object has.
+// Index adds an index, by the values that an object has, which it leaves as it is.
 func (i *Informer[T]) Index(name string, values func(T) []string) {
-	must(i.AddIndexers(cache.Indexers{name: func(obj any) ([]string, error) { return values(i.decode(obj)), nil }}))
+	must(i.AddIndexers(cache.Indexers{name: func(obj any) ([]string, error) { return values(i.indexing.decode(i, obj)), nil }}))
+}
+
+// decodedLast is the object that was last decoded for an index: each index has its turn with the same one.
+type decodedLast[T Object] struct {
+	mu   sync.Mutex
+	of   *encoded
+	last T
+}
+
+func (d *decodedLast[T]) decode(i *Informer[T], obj any) T {
+	p, ok := obj.(*encoded)
+	if !ok {
+		return i.decode(obj)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.of != p {
+		d.of, d.last = p, i.decode(p)
+	}
+	return d.last
 }
 
 // Get reads one object; nil where there is none.

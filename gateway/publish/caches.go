@@ -22,10 +22,10 @@ import (
 	"service-mirror.io/service-mirror/remote"
 )
 
-// byClaim is the index of exported Services by the names and gateway ports that they claim.
-const byClaim = "claim"
+// byChosen is the index of exported Services by the names and gateway ports that their annotations choose.
+const byChosen = "chosen"
 
-// byAlias is the index of exported Services by their aliases.
+// byAlias is the index of exported Services by their aliases, with --to names.
 const byAlias = "alias"
 
 // byMade is the index of exported Services by the names that are made for them.
@@ -62,15 +62,17 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 	core := clients.Read.CoreV1()
 	exported := func(options *metav1.ListOptions) { options.LabelSelector = selector }
 	c.services = inform(c, core.Services(metav1.NamespaceAll), exported, "exported services", &corev1.Service{}, policy.Trim)
-	c.services.Index(byClaim, policy.Claims)
-	c.services.Index(byMade, policy.Made)
-	c.services.Index(byAlias, func(svc *corev1.Service) []string {
-		alias, err := plan.AliasOf(cache.MetaObjectToName(svc))
-		if err != nil {
-			return nil
-		}
-		return []string{alias}
-	})
+	c.services.Index(byChosen, policy.Chosen)
+	c.services.Index(byMade, policy.MadeKeys)
+	if policy.To(plan.ToNames) {
+		c.services.Index(byAlias, func(svc *corev1.Service) []string {
+			alias, err := plan.AliasOf(cache.MetaObjectToName(svc))
+			if err != nil {
+				return nil
+			}
+			return []string{alias}
+		})
+	}
 	c.services.Index(byNamespace, func(svc *corev1.Service) []string { return []string{svc.Namespace} })
 	// Kubernetes copies the labels of a Service onto its EndpointSlices.
 	c.slices = inform(c, clients.Read.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), exported, "endpointslices", &discoveryv1.EndpointSlice{}, trimSlice)
@@ -222,10 +224,27 @@ func (c *caches) handle() {
 // without any, of those that claim it; zero: none.
 func (c *caches) holder(claim string) cache.ObjectName {
 	services := remote.Services{c.services}
-	if made := services.Oldest(byMade, claim); made != (cache.ObjectName{}) {
-		return made
+	var made []cache.ObjectName
+	for _, key := range c.policy.MadeKeysOf(claim) {
+		made = append(made, services.NamesByIndex(byMade, key)...)
 	}
-	return services.Oldest(byClaim, claim)
+	switch len(made) {
+	case 0:
+		return services.Oldest(byChosen, claim)
+	case 1:
+		return made[0]
+	}
+	return services.Oldest("", "", made...)
+}
+
+// rivals are the exported Services that claim a name or a gateway port.
+func (c *caches) rivals(claim string) []cache.ObjectName {
+	services := remote.Services{c.services}
+	all := services.NamesByIndex(byChosen, claim)
+	for _, key := range c.policy.MadeKeysOf(claim) {
+		all = append(all, services.NamesByIndex(byMade, key)...)
+	}
+	return all
 }
 
 // serviceChanged enqueues an exported Service, and those that claim what it claimed, or claims now: they may get it, or
@@ -245,7 +264,7 @@ func (c *caches) serviceChanged(before, after *corev1.Service) {
 		news = had.Union(has) // it is another one, of another age
 	}
 	for claim := range news {
-		for _, rival := range (remote.Services{c.services}).NamesByIndex(byClaim, claim) {
+		for _, rival := range c.rivals(claim) {
 			c.hooks.changed(rival)
 		}
 	}
@@ -274,7 +293,7 @@ func (c *caches) routeChanged(before, after *remote.Unstructured) {
 		if key, ours := plan.KeyOf(obj); ours {
 			c.hooks.changed(key)
 		}
-		if plan.Kind(obj.GetKind()) == plan.Alias {
+		if plan.Kind(obj.GetKind()) == plan.Alias && c.policy.To(plan.ToNames) {
 			for _, key := range (remote.Services{c.services}).NamesByIndex(byAlias, obj.GetName()) {
 				c.hooks.changed(key)
 			}
