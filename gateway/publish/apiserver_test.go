@@ -47,6 +47,7 @@ type apiserver struct {
 	history      []change
 	watchers     []*watcher
 	version      int
+	asked        map[string]int  // how often it was asked whether resources are served; nil: it is not counted
 	owned        map[string]bool // listeners of which another program owns allowedRoutes
 	writes       []string        // as "create httproutes default/bar.service-mirror", with the error
 }
@@ -96,6 +97,9 @@ func (s *apiserver) clients() Clients {
 		Serves: func(_ context.Context, resource schema.GroupVersionResource) (bool, error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			if s.asked != nil {
+				s.asked[resource.Resource]++
+			}
 			if resource.Resource == s.undiscovered {
 				return false, apierrors.NewServiceUnavailable("it is overloaded")
 			}

@@ -16,10 +16,6 @@ import (
 	"service-mirror.io/service-mirror/remote/failure"
 )
 
-// discoveryPeriod is how often the API server is asked which versions it serves: a CustomResourceDefinition may be
-// installed or replaced at any time.
-const discoveryPeriod = 15 * time.Second
-
 // kind is a kind of object whose version is discovered, and the cache of what is read of it.
 type kind struct {
 	resource  schema.GroupResource
@@ -89,10 +85,19 @@ func (k *kind) keep(ctx context.Context, clients Clients, report func(part strin
 		if err == nil {
 			k.serve(ctx, version, clients.ReadDynamic, report, &running)
 		}
+		period := discoveryPeriod
+		switch {
+		case version == "" || err != nil:
+		case builtIn(k.resource.Group):
+			<-ctx.Done()
+			return
+		default:
+			period = servedPeriod
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(discoveryPeriod):
+		case <-time.After(period):
 		}
 	}
 }
