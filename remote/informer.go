@@ -86,6 +86,8 @@ func (i *Informer[T]) version() string { return i.GetIndexer().LastStoreSyncReso
 // Handler is called for changes of an informer's objects. Of one that is deleted
 // the last state that was seen is nil if there is none.
 type Handler[T Object] struct {
+	// Known tells that what was added is known already, as what was written here is: no handler is called. nil: nothing is.
+	Known   func(name cache.ObjectName, version string) bool
 	Added   func(T)
 	Updated func(before, after T)
 	Deleted func(name cache.ObjectName, last T)
@@ -94,7 +96,12 @@ type Handler[T Object] struct {
 // Handle adds a handler to an informer that has not ended. Its registration is synced once the handler has seen all.
 func (i *Informer[T]) Handle(handler Handler[T]) cache.ResourceEventHandlerRegistration {
 	registered, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { handler.Added(i.decode(obj)) },
+		AddFunc: func(obj any) {
+			if p, ok := obj.(*encoded); ok && handler.Known != nil && handler.Known(nameOf(p.name), p.version) {
+				return
+			}
+			handler.Added(i.decode(obj))
+		},
 		UpdateFunc: func(before, after any) { handler.Updated(i.decode(before), i.decode(after)) },
 		DeleteFunc: func(obj any) {
 			if missed, ok := obj.(cache.DeletedFinalStateUnknown); ok {

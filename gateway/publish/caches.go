@@ -203,6 +203,7 @@ func (c *caches) handle() {
 		},
 	})
 	c.records.Informer.Handle(remote.Handler[*corev1.ConfigMap]{
+		Known:   c.records.Known,
 		Added:   c.recordChanged,
 		Updated: func(_, configMap *corev1.ConfigMap) { c.recordChanged(configMap) },
 		Deleted: func(name cache.ObjectName, _ *corev1.ConfigMap) {

@@ -165,6 +165,7 @@ func (k *kind) inform(version string, client dynamic.Interface, report func(stri
 		written.Informer.Index(byListener, func(obj *remote.Unstructured) []string { return k.listeners(&obj.Unstructured) })
 	}
 	written.Informer.Handle(remote.Handler[*remote.Unstructured]{
+		Known:   written.Known, // what was created here had no status yet
 		Added:   func(obj *remote.Unstructured) { k.changed(nil, obj) },
 		Updated: k.changed,
 		Deleted: func(name cache.ObjectName, last *remote.Unstructured) {
@@ -182,7 +183,7 @@ func (k *kind) inform(version string, client dynamic.Interface, report func(stri
 // wrote notes an object as the API server answered a write of it.
 func (k *kind) wrote(obj *unstructured.Unstructured) {
 	if objects := k.cached(); objects != nil {
-		objects.Add(remote.TrimUnstructured(&remote.Unstructured{Unstructured: *obj.DeepCopy()}))
+		objects.Add(remote.TrimUnstructured(&remote.Unstructured{Unstructured: *obj}))
 	}
 }
 
