@@ -82,10 +82,7 @@ func (p *publishCommand) run(ctx context.Context, stdout io.Writer) error {
 	}
 	switch {
 	case p.check:
-		if !publish.Check(ctx, cluster, p.publish, p.election.Lease, stdout) {
-			return errFix
-		}
-		return nil
+		return publish.Check(ctx, cluster, p.publish, p.election.Lease, stdout).Err(false)
 	case p.pruneAll:
 		clients, err := publish.NewClients(cluster, func(*rest.Config) {})
 		if err != nil {
