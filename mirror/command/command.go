@@ -38,7 +38,7 @@ func init() {
 		{"status", "show remotes, mirrors and their problems", runStatus, flagsOf(parseStatus), nil},
 		{"verify", "send requests to mirrors, and say which of them arrive", runVerify, flagsOf(parseVerify), nil},
 		{"prune", "delete the mirrors of remotes that were removed", runPrune, flagsOf(parsePrune), nil},
-		{"publish", "route this cluster's gateway to the Services that it exports", runPublish, flagsOf(parsePublish), nil},
+		{"publish", "route the gateway of this cluster to the Services that it exports", runPublish, flagsOf(parsePublish), nil},
 		{"version", "print the version", runVersion, flagsOf(parseVersion), nil},
 		{"completion", "print a script that completes commands and flags in a shell", runCompletion, flagsOf(parseCompletion), shells},
 	}
