@@ -23,7 +23,7 @@ deploy/, or of a KEY. Nothing is deleted in paris.
 
 NAME is a DNS label and ends the names of the mirrors: bar-paris.
 
-KEY=VALUE is as in --remote, see the README; repeatable as there:
+KEY=VALUE is as in --remote, see deploy/guides/flags.md; repeatable as there:
   gateway=NS/NAME  gateway-port=NAME|NUMBER  default-gateway-port=NAME|NUMBER
   address=IP|HOSTNAME  cluster-domain=DOMAIN  uid=UID
   max-services=NUMBER  max-bytes=SIZE
@@ -246,7 +246,7 @@ if [ -n "$undo" ]; then
 	cat <<END
 
 The mirrors of $name stay as they are. To remove them:
-    service-mirror${kubeconfig:+ --kubeconfig $kubeconfig} --context $context --prune $name
+    service-mirror prune $name${kubeconfig:+ --kubeconfig $kubeconfig} --context $context
 Its token stays valid until you delete the account in $name. If no other cluster uses it:
     kubectl --context $remote_context --namespace $namespace delete serviceaccount $reader
 END
