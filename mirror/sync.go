@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"k8s.io/client-go/tools/cache"
@@ -61,12 +62,30 @@ func (c *Controller) observe(key cache.ObjectName) plan.Snapshot {
 	s.Memory.Tombstone = c.local.Tombstone(key, s.Live)
 	s.Families = c.local.Families()
 	s.Namespace = c.local.Namespace(key.Namespace)
-	owner := s.Live.Cluster()
-	s.Candidates = c.remotes.owner(s.Candidates, key, owner)
+	owner, namespace := s.Live.Cluster(), s.Key.Namespace
+	if source, recorded := s.Live.Source(); recorded {
+		namespace = source.Namespace
+		s.Successor = c.successor(s, source)
+	}
+	s.Candidates = c.remotes.owner(s.Candidates, key, owner, namespace)
 	if t := s.Memory.Tombstone; t != nil && t.Cluster != owner {
-		s.Candidates = c.remotes.owner(s.Candidates, key, t.Cluster)
+		s.Candidates = c.remotes.owner(s.Candidates, key, t.Cluster, key.Namespace)
 	}
 	return s
+}
+
+// successor is the mirror that the source of a live one has now, if it has another one.
+func (c *Controller) successor(s plan.Snapshot, source cache.ObjectName) *plan.Successor {
+	if slices.ContainsFunc(s.Candidates, func(c plan.Candidate) bool { return c.Service != nil }) {
+		return nil // this one stays, or gets another source
+	}
+	cluster := s.Live.Cluster()
+	key, mirrored := c.remotes.mirrorOf(cluster, source)
+	if !mirrored || key == s.Key {
+		return nil
+	}
+	p := c.planned(key)
+	return &plan.Successor{Key: key, Complete: p.Complete(cluster, source, len(s.Live.Endpointed()) > 0), Endpoints: p.Live.Endpoints}
 }
 
 // planned is what would be written for a key by a replica that remembers nothing.

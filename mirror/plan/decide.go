@@ -74,6 +74,8 @@ func (d *decision) decide() {
 	source, keep := d.choose(live)
 	switch {
 	case keep:
+	case source == nil && !d.succeeded():
+		d.plan.Requeue = RequeueWithDelay
 	case source == nil:
 		d.remove(live)
 	default:
@@ -91,19 +93,47 @@ func (d *decision) choose(live Objects) (source *Candidate, keep bool) {
 		}
 		owner = others[0].Cluster
 	}
-	if _, possible := ExportedAs(owner, d.snapshot.Key); !possible && len(others) == 1 {
+	if !d.policy.Names.Of(owner).Makes(d.snapshot.Key) && len(others) == 1 {
 		owner = others[0].Cluster // someone has edited the label
 	}
-	if i := slices.IndexFunc(others, func(c Candidate) bool { return c.Cluster == owner }); i >= 0 {
+	mine := fmt.Sprintf("the mirror of remote %s has this name", owner)
+	if i := indexOf(others, owner, live); i >= 0 {
 		source = &others[i]
 		others = slices.Delete(slices.Clone(others), i, i+1)
+		if slices.ContainsFunc(others, func(c Candidate) bool { return c.Cluster == owner }) {
+			mine = fmt.Sprintf("the mirror of %v in remote %s has this name", source.name(), owner)
+		}
 	}
-	d.conflict(others, fmt.Sprintf("the mirror of remote %s has this name", owner))
+	d.conflict(others, mine)
 	if source != nil {
 		return source, false
 	}
 	// A mirror of a remote that the flags no longer name is kept until it is pruned.
-	return nil, !slices.Contains(d.known, owner)
+	return nil, !slices.Contains(d.known, owner) && d.snapshot.Successor == nil
+}
+
+// indexOf is that of the candidate of a remote whose mirror exists, else of its first one; negative: it has none.
+func indexOf(candidates []Candidate, cluster string, live Objects) int {
+	if live.Service != nil {
+		source, _ := Source(live.Service)
+		if i := slices.IndexFunc(candidates, func(c Candidate) bool { return c.Cluster == cluster && c.name() == source }); i >= 0 {
+			return i
+		}
+	}
+	return slices.IndexFunc(candidates, func(c Candidate) bool { return c.Cluster == cluster })
+}
+
+// succeeded tells that nothing takes the place of a mirror that is to be deleted, or that what does is complete.
+func (d *decision) succeeded() bool {
+	successor := d.snapshot.Successor
+	if successor == nil {
+		return true
+	}
+	d.plan.Successor, d.plan.Cluster = successor, d.snapshot.Live.Cluster()
+	if successor.Complete && successor.Endpoints != nil {
+		d.step(Step{Action: AwaitSlices, Object: successor.Endpoints, AfterAll: true})
+	}
+	return successor.Complete
 }
 
 func (d *decision) conflict(candidates []Candidate, why string) {
@@ -218,7 +248,7 @@ func (d *decision) replace(live, desired Objects) {
 		return
 	}
 	if desired.Endpoints != nil && (live.IPv4 != nil && desired.IPv4 == nil || live.IPv6 != nil && desired.IPv6 == nil) {
-		d.step(Step{Action: AwaitSlices, AfterAll: true})
+		d.step(Step{Action: AwaitSlices, Object: desired.Endpoints, AfterAll: true})
 	}
 	for _, k := range addressKinds {
 		if obj := live.Get(k); obj != nil && desired.Get(k) == nil {
