@@ -99,22 +99,29 @@ func (r *remotes) keyOf(cluster string, view remote.View, exported cache.ObjectN
 	return naming.KeyByTemplate(exported)
 }
 
-// mirrorOf is the key of the mirror that a remote's Service is to have; false where it is to have none, or that is not
-// known.
-func (r *remotes) mirrorOf(cluster string, source cache.ObjectName) (cache.ObjectName, bool) {
+// mirrorOf is the key of the mirror that a remote's Service is to have, if it is to have one; known tells whether that
+// is known.
+func (r *remotes) mirrorOf(cluster string, source cache.ObjectName) (key cache.ObjectName, known, mirrored bool) {
 	one := r.get(cluster)
 	if one == nil {
-		return cache.ObjectName{}, false
+		return key, false, false
 	}
 	view, ok := one.View()
-	if !ok {
-		return cache.ObjectName{}, false
+	if !ok || !view.Knows(source.Namespace) {
+		return key, false, false
 	}
 	svc := view.Services.Get(source)
-	if svc == nil || !r.policy.Concerns(svc) || r.policy.Refuse(exportOf(plan.Candidate{Cluster: cluster}, view, svc)) != nil {
-		return cache.ObjectName{}, false
+	if svc == nil || !r.policy.Concerns(svc) {
+		return key, true, false
 	}
-	return r.policy.Names.Of(cluster).Key(svc), true
+	key = r.policy.Names.Of(cluster).Key(svc)
+	switch refusal := r.policy.Refuse(exportOf(plan.Candidate{Cluster: cluster}, view, svc)); {
+	case refusal == nil:
+		return key, true, true
+	case refusal.Reason == plan.NoTCPPort:
+		return key, r.policy.Settled(exportOf(plan.Candidate{Cluster: cluster}, view, svc)), false
+	}
+	return key, true, false
 }
 
 // candidates is what the remotes have to say of a key: those that could export a Service for it, and its owner.

@@ -22,6 +22,7 @@ type decision struct {
 	snapshot Snapshot
 	wanted   []Candidate // that have a Service to be mirrored
 	known    []string    // remotes that would have it if they exported it
+	edited   bool        // someone has edited the live mirror's label
 	plan     Plan
 }
 
@@ -74,7 +75,7 @@ func (d *decision) decide() {
 	source, keep := d.choose(live)
 	switch {
 	case keep:
-	case source == nil && !d.succeeded():
+	case d.leaves(live, source) && !d.succeeded():
 		d.plan.Requeue = RequeueWithDelay
 	case source == nil:
 		d.remove(live)
@@ -93,11 +94,14 @@ func (d *decision) choose(live Objects) (source *Candidate, keep bool) {
 		}
 		owner = others[0].Cluster
 	}
-	if !d.policy.Names.Of(owner).Makes(d.snapshot.Key) && len(others) == 1 {
-		owner = others[0].Cluster // someone has edited the label
+	if is := d.labelled(owner, live); is != owner {
+		owner, d.edited = is, true
 	}
 	mine := fmt.Sprintf("the mirror of remote %s has this name", owner)
-	if i := indexOf(others, owner, live); i >= 0 {
+	// What is not known of the source of the live one is no absence, and nobody takes its place.
+	origin := d.snapshot.Origin
+	unknown := origin != nil && owner == live.Cluster() && !origin.Known
+	if i := indexOf(others, owner, live); i >= 0 && (!unknown || others[i].name() == origin.Source) {
 		source = &others[i]
 		others = slices.Delete(slices.Clone(others), i, i+1)
 		if slices.ContainsFunc(others, func(c Candidate) bool { return c.Cluster == owner }) {
@@ -109,7 +113,32 @@ func (d *decision) choose(live Objects) (source *Candidate, keep bool) {
 		return source, false
 	}
 	// A mirror of a remote that the flags no longer name is kept until it is pruned.
+	if origin != nil && owner == live.Cluster() {
+		return nil, !origin.Known
+	}
 	return nil, !slices.Contains(d.known, owner) && d.snapshot.Successor == nil
+}
+
+// leaves tells that the live mirror's source is to have it no longer.
+func (d *decision) leaves(live Objects, source *Candidate) bool {
+	origin := d.snapshot.Origin
+	return source == nil || origin != nil && !d.edited && d.snapshot.Successor != nil && (source.Cluster != live.Cluster() || source.name() != origin.Source)
+}
+
+// labelled is the remote that a mirror is of, although someone has edited its label. A mirror that another cluster's UID
+// is on is that cluster's, and has got another name, or its remote is not configured any more.
+func (d *decision) labelled(owner string, live Objects) string {
+	if d.policy.Names.Of(owner).Makes(d.snapshot.Key) || len(d.wanted) != 1 {
+		return owner
+	}
+	one, uid := d.wanted[0], ""
+	if live.Service != nil {
+		uid = live.Service.Annotations[ClusterUIDAnnotation]
+	}
+	if uid == "" || uid == string(one.UID) {
+		return one.Cluster
+	}
+	return owner
 }
 
 // indexOf is that of the candidate of a remote whose mirror exists, else of its first one; negative: it has none.
@@ -130,7 +159,7 @@ func (d *decision) succeeded() bool {
 		return true
 	}
 	d.plan.Successor, d.plan.Cluster = successor, d.snapshot.Live.Cluster()
-	if successor.Complete && successor.Endpoints != nil {
+	if successor.Complete && successor.Endpoints != nil && len(d.wanted) == 0 {
 		d.step(Step{Action: AwaitSlices, Object: successor.Endpoints, AfterAll: true})
 	}
 	return successor.Complete

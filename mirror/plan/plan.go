@@ -28,7 +28,14 @@ type Snapshot struct {
 	Namespace  NamespaceState
 	Families   []corev1.IPFamily // that the local cluster gives to mirrors; empty: not known yet
 	Memory     Memory
+	Origin     *Origin    // nil: no Service of ours is live, or it records none
 	Successor  *Successor // nil: there is none
+}
+
+// Origin is the exported Service that a live mirror records.
+type Origin struct {
+	Source cache.ObjectName
+	Known  bool // whether its remote exports it, and whether it is mirrored
 }
 
 // Successor is the mirror that the exported Service of a live one has now, under another key: its name or its
@@ -143,7 +150,8 @@ func (p Plan) Releasing() bool { return p.tombstone != nil && p.tombstone.Releas
 // Complete tells that the mirror of a remote's Service is as it should be and, where endpoints are wanted, has some.
 func (p Plan) Complete(cluster string, source cache.ObjectName, endpoints bool) bool {
 	return p.Source != nil && p.Source.Cluster == cluster && p.Source.name() == source && len(p.Steps) == 0 && p.BackedOff == [Kinds]bool{} &&
-		(!endpoints || len(p.Live.Endpointed()) > 0)
+		(!endpoints || len(p.Live.Endpointed()) > 0) &&
+		!slices.ContainsFunc(p.Problems, func(problem Problem) bool { return problem.Source == source && problem.Reason == NotRouted })
 }
 
 // Writes tells whether any of these objects would be written or, of none, anything at all.
