@@ -21,12 +21,12 @@ london:
 Each step is printed. Run it again after a change of paris's token, CA or address, of
 deploy/, or of a KEY. Nothing is deleted in paris.
 
-NAME is a DNS label and ends the names of the mirrors: bar-paris.
+NAME is a DNS label and ends the names of the mirrors, unless name= says otherwise: bar-paris.
 
 KEY=VALUE is as in --remote, see deploy/guides/flags.md; repeatable as there:
   gateway=NS/NAME  gateway-port=NAME|NUMBER  default-gateway-port=NAME|NUMBER
   address=IP|HOSTNAME  cluster-domain=DOMAIN  uid=UID
-  max-services=NUMBER  max-bytes=SIZE
+  max-services=NUMBER  max-bytes=SIZE  name=TEMPLATE  namespace=REMOTE:LOCAL
   gateway=gateway-api:NS/NAME
                    also grants read access to this Gateway in paris, and to ListenerSets
   tcp-services=NS/NAME, udp-services=NS/NAME
@@ -141,6 +141,8 @@ check_keys() {
 		gateway) form="(gateway-api:)?$label/$label(\\.$label)*" ;;
 		tcp-services | udp-services) form="$label/$label(\\.$label)*" ;;
 		records) form="$label" ;;
+		name) form='[-a-z0-9{}]+' ;;
+		namespace) form="$label:$label" ;;
 		namespaces) form="$label(,$label)*" ;;
 		gateway-port | default-gateway-port | address | cluster-domain | uid | max-services | max-bytes) form='[-A-Za-z0-9._:]+' ;;
 		context) wrong "context= cannot be used here: the kubeconfig that is made has one context" ;;
@@ -450,8 +452,18 @@ END
 	fi
 fi
 
-step "$context: the annotation $annotation of the ServiceAccount $namespace/$account"
-quietly london annotate serviceaccount "$account" --namespace $namespace --overwrite "$annotation="
+# rule says how this remote's mirrors are called, for the policy: by its own keys, else by the flags for all remotes.
+rule=$(
+	fields "$keys" | grep -e '^name=' -e '^namespace=' || true
+	[ -n "$(values name)" ] || printf '%s\n' "$commands" "$arguments" | awk '
+		before == "--name-template" { print "name=" $0 }
+		sub(/^--name-template=/, "name=")
+		{ before = $0 }'
+	printf '%s\n' "$commands" "$arguments" | grep -qx -e --allow-names -e --allow-names=true && echo allow-names || true
+)
+rule=$(printf '%s' "$rule" | tr '\n' ',')
+step "$context: the annotation $annotation of the ServiceAccount $namespace/$account${rule:+: $rule}"
+quietly london annotate serviceaccount "$account" --namespace $namespace --overwrite "$annotation=$rule"
 
 wanted="$name=$mount/$name.kubeconfig$keys"
 step "$context: the Deployment's argument --remote=$wanted"

@@ -30,8 +30,12 @@ func (c *Controller) Overview() status.Page {
 	seen := map[cache.ObjectName]bool{}
 	for _, r := range c.remotes.list {
 		if view, ok := r.View(); ok {
+			naming := c.options.Names.Of(r.Name())
 			for _, svc := range view.Services.All() {
-				key := plan.KeyOf(r.Name(), cache.MetaObjectToName(svc))
+				if !c.options.Concerns(svc) {
+					continue
+				}
+				key := naming.Key(svc)
 				seen[key] = true
 				page.Mirrors = append(page.Mirrors, mirrorRow(c, key, exportOf(plan.Candidate{Cluster: r.Name()}, view, svc)))
 			}
@@ -106,8 +110,9 @@ func orphanRow(c *Controller, cluster string, key cache.ObjectName, svc *corev1.
 	row := row{Namespace: key.Namespace, Name: key.Name, Cluster: cluster}
 	row.Source = svc.Annotations[plan.RemoteServiceAnnotation]
 	row.State = status.Orphan
+	source, _ := plan.Source(svc)
 	if r := c.remotes.get(cluster); r != nil {
-		if view, ok := r.View(); !ok || !view.Knows(key.Namespace) {
+		if view, ok := r.View(); !ok || !view.Knows(cmp.Or(source.Namespace, key.Namespace)) {
 			row.State = status.Mirrored // as far as is known
 		}
 	}

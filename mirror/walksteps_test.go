@@ -75,7 +75,7 @@ func (w *walk) exports(g generator) {
 	}
 	r.exports[source] = e
 	r.export(e.service(source.Namespace, source.Name))
-	w.happened(only(plan.KeyOf(r.name, source)))
+	w.happened(only(plan.Naming{Cluster: r.name}.KeyByTemplate(source)))
 }
 
 func (w *walk) unexports(g generator) {
@@ -89,7 +89,7 @@ func (w *walk) unexports(g generator) {
 func (w *walk) unexport(r *walkRemote, source cache.ObjectName) {
 	delete(r.exports, source)
 	r.fakeRemote.unexport(named(source.Namespace, source.Name))
-	w.happened(only(plan.KeyOf(r.name, source)))
+	w.happened(only(plan.Naming{Cluster: r.name}.KeyByTemplate(source)))
 }
 
 func (w *walk) gateways(g generator) {

@@ -161,7 +161,7 @@ func (r *Report) exports(ctx context.Context, local *target, options Options, sp
 			r.Unread("what it exports"+inNamespace(namespace), err)
 			return
 		}
-		exported = append(exported, services...)
+		exported = append(exported, slices.DeleteFunc(services, func(svc *corev1.Service) bool { return !options.Policy.Concerns(svc) })...)
 	}
 	if len(exported) == 0 {
 		r.NoExports(options.Remote.Selector)
@@ -173,7 +173,7 @@ func (r *Report) exports(ctx context.Context, local *target, options Options, sp
 		candidate := plan.Candidate{Cluster: spec.Name, Watched: true, Service: svc}
 		candidate.Gateway, candidate.NoGateway = gateways.For(svc)
 		candidate.Assigned.Published = published(svc)
-		tally.Add(cache.MetaObjectToName(svc), options.Policy.Decide(local.snapshot(candidate)).Problems)
+		tally.Add(cache.MetaObjectToName(svc), options.Policy.Decide(local.snapshot(options.Policy.Names, candidate)).Problems)
 	}
 	r.Exports(tally)
 }
@@ -295,9 +295,9 @@ func (t *target) mirrored(cluster string) (uids []types.UID) {
 }
 
 // snapshot is what the daemon would know of a mirror that does not exist yet.
-func (t *target) snapshot(candidate plan.Candidate) plan.Snapshot {
+func (t *target) snapshot(names plan.Names, candidate plan.Candidate) plan.Snapshot {
 	s := plan.Snapshot{
-		Key:        plan.KeyOf(candidate.Cluster, cache.MetaObjectToName(candidate.Service)),
+		Key:        names.Of(candidate.Cluster).Key(candidate.Service),
 		Candidates: []plan.Candidate{candidate},
 	}
 	if t == nil {

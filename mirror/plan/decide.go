@@ -22,6 +22,7 @@ type decision struct {
 	snapshot Snapshot
 	wanted   []Candidate // that have a Service to be mirrored
 	known    []string    // remotes that would have it if they exported it
+	edited   bool        // someone has edited the live mirror's label
 	plan     Plan
 }
 
@@ -74,6 +75,8 @@ func (d *decision) decide() {
 	source, keep := d.choose(live)
 	switch {
 	case keep:
+	case d.leaves(live, source) && !d.succeeded():
+		d.plan.Requeue = RequeueWithDelay
 	case source == nil:
 		d.remove(live)
 	default:
@@ -91,19 +94,75 @@ func (d *decision) choose(live Objects) (source *Candidate, keep bool) {
 		}
 		owner = others[0].Cluster
 	}
-	if _, possible := ExportedAs(owner, d.snapshot.Key); !possible && len(others) == 1 {
-		owner = others[0].Cluster // someone has edited the label
+	if is := d.labelled(owner, live); is != owner {
+		owner, d.edited = is, true
 	}
-	if i := slices.IndexFunc(others, func(c Candidate) bool { return c.Cluster == owner }); i >= 0 {
+	mine := fmt.Sprintf("the mirror of remote %s has this name", owner)
+	// What is not known of the source of the live one is no absence, and nobody takes its place.
+	origin := d.snapshot.Origin
+	unknown := origin != nil && owner == live.Cluster() && !origin.Known
+	if i := indexOf(others, owner, live); i >= 0 && (!unknown || others[i].name() == origin.Source) {
 		source = &others[i]
 		others = slices.Delete(slices.Clone(others), i, i+1)
+		if slices.ContainsFunc(others, func(c Candidate) bool { return c.Cluster == owner }) {
+			mine = fmt.Sprintf("the mirror of %v in remote %s has this name", source.name(), owner)
+		}
 	}
-	d.conflict(others, fmt.Sprintf("the mirror of remote %s has this name", owner))
+	d.conflict(others, mine)
 	if source != nil {
 		return source, false
 	}
 	// A mirror of a remote that the flags no longer name is kept until it is pruned.
-	return nil, !slices.Contains(d.known, owner)
+	if origin != nil && owner == live.Cluster() {
+		return nil, !origin.Known
+	}
+	return nil, !slices.Contains(d.known, owner) && d.snapshot.Successor == nil
+}
+
+// leaves tells that the live mirror's source is to have it no longer.
+func (d *decision) leaves(live Objects, source *Candidate) bool {
+	origin := d.snapshot.Origin
+	return source == nil || origin != nil && !d.edited && d.snapshot.Successor != nil && (source.Cluster != live.Cluster() || source.name() != origin.Source)
+}
+
+// labelled is the remote that a mirror is of, although someone has edited its label. A mirror that another cluster's UID
+// is on is that cluster's, and has got another name, or its remote is not configured any more.
+func (d *decision) labelled(owner string, live Objects) string {
+	if d.policy.Names.Of(owner).Makes(d.snapshot.Key) || len(d.wanted) != 1 {
+		return owner
+	}
+	one, uid := d.wanted[0], ""
+	if live.Service != nil {
+		uid = live.Service.Annotations[ClusterUIDAnnotation]
+	}
+	if uid == "" || uid == string(one.UID) {
+		return one.Cluster
+	}
+	return owner
+}
+
+// indexOf is that of the candidate of a remote whose mirror exists, else of its first one; negative: it has none.
+func indexOf(candidates []Candidate, cluster string, live Objects) int {
+	if live.Service != nil {
+		source, _ := Source(live.Service)
+		if i := slices.IndexFunc(candidates, func(c Candidate) bool { return c.Cluster == cluster && c.name() == source }); i >= 0 {
+			return i
+		}
+	}
+	return slices.IndexFunc(candidates, func(c Candidate) bool { return c.Cluster == cluster })
+}
+
+// succeeded tells that nothing takes the place of a mirror that is to be deleted, or that what does is complete.
+func (d *decision) succeeded() bool {
+	successor := d.snapshot.Successor
+	if successor == nil {
+		return true
+	}
+	d.plan.Successor, d.plan.Cluster = successor, d.snapshot.Live.Cluster()
+	if successor.Complete && successor.Endpoints != nil && len(d.wanted) == 0 {
+		d.step(Step{Action: AwaitSlices, Object: successor.Endpoints, AfterAll: true})
+	}
+	return successor.Complete
 }
 
 func (d *decision) conflict(candidates []Candidate, why string) {
@@ -218,7 +277,7 @@ func (d *decision) replace(live, desired Objects) {
 		return
 	}
 	if desired.Endpoints != nil && (live.IPv4 != nil && desired.IPv4 == nil || live.IPv6 != nil && desired.IPv6 == nil) {
-		d.step(Step{Action: AwaitSlices, AfterAll: true})
+		d.step(Step{Action: AwaitSlices, Object: desired.Endpoints, AfterAll: true})
 	}
 	for _, k := range addressKinds {
 		if obj := live.Get(k); obj != nil && desired.Get(k) == nil {

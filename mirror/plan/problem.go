@@ -18,6 +18,7 @@ const (
 	Headless      Reason = "Headless"      // without a ClusterIP
 	NoTCPPort     Reason = "NoTCPPort"     // no port that a gateway can serve
 	InvalidName   Reason = "InvalidName"   // the mirror's name is too long, or no valid name
+	NoClusterName Reason = "NoClusterName" // it is limited to some clusters, and what the local one is called is not known
 	Rejected      Reason = "Rejected"      // the local API server refuses the object
 )
 
@@ -47,7 +48,7 @@ const (
 
 // Reasons are those that a mirror can have.
 var Reasons = []Reason{
-	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, Rejected,
+	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, NoClusterName, Rejected,
 	NamespaceMissing, NamespaceTerminating, Conflict,
 	PortNotServed, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
 }
