@@ -139,7 +139,7 @@ func TestDryRunOfAStandby(t *testing.T) {
 			w.Errorf("got %q", got)
 		}
 		for _, line := range []string{
-			"create Service default/bar-paris in london for remote paris\n", "create Endpoints default/bar-paris in london for remote paris\n", `+     "ip": "192.0.2.1"`,
+			"create Service default/bar-paris in london for remote paris\n", "create Endpoints default/bar-paris in london for remote paris\n", `+  - ip: "192.0.2.1"`,
 			"delete Service default/left-paris in london for remote paris\n", "delete Endpoints default/left-paris in london for remote paris\n",
 			"! mirror default/taken-paris in london for remote paris: Conflict: a foreign Service has the mirror's name",
 			"create Namespace lonely in london for remote paris\n",
