@@ -248,7 +248,7 @@ if [ -n "$undo" ]; then
 	cat <<END
 
 The mirrors of $name stay as they are. To remove them:
-    service-mirror${kubeconfig:+ --kubeconfig $kubeconfig} --context $context --prune $name
+    service-mirror prune $name${kubeconfig:+ --kubeconfig $kubeconfig} --context $context
 Its token stays valid until you delete the account in $name. If no other cluster uses it:
     kubectl --context $remote_context --namespace $namespace delete serviceaccount $reader
 END

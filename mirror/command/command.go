@@ -40,7 +40,7 @@ func init() {
 		{"link", "make a remote cluster known to the daemon", runLink, flagsOf(parseLink), nil},
 		{"unlink", "remove a remote cluster from the daemon", runUnlink, flagsOf(parseUnlink), nil},
 		{"prune", "delete the mirrors of remotes that were removed", runPrune, flagsOf(parsePrune), nil},
-		{"publish", "route this cluster's gateway to the Services that it exports", runPublish, flagsOf(parsePublish), nil},
+		{"publish", "route the gateway of this cluster to the Services that it exports", runPublish, flagsOf(parsePublish), nil},
 		{"version", "print the version", runVersion, flagsOf(parseVersion), nil},
 		{"completion", "print a script that completes commands and flags in a shell", runCompletion, flagsOf(parseCompletion), shells},
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -50,7 +51,7 @@ func fetch(ctx context.Context, at string) (page status.Page, err error) {
 // fetchFromPod reads the status that a pod serves through the API server.
 func fetchFromPod(ctx context.Context, local *rest.Config, pod cache.ObjectName, port string) (status.Page, error) {
 	page, err := proxied(ctx, local, pod, port)
-	if answer := apierrors.APIStatus(nil); errors.As(err, &answer) && answer.Status().Code == http.StatusMisdirectedRequest {
+	if misdirected(err) {
 		// The API server passes on the name under which it was requested, which the daemon may not know.
 		again := rest.CopyConfig(local)
 		again.Wrap(func(inner http.RoundTripper) http.RoundTripper { return renamed{inner} })
@@ -61,10 +62,13 @@ func fetchFromPod(ctx context.Context, local *rest.Config, pod cache.ObjectName,
 		return page, fmt.Errorf("%s: grant get on pods/proxy in namespace %s", remote.Cause(err), pod.Namespace)
 	case apierrors.IsNotFound(err):
 		return page, fmt.Errorf("%s: check that --leader-elect-lease names the Lease of the daemon, and --port its port", remote.Cause(err))
-	case err != nil:
-		return page, errors.New(remote.Cause(err))
 	}
-	return page, nil
+	return page, err
+}
+
+func misdirected(err error) bool {
+	answer := apierrors.APIStatus(nil)
+	return errors.As(err, &answer) && answer.Status().Code == http.StatusMisdirectedRequest
 }
 
 func proxied(ctx context.Context, local *rest.Config, pod cache.ObjectName, port string) (page status.Page, err error) {
@@ -76,6 +80,9 @@ func proxied(ctx context.Context, local *rest.Config, pod cache.ObjectName, port
 	}
 	body, err := client.CoreV1().Pods(pod.Namespace).ProxyGet("", pod.Name, port, statusPath, nil).Stream(ctx)
 	if err != nil {
+		if apierrors.ReasonForError(err) == metav1.StatusReasonUnknown && !misdirected(err) {
+			err = errors.New(remote.Cause(err)) // without the URL
+		}
 		return page, err
 	}
 	defer body.Close()

@@ -16,9 +16,9 @@ The last line counts the objects: 1 create, 1 update, 274 delete.
 Usage:
   service-mirror plan [-o json] FLAGS OF THE DAEMON
 
-Exit codes, as those of kubectl diff:
+Exit codes:
   0  nothing would be written
-  1  something would be
+  1  something would be, as of kubectl diff
   2  a flag is wrong
   3  a cluster cannot be read: of what is not known, nothing would be written
 `

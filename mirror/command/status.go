@@ -143,7 +143,13 @@ func (c *statusCommand) fromLeader(ctx context.Context, local *rest.Config) (pag
 	if c.port > 0 {
 		port = strconv.Itoa(c.port)
 	}
-	page, err = fetchFromPod(ctx, local, holder, port)
+	// What a pod answers is no object of Kubernetes, which is all that this client takes for an answer.
+	bare, err := remote.LoadLocal(c.kubeconfig, c.kubecontext)
+	if err != nil {
+		return page, "", err
+	}
+	bare.UserAgent = local.UserAgent
+	page, err = fetchFromPod(ctx, bare, holder, port)
 	if err == nil && page.ElectionOn && !page.Leader {
 		err = errors.New("it does not lead any more")
 	}

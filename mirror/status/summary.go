@@ -98,6 +98,9 @@ func Summarize(page *Page, source Source) Summary {
 	}
 	for _, r := range withoutNull(page).Remotes {
 		one := RemoteSummary{Name: r.Name, State: r.State, Since: r.Since, Exported: r.Exported, Counts: counts[r.Name], Gateways: r.Gateways, Problems: r.Problems}
+		if r.State != Up && r.LastSync.IsZero() {
+			one.Exported = -1
+		}
 		if one.Counts == nil {
 			one.Counts = countsOf[*Mirror](states, nil)
 		}
@@ -293,5 +296,5 @@ func (s Summary) verdict() string {
 	if s.Healthy {
 		return fmt.Sprintf("Healthy: %s of %s.", noun(total, "mirror"), noun(len(s.Remotes), "remote"))
 	}
-	return fmt.Sprintf("Unhealthy: %s of %s mirrored; see above.", count(mirrored), count(total))
+	return fmt.Sprintf("Unhealthy: %s of %s are mirrored; see above.", count(mirrored), noun(total, "mirror"))
 }

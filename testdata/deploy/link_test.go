@@ -158,7 +158,7 @@ func TestLink(t *testing.T) {
 		for range 2 {
 			out, err := e.tryLink("paris", "--undo")
 			e.must(err)
-			if !strings.Contains(out, "--prune paris") {
+			if !strings.Contains(out, "service-mirror prune paris") {
 				t.Errorf("it says:\n%s", out)
 			}
 			e.arguments(berlin)
