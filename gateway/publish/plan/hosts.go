@@ -44,6 +44,22 @@ func (p Policy) Made(svc *corev1.Service) []string {
 }
 
 func (p Policy) made(svc *corev1.Service) (hosts []string, err error) {
+	called, unmade := p.called(svc)
+	problems := []error{unmade}
+	for _, name := range called {
+		for _, host := range p.within(name, svc.Namespace) {
+			hosts = appendNew(hosts, host)
+		}
+	}
+	more, unexpanded := p.expanded(svc)
+	for _, host := range more {
+		hosts = appendNew(hosts, host)
+	}
+	return hosts, errors.Join(append(problems, unexpanded)...)
+}
+
+// called are the names that a Service has in its namespace: those of its mirrors, and its own.
+func (p Policy) called(svc *corev1.Service) (names []string, err error) {
 	var problems []error
 	for _, name := range p.Names {
 		called := svc.Name + "-" + name
@@ -51,20 +67,21 @@ func (p Policy) made(svc *corev1.Service) (hosts []string, err error) {
 			problems = append(problems, fmt.Errorf("%s has %d characters, more than the %d of a DNS label: rename the Service, or give a shorter --name", called, len(called), validation.DNS1123LabelMaxLength))
 			continue
 		}
-		for _, host := range p.within(called, svc.Namespace) {
-			hosts = appendNew(hosts, host)
-		}
+		names = append(names, called)
 	}
-	for _, host := range p.within(svc.Name, svc.Namespace) {
-		hosts = appendNew(hosts, host)
-	}
+	return append(names, svc.Name), errors.Join(problems...)
+}
+
+// expanded are the names that the operator's templates make.
+func (p Policy) expanded(svc *corev1.Service) (hosts []string, err error) {
+	var problems []error
 	for _, template := range p.HostTemplates {
 		for _, host := range p.expand(template, svc) {
 			if err := p.validateHost(host, svc); err != nil {
 				problems = append(problems, fmt.Errorf("--host-template %s: %w", template, err))
 				continue
 			}
-			hosts = appendNew(hosts, host)
+			hosts = append(hosts, host)
 		}
 	}
 	return hosts, errors.Join(problems...)
@@ -163,6 +180,36 @@ func (p Policy) ValidateSuffix(suffix string) error {
 func (p Policy) Claims(svc *corev1.Service) []string {
 	hosts, _ := p.Hosts(svc)
 	return append(hosts, gateway.Claims(svc)...)
+}
+
+// MadeKeys are what the names that an exported Service has by its own are found by: one for all forms of a name in its
+// namespace, as a cache has many Services.
+func (p Policy) MadeKeys(svc *corev1.Service) (keys []string) {
+	called, _ := p.called(svc)
+	for _, name := range called {
+		keys = append(keys, allForms(p.within(name, svc.Namespace)[0]))
+	}
+	expanded, _ := p.expanded(svc)
+	return append(keys, expanded...)
+}
+
+// MadeKeysOf are the keys of MadeKeys for a name.
+func (p Policy) MadeKeysOf(host string) []string {
+	keys := []string{host}
+	short := strings.TrimSuffix(strings.TrimSuffix(host, "."+p.Domain), ".svc")
+	if service, namespace, found := strings.Cut(short, "."); found && slices.Contains(p.within(service, namespace), host) {
+		keys = append(keys, allForms(short))
+	}
+	return keys
+}
+
+// allForms is the key for all forms of a name. No name has a space.
+func allForms(short string) string { return short + " " }
+
+// Chosen are those of Claims that the Service's annotations make.
+func (p Policy) Chosen(svc *corev1.Service) []string {
+	made := p.Made(svc)
+	return slices.DeleteFunc(p.Claims(svc), func(claim string) bool { return slices.Contains(made, claim) })
 }
 
 // Trim cuts an exported Service down to what is published, as its mirrors' rules and the names need it.

@@ -123,8 +123,9 @@ type Snapshot struct {
 	Attached func(kind Kind, listener string) []cache.ObjectName
 	// Promised are all gateway ports in use, also those that have no listener yet; nil: only this Service's are.
 	Promised func() []gateway.PortNumber
-	// Listeners is why the Gateway does not have all listeners that it should; zero: it is not known that it has not.
-	Listeners mirrors.Problem
+	// Listeners are why listeners of ours are missing, by the ListenerSet that lacks them, and by "" where the Gateway
+	// does; none: it is not known that any are.
+	Listeners map[string]mirrors.Problem
 	// PortHolder is the exported Service that has a gateway port, or had it less than ReleasedFor ago; zero: none.
 	PortHolder func(gateway.PortNumber) cache.ObjectName
 	// Holder is the exported Service that has a name or a gateway port of those that claim it; nil: this one.
