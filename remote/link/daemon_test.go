@@ -110,6 +110,28 @@ func TestRule(t *testing.T) {
 	}
 }
 
+// While mirrors move, the policy permits the names of before, too; the next link ends that.
+func TestPermitted(t *testing.T) {
+	text := func(s string) *string { return &s }
+	for _, test := range []struct {
+		rule  string
+		noted *string
+		want  string
+	}{
+		{"name=a", nil, "name=a"},
+		{"", text(""), ""},
+		{"name=a", text("name=a"), "name=a"},
+		{"name=a", text(""), "name=a;"},
+		{"", text("name=a,allow-names"), ";name=a,allow-names"},
+		{"name=a", text("name=a;name=b"), "name=a"},
+		{"name=c", text("name=a;name=b"), "name=c;name=a"},
+	} {
+		if got, moves := permitted(test.rule, test.noted); got != test.want || moves != strings.Contains(got, ";") {
+			t.Errorf("%s after %v: got %s, %v, want %s", test.rule, test.noted, got, moves, test.want)
+		}
+	}
+}
+
 func TestVerification(t *testing.T) {
 	d := Daemon{Name: "service-mirror", Namespace: "service-mirror", Container: "service-mirror", Command: []string{"service-mirror", "--leader-elect"}, Args: []string{"--remote=paris=/x,name={service}-p"}}
 	l := Linker{Local: &Cluster{Flags: "--context london"}}

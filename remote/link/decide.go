@@ -24,7 +24,8 @@ type Local struct {
 	Daemon      Daemon
 	Credentials []byte // kubeconfig of the remote; empty: there is none
 	Policies    []networkingv1.NetworkPolicy
-	HasEgress   bool // a NetworkPolicy of this link is among them
+	HasEgress   bool    // a NetworkPolicy of this link is among them
+	Permitted   *string // the annotation that permits its mirrors; nil: there is none
 }
 
 // Remote is what is read of the remote cluster.
@@ -51,6 +52,7 @@ type Plan struct {
 	Notes    []string
 	Egress   *networkingv1.NetworkPolicy // nil: none is needed
 	Rule     string                      // how mirrors are called, for the admission policy
+	Moves    bool                        // ... by the rule of before, too
 }
 
 // Decide decides what a link writes. The error refuses it, before anything is written.
@@ -72,7 +74,8 @@ func Decide(request Request, keys Keys, local Local, remote Remote) (Plan, error
 			return Plan{}, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	plan := Plan{Name: name, Flag: name + "=" + d.Mount + "/" + fileOf(name) + keys.String(), Rule: d.rule(keys)}
+	plan := Plan{Name: name, Flag: name + "=" + d.Mount + "/" + fileOf(name) + keys.String()}
+	plan.Rule, plan.Moves = permitted(d.rule(keys), local.Permitted)
 	if d.inCommand(name) && d.remote(name) != plan.Flag {
 		return Plan{}, fmt.Errorf("Deployment %s/%s has --remote=%s in its command, which is not for links to change: write --remote=%s into your manifests, and link again", d.Namespace, d.Name, d.remote(name), plan.Flag)
 	}
@@ -91,6 +94,19 @@ func Decide(request Request, keys Keys, local Local, remote Remote) (Plan, error
 	}
 	plan.Egress = egress(name, d, local.Policies, slices.Concat([]int32{port}, remote.Ports))
 	return plan, nil
+}
+
+// permitted is the annotation for a rule. While mirrors move to it from another rule, that one is permitted, too: until
+// a mirror with the new name is complete, the old one is kept up to date.
+func permitted(rule string, noted *string) (annotation string, moves bool) {
+	if noted == nil {
+		return rule, false
+	}
+	before, _, _ := strings.Cut(*noted, ";")
+	if before == rule {
+		return rule, false
+	}
+	return rule + ";" + before, true
 }
 
 // endpoint is where the daemon reaches the API server, and how it checks its certificate.

@@ -39,6 +39,15 @@ func (l *Linker) readLocal(ctx context.Context, name string) (local Local, err e
 		return local, err
 	}
 	local.Credentials = secret.Data[fileOf(name)]
+	account, err := c.get(ctx, serviceAccounts, l.Namespace, local.Daemon.Account)
+	if err != nil {
+		return local, err
+	}
+	if account != nil {
+		if noted, found := account.GetAnnotations()[annotation(name)]; found {
+			local.Permitted = &noted
+		}
+	}
 	policies, err := c.list(ctx, networkPolicies, l.Namespace, metav1.ListOptions{})
 	if err != nil {
 		return local, err
