@@ -211,7 +211,7 @@ func (c *linkCommand) link(ctx context.Context, stdout io.Writer) error {
 		c.conclude(stdout, result)
 	}
 	if errors.Is(err, link.ErrNotReached) {
-		return exit{exitNotReached, err}
+		return exit{exitNotReached, errors.New("")} // it is said already
 	}
 	return err
 }

@@ -45,7 +45,7 @@ func TestOperate(t *testing.T) {
 		t.Errorf("--dry-run: %v\n%s", err, out)
 	}
 	p.stop()
-	_, err := e.tryLink("paris", "--undo")
+	_, err := e.tryUnlink("paris")
 	e.must(err)
 	if out, err := p.exec("--prune-dry-run", "paris"); err != nil || !strings.Contains(out, "shop/bar-paris") {
 		t.Errorf("--prune-dry-run: %v\n%s", err, out)
