@@ -132,11 +132,7 @@ func zsh() string {
 	flags := func(flags *pflag.FlagSet) string {
 		var specs []string
 		for _, f := range completed(flags) {
-			spec := "--" + f.Name
-			if takesValue(f) {
-				spec += "="
-			}
-			spec += "[" + strings.NewReplacer("[", "(", "]", ")", "\\", "", ":", " ").Replace(about(f)) + "]"
+			spec := "[" + strings.NewReplacer("[", "(", "]", ")", "\\", "", ":", " ").Replace(about(f)) + "]"
 			switch {
 			case slices.Contains(fileFlags, f.Name):
 				spec += ":file:_files"
@@ -145,7 +141,14 @@ func zsh() string {
 			case takesValue(f):
 				spec += ":value: "
 			}
-			specs = append(specs, quote("*"+spec))
+			long, short := "*--"+f.Name, "*-"+f.Shorthand
+			if takesValue(f) {
+				long, short = long+"=", short+"+"
+			}
+			specs = append(specs, quote(long+spec))
+			if f.Shorthand != "" {
+				specs = append(specs, quote(short+spec))
+			}
 		}
 		return strings.Join(specs, " ")
 	}
