@@ -84,7 +84,7 @@ func TestPublishMistakes(t *testing.T) {
 		"a Secret in vain":     {with("--tls-secret=x"), []string{"--ingress-class and --tls-secret: they are for --to ingress"}},
 		"aliases in vain":      {with("--names-namespace=x"), []string{"--names-namespace: it is for --to names"}},
 		"a place of aliases":   {with("--to=names", "--names-namespace=x/y"), []string{`--names-namespace: "x/y" is not the name of a namespace`}},
-		"names in vain":        {[]string{"publish", "--name=paris", "--to=names", "--host-suffix=example.com"}, []string{"--host-template and --host-suffix: a gateway that reaches"}},
+		"names in vain":        {[]string{"publish", "--name=paris", "--to=names", "--host-suffix=example.com"}, []string{"--host-template, --host-suffix and --caller-namespace: a gateway that reaches"}},
 		"a domain":             {with("--cluster-domain=_"), []string{"--cluster-domain: "}},
 		"a template":           {with("--host-template={service}.example.com"), []string{"--host-template: "}},
 		"an unclear template":  {with("--host-template={service}-{namespace}.example.com"), []string{`--host-template: "{service}-{namespace}.example.com" makes one name for a in b-c`}},
