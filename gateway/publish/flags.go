@@ -21,7 +21,7 @@ type Flags struct {
 	Namespace      string // of the pod, for the records; empty: not in a pod
 	options        Options
 	targets        []string
-	callers []string
+	callers        []string
 	gateway, ports string
 	service        string // in front of the Gateway
 }
