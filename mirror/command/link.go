@@ -159,7 +159,7 @@ func (c *linkCommand) validate() error {
 	return errors.Join(mistakes...)
 }
 
-// clusters connects to the local cluster and, if it is wanted, to the remote one.
+// linker connects to the local cluster and, if it is wanted, to the remote one.
 func (c *linkCommand) linker(out io.Writer, remote bool) (*link.Linker, error) {
 	agent := "service-mirror/" + programVersion()
 	l := link.Linker{Namespace: c.namespace, Deployment: c.deployment, Out: out, JSON: c.output == "json"}
@@ -208,7 +208,7 @@ func (c *linkCommand) link(ctx context.Context, stdout io.Writer) error {
 		err = errors.Join(err, printJSON(stdout, result))
 	}
 	if result.Verified != nil {
-		c.conclude(stdout, result)
+		c.conclude(progress, result, l.Remote.Flags)
 	}
 	if errors.Is(err, link.ErrNotReached) {
 		return exit{exitNotReached, errors.New("")} // it is said already
@@ -225,8 +225,8 @@ func (c *linkCommand) progress(stdout io.Writer) io.Writer {
 }
 
 // conclude says whether requests arrive, and how to find out again.
-func (c *linkCommand) conclude(stdout io.Writer, result link.Result) {
-	out, v := c.progress(stdout), result.Verified
+func (c *linkCommand) conclude(out io.Writer, result link.Result, remote string) {
+	v := result.Verified
 	again := "    " + failure.Printable(v.Command)
 	switch v.State {
 	case link.Reached:
@@ -235,7 +235,7 @@ func (c *linkCommand) conclude(stdout io.Writer, result link.Result) {
 		fmt.Fprintf(out, "\nLinked, but not all requests arrive: see above. To verify again:\n%s\n", again)
 	default:
 		fmt.Fprintf(out, "\nLinked, NOT verified: %s.\nTo export a Service, and to verify:\n", failure.Line(v.Reason))
-		fmt.Fprintf(out, "    kubectl --context %s label service SERVICE service-mirror.io/exported=true\n%s\n", result.Remote, again)
+		fmt.Fprintf(out, "    kubectl %s label service SERVICE service-mirror.io/exported=true\n%s\n", remote, again)
 	}
 }
 
@@ -253,15 +253,11 @@ func (c *linkCommand) unlink(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, context := c.reached()
-	if context == "" {
-		context = result.Name
-	}
 	fmt.Fprintf(c.progress(stdout), `
 The mirrors of %[1]s stay as they are. To remove them:
     service-mirror prune %[1]s %[2]s
 Its token stays valid until you delete the account in %[1]s. If no other cluster uses it:
-    kubectl --context %[3]s --namespace %[4]s delete serviceaccount %[5]s
-`, result.Name, l.Local.Flags, context, c.request.Reader, link.Account)
+    kubectl %[3]s --namespace %[4]s delete serviceaccount %[5]s
+`, result.Name, l.Local.Flags, link.KubectlFlags(c.reached()), c.request.Reader, link.Account)
 	return nil
 }

@@ -32,13 +32,21 @@ func LoadCluster(kubeconfig, context, agent string) (*Cluster, error) {
 		return nil, err
 	}
 	config.UserAgent = agent
-	c := &Cluster{Name: raw.CurrentContext, Config: config}
-	if kubeconfig != "" {
-		c.Flags = "--kubeconfig " + quoted(kubeconfig) + " "
-	}
-	c.Flags += "--context " + quoted(c.Name)
+	c := &Cluster{Name: raw.CurrentContext, Config: config, Flags: KubectlFlags(kubeconfig, raw.CurrentContext)}
 	c.Endpoint, err = endpointOf(raw)
 	return c, err
+}
+
+// KubectlFlags are those of kubectl for a context of a kubeconfig, which may be empty, for a shell.
+func KubectlFlags(kubeconfig, context string) string {
+	var flags []string
+	if kubeconfig != "" {
+		flags = append(flags, "--kubeconfig "+quoted(kubeconfig))
+	}
+	if context != "" {
+		flags = append(flags, "--context "+quoted(context))
+	}
+	return strings.Join(flags, " ")
 }
 
 // sources are the files of a kubeconfig.

@@ -33,7 +33,7 @@ type Remote struct {
 	UID       types.UID
 	Endpoint  Endpoint // by your kubeconfig
 	Servers   []string // where its API server is, besides
-	Gateways  []string // that it could have
+	Possible  string   // gateways that it could have, for who names none
 	Ports     []int32  // TCP ports of the gateways
 	Notes     []string
 	ReadsAll  bool   // the account can read all Services, by an earlier link
@@ -67,7 +67,7 @@ func Decide(request Request, keys Keys, local Local, remote Remote) (Plan, error
 	}
 	gateways := gatewaysOf(spec, d)
 	if gateways[0].Service == (cache.ObjectName{}) && gateways[0].ReadsService() {
-		return Plan{}, fmt.Errorf("%s: no gateway is given: add gateway=NAMESPACE/NAME of a LoadBalancer Service, or gateway=gateway-api:NAMESPACE/NAME of a Gateway. There is %s", name, cmp.Or(strings.Join(remote.Gateways, ", "), "none yet"))
+		return Plan{}, fmt.Errorf("%s: no gateway is given: add gateway=NAMESPACE/NAME of a LoadBalancer Service, or gateway=gateway-api:NAMESPACE/NAME of a Gateway. %s", name, remote.Possible)
 	}
 	for _, one := range gateways {
 		if err := one.Validate(gateway.Filter{Domain: d.domain()}); err != nil {

@@ -24,7 +24,7 @@ func usual(args ...string) *situation {
 	s := &situation{
 		request: Request{Reader: DefaultName},
 		local:   Local{UID: "london", Daemon: newDaemon(DefaultName, DefaultName)},
-		remote:  Remote{UID: "paris", Endpoint: Endpoint{Server: "https://192.0.2.7:6443", CA: []byte("paris's")}, Gateways: []string{"ingress/gateway"}},
+		remote:  Remote{UID: "paris", Endpoint: Endpoint{Server: "https://192.0.2.7:6443", CA: []byte("paris's")}, Possible: "There is ingress/gateway"},
 	}
 	s.local.Daemon.Command = []string{"service-mirror", "--leader-elect"}
 	if err := s.request.ParseArguments(append([]string{"paris"}, args...)); err != nil {
@@ -73,7 +73,6 @@ func TestRefused(t *testing.T) {
 		says   string
 	}{
 		"no gateway":              {"", func(*situation) {}, "There is ingress/gateway"},
-		"no gateway anywhere":     {"", func(s *situation) { s.remote.Gateways = nil }, "There is none yet"},
 		"an address without port": {"address=192.0.2.9", func(*situation) {}, "no gateway is given"},
 		"a loopback address":      {"address=127.0.0.1 gateway-port=80", func(*situation) {}, "not a unicast address"},
 		"one cluster":             {"gateway=a/b", func(s *situation) { s.remote.UID = "london" }, "are one cluster"},

@@ -12,6 +12,8 @@
 //	network.go     ... in the NetworkPolicy: the ports that the daemon needs
 //	kubeconfig.go  the kubeconfig
 //	credentials.go ... and its token, which is tried
+//	cluster.go     either cluster, found as kubectl does
+//	linker.go      how objects are read and written, and what is said of it
 //	link.go        Link applies the grants, tries the credentials, and then writes in the local cluster
 //	rollout.go     it waits until the daemon's pods have the change
 //	verifying.go   and sends requests to the mirrors, from the daemon's pod
@@ -53,6 +55,10 @@ type Result struct {
 	Verified *Verified `json:"verification,omitempty"`
 }
 
+func newResult(name, local string) Result {
+	return Result{Name: name, Local: local, Changes: []Change{}, Notes: []string{}}
+}
+
 // Change is what became of an object.
 type Change struct {
 	Cluster   string `json:"cluster"`
@@ -83,7 +89,8 @@ const (
 // Link links the remote cluster. The result is what was done until it ended, with an error or without.
 func (l *Linker) Link(ctx context.Context, request Request) (Result, error) {
 	result := &l.result
-	l.result = Result{Name: request.Name, Local: l.Local.Name, Remote: l.Remote.Name}
+	l.result = newResult(request.Name, l.Local.Name)
+	result.Remote = l.Remote.Name
 	local, err := l.readLocal(ctx, request.Name)
 	if err != nil {
 		return *result, err

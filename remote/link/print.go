@@ -27,7 +27,7 @@ func PrintRemote(out io.Writer, request Request) error {
 // PrintLocal prints what the local cluster must have. Both clusters are read, and the credentials tried; nothing is
 // written.
 func (l *Linker) PrintLocal(ctx context.Context, out io.Writer, request Request) error {
-	l.result = Result{Name: request.Name}
+	l.result = newResult(request.Name, l.Local.Name)
 	local, err := l.readLocal(ctx, request.Name)
 	if errors.Is(err, errNoDaemon) {
 		local.Daemon, err = newDaemon(l.Namespace, l.Deployment), nil

@@ -1,12 +1,14 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -14,6 +16,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -23,6 +26,7 @@ import (
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/remote"
+	"service-mirror.io/service-mirror/remote/gatewayapi"
 )
 
 // readLocal reads the local cluster.
@@ -117,7 +121,7 @@ func (l *Linker) readRemote(ctx context.Context, keys Keys, d Daemon, request Re
 			r.Ports = append(r.Ports, int32(port))
 		}
 		if one.Service == (cache.ObjectName{}) {
-			r.Gateways = l.possibleGateways(ctx)
+			r.Possible = c.possibleGateways(ctx)
 			continue
 		}
 		ports, found, err := c.gatewayPorts(ctx, one)
@@ -184,24 +188,25 @@ func (c *Cluster) gatewayPorts(ctx context.Context, config gateway.Config) (port
 	return ports, true, nil
 }
 
-// possibleGateways are those that the remote has, for who names none.
-func (l *Linker) possibleGateways(ctx context.Context) (names []string) {
-	all, err := l.Remote.list(ctx, services, "", metav1.ListOptions{})
-	if err == nil {
-		for _, object := range all {
-			var service corev1.Service
-			if runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &service) == nil && service.Spec.Type == corev1.ServiceTypeLoadBalancer {
-				names = append(names, service.Namespace+"/"+service.Name)
-			}
+// possibleGateways says which gateways the remote has, for who names none.
+func (c *Cluster) possibleGateways(ctx context.Context) string {
+	all, err := c.list(ctx, services, "", metav1.ListOptions{})
+	if err != nil {
+		return fmt.Sprintf("Which there are is not known: %v", err)
+	}
+	var names []string
+	for _, object := range all {
+		if kind, _, _ := unstructured.NestedString(object.Object, "spec", "type"); kind == string(corev1.ServiceTypeLoadBalancer) {
+			names = append(names, object.GetNamespace()+"/"+object.GetName())
 		}
 	}
-	kind := schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"}
-	if all, err = l.Remote.list(ctx, kind, "", metav1.ListOptions{}); err == nil { // not every cluster has these
+	kind := schema.GroupVersionResource{Group: gatewayapi.Group, Version: "v1", Resource: "gateways"}
+	if all, err = c.list(ctx, kind, "", metav1.ListOptions{}); err == nil { // not every cluster has these
 		for _, object := range all {
 			names = append(names, gateway.APIPrefix+object.GetNamespace()+"/"+object.GetName())
 		}
 	}
-	return names
+	return "There is " + cmp.Or(strings.Join(names, ", "), "none yet")
 }
 
 // servers are where else the cluster says that its API server is: the URL for nodes that join, and the addresses

@@ -7,7 +7,7 @@ import (
 
 // Unlink takes a remote cluster out of the local one. Its mirrors stay, and so does the account in the remote cluster.
 func (l *Linker) Unlink(ctx context.Context, name string) (Result, error) {
-	l.result = Result{Name: name, Local: l.Local.Name}
+	l.result = newResult(name, l.Local.Name)
 	local, err := l.readLocal(ctx, name)
 	if err != nil {
 		return l.result, err
