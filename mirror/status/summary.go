@@ -16,16 +16,19 @@ import (
 
 // Summary is a Page in short, for a terminal and for scripts.
 type Summary struct {
-	Source   Source          `json:"source"`
-	Local    string          `json:"local"`
-	Version  string          `json:"version"`
-	Now      time.Time       `json:"now,omitzero"`
-	Healthy  bool            `json:"healthy"`  // nothing has to be done, as far as is known
-	Synced   bool            `json:"synced"`   // the local cluster was read
-	Problems []Problem       `json:"problems"` // of reading the local cluster
-	Unknown  int             `json:"unknown"`  // as in Page
-	Remotes  []RemoteSummary `json:"remotes"`
-	Causes   []Cause         `json:"causes"` // of mirrors that are not healthy, the most frequent first
+	Source  Source    `json:"source"`
+	Local   string    `json:"local"`
+	Version string    `json:"version"`
+	Now     time.Time `json:"now,omitzero"`
+	Healthy bool      `json:"healthy"` // nothing has to be done, as far as is known
+	// How many are not.
+	UnhealthyRemotes int             `json:"unhealthyRemotes"`
+	UnhealthyMirrors int             `json:"unhealthyMirrors"`
+	Synced           bool            `json:"synced"`   // the local cluster was read
+	Problems         []Problem       `json:"problems"` // of reading the local cluster
+	Unknown          int             `json:"unknown"`  // as in Page
+	Remotes          []RemoteSummary `json:"remotes"`
+	Causes           []Cause         `json:"causes"` // of mirrors that are not healthy, the most frequent first
 }
 
 // Source is where a summary comes from.
@@ -86,7 +89,6 @@ func LocalOnly(page Page) Page {
 func Summarize(page *Page, source Source) Summary {
 	s := Summary{Source: source, Local: page.Local, Version: page.Version, Now: page.Now, Synced: page.Synced, Problems: some(page.Problems), Unknown: page.Unknown,
 		Remotes: []RemoteSummary{}, Causes: causesOf(page.Mirrors)}
-	s.Healthy = page.Synced && len(page.Problems) == 0
 	counts := map[string]map[string]int{}
 	for i := range page.Mirrors {
 		m := &page.Mirrors[i]
@@ -94,7 +96,9 @@ func Summarize(page *Page, source Source) Summary {
 			counts[m.Cluster] = countsOf[*Mirror](states, nil)
 		}
 		counts[m.Cluster][m.State]++
-		s.Healthy = s.Healthy && m.healthy()
+		if !m.healthy() {
+			s.UnhealthyMirrors++
+		}
 	}
 	for _, r := range withoutNull(page).Remotes {
 		one := RemoteSummary{Name: r.Name, State: r.State, Since: r.Since, Exported: r.Exported, Counts: counts[r.Name], Gateways: r.Gateways, Problems: r.Problems}
@@ -106,8 +110,11 @@ func Summarize(page *Page, source Source) Summary {
 		}
 		delete(counts, r.Name)
 		s.Remotes = append(s.Remotes, one)
-		s.Healthy = s.Healthy && r.healthy()
+		if !r.healthy() {
+			s.UnhealthyRemotes++
+		}
 	}
+	s.Healthy = page.Synced && len(page.Problems) == 0 && s.UnhealthyRemotes+s.UnhealthyMirrors == 0
 	state := stateNotConfigured
 	if source.From == FromLocal {
 		state = stateNotKnown
@@ -248,8 +255,12 @@ func (g *Gateway) line() string {
 		return g.Name + ": not known"
 	case len(parts) == 0:
 		return g.Name + ": no address"
+	case len(parts) > 1:
+		return fmt.Sprintf("%s: %d addresses: %s", g.Name, len(g.Addresses), strings.Join(parts, ", "))
+	case len(g.Addresses) > 1:
+		return fmt.Sprintf("%s: %d addresses %s", g.Name, len(g.Addresses), health(g.Addresses[0].Health))
 	}
-	return g.Name + ": " + strings.Join(parts, ", ")
+	return g.Name + ": 1 address " + health(g.Addresses[0].Health)
 }
 
 // writeProblems prints what is wrong with the clusters.
@@ -286,9 +297,8 @@ func (c *Cause) title() string {
 
 // verdict is the last line.
 func (s Summary) verdict() string {
-	total, mirrored := 0, 0
+	total := 0
 	for _, r := range s.Remotes {
-		mirrored += r.Counts[Mirrored]
 		for _, n := range r.Counts {
 			total += n
 		}
@@ -296,5 +306,5 @@ func (s Summary) verdict() string {
 	if s.Healthy {
 		return fmt.Sprintf("Healthy: %s of %s.", noun(total, "mirror"), noun(len(s.Remotes), "remote"))
 	}
-	return fmt.Sprintf("Unhealthy: %s of %s are mirrored; see above.", count(mirrored), noun(total, "mirror"))
+	return fmt.Sprintf("Unhealthy: %s of %s, %s of %s.", count(s.UnhealthyRemotes), noun(len(s.Remotes), "remote"), count(s.UnhealthyMirrors), noun(total, "mirror"))
 }

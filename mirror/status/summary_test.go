@@ -40,7 +40,7 @@ func TestSummaryText(t *testing.T) {
 	const want = `Local cluster https://london, service-mirror v1, from the leader, pod sm/sm-1
 
 REMOTE   STATE            EXPORTED   MIRRORS                                   GATEWAY
-paris    up for 3 h       310        50 mirrored, 60 incomplete, 200 waiting   ingress/gateway: 1 not ready, 2 ready
+paris    up for 3 h       310        50 mirrored, 60 incomplete, 200 waiting   ingress/gateway: 3 addresses: 1 not ready, 2 ready
                                                                                ingress/more: not known
 berlin   down for 5 min   ?          none                                      ?
 rome     not configured   ?          1 orphan                                  ?
@@ -58,7 +58,7 @@ PortNotServed: 60 mirrors of paris: shop/s200-paris, shop/s201-paris, shop/s202-
   61 messages, as of shop/s200-paris: port 200 is not served
   Fix: set the port's appProtocol if it is HTTP; else reserve a gateway port for it.
 
-Unhealthy: 50 of 311 mirrors are mirrored; see above.
+Unhealthy: 2 of 3 remotes, 261 of 311 mirrors.
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", &out, want)
@@ -124,7 +124,7 @@ func TestSummaryOfTheLocalClusterAlone(t *testing.T) {
 	const want = "Local cluster https://london, worked out from this cluster alone: the leader's status cannot be read: read Lease a/b: forbidden\ufffd[2J\n\n" +
 		"REMOTE   STATE       EXPORTED   MIRRORS                    GATEWAY\n" +
 		"paris    not known   ?          1 mirrored, 1 incomplete   ?\n\n" +
-		"Unhealthy: 1 of 2 mirrors are mirrored; see above.\n"
+		"Unhealthy: 0 of 1 remote, 1 of 2 mirrors.\n"
 	if out.String() != want || s.Healthy {
 		t.Errorf("got\n%s\nwant\n%s", &out, want)
 	}
