@@ -149,15 +149,8 @@ func (l *Linker) write(ctx context.Context, plan Plan, local Local, credentials 
 	if err := l.apply(ctx, l.Local, manager+"-"+plan.Name, plan.secret(d, credentials)); err != nil {
 		return err
 	}
-	if plan.Egress != nil {
-		l.step(l.Local, "a NetworkPolicy that allows the daemon the ports %s", portsOf(plan.Egress))
-		if err := l.apply(ctx, l.Local, manager, plan.Egress); err != nil {
-			return err
-		}
-	} else if local.HasEgress {
-		if err := l.delete(ctx, l.Local, networkPolicies, d.Namespace, egressName(plan.Name)); err != nil {
-			return err
-		}
+	if err := l.allow(ctx, plan, local); err != nil {
+		return err
 	}
 	l.step(l.Local, "the annotation %s of the ServiceAccount %s/%s: %q", annotation(plan.Name), d.Namespace, d.Account, plan.Rule)
 	if plan.Moves {
@@ -168,14 +161,27 @@ func (l *Linker) write(ctx context.Context, plan Plan, local Local, credentials 
 	}
 	l.step(l.Local, "the argument --remote=%s of the Deployment %s/%s", plan.Flag, d.Namespace, d.Name)
 	return l.changeDaemon(ctx, d, func(d Daemon) change {
-		switch {
-		case d.remote(plan.Name) == plan.Flag:
-			l.note(l.Local, "it is there already")
-		case d.remote(plan.Name) != "":
-			l.note(l.Local, "in place of --remote=%s", d.remote(plan.Name))
+		switch before := d.remote(plan.Name); before {
+		case "":
+		case plan.Flag:
+			l.line("it is there already")
+		default:
+			l.line("in place of --remote=" + before)
 		}
 		return change{args: d.with(plan.Name, plan.Flag), mounts: true}
 	})
+}
+
+// allow has the NetworkPolicy that the link needs, and removes one that it needs no more.
+func (l *Linker) allow(ctx context.Context, plan Plan, local Local) error {
+	if plan.Egress != nil {
+		l.step(l.Local, "a NetworkPolicy that allows the daemon the ports %s", portsOf(plan.Egress))
+		return l.apply(ctx, l.Local, manager, plan.Egress)
+	}
+	if local.HasEgress {
+		return l.delete(ctx, l.Local, networkPolicies, local.Daemon.Namespace, egressName(plan.Name))
+	}
+	return nil
 }
 
 // annotate sets the annotation that permits mirrors of a remote; nil removes it.
