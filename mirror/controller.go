@@ -47,7 +47,7 @@ type Controller struct {
 // New makes a controller. Its remotes are added before it runs.
 func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	c := &Controller{
-		enqueuer: enqueuer{queue: queue.New(options.Metrics), remotes: &remotes{}, policy: options.Policy, logger: logger},
+		enqueuer: enqueuer{queue: queue.New(options.Metrics), remotes: &remotes{policy: options.Policy}, policy: options.Policy, logger: logger},
 		options:  options, memory: newMemory(options.MaxDeletes),
 	}
 	c.workers = queue.NewWorkers(c.queue, queue.Config{Number: options.Workers, What: "mirror", Sync: c.work})
