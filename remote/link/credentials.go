@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/url"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -80,7 +81,7 @@ func (l *Linker) try(ctx context.Context, content []byte, request Request, uid t
 		return fmt.Errorf("%s refuses the token: is it another cluster? %s", plan.Server, failure.Cause(last))
 	case untrusted(last):
 		return fmt.Errorf("%s cannot be trusted with %s: use --ca. %s", plan.Server, plan.CAFrom, failure.Cause(last))
-	case last != nil && request.Server == "":
+	case last != nil && (request.Server == "" || !unreachable(last)):
 		return fmt.Errorf("%s does not answer to the new kubeconfig: %s", plan.Server, failure.Cause(last))
 	case last != nil:
 		l.note(l.Remote, "not tried: this machine cannot reach it (%s)", failure.Cause(last))
@@ -90,6 +91,12 @@ func (l *Linker) try(ctx context.Context, content []byte, request Request, uid t
 		l.line("it works")
 	}
 	return nil
+}
+
+// unreachable tells that nothing has answered.
+func unreachable(err error) bool {
+	_, transport := errors.AsType[*url.Error](err)
+	return transport || errors.Is(err, context.DeadlineExceeded)
 }
 
 // untrusted tells whether a server's certificate is why nothing was requested.
