@@ -84,10 +84,10 @@ func (l *Linker) note(c *Cluster, format string, args ...any) {
 	l.result.Notes = append(l.result.Notes, c.Name+": "+text)
 }
 
-func (l *Linker) notes(c *Cluster, all []string) {
-	for _, text := range all {
-		l.note(c, "%s", text)
-	}
+// remark is a note that belongs to no step.
+func (l *Linker) remark(c *Cluster, text string) {
+	l.step(c, "%s", text)
+	l.result.Notes = append(l.result.Notes, c.Name+": "+text)
 }
 
 // changed says what became of an object.
