@@ -6,8 +6,14 @@ import (
 	"service-mirror.io/service-mirror/mirror/plan"
 )
 
-// origin is what is known of the source of the live mirror under a key. follow has its successor looked at, too.
+// origin is what is known of the source of the live mirror under a key; nil where the mirror stays, as most often. follow
+// has its successor looked at, too.
 func (c *Controller) origin(s plan.Snapshot, source cache.ObjectName, follow bool) *plan.Origin {
+	for _, candidate := range s.Candidates {
+		if svc := candidate.Service; svc != nil && candidate.Cluster == s.Live.Cluster() && cache.MetaObjectToName(svc) == source && c.options.Refuse(candidate) == nil {
+			return nil
+		}
+	}
 	origin := c.remotes.origin(s.Live.Cluster(), source)
 	if fate, to := c.options.Fate(origin, s.Key); follow && fate == plan.Moves {
 		p := c.options.Decide(c.observed(to, false))
@@ -41,12 +47,23 @@ func (c *Controller) firstOfCircle(key, next cache.ObjectName) bool {
 	return true
 }
 
-// enqueueOthers enqueues the mirrors that record the same source under another key: they go once this one is complete.
-func (c *Controller) enqueueOthers(p plan.Plan) {
+// enqueueMoving enqueues the mirrors of the same source under another key: they go once this one, which was synced, is
+// complete.
+func (c *Controller) enqueueMoving(p plan.Plan) {
 	if p.Source == nil || p.Successor != nil {
 		return
 	}
-	for _, key := range c.local.MirrorsOf(p.Cluster, cache.MetaObjectToName(p.Source.Service)) {
+	source := cache.MetaObjectToName(p.Source.Service)
+	moving := c.local.Moving(p.Cluster, source)
+	if naming := c.options.Names.Of(p.Cluster); naming.ObeyNames {
+		key := naming.KeyByTemplate(source)
+		live := c.local.Live(key)
+		// Two Services may choose each other's names: without this check, these would enqueue each other forever.
+		if of, recorded := live.Source(); recorded && of == source && live.Cluster() == p.Cluster {
+			moving = append(moving, key)
+		}
+	}
+	for _, key := range moving {
 		if key != p.Key {
 			c.queue.AddFor(p.Cluster, key)
 		}

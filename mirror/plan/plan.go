@@ -29,7 +29,7 @@ type Snapshot struct {
 	Namespace  NamespaceState
 	Families   []corev1.IPFamily // that the local cluster gives to mirrors; empty: not known yet
 	Memory     Memory
-	Origin     *Origin // nil: no Service of ours is live, or it records none
+	Origin     *Origin // nil: no Service of ours is live, it records none, or that is a candidate
 }
 
 // Candidate is what a remote cluster has to say of a key.
