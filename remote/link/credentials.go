@@ -70,7 +70,10 @@ func (l *Linker) try(ctx context.Context, content []byte, request Request, uid t
 	var answer types.UID
 	var last error
 	err = wait.PollUntilContextTimeout(ctx, time.Second, acceptTime, true, func(ctx context.Context) (bool, error) {
-		answer, last = linked.uid(ctx)
+		uid, err := linked.uid(ctx)
+		if last == nil || ctx.Err() == nil { // what the end of the time does to a request is not the cause
+			answer, last = uid, err
+		}
 		refused := apierrors.IsUnauthorized(last) || apierrors.IsForbidden(last) // which a new account is for a moment
 		return !refused, nil
 	})

@@ -241,6 +241,9 @@ func TestNothingHalfDone(t *testing.T) {
 		"no API server": {func(p *pair) {
 			p.server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") })
 		}, "does not answer to the new kubeconfig"},
+		"another token": {func(p *pair) {
+			p.server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
+		}, "refuses the token: is it another cluster?"},
 		"an empty answer":     {func(p *pair) { p.uid = "" }, "its answer is not that of a Kubernetes API server"},
 		"another certificate": {func(p *pair) { p.linker.Remote.Endpoint.CA = nil }, "cannot be trusted with public CAs"},
 		"a grant that is refused": {func(p *pair) {

@@ -36,7 +36,7 @@ const requestTime = 15 * time.Second
 // connect makes the client.
 func (c *Cluster) connect() error {
 	config := rest.CopyConfig(c.Config)
-	config.Timeout = requestTime
+	config.Timeout, config.QPS = requestTime, -1 // a link has few requests
 	config.WarningHandlerWithContext = rest.NoWarnings{}
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
