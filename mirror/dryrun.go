@@ -65,7 +65,7 @@ func (c *Controller) Plans() []plan.Plan {
 	}
 	var all []plan.Plan
 	for _, key := range slices.SortedFunc(maps.Keys(keys), plan.CompareKeys) {
-		if p := c.planned(key); p.Writes() || len(p.Problems) > 0 {
+		if p := c.planned(key); p.Writes() || p.Successor != nil || len(p.Problems) > 0 {
 			all = append(all, p)
 		}
 	}
@@ -85,6 +85,13 @@ func printPlan(to io.Writer, p plan.Plan, local string) {
 		if all := p.Source.Mapping(); len(all) > 0 {
 			print("ports of mirror %v %s: %s", p.Key, where, gateway.Texts(all, 20))
 		}
+	}
+	switch {
+	case p.Successor == nil:
+	case p.Successor.Circular && !p.Successor.Complete:
+		print("rename mirror %v to %v %s: it is deleted first, as mirrors wait for each other's names", p.Key, p.Successor.Key, where)
+	default:
+		print("rename mirror %v to %v %s: it is deleted once the other one is complete", p.Key, p.Successor.Key, where)
 	}
 	for _, step := range p.Steps {
 		switch step.Action {

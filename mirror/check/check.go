@@ -24,6 +24,7 @@ type Options struct {
 	Remote  remote.Options
 	Policy  plan.Policy
 	Lease   cache.ObjectName // zero: no election
+	Name    string           // of the local cluster, in the report
 }
 
 // timeout bounds the check of one cluster.
@@ -32,13 +33,13 @@ const timeout = 30 * time.Second
 // Run prints a line for each thing that was checked, with a mark: + it is in order, ! something will not work as
 // expected, - it must be fixed. It returns the same as data.
 func Run(ctx context.Context, options Options, out io.Writer) Result {
-	local := NewReport("local cluster "+options.Local.Host, out)
+	local := NewReport("local cluster "+options.Name, out)
 	found := local.localCluster(ctx, options)
 	var wg sync.WaitGroup
 	outs := make([]bytes.Buffer, len(options.Remotes))
 	reports := []*Report{local}
 	for i, spec := range options.Remotes {
-		r := NewReport("remote "+spec.Name+" of local cluster "+options.Local.Host, &outs[i])
+		r := NewReport("remote "+spec.Name+" of local cluster "+options.Name, &outs[i])
 		reports = append(reports, r)
 		wg.Go(func() { r.remoteCluster(ctx, options, spec, found) })
 	}

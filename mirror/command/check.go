@@ -66,5 +66,5 @@ func (c *checkCommand) run(ctx context.Context, stdout io.Writer) error {
 
 // checked is what is checked.
 func (cfg *config) checked(local *rest.Config) check.Options {
-	return check.Options{Local: local, Remotes: cfg.remotes, Remote: cfg.remote, Policy: cfg.mirror.Policy, Lease: cfg.election.Lease}
+	return check.Options{Local: local, Remotes: cfg.remotes, Remote: cfg.remote, Policy: cfg.mirror.Policy, Lease: cfg.election.Lease, Name: cfg.localName(local)}
 }

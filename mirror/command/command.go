@@ -37,6 +37,8 @@ func init() {
 		{"plan", "show what the daemon would write, as a diff", runPlan, flagsOf(parsePlan), nil},
 		{"status", "show remotes, mirrors and their problems", runStatus, flagsOf(parseStatus), nil},
 		{"verify", "send requests to mirrors, and say which of them arrive", runVerify, flagsOf(parseVerify), nil},
+		{"link", "make a remote cluster known to the daemon", runLink, flagsOf(parseLink), nil},
+		{"unlink", "remove a remote cluster from the daemon", runUnlink, flagsOf(parseUnlink), nil},
 		{"prune", "delete the mirrors of remotes that were removed", runPrune, flagsOf(parsePrune), nil},
 		{"publish", "route the gateway of this cluster to the Services that it exports", runPublish, flagsOf(parsePublish), nil},
 		{"version", "print the version", runVersion, flagsOf(parseVersion), nil},

@@ -90,9 +90,9 @@ func takesValue(f *pflag.Flag) bool { return f.NoOptDefVal == "" }
 
 // Values that completion knows, by flag.
 var (
-	fileFlags  = []string{"kubeconfig", "ca-file"}
+	fileFlags  = []string{"kubeconfig", "ca-file", "remote-kubeconfig", "ca"}
 	valueFlags = map[string]string{
-		"output": "text json", "endpoints-api": "endpoints endpointslices", "probe": "tcp http none", "to": "gateway-api ingress names",
+		"output": "text json", "endpoints-api": "endpoints endpointslices", "probe": "tcp http none", "to": "gateway-api ingress names", "print": "remote local",
 	}
 )
 

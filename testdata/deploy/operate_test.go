@@ -44,7 +44,7 @@ func TestOperate(t *testing.T) {
 		t.Errorf("plan: %v\n%s", err, out)
 	}
 	p.stop()
-	_, err := e.tryLink("paris", "--undo")
+	_, err := e.tryUnlink("paris")
 	e.must(err)
 	if out, err := p.exec("prune", "paris", "--dry-run"); err != nil || !strings.Contains(out, "shop/bar-paris") {
 		t.Errorf("prune --dry-run: %v\n%s", err, out)
