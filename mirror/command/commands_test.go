@@ -239,6 +239,9 @@ func TestStatusOfTheLocalClusterAlone(t *testing.T) {
 			t.Errorf("%q is not in\n%s", part, got)
 		}
 	}
+	if got := printed(t, 0, append(args, "--cluster-name=london")...); !strings.HasPrefix(got, "Local cluster london, worked out") {
+		t.Errorf("with a name it prints\n%s", got)
+	}
 	var read struct {
 		Source  struct{ From, Why string }
 		Healthy bool
