@@ -85,16 +85,18 @@ var publisherTemplates = []template{
 		{"        args:  # change these: the name that other clusters' --remote has for this one, and how it is published\n        - --name=paris\n" +
 			"        - --to=gateway-api\n        - --gateway=$(GATEWAY)\n        # - --to=ingress\n        # - --ingress-class=$(INGRESS_CLASS)\n",
 			`        args:
-        {{- range .Values.publisher.names | required "publisher.names: set the name that other clusters' --remote has for this cluster" }}
+        {{- if not .Values.publisher.names }}{{ fail "publisher.names: set the name that other clusters' remotes have for this cluster" }}{{ end }}
+        {{- if not .Values.publisher.to }}{{ fail "publisher.to: set gateway-api, ingress or names" }}{{ end }}
+        {{- range .Values.publisher.names }}
         - --name={{ . }}
         {{- end }}
-        {{- range .Values.publisher.to | required "publisher.to: set gateway-api, ingress or names" }}
+        {{- range .Values.publisher.to }}
         - --to={{ . }}
         {{- end }}
-        {{- if .Values.publisher.gateway }}
+        {{- if and (has "gateway-api" .Values.publisher.to) (.Values.publisher.gateway | required "publisher.gateway: set NAMESPACE/NAME of the Gateway that routes attach to") }}
         - --gateway=$(GATEWAY)
         {{- end }}
-        {{- if .Values.publisher.ingressClass }}
+        {{- if and (has "ingress" .Values.publisher.to) (.Values.publisher.ingressClass | required "publisher.ingressClass: set the IngressClass of the Ingresses") }}
         - --ingress-class=$(INGRESS_CLASS)
         {{- end }}
         {{- if ne .Values.publisher.clusterDomain "cluster.local" }}
