@@ -1,0 +1,190 @@
+package install
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"service-mirror.io/service-mirror/testdata/harness"
+)
+
+// Both sides work with names of the user's choice for namespaces, releases and ServiceAccounts: what is exported is
+// published and mirrored with the permissions that are there, and the policies deny everything else. Mirrors stay when
+// the release goes.
+func TestNamesOfTheUsersChoice(t *testing.T) {
+	there := newHelm(t, paris, "exports", "exporting")
+	inParis := there.install(`
+daemon: {enabled: false}
+publisher:
+  enabled: true
+  names: [paris]
+  to: [names]
+  serviceAccount: {name: publishing}
+reader:
+  enabled: true
+  records: [exporting]
+  serviceAccount: {name: reading}
+`)
+	there.createNamespace("shop")
+	there.createNamespace("ingress")
+	there.gateway("203.0.113.1")
+
+	here := newHelm(t, london, "mirrors", "mirroring")
+	values, err := json.Marshal(map[string]any{
+		"remotes": map[string]any{"paris": map[string]any{
+			"keys": []string{"gateway=ingress/gateway", "records=exporting"}, "kubeconfig": there.kubeconfig("service-mirror-reader"),
+		}},
+		"daemon": map[string]any{"serviceAccount": map[string]any{"name": "mirroring-services"}, "flags": []string{"--probe=none"}},
+	})
+	here.must(err)
+	inLondon := here.install(string(values))
+	here.createNamespace("shop")
+
+	there.denied("publishing", "gateway-exports", "service-mirror-publish-only-aliases")
+	here.denied("mirroring-services", "shop", "service-mirror-only-its-own")
+	there.run("service-mirror-publish")
+	daemon := here.run("service-mirror")
+	there.export("shop", "bar")
+	there.soon("the alias", func() error {
+		_, err := paris.CoreV1().Services("gateway-exports").Get(t.Context(), "shop--bar", metav1.GetOptions{})
+		return err
+	})
+	var mirror *corev1.Service
+	here.soon("the mirror", func() (err error) {
+		if mirror, err = london.CoreV1().Services("shop").Get(t.Context(), "bar-paris", metav1.GetOptions{}); err != nil {
+			return err
+		}
+		endpoints, err := london.CoreV1().Endpoints("shop").Get(t.Context(), "bar-paris", metav1.GetOptions{})
+		if err == nil && (len(endpoints.Subsets) != 1 || endpoints.Subsets[0].Addresses[0].IP != "203.0.113.1") {
+			err = fmt.Errorf("its endpoints are %v", endpoints.Subsets)
+		}
+		return err
+	})
+
+	if !strings.Contains(inLondon.Info.Notes, "leaves all mirrors behind") {
+		t.Errorf("the notes do not say what an uninstall leaves:\n%s", inLondon.Info.Notes)
+	}
+	here.must(daemon.Stop(soon))
+	here.uninstall(inLondon)
+	left, err := london.CoreV1().Services("shop").Get(t.Context(), "bar-paris", metav1.GetOptions{})
+	here.must(err)
+	if left.UID != mirror.UID || left.ResourceVersion != mirror.ResourceVersion {
+		t.Errorf("the uninstall changed the mirror: %v, was %v", left, mirror)
+	}
+	there.uninstall(inParis)
+}
+
+// What link.sh adds to the release stays when it is upgraded and rolled back, and what the values say changes.
+func TestLinkedReleaseIsUpgraded(t *testing.T) {
+	h := newHelm(t, london, "anything", "service-mirror")
+	h.install("")
+	there := newHelm(t, paris, "none", "none") // link.sh installs there what is needed
+	there.createNamespace("ingress")
+	there.gateway("203.0.113.1")
+	h.link()
+	linked := h.deployment()
+	args := linked.Spec.Template.Spec.Containers[0].Args
+	if len(args) != 1 || !strings.HasPrefix(args[0], "--remote=paris=") {
+		t.Fatalf("link.sh set the arguments %q", args)
+	}
+
+	h.upgrade("daemon: {createNamespaces: true, replicas: 3}")
+	upgraded := h.deployment()
+	if container := upgraded.Spec.Template.Spec.Containers[0]; *upgraded.Spec.Replicas != 3 || !slices.Contains(container.Command, "--create-namespaces") ||
+		!slices.Equal(container.Args, args) {
+		t.Errorf("the upgraded Deployment has %d replicas, command %q and arguments %q", *upgraded.Spec.Replicas, container.Command, container.Args)
+	}
+	h.stillLinked()
+	h.mayCreateNamespaces(true)
+
+	h.rollback()
+	if spec := h.deployment().Spec; fmt.Sprint(spec) != fmt.Sprint(linked.Spec) {
+		t.Errorf("rolled back, the Deployment has\n%v\nwant\n%v", spec, linked.Spec)
+	}
+	h.stillLinked()
+	h.mayCreateNamespaces(false)
+}
+
+// A second daemon in a cluster would do everything twice.
+func TestSecondDaemonIsRefused(t *testing.T) {
+	newHelm(t, london, "first", "one").install("")
+	second := newHelm(t, london, "second", "two")
+	if _, err := second.tryInstall(""); err == nil || !strings.Contains(err.Error(), "invalid ownership metadata") {
+		t.Errorf("got %v", err)
+	}
+	// The publisher is another program.
+	newHelm(t, london, "third", "three").install("daemon: {enabled: false}\npublisher: {enabled: true, names: [london], to: [ingress], ingressClass: public}")
+}
+
+func (h *helm) deployment() *appsv1.Deployment {
+	h.Helper()
+	deployment, err := h.cluster.AppsV1().Deployments(h.namespace).Get(h.Context(), "service-mirror", metav1.GetOptions{})
+	h.must(err)
+	return deployment
+}
+
+// gateway makes the gateway Service ingress/gateway, with this address.
+func (h *helm) gateway(ip string) {
+	h.Helper()
+	services := h.cluster.CoreV1().Services("ingress")
+	svc, err := services.Create(h.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "gateway"},
+		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
+	}, metav1.CreateOptions{})
+	h.must(err)
+	svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: ip}}
+	_, err = services.UpdateStatus(h.Context(), svc, metav1.UpdateOptions{})
+	h.must(err)
+}
+
+func (h *helm) export(namespace, name string) {
+	h.Helper()
+	_, err := h.cluster.CoreV1().Services(namespace).Create(h.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"service-mirror.io/exported": "true"}},
+		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": name}, Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
+	}, metav1.CreateOptions{})
+	h.must(err)
+}
+
+// link runs link.sh as a user would who has both clusters in one kubeconfig.
+func (h *helm) link() {
+	h.Helper()
+	cmd := exec.CommandContext(h.Context(), filepath.Join(deploy, "link.sh"),
+		"paris", "--context", "london", "--server", paris.Config.Host, "--wait=0", "gateway=ingress/gateway")
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+london.Kubeconfig+":"+paris.Kubeconfig, "KUBECTL="+harness.Program("kubectl"))
+	_, err := harness.Run(cmd)
+	h.must(err)
+}
+
+// stillLinked checks that the remote's credentials and its permission are there.
+func (h *helm) stillLinked() {
+	h.Helper()
+	account, err := h.cluster.CoreV1().ServiceAccounts(h.namespace).Get(h.Context(), "service-mirror", metav1.GetOptions{})
+	h.must(err)
+	if _, configured := account.Annotations["remote.service-mirror.io/paris"]; !configured {
+		h.Errorf("the ServiceAccount's annotations are %v", account.Annotations)
+	}
+	secret, err := h.cluster.CoreV1().Secrets(h.namespace).Get(h.Context(), "service-mirror-remotes", metav1.GetOptions{})
+	h.must(err)
+	if len(secret.Data["paris.kubeconfig"]) == 0 {
+		h.Error("the Secret has no kubeconfig of paris")
+	}
+}
+
+func (h *helm) mayCreateNamespaces(want bool) {
+	h.Helper()
+	out, err := h.cluster.Kubectl(h.Context(), "get", "clusterrole,clusterrolebinding", "service-mirror:create-namespaces", "--ignore-not-found", "-o", "name")
+	h.must(err)
+	if (out != "") != want {
+		h.Errorf("want the permission to create namespaces to exist: %v, got %q", want, out)
+	}
+}
