@@ -12,6 +12,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"service-mirror.io/service-mirror/testdata/harness"
@@ -85,7 +86,7 @@ reader:
 
 // What link.sh adds to the release stays when it is upgraded and rolled back, and what the values say changes.
 func TestLinkedReleaseIsUpgraded(t *testing.T) {
-	h := newHelm(t, london, "anything", "service-mirror")
+	h := newHelm(t, london, "anything", "linked")
 	h.install("")
 	there := newHelm(t, paris, "none", "none") // link.sh installs there what is needed
 	there.createNamespace("ingress")
@@ -107,8 +108,8 @@ func TestLinkedReleaseIsUpgraded(t *testing.T) {
 	h.mayCreateNamespaces(true)
 
 	h.rollback()
-	if spec := h.deployment().Spec; fmt.Sprint(spec) != fmt.Sprint(linked.Spec) {
-		t.Errorf("rolled back, the Deployment has\n%v\nwant\n%v", spec, linked.Spec)
+	if spec := h.deployment().Spec; !equality.Semantic.DeepEqual(spec, linked.Spec) {
+		t.Errorf("rolled back, the Deployment has\n%+v\nwant\n%+v", spec, linked.Spec)
 	}
 	h.stillLinked()
 	h.mayCreateNamespaces(false)
@@ -159,7 +160,7 @@ func (h *helm) export(namespace, name string) {
 func (h *helm) link() {
 	h.Helper()
 	cmd := exec.CommandContext(h.Context(), filepath.Join(deploy, "link.sh"),
-		"paris", "--context", "london", "--server", paris.Config.Host, "--wait=0", "gateway=ingress/gateway")
+		"paris", "--context", "london", "--namespace", h.namespace, "--server", paris.Config.Host, "--wait=0", "gateway=ingress/gateway")
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+london.Kubeconfig+":"+paris.Kubeconfig, "KUBECTL="+harness.Program("kubectl"))
 	_, err := harness.Run(cmd)
 	h.must(err)
