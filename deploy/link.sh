@@ -39,7 +39,6 @@ Without any, those in the Deployment stay.
 
   --context NAME            london's, in your kubeconfig (default: the current one)
   --kubeconfig PATH         your kubeconfig for london (default: as kubectl does)
-  --namespace NAMESPACE     of the daemon in london (default: service-mirror)
   --remote-context NAME     paris's (default: NAME; with --remote-kubeconfig its current one)
   --remote-kubeconfig PATH  for paris (default: the same as for london)
   --server URL              of paris's API server as pods in london reach it
@@ -65,7 +64,7 @@ wrong() { # in the command line
 here=$(cd "$(dirname "$0")" && pwd)
 kubectl=${KUBECTL:-kubectl}
 namespace=service-mirror deployment=service-mirror secret=service-mirror-remotes
-reader=service-mirror-reader reader_namespace=service-mirror
+reader=service-mirror-reader
 mount=/etc/service-mirror/remotes
 
 # The command line.
@@ -86,13 +85,12 @@ while [ $# -gt 0 ]; do
 		set -- "$option" "$value" "$@"
 		continue
 		;;
-	--context | --kubeconfig | --namespace | --remote-context | --remote-kubeconfig | --server | --ca | --wait)
+	--context | --kubeconfig | --remote-context | --remote-kubeconfig | --server | --ca | --wait)
 		[ -n "${2-}" ] || wrong "$option needs a value"
 		shift
 		case $option in
 		--context) context=$1 ;;
 		--kubeconfig) kubeconfig=$1 ;;
-		--namespace) namespace=$1 ;;
 		--remote-context) remote_context=$1 ;;
 		--remote-kubeconfig) remote_kubeconfig=$1 ;;
 		--server) server=$1 ;;
@@ -120,7 +118,6 @@ is "$label" "$name" || wrong "the name $name is not a DNS label"
 [ -z "$server" ] || is 'https://[^/[:space:]"\\]+(/[^[:space:]"\\]*)?' "$server" || wrong "--server $server is not https://HOST:PORT"
 [ -z "$ca" ] || grep -q 'BEGIN CERTIFICATE' "$ca" || wrong "--ca $ca: there is no certificate in it"
 
-is "$label" "$namespace" || wrong "--namespace $namespace is not the name of a namespace"
 is '0|[1-9][0-9]*[smh]' "$wait" || wrong "--wait $wait is not a duration such as 90s or 5m, or 0"
 
 # fields are the KEY=VALUE of --remote, one a line; namespaces=a,b is one.
@@ -251,7 +248,7 @@ if [ -n "$undo" ]; then
 The mirrors of $name stay as they are. To remove them:
     service-mirror${kubeconfig:+ --kubeconfig $kubeconfig} --context $context --prune $name
 Its token stays valid until you delete the account in $name. If no other cluster uses it:
-    kubectl --context $remote_context --namespace $reader_namespace delete serviceaccount $reader
+    kubectl --context $remote_context --namespace $namespace delete serviceaccount $reader
 END
 	exit 0
 fi
@@ -349,16 +346,16 @@ if [ -n "$ca" ]; then
 	authority=$(base64 <"$ca" | tr -d '\n') ca_from="the CA in $ca"
 fi
 tls_name=$(of_config tls-server-name)
-step "$name: a kubeconfig with the token of Secret $reader_namespace/$reader, for $server"
+step "$name: a kubeconfig with the token of Secret $namespace/$reader, for $server"
 tries=0 token=''
-until token=$(paris get secret $reader --namespace $reader_namespace -o 'jsonpath={.data.token}' | base64 -d) && [ -n "$token" ]; do
+until token=$(paris get secret $reader --namespace $namespace -o 'jsonpath={.data.token}' | base64 -d) && [ -n "$token" ]; do
 	tries=$((tries + 1))
-	[ $tries -lt 30 ] || die "Secret $reader_namespace/$reader in $name has no token after 30 s: does kube-controller-manager run there?"
+	[ $tries -lt 30 ] || die "Secret $namespace/$reader in $name has no token after 30 s: does kube-controller-manager run there?"
 	sleep 1
 done
 if [ -z "$authority" ] && [ "$(of_config insecure-skip-tls-verify)" = true ]; then
 	# The daemon must check the certificate even if your kubeconfig does not.
-	authority=$(paris get secret $reader --namespace $reader_namespace -o 'jsonpath={.data.ca\.crt}') ca_from="the cluster's own CA"
+	authority=$(paris get secret $reader --namespace $namespace -o 'jsonpath={.data.ca\.crt}') ca_from="the cluster's own CA"
 fi
 [ -n "$authority" ] || ca_from="public CAs: your kubeconfig has none"
 note "its certificate is checked with $ca_from"

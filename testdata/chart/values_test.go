@@ -18,8 +18,11 @@ import (
 )
 
 const remotes = `
-daemon: {flags: ["--name-template={cluster}-{service}", --allow-names]}
+daemon:
+  flags: ["--name-template={cluster}-{service}", --allow-names]
+  serviceAccount: {annotations: {remote.service-mirror.io/rome: "name={service};", a: b}}
 remotes:
+  rome: {keys: ["name={service}"]}
   berlin: {}
   paris:
     keys: [gateway=ingress/gateway, "name={service}", "namespace=a:b"]
@@ -39,6 +42,7 @@ func TestRemotes(t *testing.T) {
 	if want := []string{
 		"--remote=berlin=/etc/service-mirror/remotes/berlin.kubeconfig",
 		"--remote=paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=ingress/gateway,name={service},namespace=a:b",
+		"--remote=rome=/etc/service-mirror/remotes/rome.kubeconfig,name={service}",
 	}; !slices.Equal(args, want) {
 		t.Errorf("the arguments are %q, want %q", args, want)
 	}
@@ -46,6 +50,8 @@ func TestRemotes(t *testing.T) {
 	if want := map[string]string{
 		"remote.service-mirror.io/berlin": "name={cluster}-{service},allow-names",
 		"remote.service-mirror.io/paris":  "name={service},namespace=a:b,allow-names",
+		"remote.service-mirror.io/rome":   "name={service};",
+		"a":                               "b",
 	}; !reflect.DeepEqual(annotations, want) {
 		t.Errorf("the annotations are %q, want %q", annotations, want)
 	}

@@ -44,7 +44,8 @@ mirrors are named, which the policies check.
 {{- end }}
 {{- if and $template (not $own) }}{{ $rule = append $rule $template }}{{ end }}
 {{- if $free }}{{ $rule = append $rule "allow-names" }}{{ end }}
-{{- $_ := set $annotations (printf "remote.service-mirror.io/%s" $name) (join "," $rule) }}
+{{- $key := printf "remote.service-mirror.io/%s" $name }}
+{{- if not (hasKey $annotations $key) }}{{ $_ := set $annotations $key (join "," $rule) }}{{ end }}
 {{- end }}
 {{- if $annotations }}{{ toYaml $annotations }}{{ end }}
 {{- end }}

@@ -25,8 +25,6 @@ var daemonTemplates = []template{
     {{- . | nindent 4 }}
   {{- end }}
   # The remotes that are configured:`},
-		{" link.sh adds\n  # and removes its own. For a --remote that is written into deployment.yaml, add an annotation without a value here:\n" +
-			"  # annotations: {remote.service-mirror.io/paris: \"\"}\n", " link.sh adds\n  # and removes its own; those in the chart's values are here.\n"},
 	}},
 	{from: "local/rbac.yaml", to: "daemon/rbac.yaml", when: ofDaemon},
 	{from: "local/policy.yaml", to: "daemon/policy.yaml", when: ofDaemon, edits: []edit{
@@ -38,7 +36,6 @@ var daemonTemplates = []template{
 	{from: "local/disruption.yaml", to: "daemon/disruption.yaml", when: ofDaemon},
 	{from: "local/network.yaml", to: "daemon/network.yaml", when: "and " + ofDaemon + isolated, edits: []edit{
 		{apiServers, `  - ports: {{ include "service-mirror.daemon.ports" . }}`},
-		{"For one on another port", "For one on a port that is not in the values"},
 		{"  - ports: [{port: 53, protocol: UDP}, {port: 53}]\n", "  - ports: [{port: 53, protocol: UDP}, {port: 53}]\n" + moreEgress},
 	}},
 	{from: "local/deployment.yaml", to: "daemon/deployment.yaml", when: ofDaemon, edits: concatEdits(pods("daemon"), []edit{
@@ -63,8 +60,6 @@ var daemonTemplates = []template{
         {{- end }}
         {{- end }}
 `},
-		{"# The remote clusters are in args, which link.sh sets: what these files do not mention\n        # stays as it is when they are applied again.",
-			"# The remote clusters are in args. If the values have none, link.sh sets these, and they stay as they are when the\n        # chart is upgraded."},
 	})},
 }
 

@@ -3,9 +3,6 @@ package install
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,8 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // Both sides work with names of the user's choice for namespaces, releases and ServiceAccounts: what is exported is
@@ -84,19 +79,13 @@ reader:
 	there.uninstall(inParis)
 }
 
-// What link.sh adds to the release stays when it is upgraded and rolled back, and what the values say changes.
+// What a link adds to the release stays when it is upgraded and rolled back, and what the values say changes.
 func TestLinkedReleaseIsUpgraded(t *testing.T) {
 	h := newHelm(t, london, "anything", "linked")
 	h.install("")
-	there := newHelm(t, paris, "none", "none") // link.sh installs there what is needed
-	there.createNamespace("ingress")
-	there.gateway("203.0.113.1")
 	h.link()
 	linked := h.deployment()
 	args := linked.Spec.Template.Spec.Containers[0].Args
-	if len(args) != 1 || !strings.HasPrefix(args[0], "--remote=paris=") {
-		t.Fatalf("link.sh set the arguments %q", args)
-	}
 
 	h.upgrade("daemon: {createNamespaces: true, replicas: 3}")
 	upgraded := h.deployment()
@@ -156,13 +145,17 @@ func (h *helm) export(namespace, name string) {
 	h.must(err)
 }
 
-// link runs link.sh as a user would who has both clusters in one kubeconfig.
+// link writes what a link writes: a Secret that Helm does not know, an annotation, and arguments.
 func (h *helm) link() {
 	h.Helper()
-	cmd := exec.CommandContext(h.Context(), filepath.Join(deploy, "link.sh"),
-		"paris", "--context", "london", "--namespace", h.namespace, "--server", paris.Config.Host, "--wait=0", "gateway=ingress/gateway")
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+london.Kubeconfig+":"+paris.Kubeconfig, "KUBECTL="+harness.Program("kubectl"))
-	_, err := harness.Run(cmd)
+	_, err := h.cluster.CoreV1().Secrets(h.namespace).Create(h.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "service-mirror-remotes"}, StringData: map[string]string{"paris.kubeconfig": "of paris"},
+	}, metav1.CreateOptions{})
+	h.must(err)
+	_, err = h.cluster.Kubectl(h.Context(), "annotate", "serviceaccount", "service-mirror", "--namespace", h.namespace, "remote.service-mirror.io/paris=")
+	h.must(err)
+	_, err = h.cluster.Kubectl(h.Context(), "patch", "deployment", "service-mirror", "--namespace", h.namespace, "--type=json", "--patch",
+		`[{"op": "add", "path": "/spec/template/spec/containers/0/args", "value": ["--remote=paris=/etc/service-mirror/remotes/paris.kubeconfig"]}]`)
 	h.must(err)
 }
 
