@@ -50,11 +50,17 @@ mirrors are named, which the policies check.
 {{- if $annotations }}{{ toYaml $annotations }}{{ end }}
 {{- end }}
 
-{{- /* Ports of a NetworkPolicy, each once. */}}
+{{- /*
+Ports of a NetworkPolicy, each once: some, and those of this cluster's API servers, which are behind Service
+default/kubernetes. Without a cluster, as helm template is, they are not known.
+*/}}
 {{- define "service-mirror.ports" -}}
 {{- $ports := list }}
-{{- range . }}{{ $ports = append $ports (printf "{port: %d}" (int .)) }}{{ end -}}
-[{{ uniq $ports | join ", " }}]
+{{- range . }}{{ $ports = append $ports (int .) }}{{ end }}
+{{- range (lookup "discovery.k8s.io/v1" "EndpointSlice" "default" "kubernetes").ports }}{{ $ports = append $ports (int .port) }}{{ end }}
+{{- $rule := list }}
+{{- range uniq $ports }}{{ $rule = append $rule (printf "{port: %d}" .) }}{{ end -}}
+[{{ join ", " $rule }}]
 {{- end }}
 
 {{- /* The daemon's: of the values, and of the servers in the remotes' kubeconfigs. */}}

@@ -1,14 +1,19 @@
 package install
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -42,7 +47,9 @@ reader:
 		"daemon": map[string]any{"serviceAccount": map[string]any{"name": "mirroring-services"}, "flags": []string{"--probe=none"}},
 	})
 	here.must(err)
+	here.apiServerPort(16443)
 	inLondon := here.install(string(values))
+	here.allowed(16443, port(paris.Config.Host))
 	here.createNamespace("shop")
 
 	there.denied("publishing", "gateway-exports", "service-mirror-publish-only-aliases")
@@ -120,6 +127,47 @@ func (h *helm) deployment() *appsv1.Deployment {
 	deployment, err := h.cluster.AppsV1().Deployments(h.namespace).Get(h.Context(), "service-mirror", metav1.GetOptions{})
 	h.must(err)
 	return deployment
+}
+
+// apiServerPort has the cluster's API server on a port, behind Service default/kubernetes.
+func (h *helm) apiServerPort(port int32) {
+	h.Helper()
+	client := h.cluster.DiscoveryV1().EndpointSlices("default")
+	_, err := client.Create(h.Context(), &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Name: "kubernetes", Labels: map[string]string{discoveryv1.LabelServiceName: "kubernetes"}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"203.0.113.250"}}},
+		Ports:       []discoveryv1.EndpointPort{{Port: &port}},
+	}, metav1.CreateOptions{})
+	h.must(err)
+	h.Cleanup(func() { h.must(client.Delete(context.Background(), "kubernetes", metav1.DeleteOptions{})) })
+}
+
+// port is that of a URL.
+func port(server string) int32 {
+	parsed, err := url.Parse(server)
+	if err != nil {
+		panic(err) // the harness made it
+	}
+	number, err := strconv.ParseInt(parsed.Port(), 10, 32)
+	if err != nil {
+		panic(err)
+	}
+	return int32(number)
+}
+
+// allowed checks that the NetworkPolicy lets the daemon connect to these ports.
+func (h *helm) allowed(ports ...int32) {
+	h.Helper()
+	policy, err := h.cluster.NetworkingV1().NetworkPolicies(h.namespace).Get(h.Context(), "service-mirror", metav1.GetOptions{})
+	h.must(err)
+	for _, port := range ports {
+		if !slices.ContainsFunc(policy.Spec.Egress, func(rule networkingv1.NetworkPolicyEgressRule) bool {
+			return slices.ContainsFunc(rule.Ports, func(p networkingv1.NetworkPolicyPort) bool { return p.Port.IntVal == port })
+		}) {
+			h.Errorf("the daemon may not connect to port %d: %v", port, policy.Spec.Egress)
+		}
+	}
 }
 
 // gateway makes the gateway Service ingress/gateway, with this address.
