@@ -206,8 +206,8 @@ func TestPrometheusRule(t *testing.T) {
 // The notes say what an uninstall leaves, and what is missing.
 func TestNotes(t *testing.T) {
 	for values, want := range map[string][]string{
-		"": {"no remotes yet", "WARNING: image.repository", "leaves all mirrors behind", "--prune"},
-		"remotes: {paris: {}}\nimage: {repository: registry.example.com/a}": {"what paris export", "paris.kubeconfig of Secret\nelsewhere/"},
+		"": {"no remotes yet", "WARNING: image.repository", "leaves all mirrors behind", "prune each\nremote before"},
+		"remotes: {paris: {}}\nimage: {repository: registry.example.com/a}": {"remotes export: paris.", "paris.kubeconfig of Secret\nelsewhere/"},
 		"daemon: {enabled: false}\nreader: {enabled: true}":                 {"Secret elsewhere/service-mirror-reader", "leaves nothing behind"},
 		"publisher: {enabled: true, names: [paris], to: [names]}":           {"leaves what was published behind", "publish --prune"},
 	} {

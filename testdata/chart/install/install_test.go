@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"helm.sh/helm/v3/pkg/action"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -28,7 +30,8 @@ daemon: {enabled: false}
 publisher:
   enabled: true
   names: [paris]
-  to: [names]
+  to: [names, ingress]
+  ingressClass: public
   serviceAccount: {name: publishing}
 reader:
   enabled: true
@@ -57,8 +60,14 @@ reader:
 	there.run("service-mirror-publish")
 	daemon := here.run("service-mirror")
 	there.export("shop", "bar")
-	there.soon("the alias", func() error {
-		_, err := paris.CoreV1().Services("gateway-exports").Get(t.Context(), "shop--bar", metav1.GetOptions{})
+	there.soon("the alias and the Ingress", func() error {
+		if _, err := paris.CoreV1().Services("gateway-exports").Get(t.Context(), "shop--bar", metav1.GetOptions{}); err != nil {
+			return err
+		}
+		ingresses, err := paris.NetworkingV1().Ingresses("shop").List(t.Context(), metav1.ListOptions{})
+		if err == nil && (len(ingresses.Items) != 1 || *ingresses.Items[0].Spec.IngressClassName != "public") {
+			err = fmt.Errorf("there are %v", ingresses.Items)
+		}
 		return err
 	})
 	var mirror *corev1.Service
@@ -109,6 +118,16 @@ func TestLinkedReleaseIsUpgraded(t *testing.T) {
 	}
 	h.stillLinked()
 	h.mayCreateNamespaces(false)
+}
+
+// Helm itself finds nothing to warn of.
+func TestLint(t *testing.T) {
+	lint := action.NewLint()
+	lint.Strict = true
+	result := lint.Run([]string{filepath.Join(deploy, "chart")}, nil)
+	if result.TotalChartsLinted != 1 || len(result.Errors) > 0 {
+		t.Errorf("%d charts are linted: %v", result.TotalChartsLinted, result.Errors)
+	}
 }
 
 // A second daemon in a cluster would do everything twice.
