@@ -30,7 +30,7 @@ daemon: {enabled: false}
 publisher:
   enabled: true
   names: [paris]
-  to: [names, ingress]
+  to: [ingress, names]
   ingressClass: public
   serviceAccount: {name: publishing}
 reader:
@@ -59,9 +59,10 @@ reader:
 	here.denied("mirroring-services", "shop", "service-mirror-only-its-own")
 	there.run("service-mirror-publish")
 	daemon := here.run("service-mirror")
-	there.export("shop", "bar")
+	there.export("shop", "bar", corev1.ServicePort{Name: "http", Port: 80})
+	there.export("shop", "secure", corev1.ServicePort{Name: "https", Port: 443}) // whose TLS passes no Ingress
 	there.soon("the alias and the Ingress", func() error {
-		if _, err := paris.CoreV1().Services("gateway-exports").Get(t.Context(), "shop--bar", metav1.GetOptions{}); err != nil {
+		if _, err := paris.CoreV1().Services("gateway-exports").Get(t.Context(), "shop--secure", metav1.GetOptions{}); err != nil {
 			return err
 		}
 		ingresses, err := paris.NetworkingV1().Ingresses("shop").List(t.Context(), metav1.ListOptions{})
@@ -203,11 +204,11 @@ func (h *helm) gateway(ip string) {
 	h.must(err)
 }
 
-func (h *helm) export(namespace, name string) {
+func (h *helm) export(namespace, name string, port corev1.ServicePort) {
 	h.Helper()
 	_, err := h.cluster.CoreV1().Services(namespace).Create(h.Context(), &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"service-mirror.io/exported": "true"}},
-		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": name}, Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
+		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": name}, Ports: []corev1.ServicePort{port}},
 	}, metav1.CreateOptions{})
 	h.must(err)
 }
