@@ -101,8 +101,8 @@ func (r released) program(t *testing.T, name string) {
 	t.Helper()
 	files := r.unpack(t, name+".tar.gz")
 	for file, mode := range map[string]int64{
-		"service-mirror": 0o755, "README.md": 0o644, "LICENSE": 0o644, "deploy/link.sh": 0o755, "deploy/local/kustomization.yaml": 0o644,
-		"deploy/chart/Chart.yaml": 0o644,
+		"service-mirror": 0o755, "README.md": 0o644, "LICENSE": 0o644, "deploy/local/kustomization.yaml": 0o644,
+		"deploy/chart/Chart.yaml": 0o644, "deploy/image/build.sh": 0o755,
 	} {
 		if header := files[name+"/"+file]; header == nil || header.Mode != mode {
 			t.Errorf("the archive has %s as %v, want mode %o", file, header, mode)
