@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -18,6 +20,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // Both sides work with names of the user's choice for namespaces, releases and ServiceAccounts: what is exported is
@@ -103,6 +107,9 @@ func TestLinkedReleaseIsUpgraded(t *testing.T) {
 	h.link()
 	linked := h.deployment()
 	args := linked.Spec.Template.Spec.Containers[0].Args
+	if len(args) != 1 || !strings.HasPrefix(args[0], "--remote=paris=") {
+		t.Fatalf("the link has the arguments %q", args)
+	}
 
 	h.upgrade("daemon: {createNamespaces: true, replicas: 3}")
 	upgraded := h.deployment()
@@ -213,17 +220,18 @@ func (h *helm) export(namespace, name string, port corev1.ServicePort) {
 	h.must(err)
 }
 
-// link writes what a link writes: a Secret that Helm does not know, an annotation, and arguments.
+// link links paris as a user would who has both clusters in one kubeconfig. No rollout is awaited: what controls
+// Deployments is not here.
 func (h *helm) link() {
 	h.Helper()
-	_, err := h.cluster.CoreV1().Secrets(h.namespace).Create(h.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: "service-mirror-remotes"}, StringData: map[string]string{"paris.kubeconfig": "of paris"},
-	}, metav1.CreateOptions{})
-	h.must(err)
-	_, err = h.cluster.Kubectl(h.Context(), "annotate", "serviceaccount", "service-mirror", "--namespace", h.namespace, "remote.service-mirror.io/paris=")
-	h.must(err)
-	_, err = h.cluster.Kubectl(h.Context(), "patch", "deployment", "service-mirror", "--namespace", h.namespace, "--type=json", "--patch",
-		`[{"op": "add", "path": "/spec/template/spec/containers/0/args", "value": ["--remote=paris=/etc/service-mirror/remotes/paris.kubeconfig"]}]`)
+	cmd := exec.CommandContext(h.Context(), harness.Program("service-mirror-race"), "link", "paris", "--context", "london",
+		"--namespace", h.namespace, "--server", paris.Config.Host, "--wait=0", "gateway=ingress/gateway")
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+london.Kubeconfig+":"+paris.Kubeconfig)
+	h.Cleanup(func() {
+		_, err := paris.Kubectl(context.Background(), "delete", "--ignore-not-found", "-k", filepath.Join(deploy, "remote"))
+		h.must(err)
+	})
+	_, err := harness.Run(cmd)
 	h.must(err)
 }
 
