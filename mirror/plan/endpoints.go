@@ -278,23 +278,9 @@ func subsetsOf(targets []corev1.EndpointPort, addrs []endpoint) []corev1.Endpoin
 // slice is the EndpointSlice of one family, from the one that exists where one does; nil where there
 // is no address of that family.
 func (b basis) slice(kept *discoveryv1.EndpointSlice, family discoveryv1.AddressType, targets []corev1.EndpointPort, addrs []endpoint) *discoveryv1.EndpointSlice {
-	var endpoints []discoveryv1.Endpoint
-	for _, addr := range addrs {
-		if addr.Is4() == (family == discoveryv1.AddressTypeIPv4) {
-			endpoints = append(endpoints, discoveryv1.Endpoint{
-				Addresses:  []string{addr.String()},
-				Conditions: discoveryv1.EndpointConditions{Ready: &addr.ready},
-			})
-		}
-	}
+	endpoints, ports := sliceEndpoints(family, addrs), slicePorts(targets)
 	if len(endpoints) == 0 {
 		return nil
-	}
-	var ports []discoveryv1.EndpointPort
-	for _, target := range targets {
-		ports = append(ports, discoveryv1.EndpointPort{
-			Name: &target.Name, Port: &target.Port, Protocol: &target.Protocol, AppProtocol: target.AppProtocol,
-		})
 	}
 	want := kept
 	if want == nil {
@@ -303,13 +289,42 @@ func (b basis) slice(kept *discoveryv1.EndpointSlice, family discoveryv1.Address
 		b.setEndpointsMeta(want)
 		b.setSliceMeta(want)
 	}
-	if !sameSet(want.Endpoints, endpoints, same) {
-		want.Endpoints = endpoints
-	}
-	if !sameSet(want.Ports, ports, same) {
-		want.Ports = ports
-	}
+	setContents(want, endpoints, ports)
 	return want
+}
+
+// sliceEndpoints are the addresses of one family as an EndpointSlice has them. Whether one is ready is always said.
+func sliceEndpoints(family discoveryv1.AddressType, addrs []endpoint) (endpoints []discoveryv1.Endpoint) {
+	for _, addr := range addrs {
+		if addr.Is4() == (family == discoveryv1.AddressTypeIPv4) {
+			endpoints = append(endpoints, discoveryv1.Endpoint{
+				Addresses:  []string{addr.String()},
+				Conditions: discoveryv1.EndpointConditions{Ready: &addr.ready},
+			})
+		}
+	}
+	return endpoints
+}
+
+// slicePorts are gateway ports as an EndpointSlice has them, by the name of the Service's port, which may be empty
+// and is never nil.
+func slicePorts(targets []corev1.EndpointPort) (ports []discoveryv1.EndpointPort) {
+	for _, target := range targets {
+		ports = append(ports, discoveryv1.EndpointPort{
+			Name: &target.Name, Port: &target.Port, Protocol: &target.Protocol, AppProtocol: target.AppProtocol,
+		})
+	}
+	return ports
+}
+
+// setContents sets what an EndpointSlice has where that differs: the order of a live one stays.
+func setContents(slice *discoveryv1.EndpointSlice, endpoints []discoveryv1.Endpoint, ports []discoveryv1.EndpointPort) {
+	if !sameSet(slice.Endpoints, endpoints, same) {
+		slice.Endpoints = endpoints
+	}
+	if !sameSet(slice.Ports, ports, same) {
+		slice.Ports = ports
+	}
 }
 
 // keepEndpoints are the Endpoints that exist, or new ones, with the metadata that is ours.
@@ -336,7 +351,12 @@ func (b basis) keepSlice(live *discoveryv1.EndpointSlice) *discoveryv1.EndpointS
 }
 
 func (b basis) setSliceMeta(slice *discoveryv1.EndpointSlice) {
-	slice.Labels[discoveryv1.LabelServiceName] = b.key.Name
+	belongTo(slice, b.key.Name)
+}
+
+// belongTo sets the labels by which a slice that has some is one of a Service.
+func belongTo(slice *discoveryv1.EndpointSlice, service string) {
+	slice.Labels[discoveryv1.LabelServiceName] = service
 	slice.Labels[discoveryv1.LabelManagedBy] = SliceManager
 }
 

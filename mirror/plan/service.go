@@ -115,7 +115,9 @@ func (b basis) meta() metav1.ObjectMeta {
 }
 
 // setOwner records whose an object is.
-func (b basis) setOwner(obj metav1.Object) {
+func (b basis) setOwner(obj metav1.Object) { setOwner(obj, b.Cluster, b.key) }
+
+func setOwner(obj metav1.Object, cluster string, key cache.ObjectName) {
 	labels, annotations := obj.GetLabels(), obj.GetAnnotations()
 	if labels == nil {
 		labels = map[string]string{}
@@ -123,8 +125,8 @@ func (b basis) setOwner(obj metav1.Object) {
 	if annotations == nil {
 		annotations = map[string]string{}
 	}
-	labels[ManagedByLabel], labels[ClusterLabel] = ManagedBy, b.Cluster
-	annotations[MirrorAnnotation] = b.key.String()
+	labels[ManagedByLabel], labels[ClusterLabel] = ManagedBy, cluster
+	annotations[MirrorAnnotation] = key.String()
 	for _, label := range stopTraffic {
 		delete(labels, label)
 	}
