@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -32,6 +33,8 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.BoolVar(&raw.options.CreateNamespaces, "create-namespaces", false, "create a namespace that an exported Service needs, instead of waiting for it")
 	f.StringVar((*string)(&raw.options.EndpointsAPI), "endpoints-api", string(plan.UseEndpoints), "`KIND` of object that carries a mirror's addresses: endpoints or endpointslices; to change it on a running cluster loses no endpoint")
 	f.IntVar(&raw.options.MaxDeletes, "max-deletes", 0, "most mirrors of one remote, a `NUMBER`, that are deleted within a minute because they are no longer exported; more wait until they are confirmed with the annotation "+plan.ConfirmAnnotation+"=true (0: no limit)")
+	f.DurationVar(&raw.options.FailoverAfter, "failover-after", time.Second, "`TIME` that a local Service which fails over must have had no ready endpoint until a remote serves it")
+	f.DurationVar(&raw.options.FailbackAfter, "failback-after", 10*time.Second, "`TIME` that it must have had one again until the remote serves it no more; until then both do")
 	f.IntVar(&raw.options.Workers, "workers", 32, fmt.Sprintf("`NUMBER` of mirrors that are synced in parallel, 1 to %d", maxWorkers))
 }
 
@@ -59,6 +62,11 @@ func (raw *Flags) Options(remotes []remote.Spec) (Options, error) {
 	}
 	if n := options.MaxDeletes; n < 0 {
 		mistakes = append(mistakes, fmt.Errorf("--max-deletes: %d is negative: give a number, or 0 for no limit", n))
+	}
+	for flag, time := range map[string]time.Duration{"--failover-after": options.FailoverAfter, "--failback-after": options.FailbackAfter} {
+		if time < 0 {
+			mistakes = append(mistakes, fmt.Errorf("%s: %v is negative: give a time, or 0 for none", flag, time))
+		}
 	}
 	if n := options.Workers; n < 1 || n > maxWorkers {
 		mistakes = append(mistakes, fmt.Errorf("--workers: %d is out of range: give a number from 1 to %d", n, maxWorkers))

@@ -14,7 +14,7 @@ import (
 // listed, so that a new import is a decision.
 func TestPackageIsPure(t *testing.T) {
 	allowed := []string{
-		"cmp", "errors", "fmt", "maps", "net/netip", "slices", "strings",
+		"cmp", "errors", "fmt", "maps", "net/netip", "slices", "strings", "time",
 		"k8s.io/api/core/v1", "k8s.io/api/discovery/v1", "k8s.io/apimachinery/pkg/api/equality", "k8s.io/apimachinery/pkg/apis/meta/v1",
 		"k8s.io/apimachinery/pkg/types", "k8s.io/apimachinery/pkg/util/intstr", "k8s.io/apimachinery/pkg/util/validation",
 		"k8s.io/client-go/tools/cache", // of which it uses names
