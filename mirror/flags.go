@@ -63,9 +63,12 @@ func (raw *Flags) Options(remotes []remote.Spec) (Options, error) {
 	if n := options.MaxDeletes; n < 0 {
 		mistakes = append(mistakes, fmt.Errorf("--max-deletes: %d is negative: give a number, or 0 for no limit", n))
 	}
-	for flag, time := range map[string]time.Duration{"--failover-after": options.FailoverAfter, "--failback-after": options.FailbackAfter} {
-		if time < 0 {
-			mistakes = append(mistakes, fmt.Errorf("%s: %v is negative: give a time, or 0 for none", flag, time))
+	for _, one := range []struct {
+		flag string
+		time time.Duration
+	}{{"--failover-after", options.FailoverAfter}, {"--failback-after", options.FailbackAfter}} {
+		if one.time < 0 {
+			mistakes = append(mistakes, fmt.Errorf("%s: %v is negative: give a time, or 0 for none", one.flag, one.time))
 		}
 	}
 	if n := options.Workers; n < 1 || n > maxWorkers {

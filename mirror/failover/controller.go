@@ -115,7 +115,8 @@ func (c *Controller) Run(ctx context.Context) {
 	case <-c.workers.Ready():
 	}
 	wg.Go(func() { c.watches.run(ctx) })
-	c.workers.Feed(ctx)
+	wg.Go(func() { c.workers.Feed(ctx) })
+	<-ctx.Done()
 }
 
 // Lead writes, until the context ends. A write under way is then finished, for which it has grace.

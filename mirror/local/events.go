@@ -51,7 +51,7 @@ func (c *Cluster) handle() {
 		},
 	})
 	c.slices.Handle(remote.Handler[*discoveryv1.EndpointSlice]{
-		Added:   c.sliceChanged,
+		Added: c.sliceChanged,
 		Updated: func(before, slice *discoveryv1.EndpointSlice) {
 			if forFailover(before) && !forFailover(slice) {
 				c.hooks.failover(plan.SliceKey(before))
