@@ -105,11 +105,3 @@ func (c *Controller) observe(key cache.ObjectName) plan.FailoverSnapshot {
 	s.Local = plan.LocalEndpoints{Known: known, Ready: plan.LocallyReady(s.Service, own)}
 	return s
 }
-
-// Plans are the plans for all Services that fail over, or did, by key. Nothing is written.
-func (c *Controller) Plans(keys []cache.ObjectName) (all []plan.FailoverPlan) {
-	for _, key := range keys {
-		all = append(all, c.options.Policy.Decide(c.observe(key)))
-	}
-	return all
-}
