@@ -50,6 +50,7 @@ func (e *enqueuer) exportChanged(cluster string, before, after *corev1.Service) 
 	for _, svc := range []*corev1.Service{before, after} {
 		if svc != nil {
 			e.queue.AddFor(cluster, naming.Key(svc)) // it may choose another name
+			e.addMirrors(cluster, cache.MetaObjectToName(svc))
 		}
 	}
 	self := cache.MetaObjectToName(cmp.Or(after, before))
@@ -81,7 +82,7 @@ func another(before, after *corev1.Service) bool {
 func (e *enqueuer) recordChanged(cluster string, service cache.ObjectName, had, has []string) {
 	before, after := sets.New(had...), sets.New(has...)
 	if view, ok := e.remotes.get(cluster).View(); ok {
-		e.queue.AddFor(cluster, e.remotes.keyOf(cluster, view, service))
+		e.add(cluster, view, service)
 		e.rivals(cluster, view, service, before.Difference(after), after.Difference(before))
 	}
 }
@@ -94,8 +95,20 @@ func (e *enqueuer) rivals(cluster string, view remote.View, self cache.ObjectNam
 			continue // the one that has it keeps it
 		}
 		for _, rival := range append(view.Services.NamesByIndex(byClaim, claim), view.Rivals(claim)...) {
-			e.queue.AddFor(cluster, e.remotes.keyOf(cluster, view, rival))
+			e.add(cluster, view, rival)
 		}
+	}
+}
+
+// add enqueues the mirrors of an exported Service: the one that it is to have, and those that it has.
+func (e *enqueuer) add(cluster string, view remote.View, exported cache.ObjectName) {
+	e.queue.AddFor(cluster, e.remotes.keyOf(cluster, view, exported))
+	e.addMirrors(cluster, exported)
+}
+
+func (e *enqueuer) addMirrors(cluster string, exported cache.ObjectName) {
+	for _, key := range e.local.MirrorsOf(cluster, exported) {
+		e.queue.AddFor(cluster, key)
 	}
 }
 
@@ -115,7 +128,7 @@ func (e *enqueuer) namespaceChanged(namespace string) {
 		}
 		for _, from := range e.policy.Names.Of(r.Name()).Remote(namespace) {
 			for _, name := range view.Services.NamesByIndex(byNamespace, from) {
-				e.queue.AddFor(r.Name(), e.remotes.keyOf(r.Name(), view, name))
+				e.add(r.Name(), view, name)
 			}
 		}
 	}
