@@ -287,11 +287,12 @@ func (d *failover) fill(o *offer, r FailoverRemote, live []*discoveryv1.Endpoint
 		known(NotExported, fmt.Sprintf("the remote does not export %v to this cluster: export the Service there, under the same name and namespace", d.snapshot.Key))
 	default:
 		if refusal := d.policy.Refuse(r.Candidate); refusal != nil && refusal.Reason != InvalidName { // of a mirror
-			if refusal.Reason == NoTCPPort && (r.Gateway == nil || r.unpublished()) {
+			d.problem(r, refusal.Reason, "of the exported Service: "+refusal.Message)
+			if r.unsettled(*refusal) {
 				o.keep(live)
-				return
+			} else {
+				o.gone = true
 			}
-			known(refusal.Reason, "of the exported Service: "+refusal.Message)
 			return
 		}
 		if r.NoGateway != nil {
