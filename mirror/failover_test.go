@@ -19,7 +19,7 @@ import (
 	"service-mirror.io/service-mirror/mirror/plan"
 )
 
-var failing = Options{FailoverAfter: time.Second, FailbackAfter: 10 * time.Second}
+var failoverTimes = Options{FailoverAfter: time.Second, FailbackAfter: 10 * time.Second}
 
 // ownBar is the local cluster's own default/bar, which fails over to remotes.
 func ownBar(remotes string) *corev1.Service {
@@ -96,7 +96,7 @@ func (w *world) serving(want string, writes ...string) {
 // failsOver runs a test in which default/bar fails over to paris and berlin, which both export it. Nothing but what is
 // beside default/bar is written after its start.
 func failsOver(t *testing.T, remotes string, test func(w *world)) {
-	run(t, failing, []string{"paris", "berlin"}, func(w *world) {
+	run(t, failoverTimes, []string{"paris", "berlin"}, func(w *world) {
 		w.remotes["berlin"].setGateway(gatewayAt("192.0.2.9"))
 		for _, r := range w.remotes {
 			r.export(exportedBar())
@@ -228,7 +228,7 @@ func TestFailoverAfterRestart(t *testing.T) {
 				if name == "remote unknown" {
 					w.remotes["paris"].unknown = true
 				}
-				w.use(failing, remotes...)
+				w.use(failoverTimes, remotes...)
 				w.settle()
 				w.wait(time.Minute)
 				w.serving("bar.paris.ipv4 +")
@@ -242,7 +242,7 @@ func TestFailoverAfterRestart(t *testing.T) {
 
 // While the Service's own slices cannot be read, nothing is known of local endpoints, and all stays as it is.
 func TestFailoverUnread(t *testing.T) {
-	run(t, failing, []string{"paris"}, func(w *world) {
+	run(t, failoverTimes, []string{"paris"}, func(w *world) {
 		w.remotes["paris"].export(exportedBar())
 		w.server.put(ownBar("paris"))
 		w.settle()
@@ -250,7 +250,7 @@ func TestFailoverUnread(t *testing.T) {
 		w.stop()
 		w.server.put(ownSlice(true))
 		w.server.refuseLists("kubernetes.io/service-name in (bar)")
-		w.use(failing, "paris")
+		w.use(failoverTimes, "paris")
 		w.settle()
 		w.wait(time.Minute)
 		w.serving("bar.paris.ipv4 +")
@@ -350,7 +350,7 @@ func TestFailoverRefusedWrite(t *testing.T) {
 
 // A standby writes nothing, and fails over once it leads.
 func TestFailoverOfAStandby(t *testing.T) {
-	run(t, failing, []string{"paris"}, func(w *world) {
+	run(t, failoverTimes, []string{"paris"}, func(w *world) {
 		w.standby = true
 		w.remotes["paris"].export(exportedBar())
 		w.server.put(ownBar("paris"))
