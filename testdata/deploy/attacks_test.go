@@ -130,6 +130,9 @@ func besideOf(cluster string, changes ...func(*discoveryv1.EndpointSlice)) objec
 	}
 }
 
+// unselected keeps a slice from being what the policy is about, so that it can exist.
+func unselected(s *discoveryv1.EndpointSlice) { delete(s.Labels, failoverKey) }
+
 // serving has a slice's endpoints be ready.
 func serving(s *discoveryv1.EndpointSlice) {
 	ready := true
@@ -358,15 +361,15 @@ var attacks = map[string]attempt{
 	"delete Kubernetes' slice of a mirror":        deletes(ipv4Of("paris", managed(byKubernetes))).against(notItsSlice),
 	"delete the slice of a user's Service":        deletes(ipv4Of("paris", managed(bySelector)).with(halfLabelled, label(discoveryv1.LabelManagedBy, bySelector))).against(notLabelled),
 	"delete a copied slice":                       deletes(ipv4Of("paris").with(annotation(mirrorKey, "shop/other-paris"))).against(notBefore),
-	"failover of an unlabelled Service":           creates(besideOf("paris"), usersOf(false)).against(notFailing),
-	"serve an unlabelled Service":                 updates(besideOf("paris"), besideOf("paris", serving)).and(usersOf(false)).against(notFailing),
+	"failover of an unlabelled Service":           creates(besideOf("paris"), usersOf(false)).against(notFailing, noneFailing),
+	"serve an unlabelled Service":                 updates(besideOf("paris", unselected), besideOf("paris", serving)).and(usersOf(false)).against(notFailing, noneFailing),
 	"failover of default/kubernetes":              creates(besideOf("paris").with(besideAt("default", "kubernetes"))).against(notFailing, noneFailing, notTheAPI),
 	"failover where no Service has the label":     creates(besideOf("paris").with(besideAt("default", "db"))).against(noneFailing),
 	"failover to a remote that is not configured": creates(besideOf("ghost"), usersOf(true)).against(unknownRemote),
 	"serve by a removed remote":                   updates(besideOf("ghost"), besideOf("ghost", serving)).and(usersOf(true)).against(unknownRemote),
 	"failover under a mirror's name":              creates(besideOf("paris", func(s *discoveryv1.EndpointSlice) { s.Name = strings.Replace(s.Name, ".paris.", "-", 1) }), usersOf(true)).against(otherBeside),
 	"failover of another Service":                 creates(besideOf("paris", serves("db")), usersOf(true)).against(otherSlice, otherBeside),
-	"failover without the slice's label":          creates(besideOf("paris", func(s *discoveryv1.EndpointSlice) { delete(s.Labels, failoverKey) }), usersOf(true)).against(notShaped),
+	"failover without the slice's label":          creates(besideOf("paris", unselected), usersOf(true)).against(notShaped),
 	"another Lease":                               creates(lease("other")).against(otherLease),
 	"an Event in the name of another program":     creates(event("kubelet")).against(othersEvent),
 }

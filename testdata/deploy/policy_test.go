@@ -234,7 +234,7 @@ func denied(err error, because ...string) error {
 	switch {
 	case err == nil:
 		return fmt.Errorf("it was admitted")
-	case !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'service-mirror-only-"):
+	case !apierrors.IsForbidden(err) && !strings.Contains(err.Error(), noneFailing) || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'service-mirror-only-"):
 		return fmt.Errorf("another refusal: %w", err)
 	case !slices.ContainsFunc(because, func(text string) bool { return strings.Contains(err.Error(), text) }):
 		return fmt.Errorf("not because of %q: %w", because, err)

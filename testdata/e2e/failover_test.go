@@ -22,6 +22,11 @@ const failoverKey = "service-mirror.io/failover"
 // failoverArgs have remotes serve after a second, and no more three seconds after local endpoints do.
 var failoverArgs = []string{"--failover-after=1s", "--failback-after=3s"}
 
+// newFailoverEnv is for a test that cannot run in parallel: each daemon looks after all Services that fail over.
+func newFailoverEnv(t *testing.T) *env {
+	return newEnvIn(t, london, slices.Concat(localRules, sliceRules)...)
+}
+
 // ownService creates a Service of London's own that fails over to remotes, and an EndpointSlice of it as Kubernetes makes
 // them, with one endpoint.
 func (e *env) ownService(name, remotes string, ready bool) {
@@ -73,7 +78,7 @@ const (
 // Failed over and back, with the daemon restarted and the remote's API server cut off in between. Nothing is written but the slices beside
 // the Service: of the owner's Service and slices no byte is.
 func TestFailover(t *testing.T) {
-	e := newSlicesEnv(t)
+	e := newFailoverEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
 	r.export("bar")
@@ -137,7 +142,7 @@ func TestFailover(t *testing.T) {
 
 // The first remote of the annotation serves that can: with the gateway of one dead, the next one, and back.
 func TestFailoverToTheNextRemote(t *testing.T) {
-	e := newSlicesEnv(t)
+	e := newFailoverEnv(t)
 	first, second := e.remote(paris), e.remote(berlin)
 	first.gateway("203.0.113.1")
 	second.gateway("203.0.113.9")
@@ -170,7 +175,7 @@ func (r *remote) remove(name string) { r.env.remove(r.cluster, name) }
 // nothing happens, and what it takes is logged.
 func TestFailoverOfManyServices(t *testing.T) {
 	const many = 1000
-	e := newSlicesEnv(t)
+	e := newFailoverEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
 	name := func(i int) string { return fmt.Sprintf("bar%d", i) }
