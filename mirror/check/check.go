@@ -61,7 +61,9 @@ func (r *Report) localCluster(ctx context.Context, options Options) (*target, bo
 		return nil, false
 	}
 	r.Permissions(ctx, localNeeds(options))
-	return r.look(ctx), true
+	found := r.look(ctx)
+	r.failover(ctx, options, found)
+	return found, true
 }
 
 // remoteCluster checks one that is read from. local is nil where the local cluster cannot be reached.
