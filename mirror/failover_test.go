@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"strings"
@@ -16,7 +17,9 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
+	published "service-mirror.io/service-mirror/gateway/publish/record"
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/report"
 )
 
 var failoverTimes = Options{FailoverAfter: time.Second, FailbackAfter: 10 * time.Second}
@@ -371,3 +374,140 @@ func TestFailoverOfAStandby(t *testing.T) {
 }
 
 var errForbidden = apierrors.NewForbidden(discoveryv1.Resource("endpointslices"), "", errors.New("no rule"))
+
+// What a remote's publisher routes default/bar to is what it fails over to; the record's readiness counts, and so does
+// whether it routes the name.
+func TestFailoverByRecords(t *testing.T) {
+	failsOver(t, "paris", func(w *world) {
+		paris := w.remotes["paris"]
+		w.stop()
+		paris.publishes()
+		w.use(failoverTimes, "paris")
+		record := published.Record{Service: cache.NewObjectName("default", "bar"), UID: "remote-uid", Ready: true, Hosts: []string{"bar.default"}}
+		paris.publish(record)
+		w.server.wrote()
+		w.ready(false)
+		w.settle()
+		w.wait(2 * time.Second)
+		w.serving("bar.paris.ipv4 +", "update bar.paris.ipv4")
+		record.Ready = false
+		paris.publish(record)
+		w.wait(time.Second)
+		w.serving("bar.paris.ipv4 -", "update bar.paris.ipv4")
+
+		// Another Service takes its place, and its name.
+		paris.unpublish(record)
+		paris.unexport(exportedBar())
+		w.wait(time.Second)
+		w.server.wrote()
+		w.serving("")
+		pub := named("shop", "pub")
+		pub.UID = "pub-uid"
+		paris.export(pub)
+		w.wait(time.Second)
+		w.server.wrote()
+		paris.publish(published.Record{Service: cache.NewObjectName("shop", "pub"), UID: "pub-uid", Ready: true, Hosts: []string{"pub.shop", "bar.default"}})
+		w.wait(time.Second)
+		w.serving("bar.paris.ipv4 +", "create bar.paris.ipv4")
+		paris.publish(published.Record{Service: cache.NewObjectName("shop", "pub"), UID: "pub-uid", Ready: true, Hosts: []string{"pub.shop"}})
+		w.wait(time.Second)
+		w.serving("", "delete bar.paris.ipv4")
+	})
+}
+
+// What operators see: the page's rows, metrics, Events on the Service, and what a dry run prints.
+func TestFailoverIsShown(t *testing.T) {
+	events, recorder := recording(nil)
+	options := failoverTimes
+	options.Events, options.Metrics = events, report.NewMetrics("", []string{"paris"})
+	run(t, options, []string{"paris"}, func(w *world) {
+		options.Metrics.Observe(w.controller.Overview)
+		w.remotes["paris"].export(exportedBar())
+		w.server.put(ownBar("paris,nowhere"))
+		w.server.put(ownSlice(true))
+		w.settle()
+		shows := func(state plan.FailoverState, serving string) {
+			t.Helper()
+			rows := w.controller.Overview().Failover
+			if len(rows) != 1 || rows[0].State != string(state) || rows[0].Serving != serving || len(rows[0].Problems) != 1 || rows[0].Problems[0].Remote != "nowhere" {
+				t.Errorf("got %+v, want %s %s", rows, state, serving)
+			}
+			families, err := options.Metrics.Gatherer().Gather()
+			must(err)
+			found := false
+			for _, family := range families {
+				for _, metric := range family.GetMetric() {
+					if family.GetName() == "service_mirror_failover_services" && metric.GetGauge().GetValue() == 1 {
+						found = metric.GetLabel()[0].GetValue() == string(state)
+					}
+				}
+			}
+			if !found {
+				t.Errorf("the metric does not have 1 for %s", state)
+			}
+		}
+		shows(plan.FailoverLocal, "")
+		w.ready(false)
+		w.wait(2 * time.Second)
+		shows(plan.FailoverRemoteOnly, "paris")
+		w.ready(true)
+		w.wait(2 * time.Second)
+		shows(plan.FailoverBoth, "paris")
+		w.wait(20 * time.Second)
+		shows(plan.FailoverLocal, "")
+		expectEvents(t, recorder, "FailedBack local endpoints are ready", "FailedOver no local endpoint is ready: remote paris serves", "UnknownRemote remote nowhere")
+
+		w.stop()
+		w.server.remove("endpointslices", "default", "bar.paris.ipv4")
+		w.standby = true
+		w.use(failoverTimes, "paris")
+		w.settle()
+		var out bytes.Buffer
+		must(w.controller.DryRun(w.Context(), nil, "london", &out))
+		for _, want := range []string{"! failover of Service default/bar in london to remote nowhere: UnknownRemote: ", "create EndpointSlice default/bar.paris.ipv4 in london for failover of Service default/bar to remote paris"} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("the dry run does not print %q:\n%s", want, &out)
+			}
+		}
+	})
+}
+
+// Another program that undoes what is written is reported, and written against less and less often; who is to serve
+// is written all the same.
+func TestFailoverFight(t *testing.T) {
+	failsOver(t, "paris", func(w *world) {
+		w.serving("bar.paris.ipv4 -", "create bar.paris.ipv4")
+		name, fighting := cache.NewObjectName("default", "bar.paris.ipv4"), true
+		fight := func() {
+			w.server.edit("endpointslices", name, func(obj runtime.Object) bool {
+				slice := obj.(*discoveryv1.EndpointSlice)
+				changed := fighting && *slice.Ports[0].Port != 9
+				if changed {
+					*slice.Ports[0].Port = 9
+				}
+				return changed
+			})
+		}
+		for range 3000 {
+			fight()
+			w.wait(20 * time.Millisecond)
+		}
+		if n := len(w.server.wrote()); n < fightLeast || n > fightMost {
+			t.Errorf("%d writes in a minute against another program", n)
+		}
+		w.logged(1, "Overwritten")
+		w.ready(false)
+		w.wait(2 * time.Second)
+		if got := w.beside(); got != "bar.paris.ipv4 +" {
+			t.Errorf("got %s", got)
+		}
+		fighting = false
+		w.wait(20 * time.Minute)
+		if slice := w.server.slice("default", "bar.paris.ipv4"); *slice.Ports[0].Port != 8080 {
+			t.Errorf("got %s", text(slice))
+		}
+		w.logged(1, "problem is over\" reason=\"Overwritten")
+	})
+}
+
+const fightLeast, fightMost = 51, 80
