@@ -162,10 +162,9 @@ func (c *Controller) Ready() <-chan struct{} { return c.workers.Ready() }
 // Lead writes, until the context ends. A write under way is then finished, for which it has grace.
 func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 	var verifying, failing sync.WaitGroup
-	defer failing.Wait()
-	failing.Go(func() { c.failover.Lead(ctx, grace) })
 	c.workers.Lead(ctx, grace, func() {
 		c.options.Events.Lead(true)
+		failing.Go(func() { c.failover.Lead(ctx, grace) })
 		c.sweep()
 		for _, r := range c.remotes.list {
 			for _, problem := range r.Status().Problems { // from before
@@ -176,6 +175,7 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 		verifying.Go(func() { c.verified.run(ctx) })
 	}, func() { // what is known of mirrors goes with leadership
 		verifying.Wait()
+		failing.Wait()
 		c.options.Events.Lead(false)
 		c.memory.clear()
 		c.problems.Clear()
