@@ -5,7 +5,6 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -52,9 +51,9 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	}
 	c.workers = queue.NewWorkers(c.queue, queue.Config{Number: options.Workers, What: "mirror", Sync: c.work})
 	c.local = local.New(local.Options{Client: clients.Read, Metadata: clients.Metadata, Logger: logger, Hooks: local.Hooks{
-		Changed:          c.queue.AddFor,
+		Changed:          c.add,
 		Wanted:           c.remotes.want,
-		Configured:       c.remotes.has,
+		Configured:       func(cluster string) bool { return cluster == plan.MergedCluster || c.remotes.has(cluster) },
 		NamespaceChanged: c.namespaceChanged,
 		RangesChanged:    c.remotes.refilter,
 		Interrupted: func(key cache.ObjectName) {
@@ -65,7 +64,7 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 		Report: func(part string, err error) { c.problems.Local(part, err) },
 	}})
 	c.writer = write.New(clients.Write, clients.Metadata, c.local, options.Metrics.Wrote)
-	c.problems = report.New(logger, options.Events, func(key cache.ObjectName) *corev1.Service { return c.local.Live(key).Service })
+	c.problems = report.New(logger, options.Events, c.serviceOf)
 	c.verified = verifier{
 		check: options.Verify.Check, period: options.Verify.Period, exported: c.remotes.exported, report: c.problems.Verified,
 		targets: func(key cache.ObjectName) (plan.Plan, []verify.Target) {

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"cmp"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -49,7 +50,7 @@ func (e *enqueuer) exportChanged(cluster string, before, after *corev1.Service) 
 	naming := e.policy.Names.Of(cluster)
 	for _, svc := range []*corev1.Service{before, after} {
 		if svc != nil {
-			e.queue.AddFor(cluster, naming.Key(svc)) // it may choose another name
+			e.add(cluster, naming.Key(svc)) // it may choose another name
 		}
 	}
 	self := cache.MetaObjectToName(cmp.Or(after, before))
@@ -81,7 +82,7 @@ func another(before, after *corev1.Service) bool {
 func (e *enqueuer) recordChanged(cluster string, service cache.ObjectName, had, has []string) {
 	before, after := sets.New(had...), sets.New(has...)
 	if view, ok := e.remotes.get(cluster).View(); ok {
-		e.queue.AddFor(cluster, e.remotes.keyOf(cluster, view, service))
+		e.add(cluster, e.remotes.keyOf(cluster, view, service))
 		e.rivals(cluster, view, service, before.Difference(after), after.Difference(before))
 	}
 }
@@ -94,7 +95,7 @@ func (e *enqueuer) rivals(cluster string, view remote.View, self cache.ObjectNam
 			continue // the one that has it keeps it
 		}
 		for _, rival := range append(view.Services.NamesByIndex(byClaim, claim), view.Rivals(claim)...) {
-			e.queue.AddFor(cluster, e.remotes.keyOf(cluster, view, rival))
+			e.add(cluster, e.remotes.keyOf(cluster, view, rival))
 		}
 	}
 }
@@ -115,7 +116,7 @@ func (e *enqueuer) namespaceChanged(namespace string) {
 		}
 		for _, from := range e.policy.Names.Of(r.Name()).Remote(namespace) {
 			for _, name := range view.Services.NamesByIndex(byNamespace, from) {
-				e.queue.AddFor(r.Name(), e.remotes.keyOf(r.Name(), view, name))
+				e.add(r.Name(), e.remotes.keyOf(r.Name(), view, name))
 			}
 		}
 	}
@@ -125,11 +126,11 @@ func (e *enqueuer) namespaceChanged(namespace string) {
 func (e *enqueuer) resync(cluster string) {
 	e.remotes.logPorts(e.logger, cluster, e.policy.Refuse)
 	for _, key := range e.keysOf(cluster) {
-		e.queue.AddFor(cluster, key)
+		e.add(cluster, key)
 	}
 }
 
 // keysOf are all keys of a remote, some of them twice: what it exports, and what exists as its mirrors.
 func (e *enqueuer) keysOf(cluster string) []cache.ObjectName {
-	return append(e.remotes.keys(cluster), e.local.Keys(cluster)...)
+	return slices.Concat(e.remotes.keys(cluster), e.local.Keys(cluster), e.merged(cluster))
 }

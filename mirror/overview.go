@@ -37,17 +37,19 @@ func (c *Controller) Overview() status.Page {
 				}
 				key := naming.Key(svc)
 				seen[key] = true
+				seen[plan.Part(key, r.Name())] = c.options.Merges()
 				page.Mirrors = append(page.Mirrors, mirrorRow(c, key, exportOf(plan.Candidate{Cluster: r.Name()}, view, svc)))
 			}
 		}
 	}
 	for _, cluster := range c.local.Clusters() {
 		for _, svc := range c.local.Mirrors(cluster) {
-			if key := cache.MetaObjectToName(svc); !seen[key] {
+			if key := cache.MetaObjectToName(svc); !seen[key] && (cluster != plan.MergedCluster || len(c.local.PartsOf(key)) == 0) {
 				page.Mirrors = append(page.Mirrors, orphanRow(c, cluster, key, svc))
 			}
 		}
 	}
+	page.Mirrors = append(page.Mirrors, orphanParts(c, seen)...)
 	return page
 }
 
@@ -73,16 +75,11 @@ func remoteRow(s remote.Status) status.Remote {
 
 // mirrorRow is the state of the mirror of an exported Service.
 func mirrorRow(c *Controller, key cache.ObjectName, of plan.Candidate) status.Mirror {
+	if c.options.Merges() {
+		return mergedRow(c, key, of)
+	}
 	cluster, svc := of.Cluster, of.Service
-	row := row{Namespace: key.Namespace, Name: key.Name, Cluster: cluster}
-	row.Source = cache.MetaObjectToName(svc).String()
-	ports, _ := gateway.Selected(svc)
-	for _, port := range ports {
-		row.Ports = append(row.Ports, fmt.Sprintf("%d/%s", port.Port, port.Protocol))
-	}
-	if c.options.Refuse(of) == nil {
-		row.mapped(of.Mapping())
-	}
+	row := newRow(c, key, of)
 	live := c.local.Live(key).Owned(key)
 	state := plan.StateMirrored
 	switch {
@@ -105,6 +102,19 @@ func mirrorRow(c *Controller, key cache.ObjectName, of plan.Candidate) status.Mi
 	return status.Mirror(row)
 }
 
+// newRow is what is known of the mirror of an exported Service without it.
+func newRow(c *Controller, key cache.ObjectName, of plan.Candidate) row {
+	row := row{Namespace: key.Namespace, Name: key.Name, Cluster: of.Cluster, Source: cache.MetaObjectToName(of.Service).String()}
+	ports, _ := gateway.Selected(of.Service)
+	for _, port := range ports {
+		row.Ports = append(row.Ports, fmt.Sprintf("%d/%s", port.Port, port.Protocol))
+	}
+	if c.options.Refuse(of) == nil {
+		row.mapped(of.Mapping())
+	}
+	return row
+}
+
 // orphanRow is the state of a mirror whose Service no known remote exports.
 func orphanRow(c *Controller, cluster string, key cache.ObjectName, svc *corev1.Service) status.Mirror {
 	row := row{Namespace: key.Namespace, Name: key.Name, Cluster: cluster}
@@ -115,6 +125,9 @@ func orphanRow(c *Controller, cluster string, key cache.ObjectName, svc *corev1.
 		if view, ok := r.View(); !ok || !view.Knows(cmp.Or(source.Namespace, key.Namespace)) {
 			row.State = status.Mirrored // as far as is known
 		}
+	}
+	if slices.ContainsFunc(plan.Remotes(svc), func(l plan.Listed) bool { return !c.remotes.knows(l) }) {
+		row.State = status.Mirrored // likewise
 	}
 	for _, problem := range c.problems.Of(key) {
 		row.Problems = append(row.Problems, status.MirrorProblem{Reason: string(problem.Reason), Message: problem.Message})

@@ -57,6 +57,9 @@ func (c *Controller) snapshot(key cache.ObjectName) plan.Snapshot {
 func (c *Controller) observe(key cache.ObjectName) plan.Snapshot { return c.observed(key, true) }
 
 func (c *Controller) observed(key cache.ObjectName, follow bool) plan.Snapshot {
+	if _, _, part := plan.PartOf(key); part {
+		return c.observePart(key, follow)
+	}
 	s := plan.Snapshot{Key: key, Candidates: c.remotes.candidates(key)}
 	s.Live = c.local.Live(key)
 	s.Leftovers = c.local.Leftovers(key)
@@ -72,6 +75,7 @@ func (c *Controller) observed(key cache.ObjectName, follow bool) plan.Snapshot {
 	if t := s.Memory.Tombstone; t != nil && t.Cluster != owner {
 		s.Candidates = c.remotes.owner(s.Candidates, key, t.Cluster, key.Namespace)
 	}
+	c.observeMerged(&s)
 	return s
 }
 
@@ -83,8 +87,7 @@ func (c *Controller) origin(s plan.Snapshot, source cache.ObjectName, follow boo
 	if !follow || !mirrored || key == s.Key || c.circular(s.Key, key, cluster, source) {
 		return origin, nil
 	}
-	p := c.options.Decide(c.observed(key, false))
-	return origin, &plan.Successor{Key: key, Complete: p.Complete(cluster, source, len(s.Live.Endpointed()) > 0), Endpoints: p.Live.Endpoints}
+	return origin, c.successor(key, cluster, source, len(s.Live.Endpointed()) > 0)
 }
 
 // circular tells that mirrors wait for each other's names, this one's among them.

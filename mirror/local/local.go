@@ -105,6 +105,7 @@ func New(options Options) *Cluster {
 	c.services.Index(byLabel, func(svc *corev1.Service) []string { return labelled(svc) })
 	c.endpoints.Index(byCluster, func(endpoints *corev1.Endpoints) []string { return labelled(endpoints) })
 	c.slices.Index(byCluster, func(slice *discoveryv1.EndpointSlice) []string { return labelled(slice) })
+	c.indexParts()
 	c.leftovers.Index(byService, func(slice *metav1.PartialObjectMetadata) []string { return []string{serviceOf(slice).String()} })
 	c.ownServices.Informer, c.ownEndpoints.Informer = c.services, c.endpoints
 	c.ownSlices.Informer, c.ownLeftovers.Informer = c.slices, c.leftovers
