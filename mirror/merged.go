@@ -58,7 +58,7 @@ func (c *Controller) parts(mirror cache.ObjectName, svc *corev1.Service) map[str
 
 // observeMerged adds what is known of the parts of a mirror to the snapshot of its Service.
 func (c *Controller) observeMerged(s *plan.Snapshot) {
-	if !c.policy.Merges() && s.Live.Cluster() != plan.MergedCluster {
+	if !c.policy.Merges() && !plan.IsMerged(s.Live.Service) {
 		return
 	}
 	s.Parts = c.parts(s.Key, s.Live.Service)

@@ -80,7 +80,7 @@ func (d *decision) decide() {
 		}
 		return
 	}
-	if d.policy.Merges() && len(d.wanted) > 0 || live.Cluster() == MergedCluster {
+	if d.policy.Merges() && len(d.wanted) > 0 || IsMerged(live.Service) {
 		d.decideMerged(live)
 		return
 	}

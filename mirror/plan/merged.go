@@ -62,12 +62,19 @@ type Listed struct {
 	Source cache.ObjectName
 }
 
+// IsMerged tells the Service of a merged mirror, although someone has edited its label.
+func IsMerged(svc *corev1.Service) bool {
+	if svc == nil {
+		return false
+	}
+	cluster, ours := Owner(svc)
+	_, lists := svc.Annotations[RemotesAnnotation]
+	return ours && (lists || cluster == MergedCluster)
+}
+
 // Remotes are the remotes that a merged mirror lists; none: it is no merged one, or foreign.
 func Remotes(svc *corev1.Service) (all []Listed) {
-	if svc == nil {
-		return nil
-	}
-	if cluster, ours := Owner(svc); !ours || cluster != MergedCluster {
+	if !IsMerged(svc) {
 		return nil
 	}
 	for _, entry := range strings.Split(svc.Annotations[RemotesAnnotation], ",") {
