@@ -3,6 +3,7 @@ package mirror
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/write"
 )
 
 var bothRemotes = []string{"paris", "berlin"}
@@ -509,5 +511,46 @@ func TestMergedGatewayUnknown(t *testing.T) {
 		w.remotes["paris"].setGateway(&gateway.Gateway{Static: true}) // it has none: another one serves
 		w.settle()
 		w.wantServing("192.0.2.2")
+	})
+}
+
+// Prune deletes a remote's part and, with the last part, the Service.
+func TestPruneMerged(t *testing.T) {
+	run(t, merging(plan.MergeAll), bothRemotes, func(w *world) {
+		w.merge()
+		w.stop()
+		prune := func(remote string, dry bool) string {
+			t.Helper()
+			var out strings.Builder
+			if err := write.Prune(w.Context(), w.server.client, "london", remote, dry, &out); err != nil {
+				t.Error(err)
+			}
+			return out.String()
+		}
+		for remote, want := range map[string]string{"rome": "", "paris": "EndpointSlice default/bar.paris.ipv4"} {
+			if got := prune(remote, true); !strings.Contains(got, want) || strings.Contains(got, "berlin.ipv4") || strings.Contains(got, "Service default/bar ") || strings.Contains(got, "Service default/bar\n") {
+				t.Errorf("a dry run of pruning %s lists %q", remote, got)
+			}
+		}
+		w.expect()
+		prune("paris", false)
+		w.expect("delete " + parisSlice)
+		prune("berlin", false)
+		w.expect("delete "+barService, "delete "+berlinSlice)
+	})
+}
+
+// Slices under a Service that is foreign by now are not pruned.
+func TestPruneMergedUnderAForeignService(t *testing.T) {
+	run(t, merging(plan.MergeAll), bothRemotes, func(w *world) {
+		w.merge()
+		w.stop()
+		w.server.remove("services", "default", "bar")
+		w.server.put(named("default", "bar"))
+		var out strings.Builder
+		if err := write.Prune(w.Context(), w.server.client, "london", "paris", false, &out); err != nil {
+			t.Error(err)
+		}
+		w.expect()
 	})
 }
