@@ -86,7 +86,7 @@ func TestEveryFlag(t *testing.T) {
 		t.Errorf("remotes:\ngot  %+v\nwant %+v", cfg.remotes, wantRemotes)
 	}
 	wantOptions := mirror.Options{
-		Policy:  plan.Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: plan.UseEndpointSlices, CreateNamespaces: true,
+		Policy: plan.Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: plan.UseEndpointSlices, CreateNamespaces: true,
 			Merge: plan.MergeOff, Order: []string{"paris", "berlin", "rome"}},
 		Workers: 5,
 	}

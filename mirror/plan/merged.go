@@ -185,13 +185,13 @@ func (m *merged) list() string {
 		all = append(all, Listed{c.Cluster, c.name()})
 	}
 	for _, listed := range m.listed {
-		if slices.Contains(m.unknown, listed.Remote) && (m.policy.rank(listed.Remote) < len(m.policy.Order) || !m.parts[listed.Remote].Empty()) {
+		if slices.Contains(m.unknown, listed.Remote) && (m.configured(listed.Remote) || !m.parts[listed.Remote].Empty()) {
 			all = append(all, listed)
 		}
 	}
-	for remote, objects := range m.parts { // of a Service that was lost
+	for remote, objects := range m.parts { // of a Service that was lost; of remotes that are not configured, only the slices say so
 		source, recorded := objects.PartSource()
-		if recorded && slices.Contains(m.unknown, remote) && !slices.ContainsFunc(all, func(l Listed) bool { return l.Remote == remote }) {
+		if recorded && m.configured(remote) && slices.Contains(m.unknown, remote) && !slices.ContainsFunc(all, func(l Listed) bool { return l.Remote == remote }) {
 			all = append(all, Listed{remote, source})
 		}
 	}
@@ -203,10 +203,13 @@ func (m *merged) list() string {
 	return strings.Join(texts, ",")
 }
 
+// configured tells a remote that the flags name.
+func (m *merged) configured(remote string) bool { return m.policy.rank(remote) < len(m.policy.Order) }
+
 // kept tells that the ports of the live Service are those of a remote of which nothing is known now: they stay.
 func (m *merged) kept() bool {
 	return m.service != nil && len(m.listed) > 0 && slices.Contains(m.unknown, m.listed[0].Remote) &&
-		m.policy.rank(m.listed[0].Remote) < len(m.policy.Order) &&
+		m.configured(m.listed[0].Remote) &&
 		(len(m.exports) == 0 || m.policy.compareRemotes(m.listed[0].Remote, m.exports[0].Cluster) < 0)
 }
 
@@ -244,10 +247,8 @@ func (d *decision) decideMerged(live Objects) {
 
 // removeMerged deletes a merged Service when its last part is gone.
 func (d *decision) removeMerged(live Objects, m merged) {
-	waits := slices.ContainsFunc(m.unknown, func(remote string) bool {
-		return d.policy.rank(remote) < len(d.policy.Order) // of others, what they left is in their parts
-	})
-	if waits || len(m.parts) > 0 {
+	// What remotes that are not configured left is in their parts.
+	if slices.ContainsFunc(m.unknown, m.configured) || len(m.parts) > 0 {
 		return
 	}
 	d.remove(live)
@@ -268,7 +269,7 @@ func (d *decision) split(live Objects, m merged) {
 			source = all[i]
 			break
 		}
-		if slices.Contains(m.unknown, listed.Remote) && d.policy.rank(listed.Remote) < len(d.policy.Order) {
+		if slices.Contains(m.unknown, listed.Remote) && m.configured(listed.Remote) {
 			return
 		}
 	}
