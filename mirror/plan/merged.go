@@ -337,6 +337,9 @@ func (m *merged) replaced(b basis) bool {
 	if c == nil || len(old.Endpointed()) == 0 {
 		return true
 	}
+	if c.Gateway == nil || c.Gateway.Partial || c.unpublished() {
+		return false // what is not known yet is still in the old ones
+	}
 	part := b
 	part.Candidate = *c
 	part.tombstone = nil
