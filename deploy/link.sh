@@ -12,8 +12,8 @@ london:
   2. makes a kubeconfig of its token, paris's CA and server URL, and tries it;
   3. in london, stores that in the Secret service-mirror-remotes as NAME.kubeconfig; the
      keys of other remotes do not change;
-  4. in london, names it in an annotation of the daemon's ServiceAccount, so that its
-     mirrors may be written (deploy/local/policy.yaml);
+  4. in london, names it in an annotation of the daemon's ServiceAccount, with the rule for
+     the names of its mirrors, so that these may be written (deploy/local/policy.yaml);
   5. in london, adds --remote=NAME=... to the arguments of the Deployment service-mirror;
   6. waits for its rollout and sends requests to the mirrors of NAME, from the daemon's pod.
      The exit code is not 0 if one does not arrive. If no request can be sent, say because
@@ -265,6 +265,26 @@ if [ -z "$keys" ] && [ -n "$existing" ]; then
 	keys=$(printf '%s\n' "$keys" | sed 's/,context=[^,]*//')
 	check_keys
 fi
+wanted="$name=$mount/$name.kubeconfig$keys"
+[ -z "$in_command" ] || [ "$existing" = "$wanted" ] ||
+	die "--remote $existing is in the Deployment's command, not in its args: change it in your manifests to
+    --remote $wanted"
+
+# rule says how this remote's mirrors are called, for the policy: by its own keys, else by the flags for all remotes.
+rule=$(
+	fields "$keys" | grep -e '^name=' -e '^namespace=' || true
+	[ -n "$(values name)" ] || printf '%s\n' "$commands" "$arguments" | awk '
+		before == "--name-template" { print "name=" $0 }
+		sub(/^--name-template=/, "name=")
+		{ before = $0 }'
+	printf '%s\n' "$commands" "$arguments" | grep -qx -e --allow-names -e --allow-names=true && echo allow-names || true
+)
+rule=$(printf '%s' "$rule" | tr '\n' ',')
+# permitted is that rule and, while mirrors move to it from another one, that one, too.
+noted=$(london get serviceaccount "$account" --namespace $namespace --ignore-not-found -o go-template="{{range \$key, \$value := .metadata.annotations}}{{if eq \$key \"$annotation\"}}={{\$value}}{{end}}{{end}}")
+permitted=$rule before_rule=${noted#=}
+[ -z "$noted" ] || [ "${before_rule%%;*}" = "$rule" ] || permitted="$rule;${before_rule%%;*}"
+
 if [ -z "$(values gateway)" ] && { [ -z "$(values address)" ] || [ -z "$(values gateway-port)" ]; } &&
 	! printf '%s\n%s\n' "$commands" "$arguments" | grep -Eq -- '^--gateway(=|$)'; then
 	candidates=$(paris get services -A -o 'jsonpath={range .items[?(@.spec.type=="LoadBalancer")]}{.metadata.namespace}/{.metadata.name}{"\n"}{end}')
@@ -452,25 +472,13 @@ END
 	fi
 fi
 
-# rule says how this remote's mirrors are called, for the policy: by its own keys, else by the flags for all remotes.
-rule=$(
-	fields "$keys" | grep -e '^name=' -e '^namespace=' || true
-	[ -n "$(values name)" ] || printf '%s\n' "$commands" "$arguments" | awk '
-		before == "--name-template" { print "name=" $0 }
-		sub(/^--name-template=/, "name=")
-		{ before = $0 }'
-	printf '%s\n' "$commands" "$arguments" | grep -qx -e --allow-names -e --allow-names=true && echo allow-names || true
-)
-rule=$(printf '%s' "$rule" | tr '\n' ',')
 step "$context: the annotation $annotation of the ServiceAccount $namespace/$account${rule:+: $rule}"
-quietly london annotate serviceaccount "$account" --namespace $namespace --overwrite "$annotation=$rule"
+[ "$permitted" = "$rule" ] || note "until you run this again, the names of before are permitted, too: mirrors keep them until those with the new names are complete"
+quietly london annotate serviceaccount "$account" --namespace $namespace --overwrite "$annotation=$permitted"
 
-wanted="$name=$mount/$name.kubeconfig$keys"
 step "$context: the Deployment's argument --remote=$wanted"
 if [ "$existing" = "$wanted" ]; then
 	note "it is there already"
-elif [ -n "$in_command" ]; then
-	die "--remote $existing is in the Deployment's command, not in its args: change it in your manifests"
 elif [ -n "$in_args" ]; then
 	note "in place of $existing"
 	quietly change_arguments "{\"op\": \"replace\", \"path\": \"$args/$index\", \"value\": \"$form$wanted\"}"

@@ -50,7 +50,8 @@ func (e *enqueuer) exportChanged(cluster string, before, after *corev1.Service) 
 	naming := e.policy.Names.Of(cluster)
 	for _, svc := range []*corev1.Service{before, after} {
 		if svc != nil {
-			e.add(cluster, naming.Key(svc)) // it may choose another name
+			e.enqueue(cluster, naming.Key(svc)) // it may choose another name
+			e.addMirrors(cluster, cache.MetaObjectToName(svc))
 		}
 	}
 	self := cache.MetaObjectToName(cmp.Or(after, before))
@@ -82,7 +83,7 @@ func another(before, after *corev1.Service) bool {
 func (e *enqueuer) recordChanged(cluster string, service cache.ObjectName, had, has []string) {
 	before, after := sets.New(had...), sets.New(has...)
 	if view, ok := e.remotes.get(cluster).View(); ok {
-		e.add(cluster, e.remotes.keyOf(cluster, view, service))
+		e.add(cluster, view, service)
 		e.rivals(cluster, view, service, before.Difference(after), after.Difference(before))
 	}
 }
@@ -95,8 +96,20 @@ func (e *enqueuer) rivals(cluster string, view remote.View, self cache.ObjectNam
 			continue // the one that has it keeps it
 		}
 		for _, rival := range append(view.Services.NamesByIndex(byClaim, claim), view.Rivals(claim)...) {
-			e.add(cluster, e.remotes.keyOf(cluster, view, rival))
+			e.add(cluster, view, rival)
 		}
+	}
+}
+
+// add enqueues the mirrors of an exported Service: the one that it is to have, and those that it has.
+func (e *enqueuer) add(cluster string, view remote.View, exported cache.ObjectName) {
+	e.enqueue(cluster, e.remotes.keyOf(cluster, view, exported))
+	e.addMirrors(cluster, exported)
+}
+
+func (e *enqueuer) addMirrors(cluster string, exported cache.ObjectName) {
+	for _, key := range e.local.MirrorsOf(cluster, exported) {
+		e.enqueue(cluster, key)
 	}
 }
 
@@ -116,7 +129,7 @@ func (e *enqueuer) namespaceChanged(namespace string) {
 		}
 		for _, from := range e.policy.Names.Of(r.Name()).Remote(namespace) {
 			for _, name := range view.Services.NamesByIndex(byNamespace, from) {
-				e.add(r.Name(), e.remotes.keyOf(r.Name(), view, name))
+				e.add(r.Name(), view, name)
 			}
 		}
 	}
@@ -126,7 +139,7 @@ func (e *enqueuer) namespaceChanged(namespace string) {
 func (e *enqueuer) resync(cluster string) {
 	e.remotes.logPorts(e.logger, cluster, e.policy.Refuse)
 	for _, key := range e.keysOf(cluster) {
-		e.add(cluster, key)
+		e.enqueue(cluster, key)
 	}
 }
 

@@ -29,7 +29,7 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.StringSliceVar(&raw.options.CopyAnnotations, "copy-annotations", nil, "annotation `KEY,...` likewise")
 	f.StringVar(&raw.template, "name-template", plan.DefaultTemplate, "`TEMPLATE` of mirrors' names: {service} is the exported Service's name, {cluster} the remote's, {namespace} the exported Service's namespace; name= in --remote is that of one remote")
 	f.BoolVar(&raw.obey, "allow-names", false, "let exported Services choose their mirrors' names with the annotation "+plan.NameAnnotation)
-	f.StringVar(&raw.options.ClusterName, "cluster-name", "", "`NAME` of the local cluster, in logs and on the status page: of exported Services with the annotation "+plan.ExportToAnnotation+" only those that list it are mirrored")
+	f.StringVar(&raw.options.ClusterName, "cluster-name", "", "`NAME` of the local cluster, on the status page, in logs and in Events: of exported Services with the annotation "+plan.ExportToAnnotation+" only those that list it are mirrored")
 	f.BoolVar(&raw.options.IncludeSystem, "include-system", false, "mirror exported Services of kube-system too")
 	f.BoolVar(&raw.options.CreateNamespaces, "create-namespaces", false, "create a namespace that an exported Service needs, instead of waiting for it")
 	f.StringVar((*string)(&raw.options.EndpointsAPI), "endpoints-api", string(plan.UseEndpoints), "`KIND` of object that carries a mirror's addresses: endpoints or endpointslices; to change it on a running cluster loses no endpoint")

@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 
@@ -13,9 +12,9 @@ import (
 	"service-mirror.io/service-mirror/mirror/status"
 )
 
-// add enqueues a key on behalf of a remote and, of a merged mirror, its Service and all of its parts: which remote
+// enqueue enqueues a key on behalf of a remote and, of a merged mirror, its Service and all of its parts: which remote
 // serves, and which ports, depends on all of them.
-func (e *enqueuer) add(cluster string, key cache.ObjectName) {
+func (e *enqueuer) enqueue(cluster string, key cache.ObjectName) {
 	e.queue.AddFor(cluster, key)
 	mirror := plan.MirrorKey(key)
 	if mirror != key {
@@ -95,37 +94,25 @@ func (c *Controller) observePart(key cache.ObjectName, follow bool) plan.Snapsho
 		s.Candidates = c.remotes.owner(s.Candidates, mirror, remote, key.Namespace)
 	}
 	c.addOwners(&s, mirror, s.Mirror)
-	if source, recorded := s.Live.PartSource(); recorded && follow {
-		s.Successor = c.partSuccessor(s, remote, source)
+	if source, recorded := s.Live.PartSource(); recorded {
+		s.Origin = c.partOrigin(s, remote, source, follow)
 	}
 	return s
 }
 
-// partSuccessor is what takes the place of a part whose remote does not export under this key, or is not merged any
-// more; nil: nothing does.
-func (c *Controller) partSuccessor(s plan.Snapshot, remote string, source cache.ObjectName) *plan.Successor {
-	mirror := plan.MirrorKey(s.Key)
-	key, _, mirrored := c.remotes.mirrorOf(remote, source)
-	if !mirrored || key == mirror && c.policy.Merges() {
-		return nil
-	}
-	endpoints := len(s.Live.Endpointed()) > 0
-	if key == mirror { // it may be another remote's
-		p := c.options.Decide(c.observed(key, false))
+// partOrigin is what is known of the source of a part. Its successor is the mirror that is not merged any more, too.
+func (c *Controller) partOrigin(s plan.Snapshot, remote string, source cache.ObjectName, follow bool) *plan.Origin {
+	origin, mirror, endpoints := c.remotes.origin(remote, source), plan.MirrorKey(s.Key), len(s.Live.Endpointed()) > 0
+	switch fate, to := c.options.Fate(origin, mirror); {
+	case !follow:
+	case fate == plan.Moves:
+		origin.Successor = c.successor(to, origin, endpoints)
+	case fate == plan.Stays && !c.policy.Merges(): // it may be another remote's
+		p := c.options.Decide(c.observed(mirror, false))
 		complete := p.Source != nil && p.Complete(p.Source.Cluster, cache.MetaObjectToName(p.Source.Service), endpoints)
-		return &plan.Successor{Key: key, Complete: complete, Endpoints: p.Live.Endpoints}
+		origin.Successor = &plan.Successor{Key: mirror, Complete: complete, Endpoints: p.Live.Endpoints}
 	}
-	return c.successor(key, remote, source, endpoints)
-}
-
-// successor is the mirror, or the part of a merged one, that a remote's Service has under another key.
-func (c *Controller) successor(key cache.ObjectName, cluster string, source cache.ObjectName, endpoints bool) *plan.Successor {
-	p := c.options.Decide(c.observed(key, false))
-	if !c.policy.Merges() {
-		return &plan.Successor{Key: key, Complete: p.Complete(cluster, source, endpoints), Endpoints: p.Live.Endpoints}
-	}
-	part := c.options.Decide(c.observed(plan.Part(key, cluster), false))
-	return &plan.Successor{Key: key, Complete: p.Settled() && part.Complete(cluster, source, endpoints)}
+	return &origin
 }
 
 // merged are the keys of the merged mirrors that list a remote.
@@ -158,7 +145,7 @@ func (c *Controller) serviceOf(key cache.ObjectName) *corev1.Service {
 }
 
 // mergedRow is the state of a remote's part of a merged mirror.
-func mergedRow(c *Controller, key cache.ObjectName, of plan.Candidate) status.Mirror {
+func mergedRow(c *Controller, key cache.ObjectName, of plan.Candidate) (_ status.Mirror, exists bool) {
 	part, source := plan.Part(key, of.Cluster), cache.MetaObjectToName(of.Service)
 	row := newRow(c, key, of)
 	live := c.local.Live(key).Owned(key)
@@ -192,7 +179,7 @@ func mergedRow(c *Controller, key cache.ObjectName, of plan.Candidate) status.Mi
 		slices.Service = live.Service
 		row.show(slices)
 	}
-	return status.Mirror(row)
+	return status.Mirror(row), merged
 }
 
 // knows tells whether it is known what a configured remote that a merged mirror lists exports.
@@ -229,10 +216,13 @@ func orphanParts(c *Controller, seen map[cache.ObjectName]bool) (rows []status.M
 			continue
 		}
 		row := row{Namespace: mirror.Namespace, Name: mirror.Name, Cluster: remote, Source: source.String(), State: status.Orphan, Role: roleOf(live)}
-		if r := c.remotes.get(remote); r != nil {
-			if view, ok := r.View(); !ok || !view.Knows(cmp.Or(source.Namespace, key.Namespace)) {
-				row.State = status.Mirrored // as far as is known
-			}
+		switch fate, to := c.options.Fate(c.remotes.origin(remote, source), mirror); {
+		case !c.remotes.has(remote):
+		case fate == plan.Moves:
+			row.State = status.Mirrored
+			row.Problems = []status.MirrorProblem{{Reason: string(plan.Renaming), Message: plan.Renamed(to)}}
+		case fate != plan.Gone:
+			row.State = status.Mirrored // as far as is known
 		}
 		for _, problem := range c.problems.Of(key) {
 			row.Problems = append(row.Problems, status.MirrorProblem{Reason: string(problem.Reason), Message: problem.Message})

@@ -1,10 +1,9 @@
 package mirror
 
 import (
-	"slices"
-	"strings"
+	"fmt"
+	"maps"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -12,6 +11,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote"
 )
 
 // naming has the mirrors of paris called by this rule.
@@ -25,6 +25,20 @@ func created(key string) []string {
 
 func deleted(key string) []string {
 	return []string{"delete endpointslices " + key + "-ipv4", "delete services " + key}
+}
+
+// mirroredSlice is one that Kubernetes makes of Endpoints.
+func mirroredSlice(service string) *discoveryv1.EndpointSlice {
+	return &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: service + "-x7w2p", Labels: map[string]string{
+			discoveryv1.LabelServiceName: service, discoveryv1.LabelManagedBy: "endpointslicemirroring-controller.k8s.io",
+		}},
+		Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.1"}}},
+	}
+}
+
+func namespaceNamed(name string) *corev1.Namespace {
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 }
 
 func TestNameTemplate(t *testing.T) {
@@ -134,87 +148,6 @@ func TestExportTo(t *testing.T) {
 	})
 }
 
-// With another template the mirrors under the new names come first, and those under the old ones go when these are
-// complete.
-func TestRename(t *testing.T) {
-	run(t, naming(plan.Naming{}), paris, func(w *world) {
-		w.remotes["paris"].export(named("default", "bar"))
-		w.settle()
-		w.expect(created("default/bar-paris")...)
-		w.stop()
-
-		w.use(naming(plan.Naming{Template: "{cluster}-{service}"}), "paris")
-		w.server.put(named("default", "paris-bar")) // a foreign one has the name
-		w.settle()
-		w.expect()
-		w.logged(1, `reason="Conflict"`)
-		plans := w.controller.Plans()
-		if i := slices.IndexFunc(plans, func(p plan.Plan) bool { return p.Key == cache.NewObjectName("default", "bar-paris") }); i < 0 ||
-			plans[i].Successor == nil || plans[i].Writes() {
-			t.Errorf("the plans are %+v", plans)
-		}
-		var out strings.Builder
-		for _, p := range plans {
-			printPlan(&out, p, "london")
-		}
-		if !strings.Contains(out.String(), "rename mirror default/bar-paris to default/paris-bar in london for remote paris") {
-			t.Errorf("a dry run prints\n%s", &out)
-		}
-		w.server.remove("services", "default", "paris-bar")
-		w.wait(foreignPeriod * 40)
-		writes := w.expect(append(created("default/paris-bar"), deleted("default/bar-paris")...)...)
-		var order []string
-		for _, write := range writes {
-			order = append(order, strings.Fields(write.what)[0])
-		}
-		if !slices.IsSortedFunc(order, strings.Compare) { // create comes before delete
-			t.Errorf("written in this order: %v", order)
-		}
-	})
-}
-
-// As long as the gateway is not known, the mirror under the old name keeps its addresses, and stays.
-func TestRenameWithoutAGateway(t *testing.T) {
-	run(t, naming(plan.Naming{}), paris, func(w *world) {
-		w.remotes["paris"].export(named("default", "bar"))
-		w.settle()
-		w.expect(created("default/bar-paris")...)
-		w.stop()
-
-		w.remotes["paris"].setGateway(nil)
-		w.use(naming(plan.Naming{Template: "{service}"}), "paris")
-		w.settle()
-		w.expect("create services default/bar")
-		w.remotes["paris"].setGateway(parisGateway())
-		w.wait(foreignPeriod * 40)
-		w.expect(append([]string{"create endpointslices default/bar-ipv4"}, deleted("default/bar-paris")...)...)
-	})
-}
-
-// A mirror with Endpoints is complete when Kubernetes has made EndpointSlices of them.
-func TestRenameAwaitsSlices(t *testing.T) {
-	run(t, Options{}, paris, func(w *world) {
-		w.remotes["paris"].export(named("default", "bar"))
-		w.settle()
-		w.expect("create endpoints default/bar-paris", "create services default/bar-paris")
-		w.stop()
-
-		w.server.setWithoutSlices(true)
-		w.use(Options{Policy: Policy{EndpointsAPI: UseEndpoints, Names: plan.Names{"paris": {Template: "{service}"}}}}, "paris")
-		w.start()
-		w.wait(10 * time.Minute)
-		w.expect("create endpoints default/bar", "create services default/bar")
-		w.server.put(&discoveryv1.EndpointSlice{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-x7w2p", Labels: map[string]string{
-				discoveryv1.LabelServiceName: "bar", discoveryv1.LabelManagedBy: "endpointslicemirroring-controller.k8s.io",
-			}},
-			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.1"}}},
-		})
-		w.wait(foreignPeriod * 40)
-		w.expect("delete endpoints default/bar-paris", "delete services default/bar-paris")
-	})
-}
-
 // A remote that becomes known between the reading of candidates and of what is live must not look like one that
 // exports nothing.
 func TestOwnerIsNoLateCandidate(t *testing.T) {
@@ -238,19 +171,68 @@ func TestOwnerIsNoLateCandidate(t *testing.T) {
 	}
 }
 
-// A mirror moves to another namespace although the remote's namespace of the old one's name is not watched.
-func TestMoveFromANamespaceThatIsNotWatched(t *testing.T) {
-	run(t, naming(plan.Naming{Namespaces: map[string]string{"web": "shop"}}), paris, func(w *world) {
+// Who lost a name to another Service of its remote is not shown as mirrored, by no replica.
+func TestPageOfTwoSources(t *testing.T) {
+	run(t, naming(bothInOne), paris, func(w *world) {
 		w.server.put(shopNamespace())
-		w.server.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "web"}})
-		w.remotes["paris"].namespaces = []string{"web"}
 		w.remotes["paris"].export(named("web", "bar"))
 		w.settle()
-		w.expect(created("shop/bar-paris")...)
-		w.stop()
-		w.use(naming(plan.Naming{}), "paris")
+		w.remotes["paris"].export(named("old", "bar"))
 		w.settle()
-		w.wait(foreignPeriod * 40)
-		w.expect(append(created("web/bar-paris"), deleted("shop/bar-paris")...)...)
+		want := map[string]string{"web/bar": "mirrored", "old/bar": "conflict"}
+		for _, standby := range []bool{false, true} {
+			if w.standby = standby; standby {
+				w.again(naming(bothInOne), "paris")
+				want["old/bar"] = "waiting" // why, only the leader knows
+			}
+			got := map[string]string{}
+			for _, row := range w.controller.Overview().Mirrors {
+				if got[row.Source] = row.State; row.Source == "old/bar" && len(row.Endpoints) > 0 {
+					t.Errorf("the page shows endpoints of the other's mirror: %v", row.Endpoints)
+				}
+			}
+			if !maps.Equal(got, want) {
+				t.Errorf("standby %v: the page shows %v, want %v", standby, got, want)
+			}
+		}
+	})
+}
+
+// What is exported to other clusters is not verified.
+func TestVerifyOnlyWhatIsForThisCluster(t *testing.T) {
+	options := naming(plan.Naming{})
+	options.ClusterName = "london"
+	run(t, options, paris, func(w *world) {
+		for name, clusters := range map[string]string{"bar": "berlin", "foo": "london"} {
+			svc := named("default", name)
+			svc.Annotations = map[string]string{plan.ExportToAnnotation: clusters}
+			w.remotes["paris"].export(svc)
+		}
+		w.settle()
+		if all := w.controller.wanted(Wanted{}); len(all) != 1 || all[0].Key.Name != "foo-paris" {
+			t.Errorf("verified: %v", all)
+		}
+		if all := w.controller.remotes.exported(); len(all) != 1 {
+			t.Errorf("verified by the daemon: %v", all)
+		}
+	})
+}
+
+// Many exports that choose one name cost no more than others do.
+func TestOneNameForAll(t *testing.T) {
+	const many = 1000
+	run(t, naming(plan.Naming{ObeyNames: true}), paris, func(w *world) {
+		for i := range many {
+			svc := named("default", fmt.Sprintf("s%d", i))
+			svc.Annotations = map[string]string{plan.NameAnnotation: "x"}
+			must(w.remotes["paris"].services.GetIndexer().Add(remote.Encode(w.remotes["paris"].hooks.Trim(svc))))
+		}
+		w.settle()
+		w.remotes["paris"].know(true)
+		w.settle()
+		w.expect(created("default/x")...)
+		if n := len(w.controller.problems.Of(cache.NewObjectName("default", "x"))); n != many-1 {
+			t.Errorf("%d Services have a problem, want all but one", n)
+		}
 	})
 }

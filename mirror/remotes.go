@@ -55,12 +55,15 @@ func (r *remotes) refilter() {
 	}
 }
 
-// keys are the keys of the mirrors of all Services that a remote exports.
+// keys are the keys of the mirrors of all Services that a remote exports to the local cluster.
 func (r *remotes) keys(cluster string) (keys []cache.ObjectName) {
 	if one := r.get(cluster); one != nil {
 		if view, ok := one.View(); ok {
-			for _, svc := range view.Services.Names() {
-				keys = append(keys, r.keyOf(cluster, view, svc))
+			naming := r.policy.Names.Of(cluster)
+			for _, svc := range view.Services.All() {
+				if r.policy.Concerns(svc) {
+					keys = append(keys, naming.Key(svc))
+				}
 			}
 		}
 	}
@@ -99,29 +102,18 @@ func (r *remotes) keyOf(cluster string, view remote.View, exported cache.ObjectN
 	return naming.KeyByTemplate(exported)
 }
 
-// mirrorOf is the key of the mirror that a remote's Service is to have, if it is to have one; known tells whether that
-// is known.
-func (r *remotes) mirrorOf(cluster string, source cache.ObjectName) (key cache.ObjectName, known, mirrored bool) {
-	one := r.get(cluster)
-	if one == nil {
-		return key, false, false
+// origin is what is known of a Service that a mirror of the remote records as its source.
+func (r *remotes) origin(cluster string, source cache.ObjectName) plan.Origin {
+	origin := plan.Origin{Candidate: plan.Candidate{Cluster: cluster}, Source: source}
+	if one := r.get(cluster); one != nil {
+		if view, ok := one.View(); ok {
+			origin.UID, origin.Known = view.UID, view.Knows(source.Namespace)
+			if svc := view.Services.Get(source); svc != nil {
+				origin.Candidate = exportOf(origin.Candidate, view, svc)
+			}
+		}
 	}
-	view, ok := one.View()
-	if !ok || !view.Knows(source.Namespace) {
-		return key, false, false
-	}
-	svc := view.Services.Get(source)
-	if svc == nil || !r.policy.Concerns(svc) {
-		return key, true, false
-	}
-	key = r.policy.Names.Of(cluster).Key(svc)
-	switch refusal := r.policy.Refuse(exportOf(plan.Candidate{Cluster: cluster}, view, svc)); {
-	case refusal == nil:
-		return key, true, true
-	case refusal.Reason == plan.NoTCPPort:
-		return key, r.policy.Settled(exportOf(plan.Candidate{Cluster: cluster}, view, svc)), false
-	}
-	return key, true, false
+	return origin
 }
 
 // candidates is what the remotes have to say of a key: those that could export a Service for it, and its owner.

@@ -29,6 +29,7 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) queue.Next 
 	}
 	c.options.Metrics.Synced(time.Since(begin), problems)
 	c.problems.Set(key, problems, result.Stale)
+	c.enqueueOthers(p)
 	switch max(p.Requeue, result.Requeue) {
 	case plan.RequeueWithDelay:
 		return queue.Next{Retry: true}
@@ -56,6 +57,7 @@ func (c *Controller) snapshot(key cache.ObjectName) plan.Snapshot {
 // observe is the same without what a replica that leads remembers.
 func (c *Controller) observe(key cache.ObjectName) plan.Snapshot { return c.observed(key, true) }
 
+// observed is the same; follow has the successor of a mirror whose source moves looked at, too.
 func (c *Controller) observed(key cache.ObjectName, follow bool) plan.Snapshot {
 	if _, _, part := plan.PartOf(key); part {
 		return c.observePart(key, follow)
@@ -69,7 +71,7 @@ func (c *Controller) observed(key cache.ObjectName, follow bool) plan.Snapshot {
 	owner, namespace := s.Live.Cluster(), s.Key.Namespace
 	if source, recorded := s.Live.Source(); recorded {
 		namespace = source.Namespace
-		s.Origin, s.Successor = c.origin(s, source, follow)
+		s.Origin = c.origin(s, source, follow)
 	}
 	s.Candidates = c.remotes.owner(s.Candidates, key, owner, namespace)
 	if t := s.Memory.Tombstone; t != nil && t.Cluster != owner {
@@ -77,39 +79,6 @@ func (c *Controller) observed(key cache.ObjectName, follow bool) plan.Snapshot {
 	}
 	c.observeMerged(&s)
 	return s
-}
-
-// origin is what is known of the source of a live mirror, and the mirror that it has now, if it has another one.
-func (c *Controller) origin(s plan.Snapshot, source cache.ObjectName, follow bool) (*plan.Origin, *plan.Successor) {
-	cluster := s.Live.Cluster()
-	key, known, mirrored := c.remotes.mirrorOf(cluster, source)
-	origin := &plan.Origin{Source: source, Known: known}
-	if !follow || !mirrored || key == s.Key || c.circular(s.Key, key, cluster, source) {
-		return origin, nil
-	}
-	return origin, c.successor(key, cluster, source, len(s.Live.Endpointed()) > 0)
-}
-
-// circular tells that mirrors wait for each other's names, this one's among them.
-func (c *Controller) circular(begin, key cache.ObjectName, cluster string, source cache.ObjectName) bool {
-	for seen := map[cache.ObjectName]bool{}; !seen[key]; {
-		seen[key] = true
-		live := c.local.Live(key)
-		holds, recorded := live.Source()
-		if !recorded || live.Cluster() == cluster && holds == source {
-			return false
-		}
-		cluster, source = live.Cluster(), holds
-		next, _, mirrored := c.remotes.mirrorOf(cluster, source)
-		if !mirrored {
-			return false
-		}
-		if next == begin {
-			return true
-		}
-		key = next
-	}
-	return false
 }
 
 // planned is what would be written for a key by a replica that remembers nothing.

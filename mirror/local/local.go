@@ -27,6 +27,7 @@ import (
 // The indexes over the caches.
 const (
 	byCluster = "cluster" // mirrors' Services, labelled Endpoints and slices, by the remote cluster that they name
+	bySource  = "source"  // mirrors' Services, by the exported Service that they record
 	byLabel   = "label"   // Services with a mirror's labels, ours or not, by the remote cluster that they name
 	byService = "service" // EndpointSlices, by the key of their Service
 	byRange   = "range"   // by the CIDRs or addresses that an object has
@@ -99,6 +100,14 @@ func New(options Options) *Cluster {
 	c.services.Index(byCluster, func(svc *corev1.Service) []string {
 		if cluster, ours := plan.Owner(svc); ours {
 			return []string{cluster}
+		}
+		return nil
+	})
+	c.services.Index(bySource, func(svc *corev1.Service) []string {
+		if cluster, ours := plan.Owner(svc); ours {
+			if source, recorded := plan.Source(svc); recorded {
+				return []string{sourceText(cluster, source)}
+			}
 		}
 		return nil
 	})
@@ -245,6 +254,25 @@ func (c *Cluster) Keys(cluster string) []cache.ObjectName {
 // Mirrors are the Services that are mirrors of a remote.
 func (c *Cluster) Mirrors(cluster string) []*corev1.Service {
 	return c.services.ByIndex(byCluster, cluster)
+}
+
+func sourceText(cluster string, source cache.ObjectName) string {
+	return cluster + " " + source.String()
+}
+
+// MirrorsOf are the keys of the mirrors, and of the parts of merged ones, that record a remote's Service as their source:
+// more than one while it moves. Some may occur twice.
+func (c *Cluster) MirrorsOf(cluster string, source cache.ObjectName) (keys []cache.ObjectName) {
+	texts, _ := c.services.GetIndexer().IndexKeys(bySource, sourceText(cluster, source))
+	for _, text := range texts {
+		if key, err := cache.ParseObjectName(text); err == nil {
+			keys = append(keys, key)
+		}
+	}
+	for _, slice := range c.slices.ByIndex(bySource, sourceText(cluster, source)) {
+		keys = append(keys, plan.SliceKey(slice))
+	}
+	return keys
 }
 
 // Clusters are the remotes that there are mirrors of.

@@ -19,6 +19,13 @@ func (c *Cluster) indexParts() {
 		}
 		return nil
 	})
+	c.slices.Index(bySource, func(slice *discoveryv1.EndpointSlice) []string {
+		cluster, _ := plan.Labelled(slice)
+		if source, recorded := plan.RecordedSource(slice); recorded && cluster != "" {
+			return []string{sourceText(cluster, source)}
+		}
+		return nil
+	})
 }
 
 // PartsOf are the remotes of which there are slices in a merged mirror; some may occur twice.

@@ -26,7 +26,6 @@ type decision struct {
 	snapshot Snapshot
 	wanted   []Candidate // that have a Service to be mirrored
 	known    []string    // remotes that would have it if they exported it
-	edited   bool        // someone has edited the live mirror's label
 	merged   *merged     // nil: the mirror is not merged
 	plan     Plan
 }
@@ -37,11 +36,8 @@ func (d *decision) sift() {
 		known := c.Watched
 		if c.Service != nil {
 			if refusal := d.policy.Refuse(c); refusal != nil {
-				// Only the gateway, and the records, could tell whether a port is reserved for it.
-				if refusal.Reason == NoTCPPort && c.Gateway == nil {
-					known, *refusal = false, c.problem(NoAddress, "the gateway is not known yet: see the problems of the remote")
-				} else if refusal.Reason == NoTCPPort && c.unpublished() {
-					known, *refusal = false, c.problem(NoAddress, "the records of the remote's publisher are not known yet: see the problems of the remote")
+				if c.unsettled(*refusal) {
+					known, *refusal = false, c.explain(*refusal)
 				}
 				d.plan.Problems = append(d.plan.Problems, *refusal)
 			} else {
@@ -52,6 +48,17 @@ func (d *decision) sift() {
 			d.known = append(d.known, c.Cluster)
 		}
 	}
+}
+
+// explain is what an unsettled refusal is due to.
+func (c Candidate) explain(refusal Problem) Problem {
+	switch {
+	case refusal.Reason != NoTCPPort:
+		return refusal
+	case c.Gateway == nil:
+		return c.problem(NoAddress, "the gateway is not known yet: see the problems of the remote")
+	}
+	return c.problem(NoAddress, "the records of the remote's publisher are not known yet: see the problems of the remote")
 }
 
 func (d *decision) decide() {
@@ -84,97 +91,40 @@ func (d *decision) decide() {
 		d.decideMerged(live)
 		return
 	}
-	source, keep := d.choose(live)
-	switch {
-	case keep:
-	case d.leaves(live, source) && !d.succeeded():
-		d.plan.Requeue = RequeueWithDelay
-	case source == nil:
-		d.remove(live)
-	default:
+	source, fate := d.choose(live)
+	switch fate {
+	case Unknown:
+	case Stays:
 		d.update(live, *source)
+	case Moves:
+		d.rename(live, *source)
+	case Gone:
+		d.remove(live)
 	}
 }
 
-// choose picks the source of a mirror: that of the remote whose mirror exists already, else the first by
-// name. keep tells that the mirror must stay as it is; a nil source without it, that it must go.
-func (d *decision) choose(live Objects) (source *Candidate, keep bool) {
-	owner, others := live.Cluster(), d.wanted
-	if owner == "" {
-		if len(others) == 0 {
-			return nil, false
-		}
-		owner = others[0].Cluster
-	}
-	if is := d.labelled(owner, live); is != owner {
-		owner, d.edited = is, true
+// choose says what becomes of the mirror and whose it is to be: that of the Service whose mirror exists already, else of
+// the first one by name.
+func (d *decision) choose(live Objects) (source *Candidate, fate Fate) {
+	owner := d.owner(live)
+	switch {
+	case owner != "":
+		source, fate = d.fate(live, owner)
+	case len(d.wanted) == 0:
+		return nil, Gone
+	default:
+		owner = d.wanted[0].Cluster
+		source, fate = &d.wanted[0], Stays
 	}
 	mine := fmt.Sprintf("the mirror of remote %s has this name", owner)
-	// What is not known of the source of the live one is no absence, and nobody takes its place.
-	origin := d.snapshot.Origin
-	unknown := origin != nil && owner == live.Cluster() && !origin.Known
-	if i := indexOf(others, owner, live); i >= 0 && (!unknown || others[i].name() == origin.Source) {
-		source = &others[i]
-		others = slices.Delete(slices.Clone(others), i, i+1)
-		if slices.ContainsFunc(others, func(c Candidate) bool { return c.Cluster == owner }) {
-			mine = fmt.Sprintf("the mirror of %v in remote %s has this name", source.name(), owner)
-		}
+	others := slices.DeleteFunc(slices.Clone(d.wanted), func(c Candidate) bool {
+		return source != nil && c.Cluster == source.Cluster && c.name() == source.name()
+	})
+	if source != nil && slices.ContainsFunc(others, func(c Candidate) bool { return c.Cluster == owner }) {
+		mine = fmt.Sprintf("the mirror of %v in remote %s has this name", source.name(), owner)
 	}
 	d.conflict(others, mine)
-	if source != nil {
-		return source, false
-	}
-	// A mirror of a remote that the flags no longer name is kept until it is pruned.
-	if origin != nil && owner == live.Cluster() {
-		return nil, !origin.Known
-	}
-	return nil, !slices.Contains(d.known, owner) && d.snapshot.Successor == nil
-}
-
-// leaves tells that the live mirror's source is to have it no longer.
-func (d *decision) leaves(live Objects, source *Candidate) bool {
-	origin := d.snapshot.Origin
-	return source == nil || origin != nil && !d.edited && d.snapshot.Successor != nil && (source.Cluster != live.Cluster() || source.name() != origin.Source)
-}
-
-// labelled is the remote that a mirror is of, although someone has edited its label. A mirror that another cluster's UID
-// is on is that cluster's, and has got another name, or its remote is not configured any more.
-func (d *decision) labelled(owner string, live Objects) string {
-	if d.policy.Names.Of(owner).Makes(d.snapshot.Key) || len(d.wanted) != 1 {
-		return owner
-	}
-	one, uid := d.wanted[0], ""
-	if live.Service != nil {
-		uid = live.Service.Annotations[ClusterUIDAnnotation]
-	}
-	if uid == "" || uid == string(one.UID) {
-		return one.Cluster
-	}
-	return owner
-}
-
-// indexOf is that of the candidate of a remote whose mirror exists, else of its first one; negative: it has none.
-func indexOf(candidates []Candidate, cluster string, live Objects) int {
-	if live.Service != nil {
-		source, _ := Source(live.Service)
-		if i := slices.IndexFunc(candidates, func(c Candidate) bool { return c.Cluster == cluster && c.name() == source }); i >= 0 {
-			return i
-		}
-	}
-	return slices.IndexFunc(candidates, func(c Candidate) bool { return c.Cluster == cluster })
-}
-
-// succeeded tells that nothing takes the place of a mirror that is to be deleted, or that what does is complete.
-func (d *decision) succeeded() bool {
-	successor := d.snapshot.Successor
-	if successor == nil {
-		return true
-	}
-	d.plan.Successor, d.plan.Cluster = successor, d.snapshot.Live.Cluster()
-	if successor.Complete && successor.Endpoints != nil && len(d.wanted) == 0 {
-		d.step(Step{Action: AwaitSlices, Object: successor.Endpoints, AfterAll: true})
-	}
-	return successor.Complete
+	return source, fate
 }
 
 func (d *decision) conflict(candidates []Candidate, why string) {
@@ -216,7 +166,7 @@ func (d *decision) update(live Objects, source Candidate) {
 		}
 		d.step(Step{Action: CreateNamespace, AfterAll: true})
 	}
-	desired, problems := d.desired(source, live)
+	desired, problems := d.desired(basis{source, s.Key, live, s.Families, s.Memory.Tombstone, d.plan.merged})
 	d.plan.Desired = desired
 	d.plan.Problems = append(d.plan.Problems, problems...)
 	d.reportReplaced(source)
@@ -232,11 +182,11 @@ func (d *decision) update(live Objects, source Candidate) {
 	d.checkSlices(live)
 }
 
-func (d *decision) desired(source Candidate, live Objects) (Objects, []Problem) {
+func (d *decision) desired(b basis) (Objects, []Problem) {
 	if d.merged != nil {
-		return d.merged.desired(basis{source, d.snapshot.Key, live, d.snapshot.Families, d.snapshot.Memory.Tombstone, d.plan.merged}), nil
+		return d.merged.desired(b), nil
 	}
-	return d.policy.Desired(source, live, d.snapshot.Families, d.snapshot.Memory.Tombstone)
+	return d.policy.desiredOf(b)
 }
 
 // reportReplaced reports a mirror that someone recreated, so that it has other ClusterIPs now.

@@ -236,8 +236,9 @@ func (d *decision) decideMerged(live Objects) {
 	case len(m.exports) == 0:
 		d.removeMerged(live, m)
 	case m.kept():
-	case origin != nil && d.snapshot.Successor != nil && !d.succeeded(): // of a mirror that was not merged
-		d.plan.Requeue = RequeueWithDelay
+	case origin != nil && origin.Successor != nil && !IsMerged(live.Service): // the name is taken until that is complete
+		d.conflict(m.exports, fmt.Sprintf("the mirror of remote %s has this name", origin.Cluster))
+		d.rename(live, origin.Candidate)
 	default:
 		d.merged = &m
 		d.plan.merged = &mergedBasis{remotes: m.list()}

@@ -62,13 +62,24 @@ func (j *joint) snapshot(key cache.ObjectName) Snapshot {
 	}
 	if _, remote, part := PartOf(key); part {
 		s.Live, s.Mirror = j.parts[remote], j.live.Service
+		if source, recorded := s.Live.PartSource(); recorded {
+			s.Origin = j.origin(remote, source)
+		}
 	} else {
 		s.Live = j.live
 		if source, recorded := j.live.Source(); recorded {
-			s.Origin = &Origin{Source: source, Known: j.known[j.live.Cluster()]}
+			s.Origin = j.origin(j.live.Cluster(), source)
 		}
 	}
 	return s
+}
+
+func (j *joint) origin(remote string, source cache.ObjectName) *Origin {
+	origin := &Origin{Candidate: Candidate{Cluster: remote}, Source: source, Known: j.known[remote]}
+	if c, exports := j.exports[remote]; exports && origin.Known {
+		origin.Candidate = c
+	}
+	return origin
 }
 
 func (j *joint) keys() []cache.ObjectName {

@@ -45,7 +45,7 @@ func (d *decision) decidePart(remote string) {
 	case mine != nil:
 		d.updatePart(live, m, *mine)
 	case slices.Contains(d.known, remote):
-		d.removePart(live)
+		d.removePart(live, remote)
 	}
 }
 
@@ -56,12 +56,25 @@ func (d *decision) named(p Problem) bool {
 	})
 }
 
-// removePart deletes the part of a remote that does not export the Service any more.
-func (d *decision) removePart(live Objects) {
-	d.wanted = nil // those of other remotes
-	if !d.succeeded() {
-		d.plan.Requeue = RequeueWithDelay
-		return
+// removePart deletes the part of a remote that does not export the Service under this name any more. Until what takes its
+// place is complete it stays as it is.
+func (d *decision) removePart(live Objects, remote string) {
+	if origin := d.snapshot.Origin; origin != nil && origin.Cluster == remote {
+		fate, to := d.policy.Fate(*origin, MirrorKey(d.snapshot.Key))
+		d.plan.Successor = origin.Successor
+		switch successor := origin.Successor; {
+		case fate == Unknown:
+			return
+		case successor == nil:
+		case !successor.Complete:
+			if fate == Moves {
+				d.plan.Problems = append(d.plan.Problems, origin.problem(Renaming, Renamed(to)))
+			}
+			d.plan.Requeue = RequeueWithDelay
+			return
+		case successor.Endpoints != nil:
+			d.step(Step{Action: AwaitSlices, Object: successor.Endpoints, AfterAll: true})
+		}
 	}
 	cluster := d.plan.Cluster
 	d.remove(live)

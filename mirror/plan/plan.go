@@ -3,8 +3,9 @@
 // client, no clock, no logger and no context.
 //
 // names.go and ownership.go say what a mirror is called and which objects are ours, policy.go which
-// Services are mirrored, service.go and endpoints.go how a mirror should be, decide.go what is to be
-// written for that, and problem.go what is wrong with it. trim.go is what caches hold of an object.
+// Services are mirrored, service.go and endpoints.go how a mirror should be, rename.go what becomes of one
+// that exists, decide.go what is to be written for that, and problem.go what is wrong with it. trim.go is what
+// caches hold of an object.
 package plan
 
 import (
@@ -28,26 +29,11 @@ type Snapshot struct {
 	Namespace  NamespaceState
 	Families   []corev1.IPFamily // that the local cluster gives to mirrors; empty: not known yet
 	Memory     Memory
+	Origin     *Origin // nil: no Service of ours is live, or it records none; of a part, that of its slices
 	// Parts are the live EndpointSlices of the remotes of a merged mirror, by remote.
 	Parts map[string]Objects
 	// Mirror is, of a part, the live Service of the mirror, ours or not; nil: there is none.
-	Mirror    *corev1.Service
-	Origin    *Origin    // nil: no Service of ours is live, or it records none
-	Successor *Successor // nil: there is none
-}
-
-// Origin is the exported Service that a live mirror records.
-type Origin struct {
-	Source cache.ObjectName
-	Known  bool // whether its remote exports it, and whether it is mirrored
-}
-
-// Successor is the mirror that the exported Service of a live one has now, under another key: its name or its
-// namespace was changed.
-type Successor struct {
-	Key       cache.ObjectName
-	Complete  bool              // it is as it should be, and has endpoints if the live one has some
-	Endpoints *corev1.Endpoints // that it has, if it has Endpoints: Kubernetes must have made slices of them
+	Mirror *corev1.Service
 }
 
 // Candidate is what a remote cluster has to say of a key.

@@ -99,6 +99,3 @@ func (p Policy) Refuse(c Candidate) *Problem {
 	}
 	return nil
 }
-
-// Settled tells that a refusal for want of a TCP port is not due to what is unknown.
-func (p Policy) Settled(c Candidate) bool { return c.Gateway != nil && !c.unpublished() }

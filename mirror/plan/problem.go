@@ -34,6 +34,7 @@ const (
 	PortConflict       Reason = "PortConflict"       // of a merged mirror: the remote's ports differ from those of the first remote
 	PortNotServed      Reason = "PortNotServed"      // the gateway serves no port for one of the mirror's
 	NoAddress          Reason = "NoAddress"          // the gateway has no address that the mirror can have
+	Renaming           Reason = "Renaming"           // it has another name now, and the mirror with that is not complete
 	ClusterIPLost      Reason = "ClusterIPLost"      // recreated, but not with the ClusterIPs that it had
 	NoReadyEndpoint    Reason = "NoReadyEndpoint"    // the exported Service has none that is ready, as its record says
 	NotRouted          Reason = "NotRouted"          // the gateway routes other host names, as the exported Service's record says
@@ -51,7 +52,7 @@ const (
 var Reasons = []Reason{
 	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, NoClusterName, Rejected,
 	NamespaceMissing, NamespaceTerminating, Conflict,
-	PortNotServed, PortConflict, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
+	PortNotServed, PortConflict, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, Renaming, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
 }
 
 // PublisherReasons are those that only an exported Service can have, in its own cluster.
@@ -92,7 +93,7 @@ func (r Reason) State() State {
 		return StateOrphan
 	case PortNotServed, PortConflict, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted:
 		return StateIncomplete
-	case ClusterIPLost, AnnotationsRemoved:
+	case Renaming, ClusterIPLost, AnnotationsRemoved:
 		return StateMirrored
 	}
 	return StateRefused

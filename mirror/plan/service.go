@@ -26,7 +26,10 @@ type basis struct {
 // mirrors, where that is known; tombstone is what the mirror had, nil where nothing is lost. The
 // objects are right whatever the problems are.
 func (p Policy) Desired(c Candidate, live Objects, families []corev1.IPFamily, tombstone *Tombstone) (Objects, []Problem) {
-	b := basis{c, p.Names.Of(c.Cluster).Key(c.Service), live, families, tombstone, nil}
+	return p.desiredOf(basis{c, p.Names.Of(c.Cluster).Key(c.Service), live, families, tombstone, nil})
+}
+
+func (p Policy) desiredOf(b basis) (Objects, []Problem) {
 	want := Objects{Service: p.service(b)}
 	problems := p.addresses(b, &want)
 	return want, problems

@@ -116,8 +116,16 @@ func TestLink(t *testing.T) {
 		e := newEnv(t)
 		e.linkAgain("gateway=ingress/gateway", "name={cluster}-{service}", "namespace=web:shop", "namespace=a:b")
 		e.arguments(berlin, remoteArgument+gatewayKey+",name={cluster}-{service},namespace=web:shop,namespace=a:b")
-		e.named("name={cluster}-{service},namespace=web:shop,namespace=a:b")
+		const rule = "name={cluster}-{service},namespace=web:shop,namespace=a:b"
+		e.named(rule + ";") // the names of before, too: mirrors move from these
+		e.linkAgain()
+		e.named(rule)
 		e.linkAgain("gateway=ingress/gateway")
+		e.named(";" + rule)
+		e.linkAgain("gateway=ingress/gateway", "name={service}")
+		e.named("name={service};")
+		e.linkAgain("gateway=ingress/gateway")
+		e.linkAgain()
 		e.named("")
 	})
 	t.Run("a new token", func(t *testing.T) {
@@ -217,6 +225,23 @@ func TestLinkInTwoParts(t *testing.T) {
 	_, err := e.tryLink("paris", "--undo")
 	e.must(err)
 	e.arguments(append(others, "-v=2")...)
+}
+
+// A remote that is in the Deployment's command is changed in the manifests, and until then nothing is.
+func TestLinkInTheCommand(t *testing.T) {
+	e := newEnv(t)
+	e.apply(london, shipped("local"))
+	e.gateway("203.0.113.1")
+	e.kubectl(london, "--namespace", ours, "patch", "deployment", ours, "--type=json", "--patch",
+		`[{"op": "add", "path": "/spec/template/spec/containers/0/command", "value": ["/service-mirror", "--remote=paris=/old"]}]`)
+	before := e.versions()
+	out, err := e.tryLink("paris", "gateway=ingress/gateway", "name={service}", "--server="+paris.Config.Host)
+	if err == nil || !strings.Contains(out, "is in the Deployment's command, not in its args: change it in your manifests to\n    --remote paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=ingress/gateway,name={service}") {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	if after := e.versions(); !slices.Equal(after, before) {
+		t.Errorf("resourceVersions were %q, are %q", before, after)
+	}
 }
 
 // Every mistake is told for what it is, and nothing is half done in london.
