@@ -95,14 +95,17 @@ func (c *Controller) observePart(key cache.ObjectName, follow bool) plan.Snapsho
 	}
 	c.addOwners(&s, mirror, s.Mirror)
 	if source, recorded := s.Live.PartSource(); recorded {
-		s.Origin = c.partOrigin(s, remote, source, follow)
+		s.Origin = c.partOrigin(mirror, remote, source, follow)
+		if s.Origin.Successor != nil {
+			s.Origin.Successor.Complete = s.Origin.Successor.Complete && c.othersComplete(s, mirror, remote)
+		}
 	}
 	return s
 }
 
 // partOrigin is what is known of the source of a part. Its successor is the mirror that is not merged any more, too.
-func (c *Controller) partOrigin(s plan.Snapshot, remote string, source cache.ObjectName, follow bool) *plan.Origin {
-	origin, mirror, endpoints := c.remotes.origin(remote, source), plan.MirrorKey(s.Key), len(s.Live.Endpointed()) > 0
+func (c *Controller) partOrigin(mirror cache.ObjectName, remote string, source cache.ObjectName, follow bool) *plan.Origin {
+	origin, endpoints := c.remotes.origin(remote, source), len(c.local.Live(plan.Part(mirror, remote)).Endpointed()) > 0
 	switch fate, to := c.options.Fate(origin, mirror); {
 	case !follow:
 	case fate == plan.Moves:
@@ -113,6 +116,21 @@ func (c *Controller) partOrigin(s plan.Snapshot, remote string, source cache.Obj
 		origin.Successor = &plan.Successor{Key: mirror, Complete: complete, Endpoints: p.Live.Endpoints}
 	}
 	return &origin
+}
+
+// othersComplete tells that nothing takes the place of the other parts of a mirror, or that what does is complete: the one
+// that serves must not go before the others can.
+func (c *Controller) othersComplete(s plan.Snapshot, mirror cache.ObjectName, remote string) bool {
+	for other, objects := range s.Parts {
+		source, recorded := objects.Owned(plan.Part(mirror, other)).PartSource()
+		if other == remote || !recorded {
+			continue
+		}
+		if successor := c.partOrigin(mirror, other, source, true).Successor; successor != nil && !successor.Complete {
+			return false
+		}
+	}
+	return true
 }
 
 // merged are the keys of the merged mirrors that list a remote.
@@ -225,6 +243,10 @@ func orphanParts(c *Controller, seen map[cache.ObjectName]bool) (rows []status.M
 			row.State = status.Mirrored // as far as is known
 		}
 		for _, problem := range c.problems.Of(key) {
+			if problem.Reason == plan.Renaming {
+				continue
+			}
+			row.State = string(plan.State(row.State).Worse(problem.Reason.State()))
 			row.Problems = append(row.Problems, status.MirrorProblem{Reason: string(problem.Reason), Message: problem.Message})
 		}
 		row.setVerified(c, key)

@@ -554,3 +554,25 @@ func TestPruneMergedUnderAForeignService(t *testing.T) {
 		w.expect()
 	})
 }
+
+// While the new name of one remote's mirror is taken, all parts stay, and follow their gateways.
+func TestMergedPartWhoseNewNameIsTaken(t *testing.T) {
+	run(t, merging(plan.MergeFirst), bothRemotes, func(w *world) {
+		w.merge()
+		w.stop()
+		w.server.put(named("default", "bar-berlin")) // a foreign one
+		w.use(Options{Policy: Policy{EndpointsAPI: UseEndpointSlices, Order: bothRemotes}}, bothRemotes...)
+		w.settle()
+		w.wait(time.Minute)
+		w.expect(created("default/bar-paris")...)
+		w.remotes["paris"].setGateway(gatewayAt("192.0.2.8"))
+		w.remotes["berlin"].setGateway(gatewayAt("192.0.2.9"))
+		w.settle()
+		w.expect("update "+parisSlice, "update "+berlinSlice, "update endpointslices default/bar-paris-ipv4")
+		w.wantServing("192.0.2.8", "192.0.2.9 dead") // as they did
+		w.wantRows("berlin mirrored standby Renaming", "paris mirrored serving Renaming")
+		w.server.remove("services", "default", "bar-berlin")
+		w.wait(foreignPeriod * 40)
+		w.expect(append(created("default/bar-berlin"), "delete "+parisSlice, "delete "+berlinSlice, "delete "+barService)...)
+	})
+}

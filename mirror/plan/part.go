@@ -45,7 +45,7 @@ func (d *decision) decidePart(remote string) {
 	case mine != nil:
 		d.updatePart(live, m, *mine)
 	case slices.Contains(d.known, remote):
-		d.removePart(live, remote)
+		d.removePart(live, m, remote)
 	}
 }
 
@@ -57,16 +57,17 @@ func (d *decision) named(p Problem) bool {
 }
 
 // removePart deletes the part of a remote that does not export the Service under this name any more. Until what takes its
-// place is complete it stays as it is.
-func (d *decision) removePart(live Objects, remote string) {
+// place is complete it goes on doing what it does.
+func (d *decision) removePart(live Objects, m merged, remote string) {
 	if origin := d.snapshot.Origin; origin != nil && origin.Cluster == remote {
 		fate, to := d.policy.Fate(*origin, MirrorKey(d.snapshot.Key))
 		d.plan.Successor = origin.Successor
 		switch successor := origin.Successor; {
 		case fate == Unknown:
 			return
-		case successor == nil:
-		case !successor.Complete:
+		case successor == nil && fate != Moves:
+		case successor == nil || !successor.Complete:
+			d.keepPart(live, m, origin.Candidate)
 			if fate == Moves {
 				d.plan.Problems = append(d.plan.Problems, origin.problem(Renaming, Renamed(to)))
 			}
@@ -82,18 +83,26 @@ func (d *decision) removePart(live Objects, remote string) {
 	d.plan.DropTombstone = d.snapshot.Memory.Tombstone != nil
 }
 
-// updatePart creates or changes a part. The Service comes first: slices without it would be another's, if that were
-// created.
-func (d *decision) updatePart(live Objects, m merged, source Candidate) {
-	d.plan.Source, d.plan.families = &source, d.snapshot.Families
+// keepPart has a part follow its gateway. Its ports, and whether it serves, stay.
+func (d *decision) keepPart(live Objects, m merged, source Candidate) {
 	if m.service == nil || m.service.Labels[ClusterLabel] != MergedCluster {
-		d.plan.Source = nil
 		return
 	}
-	b := basis{Candidate: source, key: MirrorKey(d.snapshot.Key), live: d.plan.Live, families: d.plan.families, tombstone: d.snapshot.Memory.Tombstone}
-	desired, standby, problems := m.desiredPart(b)
-	d.plan.merged = m.basis(b)
-	d.plan.Standby, d.plan.merged.standby = standby, standby
+	b := d.partBasis(source)
+	b.merged = &mergedBasis{part: source.Cluster, ports: m.service.Spec.Ports, standby: live.Standby()}
+	var desired Objects
+	problems := d.policy.addresses(b, &desired)
+	desired.setStandby(b.merged.standby)
+	d.writePart(b, live, desired, problems)
+}
+
+func (d *decision) partBasis(source Candidate) basis {
+	return basis{Candidate: source, key: MirrorKey(d.snapshot.Key), live: d.plan.Live, families: d.snapshot.Families, tombstone: d.snapshot.Memory.Tombstone}
+}
+
+// writePart takes the steps that make a part as it is desired.
+func (d *decision) writePart(b basis, live, desired Objects, problems []Problem) {
+	d.plan.Source, d.plan.families, d.plan.merged, d.plan.Standby = &b.Candidate, b.families, b.merged, b.merged.standby
 	d.plan.Desired = desired
 	d.plan.Desired.Service = d.snapshot.Mirror
 	d.plan.Problems = append(d.plan.Problems, problems...)
@@ -103,6 +112,19 @@ func (d *decision) updatePart(live Objects, m merged, source Candidate) {
 		}
 	}
 	d.replace(live, desired)
+}
+
+// updatePart creates or changes a part. The Service comes first: slices without it would be another's, if that were
+// created.
+func (d *decision) updatePart(live Objects, m merged, source Candidate) {
+	if m.service == nil || m.service.Labels[ClusterLabel] != MergedCluster {
+		return
+	}
+	b := d.partBasis(source)
+	desired, standby, problems := m.desiredPart(b)
+	b.merged = m.basis(b)
+	b.merged.standby = standby
+	d.writePart(b, live, desired, problems)
 }
 
 func (m *merged) basis(b basis) *mergedBasis {
