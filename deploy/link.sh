@@ -23,7 +23,7 @@ deploy/, or of a KEY. Nothing is deleted in paris.
 
 NAME is a DNS label and ends the names of the mirrors, unless name= says otherwise: bar-paris.
 
-KEY=VALUE is as in --remote, see the README; repeatable as there:
+KEY=VALUE is as in --remote, see deploy/guides/flags.md; repeatable as there:
   gateway=NS/NAME  gateway-port=NAME|NUMBER  default-gateway-port=NAME|NUMBER
   address=IP|HOSTNAME  cluster-domain=DOMAIN  uid=UID
   max-services=NUMBER  max-bytes=SIZE  name=TEMPLATE  namespace=REMOTE:LOCAL

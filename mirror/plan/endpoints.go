@@ -57,7 +57,7 @@ func (p Policy) addresses(b basis, want *Objects) []Problem {
 		problems = append(problems, b.problem(NoReadyEndpoint, "no ready endpoint in the remote: requests arrive once the exported Service has one"))
 	}
 	if !b.routed(mapping) {
-		problems = append(problems, b.problem(NotRouted, fmt.Sprintf("the gateway routes other host names than %s.%s, which clients send: add it to those of the remote's publisher, by --name, --host-template or the annotation service-mirror.io/hosts on the exported Service",
+		problems = append(problems, b.problem(NotRouted, fmt.Sprintf("the gateway routes other host names than %s.%s, which clients send: add it to those of the remote's publisher, by --name, --host-template or --caller-namespace",
 			b.key.Name, b.key.Namespace)))
 	}
 	all := b.endpoints(had)

@@ -152,7 +152,9 @@ func TestMergedMirror(t *testing.T) {
 	w.berlin.gateway(w.address[w.berlin])
 	w.soon("both", w.parts(map[*remote]bool{w.paris: true, w.berlin: true}))
 	if got, want := w.written(since), []string{"create endpointslices ", "delete endpointslices bar." + w.berlin.name + ".ipv4"}; len(got) == 0 ||
-		slices.ContainsFunc(got, func(name string) bool { return strings.Contains(name, "services") || strings.Contains(name, w.paris.name) }) {
+		slices.ContainsFunc(got, func(name string) bool {
+			return strings.Contains(name, "services") || strings.Contains(name, w.paris.name)
+		}) {
 		t.Errorf("written: %q, want only %q", got, want)
 	}
 

@@ -8,7 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// The model of the random walk: what must exist in London, derived from the README and
+// The model of the random walk: what must exist in London, derived from deploy/guides/behaviour.md and
 // from nothing that the daemon knows. It does no I/O.
 
 type modelPort struct {

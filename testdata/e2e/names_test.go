@@ -11,15 +11,21 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// named says how the mirrors of a remote are called, to the daemon and to the policy.
+// named says how the mirrors of a remote are called, to the daemon and to the policy. What comes after ; is for the policy
+// alone.
 func (r *remote) named(rule string) {
 	r.env.Helper()
-	r.keys = strings.Join(append([]string{""}, slices.DeleteFunc(strings.Split(rule, ","), func(field string) bool { return !strings.Contains(field, "=") })...), ",")
+	now, _, _ := strings.Cut(rule, ";")
+	r.keys = strings.Join(append([]string{""}, slices.DeleteFunc(strings.Split(now, ","), func(field string) bool { return !strings.Contains(field, "=") })...), ",")
 	r.env.must(r.env.local.ConfigureNames(r.env.ctx, r.name, rule))
 }
 
 // hasMirror checks that a Service in London is the mirror of a remote's, with an address.
 func (r *remote) hasMirror(namespace, name, source string) func() error {
+	return r.hasMirrorAt(namespace, name, source, "203.0.113.1")
+}
+
+func (r *remote) hasMirrorAt(namespace, name, source, address string) func() error {
 	return func() error {
 		svc, err := r.env.local.CoreV1().Services(namespace).Get(r.env.ctx, name, metav1.GetOptions{})
 		if err != nil {
@@ -32,7 +38,7 @@ func (r *remote) hasMirror(namespace, name, source string) func() error {
 		if err != nil {
 			return err
 		}
-		if addresses, _ := contents(endpoints); !slices.Equal(addresses, []string{"203.0.113.1"}) {
+		if addresses, _ := contents(endpoints); !slices.Equal(addresses, []string{address}) {
 			return fmt.Errorf("%s has the addresses %v", name, addresses)
 		}
 		return nil
@@ -67,12 +73,20 @@ func TestNames(t *testing.T) {
 	e.soon("the mirrors", r.hasMirror(e.id, r.name+"-bar", source("bar")), r.hasMirror(e.id, r.name+"-foo", source("foo")))
 
 	d.stop() // another name, and another namespace
+	users := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: there, Name: "bar-of-" + e.id}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
+	_, err := e.local.CoreV1().Services(there).Create(e.ctx, users, metav1.CreateOptions{})
+	e.must(err)
 	since := e.local.mark(t)
-	r.named("name={service}-of-{namespace},namespace=" + e.id + ":" + there)
+	r.named("name={service}-of-{namespace},namespace=" + e.id + ":" + there + ";name={cluster}-{service}")
 	if text := e.once([]*remote{r}, "--dry-run").stdout; !strings.Contains(text, fmt.Sprintf("rename mirror %s/%s-bar to %s/bar-of-%s", e.id, r.name, there, e.id)) {
 		t.Errorf("the dry run prints\n%s", text)
 	}
 	d = e.daemon([]*remote{r})
+	e.logs(d, "Renaming", there+"/bar-of-"+e.id)
+	r.gateway("203.0.113.2")
+	e.soon("the mirror under its old name follows the gateway while a user's Service has the new name", r.hasMirrorAt(e.id, r.name+"-bar", source("bar"), "203.0.113.2"))
+	r.gateway("203.0.113.1")
+	e.must(e.local.CoreV1().Services(there).Delete(e.ctx, users.Name, metav1.DeleteOptions{}))
 	for _, name := range []string{"bar", "foo"} {
 		e.soon("the mirror under its new name", r.hasMirror(there, name+"-of-"+e.id, source(name)), e.goneIn(e.id, r.name+"-"+name))
 	}
@@ -92,7 +106,7 @@ func TestNames(t *testing.T) {
 	e.soon("a mirror goes with its Service", e.goneIn(there, "foo-of-"+e.id))
 	d.stop()
 
-	r.named("") // chosen by the export, once that is allowed
+	r.named(";name={service}-of-{namespace},namespace=" + e.id + ":" + there) // chosen by the export, once that is allowed
 	e.change(paris, "bar", func(svc *corev1.Service) {
 		metav1.SetMetaDataAnnotation(&svc.ObjectMeta, "service-mirror.io/name", "till")
 	})
@@ -121,7 +135,8 @@ func TestExportTo(t *testing.T) {
 	r.export("all")
 	r.export("here", to("berlin, london"))
 	r.export("elsewhere", to("berlin"))
-	e.daemon([]*remote{r}, "--cluster-name", "london")
+	d := e.daemon([]*remote{r}, "--cluster-name", "london")
+	e.logs(d, `localCluster="london"`, "Created mirror")
 	e.soon("the mirrors", r.mirrored("all", "203.0.113.1"), r.mirrored("here", "203.0.113.1"))
 	e.must(e.goneIn(e.id, r.mirror("elsewhere"))())
 	e.change(paris, "elsewhere", to("london"))
