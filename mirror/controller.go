@@ -50,7 +50,7 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 		options:  options, memory: newMemory(options.MaxDeletes),
 	}
 	c.workers = queue.NewWorkers(c.queue, queue.Config{Number: options.Workers, What: "mirror", Sync: c.work})
-	c.local = local.New(local.Options{Client: clients.Read, Metadata: clients.Metadata, Logger: logger, Hooks: local.Hooks{
+	c.local = local.New(local.Options{Client: clients.Read, Metadata: clients.Metadata, Logger: logger, Names: options.Names, Hooks: local.Hooks{
 		Changed:          c.enqueue,
 		Wanted:           c.remotes.want,
 		Configured:       func(cluster string) bool { return cluster == plan.MergedCluster || c.remotes.has(cluster) },

@@ -98,7 +98,11 @@ func printPlan(to io.Writer, p plan.Plan, local string) {
 			print("ports of mirror %v %s: %s", key, where, gateway.Texts(all, 20))
 		}
 	}
-	if p.Successor != nil {
+	switch {
+	case p.Successor == nil:
+	case p.Successor.Circular && !p.Successor.Complete:
+		print("rename mirror %v to %v %s: it is deleted first, as mirrors wait for each other's names", key, p.Successor.Key, where)
+	default:
 		print("rename mirror %v to %v %s: it is deleted once the other one is complete", key, p.Successor.Key, where)
 	}
 	for _, step := range p.Steps {

@@ -107,9 +107,13 @@ func (e *enqueuer) add(cluster string, view remote.View, exported cache.ObjectNa
 	e.addMirrors(cluster, exported)
 }
 
+// addMirrors enqueues the mirrors that an exported Service may still have under another key than it is to have.
 func (e *enqueuer) addMirrors(cluster string, exported cache.ObjectName) {
-	for _, key := range e.local.MirrorsOf(cluster, exported) {
+	for _, key := range e.local.Moving(cluster, exported) {
 		e.enqueue(cluster, key)
+	}
+	if naming := e.policy.Names.Of(cluster); naming.ObeyNames {
+		e.enqueue(cluster, naming.KeyByTemplate(exported))
 	}
 }
 

@@ -48,12 +48,32 @@ func (c *Controller) firstOfCircle(key, next cache.ObjectName) bool {
 	return true
 }
 
-// enqueueOthers enqueues the mirrors that record the same source under another key: they go once this one is complete.
-func (c *Controller) enqueueOthers(p plan.Plan) {
+// enqueueMoving enqueues the mirrors of the same source under another key: they go once this one, which was synced, is
+// complete.
+func (c *Controller) enqueueMoving(p plan.Plan) {
 	if p.Source == nil || p.Successor != nil {
 		return
 	}
-	for _, key := range c.local.MirrorsOf(p.Cluster, cache.MetaObjectToName(p.Source.Service)) {
+	source := cache.MetaObjectToName(p.Source.Service)
+	moving := c.local.Moving(p.Cluster, source)
+	if naming := c.options.Names.Of(p.Cluster); naming.ObeyNames {
+		key := naming.KeyByTemplate(source)
+		live := c.local.Live(key)
+		// Two Services may choose each other's names: without this check, these would enqueue each other forever.
+		if of, recorded := live.Source(); recorded && of == source && live.Cluster() == p.Cluster {
+			moving = append(moving, key)
+		}
+		part := plan.Part(key, p.Cluster)
+		if of, recorded := c.local.Live(part).PartSource(); recorded && of == source {
+			moving = append(moving, part)
+		}
+	}
+	if !c.policy.Merges() { // parts go, too, once the mirror is one that is not merged
+		for _, remote := range c.local.PartsOf(p.Key) {
+			moving = append(moving, plan.Part(p.Key, remote))
+		}
+	}
+	for _, key := range moving {
 		if key != p.Key {
 			c.queue.AddFor(p.Cluster, key)
 		}

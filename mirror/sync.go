@@ -29,7 +29,7 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) queue.Next 
 	}
 	c.options.Metrics.Synced(time.Since(begin), problems)
 	c.problems.Set(key, problems, result.Stale)
-	c.enqueueOthers(p)
+	c.enqueueMoving(p)
 	switch max(p.Requeue, result.Requeue) {
 	case plan.RequeueWithDelay:
 		return queue.Next{Retry: true}

@@ -67,7 +67,7 @@ func TestTwoSourcesOfOneName(t *testing.T) {
 	gateways := remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{{}: {Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}}}
 	policy := plan.Policy{Names: plan.Names{"paris": {Namespaces: map[string]string{"web": "shop", "old": "shop"}}}}
 	loses := func(loser, winner string) string {
-		return "! paris: " + loser + "/bar will not be mirrored: the mirror of " + winner + "/bar in remote paris has this name\n+ paris: 2 Services are exported, 1 of them can be mirrored\n"
+		return "! paris: " + loser + "/bar will not be mirrored: the mirror of " + winner + "/bar in remote paris has this name: unexport one of the two, or have another template or namespace for one of them\n+ paris: 2 Services are exported, 1 of them can be mirrored\n"
 	}
 	mirror := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bar-paris",
 		Labels:      map[string]string{plan.ManagedByLabel: plan.ManagedBy, plan.ClusterLabel: "paris"},

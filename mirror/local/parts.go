@@ -12,7 +12,7 @@ import (
 const byMirror = "mirror"
 
 // indexParts indexes the slices that are parts of merged mirrors.
-func (c *Cluster) indexParts() {
+func (c *Cluster) indexParts(names plan.Names) {
 	c.slices.Index(byMirror, func(slice *discoveryv1.EndpointSlice) []string {
 		if mirror, _, part := plan.PartOf(plan.SliceKey(slice)); part {
 			return []string{mirror.String()}
@@ -20,8 +20,10 @@ func (c *Cluster) indexParts() {
 		return nil
 	})
 	c.slices.Index(bySource, func(slice *discoveryv1.EndpointSlice) []string {
+		mirror, _, part := plan.PartOf(plan.SliceKey(slice))
 		cluster, _ := plan.Labelled(slice)
-		if source, recorded := plan.RecordedSource(slice); recorded && cluster != "" {
+		source, recorded := plan.RecordedSource(slice)
+		if part && recorded && cluster != "" && names.Of(cluster).KeyByTemplate(source) != mirror {
 			return []string{sourceText(cluster, source)}
 		}
 		return nil

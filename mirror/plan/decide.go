@@ -103,6 +103,9 @@ func (d *decision) decide() {
 	}
 }
 
+// takenName is what two Services have in common whose mirrors are to have one name.
+const takenName = " has this name: unexport one of the two, or have another template or namespace for one of them"
+
 // choose says what becomes of the mirror and whose it is to be: that of the Service whose mirror exists already, else of
 // the first one by name.
 func (d *decision) choose(live Objects) (source *Candidate, fate Fate) {
@@ -116,12 +119,12 @@ func (d *decision) choose(live Objects) (source *Candidate, fate Fate) {
 		owner = d.wanted[0].Cluster
 		source, fate = &d.wanted[0], Stays
 	}
-	mine := fmt.Sprintf("the mirror of remote %s has this name", owner)
+	mine := "the mirror of remote " + owner + takenName
 	others := slices.DeleteFunc(slices.Clone(d.wanted), func(c Candidate) bool {
 		return source != nil && c.Cluster == source.Cluster && c.name() == source.name()
 	})
 	if source != nil && slices.ContainsFunc(others, func(c Candidate) bool { return c.Cluster == owner }) {
-		mine = fmt.Sprintf("the mirror of %v in remote %s has this name", source.name(), owner)
+		mine = fmt.Sprintf("the mirror of %v in remote %s", source.name(), owner) + takenName
 	}
 	d.conflict(others, mine)
 	return source, fate

@@ -120,9 +120,9 @@ func (n Naming) validate(exported *corev1.Service) error {
 	case len(problems) == 0:
 		return nil
 	case len(problems) == 1 && excess > 0: // so it is printable
-		return fmt.Errorf("its mirror's name %.200s has %d characters, %d more than a Service name may have", name, len(name), excess)
+		return fmt.Errorf("its mirror's name %.200s has %d characters, %d more than a Service name may have: rename the Service, or have a shorter template for its remote", name, len(name), excess)
 	}
-	return fmt.Errorf("its mirror's name %.70q is not a valid Service name: %s", name, problems[len(problems)-1])
+	return fmt.Errorf("its mirror's name %.70q is not a valid Service name: %s: have another template for its remote, or another name in the annotation %s", name, problems[len(problems)-1], NameAnnotation)
 }
 
 // Names are the rules of all remotes, by the remote's name.
