@@ -75,8 +75,8 @@ func (w *world) ready(ready bool) {
 	})
 }
 
-// serving wants the slices of remotes to be so, and those writes alone since the last call.
-func (w *world) serving(want string, writes ...string) {
+// hasBeside wants the slices of remotes to be so, and those writes alone since the last call.
+func (w *world) hasBeside(want string, writes ...string) {
 	w.Helper()
 	if got := w.beside(); got != want {
 		w.Errorf("beside default/bar are %q, want %q\nlog:\n%s", got, want, w.log)
@@ -116,38 +116,38 @@ func failsOver(t *testing.T, remotes string, test func(w *world)) {
 // TestFailover is the whole way: ready, not ready, failed over, ready again, both, failed back. Times are exact.
 func TestFailover(t *testing.T) {
 	failsOver(t, "paris", func(w *world) {
-		w.serving("bar.paris.ipv4 -", "create bar.paris.ipv4")
+		w.hasBeside("bar.paris.ipv4 -", "create bar.paris.ipv4")
 		slice := w.server.slice("default", "bar.paris.ipv4")
 		if *slice.Ports[0].Name != "http" || *slice.Ports[0].Port != 8080 || len(slice.Ports) != 1 || slice.Endpoints[0].Addresses[0] != "192.0.2.1" {
 			t.Errorf("got %s", text(slice))
 		}
 		w.ready(false)
 		w.wait(990 * time.Millisecond)
-		w.serving("bar.paris.ipv4 -")
+		w.hasBeside("bar.paris.ipv4 -")
 		w.wait(20 * time.Millisecond)
-		w.serving("bar.paris.ipv4 +", "update bar.paris.ipv4")
+		w.hasBeside("bar.paris.ipv4 +", "update bar.paris.ipv4")
 		w.logged(1, "Failed over")
 		w.wait(time.Hour)
-		w.serving("bar.paris.ipv4 +")
+		w.hasBeside("bar.paris.ipv4 +")
 		w.ready(true)
 		w.wait(5 * time.Second)
 		w.ready(false) // the time begins again
 		w.wait(time.Second)
 		w.ready(true)
 		w.wait(9900 * time.Millisecond)
-		w.serving("bar.paris.ipv4 +")
+		w.hasBeside("bar.paris.ipv4 +")
 		w.wait(200 * time.Millisecond)
-		w.serving("bar.paris.ipv4 -", "update bar.paris.ipv4")
+		w.hasBeside("bar.paris.ipv4 -", "update bar.paris.ipv4")
 		w.logged(1, "Failed back")
 		w.wait(time.Hour)
-		w.serving("bar.paris.ipv4 -")
+		w.hasBeside("bar.paris.ipv4 -")
 	})
 }
 
 // A blip that is shorter than --failover-after is no reason to fail over.
 func TestFailoverNotOfABlip(t *testing.T) {
 	failsOver(t, "paris", func(w *world) {
-		w.serving("bar.paris.ipv4 -", "create bar.paris.ipv4")
+		w.hasBeside("bar.paris.ipv4 -", "create bar.paris.ipv4")
 		for range 5 {
 			w.ready(false)
 			w.wait(900 * time.Millisecond)
@@ -155,27 +155,27 @@ func TestFailoverNotOfABlip(t *testing.T) {
 			w.wait(500 * time.Millisecond)
 		}
 		w.wait(time.Minute)
-		w.serving("bar.paris.ipv4 -")
+		w.hasBeside("bar.paris.ipv4 -")
 	})
 }
 
 // The first healthy remote in the annotation's order serves, and no other.
 func TestFailoverOrder(t *testing.T) {
 	failsOver(t, "paris, berlin", func(w *world) {
-		w.serving("bar.berlin.ipv4 -, bar.paris.ipv4 -", "create bar.berlin.ipv4", "create bar.paris.ipv4")
+		w.hasBeside("bar.berlin.ipv4 -, bar.paris.ipv4 -", "create bar.berlin.ipv4", "create bar.paris.ipv4")
 		w.ready(false)
 		w.wait(2 * time.Second)
-		w.serving("bar.berlin.ipv4 -, bar.paris.ipv4 +", "update bar.paris.ipv4")
+		w.hasBeside("bar.berlin.ipv4 -, bar.paris.ipv4 +", "update bar.paris.ipv4")
 		w.remotes["paris"].setGateway(gatewayAt("192.0.2.1 dead"))
 		w.wait(time.Second)
-		w.serving("bar.berlin.ipv4 +, bar.paris.ipv4 -", "update bar.berlin.ipv4", "update bar.paris.ipv4")
+		w.hasBeside("bar.berlin.ipv4 +, bar.paris.ipv4 -", "update bar.berlin.ipv4", "update bar.paris.ipv4")
 		w.remotes["berlin"].setGateway(gatewayAt("192.0.2.9 dead"))
 		w.wait(time.Second)
-		w.serving("bar.berlin.ipv4 -, bar.paris.ipv4 -", "update bar.berlin.ipv4")
+		w.hasBeside("bar.berlin.ipv4 -, bar.paris.ipv4 -", "update bar.berlin.ipv4")
 		w.logged(1, "NoHealthyRemote")
 		w.remotes["paris"].setGateway(gatewayAt("192.0.2.1", "192.0.2.2 dead"))
 		w.wait(time.Second)
-		w.serving("bar.berlin.ipv4 -, bar.paris.ipv4 +-", "update bar.paris.ipv4")
+		w.hasBeside("bar.berlin.ipv4 -, bar.paris.ipv4 +-", "update bar.paris.ipv4")
 	})
 }
 
@@ -202,7 +202,7 @@ func TestFailoverEnds(t *testing.T) {
 			failsOver(t, "paris", func(w *world) {
 				w.ready(false)
 				w.wait(2 * time.Second)
-				w.serving("bar.paris.ipv4 +", "create bar.paris.ipv4", "update bar.paris.ipv4")
+				w.hasBeside("bar.paris.ipv4 +", "create bar.paris.ipv4", "update bar.paris.ipv4")
 				end(w)
 				w.wait(time.Minute)
 				if got := w.beside(); strings.Contains(got, "paris") {
@@ -226,7 +226,7 @@ func TestFailoverAfterRestart(t *testing.T) {
 			failsOver(t, "paris", func(w *world) {
 				w.ready(false)
 				w.wait(2 * time.Second)
-				w.serving("bar.paris.ipv4 +", "create bar.paris.ipv4", "update bar.paris.ipv4")
+				w.hasBeside("bar.paris.ipv4 +", "create bar.paris.ipv4", "update bar.paris.ipv4")
 				w.stop()
 				if name == "remote unknown" {
 					w.remotes["paris"].unknown = true
@@ -234,10 +234,10 @@ func TestFailoverAfterRestart(t *testing.T) {
 				w.use(failoverTimes, remotes...)
 				w.settle()
 				w.wait(time.Minute)
-				w.serving("bar.paris.ipv4 +")
+				w.hasBeside("bar.paris.ipv4 +")
 				w.ready(true)
 				w.wait(11 * time.Second)
-				w.serving("bar.paris.ipv4 -", "update bar.paris.ipv4")
+				w.hasBeside("bar.paris.ipv4 -", "update bar.paris.ipv4")
 			})
 		})
 	}
@@ -256,24 +256,24 @@ func TestFailoverUnread(t *testing.T) {
 		w.use(failoverTimes, "paris")
 		w.settle()
 		w.wait(time.Minute)
-		w.serving("bar.paris.ipv4 +")
+		w.hasBeside("bar.paris.ipv4 +")
 		w.server.refuseLists("")
 		w.wait(time.Minute)
-		w.serving("bar.paris.ipv4 -", "update bar.paris.ipv4")
+		w.hasBeside("bar.paris.ipv4 -", "update bar.paris.ipv4")
 	})
 }
 
 // Services that come and go change which slices are watched; what is known of the others meanwhile stays known.
 func TestFailoverWatchesItsOwnAlone(t *testing.T) {
 	failsOver(t, "paris", func(w *world) {
-		w.serving("bar.paris.ipv4 -", "create bar.paris.ipv4")
+		w.hasBeside("bar.paris.ipv4 -", "create bar.paris.ipv4")
 		for i := range 59 {
 			svc := ownBar("paris")
 			svc.Name, svc.Spec.ClusterIP, svc.Spec.ClusterIPs = "bar"+strings.Repeat("x", i+1), "", nil
 			w.server.put(svc)
 		}
 		w.wait(5 * time.Second)
-		w.serving("bar.paris.ipv4 -")
+		w.hasBeside("bar.paris.ipv4 -")
 		selectors := w.server.watched("kubernetes.io/service-name in")
 		names := 0
 		for _, selector := range selectors {
@@ -294,7 +294,7 @@ func TestFailoverWatchesItsOwnAlone(t *testing.T) {
 		}
 		w.ready(false)
 		w.wait(2 * time.Second)
-		w.serving("bar.paris.ipv4 +", "update bar.paris.ipv4")
+		w.hasBeside("bar.paris.ipv4 +", "update bar.paris.ipv4")
 	})
 }
 
@@ -302,14 +302,14 @@ func TestFailoverWatchesItsOwnAlone(t *testing.T) {
 // another remote's slice as it is.
 func TestFailoverDrift(t *testing.T) {
 	failsOver(t, "paris,berlin", func(w *world) {
-		w.serving("bar.berlin.ipv4 -, bar.paris.ipv4 -", "create bar.berlin.ipv4", "create bar.paris.ipv4")
+		w.hasBeside("bar.berlin.ipv4 -, bar.paris.ipv4 -", "create bar.berlin.ipv4", "create bar.paris.ipv4")
 		w.server.edit("endpointslices", cache.NewObjectName("default", "bar.paris.ipv4"), func(obj runtime.Object) bool {
 			yes := true
 			obj.(*discoveryv1.EndpointSlice).Endpoints[0].Conditions.Ready = &yes
 			return true
 		})
 		w.wait(time.Second)
-		w.serving("bar.berlin.ipv4 -, bar.paris.ipv4 -", "update bar.paris.ipv4")
+		w.hasBeside("bar.berlin.ipv4 -, bar.paris.ipv4 -", "update bar.paris.ipv4")
 		w.server.remove("endpointslices", "default", "bar.paris.ipv4")
 		foreign := ownSlice(false)
 		foreign.Name = "bar.paris.ipv4"
@@ -319,10 +319,10 @@ func TestFailoverDrift(t *testing.T) {
 		w.logged(1, "Conflict")
 		w.ready(false)
 		w.wait(2 * time.Second)
-		w.serving("bar.berlin.ipv4 +, bar.paris.ipv4 -", "update bar.berlin.ipv4")
+		w.hasBeside("bar.berlin.ipv4 +, bar.paris.ipv4 -", "update bar.berlin.ipv4")
 		w.server.remove("endpointslices", "default", "bar.paris.ipv4")
 		w.wait(time.Second)
-		w.serving("bar.berlin.ipv4 -, bar.paris.ipv4 +", "create bar.paris.ipv4", "update bar.berlin.ipv4")
+		w.hasBeside("bar.berlin.ipv4 -, bar.paris.ipv4 +", "create bar.paris.ipv4", "update bar.berlin.ipv4")
 	})
 }
 
@@ -347,7 +347,7 @@ func TestFailoverRefusedWrite(t *testing.T) {
 		w.server.setRefuse(nil)
 		w.remotes["paris"].setGateway(&gateway.Gateway{})
 		w.wait(time.Minute)
-		w.serving("bar.berlin.ipv4 +", "delete bar.paris.ipv4")
+		w.hasBeside("bar.berlin.ipv4 +", "delete bar.paris.ipv4")
 	})
 }
 
@@ -359,7 +359,7 @@ func TestFailoverOfAStandby(t *testing.T) {
 		w.server.put(ownBar("paris"))
 		w.settle()
 		w.wait(time.Minute)
-		w.serving("")
+		w.hasBeside("")
 		depose := w.lead()
 		w.wait(2 * time.Second)
 		if got := w.beside(); got != "bar.paris.ipv4 +" {
@@ -369,7 +369,7 @@ func TestFailoverOfAStandby(t *testing.T) {
 		w.server.wrote()
 		w.server.remove("endpointslices", "default", "bar.paris.ipv4")
 		w.wait(time.Minute)
-		w.serving("")
+		w.hasBeside("")
 	})
 }
 
@@ -389,18 +389,18 @@ func TestFailoverByRecords(t *testing.T) {
 		w.ready(false)
 		w.settle()
 		w.wait(2 * time.Second)
-		w.serving("bar.paris.ipv4 +", "update bar.paris.ipv4")
+		w.hasBeside("bar.paris.ipv4 +", "update bar.paris.ipv4")
 		record.Ready = false
 		paris.publish(record)
 		w.wait(time.Second)
-		w.serving("bar.paris.ipv4 -", "update bar.paris.ipv4")
+		w.hasBeside("bar.paris.ipv4 -", "update bar.paris.ipv4")
 
 		// Another Service takes its place, and its name.
 		paris.unpublish(record)
 		paris.unexport(exportedBar())
 		w.wait(time.Second)
 		w.server.wrote()
-		w.serving("")
+		w.hasBeside("")
 		pub := named("shop", "pub")
 		pub.UID = "pub-uid"
 		paris.export(pub)
@@ -408,10 +408,10 @@ func TestFailoverByRecords(t *testing.T) {
 		w.server.wrote()
 		paris.publish(published.Record{Service: cache.NewObjectName("shop", "pub"), UID: "pub-uid", Ready: true, Hosts: []string{"pub.shop", "bar.default"}})
 		w.wait(time.Second)
-		w.serving("bar.paris.ipv4 +", "create bar.paris.ipv4")
+		w.hasBeside("bar.paris.ipv4 +", "create bar.paris.ipv4")
 		paris.publish(published.Record{Service: cache.NewObjectName("shop", "pub"), UID: "pub-uid", Ready: true, Hosts: []string{"pub.shop"}})
 		w.wait(time.Second)
-		w.serving("", "delete bar.paris.ipv4")
+		w.hasBeside("", "delete bar.paris.ipv4")
 	})
 }
 
@@ -476,7 +476,7 @@ func TestFailoverIsShown(t *testing.T) {
 // is written all the same.
 func TestFailoverFight(t *testing.T) {
 	failsOver(t, "paris", func(w *world) {
-		w.serving("bar.paris.ipv4 -", "create bar.paris.ipv4")
+		w.hasBeside("bar.paris.ipv4 -", "create bar.paris.ipv4")
 		name, fighting := cache.NewObjectName("default", "bar.paris.ipv4"), true
 		fight := func() {
 			w.server.edit("endpointslices", name, func(obj runtime.Object) bool {

@@ -70,11 +70,11 @@ func (r *remotes) keys(cluster string) (keys []cache.ObjectName) {
 	return keys
 }
 
-// exported are the keys of the mirrors of all that the remotes export, in an order that is the same each time.
+// exported are the keys of the mirrors, or of the parts of merged ones, of all that the remotes export, in an order that is the same each time.
 func (r *remotes) exported() []cache.ObjectName {
 	keys := sets.New[cache.ObjectName]()
 	for _, one := range r.list {
-		keys.Insert(r.keys(one.Name())...)
+		keys.Insert(r.reported(one.Name())...)
 	}
 	return slices.SortedFunc(maps.Keys(keys), plan.CompareKeys)
 }

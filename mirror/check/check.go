@@ -37,18 +37,18 @@ func Run(ctx context.Context, options Options, out io.Writer) bool {
 	found, ok := local.localCluster(ctx, options)
 	var wg sync.WaitGroup
 	outs := make([]bytes.Buffer, len(options.Remotes))
-	healthy := make([]bool, len(options.Remotes))
+	reports := make([]*Report, len(options.Remotes))
 	for i, spec := range options.Remotes {
 		wg.Go(func() {
-			r := NewReport("remote "+spec.Name+" of local cluster "+options.Name, &outs[i])
-			r.remoteCluster(ctx, options, spec, found)
-			healthy[i] = !r.failed
+			reports[i] = NewReport("remote "+spec.Name+" of local cluster "+options.Name, &outs[i])
+			reports[i].remoteCluster(ctx, options, spec, found)
 		})
 	}
 	wg.Wait()
+	reportMerged(options.Policy, found, reports)
 	for i := range outs {
 		io.Copy(out, &outs[i])
-		ok = ok && healthy[i]
+		ok = ok && !reports[i].failed
 	}
 	return ok && !local.failed
 }
@@ -61,9 +61,12 @@ func (r *Report) localCluster(ctx context.Context, options Options) (*target, bo
 		return nil, false
 	}
 	r.Permissions(ctx, localNeeds(options))
-	found := r.look(ctx)
-	r.failover(ctx, options, found)
-	return found, true
+	t := r.look(ctx)
+	if options.Policy.Merges() {
+		r.lookAtParts(ctx, t)
+	}
+	r.failover(ctx, options, t)
+	return t, true
 }
 
 // remoteCluster checks one that is read from. local is nil where the local cluster cannot be reached.

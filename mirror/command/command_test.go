@@ -41,7 +41,7 @@ func TestDefaults(t *testing.T) {
 	if cfg.remote.Selector != "service-mirror.io/exported=true" {
 		t.Errorf("selector %q", cfg.remote.Selector)
 	}
-	if want := (mirror.Options{Policy: plan.Policy{EndpointsAPI: plan.UseEndpoints}, Workers: 32, FailoverAfter: time.Second, FailbackAfter: 10 * time.Second}); !reflect.DeepEqual(cfg.mirror, want) {
+	if want := (mirror.Options{Policy: plan.Policy{EndpointsAPI: plan.UseEndpoints, Merge: plan.MergeOff, Order: []string{"paris"}}, Workers: 32, FailoverAfter: time.Second, FailbackAfter: 10 * time.Second}); !reflect.DeepEqual(cfg.mirror, want) {
 		t.Errorf("options %+v, want %+v", cfg.mirror, want)
 	}
 	if want := []remote.Spec{{Name: "paris", Kubeconfig: "a.kubeconfig", Gateways: []gateway.Config{shared}}}; !reflect.DeepEqual(cfg.remotes, want) {
@@ -86,7 +86,8 @@ func TestEveryFlag(t *testing.T) {
 		t.Errorf("remotes:\ngot  %+v\nwant %+v", cfg.remotes, wantRemotes)
 	}
 	wantOptions := mirror.Options{
-		Policy:  plan.Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: plan.UseEndpointSlices, CreateNamespaces: true},
+		Policy: plan.Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: plan.UseEndpointSlices, CreateNamespaces: true,
+			Merge: plan.MergeOff, Order: []string{"paris", "berlin", "rome"}},
 		Workers: 5, FailoverAfter: 2 * time.Second, FailbackAfter: time.Minute,
 	}
 	if !reflect.DeepEqual(cfg.mirror, wantOptions) {

@@ -11,6 +11,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/tools/cache"
 
@@ -94,11 +95,12 @@ func ownedBy(ctx context.Context, client remote.Client, cluster string) ([]owned
 			add(key, plan.Service, svc)
 		}
 	}
-	return append(sorted(byKey, cluster), beside...), nil
+	last, err := pruneMerged(ctx, client, cluster, services.Items, byKey)
+	return append(sorted(byKey, cluster, last), beside...), err
 }
 
-// sorted are the objects of a remote that are ours, by kind and then by name.
-func sorted(byKey map[cache.ObjectName]plan.Objects, cluster string) (all []owned) {
+// sorted are the objects of a remote that are ours, by kind and then by name. last are merged mirrors of no other one.
+func sorted(byKey map[cache.ObjectName]plan.Objects, cluster string, last sets.Set[cache.ObjectName]) (all []owned) {
 	keys := slices.SortedFunc(maps.Keys(byKey), func(a, b cache.ObjectName) int { return strings.Compare(a.String(), b.String()) })
 	for kind := range plan.Kind(plan.Kinds) {
 		for _, key := range keys {
@@ -106,7 +108,7 @@ func sorted(byKey map[cache.ObjectName]plan.Objects, cluster string) (all []owne
 			if obj == nil {
 				continue
 			}
-			if of, _ := plan.Labelled(obj); of == cluster {
+			if of, _ := plan.Labelled(obj); of == cluster || kind == plan.Service && last.Has(key) {
 				all = append(all, owned{obj, kind})
 			}
 		}

@@ -170,6 +170,9 @@ func TestStolenToken(t *testing.T) {
 	e.namespace("shop", london)
 	e.apply(london, e.localWith("create-namespaces", "endpointslices"))
 	e.configure("paris", "berlin", "eu-paris")
+	for _, merged := range []string{"oslo", "rome"} {
+		e.kubectl(london, "--namespace", ours, "annotate", "--overwrite", "serviceaccount", ours, configured+merged+"=name={service}")
+	}
 	daemon, admin := e.daemonClient(), e.dynamic(london.Config)
 	e.soon("the policies apply", func() error {
 		return denied(attacks["a Service without labels"].try(e.ctx, daemon, admin, "early"), "labels")
