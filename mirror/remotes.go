@@ -59,6 +59,12 @@ func (r *remotes) refilter() {
 func (r *remotes) keys(cluster string) (keys []cache.ObjectName) {
 	if one := r.get(cluster); one != nil {
 		if view, ok := one.View(); ok {
+			if r.policy.ClusterName == "" { // all are for it, and none needs to be decoded
+				for _, svc := range view.Services.Names() {
+					keys = append(keys, r.keyOf(cluster, view, svc))
+				}
+				return keys
+			}
 			naming := r.policy.Names.Of(cluster)
 			for _, svc := range view.Services.All() {
 				if r.policy.Concerns(svc) {

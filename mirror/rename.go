@@ -6,8 +6,14 @@ import (
 	"service-mirror.io/service-mirror/mirror/plan"
 )
 
-// origin is what is known of the source of the live mirror under a key. follow has its successor looked at, too.
+// origin is what is known of the source of the live mirror under a key; nil where the mirror stays, as most often. follow
+// has its successor looked at, too.
 func (c *Controller) origin(s plan.Snapshot, source cache.ObjectName, follow bool) *plan.Origin {
+	for _, candidate := range s.Candidates {
+		if svc := candidate.Service; svc != nil && candidate.Cluster == s.Live.Cluster() && cache.MetaObjectToName(svc) == source && c.options.Refuse(candidate) == nil {
+			return nil
+		}
+	}
 	origin := c.remotes.origin(s.Live.Cluster(), source)
 	if fate, to := c.options.Fate(origin, s.Key); follow && fate == plan.Moves {
 		origin.Successor = c.successor(to, origin, len(s.Live.Endpointed()) > 0)

@@ -206,17 +206,22 @@ func (m *merged) list() string {
 // configured tells a remote that the flags name.
 func (m *merged) configured(remote string) bool { return m.policy.rank(remote) < len(m.policy.Order) }
 
-// kept tells that the ports of the live Service are those of a remote of which nothing is known now: they stay.
-func (m *merged) kept() bool {
-	return m.service != nil && len(m.listed) > 0 && slices.Contains(m.unknown, m.listed[0].Remote) &&
-		m.configured(m.listed[0].Remote) &&
-		(len(m.exports) == 0 || m.policy.compareRemotes(m.listed[0].Remote, m.exports[0].Cluster) < 0)
+// kept is a remote of which nothing is known now, and whose ports the live Service may have, since it comes before all that
+// export it: they stay. Empty: there is none.
+func (m *merged) kept() string {
+	for _, listed := range m.listed {
+		unknown := m.configured(listed.Remote) && slices.Contains(m.unknown, listed.Remote)
+		if unknown && (len(m.exports) == 0 || m.policy.compareRemotes(listed.Remote, m.exports[0].Cluster) < 0) {
+			return listed.Remote
+		}
+	}
+	return ""
 }
 
 // ports are those of the mirror, and the remote that they are of.
 func (m *merged) ports() ([]corev1.ServicePort, string) {
-	if m.kept() {
-		return m.service.Spec.Ports, m.listed[0].Remote
+	if remote := m.kept(); remote != "" {
+		return m.service.Spec.Ports, remote
 	}
 	ports, _ := gateway.Selected(m.exports[0].Service)
 	return mirrorPorts(ports), m.exports[0].Cluster
@@ -235,7 +240,7 @@ func (d *decision) decideMerged(live Objects) {
 	switch origin := d.snapshot.Origin; {
 	case len(m.exports) == 0:
 		d.removeMerged(live, m)
-	case m.kept():
+	case m.kept() != "":
 	case origin != nil && origin.Successor != nil && !IsMerged(live.Service): // the name is taken until that is complete
 		d.conflict(m.exports, fmt.Sprintf("the mirror of remote %s has this name", origin.Cluster))
 		d.rename(live, origin.Candidate)

@@ -77,7 +77,7 @@ func ownsAddresses(obj metav1.Object, key cache.ObjectName, serviceExists bool) 
 func SliceKey(slice metav1.Object) cache.ObjectName {
 	if recorded, ok := parseName(slice.GetAnnotations()[MirrorAnnotation]); ok && recorded.Namespace == slice.GetNamespace() {
 		rest, part := strings.CutPrefix(slice.GetName(), recorded.Name+".")
-		if remote, _, found := strings.Cut(rest, "."); part && found {
+		if remote, _, found := strings.Cut(rest, "."); part && found && slice.GetLabels()[FailoverLabel] != failoverOn {
 			return Part(recorded, remote)
 		}
 		return recorded

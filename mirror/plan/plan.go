@@ -29,7 +29,7 @@ type Snapshot struct {
 	Namespace  NamespaceState
 	Families   []corev1.IPFamily // that the local cluster gives to mirrors; empty: not known yet
 	Memory     Memory
-	Origin     *Origin // nil: no Service of ours is live, or it records none; of a part, that of its slices
+	Origin     *Origin // nil: no Service of ours is live, it records none, or that is a candidate; of a part, that of its slices
 	// Parts are the live EndpointSlices of the remotes of a merged mirror, by remote.
 	Parts map[string]Objects
 	// Mirror is, of a part, the live Service of the mirror, ours or not; nil: there is none.

@@ -318,6 +318,9 @@ func TestRulesForNames(t *testing.T) {
 			endpoints.Annotations[mirrorKey] = "shop/" + name
 		}))
 	}
+	e.soon("the policies apply", func() error {
+		return denied(mirror("bar-paris", "shop/bar").try(e.ctx, daemon, admin, "x"), "remote paris is not configured")
+	})
 	for _, test := range []struct {
 		rule       string
 		yes, no    []attempt
