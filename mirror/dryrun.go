@@ -27,28 +27,20 @@ const dryRunTime = 30 * time.Second
 // every remote is known or time is up. The error lists what is not known: nothing
 // would be written for it.
 func (c *Controller) DryRun(ctx context.Context, remotes []*remote.Remote, local string, out io.Writer) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(dryRunTime):
-		return fmt.Errorf("local cluster %s: not all that is needed of it can be read: --check may say why", local)
-	case <-c.Ready():
+	foreseen, err := c.Foresee(ctx, remotes, local)
+	if err != nil {
+		return err
 	}
-	unknown := awaitRemotes(ctx, remotes)
-	for deadline := time.Now().Add(dryRunTime); !c.failover.Awaited() && ctx.Err() == nil && time.Now().Before(deadline); {
-		time.Sleep(50 * time.Millisecond)
-	}
-	all, failovers := c.Plans(), c.failover.Plans()
-	for _, p := range all {
+	for _, p := range foreseen.Plans {
 		printPlan(out, p, local)
 	}
-	for _, p := range failovers {
+	for _, p := range foreseen.Failovers {
 		printFailover(out, p, local)
 	}
-	if len(all)+len(failovers) == 0 {
+	if len(foreseen.Plans)+len(foreseen.Failovers) == 0 {
 		fmt.Fprintln(out, "nothing would be written in", local)
 	}
-	return unknown
+	return foreseen.Unknown
 }
 
 // awaitRemotes waits until every remote is known, and lists those that are not in time.

@@ -37,16 +37,16 @@ func (r *Report) failover(ctx context.Context, options Options, local *target) {
 		return
 	}
 	r.Permissions(ctx, []Need{{Group: "discovery.k8s.io", Resource: "endpointslices", Verbs: []string{"create", "update"}, Why: "Services do not fail over"}})
-	var lines []string
+	var causes []cause
 	for _, svc := range all {
 		var remotes []plan.FailoverRemote
 		for _, name := range plan.FailoverRemotes(svc) {
 			known := slices.ContainsFunc(options.Remotes, func(spec remote.Spec) bool { return spec.Name == name })
 			remotes = append(remotes, plan.FailoverRemote{Candidate: plan.Candidate{Cluster: name}, Configured: known})
 		}
-		lines = append(lines, failoverProblems(options, svc, "", remotes)...)
+		causes = append(causes, failoverProblems(options, svc, "", remotes)...)
 	}
-	r.some(lines, "cannot fail over")
+	r.failoverCauses(causes)
 	r.OK("%d Services are to fail over to remotes", len(all))
 }
 
@@ -56,7 +56,7 @@ func (r *Report) failoverTo(local *target, options Options, spec remote.Spec, ca
 	if len(all) == 0 {
 		return
 	}
-	var lines []string
+	var causes []cause
 	for _, svc := range all {
 		key := cache.MetaObjectToName(svc)
 		watched := len(spec.Namespaces) == 0 || slices.Contains(spec.Namespaces, key.Namespace)
@@ -66,9 +66,9 @@ func (r *Report) failoverTo(local *target, options Options, spec remote.Spec, ca
 		} else if i := slices.IndexFunc(candidates, func(c plan.Candidate) bool { return routes(c.Assigned.Published, key.Name+"."+key.Namespace) }); i >= 0 {
 			found.Candidate = candidates[i]
 		}
-		lines = append(lines, failoverProblems(options, svc, spec.Name, []plan.FailoverRemote{found})...)
+		causes = append(causes, failoverProblems(options, svc, spec.Name, []plan.FailoverRemote{found})...)
 	}
-	r.some(lines, "cannot fail over to it, or not all of their ports can")
+	r.failoverCauses(causes)
 	r.OK("%d local Services are to fail over to it", len(all))
 }
 
@@ -79,7 +79,7 @@ func routes(published *gateway.Published, host string) bool {
 
 // failoverProblems are what is wrong with a Service's failover to remotes, while its local endpoints serve; with that to
 // one remote, if it is named.
-func failoverProblems(options Options, svc *corev1.Service, only string, remotes []plan.FailoverRemote) (lines []string) {
+func failoverProblems(options Options, svc *corev1.Service, only string, remotes []plan.FailoverRemote) (causes []cause) {
 	key := cache.MetaObjectToName(svc)
 	p := plan.FailoverPolicy{Policy: options.Policy}.Decide(plan.FailoverSnapshot{
 		Key: key, Service: svc, Local: plan.LocalEndpoints{Known: true, Ready: true}, Remotes: remotes,
@@ -88,11 +88,22 @@ func failoverProblems(options Options, svc *corev1.Service, only string, remotes
 		if only != "" && problem.Cluster != only { // of the Service: reported once
 			continue
 		}
-		to := ""
+		why := strings.ReplaceAll(problem.Message, "\n", "; ")
 		if problem.Cluster != "" {
-			to = " to " + problem.Cluster
+			why = "remote " + problem.Cluster + ": " + why
 		}
-		lines = append(lines, fmt.Sprintf("failover of Service %v%s: %s: %s", key, to, problem.Reason, strings.ReplaceAll(problem.Message, "\n", "; ")))
+		causes = append(causes, cause{problem.Reason, why, []string{key.String()}})
 	}
-	return lines
+	return causes
+}
+
+// failoverCauses warns of what is wrong, of Services with one cause at once.
+func (r *Report) failoverCauses(all []cause) {
+	for _, c := range grouped(all) {
+		of := "failover of Service " + c.services[0]
+		if n := len(c.services); n > 1 {
+			of = fmt.Sprintf("failover of %d Services, %s", n, Names(c.services))
+		}
+		r.add(Finding{Level: LevelWarning, Message: fmt.Sprintf("%s: %s: %s", of, c.reason, c.why), Reason: c.reason, Services: c.services})
+	}
 }
