@@ -17,6 +17,7 @@ var remedies = map[Reason]string{
 	NamespaceTerminating: "wait until the namespace is gone, then create it again",
 	Conflict:             "rename or delete what has the mirror's name, or remove the export label in the remote cluster",
 	PortNotServed:        "set the port's appProtocol if it is HTTP; else reserve a gateway port for it",
+	PortConflict:         "give the Service the same ports in every remote; those that differ are served by the others alone",
 	NoAddress:            "give the gateway an address, or set address= in --remote; the remote's own problems say more",
 	NoReadyEndpoint:      "start the exported Service's pods in the remote cluster, or fix their readiness probes",
 	NotRouted:            "add the remote's name to --name of the publisher in the remote cluster",
