@@ -47,11 +47,11 @@ type Controller struct {
 // New makes a controller. Its remotes are added before it runs.
 func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	c := &Controller{
-		enqueuer: enqueuer{queue: queue.New(options.Metrics), remotes: &remotes{}, policy: options.Policy, logger: logger},
+		enqueuer: enqueuer{queue: queue.New(options.Metrics), remotes: &remotes{policy: options.Policy}, policy: options.Policy, logger: logger},
 		options:  options, memory: newMemory(options.MaxDeletes),
 	}
 	c.workers = queue.NewWorkers(c.queue, queue.Config{Number: options.Workers, What: "mirror", Sync: c.work})
-	c.local = local.New(local.Options{Client: clients.Read, Metadata: clients.Metadata, Logger: logger, Hooks: local.Hooks{
+	c.local = local.New(local.Options{Client: clients.Read, Metadata: clients.Metadata, Logger: logger, Names: options.Names, Hooks: local.Hooks{
 		Changed:          c.queue.AddFor,
 		Wanted:           c.remotes.want,
 		Configured:       c.remotes.has,

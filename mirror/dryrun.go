@@ -26,22 +26,17 @@ const dryRunTime = 30 * time.Second
 // every remote is known or time is up. The error lists what is not known: nothing
 // would be written for it.
 func (c *Controller) DryRun(ctx context.Context, remotes []*remote.Remote, local string, out io.Writer) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(dryRunTime):
-		return fmt.Errorf("local cluster %s: not all that is needed of it can be read: --check may say why", local)
-	case <-c.Ready():
+	foreseen, err := c.Foresee(ctx, remotes, local)
+	if err != nil {
+		return err
 	}
-	unknown := awaitRemotes(ctx, remotes)
-	all := c.Plans()
-	for _, p := range all {
+	for _, p := range foreseen.Plans {
 		printPlan(out, p, local)
 	}
-	if len(all) == 0 {
+	if len(foreseen.Plans) == 0 {
 		fmt.Fprintln(out, "nothing would be written in", local)
 	}
-	return unknown
+	return foreseen.Unknown
 }
 
 // awaitRemotes waits until every remote is known, and lists those that are not in time.
@@ -70,7 +65,7 @@ func (c *Controller) Plans() []plan.Plan {
 	}
 	var all []plan.Plan
 	for _, key := range slices.SortedFunc(maps.Keys(keys), plan.CompareKeys) {
-		if p := c.planned(key); p.Writes() || len(p.Problems) > 0 {
+		if p := c.planned(key); p.Writes() || p.Successor != nil || len(p.Problems) > 0 {
 			all = append(all, p)
 		}
 	}
@@ -90,6 +85,13 @@ func printPlan(to io.Writer, p plan.Plan, local string) {
 		if all := p.Source.Mapping(); len(all) > 0 {
 			print("ports of mirror %v %s: %s", p.Key, where, gateway.Texts(all, 20))
 		}
+	}
+	switch {
+	case p.Successor == nil:
+	case p.Successor.Circular && !p.Successor.Complete:
+		print("rename mirror %v to %v %s: it is deleted first, as mirrors wait for each other's names", p.Key, p.Successor.Key, where)
+	default:
+		print("rename mirror %v to %v %s: it is deleted once the other one is complete", p.Key, p.Successor.Key, where)
 	}
 	for _, step := range p.Steps {
 		switch step.Action {

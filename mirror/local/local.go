@@ -27,6 +27,7 @@ import (
 // The indexes over the caches.
 const (
 	byCluster = "cluster" // mirrors' Services, labelled Endpoints and slices, by the remote cluster that they name
+	bySource  = "source"  // mirrors' Services that have another key than a template makes, by the exported Service that they record
 	byLabel   = "label"   // Services with a mirror's labels, ours or not, by the remote cluster that they name
 	byService = "service" // EndpointSlices, by the key of their Service
 	byRange   = "range"   // by the CIDRs or addresses that an object has
@@ -38,6 +39,7 @@ type Options struct {
 	Metadata metadata.Interface
 	Logger   klog.Logger
 	Hooks    Hooks
+	Names    plan.Names
 }
 
 // Hooks are called when something in the local cluster has changed; never under a lock.
@@ -99,6 +101,15 @@ func New(options Options) *Cluster {
 	c.services.Index(byCluster, func(svc *corev1.Service) []string {
 		if cluster, ours := plan.Owner(svc); ours {
 			return []string{cluster}
+		}
+		return nil
+	})
+	c.services.Index(bySource, func(svc *corev1.Service) []string {
+		if cluster, ours := plan.Owner(svc); ours {
+			source, recorded := plan.Source(svc)
+			if recorded && options.Names.Of(cluster).KeyByTemplate(source) != cache.MetaObjectToName(svc) {
+				return []string{sourceText(cluster, source)}
+			}
 		}
 		return nil
 	})
@@ -244,6 +255,22 @@ func (c *Cluster) Keys(cluster string) []cache.ObjectName {
 // Mirrors are the Services that are mirrors of a remote.
 func (c *Cluster) Mirrors(cluster string) []*corev1.Service {
 	return c.services.ByIndex(byCluster, cluster)
+}
+
+func sourceText(cluster string, source cache.ObjectName) string {
+	return cluster + " " + source.String()
+}
+
+// Moving are the keys of the mirrors that record a remote's Service as their source, but do not have the key that the
+// template makes for it: most often none.
+func (c *Cluster) Moving(cluster string, source cache.ObjectName) (keys []cache.ObjectName) {
+	texts, _ := c.services.GetIndexer().IndexKeys(bySource, sourceText(cluster, source))
+	for _, text := range texts {
+		if key, err := cache.ParseObjectName(text); err == nil {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // Clusters are the remotes that there are mirrors of.

@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
 )
@@ -53,9 +52,9 @@ func (p Policy) addresses(b basis, want *Objects) []Problem {
 	if published := b.Assigned.Published; published != nil && published.Record != nil && !published.Record.Ready {
 		problems = append(problems, b.problem(NoReadyEndpoint, "no ready endpoint in the remote: requests arrive once the exported Service has one"))
 	}
-	if key := b.key(); !b.routed(key, mapping) {
-		problems = append(problems, b.problem(NotRouted, fmt.Sprintf("the gateway routes other host names than %s.%s, which clients send: add it to those of the remote's publisher, by --name, --host-template or the annotation service-mirror.io/hosts on the exported Service",
-			key.Name, key.Namespace)))
+	if !b.routed(mapping) {
+		problems = append(problems, b.problem(NotRouted, fmt.Sprintf("the gateway routes other host names than %s.%s, which clients send: add it to those of the remote's publisher, by --name, --host-template or --caller-namespace",
+			b.key.Name, b.key.Namespace)))
 	}
 	all := b.endpoints(had)
 	addrs := inFamilies(all, b.mirrorFamilies())
@@ -199,8 +198,8 @@ func (b basis) endpoints(had Objects) []endpoint {
 }
 
 // routed tells that the gateway routes the mirror's host name, as far as the record says, or that no port needs it to.
-func (b basis) routed(key cache.ObjectName, mapping []gateway.Mapping) bool {
-	published, name := b.Assigned.Published, key.Name+"."+key.Namespace
+func (b basis) routed(mapping []gateway.Mapping) bool {
+	published, name := b.Assigned.Published, b.key.Name+"."+b.key.Namespace
 	return published == nil || published.Record == nil || len(published.Record.Hosts) == 0 ||
 		!slices.ContainsFunc(mapping, func(m gateway.Mapping) bool { return m.Target != 0 && !m.Alone }) ||
 		slices.ContainsFunc(published.Record.Hosts, func(host string) bool { return host == name || strings.HasPrefix(host, name+".svc") })
@@ -300,7 +299,7 @@ func (b basis) slice(kept *discoveryv1.EndpointSlice, family discoveryv1.Address
 	want := kept
 	if want == nil {
 		want = &discoveryv1.EndpointSlice{ObjectMeta: b.meta(), AddressType: family}
-		want.Name = SliceName(b.key(), family)
+		want.Name = SliceName(b.key, family)
 		b.setEndpointsMeta(want)
 		b.setSliceMeta(want)
 	}
@@ -337,7 +336,7 @@ func (b basis) keepSlice(live *discoveryv1.EndpointSlice) *discoveryv1.EndpointS
 }
 
 func (b basis) setSliceMeta(slice *discoveryv1.EndpointSlice) {
-	slice.Labels[discoveryv1.LabelServiceName] = b.key().Name
+	slice.Labels[discoveryv1.LabelServiceName] = b.key.Name
 	slice.Labels[discoveryv1.LabelManagedBy] = SliceManager
 }
 

@@ -18,6 +18,7 @@ const (
 	Headless      Reason = "Headless"      // without a ClusterIP
 	NoTCPPort     Reason = "NoTCPPort"     // no port that a gateway can serve
 	InvalidName   Reason = "InvalidName"   // the mirror's name is too long, or no valid name
+	NoClusterName Reason = "NoClusterName" // it is limited to some clusters, and what the local one is called is not known
 	Rejected      Reason = "Rejected"      // the local API server refuses the object
 )
 
@@ -32,6 +33,7 @@ const (
 const (
 	PortNotServed      Reason = "PortNotServed"      // the gateway serves no port for one of the mirror's
 	NoAddress          Reason = "NoAddress"          // the gateway has no address that the mirror can have
+	Renaming           Reason = "Renaming"           // it has another name now, and the mirror with that is not complete
 	ClusterIPLost      Reason = "ClusterIPLost"      // recreated, but not with the ClusterIPs that it had
 	NoReadyEndpoint    Reason = "NoReadyEndpoint"    // the exported Service has none that is ready, as its record says
 	NotRouted          Reason = "NotRouted"          // the gateway routes other host names, as the exported Service's record says
@@ -47,9 +49,9 @@ const (
 
 // Reasons are those that a mirror can have.
 var Reasons = []Reason{
-	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, Rejected,
+	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, NoClusterName, Rejected,
 	NamespaceMissing, NamespaceTerminating, Conflict,
-	PortNotServed, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
+	PortNotServed, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, Renaming, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
 }
 
 // PublisherReasons are those that only an exported Service can have, in its own cluster.
@@ -90,7 +92,7 @@ func (r Reason) State() State {
 		return StateOrphan
 	case PortNotServed, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted:
 		return StateIncomplete
-	case ClusterIPLost, AnnotationsRemoved:
+	case Renaming, ClusterIPLost, AnnotationsRemoved:
 		return StateMirrored
 	}
 	return StateRefused

@@ -24,7 +24,7 @@ func (p Policy) TrimExported(svc *corev1.Service) *corev1.Service {
 			// Of claims to one gateway port the older one counts.
 			CreationTimestamp: svc.CreationTimestamp,
 			Labels:            pick(svc.Labels, append([]string{ClusterLabel}, p.CopyLabels...)),
-			Annotations:       pick(svc.Annotations, slices.Concat(gateway.Annotations, p.CopyAnnotations)),
+			Annotations:       pick(svc.Annotations, slices.Concat(gateway.Annotations, []string{NameAnnotation, ExportToAnnotation}, p.CopyAnnotations)),
 		},
 		Spec: corev1.ServiceSpec{
 			Type:                  svc.Spec.Type,

@@ -130,7 +130,7 @@ func of(client dynamic.Interface, obj *unstructured.Unstructured) dynamic.Resour
 	return client.Resource(resources[obj.GetKind()]).Namespace(obj.GetNamespace())
 }
 
-// configure names remotes as configured, as link.sh and the manifests do.
+// configure names remotes as configured, as a link and the manifests do.
 func (e *env) configure(remotes ...string) {
 	e.Helper()
 	for _, name := range remotes {
@@ -269,7 +269,7 @@ func TestConfiguredRemotes(t *testing.T) {
 	e.configure("paris")
 	try(create, admitted)
 	try(update, admitted)
-	e.kubectl(london, "apply", "-k", shipped("local")) // which keeps what link.sh has added
+	e.kubectl(london, "apply", "-k", shipped("local")) // which keeps what a link has added
 	e.configured("berlin", "paris")
 
 	e.must(london.CoreV1().ServiceAccounts(ours).Delete(e.ctx, ours, metav1.DeleteOptions{}))
@@ -288,6 +288,54 @@ func TestConfiguredRemotes(t *testing.T) {
 	users := creates(serviceOf("paris").with(unlabelled))
 	if err := users.try(e.ctx, admin, admin, "users"); err != nil {
 		t.Errorf("a user's Service: %v", err)
+	}
+}
+
+// The names that the flags choose are permitted where the annotation says them: during a change those of before, too.
+func TestRulesForNames(t *testing.T) {
+	e := newEnv(t)
+	e.namespace("shop", london)
+	e.apply(london, shipped("local"))
+	daemon, admin := e.daemonClient(), e.dynamic(london.Config)
+	mirror := func(name, source string) attempt {
+		return creates(serviceOf("paris", func(svc *corev1.Service) {
+			svc.Name = name
+			svc.Annotations[mirrorKey], svc.Annotations[sourceKey] = "shop/"+name, source
+		}))
+	}
+	addresses := func(name string) attempt {
+		return creates(endpointsOf("paris", func(endpoints *corev1.Endpoints) {
+			endpoints.Name = name
+			endpoints.Annotations[mirrorKey] = "shop/" + name
+		}))
+	}
+	for _, test := range []struct {
+		rule       string
+		yes, no    []attempt
+		recognized attempt // of those that are permitted, one that no rule before this one permits
+	}{
+		{rule: "name={cluster}-{service}", recognized: mirror("paris-bar", "shop/bar"), yes: []attempt{addresses("paris-bar")},
+			no: []attempt{mirror("bar-paris", "shop/bar"), mirror("paris-foo", "shop/bar"), mirror("paris-bar", "web/bar"), addresses("bar-paris")}},
+		{rule: "name={cluster}-{service};", recognized: mirror("bar-paris", "shop/bar"), yes: []attempt{mirror("paris-bar", "shop/bar"), addresses("bar-paris"), addresses("paris-bar")},
+			no: []attempt{mirror("bar", "shop/bar"), addresses("bar")}},
+		{rule: "name={namespace}-{service},namespace=web:shop;namespace=old:shop", recognized: mirror("web-bar", "web/bar"),
+			yes: []attempt{mirror("bar-paris", "old/bar"), mirror("shop-bar", "shop/bar"), addresses("web-bar"), addresses("bar-paris")},
+			no:  []attempt{mirror("old-bar", "old/bar"), mirror("bar-paris", "web/bar"), addresses("old-bar")}},
+		{rule: "namespace=shop:web;name={service}", recognized: mirror("bar", "shop/bar"), no: []attempt{mirror("bar-paris", "shop/bar")}},
+		{rule: "allow-names", recognized: mirror("till", "shop/bar"), yes: []attempt{mirror("bar-paris", "shop/bar")}, no: []attempt{mirror("till", "web/bar")}},
+	} {
+		e.kubectl(london, "--namespace", ours, "annotate", "--overwrite", "serviceaccount", ours, configured+"paris="+test.rule)
+		e.soon("the rule "+test.rule+" applies", func() error { return admitted(test.recognized.try(e.ctx, daemon, admin, "x")) })
+		for _, one := range test.yes {
+			if err := admitted(one.try(e.ctx, daemon, admin, "x")); err != nil {
+				t.Errorf("%s: %v", test.rule, err)
+			}
+		}
+		for _, one := range test.no {
+			if err := denied(one.try(e.ctx, daemon, admin, "x"), "does not have the name that a mirror of remote paris has"); err != nil {
+				t.Errorf("%s: %s %s: %v", test.rule, one.object("x").GetKind(), one.object("x").GetName(), err)
+			}
+		}
 	}
 }
 

@@ -47,12 +47,21 @@ func (c *Cluster) ApplyPolicies(ctx context.Context, from, users string) error {
 	return err
 }
 
-// ConfigureRemotes names remotes as configured, as link.sh does.
+// ConfigureRemotes names remotes as configured, as a link does.
 func (c *Cluster) ConfigureRemotes(ctx context.Context, names ...string) error {
 	annotations := map[string]string{}
 	for _, name := range names {
 		annotations[remoteConfigured+name] = ""
 	}
+	return c.configure(ctx, annotations)
+}
+
+// ConfigureNames says how the mirrors of a remote are called, as a link does.
+func (c *Cluster) ConfigureNames(ctx context.Context, remote, rule string) error {
+	return c.configure(ctx, map[string]string{remoteConfigured + remote: rule})
+}
+
+func (c *Cluster) configure(ctx context.Context, annotations map[string]string) error {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
 	if err != nil {
 		return err

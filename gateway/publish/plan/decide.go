@@ -70,11 +70,15 @@ func (d *decision) decide() {
 }
 
 // refuse is why an exported Service is not published: the mirrors' own rules, but for its ports, for which there may
-// be gateway ports.
+// be gateway ports, and for what is up to each cluster that mirrors it.
 func (d *decision) refuse() *mirrors.Problem {
 	policy := mirrors.Policy{IncludeSystem: d.policy.IncludeSystem}
 	problem := policy.Refuse(mirrors.Candidate{Service: d.snapshot.Service})
-	if problem == nil || problem.Reason == mirrors.NoTCPPort || problem.Reason == mirrors.InvalidName {
+	if problem == nil {
+		return nil
+	}
+	switch problem.Reason {
+	case mirrors.NoTCPPort, mirrors.InvalidName, mirrors.NoClusterName:
 		return nil
 	}
 	return problem

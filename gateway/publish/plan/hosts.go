@@ -46,8 +46,8 @@ func (p Policy) Made(svc *corev1.Service) []string {
 func (p Policy) made(svc *corev1.Service) (hosts []string, err error) {
 	called, unmade := p.called(svc)
 	problems := []error{unmade}
-	for _, name := range called {
-		for _, host := range p.within(name, svc.Namespace) {
+	for _, short := range p.short(svc, called) {
+		for _, host := range p.forms(short) {
 			hosts = appendNew(hosts, host)
 		}
 	}
@@ -58,7 +58,7 @@ func (p Policy) made(svc *corev1.Service) (hosts []string, err error) {
 	return hosts, errors.Join(append(problems, unexpanded)...)
 }
 
-// called are the names that a Service has in its namespace: those of its mirrors, and its own.
+// called are the names that a Service's mirrors have, by --name, and by templates such as {name}-{service}.{namespace}.
 func (p Policy) called(svc *corev1.Service) (names []string, err error) {
 	var problems []error
 	for _, name := range p.Names {
@@ -69,7 +69,28 @@ func (p Policy) called(svc *corev1.Service) (names []string, err error) {
 		}
 		names = append(names, called)
 	}
-	return append(names, svc.Name), errors.Join(problems...)
+	for _, template := range p.HostTemplates {
+		for _, host := range p.expand(template, svc) {
+			if name, namespace, _ := strings.Cut(host, "."); namespace == svc.Namespace && len(validation.IsDNS1123Label(name)) == 0 {
+				names = appendNew(names, name)
+			}
+		}
+	}
+	return names, errors.Join(problems...)
+}
+
+// short are the short forms of a Service's names, as bar-paris.default: in its own namespace, in which it has its own name,
+// too, and in those that callers have its mirrors in. A name of its own there would be that of another Service.
+func (p Policy) short(svc *corev1.Service, called []string) (all []string) {
+	for _, name := range append(slices.Clip(called), svc.Name) {
+		all = appendNew(all, name+"."+svc.Namespace)
+	}
+	for _, namespace := range p.CallerNamespaces[svc.Namespace] {
+		for _, name := range called {
+			all = appendNew(all, name+"."+namespace)
+		}
+	}
+	return all
 }
 
 // expanded are the names that the operator's templates make.
@@ -97,6 +118,10 @@ func appendNew(hosts []string, host string) []string {
 // within are the forms of a Service's name in its namespace that clients use.
 func (p Policy) within(name, namespace string) []string {
 	short := name + "." + namespace
+	return p.forms(short)
+}
+
+func (p Policy) forms(short string) []string {
 	return []string{short, short + ".svc", short + ".svc." + p.Domain}
 }
 
@@ -186,8 +211,8 @@ func (p Policy) Claims(svc *corev1.Service) []string {
 // namespace, as a cache has many Services.
 func (p Policy) MadeKeys(svc *corev1.Service) (keys []string) {
 	called, _ := p.called(svc)
-	for _, name := range called {
-		keys = append(keys, allForms(p.within(name, svc.Namespace)[0]))
+	for _, short := range p.short(svc, called) {
+		keys = append(keys, allForms(short))
 	}
 	expanded, _ := p.expanded(svc)
 	return append(keys, expanded...)

@@ -57,6 +57,27 @@ func TestMade(t *testing.T) {
 	}
 }
 
+// Callers may have the mirrors of a namespace in another one, and under names by a template: all forms of these are routed,
+// but not what would be the name of another Service in that namespace.
+func TestNamesInTheNamespaceOfCallers(t *testing.T) {
+	policy := Policy{Names: []string{"paris"}, Domain: "cluster.local", CallerNamespaces: map[string][]string{"web": {"shop"}}, HostTemplates: []string{"{name}-{service}.{namespace}"}}
+	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "web", Name: "bar"}}
+	var want []string
+	for _, short := range []string{"bar-paris.web", "paris-bar.web", "bar.web", "bar-paris.shop", "paris-bar.shop"} {
+		want = append(want, short, short+".svc", short+".svc.cluster.local")
+	}
+	hosts, err := policy.Hosts(svc)
+	if err != nil || !slices.Equal(hosts, want) {
+		t.Errorf("got %v, want %v (%v)", hosts, want, err)
+	}
+	keys := policy.MadeKeys(svc)
+	for _, host := range want {
+		if !slices.ContainsFunc(policy.MadeKeysOf(host), func(key string) bool { return slices.Contains(keys, key) }) {
+			t.Errorf("%s is not found by %q", host, keys)
+		}
+	}
+}
+
 func TestValidateTemplates(t *testing.T) {
 	for _, test := range []struct {
 		templates string

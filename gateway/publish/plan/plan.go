@@ -193,9 +193,11 @@ type Policy struct {
 	Names         []string // of this cluster, as callers have them: DNS labels
 	Domain        string   // the cluster's DNS domain
 	HostTemplates []string // of further names, with {service}, {namespace} and {name}
-	HostSuffixes  []string // below which Services may choose further names; none: they may not
-	Targets       []Target // the first that can serve a port does
-	Gateway       cache.ObjectName
+	// CallerNamespaces are those that callers have the mirrors of a namespace of this cluster in, besides its own.
+	CallerNamespaces map[string][]string
+	HostSuffixes     []string // below which Services may choose further names; none: they may not
+	Targets          []Target // the first that can serve a port does
+	Gateway          cache.ObjectName
 	// GatewayService is the LoadBalancer Service in front of the Gateway, where its ports may differ from those of the
 	// listeners; zero: they do not.
 	GatewayService cache.ObjectName
