@@ -18,8 +18,8 @@ import (
 	"service-mirror.io/service-mirror/remote/failure"
 )
 
-// How long a new account needs until its token exists, and until it is accepted.
-const (
+// How long a new account needs until its token exists, and until it is accepted. Variables, for tests.
+var (
 	tokenTime  = 30 * time.Second
 	acceptTime = 15 * time.Second
 )

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -233,6 +234,9 @@ func TestLinkAndUnlink(t *testing.T) {
 
 // Whatever fails before the credentials work, nothing is written in london.
 func TestNothingHalfDone(t *testing.T) {
+	before := acceptTime
+	acceptTime = 2 * time.Second
+	t.Cleanup(func() { acceptTime = before })
 	for name, test := range map[string]struct {
 		change func(*pair)
 		says   string
