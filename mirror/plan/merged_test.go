@@ -445,3 +445,21 @@ func TestMergingKeepsTheAddresses(t *testing.T) {
 		})
 	}
 }
+
+// An export that appears after the candidates were read is no absence.
+func TestMergedPartOfALateExport(t *testing.T) {
+	j := newJoint(MergeAll)
+	j.export("paris", "192.0.2.1")
+	j.settle(t, inOrder)
+	s := j.snapshot(Part(mergedKey, "paris"))
+	for i := range s.Candidates {
+		s.Candidates[i].Service = nil
+	}
+	if p := j.policy.Decide(s); len(p.Steps) > 0 {
+		t.Errorf("steps %+v", p.Steps)
+	}
+	s.Origin.Service = nil
+	if p := j.policy.Decide(s); !p.Writes(IPv4Slice) {
+		t.Error("without the export it stays")
+	}
+}
