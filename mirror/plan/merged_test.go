@@ -463,3 +463,24 @@ func TestMergedPartOfALateExport(t *testing.T) {
 		t.Error("without the export it stays")
 	}
 }
+
+// A merged mirror of remotes that the flags do not name, with parts or without, may be another daemon's.
+func TestMergedMirrorOfOthers(t *testing.T) {
+	for _, merge := range []Merge{MergeOff, MergeAll} {
+		j := newJoint(MergeAll)
+		j.export("paris", "192.0.2.1")
+		j.settle(t, inOrder)
+		j.policy.Merge, j.policy.Order = merge, []string{"oslo"}
+		delete(j.exports, "paris")
+		clear(j.known)
+		j.settle(t, inOrder)
+		if len(j.written) > 0 {
+			t.Errorf("merge=%s: written %q", merge, j.written)
+		}
+		clear(j.parts) // it has none yet, or they were pruned
+		j.settle(t, inOrder)
+		if len(j.written) > 0 {
+			t.Errorf("merge=%s, without parts: written %q", merge, j.written)
+		}
+	}
+}
