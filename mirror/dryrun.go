@@ -26,22 +26,17 @@ const dryRunTime = 30 * time.Second
 // every remote is known or time is up. The error lists what is not known: nothing
 // would be written for it.
 func (c *Controller) DryRun(ctx context.Context, remotes []*remote.Remote, local string, out io.Writer) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(dryRunTime):
-		return fmt.Errorf("local cluster %s: not all that is needed of it can be read: --check may say why", local)
-	case <-c.Ready():
+	foreseen, err := c.Foresee(ctx, remotes, local)
+	if err != nil {
+		return err
 	}
-	unknown := awaitRemotes(ctx, remotes)
-	all := c.Plans()
-	for _, p := range all {
+	for _, p := range foreseen.Plans {
 		printPlan(out, p, local)
 	}
-	if len(all) == 0 {
+	if len(foreseen.Plans) == 0 {
 		fmt.Fprintln(out, "nothing would be written in", local)
 	}
-	return unknown
+	return foreseen.Unknown
 }
 
 // awaitRemotes waits until every remote is known, and lists those that are not in time.

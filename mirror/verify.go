@@ -58,7 +58,7 @@ func (c *Controller) Verify(ctx context.Context, remotes []*remote.Remote, want 
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(dryRunTime):
-		return errors.New("local cluster: not all that is needed of it can be read: --check may say why")
+		return errors.New("local cluster: not all that is needed of it can be read: service-mirror check may say why")
 	case <-c.Ready():
 	}
 	if want.Remote != "" {

@@ -30,13 +30,16 @@ func Prune(ctx context.Context, client remote.Client, local, cluster string, dry
 	if err != nil {
 		return err
 	}
-	var deletions []Deletion
+	return DeleteAll(ctx, deletions(client, all), "in "+local+" of remote "+cluster, dry, out)
+}
+
+func deletions(client remote.Client, all []owned) (list []Deletion) {
 	for _, one := range all {
-		deletions = append(deletions, Deletion{fmt.Sprintf("%s %s/%s", one.kind, one.GetNamespace(), one.GetName()), func(ctx context.Context) error {
+		list = append(list, Deletion{fmt.Sprintf("%s %s/%s", one.kind, one.GetNamespace(), one.GetName()), func(ctx context.Context) error {
 			return remove(ctx, client, one)
 		}})
 	}
-	return DeleteAll(ctx, deletions, "in "+local+" of remote "+cluster, dry, out)
+	return list
 }
 
 // owned is an object of ours.

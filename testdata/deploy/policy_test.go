@@ -130,7 +130,7 @@ func of(client dynamic.Interface, obj *unstructured.Unstructured) dynamic.Resour
 	return client.Resource(resources[obj.GetKind()]).Namespace(obj.GetNamespace())
 }
 
-// configure names remotes as configured, as link.sh and the manifests do.
+// configure names remotes as configured, as a link and the manifests do.
 func (e *env) configure(remotes ...string) {
 	e.Helper()
 	for _, name := range remotes {
@@ -272,7 +272,7 @@ func TestConfiguredRemotes(t *testing.T) {
 	e.configure("paris")
 	try(create, admitted)
 	try(update, admitted)
-	e.kubectl(london, "apply", "-k", shipped("local")) // which keeps what link.sh has added
+	e.kubectl(london, "apply", "-k", shipped("local")) // which keeps what a link has added
 	e.configured("berlin", "paris")
 
 	e.must(london.CoreV1().ServiceAccounts(ours).Delete(e.ctx, ours, metav1.DeleteOptions{}))

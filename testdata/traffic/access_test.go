@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -124,6 +125,32 @@ func (s *scene) opened(kind gatewayKind) {
 		s.serves("--root", s.world.root.file("ca"), "https://secure-paris.default.svc.cluster.local/")
 	}
 	s.must(s.gateway.remove())
+}
+
+// nothingListed has a gateway as it ships, which has no list yet.
+func (s *scene) nothingListed() {
+	s.answers([]string{bar}, seen{}, "", "status 421")
+	const secure = "https://secure-paris.default.svc.cluster.local/"
+	s.must(eventually(secure+" is closed", func() error {
+		got, err := s.world.call("--root", s.world.root.file("ca"), secure)
+		if err == nil || !strings.Contains(err.Error(), "EOF") && !strings.Contains(err.Error(), "reset by peer") {
+			return fmt.Errorf("got %+v, %v", got, err)
+		}
+		return nil
+	}))
+	s.noReserved()
+	s.must(s.gateway.remove())
+}
+
+// noReserved has a gateway without reserved ports listen on none of those of the examples, which are at the numbers that
+// the tests of reserved ports have reached.
+func (s *scene) noReserved() {
+	s.Helper()
+	for _, url := range []string{"tcp://127.0.0.1:15432", "udp://127.0.0.1:15353"} {
+		if got, err := callFrom(s.gateway.pod, "--timeout", "10s", url); err == nil || !strings.Contains(err.Error(), "connection refused") {
+			s.Errorf("%s: got %+v, %v, want it refused", url, got, err)
+		}
+	}
 }
 
 // listed has a gateway with a list of what may be reached, and passes TLS through.

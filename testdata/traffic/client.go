@@ -39,9 +39,10 @@ type caller struct {
 }
 
 // client makes one request and prints the answer as JSON, or makes requests at
-// a steady rate until its standard input ends and prints a count.
+// a steady rate until its standard input ends, or as many as it can until there are
+// COUNT of them, and prints a count.
 //
-//	client [--network tcp4|tcp6] [--to HOST:PORT] [--http2] [--root FILE] [--cert FILE --key FILE] [--rate N] URL
+//	client [--network tcp4|tcp6] [--to HOST:PORT] [--http2] [--root FILE] [--cert FILE --key FILE] [--rate N | --count N] URL
 //
 // The scheme of the URL says what kind of request: http, https, ws, wss, grpc,
 // grpc-stream, grpcs, tcp or udp.
@@ -55,6 +56,7 @@ func client(args []string) int {
 	http2 := flags.Bool("http2", false, "request https with HTTP/2")
 	to := flags.String("to", "", "what to connect to, HOST:PORT, if another than the URL's")
 	rate := flags.Int("rate", 0, "requests per second, each on a connection of its own")
+	count := flags.Int("count", 0, "requests, eight at a time, each of the eight on a connection that is kept")
 	timeout := flags.Duration("timeout", 5*time.Second, "for one request")
 	flags.Parse(args)
 
@@ -81,6 +83,10 @@ func client(args []string) int {
 	}
 	if *rate > 0 {
 		json.NewEncoder(os.Stdout).Encode(c.load(target, *rate))
+		return 0
+	}
+	if *count > 0 {
+		json.NewEncoder(os.Stdout).Encode(c.many(target, *count))
 		return 0
 	}
 	answer, err := c.call(target, *host)
@@ -263,7 +269,10 @@ type tally struct {
 	Backends map[string]int `json:"backends"`
 	// FailedFor is the time between the first failure and the last.
 	FailedFor time.Duration `json:"failedFor"`
-	Errors    []string      `json:"errors,omitempty"` // the first of them
+	// LastFailed is when the last failure began, First when each backend's first answer did.
+	LastFailed time.Time            `json:"lastFailed"`
+	First      map[string]time.Time `json:"first,omitempty"`
+	Errors     []string             `json:"errors,omitempty"` // the first of them
 }
 
 // load sends requests at a steady rate until standard input ends.
@@ -275,7 +284,7 @@ func (c *caller) load(target *url.URL, rate int) tally {
 	}()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	result := tally{Backends: map[string]int{}}
+	result := tally{Backends: map[string]int{}, First: map[string]time.Time{}}
 	var first time.Time
 	ticker := time.NewTicker(time.Second / time.Duration(rate))
 	defer ticker.Stop()
@@ -292,9 +301,15 @@ func (c *caller) load(target *url.URL, rate int) tally {
 				result.Sent++
 				if err == nil {
 					result.Backends[answer.Backend]++
+					if began, known := result.First[answer.Backend]; !known || at.Before(began) {
+						result.First[answer.Backend] = at
+					}
 					return
 				}
 				result.Failed++
+				if at.After(result.LastFailed) {
+					result.LastFailed = at
+				}
 				if first.IsZero() {
 					first = at
 				}
@@ -305,4 +320,54 @@ func (c *caller) load(target *url.URL, rate int) tally {
 			})
 		}
 	}
+}
+
+// many makes requests of HTTP, eight at a time, over connections that are kept.
+func (c *caller) many(target *url.URL, count int) tally {
+	const atOnce = 8
+	client := &http.Client{Timeout: c.timeout, Transport: &http.Transport{
+		DialContext:         func(ctx context.Context, _, address string) (net.Conn, error) { return c.dial(ctx, address) },
+		MaxIdleConnsPerHost: atOnce,
+	}}
+	result := tally{Backends: map[string]int{}}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	left := make(chan struct{}, count)
+	for range count {
+		left <- struct{}{}
+	}
+	close(left)
+	for range atOnce {
+		wg.Go(func() {
+			for range left {
+				answer, err := get(client, target.String())
+				mu.Lock()
+				result.Sent++
+				if err == nil {
+					result.Backends[answer.Backend]++
+				} else if result.Failed++; len(result.Errors) < 5 {
+					result.Errors = append(result.Errors, err.Error())
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return result
+}
+
+func get(client *http.Client, url string) (answer seen, err error) {
+	response, err := client.Get(url)
+	if err != nil {
+		return seen{}, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return seen{}, fmt.Errorf("status %d", response.StatusCode)
+	}
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return seen{}, err
+	}
+	return answer, json.Unmarshal(body, &answer)
 }

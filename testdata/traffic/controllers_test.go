@@ -41,6 +41,8 @@ type controllerKind struct {
 	gatewayAPI bool
 	// check is what is seen of it, if not the whole table.
 	check func(*scene)
+	// splits tells that a gateway in London splits traffic between there and this one.
+	splits bool
 }
 
 // controllerCan is what a controller does beyond HTTP routed by Host.
@@ -62,11 +64,18 @@ type controllerPod struct {
 	processes []*process
 }
 
-// installController does what its user does, what a kubelet does with its Pod, and what a load balancer does with
-// its Service.
+// installController installs a gateway in Paris.
 func (s *scene) installController(kind controllerKind) *controllerPod {
 	s.Helper()
-	c := s.world.paris
+	g := s.installControllerIn(s.world.paris, kind, parisAddresses)
+	s.gateway = g.gatewayPod
+	return g
+}
+
+// installControllerIn does what its user does, what a kubelet does with its Pod, and what a load balancer does with
+// its Service.
+func (s *scene) installControllerIn(c *cluster, kind controllerKind, addresses []string) *controllerPod {
+	s.Helper()
 	s.must(c.applyCRDs())
 	s.must(c.namespaceOf("gateway"))
 	// The shipped gateways' own rules for pods are not those of others' installations. They come back with the next one.
@@ -81,31 +90,36 @@ func (s *scene) installController(kind controllerKind) *controllerPod {
 	s.must(err)
 	g := &controllerPod{gatewayPod: &gatewayPod{cluster: c, pod: pod, name: name}, kind: kind}
 	g.address, g.address6 = podAddresses(c.used)
-	s.gateway = g.gatewayPod
 	s.Cleanup(func() { s.must(g.remove()) })
 	s.must(c.service("gateway", "gateway", false, func(svc *corev1.Service) {
 		both := corev1.IPFamilyPolicyPreferDualStack
 		svc.Spec.Type, svc.Spec.IPFamilyPolicy, svc.Spec.Ports = corev1.ServiceTypeLoadBalancer, &both, kind.ports
 		svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
 	}))
-	s.apply(kind.manifests)
+	s.applyTo(c, kind.manifests)
 	s.must(kind.programs(g))
 	s.must(c.ready("gateway", name))
-	s.must(c.loadBalancer("gateway", "gateway", parisAddresses...))
+	s.must(c.loadBalancer("gateway", "gateway", addresses...))
 	return g
 }
 
-// apply applies a folder of deploy/gateways until the test is over; an empty one is none.
+// apply applies a folder of deploy/gateways to Paris until the test is over.
 func (s *scene) apply(folder string) {
+	s.Helper()
+	s.applyTo(s.world.paris, folder)
+}
+
+// applyTo applies a folder of deploy/gateways until the test is over; an empty one is none.
+func (s *scene) applyTo(c *cluster, folder string) {
 	s.Helper()
 	if folder == "" {
 		return
 	}
 	path := filepath.Join("../../deploy/gateways", folder)
-	_, err := s.world.paris.Kubectl(s.Context(), "apply", "-k", path)
+	_, err := c.Kubectl(s.Context(), "apply", "-k", path)
 	s.must(err)
 	s.Cleanup(func() {
-		_, err := s.world.paris.Kubectl(background, "delete", "-k", path, "--ignore-not-found")
+		_, err := c.Kubectl(background, "delete", "-k", path, "--ignore-not-found")
 		s.must(err)
 	})
 }
@@ -220,7 +234,7 @@ func gatewayPort(name string, number, target int32) corev1.ServicePort {
 }
 
 // controllers are the gateways that follow objects, each with what is applied for it.
-var controllers = []controllerKind{traefikGatewayAPI, published(traefikGatewayAPI), traefikIngress, traefikMTLS,
+var controllers = []controllerKind{traefikGatewayAPI, splits(published(traefikGatewayAPI)), traefikIngress, traefikMTLS,
 	contourGatewayAPI, byGateway(published(contourGatewayAPI)), contourIngress, contourMTLS}
 
 // controllersRun sends the requests through each of these.
@@ -252,6 +266,9 @@ func (s *scene) controllersRun(kinds []controllerKind) {
 			if kind.published {
 				s.Run("verify", func(t *testing.T) { (&scene{t, s.world, s.gateway}).verifyPublished(kind.can) })
 				s.Run("one label", func(t *testing.T) { (&scene{t, s.world, s.gateway}).oneLabel(kind) })
+				if kind.splits {
+					s.Run("splitting", func(t *testing.T) { (&scene{t, s.world, s.gateway}).splitting() })
+				}
 			} else {
 				s.Run("route appears and goes", func(t *testing.T) { (&scene{t, s.world, s.gateway}).routeFollowed(kind) })
 			}

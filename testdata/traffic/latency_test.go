@@ -38,7 +38,7 @@ func TestLatency(t *testing.T) {
 	for _, g := range gateways {
 		t.Run(g.kind, func(t *testing.T) {
 			s := &scene{T: t, world: w}
-			s.install(w.paris, g.kind, parisAddresses)
+			s.install(w.paris, g.kind, parisAddresses, g.withReserved()...)
 			costs = append(costs, s.cost(g.kind))
 		})
 	}

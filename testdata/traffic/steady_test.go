@@ -69,11 +69,17 @@ type load struct {
 
 func (s *scene) startLoad(network string) *load {
 	s.Helper()
+	return s.startLoadOf("--network", network, "--rate", fmt.Sprint(steady), "--timeout", "2s", bar)
+}
+
+// startLoadOf has a new pod be a client with these arguments.
+func (s *scene) startLoadOf(args ...string) *load {
+	s.Helper()
 	self, err := os.Executable()
 	s.must(err)
 	pod, err := s.world.london.pod("default", fmt.Sprintf("foo-%d", s.world.london.used))
 	s.must(err)
-	l := &load{cmd: pod.command(self, "client", "--network", network, "--rate", fmt.Sprint(steady), "--timeout", "2s", bar)}
+	l := &load{cmd: pod.command(self, append([]string{"client"}, args...)...)}
 	l.stdin, err = l.cmd.StdinPipe()
 	s.must(err)
 	l.stdout, err = l.cmd.StdoutPipe()

@@ -33,12 +33,24 @@ type gatewayKind struct {
 	passthrough bool   // TLS, chosen by SNI
 	tcp, udp    bool   // on reserved ports
 	cluster     edit   // to berlin
-	opened      edit   // every Service can be reached, if that is not so as it ships
-	lists       []edit // of what is exported, for a gateway that reaches every Service as it ships
+	opened      []edit // every Service can be reached
+	lists       []edit // of what is exported, for a gateway that reaches nothing without them
 }
 
-// isOpen tells whether a gateway reaches every Service as it ships.
-func (g gatewayKind) isOpen() bool { return len(g.lists) > 0 }
+// hasLists tells whether a gateway reaches nothing as it ships, for lack of its lists, and not what has an alias.
+func (g gatewayKind) hasLists() bool { return len(g.lists) > 0 }
+
+// withReserved has a gateway as most tests want it: with the reserved ports that ship as an example, if it can have
+// any, and with all Services in place of lists.
+func (g gatewayKind) withReserved(more ...edit) []edit {
+	if g.tcp {
+		more = append(more, edit{"kustomization.yaml", "# components: [reserved-ports]", "components: [reserved-ports]"})
+	}
+	if g.hasLists() {
+		more = append(more, g.opened...)
+	}
+	return more
+}
 
 // gateways are the folders of deploy/gateways whose wildcard routes to any
 // Service, and what they can do.
@@ -46,25 +58,26 @@ var gateways = []gatewayKind{
 	{
 		kind: "nginx", passthrough: true, tcp: true, udp: true,
 		cluster: edit{"cluster.conf", "default paris;", "default berlin;"},
-		opened:  edit{"reachable.conf", "default exported;", "default all;"},
+		opened:  []edit{{"reachable.conf", "default exported;", "default all;"}},
 	},
 	{
 		kind: "haproxy", passthrough: true, tcp: true,
 		cluster: edit{"deployment.yaml", "value: paris", "value: berlin"},
-		opened:  edit{"deployment.yaml", "value: exported", "value: all"},
+		opened:  []edit{{"deployment.yaml", "value: exported", "value: all"}},
 	},
 	{
 		kind: "envoy", passthrough: true, tcp: true, udp: true,
 		cluster: edit{"deployment.yaml", "value: paris", "value: berlin"},
+		opened:  []edit{{"exported", "or not.\n", "or not.\n*\n"}, {"exported-tls.yaml", "- not_rule: {any: true}", "- any: true"}},
 		lists: []edit{
-			{"exported", "\n*\n", "\ndefault/bar\ndefault/secure\n"},
-			{"exported-tls.yaml", "- any: true", "- requested_server_name: {safe_regex: {regex: 'secure(-paris)?[.]default([.]svc([.]cluster[.]local)?)?'}}"},
+			{"exported", "or not.\n", "or not.\ndefault/bar\ndefault/secure\n"},
+			{"exported-tls.yaml", "- not_rule: {any: true}", "- requested_server_name: {safe_regex: {regex: 'secure(-paris)?[.]default([.]svc([.]cluster[.]local)?)?'}}"},
 		},
 	},
 	{
 		kind:    "caddy",
 		cluster: edit{"deployment.yaml", "value: paris", "value: berlin"},
-		opened:  edit{"deployment.yaml", "value: exported", "value: all"},
+		opened:  []edit{{"deployment.yaml", "value: exported", "value: all"}},
 	},
 }
 
@@ -85,8 +98,8 @@ func TestTraffic(t *testing.T) {
 	for _, g := range gateways {
 		t.Run(g.kind, func(t *testing.T) {
 			s := &scene{T: t, world: w}
-			s.install(w.paris, g.kind, parisAddresses)
-			s.install(w.berlin, g.kind, []string{berlinAddress}, g.cluster)
+			s.install(w.paris, g.kind, parisAddresses, g.withReserved()...)
+			s.install(w.berlin, g.kind, []string{berlinAddress}, g.withReserved(g.cluster)...)
 			s.serves("http://bar-berlin.default.svc.cluster.local/")
 			s.servesBoth()
 			for _, over := range families {
@@ -100,34 +113,48 @@ func TestTraffic(t *testing.T) {
 			t.Run("daemon killed", func(t *testing.T) { (&scene{t, w, s.gateway}).daemonKilled() })
 			t.Run("switch-over", func(t *testing.T) { (&scene{t, w, s.gateway}).switchOver() })
 			t.Run("unexported", func(t *testing.T) { (&scene{t, w, s.gateway}).unexported() })
-			if !g.isOpen() {
+			if !g.hasLists() {
 				t.Run("exported only", func(t *testing.T) { (&scene{t, w, s.gateway}).exportedOnly(g) })
 			}
 			t.Run("opened or listed", func(t *testing.T) {
 				s := &scene{t, w, s.gateway}
 				s.must(s.gateway.remove())
-				if g.isOpen() {
+				if g.hasLists() {
+					s.install(w.paris, g.kind, parisAddresses)
+					s.nothingListed()
 					s.install(w.paris, g.kind, parisAddresses, g.lists...)
 					s.listed()
 					return
 				}
-				s.install(w.paris, g.kind, parisAddresses, g.opened)
+				s.install(w.paris, g.kind, parisAddresses, g.opened...)
 				s.opened(g)
 			})
 			t.Run("not routed", func(t *testing.T) {
 				s := &scene{t, w, s.gateway}
-				s.install(w.paris, g.kind, parisAddresses, g.cluster)
+				s.install(w.paris, g.kind, parisAddresses, g.withReserved(g.cluster)...)
 				s.notRouted()
 				s.must(s.gateway.remove())
 			})
 			t.Run("backends verified", func(t *testing.T) {
 				s := &scene{t, w, s.gateway}
-				s.install(w.paris, g.kind, parisAddresses, edit{"kustomization.yaml", "# components: [verify-backends]", "components: [verify-backends]"})
+				edits := []edit{{"kustomization.yaml", "# components: [verify-backends]", "components: [verify-backends]"}}
+				if g.hasLists() {
+					edits = append(edits, g.opened...)
+				}
+				s.install(w.paris, g.kind, parisAddresses, edits...)
+				s.noReserved()
 				s.backendsVerified()
 			})
 			t.Run("mtls", func(t *testing.T) {
 				s := &scene{t, w, s.gateway}
-				s.install(w.paris, g.kind, parisAddresses, edit{"kustomization.yaml", "# components: [mtls]", "components: [mtls]"})
+				edits := []edit{{"kustomization.yaml", "# components: [mtls]", "components: [mtls]"}}
+				if g.tcp { // together, mtls closes these, too
+					edits[0].new = "components: [reserved-ports, mtls]"
+				}
+				if g.hasLists() {
+					edits = append(edits, g.opened...)
+				}
+				s.install(w.paris, g.kind, parisAddresses, edits...)
 				s.mtls()
 			})
 		})
