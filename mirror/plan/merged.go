@@ -253,8 +253,9 @@ func (d *decision) decideMerged(live Objects) {
 
 // removeMerged deletes a merged Service when its last part is gone.
 func (d *decision) removeMerged(live Objects, m merged) {
-	// What remotes that are not configured left is in their parts.
-	if slices.ContainsFunc(m.unknown, m.configured) || len(m.parts) > 0 {
+	// One that lists no remote which the flags name may be another daemon's, or is kept until it is pruned.
+	mine := slices.ContainsFunc(m.listed, func(listed Listed) bool { return m.configured(listed.Remote) })
+	if !mine || slices.ContainsFunc(m.unknown, m.configured) || len(m.parts) > 0 {
 		return
 	}
 	d.remove(live)
