@@ -17,6 +17,7 @@ var remedies = map[Reason]string{
 	NamespaceTerminating: "wait until the namespace is gone, then create it again",
 	Conflict:             "rename or delete what has the mirror's name, or remove the export label in the remote cluster",
 	PortNotServed:        "set the port's appProtocol if it is HTTP; else reserve a gateway port for it",
+	PortConflict:         "export the Service with the same ports from all remotes that are merged",
 	NoAddress:            "give the gateway an address, or set address= in --remote; the remote's own problems say more",
 	NoReadyEndpoint:      "start the exported Service's pods in the remote cluster, or fix their readiness probes",
 	NotRouted:            "add the remote's name to --name of the publisher in the remote cluster",
