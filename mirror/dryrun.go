@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,10 @@ func (c *Controller) DryRun(ctx context.Context, remotes []*remote.Remote, local
 	for _, p := range foreseen.Plans {
 		printPlan(out, p, local)
 	}
-	if len(foreseen.Plans) == 0 {
+	for _, p := range foreseen.Failovers {
+		printFailover(out, p, local)
+	}
+	if len(foreseen.Plans)+len(foreseen.Failovers) == 0 {
 		fmt.Fprintln(out, "nothing would be written in", local)
 	}
 	return foreseen.Unknown
@@ -61,6 +65,9 @@ func (c *Controller) Plans() []plan.Plan {
 	for _, r := range c.remotes.list {
 		for _, key := range c.keysOf(r.Name()) {
 			keys[key] = true
+			for remote := range c.partsOf(plan.MirrorKey(key)) {
+				keys[plan.Part(plan.MirrorKey(key), remote)] = true
+			}
 		}
 	}
 	var all []plan.Plan
@@ -77,36 +84,63 @@ func (c *Controller) Plans() []plan.Plan {
 func printPlan(to io.Writer, p plan.Plan, local string) {
 	print := func(format string, args ...any) { fmt.Fprintln(to, failure.Line(fmt.Sprintf(format, args...))) }
 	changes := func(before, after any) { io.WriteString(to, report.Diff(before, after)) }
+	key := plan.MirrorKey(p.Key)
+	if _, remote, part := plan.PartOf(p.Key); part && p.Standby {
+		print("mirror %v in %s: remote %s is on standby", key, local, remote)
+	}
 	for _, problem := range p.Problems {
-		print("! mirror %v in %s for remote %s: %s: %s", p.Key, local, problem.Cluster, problem.Reason, problem.Message)
+		print("! mirror %v in %s for remote %s: %s: %s", key, local, problem.Cluster, problem.Reason, problem.Message)
 	}
 	where := fmt.Sprintf("in %s for remote %s", local, p.Cluster)
 	if p.Source != nil {
 		if all := p.Source.Mapping(); len(all) > 0 {
-			print("ports of mirror %v %s: %s", p.Key, where, gateway.Texts(all, 20))
+			print("ports of mirror %v %s: %s", key, where, gateway.Texts(all, 20))
 		}
 	}
 	switch {
 	case p.Successor == nil:
 	case p.Successor.Circular && !p.Successor.Complete:
-		print("rename mirror %v to %v %s: it is deleted first, as mirrors wait for each other's names", p.Key, p.Successor.Key, where)
+		print("rename mirror %v to %v %s: it is deleted first, as mirrors wait for each other's names", key, p.Successor.Key, where)
 	default:
-		print("rename mirror %v to %v %s: it is deleted once the other one is complete", p.Key, p.Successor.Key, where)
+		print("rename mirror %v to %v %s: it is deleted once the other one is complete", key, p.Successor.Key, where)
 	}
 	for _, step := range p.Steps {
 		switch step.Action {
 		case plan.CreateNamespace:
 			print("create Namespace %s %s", p.Key.Namespace, where)
 		case plan.Create:
-			print("create %s %v %s", step.Kind.Title(), p.Key, where)
+			print("create %s %v %s", step.Kind.Title(), key, where)
 			changes(nil, step.Object)
 		case plan.Update:
-			print("update %s %v %s", step.Kind.Title(), p.Key, where)
+			print("update %s %v %s", step.Kind.Title(), key, where)
 			changes(step.Live, step.Object)
 		case plan.Delete:
-			print("delete %s %v %s", step.Kind.Title(), p.Key, where)
+			print("delete %s %v %s", step.Kind.Title(), key, where)
 		case plan.DeleteLeftover:
 			print("delete EndpointSlice %v that a selector left behind %s", cache.MetaObjectToName(step.Object), where)
+		}
+	}
+}
+
+// printFailover shows the same of a Service that fails over.
+func printFailover(to io.Writer, p plan.FailoverPlan, local string) {
+	print := func(format string, args ...any) { fmt.Fprintln(to, failure.Line(fmt.Sprintf(format, args...))) }
+	changes := func(before, after any) { io.WriteString(to, report.Diff(before, after)) }
+	for _, problem := range p.Problems {
+		print("! failover of Service %v in %s to remote %s: %s: %s", p.Key, local, cmp.Or(problem.Cluster, "any"), problem.Reason, problem.Message)
+	}
+	for _, step := range p.Steps {
+		where := fmt.Sprintf("in %s for failover of Service %v to remote %s", local, p.Key, step.Remote)
+		name := cache.MetaObjectToName(step.Slice)
+		switch step.Action {
+		case plan.Create:
+			print("create EndpointSlice %v %s", name, where)
+			changes(nil, step.Slice)
+		case plan.Update:
+			print("update EndpointSlice %v %s", name, where)
+			changes(step.Live, step.Slice)
+		case plan.Delete:
+			print("delete EndpointSlice %v %s", name, where)
 		}
 	}
 }

@@ -16,13 +16,20 @@ func (c *Controller) origin(s plan.Snapshot, source cache.ObjectName, follow boo
 	}
 	origin := c.remotes.origin(s.Live.Cluster(), source)
 	if fate, to := c.options.Fate(origin, s.Key); follow && fate == plan.Moves {
-		p := c.options.Decide(c.observed(to, false))
-		origin.Successor = &plan.Successor{
-			Key: to, Complete: p.Complete(origin.Cluster, source, len(s.Live.Endpointed()) > 0), Endpoints: p.Live.Endpoints,
-			Circular: c.firstOfCircle(s.Key, to),
-		}
+		origin.Successor = c.successor(to, origin, len(s.Live.Endpointed()) > 0)
+		origin.Successor.Circular = c.firstOfCircle(s.Key, to)
 	}
 	return &origin
+}
+
+// successor is the mirror that the source of another one has under a key. endpoints tells that the other one has some.
+func (c *Controller) successor(key cache.ObjectName, origin plan.Origin, endpoints bool) *plan.Successor {
+	p := c.options.Decide(c.observed(key, false))
+	if !c.policy.Merges() {
+		return &plan.Successor{Key: key, Complete: p.Complete(origin.Cluster, origin.Source, endpoints), Endpoints: p.Live.Endpoints}
+	}
+	part := c.options.Decide(c.observed(plan.Part(key, origin.Cluster), false))
+	return &plan.Successor{Key: key, Complete: p.Settled() && part.Complete(origin.Cluster, origin.Source, endpoints)}
 }
 
 // firstOfCircle tells that mirrors wait for each other's names, and that the first of them by its key is this one, which
@@ -61,6 +68,15 @@ func (c *Controller) enqueueMoving(p plan.Plan) {
 		// Two Services may choose each other's names: without this check, these would enqueue each other forever.
 		if of, recorded := live.Source(); recorded && of == source && live.Cluster() == p.Cluster {
 			moving = append(moving, key)
+		}
+		part := plan.Part(key, p.Cluster)
+		if of, recorded := c.local.Live(part).PartSource(); recorded && of == source {
+			moving = append(moving, part)
+		}
+	}
+	if !c.policy.Merges() { // parts go, too, once the mirror is one that is not merged
+		for _, remote := range c.local.PartsOf(p.Key) {
+			moving = append(moving, plan.Part(p.Key, remote))
 		}
 	}
 	for _, key := range moving {

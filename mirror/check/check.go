@@ -44,6 +44,7 @@ func Run(ctx context.Context, options Options, out io.Writer) Result {
 		wg.Go(func() { r.remoteCluster(ctx, options, spec, found) })
 	}
 	wg.Wait()
+	reportMerged(options.Policy, found, reports[1:])
 	for i := range outs {
 		io.Copy(out, &outs[i])
 	}
@@ -58,7 +59,12 @@ func (r *Report) localCluster(ctx context.Context, options Options) *target {
 		return nil
 	}
 	r.Permissions(ctx, localNeeds(options))
-	return r.look(ctx)
+	t := r.look(ctx)
+	if options.Policy.Merges() {
+		r.lookAtParts(ctx, t)
+	}
+	r.failover(ctx, options, t)
+	return t
 }
 
 // remoteCluster checks one that is read from. local is nil where the local cluster cannot be reached.

@@ -6,6 +6,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 	"service-mirror.io/service-mirror/remote/failure"
 )
@@ -17,6 +18,8 @@ type Report struct {
 	client  remote.Client // once it is reached
 	failed  bool
 	missing bool // a permission, which was reported
+	// exported is what a remote exports, where what becomes of that depends on the other remotes.
+	exported []plan.Candidate
 	// findings are what the lines say.
 	findings []Finding
 }

@@ -3,7 +3,7 @@
 // addresses. It reads and never writes; what is made of it is decided elsewhere.
 //
 // local.go has the caches, events.go turns their events into keys, written.go is read-your-writes,
-// tombstones.go what was lost, ranges.go the cluster's own addresses.
+// tombstones.go what was lost, ranges.go the cluster's own addresses, failover.go the Services that fail over.
 package local
 
 import (
@@ -56,6 +56,8 @@ type Hooks struct {
 	RangesChanged func()
 	// Interrupted: for a moment, Kubernetes made no EndpointSlices for the mirror.
 	Interrupted func(key cache.ObjectName)
+	// FailoverChanged: a Service that fails over, or did, or an EndpointSlice of ours beside it; nil: it is not called.
+	FailoverChanged func(key cache.ObjectName)
 	// Report is called with the state of a part of the caches; nil is healthy.
 	Report func(part string, err error)
 }
@@ -116,7 +118,9 @@ func New(options Options) *Cluster {
 	c.services.Index(byLabel, func(svc *corev1.Service) []string { return labelled(svc) })
 	c.endpoints.Index(byCluster, func(endpoints *corev1.Endpoints) []string { return labelled(endpoints) })
 	c.slices.Index(byCluster, func(slice *discoveryv1.EndpointSlice) []string { return labelled(slice) })
+	c.indexParts(options.Names)
 	c.leftovers.Index(byService, func(slice *metav1.PartialObjectMetadata) []string { return []string{serviceOf(slice).String()} })
+	c.indexFailover()
 	c.ownServices.Informer, c.ownEndpoints.Informer = c.services, c.endpoints
 	c.ownSlices.Informer, c.ownLeftovers.Informer = c.slices, c.leftovers
 	c.ownServices.Again = func(svc *corev1.Service) { c.changed(svc) }
@@ -247,7 +251,9 @@ func (c *Cluster) Keys(cluster string) []cache.ObjectName {
 		}
 	}
 	for _, slice := range c.slices.ByIndex(byCluster, cluster) {
-		keys = append(keys, plan.SliceKey(slice))
+		if !forFailover(slice) {
+			keys = append(keys, plan.SliceKey(slice))
+		}
 	}
 	return keys
 }
@@ -261,7 +267,7 @@ func sourceText(cluster string, source cache.ObjectName) string {
 	return cluster + " " + source.String()
 }
 
-// Moving are the keys of the mirrors that record a remote's Service as their source, but do not have the key that the
+// Moving are the keys of the mirrors, and of the parts of merged ones, that record a remote's Service as their source, but do not have the key that the
 // template makes for it: most often none.
 func (c *Cluster) Moving(cluster string, source cache.ObjectName) (keys []cache.ObjectName) {
 	texts, _ := c.services.GetIndexer().IndexKeys(bySource, sourceText(cluster, source))
@@ -269,6 +275,9 @@ func (c *Cluster) Moving(cluster string, source cache.ObjectName) (keys []cache.
 		if key, err := cache.ParseObjectName(text); err == nil {
 			keys = append(keys, key)
 		}
+	}
+	for _, slice := range c.slices.ByIndex(bySource, sourceText(cluster, source)) {
+		keys = append(keys, plan.SliceKey(slice))
 	}
 	return keys
 }

@@ -29,6 +29,9 @@ const (
 // the name.
 func (p Policy) addresses(b basis, want *Objects) []Problem {
 	had := b.had()
+	if b.merged != nil {
+		had = had.awake()
+	}
 	want.IPv4, want.IPv6 = b.keepSlice(had.IPv4), b.keepSlice(had.IPv6)
 	if had.Endpoints != nil || p.EndpointsAPI != UseEndpointSlices {
 		want.Endpoints = b.keepEndpoints(had.Endpoints)
@@ -44,6 +47,7 @@ func (p Policy) addresses(b basis, want *Objects) []Problem {
 		return problems
 	}
 	mapping, err := b.Gateway.Map(b.Service, b.Assigned)
+	mapping = b.agreeing(mapping)
 	b.keepTargets(mapping, had)
 	targets := gateway.Targets(mapping)
 	if err := gateway.Problems(mapping, err); err != nil {
@@ -278,7 +282,23 @@ func subsetsOf(targets []corev1.EndpointPort, addrs []endpoint) []corev1.Endpoin
 // slice is the EndpointSlice of one family, from the one that exists where one does; nil where there
 // is no address of that family.
 func (b basis) slice(kept *discoveryv1.EndpointSlice, family discoveryv1.AddressType, targets []corev1.EndpointPort, addrs []endpoint) *discoveryv1.EndpointSlice {
-	var endpoints []discoveryv1.Endpoint
+	endpoints, ports := sliceEndpoints(family, addrs), slicePorts(targets)
+	if len(endpoints) == 0 {
+		return nil
+	}
+	want := kept
+	if want == nil {
+		want = &discoveryv1.EndpointSlice{ObjectMeta: b.meta(), AddressType: family}
+		want.Name = SliceName(b.sliceKey(), family)
+		b.setEndpointsMeta(want)
+		b.setSliceMeta(want)
+	}
+	setContents(want, endpoints, ports)
+	return want
+}
+
+// sliceEndpoints are the addresses of one family as an EndpointSlice has them. Whether one is ready is always said.
+func sliceEndpoints(family discoveryv1.AddressType, addrs []endpoint) (endpoints []discoveryv1.Endpoint) {
 	for _, addr := range addrs {
 		if addr.Is4() == (family == discoveryv1.AddressTypeIPv4) {
 			endpoints = append(endpoints, discoveryv1.Endpoint{
@@ -287,29 +307,28 @@ func (b basis) slice(kept *discoveryv1.EndpointSlice, family discoveryv1.Address
 			})
 		}
 	}
-	if len(endpoints) == 0 {
-		return nil
-	}
-	var ports []discoveryv1.EndpointPort
+	return endpoints
+}
+
+// slicePorts are gateway ports as an EndpointSlice has them, by the name of the Service's port, which may be empty
+// and is never nil.
+func slicePorts(targets []corev1.EndpointPort) (ports []discoveryv1.EndpointPort) {
 	for _, target := range targets {
 		ports = append(ports, discoveryv1.EndpointPort{
 			Name: &target.Name, Port: &target.Port, Protocol: &target.Protocol, AppProtocol: target.AppProtocol,
 		})
 	}
-	want := kept
-	if want == nil {
-		want = &discoveryv1.EndpointSlice{ObjectMeta: b.meta(), AddressType: family}
-		want.Name = SliceName(b.key, family)
-		b.setEndpointsMeta(want)
-		b.setSliceMeta(want)
+	return ports
+}
+
+// setContents sets what an EndpointSlice has where that differs: the order of a live one stays.
+func setContents(slice *discoveryv1.EndpointSlice, endpoints []discoveryv1.Endpoint, ports []discoveryv1.EndpointPort) {
+	if !sameSet(slice.Endpoints, endpoints, same) {
+		slice.Endpoints = endpoints
 	}
-	if !sameSet(want.Endpoints, endpoints, same) {
-		want.Endpoints = endpoints
+	if !sameSet(slice.Ports, ports, same) {
+		slice.Ports = ports
 	}
-	if !sameSet(want.Ports, ports, same) {
-		want.Ports = ports
-	}
-	return want
 }
 
 // keepEndpoints are the Endpoints that exist, or new ones, with the metadata that is ours.
@@ -336,7 +355,13 @@ func (b basis) keepSlice(live *discoveryv1.EndpointSlice) *discoveryv1.EndpointS
 }
 
 func (b basis) setSliceMeta(slice *discoveryv1.EndpointSlice) {
-	slice.Labels[discoveryv1.LabelServiceName] = b.key.Name
+	belongTo(slice, b.key.Name)
+	b.setPartMeta(slice)
+}
+
+// belongTo sets the labels by which a slice that has some is one of a Service.
+func belongTo(slice *discoveryv1.EndpointSlice, service string) {
+	slice.Labels[discoveryv1.LabelServiceName] = service
 	slice.Labels[discoveryv1.LabelManagedBy] = SliceManager
 }
 

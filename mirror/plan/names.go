@@ -22,6 +22,9 @@ const (
 	namespacePlaceholder = "{namespace}" // the exported Service's namespace
 )
 
+// NamesCluster tells a template by which no two remotes have mirrors of one name.
+func NamesCluster(template string) bool { return strings.Contains(template, clusterPlaceholder) }
+
 // NameAnnotation on an exported Service is the name of its mirror, where the operator allows that.
 const NameAnnotation = "service-mirror.io/name"
 
@@ -140,6 +143,9 @@ func defaultKey(cluster string, exported cache.ObjectName) cache.ObjectName {
 // SliceName is the name of a mirror's EndpointSlice. The names that Kubernetes' own controllers
 // make end with five random characters.
 func SliceName(key cache.ObjectName, family discoveryv1.AddressType) string {
+	if mirror, remote, part := PartOf(key); part {
+		return RemoteSlice{Key: mirror, Remote: remote, Family: family}.Name()
+	}
 	return key.Name + "-" + strings.ToLower(string(family))
 }
 

@@ -31,6 +31,7 @@ const (
 
 // Shortcomings: the mirror exists, but something about it is not as it should be.
 const (
+	PortConflict       Reason = "PortConflict"       // of a merged mirror: the remote's ports differ from those of the first remote
 	PortNotServed      Reason = "PortNotServed"      // the gateway serves no port for one of the mirror's
 	NoAddress          Reason = "NoAddress"          // the gateway has no address that the mirror can have
 	Renaming           Reason = "Renaming"           // it has another name now, and the mirror with that is not complete
@@ -47,11 +48,27 @@ const (
 	NotReached         Reason = "NotReached"         // a request to it does not arrive: found by verification, not by a sync
 )
 
+// Of failover alone.
+const (
+	NoRemote         Reason = "NoRemote"         // the annotation lists none
+	UnknownRemote    Reason = "UnknownRemote"    // it lists one that is not configured
+	NotExported      Reason = "NotExported"      // the remote does not export the Service
+	LocalTraffic     Reason = "LocalTraffic"     // internalTrafficPolicy is Local
+	NoHealthyAddress Reason = "NoHealthyAddress" // none of the gateway's answers its probes
+	NoHealthyRemote  Reason = "NoHealthyRemote"  // no local endpoint is ready, and no remote can serve
+)
+
+// FailoverReasons are those that a Service with failover can have.
+var FailoverReasons = []Reason{
+	IsMirror, SystemService, ExternalName, Headless, LocalTraffic, NoRemote, UnknownRemote, NotExported, NoTCPPort, NoClusterName,
+	PortNotServed, NoAddress, NotRouted, NoReadyEndpoint, NoHealthyAddress, NoHealthyRemote, Conflict, Overwritten, Rejected, WriteFailed,
+}
+
 // Reasons are those that a mirror can have.
 var Reasons = []Reason{
 	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, NoClusterName, Rejected,
 	NamespaceMissing, NamespaceTerminating, Conflict,
-	PortNotServed, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, Renaming, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
+	PortNotServed, PortConflict, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, Renaming, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
 }
 
 // PublisherReasons are those that only an exported Service can have, in its own cluster.
@@ -90,7 +107,7 @@ func (r Reason) State() State {
 		return StateConflict
 	case TooManyDeletes:
 		return StateOrphan
-	case PortNotServed, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted:
+	case PortNotServed, PortConflict, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted:
 		return StateIncomplete
 	case Renaming, ClusterIPLost, AnnotationsRemoved:
 		return StateMirrored

@@ -197,7 +197,7 @@ func (e *Events) mirror(key cache.ObjectName, svc *corev1.Service, p plan.Proble
 	}
 	about := &corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: key.Namespace, Name: key.Name}
 	if svc != nil {
-		about.UID = svc.UID
+		about.Name, about.UID = svc.Name, svc.UID
 	}
 	if p.NoNamespace() {
 		about = &corev1.ObjectReference{APIVersion: "v1", Kind: "Namespace", Name: key.Namespace}
@@ -210,6 +210,11 @@ func (e *Events) mirror(key cache.ObjectName, svc *corev1.Service, p plan.Proble
 		p.Message = "remote " + p.Cluster + ": " + p.Message
 	}
 	e.event(about, corev1.EventTypeWarning, string(p.Reason), p.Message)
+}
+
+// OfService reports what happened to a Service and is no problem.
+func (e *Events) OfService(svc *corev1.Service, reason, message string) {
+	e.event(&corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID}, corev1.EventTypeNormal, reason, message)
 }
 
 // Remote reports a problem of a whole remote or of a gateway, or that it is over.

@@ -44,6 +44,12 @@ const (
 	NotProbed = "not probed"
 )
 
+// Roles of a remote in a merged mirror.
+const (
+	Serving = "serving"
+	Standby = "standby"
+)
+
 // Results of the verification of a mirror, as in verify.Result, that the page counts. Any other text is shown as it is.
 const (
 	Reached     = string(verify.Reached)
@@ -65,8 +71,33 @@ type Page struct {
 	Problems   []Problem `json:"problems"`     // of reading the local cluster
 	Unknown    int       `json:"unknown"`      // objects with a mirror's labels that name a remote which is not configured
 	Remotes    []Remote  `json:"remotes"`
-	Mirrors    []Mirror  `json:"mirrors"`
+	// Failover are the local Services that fail over to remotes.
+	Failover []Failover `json:"failover"`
+	Mirrors  []Mirror   `json:"mirrors"`
 }
+
+// Failover is one Service of the local cluster that fails over to remotes.
+type Failover struct {
+	Namespace string            `json:"namespace"`
+	Name      string            `json:"name"`
+	State     string            `json:"state"`   // local, failed over, both, unavailable, refused, unknown
+	Serving   string            `json:"serving"` // the remote that serves; empty: none does
+	Remotes   []string          `json:"remotes"` // in the order of preference
+	Problems  []FailoverProblem `json:"problems"`
+}
+
+// FailoverProblem is one thing that is wrong with one of them.
+type FailoverProblem struct {
+	Remote  string `json:"remote"` // empty: it is not about one
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+}
+
+// healthy reports whether nothing has to be done about it.
+func (f *Failover) healthy() bool { return f.State == FailoverLocal && len(f.Problems) == 0 }
+
+// FailoverLocal is the state in which local endpoints serve.
+const FailoverLocal = string(plan.FailoverLocal)
 
 // Remote is one remote cluster.
 type Remote struct {
@@ -104,11 +135,13 @@ type Address struct {
 // Mirror is the mirror of one exported Service, whether it exists or not, or an
 // orphan.
 type Mirror struct {
-	Namespace string          `json:"namespace"`
-	Name      string          `json:"name"`
-	Cluster   string          `json:"cluster"` // the remote's name
-	Source    string          `json:"source"`  // namespace/name in the remote
-	State     string          `json:"state"`   // mirrored, incomplete, waiting, refused, conflict, orphan
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	Cluster   string `json:"cluster"` // the remote's name
+	Source    string `json:"source"`  // namespace/name in the remote
+	State     string `json:"state"`   // mirrored, incomplete, waiting, refused, conflict, orphan
+	// Role is, of a merged mirror, what the remote does: serving or standby.
+	Role      string          `json:"role,omitempty"`
 	ClusterIP string          `json:"clusterIP"`
 	Ports     []string        `json:"ports"`
 	Mapping   []Mapping       `json:"mapping"` // of its ports to those of the gateway; none while that is not known

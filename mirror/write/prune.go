@@ -11,6 +11,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/tools/cache"
 
@@ -18,7 +19,8 @@ import (
 	"service-mirror.io/service-mirror/remote"
 )
 
-// Prune deletes all mirrors of one remote cluster, and nothing else, after it has listed them. With dry it
+// Prune deletes all mirrors of one remote cluster, and what Services that fail over to it have of it, and nothing else,
+// after it has listed them. With dry it
 // only lists. Objects that have changed meanwhile stay, which is an error. local is the name of the
 // cluster that client is for.
 func Prune(ctx context.Context, client remote.Client, local, cluster string, dry bool, out io.Writer) error {
@@ -61,6 +63,7 @@ func ownedBy(ctx context.Context, client remote.Client, cluster string) ([]owned
 	if err != nil {
 		return nil, fmt.Errorf("list EndpointSlices: %w", err)
 	}
+	var beside []owned // Services of the cluster's own
 	byKey := map[cache.ObjectName]plan.Objects{}
 	add := func(key cache.ObjectName, kind plan.Kind, obj metav1.Object) {
 		objects := byKey[key]
@@ -72,6 +75,10 @@ func ownedBy(ctx context.Context, client remote.Client, cluster string) ([]owned
 	}
 	for i := range endpointSlices.Items {
 		slice := &endpointSlices.Items[i]
+		if of, ours := plan.RemoteSliceOf(slice); ours && of.Failover {
+			beside = append(beside, owned{slice, plan.IPv4Slice})
+			continue
+		}
 		key := plan.SliceKey(slice)
 		for _, kind := range []plan.Kind{plan.IPv4Slice, plan.IPv6Slice} {
 			if kind.ObjectName(key).Name == slice.Name {
@@ -91,11 +98,12 @@ func ownedBy(ctx context.Context, client remote.Client, cluster string) ([]owned
 			add(key, plan.Service, svc)
 		}
 	}
-	return sorted(byKey, cluster), nil
+	last, err := pruneMerged(ctx, client, cluster, services.Items, byKey)
+	return append(sorted(byKey, cluster, last), beside...), err
 }
 
-// sorted are the objects of a remote that are ours, by kind and then by name.
-func sorted(byKey map[cache.ObjectName]plan.Objects, cluster string) (all []owned) {
+// sorted are the objects of a remote that are ours, by kind and then by name. last are merged mirrors of no other one.
+func sorted(byKey map[cache.ObjectName]plan.Objects, cluster string, last sets.Set[cache.ObjectName]) (all []owned) {
 	keys := slices.SortedFunc(maps.Keys(byKey), func(a, b cache.ObjectName) int { return strings.Compare(a.String(), b.String()) })
 	for kind := range plan.Kind(plan.Kinds) {
 		for _, key := range keys {
@@ -103,7 +111,7 @@ func sorted(byKey map[cache.ObjectName]plan.Objects, cluster string) (all []owne
 			if obj == nil {
 				continue
 			}
-			if of, _ := plan.Labelled(obj); of == cluster {
+			if of, _ := plan.Labelled(obj); of == cluster || kind == plan.Service && last.Has(key) {
 				all = append(all, owned{obj, kind})
 			}
 		}
