@@ -12,8 +12,8 @@ london:
   2. makes a kubeconfig of its token, paris's CA and server URL, and tries it;
   3. in london, stores that in the Secret service-mirror-remotes as NAME.kubeconfig; the
      keys of other remotes do not change;
-  4. in london, names it in an annotation of the daemon's ServiceAccount, so that its
-     mirrors may be written (deploy/local/policy.yaml);
+  4. in london, names it in an annotation of the daemon's ServiceAccount, with the rule for
+     the names of its mirrors, so that these may be written (deploy/local/policy.yaml);
   5. in london, adds --remote=NAME=... to the arguments of the Deployment service-mirror;
   6. waits for its rollout and sends requests to the mirrors of NAME, from the daemon's pod.
      The exit code is not 0 if one does not arrive. If no request can be sent, say because
@@ -21,12 +21,12 @@ london:
 Each step is printed. Run it again after a change of paris's token, CA or address, of
 deploy/, or of a KEY. Nothing is deleted in paris.
 
-NAME is a DNS label and ends the names of the mirrors: bar-paris.
+NAME is a DNS label and ends the names of the mirrors, unless name= says otherwise: bar-paris.
 
 KEY=VALUE is as in --remote, see deploy/guides/flags.md; repeatable as there:
   gateway=NS/NAME  gateway-port=NAME|NUMBER  default-gateway-port=NAME|NUMBER
   address=IP|HOSTNAME  cluster-domain=DOMAIN  uid=UID
-  max-services=NUMBER  max-bytes=SIZE
+  max-services=NUMBER  max-bytes=SIZE  name=TEMPLATE  namespace=REMOTE:LOCAL
   gateway=gateway-api:NS/NAME
                    also grants read access to this Gateway in paris, and to ListenerSets
   tcp-services=NS/NAME, udp-services=NS/NAME
@@ -141,6 +141,8 @@ check_keys() {
 		gateway) form="(gateway-api:)?$label/$label(\\.$label)*" ;;
 		tcp-services | udp-services) form="$label/$label(\\.$label)*" ;;
 		records) form="$label" ;;
+		name) form='[-a-z0-9{}]+' ;;
+		namespace) form="$label:$label" ;;
 		namespaces) form="$label(,$label)*" ;;
 		gateway-port | default-gateway-port | address | cluster-domain | uid | max-services | max-bytes) form='[-A-Za-z0-9._:]+' ;;
 		context) wrong "context= cannot be used here: the kubeconfig that is made has one context" ;;
@@ -263,6 +265,26 @@ if [ -z "$keys" ] && [ -n "$existing" ]; then
 	keys=$(printf '%s\n' "$keys" | sed 's/,context=[^,]*//')
 	check_keys
 fi
+wanted="$name=$mount/$name.kubeconfig$keys"
+[ -z "$in_command" ] || [ "$existing" = "$wanted" ] ||
+	die "--remote $existing is in the Deployment's command, not in its args: change it in your manifests to
+    --remote $wanted"
+
+# rule says how this remote's mirrors are called, for the policy: by its own keys, else by the flags for all remotes.
+rule=$(
+	fields "$keys" | grep -e '^name=' -e '^namespace=' || true
+	[ -n "$(values name)" ] || printf '%s\n' "$commands" "$arguments" | awk '
+		before == "--name-template" { print "name=" $0 }
+		sub(/^--name-template=/, "name=")
+		{ before = $0 }'
+	printf '%s\n' "$commands" "$arguments" | grep -qx -e --allow-names -e --allow-names=true && echo allow-names || true
+)
+rule=$(printf '%s' "$rule" | tr '\n' ',')
+# permitted is that rule and, while mirrors move to it from another one, that one, too.
+noted=$(london get serviceaccount "$account" --namespace $namespace --ignore-not-found -o go-template="{{range \$key, \$value := .metadata.annotations}}{{if eq \$key \"$annotation\"}}={{\$value}}{{end}}{{end}}")
+permitted=$rule before_rule=${noted#=}
+[ -z "$noted" ] || [ "${before_rule%%;*}" = "$rule" ] || permitted="$rule;${before_rule%%;*}"
+
 if [ -z "$(values gateway)" ] && { [ -z "$(values address)" ] || [ -z "$(values gateway-port)" ]; } &&
 	! printf '%s\n%s\n' "$commands" "$arguments" | grep -Eq -- '^--gateway(=|$)'; then
 	candidates=$(paris get services -A -o 'jsonpath={range .items[?(@.spec.type=="LoadBalancer")]}{.metadata.namespace}/{.metadata.name}{"\n"}{end}')
@@ -450,15 +472,13 @@ END
 	fi
 fi
 
-step "$context: the annotation $annotation of the ServiceAccount $namespace/$account"
-quietly london annotate serviceaccount "$account" --namespace $namespace --overwrite "$annotation="
+step "$context: the annotation $annotation of the ServiceAccount $namespace/$account${rule:+: $rule}"
+[ "$permitted" = "$rule" ] || note "until you run this again, the names of before are permitted, too: mirrors keep them until those with the new names are complete"
+quietly london annotate serviceaccount "$account" --namespace $namespace --overwrite "$annotation=$permitted"
 
-wanted="$name=$mount/$name.kubeconfig$keys"
 step "$context: the Deployment's argument --remote=$wanted"
 if [ "$existing" = "$wanted" ]; then
 	note "it is there already"
-elif [ -n "$in_command" ]; then
-	die "--remote $existing is in the Deployment's command, not in its args: change it in your manifests"
 elif [ -n "$in_args" ]; then
 	note "in place of $existing"
 	quietly change_arguments "{\"op\": \"replace\", \"path\": \"$args/$index\", \"value\": \"$form$wanted\"}"

@@ -33,7 +33,7 @@ func BenchmarkSnapshot(b *testing.B) {
 				objects, _ := c.options.Desired(source, Objects{}, nil, nil)
 				server.put(objects.Service)
 				server.put(objects.Endpoints)
-				keys = append(keys, plan.KeyOf("paris", cache.MetaObjectToName(svc)))
+				keys = append(keys, c.options.Names.Of("paris").Key(svc))
 			}
 			ctx, cancel := context.WithCancel(b.Context())
 			ended := make(chan struct{})

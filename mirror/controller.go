@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/gateway/verify"
+	"service-mirror.io/service-mirror/mirror/failover"
 	"service-mirror.io/service-mirror/mirror/local"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/mirror/queue"
@@ -25,12 +27,15 @@ import (
 // Options are the operator's decisions.
 type Options struct {
 	plan.Policy
-	Workers    int             // keys synced in parallel
-	MaxDeletes int             // of one remote's mirrors within a minute; 0: no limit
-	Metrics    *report.Metrics // nil: nothing is counted
-	Events     *report.Events  // nil: none are made
-	Verify     verify.Options
-	Domain     string // DNS domain of the local cluster: clients' names are under it
+	// FailoverAfter is how long no local endpoint of a Service must have been ready until a remote serves it, and
+	// FailbackAfter how long one must have been ready until none does any more.
+	FailoverAfter, FailbackAfter time.Duration
+	Workers                      int             // keys synced in parallel
+	MaxDeletes                   int             // of one remote's mirrors within a minute; 0: no limit
+	Metrics                      *report.Metrics // nil: nothing is counted
+	Events                       *report.Events  // nil: none are made
+	Verify                       verify.Options
+	Domain                       string // DNS domain of the local cluster: clients' names are under it
 }
 
 // Controller mirrors the exported Services of remote clusters.
@@ -42,12 +47,13 @@ type Controller struct {
 	writer   *write.Writer
 	problems *report.Problems
 	verified verifier
+	failover *failover.Controller
 }
 
 // New makes a controller. Its remotes are added before it runs.
 func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	c := &Controller{
-		enqueuer: enqueuer{queue: queue.New(options.Metrics), remotes: &remotes{}, policy: options.Policy, logger: logger},
+		enqueuer: enqueuer{queue: queue.New(options.Metrics), remotes: &remotes{policy: options.Policy}, policy: options.Policy, logger: logger},
 		options:  options, memory: newMemory(options.MaxDeletes),
 	}
 	c.workers = queue.NewWorkers(c.queue, queue.Config{Number: options.Workers, What: "mirror", Sync: c.work})
@@ -57,6 +63,7 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 		Configured:       c.remotes.has,
 		NamespaceChanged: c.namespaceChanged,
 		RangesChanged:    c.remotes.refilter,
+		FailoverChanged:  func(key cache.ObjectName) { c.failover.Changed(key) },
 		Interrupted: func(key cache.ObjectName) {
 			if c.workers.Leading() {
 				c.memory.interrupted(key)
@@ -66,6 +73,11 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	}})
 	c.writer = write.New(clients.Write, clients.Metadata, c.local, options.Metrics.Wrote)
 	c.problems = report.New(logger, options.Events, func(key cache.ObjectName) *corev1.Service { return c.local.Live(key).Service })
+	c.failover = failover.New(failover.Options{
+		Policy: plan.FailoverPolicy{Policy: options.Policy, After: options.FailoverAfter, Back: options.FailbackAfter},
+		Client: clients.Read, Local: c.local, Writer: c.writer, Metrics: options.Metrics, Events: options.Events, Logger: logger,
+		Remote: c.remotes.failover, Report: func(part string, err error) { c.problems.Local(part, err) },
+	})
 	c.verified = verifier{
 		check: options.Verify.Check, period: options.Verify.Period, exported: c.remotes.exported, report: c.problems.Verified,
 		targets: func(key cache.ObjectName) (plan.Plan, []verify.Target) {
@@ -85,11 +97,20 @@ func (c *Controller) Add(r Remote) { c.remotes.add(r) }
 // Hooks is what a remote of this name must be given.
 func (c *Controller) Hooks(cluster string) remote.Hooks {
 	return remote.Hooks{
-		Indexes:       indexes,
-		Trim:          c.options.TrimExported,
-		Changed:       c.exportChanged,
-		RecordChanged: c.recordChanged,
-		Resync:        c.resync,
+		Indexes: indexes,
+		Trim:    c.options.TrimExported,
+		Changed: func(cluster string, before, after *corev1.Service) {
+			c.exportChanged(cluster, before, after)
+			c.failover.ExportChanged(cluster, cache.MetaObjectToName(cmp.Or(after, before)))
+		},
+		RecordChanged: func(cluster string, service cache.ObjectName, had, has []string) {
+			c.recordChanged(cluster, service, had, has)
+			c.failover.RecordChanged(cluster, service)
+		},
+		Resync: func(cluster string) {
+			c.resync(cluster)
+			c.failover.Resync(cluster)
+		},
 		Accept: func(ctx context.Context, spec remote.Spec, uid types.UID) error {
 			return accept(ctx, c.local, spec, uid)
 		},
@@ -106,11 +127,13 @@ func (c *Controller) Run(ctx context.Context) {
 	defer wg.Wait()
 	defer c.queue.ShutDown()
 	wg.Go(func() { c.problems.Run(ctx) })
+	wg.Go(func() { c.failover.Run(ctx) })
 	c.local.Run(ctx, func() {
 		c.logger.Info("Local caches are filled", "services", c.local.Services())
 		logged := sets.New[string]()
 		logUnknown(c.logger, c.local, logged)
 		c.workers.Open()
+		c.failover.Open()
 		wg.Go(func() {
 			wait.UntilWithContext(ctx, func(context.Context) { logUnknown(c.logger, c.local, logged) }, unknownPeriod)
 		})
@@ -138,7 +161,9 @@ func (c *Controller) Ready() <-chan struct{} { return c.workers.Ready() }
 
 // Lead writes, until the context ends. A write under way is then finished, for which it has grace.
 func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
-	var verifying sync.WaitGroup
+	var verifying, failing sync.WaitGroup
+	defer failing.Wait()
+	failing.Go(func() { c.failover.Lead(ctx, grace) })
 	c.workers.Lead(ctx, grace, func() {
 		c.options.Events.Lead(true)
 		c.sweep()

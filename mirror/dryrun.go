@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,11 +35,17 @@ func (c *Controller) DryRun(ctx context.Context, remotes []*remote.Remote, local
 	case <-c.Ready():
 	}
 	unknown := awaitRemotes(ctx, remotes)
-	all := c.Plans()
+	for deadline := time.Now().Add(dryRunTime); !c.failover.Awaited() && ctx.Err() == nil && time.Now().Before(deadline); {
+		time.Sleep(50 * time.Millisecond)
+	}
+	all, failovers := c.Plans(), c.failover.Plans()
 	for _, p := range all {
 		printPlan(out, p, local)
 	}
-	if len(all) == 0 {
+	for _, p := range failovers {
+		printFailover(out, p, local)
+	}
+	if len(all)+len(failovers) == 0 {
 		fmt.Fprintln(out, "nothing would be written in", local)
 	}
 	return unknown
@@ -70,7 +77,7 @@ func (c *Controller) Plans() []plan.Plan {
 	}
 	var all []plan.Plan
 	for _, key := range slices.SortedFunc(maps.Keys(keys), plan.CompareKeys) {
-		if p := c.planned(key); p.Writes() || len(p.Problems) > 0 {
+		if p := c.planned(key); p.Writes() || p.Successor != nil || len(p.Problems) > 0 {
 			all = append(all, p)
 		}
 	}
@@ -91,6 +98,9 @@ func printPlan(to io.Writer, p plan.Plan, local string) {
 			print("ports of mirror %v %s: %s", p.Key, where, gateway.Texts(all, 20))
 		}
 	}
+	if p.Successor != nil {
+		print("rename mirror %v to %v %s: it is deleted once the other one is complete", p.Key, p.Successor.Key, where)
+	}
 	for _, step := range p.Steps {
 		switch step.Action {
 		case plan.CreateNamespace:
@@ -105,6 +115,29 @@ func printPlan(to io.Writer, p plan.Plan, local string) {
 			print("delete %s %v %s", step.Kind.Title(), p.Key, where)
 		case plan.DeleteLeftover:
 			print("delete EndpointSlice %v that a selector left behind %s", cache.MetaObjectToName(step.Object), where)
+		}
+	}
+}
+
+// printFailover shows the same of a Service that fails over.
+func printFailover(to io.Writer, p plan.FailoverPlan, local string) {
+	print := func(format string, args ...any) { fmt.Fprintln(to, failure.Line(fmt.Sprintf(format, args...))) }
+	changes := func(before, after any) { io.WriteString(to, report.Diff(before, after)) }
+	for _, problem := range p.Problems {
+		print("! failover of Service %v in %s to remote %s: %s: %s", p.Key, local, cmp.Or(problem.Cluster, "any"), problem.Reason, problem.Message)
+	}
+	for _, step := range p.Steps {
+		where := fmt.Sprintf("in %s for failover of Service %v to remote %s", local, p.Key, step.Remote)
+		name := cache.MetaObjectToName(step.Slice)
+		switch step.Action {
+		case plan.Create:
+			print("create EndpointSlice %v %s", name, where)
+			changes(nil, step.Slice)
+		case plan.Update:
+			print("update EndpointSlice %v %s", name, where)
+			changes(step.Live, step.Slice)
+		case plan.Delete:
+			print("delete EndpointSlice %v %s", name, where)
 		}
 	}
 }

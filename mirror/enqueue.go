@@ -26,12 +26,19 @@ type enqueuer struct {
 
 // How a remote's cache is indexed.
 const (
+	byName      = "name"      // exported Services, by the name that they choose for their mirrors
 	byNamespace = "namespace" // exported Services, by their namespace
 	byClaim     = "claim"     // exported Services, by the gateway ports that they claim
 )
 
 // indexes are those over a remote's exported Services.
 var indexes = map[string]func(*corev1.Service) []string{
+	byName: func(svc *corev1.Service) []string {
+		if name := svc.Annotations[plan.NameAnnotation]; name != "" {
+			return []string{name}
+		}
+		return nil
+	},
 	byNamespace: func(svc *corev1.Service) []string { return []string{svc.Namespace} },
 	byClaim:     gateway.Claims,
 }
@@ -39,8 +46,14 @@ var indexes = map[string]func(*corev1.Service) []string{
 // exportChanged enqueues the mirror of an exported Service, and those of Services that claim a gateway port
 // which it had, or has now: they may get it, or must yield it.
 func (e *enqueuer) exportChanged(cluster string, before, after *corev1.Service) {
+	naming := e.policy.Names.Of(cluster)
+	for _, svc := range []*corev1.Service{before, after} {
+		if svc != nil {
+			e.queue.AddFor(cluster, naming.Key(svc)) // it may choose another name
+			e.addMirrors(cluster, cache.MetaObjectToName(svc))
+		}
+	}
 	self := cache.MetaObjectToName(cmp.Or(after, before))
-	e.queue.AddFor(cluster, plan.KeyOf(cluster, self))
 	had, has := claimsOf(before), claimsOf(after)
 	fresh := another(before, after)
 	if !fresh && len(had)+len(has) == 0 {
@@ -67,9 +80,9 @@ func another(before, after *corev1.Service) bool {
 // recordChanged enqueues the mirror of a Service whose record has changed, and those of Services that claim a
 // gateway port which it had alone, or has now.
 func (e *enqueuer) recordChanged(cluster string, service cache.ObjectName, had, has []string) {
-	e.queue.AddFor(cluster, plan.KeyOf(cluster, service))
 	before, after := sets.New(had...), sets.New(has...)
 	if view, ok := e.remotes.get(cluster).View(); ok {
+		e.add(cluster, view, service)
 		e.rivals(cluster, view, service, before.Difference(after), after.Difference(before))
 	}
 }
@@ -82,8 +95,20 @@ func (e *enqueuer) rivals(cluster string, view remote.View, self cache.ObjectNam
 			continue // the one that has it keeps it
 		}
 		for _, rival := range append(view.Services.NamesByIndex(byClaim, claim), view.Rivals(claim)...) {
-			e.queue.AddFor(cluster, plan.KeyOf(cluster, rival))
+			e.add(cluster, view, rival)
 		}
+	}
+}
+
+// add enqueues the mirrors of an exported Service: the one that it is to have, and those that it has.
+func (e *enqueuer) add(cluster string, view remote.View, exported cache.ObjectName) {
+	e.queue.AddFor(cluster, e.remotes.keyOf(cluster, view, exported))
+	e.addMirrors(cluster, exported)
+}
+
+func (e *enqueuer) addMirrors(cluster string, exported cache.ObjectName) {
+	for _, key := range e.local.MirrorsOf(cluster, exported) {
+		e.queue.AddFor(cluster, key)
 	}
 }
 
@@ -101,8 +126,10 @@ func (e *enqueuer) namespaceChanged(namespace string) {
 		if !ok {
 			continue // all of its keys are enqueued when it syncs
 		}
-		for _, name := range view.Services.NamesByIndex(byNamespace, namespace) {
-			e.queue.AddFor(r.Name(), plan.KeyOf(r.Name(), name))
+		for _, from := range e.policy.Names.Of(r.Name()).Remote(namespace) {
+			for _, name := range view.Services.NamesByIndex(byNamespace, from) {
+				e.add(r.Name(), view, name)
+			}
 		}
 	}
 }

@@ -1,16 +1,22 @@
 package mirror
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote"
 )
 
 // Flags are the flags about mirrors, as they are typed.
 type Flags struct {
-	options Options
+	options  Options
+	template string
+	obey     bool
 }
 
 // maxWorkers bounds the requests that are under way at once.
@@ -20,17 +26,27 @@ const maxWorkers = 1000
 func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.StringSliceVar(&raw.options.CopyLabels, "copy-labels", nil, "label `KEY,...` copied from exported Services to their mirrors")
 	f.StringSliceVar(&raw.options.CopyAnnotations, "copy-annotations", nil, "annotation `KEY,...` likewise")
+	f.StringVar(&raw.template, "name-template", plan.DefaultTemplate, "`TEMPLATE` of mirrors' names: {service} is the exported Service's name, {cluster} the remote's, {namespace} the exported Service's namespace; name= in --remote is that of one remote")
+	f.BoolVar(&raw.obey, "allow-names", false, "let exported Services choose their mirrors' names with the annotation "+plan.NameAnnotation)
+	f.StringVar(&raw.options.ClusterName, "cluster-name", "", "`NAME` of the local cluster, on the status page, in logs and in Events: of exported Services with the annotation "+plan.ExportToAnnotation+" only those that list it are mirrored")
 	f.BoolVar(&raw.options.IncludeSystem, "include-system", false, "mirror exported Services of kube-system too")
 	f.BoolVar(&raw.options.CreateNamespaces, "create-namespaces", false, "create a namespace that an exported Service needs, instead of waiting for it")
 	f.StringVar((*string)(&raw.options.EndpointsAPI), "endpoints-api", string(plan.UseEndpoints), "`KIND` of object that carries a mirror's addresses: endpoints or endpointslices; to change it on a running cluster loses no endpoint")
 	f.IntVar(&raw.options.MaxDeletes, "max-deletes", 0, "most mirrors of one remote, a `NUMBER`, that are deleted within a minute because they are no longer exported; more wait until they are confirmed with the annotation "+plan.ConfirmAnnotation+"=true (0: no limit)")
+	f.DurationVar(&raw.options.FailoverAfter, "failover-after", time.Second, "`TIME` that a local Service which fails over must have had no ready endpoint until a remote serves it")
+	f.DurationVar(&raw.options.FailbackAfter, "failback-after", 10*time.Second, "`TIME` that it must have had one again until the remote serves it no more; until then both do")
 	f.IntVar(&raw.options.Workers, "workers", 32, fmt.Sprintf("`NUMBER` of mirrors that are synced in parallel, 1 to %d", maxWorkers))
 }
 
-// Options are what the flags say; the error lists what is wrong with them, by flag.
-func (raw *Flags) Options() (Options, error) {
-	var mistakes []error
+// Options are what the flags say of the mirrors of these remotes; the error lists what is wrong with them, by flag.
+func (raw *Flags) Options(remotes []remote.Spec) (Options, error) {
 	options := raw.options
+	names, err := raw.names(remotes)
+	options.Names = names
+	mistakes := []error{err}
+	if name := options.ClusterName; name != "" && len(validation.IsDNS1123Label(name)) > 0 {
+		mistakes = append(mistakes, fmt.Errorf("--cluster-name: %.70q is not a DNS label: give one such as london", name))
+	}
 	for _, list := range []struct {
 		flag string
 		keys []string
@@ -47,8 +63,41 @@ func (raw *Flags) Options() (Options, error) {
 	if n := options.MaxDeletes; n < 0 {
 		mistakes = append(mistakes, fmt.Errorf("--max-deletes: %d is negative: give a number, or 0 for no limit", n))
 	}
+	for _, one := range []struct {
+		flag string
+		time time.Duration
+	}{{"--failover-after", options.FailoverAfter}, {"--failback-after", options.FailbackAfter}} {
+		if one.time < 0 {
+			mistakes = append(mistakes, fmt.Errorf("%s: %v is negative: give a time, or 0 for none", one.flag, one.time))
+		}
+	}
 	if n := options.Workers; n < 1 || n > maxWorkers {
 		mistakes = append(mistakes, fmt.Errorf("--workers: %d is out of range: give a number from 1 to %d", n, maxWorkers))
 	}
 	return options, errors.Join(mistakes...)
+}
+
+// names are the rules for the names of these remotes' mirrors.
+func (raw *Flags) names(remotes []remote.Spec) (plan.Names, error) {
+	var mistakes []error
+	if err := plan.ValidateTemplate(raw.template); err != nil {
+		mistakes = append(mistakes, fmt.Errorf("--name-template: %w", err))
+	}
+	var names plan.Names
+	for _, spec := range remotes {
+		if spec.Template != "" {
+			if err := plan.ValidateTemplate(spec.Template); err != nil {
+				mistakes = append(mistakes, fmt.Errorf("--remote %s: name= %w", spec.Name, err))
+			}
+		}
+		template := cmp.Or(spec.Template, raw.template)
+		if template == plan.DefaultTemplate && spec.Local == nil && !raw.obey {
+			continue
+		}
+		if names == nil {
+			names = plan.Names{}
+		}
+		names[spec.Name] = plan.Naming{Cluster: spec.Name, Template: template, Namespaces: spec.Local, ObeyNames: raw.obey}
+	}
+	return names, errors.Join(mistakes...)
 }

@@ -7,9 +7,16 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote"
 )
 
 func optionsOf(t *testing.T, args ...string) (Options, error) {
+	t.Helper()
+	return optionsFor(t, nil, args...)
+}
+
+func optionsFor(t *testing.T, remotes []remote.Spec, args ...string) (Options, error) {
 	t.Helper()
 	var raw Flags
 	set := pflag.NewFlagSet("", pflag.ContinueOnError)
@@ -17,7 +24,7 @@ func optionsOf(t *testing.T, args ...string) (Options, error) {
 	if err := set.Parse(args); err != nil {
 		t.Fatal(err)
 	}
-	return raw.Options()
+	return raw.Options(remotes)
 }
 
 func TestFlags(t *testing.T) {
@@ -26,9 +33,9 @@ func TestFlags(t *testing.T) {
 		t.Errorf("by default: got %+v, %v, want %+v", options, err, want)
 	}
 	options, err = optionsOf(t, "--copy-labels", "team,tier", "--copy-labels", "x", "--copy-annotations", "note",
-		"--include-system", "--create-namespaces", "--endpoints-api", "endpointslices", "--workers", "1000", "--max-deletes", "50")
+		"--include-system", "--create-namespaces", "--endpoints-api", "endpointslices", "--workers", "1000", "--max-deletes", "50", "--cluster-name", "london")
 	want := Options{
-		Policy:  Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: UseEndpointSlices, CreateNamespaces: true},
+		Policy:  Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: UseEndpointSlices, CreateNamespaces: true, ClusterName: "london"},
 		Workers: 1000, MaxDeletes: 50,
 	}
 	if err != nil || !reflect.DeepEqual(options, want) {
@@ -46,6 +53,8 @@ func TestFlagMistakes(t *testing.T) {
 		{"--endpoints-api=slices", []string{`--endpoints-api: "slices" is not known: give endpoints or endpointslices`}},
 		{"--workers=0", []string{"--workers: 0 is out of range: give a number from 1 to 1000"}},
 		{"--max-deletes=-1", []string{"--max-deletes: -1 is negative: give a number, or 0 for no limit"}},
+		{"--name-template={cluster}", []string{`--name-template: "{cluster}" must contain {service} once`}},
+		{"--cluster-name=London", []string{`--cluster-name: "London" is not a DNS label`}},
 		{"--workers=1001", []string{"--workers: 1001 is out of range"}},
 		{"--workers=0 --endpoints-api= --copy-labels=_", []string{"--copy-labels: ", "--endpoints-api: ", "--workers: "}},
 	} {
@@ -57,5 +66,21 @@ func TestFlagMistakes(t *testing.T) {
 		if lines := strings.Split(err.Error(), "\n"); !slices.EqualFunc(lines, test.want, strings.HasPrefix) {
 			t.Errorf("%s: got %q, want %q", test.args, lines, test.want)
 		}
+	}
+}
+
+func TestFlagsOfNames(t *testing.T) {
+	remotes := []remote.Spec{{Name: "paris"}, {Name: "berlin", Template: "{cluster}-{service}", Local: map[string]string{"web": "shop"}}}
+	options, err := optionsFor(t, remotes, "--name-template={service}", "--allow-names")
+	want := plan.Names{
+		"paris":  {Cluster: "paris", Template: "{service}", ObeyNames: true},
+		"berlin": {Cluster: "berlin", Template: "{cluster}-{service}", Namespaces: map[string]string{"web": "shop"}, ObeyNames: true},
+	}
+	if err != nil || !reflect.DeepEqual(options.Names, want) {
+		t.Errorf("got %+v, %v, want %+v", options.Names, err, want)
+	}
+	remotes[0].Template = "x"
+	if _, err := optionsFor(t, remotes); err == nil || err.Error() != `--remote paris: name= "x" must contain {service} once, not 0 times` {
+		t.Errorf("got %v", err)
 	}
 }

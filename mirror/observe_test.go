@@ -121,6 +121,7 @@ func TestDryRunOfAStandby(t *testing.T) {
 		w.server.put(foreign)
 		left := mirrorOfBar()
 		left.Service.Name, left.Endpoints.Name = "left-paris", "left-paris"
+		left.Service.Annotations[plan.RemoteServiceAnnotation] = "default/left"
 		left.Service.Annotations[plan.MirrorAnnotation], left.Endpoints.Annotations[plan.MirrorAnnotation] = "default/left-paris", "default/left-paris"
 		w.server.put(left.Service)
 		w.server.put(left.Endpoints)

@@ -27,20 +27,26 @@ func (c *Controller) Overview() status.Page {
 	for _, n := range c.local.Unknown() {
 		page.Unknown += n
 	}
-	seen := map[cache.ObjectName]bool{}
+	page.Failover = c.failover.Rows()
+	shown := map[cache.ObjectName]bool{} // mirrors that exist
 	for _, r := range c.remotes.list {
 		if view, ok := r.View(); ok {
+			naming := c.options.Names.Of(r.Name())
 			for _, svc := range view.Services.All() {
-				key := plan.KeyOf(r.Name(), cache.MetaObjectToName(svc))
-				seen[key] = true
-				page.Mirrors = append(page.Mirrors, mirrorRow(c, key, exportOf(plan.Candidate{Cluster: r.Name()}, view, svc)))
+				if !c.options.Concerns(svc) {
+					continue
+				}
+				key := naming.Key(svc)
+				row, exists := mirrorRow(c, key, exportOf(plan.Candidate{Cluster: r.Name()}, view, svc))
+				shown[key] = shown[key] || exists
+				page.Mirrors = append(page.Mirrors, row)
 			}
 		}
 	}
 	for _, cluster := range c.local.Clusters() {
 		for _, svc := range c.local.Mirrors(cluster) {
-			if key := cache.MetaObjectToName(svc); !seen[key] {
-				page.Mirrors = append(page.Mirrors, orphanRow(c, cluster, key, svc))
+			if key := cache.MetaObjectToName(svc); !shown[key] {
+				page.Mirrors = append(page.Mirrors, otherRow(c, cluster, key, svc))
 			}
 		}
 	}
@@ -67,8 +73,8 @@ func remoteRow(s remote.Status) status.Remote {
 	return row
 }
 
-// mirrorRow is the state of the mirror of an exported Service.
-func mirrorRow(c *Controller, key cache.ObjectName, of plan.Candidate) status.Mirror {
+// mirrorRow is the state of the mirror of an exported Service. exists tells whether what has the key is that mirror.
+func mirrorRow(c *Controller, key cache.ObjectName, of plan.Candidate) (_ status.Mirror, exists bool) {
 	cluster, svc := of.Cluster, of.Service
 	row := row{Namespace: key.Namespace, Name: key.Name, Cluster: cluster}
 	row.Source = cache.MetaObjectToName(svc).String()
@@ -81,8 +87,12 @@ func mirrorRow(c *Controller, key cache.ObjectName, of plan.Candidate) status.Mi
 	}
 	live := c.local.Live(key).Owned(key)
 	state := plan.StateMirrored
+	exists = live.Service != nil && live.Cluster() == cluster
+	if source, recorded := live.Source(); recorded {
+		exists = exists && source == cache.MetaObjectToName(svc)
+	}
 	switch {
-	case live.Service == nil || live.Cluster() != cluster:
+	case !exists:
 		state = plan.StateWaiting
 	case len(live.Endpointed()) == 0:
 		state = plan.StateIncomplete
@@ -94,25 +104,38 @@ func mirrorRow(c *Controller, key cache.ObjectName, of plan.Candidate) status.Mi
 		}
 	}
 	row.State = string(state)
-	row.setVerified(c, key)
-	if live.Cluster() == cluster {
+	if exists {
+		row.setVerified(c, key)
 		row.show(live)
 	}
-	return status.Mirror(row)
+	return status.Mirror(row), exists
 }
 
-// orphanRow is the state of a mirror whose Service no known remote exports.
-func orphanRow(c *Controller, cluster string, key cache.ObjectName, svc *corev1.Service) status.Mirror {
+// otherRow is the state of a mirror that exists, but that no known remote exports a Service for: an orphan, unless that
+// is not known, or its source has another name now.
+func otherRow(c *Controller, cluster string, key cache.ObjectName, svc *corev1.Service) status.Mirror {
 	row := row{Namespace: key.Namespace, Name: key.Name, Cluster: cluster}
 	row.Source = svc.Annotations[plan.RemoteServiceAnnotation]
 	row.State = status.Orphan
-	if r := c.remotes.get(cluster); r != nil {
-		if view, ok := r.View(); !ok || !view.Knows(key.Namespace) {
+	if c.remotes.has(cluster) {
+		source, recorded := plan.Source(svc)
+		if !recorded {
+			source.Namespace = key.Namespace
+		}
+		switch fate, to := c.options.Fate(c.remotes.origin(cluster, source), key); fate {
+		case plan.Unknown, plan.Stays:
 			row.State = status.Mirrored // as far as is known
+		case plan.Moves:
+			row.State = status.Mirrored
+			row.Problems = []status.MirrorProblem{{Reason: string(plan.Renaming), Message: plan.Renamed(to)}}
 		}
 	}
 	for _, problem := range c.problems.Of(key) {
-		row.Problems = append(row.Problems, status.MirrorProblem{Reason: string(problem.Reason), Message: problem.Message})
+		of := problem.Source == cache.ObjectName{} || problem.Source.String() == row.Source
+		if of && problem.Cluster == cluster && problem.Reason != plan.Renaming {
+			row.State = string(plan.State(row.State).Worse(problem.Reason.State()))
+			row.Problems = append(row.Problems, status.MirrorProblem{Reason: string(problem.Reason), Message: problem.Message})
+		}
 	}
 	row.setVerified(c, key)
 	row.show(c.local.Live(key))

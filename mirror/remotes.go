@@ -27,8 +27,9 @@ type Remote interface {
 
 // remotes are the configured remote clusters, sorted by name.
 type remotes struct {
-	list  []Remote
-	ports gatewayPorts // as they were last logged
+	policy plan.Policy
+	list   []Remote
+	ports  gatewayPorts // as they were last logged
 }
 
 func (r *remotes) add(one Remote) {
@@ -54,12 +55,15 @@ func (r *remotes) refilter() {
 	}
 }
 
-// keys are the keys of the mirrors of all Services that a remote exports.
+// keys are the keys of the mirrors of all Services that a remote exports to the local cluster.
 func (r *remotes) keys(cluster string) (keys []cache.ObjectName) {
 	if one := r.get(cluster); one != nil {
 		if view, ok := one.View(); ok {
-			for _, name := range view.Services.Names() {
-				keys = append(keys, plan.KeyOf(cluster, name))
+			naming := r.policy.Names.Of(cluster)
+			for _, svc := range view.Services.All() {
+				if r.policy.Concerns(svc) {
+					keys = append(keys, naming.Key(svc))
+				}
 			}
 		}
 	}
@@ -78,8 +82,8 @@ func (r *remotes) exported() []cache.ObjectName {
 // want tells whether any remote exports a Service whose mirror has the key, mirrored or refused.
 func (r *remotes) want(key cache.ObjectName) bool {
 	for _, one := range r.list {
-		if name, possible := plan.ExportedAs(one.Name(), key); possible {
-			if view, ok := one.View(); ok && view.Services.Get(name) != nil {
+		if naming := r.policy.Names.Of(one.Name()); naming.Makes(key) {
+			if view, ok := one.View(); ok && len(r.exports(naming, view, key)) > 0 {
 				return true
 			}
 		}
@@ -87,41 +91,116 @@ func (r *remotes) want(key cache.ObjectName) bool {
 	return false
 }
 
-// candidates is what the remotes have to say of a key: those that could export its Service, and its owner.
+// keyOf is the key of the mirror of an exported Service.
+func (r *remotes) keyOf(cluster string, view remote.View, exported cache.ObjectName) cache.ObjectName {
+	naming := r.policy.Names.Of(cluster)
+	if naming.ObeyNames {
+		if svc := view.Services.Get(exported); svc != nil {
+			return naming.Key(svc)
+		}
+	}
+	return naming.KeyByTemplate(exported)
+}
+
+// origin is what is known of a Service that a mirror of the remote records as its source.
+func (r *remotes) origin(cluster string, source cache.ObjectName) plan.Origin {
+	origin := plan.Origin{Candidate: plan.Candidate{Cluster: cluster}, Source: source}
+	if one := r.get(cluster); one != nil {
+		if view, ok := one.View(); ok {
+			origin.UID, origin.Known = view.UID, view.Knows(source.Namespace)
+			if svc := view.Services.Get(source); svc != nil {
+				origin.Candidate = exportOf(origin.Candidate, view, svc)
+			}
+		}
+	}
+	return origin
+}
+
+// candidates is what the remotes have to say of a key: those that could export a Service for it, and its owner.
 // All of it is read before what is live, which may come of it: a remote that becomes known during a sync
 // must not look like one that exports nothing.
 func (r *remotes) candidates(key cache.ObjectName) (all []plan.Candidate) {
 	for _, one := range r.list {
-		name, possible := plan.ExportedAs(one.Name(), key)
-		if !possible {
+		naming := r.policy.Names.Of(one.Name())
+		if !naming.Makes(key) {
 			continue
 		}
 		if view, ok := one.View(); ok {
-			all = append(all, candidate(one.Name(), view, key, name))
+			all = append(all, r.candidatesOf(naming, view, key)...)
 		}
 	}
 	return all
 }
 
-// owner adds the remote that live objects, or a tombstone, name; it cannot export a Service for the key.
-func (r *remotes) owner(all []plan.Candidate, key cache.ObjectName, cluster string) []plan.Candidate {
-	if _, possible := plan.ExportedAs(cluster, key); cluster == "" || possible {
+// candidatesOf are those of one remote: the Services that it exports for the key or, if there are none, that.
+func (r *remotes) candidatesOf(naming plan.Naming, view remote.View, key cache.ObjectName) (all []plan.Candidate) {
+	c := plan.Candidate{Cluster: naming.Cluster, UID: view.UID, Watched: !slices.ContainsFunc(naming.Remote(key.Namespace), func(namespace string) bool {
+		return !view.Knows(namespace)
+	})}
+	for _, svc := range r.exports(naming, view, key) {
+		all = append(all, exportOf(c, view, svc))
+	}
+	if len(all) == 0 {
+		all = append(all, c)
+	}
+	return all
+}
+
+// exports are the Services that a remote exports for a key.
+func (r *remotes) exports(naming plan.Naming, view remote.View, key cache.ObjectName) (all []*corev1.Service) {
+	names := naming.Sources(key)
+	if naming.ObeyNames {
+		names = append(names, view.Services.NamesByIndex(byName, key.Name)...)
+		slices.SortFunc(names, plan.CompareKeys)
+		names = slices.Compact(names)
+	}
+	for _, name := range names {
+		if svc := view.Services.Get(name); svc != nil && naming.Key(svc) == key && r.policy.Concerns(svc) {
+			all = append(all, svc)
+		}
+	}
+	return all
+}
+
+// owner adds the remote that live objects, or a tombstone, name, unless it can have a Service for the key: then it is a
+// candidate, or was not known when those were read and must not look like one that exports nothing. namespace is
+// that of the exported Service, as far as it is known.
+func (r *remotes) owner(all []plan.Candidate, key cache.ObjectName, cluster, namespace string) []plan.Candidate {
+	if cluster == "" || r.policy.Names.Of(cluster).Makes(key) {
 		return all
 	}
 	if one := r.get(cluster); one != nil {
 		if view, ok := one.View(); ok {
-			all = append(all, plan.Candidate{Cluster: cluster, UID: view.UID, Watched: view.Knows(key.Namespace)})
+			all = append(all, plan.Candidate{Cluster: cluster, UID: view.UID, Watched: view.Knows(namespace)})
 		}
 	}
 	return all
 }
 
-func candidate(cluster string, view remote.View, key, name cache.ObjectName) plan.Candidate {
-	c := plan.Candidate{Cluster: cluster, UID: view.UID, Watched: view.Knows(key.Namespace)}
-	if svc := view.Services.Get(name); svc != nil {
-		c = exportOf(c, view, svc)
+// failover is what is known of a remote for a local Service that fails over to it: the Service of the same name and
+// namespace or, if none is exported, the one to which the remote's publisher routes that name.
+func (r *remotes) failover(cluster string, key cache.ObjectName) plan.FailoverRemote {
+	found := plan.FailoverRemote{Candidate: plan.Candidate{Cluster: cluster}}
+	one := r.get(cluster)
+	if one == nil {
+		return found
 	}
-	return c
+	found.Configured = true
+	view, ok := one.View()
+	if !ok {
+		return found
+	}
+	found.UID, found.Watched = view.UID, view.Knows(key.Namespace)
+	svc := view.Services.Get(key)
+	if svc == nil {
+		var known bool
+		svc, known = view.Routed(key.Name + "." + key.Namespace)
+		found.Watched = found.Watched && known
+	}
+	if svc != nil && r.policy.Concerns(svc) {
+		found.Candidate = exportOf(found.Candidate, view, svc)
+	}
+	return found
 }
 
 // exportOf is a candidate that exports a Service.

@@ -29,6 +29,7 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) queue.Next 
 	}
 	c.options.Metrics.Synced(time.Since(begin), problems)
 	c.problems.Set(key, problems, result.Stale)
+	c.enqueueOthers(p)
 	switch max(p.Requeue, result.Requeue) {
 	case plan.RequeueWithDelay:
 		return queue.Next{Retry: true}
@@ -54,17 +55,24 @@ func (c *Controller) snapshot(key cache.ObjectName) plan.Snapshot {
 }
 
 // observe is the same without what a replica that leads remembers.
-func (c *Controller) observe(key cache.ObjectName) plan.Snapshot {
+func (c *Controller) observe(key cache.ObjectName) plan.Snapshot { return c.observed(key, true) }
+
+// observed is the same; follow has the successor of a mirror whose source moves looked at, too.
+func (c *Controller) observed(key cache.ObjectName, follow bool) plan.Snapshot {
 	s := plan.Snapshot{Key: key, Candidates: c.remotes.candidates(key)}
 	s.Live = c.local.Live(key)
 	s.Leftovers = c.local.Leftovers(key)
 	s.Memory.Tombstone = c.local.Tombstone(key, s.Live)
 	s.Families = c.local.Families()
 	s.Namespace = c.local.Namespace(key.Namespace)
-	owner := s.Live.Cluster()
-	s.Candidates = c.remotes.owner(s.Candidates, key, owner)
+	owner, namespace := s.Live.Cluster(), s.Key.Namespace
+	if source, recorded := s.Live.Source(); recorded {
+		namespace = source.Namespace
+		s.Origin = c.origin(s, source, follow)
+	}
+	s.Candidates = c.remotes.owner(s.Candidates, key, owner, namespace)
 	if t := s.Memory.Tombstone; t != nil && t.Cluster != owner {
-		s.Candidates = c.remotes.owner(s.Candidates, key, t.Cluster)
+		s.Candidates = c.remotes.owner(s.Candidates, key, t.Cluster, key.Namespace)
 	}
 	return s
 }

@@ -57,7 +57,7 @@ func TestWalk(t *testing.T) {
 		})
 	}
 	t.Logf("%+v", all)
-	if n := int(*walkSeeds); n >= walkGroup && !t.Failed() && (all.Rests < n*10 || all.Mirrors < n*30 || all.Kept < n*20 || all.Foreign < n || all.Faults < n*8) {
+	if n := int(*walkSeeds); n >= walkGroup && !t.Failed() && (all.Rests < n*10 || all.Mirrors < n*30 || all.Kept < n*20 || all.Foreign < n || all.Faults < n*8 || all.Renamed < n/3) {
 		t.Errorf("the walks are too tame: %+v", all)
 	}
 }
@@ -84,7 +84,7 @@ func walkInProcesses(t *testing.T) {
 
 // tally counts what happened in a walk.
 type tally struct {
-	Steps, Rests, Mirrors, Kept, Foreign, Faults, Unsure int
+	Steps, Rests, Mirrors, Kept, Foreign, Faults, Unsure, Renamed int
 }
 
 func (t *tally) add(other tally) {
@@ -117,6 +117,12 @@ type walk struct {
 	paused bool // watches are
 
 	rested int // the length of the history at the last rest
+
+	renaming bool // the rules for names change, in half of the walks
+	rules    map[string]modelNaming
+	was      map[string]runtime.Object // Services and Endpoints at the last rest, by resource and key
+	excused  map[string]bool           // mirrors that may have gone since, by remote and source
+	touched  map[cache.ObjectName]bool // what others than controllers changed since
 }
 
 // walkRemote is a remote cluster, and its state in the model.
@@ -135,23 +141,19 @@ var (
 
 func newWalk(t *testing.T, seed uint64) *walk {
 	w := &walk{T: t, seed: seed, server: newAPIServer(), log: &lockedBuffer{}, remotes: map[string]*walkRemote{}, shop: "gone",
-		foreign: map[string]runtime.Object{}, failed: map[string]int{}}
+		foreign: map[string]runtime.Object{}, failed: map[string]int{}, rules: map[string]modelNaming{},
+		was: map[string]runtime.Object{}, excused: map[string]bool{}, touched: map[cache.ObjectName]bool{}}
 	w.wire = &wire{server: w.server, fault: w.fault}
 	w.client = w.wire.dial()
 	w.server.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
 	w.server.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "home-uid"}})
-	keys := map[cache.ObjectName]bool{}
+	w.renaming = seed%2 == 0
 	for _, name := range walkRemotes {
 		r := &walkRemote{fakeRemote: newFakeRemote(name), exports: map[cache.ObjectName]export{}, known: true, gateway: &modelGateway{}}
 		r.fakeRemote.gateway = r.gateway.gateway()
 		w.remotes[name] = r
-		for _, namespace := range walkNamespaces {
-			for _, exported := range walkNames {
-				keys[cache.NewObjectName(namespace, exported+"-"+name)] = true
-			}
-		}
 	}
-	for key := range keys {
+	for key := range w.keys() {
 		w.places = append(w.places, &place{key: key, may: may{halves{}: true}, tried: map[half]bool{}, had: map[half]bool{}})
 	}
 	slices.SortFunc(w.places, func(a, b *place) int { return strings.Compare(a.key.String(), b.key.String()) })
@@ -237,34 +239,9 @@ func (w *walk) faultsYet() int {
 	return w.Faults
 }
 
-// surroundings are those of a key.
-func (w *walk) surroundings(key cache.ObjectName) surroundings {
-	s := surroundings{name: key.Name, known: map[string]bool{}, namespace: key.Namespace != "shop" || w.shop == "there"}
-	for _, name := range walkRemotes {
-		r := w.remotes[name]
-		if !r.known {
-			continue
-		}
-		s.known[name] = true
-		exported, ok := strings.CutSuffix(key.Name, "-"+name)
-		if !ok {
-			continue
-		}
-		source := cache.NewObjectName(key.Namespace, exported)
-		e, ok := r.exports[source]
-		switch {
-		case !ok || e.refused != "" || len(key.Name) > 63:
-		case e.ports == "dns": // without a TCP port; the gateway says whether one is reserved for it
-			s.known[name] = r.gateway != nil
-		default:
-			s.candidates = append(s.candidates, modelCandidate{remote: name, source: source.String(), export: e, gateway: r.gateway})
-		}
-	}
-	return s
-}
-
 // happened updates the model of the keys that fit.
 func (w *walk) happened(fits func(cache.ObjectName) bool) {
+	w.excuse()
 	for _, p := range w.places {
 		if !fits(p.key) {
 			continue
@@ -285,7 +262,7 @@ func (w *walk) happened(fits func(cache.ObjectName) bool) {
 				p.another = true
 				// The name keeps its ClusterIP only for as long as its source is exported, and
 				// no object of that name belongs to another remote.
-				p.newIP = p.newIP || len(s.candidates) != 1 || s.candidates[0].remote != p.owner || now.eps.kind == ours && now.eps.owner != p.owner
+				p.newIP = p.newIP || len(s.candidates) != 1 || s.candidates[0].remote != p.owner || s.candidates[0].source != p.source || now.eps.kind == ours && now.eps.owner != p.owner
 			}
 		}
 	}
@@ -295,7 +272,9 @@ func (w *walk) happened(fits func(cache.ObjectName) bool) {
 func (p *place) try(s surroundings) {
 	for now := range p.may {
 		if now.eps.kind == theirs {
-			p.tried[s.step(halves{svc: now.svc}).eps] = true
+			for _, next := range s.steps(halves{svc: now.svc}) {
+				p.tried[next.eps] = true
+			}
 		}
 	}
 }
@@ -358,6 +337,7 @@ func (w *walk) wait(d time.Duration) {
 func (w *walk) compare() {
 	w.Helper()
 	w.Rests++
+	w.noGap()
 	w.server.mu.Lock()
 	services, endpoints := len(w.server.objects["services"]), len(w.server.objects["endpoints"])
 	w.rested = len(w.server.history)
@@ -365,7 +345,7 @@ func (w *walk) compare() {
 	for _, p := range w.places {
 		svc, eps := w.server.service(p.key.Namespace, p.key.Name), w.server.endpoints(p.key.Namespace, p.key.Name)
 		now := halves{serviceHalf(svc), endpointsHalf(eps)}
-		rest := p.may.rest(w.surroundings(p.key))
+		rest := p.may.rest(w.atRest(p.key))
 		fits := may{}
 		for one := range rest {
 			if one.visible() == now {
@@ -387,7 +367,7 @@ func (w *walk) compare() {
 		if eps != nil {
 			endpoints--
 		}
-		if now.svc.kind != ours || now.svc.owner != p.owner {
+		if now.svc.kind != ours || now.svc.owner != p.owner || now.svc.source != p.source {
 			p.uid = ""
 		}
 		if now.svc.kind == ours {
@@ -403,7 +383,7 @@ func (w *walk) compare() {
 			}
 			p.uid, p.clusterIP = svc.UID, svc.Spec.ClusterIP
 		}
-		p.may, p.owner, p.another, p.newIP = fits, now.svc.owner, false, false
+		p.may, p.owner, p.source, p.another, p.newIP = fits, now.svc.owner, now.svc.source, false, false
 		if now.eps.kind == ours {
 			p.had = map[half]bool{now.eps: true}
 		}

@@ -30,6 +30,7 @@ type export struct {
 	team, note string // a label and an annotation that are copied; empty: not there
 	forged     bool   // carries labels that make it look like ours
 	refused    string // headless, external or mirror; empty: it is mirrored
+	name       string // that it chooses for its mirror, where it may; empty: none
 }
 
 // portsByName are all that an exported Service may have. The gateway of two ports
@@ -64,6 +65,9 @@ func (e export) service(namespace, name string) *corev1.Service {
 	}
 	if e.forged {
 		svc.Labels[plan.ManagedByLabel], svc.Labels["theirs"], svc.Annotations[plan.RemoteServiceAnnotation] = plan.ManagedBy, "forged", "kube-system/x"
+	}
+	if e.name != "" {
+		svc.Annotations[plan.NameAnnotation] = e.name
 	}
 	switch e.refused {
 	case "headless":
@@ -128,8 +132,10 @@ const (
 type half struct {
 	kind    kind
 	owner   string
+	source  string // of a Service: what it records
+	uid     string // of a Service: the cluster's that it records
 	spec    string // of a Service its spec, of Endpoints its ports
-	notes   string // of a Service: the annotations that are ours, and the copied keys
+	notes   string // of a Service: whether it records its name, and the copied keys
 	foreign string // labels and annotations that are neither
 	where   string // of Endpoints: addresses, each with + or - for ready or not
 }
@@ -145,51 +151,125 @@ type modelCandidate struct {
 
 // surroundings are all that the state of a mirror depends on.
 type surroundings struct {
-	name       string           // of the mirror
-	candidates []modelCandidate // by name of the remote; not those that are refused
+	candidates []modelCandidate // by name of the remote and of the Service; not those that are refused
 	known      map[string]bool
 	namespace  bool
+	makes      func(remote string) bool // whether its mirrors can have the name
+	fate       func(remote, source string) (fate, *modelCandidate)
+	// complete tells, at rest, whether the mirror that takes the place of this one is complete; nil: it may be, or not.
+	complete func(halves) bool
 }
 
-// step is the state of a mirror after a controller has synced it.
-func (s surroundings) step(now halves) halves {
-	owner := now.svc.owner
+// step is the state of a mirror after a controller has synced it, as far as that is certain.
+func (s surroundings) step(now halves) halves { return s.steps(now)[0] }
+
+// steps are the possible states of a mirror after a controller has synced it.
+func (s surroundings) steps(now halves) []halves {
+	if now.svc.kind == theirs {
+		return []halves{now}
+	}
+	gone := halves{eps: now.eps}
+	if now.eps.kind == ours {
+		gone.eps = half{}
+	}
+	c, fate := s.choose(now)
 	switch {
-	case now.svc.kind == theirs:
-		return now
-	case now.svc.kind == absent && now.eps.kind == ours:
-		owner = now.eps.owner
+	case fate == goes:
+		return []halves{gone}
+	case fate == moves && s.complete == nil:
+		return []halves{s.update(now, *c), gone}
+	case fate == moves && s.complete(now):
+		return []halves{gone}
+	case fate == unknown:
+		return []halves{now}
 	}
-	if owner == "" {
-		if len(s.candidates) == 0 {
-			return now
+	return []halves{s.update(now, *c)}
+}
+
+// choose says whose the mirror is to be, and what becomes of it.
+func (s surroundings) choose(now halves) (*modelCandidate, fate) {
+	labelled := now.svc.owner
+	if now.svc.kind == absent && now.eps.kind == ours {
+		labelled = now.eps.owner
+	}
+	switch {
+	case labelled == "" && len(s.candidates) == 0:
+		return nil, unknown
+	case labelled == "":
+		return &s.candidates[0], stays
+	}
+	owner := s.owner(labelled, now.svc)
+	if c := s.find(owner, now.svc.source); c != nil {
+		return c, stays
+	}
+	first := s.first(owner)
+	if now.svc.source != "" && owner == labelled {
+		switch fate, c := s.fate(owner, now.svc.source); {
+		case fate != goes:
+			return c, fate
+		case first == nil:
+			return nil, goes
 		}
-		owner = s.candidates[0].remote
 	}
-	if !strings.HasSuffix(s.name, "-"+owner) && len(s.candidates) == 1 {
-		owner = s.candidates[0].remote // someone has edited the label
+	switch {
+	case first != nil:
+		return first, stays
+	case s.known[owner]:
+		return nil, goes
 	}
-	i := slices.IndexFunc(s.candidates, func(c modelCandidate) bool { return c.remote == owner })
-	if i < 0 {
-		if !s.known[owner] {
-			return now
+	return nil, unknown
+}
+
+// owner is the remote that a mirror is of: someone may have edited its label.
+func (s surroundings) owner(labelled string, svc half) string {
+	if c := s.find(labelled, svc.source); c != nil && (svc.uid == "" || svc.uid == c.uid()) {
+		return labelled
+	}
+	for _, c := range s.candidates {
+		if svc.uid == c.uid() && svc.source == c.source {
+			return c.remote
 		}
-		now.svc = half{}
-		if now.eps.kind == ours {
-			now.eps = half{}
-		}
-		return now
 	}
+	if fate, _ := s.fate(labelled, svc.source); fate == moves || fate == stays || len(s.candidates) != 1 || s.makes(labelled) {
+		return labelled
+	}
+	if c := s.candidates[0]; svc.uid == "" || svc.uid == c.uid() {
+		return c.remote
+	}
+	return labelled
+}
+
+func (s surroundings) find(remote, source string) *modelCandidate {
+	for i, c := range s.candidates {
+		if c.remote == remote && c.source == source {
+			return &s.candidates[i]
+		}
+	}
+	return nil
+}
+
+func (s surroundings) first(remote string) *modelCandidate {
+	for i, c := range s.candidates {
+		if c.remote == remote {
+			return &s.candidates[i]
+		}
+	}
+	return nil
+}
+
+// update is the state of a mirror as it should be.
+func (s surroundings) update(now halves, c modelCandidate) halves {
 	if !s.namespace || now.svc.kind == absent && now.eps.kind == theirs {
 		return now
 	}
-	c := s.candidates[i]
-	now.svc = half{kind: ours, owner: owner, spec: c.spec(), notes: c.notes(), foreign: clean(now.svc.foreign)}
+	now.svc = half{kind: ours, owner: c.remote, source: c.source, uid: c.uid(), spec: c.spec(), notes: c.notes(), foreign: clean(now.svc.foreign)}
 	if now.eps.kind != theirs {
 		now.eps = c.endpoints(now.eps)
 	}
 	return now
 }
+
+func (c modelCandidate) uid() string { return c.remote + "-uid" }
 
 // spec is what the spec of a mirror must be, but for its ClusterIP.
 func (c modelCandidate) spec() string {
@@ -218,7 +298,7 @@ func specText(spec corev1.ServiceSpec) string {
 }
 
 func (c modelCandidate) notes() string {
-	return fmt.Sprint(c.source, " ", c.remote+"-uid", " ", c.team, " ", c.note, " ", true)
+	return fmt.Sprint(c.team, " ", c.note, " ", true)
 }
 
 // endpoints are the desired Endpoints, given the live ones.
@@ -270,11 +350,12 @@ func (m may) close(s surroundings) {
 	for len(todo) > 0 {
 		now := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		next := s.step(now)
-		for _, one := range []halves{next, {next.svc, now.eps}, {now.svc, next.eps}, {now.svc, now.eps.lost(next.eps)}, {next.svc, now.eps.lost(next.eps)}} {
-			if !m[one] {
-				m[one] = true
-				todo = append(todo, one)
+		for _, next := range s.steps(now) {
+			for _, one := range []halves{next, {next.svc, now.eps}, {now.svc, next.eps}, {now.svc, now.eps.lost(next.eps)}, {next.svc, now.eps.lost(next.eps)}} {
+				if !m[one] {
+					m[one] = true
+					todo = append(todo, one)
+				}
 			}
 		}
 	}
@@ -333,8 +414,8 @@ func serviceHalf(svc *corev1.Service) half {
 		return half{kind: theirs}
 	}
 	return half{
-		kind: ours, owner: owner, spec: specText(svc.Spec), foreign: foreign(svc),
-		notes: fmt.Sprint(a["service-mirror.io/remote-service"], " ", a["service-mirror.io/cluster-uid"], " ", svc.Labels["team"], " ", a["note"], " ", a["service-mirror.io/mirror"] != ""),
+		kind: ours, owner: owner, source: a["service-mirror.io/remote-service"], uid: a["service-mirror.io/cluster-uid"], spec: specText(svc.Spec), foreign: foreign(svc),
+		notes: fmt.Sprint(svc.Labels["team"], " ", a["note"], " ", a["service-mirror.io/mirror"] != ""),
 	}
 }
 
@@ -400,7 +481,7 @@ type place struct {
 	may may
 	// The mirror at the last rest, and whether it may have been recreated since, or may
 	// have lost its ClusterIP.
-	owner          string
+	owner, source  string
 	uid            types.UID
 	clusterIP      string
 	another, newIP bool

@@ -22,7 +22,7 @@ type replica struct {
 // startReplica starts a controller, which does not lead yet.
 func (w *walk) startReplica() {
 	logger := textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w.log)))
-	options := Options{Workers: 3, Policy: Policy{CopyLabels: []string{"team"}, CopyAnnotations: []string{"note"}}}
+	options := Options{Workers: 3, Policy: Policy{CopyLabels: []string{"team"}, CopyAnnotations: []string{"note"}, Names: w.names()}}
 	r := &replica{controller: New(Clients{Read: w.server.client, Metadata: w.server.meta, Write: w.client}, options, logger), ended: make(chan struct{})}
 	var ctx context.Context
 	ctx, r.stop = context.WithCancel(w.Context())

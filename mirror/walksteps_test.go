@@ -23,7 +23,7 @@ func (w *walk) step(g generator) {
 	}{
 		{18, w.exports}, {4, w.unexports}, {12, w.gateways}, {8, w.knows}, {3, w.namespaces},
 		{6, w.foreignObjectsAppear}, {4, w.foreignObjectsGo}, {10, w.editsService}, {6, w.editsEndpoints}, {6, w.deletes},
-		{6, w.replicasChange}, {4, w.pausesWatches}, {8, w.faults}, {40, w.waits},
+		{6, w.replicasChange}, {4, w.pausesWatches}, {8, w.faults}, {3, w.renames}, {40, w.waits},
 	}
 	total := 0
 	for _, one := range steps {
@@ -68,6 +68,9 @@ func (w *walk) exports(g generator) {
 	if g.IntN(8) == 0 {
 		e.refused = pickOne(g, "headless", "external", "mirror")
 	}
+	if chosen := pickOne(g, "", "", walkChosen[0], walkChosen[1], walkChosen[2]); w.renaming {
+		e.name = chosen
+	}
 	again := g.IntN(4) == 0
 	w.note("%s exports %v as %+v, recreated %v", r.name, source, e, again)
 	if _, is := r.exports[source]; is && again {
@@ -75,7 +78,10 @@ func (w *walk) exports(g generator) {
 	}
 	r.exports[source] = e
 	r.export(e.service(source.Namespace, source.Name))
-	w.happened(only(plan.KeyOf(r.name, source)))
+	if w.renaming {
+		w.moved()
+	}
+	w.happened(w.affects(only(plan.Naming{Cluster: r.name}.KeyByTemplate(source))))
 }
 
 func (w *walk) unexports(g generator) {
@@ -89,7 +95,7 @@ func (w *walk) unexports(g generator) {
 func (w *walk) unexport(r *walkRemote, source cache.ObjectName) {
 	delete(r.exports, source)
 	r.fakeRemote.unexport(named(source.Namespace, source.Name))
-	w.happened(only(plan.KeyOf(r.name, source)))
+	w.happened(w.affects(only(plan.Naming{Cluster: r.name}.KeyByTemplate(source))))
 }
 
 func (w *walk) gateways(g generator) {
@@ -103,7 +109,7 @@ func (w *walk) gateways(g generator) {
 	}
 	w.note("the gateway of %s is %+v", r.name, r.gateway)
 	r.setGateway(r.gateway.gateway())
-	w.happened(of(r.name))
+	w.happened(w.affects(of(r.name)))
 }
 
 func (w *walk) knows(g generator) {
@@ -143,6 +149,7 @@ func (w *walk) namespaces(generator) {
 
 // remove deletes the objects of a key, whoever owns them.
 func (w *walk) remove(p *place, service, endpoints bool) {
+	w.touch(p.key)
 	p.bare = p.bare && !service
 	if service {
 		must(ignoreNotFound(w.server.tryRemove("services", p.key)))
@@ -256,6 +263,7 @@ func (w *walk) setService(p *place, made runtime.Object) bool {
 		return false
 	}
 	p.bare = false
+	w.touch(p.key)
 	now := serviceHalf(svc)
 	w.forget("services", p.key)
 	if now.kind == theirs {
@@ -277,6 +285,7 @@ func (w *walk) setEndpoints(p *place, made runtime.Object) {
 		return
 	}
 	p.bare = false
+	w.touch(p.key)
 	now := endpointsHalf(endpoints)
 	w.forget("endpoints", p.key)
 	if now.kind == theirs {

@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"reflect"
+	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -38,8 +39,9 @@ func NewListWatch[L runtime.Object](objects Lister[L], narrow func(*metav1.ListO
 // changes nothing is no event.
 type Informer[T Object] struct {
 	cache.SharedIndexInformer
-	example T
-	lw      *ListWatch
+	example  T
+	lw       *ListWatch
+	indexing decodedLast[T]
 }
 
 // Wrote notes the resourceVersion of an object that was written here: a server whose own is below it has lost
@@ -60,7 +62,7 @@ func NewInformer[T Object](lw *ListWatch, example T, trim func(T) T) *Informer[T
 	}))
 	// The ListWatch reports each failure itself, and the end of the context is none.
 	must(informer.SetWatchErrorHandlerWithContext(func(context.Context, *cache.Reflector, error) {}))
-	i := &Informer[T]{informer, example, lw}
+	i := &Informer[T]{SharedIndexInformer: informer, example: example, lw: lw}
 	lw.cache = i
 	return i
 }
@@ -84,6 +86,8 @@ func (i *Informer[T]) version() string { return i.GetIndexer().LastStoreSyncReso
 // Handler is called for changes of an informer's objects. Of one that is deleted
 // the last state that was seen is nil if there is none.
 type Handler[T Object] struct {
+	// Known tells that what was added is known already, as what was written here is: no handler is called. nil: nothing is.
+	Known   func(name cache.ObjectName, version string) bool
 	Added   func(T)
 	Updated func(before, after T)
 	Deleted func(name cache.ObjectName, last T)
@@ -92,7 +96,12 @@ type Handler[T Object] struct {
 // Handle adds a handler to an informer that has not ended. Its registration is synced once the handler has seen all.
 func (i *Informer[T]) Handle(handler Handler[T]) cache.ResourceEventHandlerRegistration {
 	registered, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { handler.Added(i.decode(obj)) },
+		AddFunc: func(obj any) {
+			if p, ok := obj.(*encoded); ok && handler.Known != nil && handler.Known(nameOf(p.name), p.version) {
+				return
+			}
+			handler.Added(i.decode(obj))
+		},
 		UpdateFunc: func(before, after any) { handler.Updated(i.decode(before), i.decode(after)) },
 		DeleteFunc: func(obj any) {
 			if missed, ok := obj.(cache.DeletedFinalStateUnknown); ok {
@@ -107,9 +116,29 @@ func (i *Informer[T]) Handle(handler Handler[T]) cache.ResourceEventHandlerRegis
 	return registered
 }
 
-// Index adds an index, by the values that an object has.
+// Index adds an index, by the values that an object has, which it leaves as it is.
 func (i *Informer[T]) Index(name string, values func(T) []string) {
-	must(i.AddIndexers(cache.Indexers{name: func(obj any) ([]string, error) { return values(i.decode(obj)), nil }}))
+	must(i.AddIndexers(cache.Indexers{name: func(obj any) ([]string, error) { return values(i.indexing.decode(i, obj)), nil }}))
+}
+
+// decodedLast is the object that was last decoded for an index: each index has its turn with the same one.
+type decodedLast[T Object] struct {
+	mu   sync.Mutex
+	of   *encoded
+	last T
+}
+
+func (d *decodedLast[T]) decode(i *Informer[T], obj any) T {
+	p, ok := obj.(*encoded)
+	if !ok {
+		return i.decode(obj)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.of != p {
+		d.of, d.last = p, i.decode(p)
+	}
+	return d.last
 }
 
 // Get reads one object; nil where there is none.

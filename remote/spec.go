@@ -17,14 +17,16 @@ import (
 
 // Spec is what the --remote flag says of one remote cluster.
 type Spec struct {
-	Name       string           // a DNS label; the suffix of its mirrors' names
-	Kubeconfig string           // path
-	Context    string           // in the kubeconfig; empty: its current one
-	UID        types.UID        // the expected one, or Unverified; empty: the one that its mirrors record
-	Namespaces []string         // that are watched for exported Services; none: all
-	Gateways   []gateway.Config // at least one; the first is that of Services that name none
-	Records    string           // namespace of the remote's publisher, whose records are read; empty: none are
-	Limits     Limits           // zero: DefaultLimits
+	Name       string            // a DNS label; a part of its mirrors' names
+	Kubeconfig string            // path
+	Context    string            // in the kubeconfig; empty: its current one
+	UID        types.UID         // the expected one, or Unverified; empty: the one that its mirrors record
+	Namespaces []string          // that are watched for exported Services; none: all
+	Gateways   []gateway.Config  // at least one; the first is that of Services that name none
+	Records    string            // namespace of the remote's publisher, whose records are read; empty: none are
+	Template   string            // of its mirrors' names; empty: that of all remotes
+	Local      map[string]string // local namespaces of its mirrors, by the remote's; of others the same
+	Limits     Limits            // zero: DefaultLimits
 }
 
 // Unverified, as the UID of a Spec, accepts a cluster whose UID may not be read.
@@ -59,7 +61,7 @@ func ParseSpec(text string) (Spec, error) {
 		key, value, pair := strings.Cut(field, "=")
 		if last == "namespaces" && !pair { // its value is a list, and goes on
 			key, value = last, field
-		} else if seen[key] && key != "address" && key != "gateway" {
+		} else if seen[key] && key != "address" && key != "gateway" && key != "namespace" {
 			mistake("%s= is given twice", key)
 		}
 		seen[key], last = true, key
@@ -106,6 +108,10 @@ func (s *Spec) set(key, value string) (err error) {
 			return fmt.Errorf("namespaces= has %s twice: remove one", value)
 		}
 		s.Namespaces = append(s.Namespaces, value)
+	case "name":
+		s.Template = value
+	case "namespace":
+		return s.addNamespace(value)
 	case "gateway-port":
 		config.Port, err = value, prefixed(key, gateway.ValidatePort(value))
 	case "default-gateway-port":
@@ -127,9 +133,25 @@ func (s *Spec) set(key, value string) (err error) {
 	case "cluster-domain":
 		config.Domain, err = value, gateway.ValidateDomain(value)
 	default:
-		return fmt.Errorf("unknown key %q: the keys are context=, namespaces=, gateway=, gateway-port=, default-gateway-port=, address=, tcp-services=, udp-services=, records=, cluster-domain=, max-services=, max-bytes= and uid=", key)
+		return fmt.Errorf("unknown key %q: the keys are context=, namespaces=, namespace=, name=, gateway=, gateway-port=, default-gateway-port=, address=, tcp-services=, udp-services=, records=, cluster-domain=, max-services=, max-bytes= and uid=", key)
 	}
 	return err
+}
+
+// addNamespace reads REMOTE:LOCAL.
+func (s *Spec) addNamespace(value string) error {
+	from, to, pair := strings.Cut(value, ":")
+	if !pair || len(validation.IsDNS1123Label(from)) > 0 || len(validation.IsDNS1123Label(to)) > 0 {
+		return fmt.Errorf("namespace=%.140s is not REMOTE:LOCAL, two names of namespaces", value)
+	}
+	if _, twice := s.Local[from]; twice {
+		return fmt.Errorf("namespace= is given twice for %s: remove one", from)
+	}
+	if s.Local == nil {
+		s.Local = map[string]string{}
+	}
+	s.Local[from] = to
+	return nil
 }
 
 // prefixed is an error under its key.

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,8 +14,11 @@ import (
 // Unstructured is an object of a kind that k8s.io/api does not have, as an informer keeps it: in JSON.
 type Unstructured struct{ unstructured.Unstructured }
 
-// Marshal makes the JSON of an object.
-func (u *Unstructured) Marshal() ([]byte, error) { return u.MarshalJSON() }
+// Marshal makes the JSON of an object, with no room for more: it is kept.
+func (u *Unstructured) Marshal() ([]byte, error) {
+	data, err := u.MarshalJSON()
+	return bytes.Clone(data), err
+}
 
 // Unmarshal reads the JSON of an object.
 func (u *Unstructured) Unmarshal(data []byte) error { return u.UnmarshalJSON(data) }

@@ -42,6 +42,12 @@ func (w *Written[T]) Delete(obj T) {
 	})
 }
 
+// Known tells whether a version of an object is the one that was written here. It is forgotten then: the cache has it.
+func (w *Written[T]) Known(key cache.ObjectName, version string) bool {
+	own, ok := w.objects.Load(key)
+	return ok && own.(T).GetResourceVersion() == version && w.objects.CompareAndDelete(key, own)
+}
+
 // Reset forgets everything: resourceVersions are no longer comparable with those of before. What was written
 // may be lost, and what was deleted may exist.
 func (w *Written[T]) Reset() {

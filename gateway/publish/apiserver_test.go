@@ -47,7 +47,9 @@ type apiserver struct {
 	history      []change
 	watchers     []*watcher
 	version      int
-	writes       []string // as "create httproutes default/bar.service-mirror", with the error
+	asked        map[string]int  // how often it was asked whether resources are served; nil: it is not counted
+	owned        map[string]bool // listeners of which another program owns allowedRoutes
+	writes       []string        // as "create httproutes default/bar.service-mirror", with the error
 }
 
 type change struct {
@@ -95,6 +97,9 @@ func (s *apiserver) clients() Clients {
 		Serves: func(_ context.Context, resource schema.GroupVersionResource) (bool, error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
+			if s.asked != nil {
+				s.asked[resource.Resource]++
+			}
 			if resource.Resource == s.undiscovered {
 				return false, apierrors.NewServiceUnavailable("it is overloaded")
 			}
@@ -186,6 +191,14 @@ func (s *apiserver) applyListeners(key cache.ObjectName, patch []byte) (runtime.
 	gw := s.objects["gateways"][key].DeepCopyObject().(*unstructured.Unstructured)
 	own, _, _ := unstructured.NestedSlice(applied.Object, "spec", "listeners")
 	listeners, _, _ := unstructured.NestedSlice(gw.Object, "spec", "listeners")
+	for _, l := range listeners {
+		name := l.(map[string]any)["name"].(string)
+		at := slices.IndexFunc(own, func(o any) bool { return o.(map[string]any)["name"] == name })
+		if s.owned[name] && at >= 0 && fmt.Sprint(own[at]) != fmt.Sprint(l) {
+			cause := metav1.StatusCause{Type: metav1.CauseTypeFieldManagerConflict, Field: fmt.Sprintf(`.spec.listeners[name=%q].allowedRoutes.namespaces.from`, name), Message: `conflict with "kubectl-edit"`}
+			return nil, apierrors.NewApplyConflict([]metav1.StatusCause{cause}, "Apply failed with 1 conflict: "+cause.Message+": "+cause.Field)
+		}
+	}
 	listeners = slices.DeleteFunc(listeners, func(l any) bool {
 		return strings.HasPrefix(l.(map[string]any)["name"].(string), "service-mirror-")
 	})

@@ -80,7 +80,7 @@ func (c *Controller) request(ctx context.Context, step plan.Step) (*unstructured
 		return nil, err
 	}
 	if err == nil && cached != nil {
-		cached.Add(remote.TrimUnstructured(&remote.Unstructured{Unstructured: *got.DeepCopy()}))
+		cached.Add(remote.TrimUnstructured(&remote.Unstructured{Unstructured: *got}))
 	}
 	return got, err
 }

@@ -22,10 +22,10 @@ import (
 	"service-mirror.io/service-mirror/remote"
 )
 
-// byClaim is the index of exported Services by the names and gateway ports that they claim.
-const byClaim = "claim"
+// byChosen is the index of exported Services by the names and gateway ports that their annotations choose.
+const byChosen = "chosen"
 
-// byAlias is the index of exported Services by their aliases.
+// byAlias is the index of exported Services by their aliases, with --to names.
 const byAlias = "alias"
 
 // byMade is the index of exported Services by the names that are made for them.
@@ -50,7 +50,7 @@ type caches struct {
 	routes     map[plan.Kind]*kind
 	gateway    *kind // nil where no Gateway is needed, as class
 	class      *kind
-	sets       *kind    // ListenerSets, as gateway
+	sets       *kind    // ListenerSets
 	outside    *outside // nil where no Service is in front of the Gateway, as far as is known
 
 	mu      sync.Mutex
@@ -62,15 +62,17 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 	core := clients.Read.CoreV1()
 	exported := func(options *metav1.ListOptions) { options.LabelSelector = selector }
 	c.services = inform(c, core.Services(metav1.NamespaceAll), exported, "exported services", &corev1.Service{}, policy.Trim)
-	c.services.Index(byClaim, policy.Claims)
-	c.services.Index(byMade, policy.Made)
-	c.services.Index(byAlias, func(svc *corev1.Service) []string {
-		alias, err := plan.AliasOf(cache.MetaObjectToName(svc))
-		if err != nil {
-			return nil
-		}
-		return []string{alias}
-	})
+	c.services.Index(byChosen, policy.Chosen)
+	c.services.Index(byMade, policy.MadeKeys)
+	if policy.To(plan.ToNames) {
+		c.services.Index(byAlias, func(svc *corev1.Service) []string {
+			alias, err := plan.AliasOf(cache.MetaObjectToName(svc))
+			if err != nil {
+				return nil
+			}
+			return []string{alias}
+		})
+	}
 	c.services.Index(byNamespace, func(svc *corev1.Service) []string { return []string{svc.Namespace} })
 	// Kubernetes copies the labels of a Service onto its EndpointSlices.
 	c.slices = inform(c, clients.Read.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), exported, "endpointslices", &discoveryv1.EndpointSlice{}, trimSlice)
@@ -95,8 +97,8 @@ func newCaches(policy plan.Policy, selector string, clients Clients, hooks hooks
 		for _, k := range []*kind{c.gateway, c.class} {
 			k.changed, k.synced = func(_, _ *remote.Unstructured) { c.readGateway() }, c.readGateway
 		}
-		c.newSets()
 	}
+	c.newSets()
 	if policy.GatewayService != (cache.ObjectName{}) {
 		c.outside = newOutside(c)
 	}
@@ -201,6 +203,7 @@ func (c *caches) handle() {
 		},
 	})
 	c.records.Informer.Handle(remote.Handler[*corev1.ConfigMap]{
+		Known:   c.records.Known,
 		Added:   c.recordChanged,
 		Updated: func(_, configMap *corev1.ConfigMap) { c.recordChanged(configMap) },
 		Deleted: func(name cache.ObjectName, _ *corev1.ConfigMap) {
@@ -222,10 +225,27 @@ func (c *caches) handle() {
 // without any, of those that claim it; zero: none.
 func (c *caches) holder(claim string) cache.ObjectName {
 	services := remote.Services{c.services}
-	if made := services.Oldest(byMade, claim); made != (cache.ObjectName{}) {
-		return made
+	var made []cache.ObjectName
+	for _, key := range c.policy.MadeKeysOf(claim) {
+		made = append(made, services.NamesByIndex(byMade, key)...)
 	}
-	return services.Oldest(byClaim, claim)
+	switch len(made) {
+	case 0:
+		return services.Oldest(byChosen, claim)
+	case 1:
+		return made[0]
+	}
+	return services.Oldest("", "", made...)
+}
+
+// rivals are the exported Services that claim a name or a gateway port.
+func (c *caches) rivals(claim string) []cache.ObjectName {
+	services := remote.Services{c.services}
+	all := services.NamesByIndex(byChosen, claim)
+	for _, key := range c.policy.MadeKeysOf(claim) {
+		all = append(all, services.NamesByIndex(byMade, key)...)
+	}
+	return all
 }
 
 // serviceChanged enqueues an exported Service, and those that claim what it claimed, or claims now: they may get it, or
@@ -245,14 +265,14 @@ func (c *caches) serviceChanged(before, after *corev1.Service) {
 		news = had.Union(has) // it is another one, of another age
 	}
 	for claim := range news {
-		for _, rival := range (remote.Services{c.services}).NamesByIndex(byClaim, claim) {
+		for _, rival := range c.rivals(claim) {
 			c.hooks.changed(rival)
 		}
 	}
 }
 
 func (c *caches) namespaceChanged(namespace string) {
-	if c.sets != nil && namespace == c.policy.Records {
+	if namespace == c.policy.Records {
 		c.readGateway() // which may allow ListenerSets by its labels
 	}
 	for _, name := range (remote.Services{c.services}).NamesByIndex(byNamespace, namespace) {
@@ -274,7 +294,7 @@ func (c *caches) routeChanged(before, after *remote.Unstructured) {
 		if key, ours := plan.KeyOf(obj); ours {
 			c.hooks.changed(key)
 		}
-		if plan.Kind(obj.GetKind()) == plan.Alias {
+		if plan.Kind(obj.GetKind()) == plan.Alias && c.policy.To(plan.ToNames) {
 			for _, key := range (remote.Services{c.services}).NamesByIndex(byAlias, obj.GetName()) {
 				c.hooks.changed(key)
 			}
@@ -285,8 +305,11 @@ func (c *caches) routeChanged(before, after *remote.Unstructured) {
 	}
 }
 
-// readGateway reads the Gateway as it is now, and has all looked at again if it has changed.
+// readGateway reads the Gateway, if one is given, as it is now, and has all looked at again if it has changed.
 func (c *caches) readGateway() {
+	if c.gateway == nil {
+		return
+	}
 	c.mu.Lock() // of two that read at once, the one that reads later must also be the one that stores later
 	now, err := c.lookAtGateway()
 	same := plan.SameGateway(c.current, now)
@@ -367,9 +390,7 @@ func (c *caches) run(ctx context.Context, running *sync.WaitGroup) {
 	for _, k := range kinds {
 		running.Go(func() { k.keep(ctx, c.clients, c.hooks.report) })
 	}
-	if c.sets != nil {
-		running.Go(func() { c.sets.keep(ctx, c.clients, c.reportSets) })
-	}
+	running.Go(func() { c.sets.keep(ctx, c.clients, c.reportSets) })
 }
 
 // synced waits until exported Services may be judged; false if the context ends first. Without the records, gateway
@@ -389,6 +410,9 @@ func (c *caches) settled() bool {
 		_, ok := c.gateway.state()
 		_, class := c.class.state()
 		known = known && ok && class && c.gatewayNow().Sets.Unknown == ""
+	} else {
+		_, ok := c.sets.state()
+		known = known && ok
 	}
 	if c.outside != nil {
 		known = known && c.outside.services.HasSynced() && c.outside.slices.HasSynced()

@@ -77,6 +77,9 @@ func needs(policy plan.Policy, lease cache.ObjectName) []check.Need {
 			check.Need{Group: plan.Group, Resource: "gatewayclasses", Verbs: read},
 			check.Need{Group: plan.Group, Resource: "listenersets", Verbs: read, Why: "no listeners are added by ListenerSets"},
 			check.Need{Group: plan.Group, Resource: "listenersets", Namespace: policy.Records, Verbs: []string{"create", "update", "delete"}, Why: "no listeners are added by ListenerSets"})
+	} else {
+		all = append(all, check.Need{Group: plan.Group, Resource: "listenersets", Namespace: policy.Records, Verbs: []string{"list", "watch", "delete"},
+			Why: "ListenerSets that were published with --to gateway-api stay"})
 	}
 	return append(all, check.LeaseNeeds(lease)...)
 }
@@ -93,7 +96,7 @@ func (c *Controller) check(ctx context.Context, r *check.Report) {
 			r.Fail("%s cannot be read: %s", problem.Part, problem.Cause)
 		}
 	}
-	c.checkGateway(r)
+	c.checkGateway(ctx, r)
 	c.checkKinds(r)
 	c.checkIngressClass(ctx, r)
 	c.checkRecords(r)
@@ -131,7 +134,7 @@ func (c *Controller) awaitKnown(ctx context.Context) {
 }
 
 // checkGateway says what is known of the Gateway and its GatewayClass.
-func (c *Controller) checkGateway(r *check.Report) {
+func (c *Controller) checkGateway(ctx context.Context, r *check.Report) {
 	if !c.options.To(plan.ToGatewayAPI) {
 		return
 	}
@@ -164,6 +167,19 @@ func (c *Controller) checkGateway(r *check.Report) {
 		}
 	}
 	r.OK("Gateway %v has the listeners %s", name, strings.Join(listeners, ", "))
+	if read.Managed && (!read.Sets.Used || len(read.LiveListeners()) > 0) {
+		ctx, cancel := context.WithTimeout(ctx, checkTime)
+		defer cancel()
+		if r.Granted(ctx, patchGateway(name)) {
+			r.OK("Gateway %v may be given listeners", name)
+		}
+	}
+}
+
+// patchGateway is the permission to apply listeners to a Gateway that is labelled for it.
+func patchGateway(name cache.ObjectName) check.Need {
+	return check.Need{Group: plan.Group, Resource: "gateways", Namespace: name.Namespace, Name: name.Name, Verbs: []string{"patch"},
+		Why: "no listeners are added to the Gateway, which is labelled for it: grant it, as the component listeners of deploy/publish does"}
 }
 
 // checkKinds says which kinds of routes can be written.

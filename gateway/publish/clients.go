@@ -2,12 +2,8 @@ package publish
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/metadata"
@@ -42,31 +38,9 @@ func NewClients(cluster *rest.Config, guard func(*rest.Config)) (Clients, error)
 	clients.Metadata, errs[2] = metadata.NewForConfig(configs[0])
 	clients.Write, errs[3] = remote.NewClient(configs[1])
 	clients.WriteDynamic, errs[4] = dynamic.NewForConfig(configs[1])
-	clients.Serves = clients.serves
-	return clients, errors.Join(errs[:]...)
-}
-
-// serves reads the API server's discovery document.
-func (c Clients) serves(ctx context.Context, resource schema.GroupVersionResource) (bool, error) {
-	path := "/apis/" + resource.GroupVersion().String()
-	if resource.Group == "" {
-		path = "/api/" + resource.Version
+	if err := errors.Join(errs[:]...); err != nil {
+		return clients, err
 	}
-	body, err := c.Read.CoreV1().RESTClient().Get().AbsPath(path).SetHeader("Accept", "application/json").Do(ctx).Raw()
-	if apierrors.IsNotFound(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("discover %v: %w", resource.GroupVersion(), err)
-	}
-	var list metav1.APIResourceList
-	if err := json.Unmarshal(body, &list); err != nil || list.Kind != "APIResourceList" || list.GroupVersion != resource.GroupVersion().String() {
-		return false, fmt.Errorf("discover %v: malformed answer", resource.GroupVersion())
-	}
-	for _, served := range list.APIResources {
-		if served.Name == resource.Resource {
-			return true, nil
-		}
-	}
-	return false, nil
+	clients.Serves = (&discovery{client: clients.Read.CoreV1().RESTClient()}).serves
+	return clients, nil
 }

@@ -41,13 +41,13 @@ type Controller struct {
 	memory   *memory
 	problems *report.Problems
 
-	listening sync.Mutex   // held while the Gateway's listeners and ListenerSets are written
+	listening *turn        // to write the Gateway's listeners and ListenerSets
 	listened  atomic.Int64 // how often any were
 }
 
 // New makes a controller.
 func New(clients Clients, options Options, logger klog.Logger) *Controller {
-	c := &Controller{options: options, logger: logger, clients: clients, queue: queue.New(options.Metrics), memory: newMemory()}
+	c := &Controller{options: options, logger: logger, clients: clients, queue: queue.New(options.Metrics), memory: newMemory(), listening: newTurn()}
 	c.workers = queue.NewWorkers(c.queue, queue.Config{Number: workers, What: "exported Service", Sync: c.work})
 	c.caches = newCaches(options.Policy, options.Selector, clients, hooks{
 		changed: c.queue.Add,
@@ -154,15 +154,14 @@ func (c *Controller) enqueueAll() {
 // work syncs a key and reports what was found. It returns when the key is synced again.
 func (c *Controller) work(ctx context.Context, key cache.ObjectName) queue.Next {
 	if key == listenersKey {
-		if next := c.syncListeners(ctx, true); next != nil {
-			return *next
-		}
-		return queue.Next{}
+		return c.syncListeners(ctx, true)
 	}
 	begin, before := time.Now(), c.listened.Load()
 	p := c.decide(ctx, key)
-	if c.syncListenersFor(ctx); c.listened.Load() != before {
-		p = c.decide(ctx, key) // its ports have listeners now, whichever worker wrote them
+	if len(p.Allocations) > 0 { // another needs no listener
+		if c.syncListenersFor(ctx); c.listened.Load() != before {
+			p = c.decide(ctx, key) // its ports have listeners now, whichever worker wrote them
+		}
 	}
 	result := c.apply(klog.NewContext(ctx, klog.LoggerWithValues(c.logger, "service", key)), p)
 	problems := append(p.Problems, result.problems...)
@@ -194,7 +193,15 @@ func (c *Controller) Overview() status.Page {
 
 func (c *Controller) overviewOf(key cache.ObjectName) status.Mirror {
 	state, problems := c.stateOf(key)
-	return status.Mirror{Namespace: key.Namespace, Name: key.Name, Source: key.String(), State: string(state), Problems: problems}
+	return status.Mirror{Namespace: key.Namespace, Name: key.Name, Source: key.String(), State: shown(state), Problems: problems}
+}
+
+// shown is the word for a state: what is routed to is not mirrored here.
+func shown(state mirrors.State) string {
+	if state == mirrors.StateMirrored {
+		return status.Published
+	}
+	return string(state)
 }
 
 // stateOf is the state of an exported Service, and what is wrong with it.

@@ -4,7 +4,7 @@
 // The way of one event is that of package mirror:
 //
 //	caches.go      a watch reports that default/bar is exported, and the cache has it
-//	kinds.go       ... or one of its routes has changed, of a kind that the API server was found to serve
+//	kinds.go       ... or one of its routes has changed, of a kind that the API server was found to serve (discovery.go)
 //	controller.go  its key waits in mirror/queue, and a worker of that takes it
 //	snapshot.go    everything that is known of it
 //	plan/          Decide makes a Plan of that: routes, alias, record, steps, problems

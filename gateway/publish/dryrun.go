@@ -37,6 +37,7 @@ func (c *Controller) DryRun(ctx context.Context, cluster string, out io.Writer) 
 		p := c.decide(ctx, key)
 		printed = printPlan(out, p, cluster) || printed
 	}
+	printed = c.printListeners(out, cluster) || printed
 	printed = c.printSets(out, cluster) || printed
 	if !printed {
 		fmt.Fprintln(out, "nothing would be written in", cluster)
@@ -47,11 +48,25 @@ func (c *Controller) DryRun(ctx context.Context, cluster string, out io.Writer) 
 	return nil
 }
 
-// printSets shows what would be written of ListenerSets, now that it is known which ports need them.
-func (c *Controller) printSets(to io.Writer, cluster string) (printed bool) {
+// printListeners shows which listeners of ours the Gateway itself would have, now that it is known which ports need them.
+func (c *Controller) printListeners(to io.Writer, cluster string) (printed bool) {
 	if c.caches.gateway == nil {
 		return false
 	}
+	gw := c.caches.gatewayNow()
+	if !gw.Exists || !gw.Managed {
+		return false
+	}
+	listeners, changed := c.planListeners(gw)
+	if changed {
+		fmt.Fprintln(to, failure.Line(fmt.Sprintf("apply listeners of Gateway %v in %s", gw.Name, cluster)))
+		io.WriteString(to, report.Diff(gw.LiveListeners(), listeners))
+	}
+	return changed
+}
+
+// printSets shows what would be written of ListenerSets, now that it is known which ports need them.
+func (c *Controller) printSets(to io.Writer, cluster string) (printed bool) {
 	steps, conflicts := c.planSets(c.caches.gatewayNow())
 	if conflicts != nil {
 		fmt.Fprintln(to, failure.Line(fmt.Sprintf("! %s in %s: %s: %v", listenersPart, cluster, mirrors.Conflict, conflicts)))

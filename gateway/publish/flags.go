@@ -21,6 +21,7 @@ type Flags struct {
 	Namespace      string // of the pod, for the records; empty: not in a pod
 	options        Options
 	targets        []string
+	callers        []string
 	gateway, ports string
 	service        string // in front of the Gateway
 }
@@ -43,6 +44,7 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.StringVar(&o.Aliases, "names-namespace", defaultAliases, "`NAMESPACE` of the aliases by which such gateways reach exported Services, for --to names: it must have nothing else")
 	f.StringVar(&o.Domain, "cluster-domain", "cluster.local", "DNS `DOMAIN` of this cluster")
 	f.StringArrayVar(&o.HostTemplates, "host-template", nil, "`TEMPLATE` of further names of exported Services, with {service}, {namespace} and {name}, as {service}.{namespace}.example.com; repeatable")
+	f.StringArrayVar(&raw.callers, "caller-namespace", nil, "`OWN:CALLERS`: callers have the mirrors of the namespace OWN in CALLERS, as by namespace= in their --remote, so that names in OWN are routed there, too; repeatable (default: none)")
 	f.StringArrayVar(&o.HostSuffixes, "host-suffix", nil, "DNS `SUFFIX` below which exported Services may choose further names with the annotation "+plan.HostsAnnotation+", as shop.example.com; repeatable (default: names of their own namespace alone)")
 	f.StringVar(&raw.ports, "ports", "15000-15999", "`FIRST-LAST`: the gateway ports that are given to ports which need one of their own, such as plain TCP")
 	f.StringVar(&o.Selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of the Services that are exported; must not be empty")
@@ -75,6 +77,20 @@ func (raw *Flags) Options() (Options, error) {
 	for _, suffix := range o.HostSuffixes {
 		if err := o.ValidateSuffix(suffix); err != nil {
 			wrong("--host-suffix: %w", err)
+		}
+	}
+	for _, text := range raw.callers {
+		own, callers, _ := strings.Cut(text, ":")
+		switch {
+		case len(validation.IsDNS1123Label(own)) > 0 || len(validation.IsDNS1123Label(callers)) > 0:
+			wrong("--caller-namespace: %.140q is not OWN:CALLERS, two names of namespaces", text)
+		case own == callers || slices.Contains(o.CallerNamespaces[own], callers):
+			wrong("--caller-namespace: names in %s are routed in %s anyway: remove %s", own, callers, text)
+		default:
+			if o.CallerNamespaces == nil {
+				o.CallerNamespaces = map[string][]string{}
+			}
+			o.CallerNamespaces[own] = append(o.CallerNamespaces[own], callers)
 		}
 	}
 	var err error
@@ -151,8 +167,8 @@ func readNames(o *Options) error {
 		o.Aliases = ""
 	case len(validation.IsDNS1123Label(o.Aliases)) > 0:
 		return fmt.Errorf("--names-namespace: %.70q is not the name of a namespace", o.Aliases)
-	case len(o.Targets) == 1 && len(o.HostTemplates)+len(o.HostSuffixes) > 0:
-		return errors.New("--host-template and --host-suffix: a gateway that reaches what has an alias routes no further names: remove them, or give another --to, too")
+	case len(o.Targets) == 1 && len(o.HostTemplates)+len(o.HostSuffixes)+len(o.CallerNamespaces) > 0:
+		return errors.New("--host-template, --host-suffix and --caller-namespace: a gateway that reaches what has an alias routes no further names: remove them, or give another --to, too")
 	}
 	return nil
 }

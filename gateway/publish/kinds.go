@@ -16,10 +16,6 @@ import (
 	"service-mirror.io/service-mirror/remote/failure"
 )
 
-// discoveryPeriod is how often the API server is asked which versions it serves: a CustomResourceDefinition may be
-// installed or replaced at any time.
-const discoveryPeriod = 15 * time.Second
-
 // kind is a kind of object whose version is discovered, and the cache of what is read of it.
 type kind struct {
 	resource  schema.GroupResource
@@ -89,10 +85,19 @@ func (k *kind) keep(ctx context.Context, clients Clients, report func(part strin
 		if err == nil {
 			k.serve(ctx, version, clients.ReadDynamic, report, &running)
 		}
+		period := discoveryPeriod
+		switch {
+		case version == "" || err != nil:
+		case builtIn(k.resource.Group):
+			<-ctx.Done()
+			return
+		default:
+			period = servedPeriod
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(discoveryPeriod):
+		case <-time.After(period):
 		}
 	}
 }
@@ -160,6 +165,7 @@ func (k *kind) inform(version string, client dynamic.Interface, report func(stri
 		written.Informer.Index(byListener, func(obj *remote.Unstructured) []string { return k.listeners(&obj.Unstructured) })
 	}
 	written.Informer.Handle(remote.Handler[*remote.Unstructured]{
+		Known:   written.Known, // what was created here had no status yet
 		Added:   func(obj *remote.Unstructured) { k.changed(nil, obj) },
 		Updated: k.changed,
 		Deleted: func(name cache.ObjectName, last *remote.Unstructured) {
@@ -177,7 +183,7 @@ func (k *kind) inform(version string, client dynamic.Interface, report func(stri
 // wrote notes an object as the API server answered a write of it.
 func (k *kind) wrote(obj *unstructured.Unstructured) {
 	if objects := k.cached(); objects != nil {
-		objects.Add(remote.TrimUnstructured(&remote.Unstructured{Unstructured: *obj.DeepCopy()}))
+		objects.Add(remote.TrimUnstructured(&remote.Unstructured{Unstructured: *obj}))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -33,43 +34,56 @@ var listenersKey = cache.NewObjectName("", "listeners")
 
 // syncListenersFor syncs the listeners for a Service, if what is needed of them may have changed.
 func (c *Controller) syncListenersFor(ctx context.Context) {
-	if next := c.syncListeners(ctx, false); next != nil {
-		c.queue.Again(listenersKey, *next)
+	switch next := c.syncListeners(ctx, false); {
+	case next.Retry:
+		c.queue.AddRateLimited(listenersKey)
+	case next.After > 0:
+		c.queue.AddAfter(listenersKey, next.After)
 	}
 }
 
 // syncListeners has the Gateway, if it is labelled for it, and our ListenerSets have just the listeners of ours that are
-// needed, if they may not be so or, with force, whatever is known. It returns when they are looked at again; nil: they have
-// not been.
-func (c *Controller) syncListeners(ctx context.Context, force bool) *queue.Next {
-	if c.caches.gateway == nil {
-		return nil
+// needed, if they may not be so or, with force, whatever is known. It returns when those that it has looked at are looked
+// at again.
+func (c *Controller) syncListeners(ctx context.Context, force bool) (next queue.Next) {
+	if !force && !c.memory.listenersDirty() || !c.listening.begin(ctx, force) {
+		return next
 	}
-	c.listening.Lock()
-	defer c.listening.Unlock()
-	if !c.memory.listenersDue(force) {
-		return nil
+	if c.memory.listenersDue(force) {
+		next = c.writeListeners(ctx, force)
 	}
+	if late := c.listening.end(); late { // its listeners are due
+		c.queue.Add(listenersKey)
+	}
+	return next
+}
+
+// writeListeners writes those that are not as they should be. Unless forced, it leaves alone what fails.
+func (c *Controller) writeListeners(ctx context.Context, force bool) (next queue.Next) {
 	gw := c.caches.gatewayNow()
-	onGateway := c.applyListeners(ctx, gw)
-	inSets := c.writeSets(ctx, gw)
-	if onGateway.written || inSets.written {
+	parts, conflicts := c.writeSets(ctx, gw, force)
+	if force || !c.memory.listenersFail(onGateway) {
+		parts[onGateway] = c.applyListeners(ctx, gw)
+	}
+	written := false
+	for _, done := range parts {
+		written = written || done.written
+		next.Retry = next.Retry || done.fails()
+		next.After = queue.Sooner(next.After, done.wait)
+	}
+	if written {
 		c.caches.readGateway()
 		c.listened.Add(1)
 	}
-	err := errors.Join(onGateway.err, inSets.err)
-	problem := onGateway.problem()
-	if problem.Reason == "" {
-		problem = inSets.problem()
-	}
-	c.problems.Local(listenersPart, err)
-	for _, key := range c.memory.listenersDone(problem) {
+	news := c.memory.listenersDone(parts, conflicts)
+	c.problems.Local(listenersPart, c.memory.listenersError())
+	for _, key := range news {
 		c.queue.Add(key)
 	}
-	return &queue.Next{Retry: onGateway.fails() || inSets.fails(), After: queue.Sooner(onGateway.wait, inSets.wait)}
+	return next
 }
 
-// outcome is what became of listeners.
+// outcome is what became of a part of the listeners.
 type outcome struct {
 	written bool
 	reason  mirrors.Reason // of the error
@@ -77,8 +91,8 @@ type outcome struct {
 	wait    time.Duration // how long until they are to be looked at again; 0: not before something changes
 }
 
-// fails tells whether they are to be tried again. The end of a conflict is an event.
-func (o outcome) fails() bool { return o.err != nil && o.reason != mirrors.Conflict && o.wait == 0 }
+// fails tells whether they are to be tried again with back-off.
+func (o outcome) fails() bool { return o.err != nil && o.wait == 0 }
 
 func (o outcome) problem() mirrors.Problem {
 	if o.err == nil {
@@ -93,19 +107,48 @@ func (c *Controller) applyListeners(ctx context.Context, gw plan.Gateway) (done 
 	if !gw.Exists || !gw.Managed {
 		return done
 	}
-	listeners, changed := gw.OwnListeners(slices.Concat(c.memory.ports(), c.attached(gw.Added())))
+	listeners, changed := c.planListeners(gw)
 	fight := c.memory.undone(gw, listeners, time.Now())
-	if changed && c.memory.gatewayWait(time.Now()) == 0 {
-		if err := c.applyToGateway(ctx, gw, listeners); err != nil {
-			return outcome{reason: mirrors.WriteFailed, err: fmt.Errorf("apply listeners of Gateway %v: %w", gw.Name, err)}
+	if changed && c.memory.listenersWait(onGateway, time.Now()) == 0 {
+		if done = c.applyWithin(ctx, gw, listeners); done.err != nil {
+			return done
 		}
-		c.memory.listenersApplied(listeners, time.Now())
-		done.written = true
 	}
 	if fight {
 		done.reason, done.err = mirrors.Overwritten, fmt.Errorf("Gateway %v loses its listeners again after they are applied: have the program that manages it ignore them, or remove the label %s and add listeners there. They are applied with back-off", gw.Name, plan.ListenersLabel)
 	}
-	done.wait = c.memory.gatewayWait(time.Now())
+	done.wait = c.memory.listenersWait(onGateway, time.Now())
+	return done
+}
+
+// planListeners are those that the Gateway itself is to have of ours; changed tells whether it does not have just these.
+func (c *Controller) planListeners(gw plan.Gateway) (listeners []any, changed bool) {
+	return gw.OwnListeners(slices.Concat(c.memory.ports(), c.attached(gw.Added())))
+}
+
+// ownedPeriod is how often it is tried to set listeners back that another program has changed, and owns.
+const ownedPeriod = time.Minute
+
+// applyWithin applies listeners. What another program has changed of them it owns, and nothing is taken from it: those are
+// left as they are, and the others are applied.
+func (c *Controller) applyWithin(ctx context.Context, gw plan.Gateway, listeners []any) (done outcome) {
+	err := c.applyToGateway(ctx, gw, listeners)
+	if !apierrors.IsConflict(err) {
+		done.written = err == nil
+		if err != nil {
+			done.reason, done.err = mirrors.WriteFailed, fmt.Errorf("apply listeners of Gateway %v: %w", gw.Name, err)
+		}
+		return done
+	}
+	owned := fmt.Errorf("Gateway %v has listeners %s that another program has changed, and owns: set them back there, or remove them, and they are added again: %w", gw.Name, strings.Join(gw.Edited(listeners), ", "), err)
+	done = outcome{reason: mirrors.Overwritten, err: owned, wait: ownedPeriod}
+	if rest, changed := gw.Yield(listeners); changed {
+		if err := c.applyToGateway(ctx, gw, rest); err != nil {
+			done.err = errors.Join(owned, err)
+			return done
+		}
+		done.written = true
+	}
 	return done
 }
 
@@ -127,6 +170,7 @@ func (c *Controller) applyToGateway(ctx context.Context, gw plan.Gateway, listen
 		return err
 	}
 	c.caches.gateway.wrote(got)
+	c.memory.listenersApplied(listeners, time.Now())
 	c.options.Metrics.Wrote("Gateway", "update")
 	return nil
 }

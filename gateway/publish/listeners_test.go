@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway/publish/plan"
 	mirrors "service-mirror.io/service-mirror/mirror/plan"
@@ -130,6 +132,158 @@ func TestControllerFillsTheGateway(t *testing.T) {
 		w.wait(time.Minute)
 		if got := given(); len(got) != 1 || len(w.ours()) != 1 {
 			t.Errorf("%v have ports, listeners are %v\n%s", got, w.ours(), w.log)
+		}
+	})
+}
+
+// edit has a listener of the Gateway take routes of its own namespace alone.
+func (w *world) edit(listener string) {
+	gw := w.server.get("gateways", "ingress", "public").(*unstructured.Unstructured)
+	listeners, _, _ := unstructured.NestedSlice(gw.Object, "spec", "listeners")
+	for _, l := range listeners {
+		if l.(map[string]any)["name"] == listener {
+			w.must(unstructured.SetNestedField(l.(map[string]any), "Same", "allowedRoutes", "namespaces", "from"))
+		}
+	}
+	w.must(unstructured.SetNestedSlice(gw.Object, listeners, "spec", "listeners"))
+	w.server.put("gateways", gw)
+}
+
+// A listener of ours that someone edits is repaired.
+func TestControllerRepairsListeners(t *testing.T) {
+	in(t, func(w *world) {
+		w.managed(0)
+		w.start()
+		w.wantPort("bar", 15000)
+		w.server.wrote()
+		w.edit(tcp0)
+		w.wait(time.Second)
+		w.wantPort("bar", 15000)
+		if n := w.countPatches(); n != 1 {
+			t.Errorf("%d applications\n%s", n, w.log)
+		}
+		w.wait(time.Hour)
+		w.wrote()
+	})
+}
+
+// What another program owns of a listener of ours is left to it, and reported. The other listeners are added.
+func TestControllerYieldsListeners(t *testing.T) {
+	in(t, func(w *world) {
+		w.managed(0)
+		w.start()
+		w.server.mu.Lock()
+		w.server.owned = map[string]bool{tcp0: true}
+		w.server.mu.Unlock()
+		w.edit(tcp0)
+		w.wait(time.Minute)
+		w.wantPort("bar", 0)
+		if !w.has(mirrors.PortNotServed) || !strings.Contains(w.localProblem(listenersPart), tcp0) || !strings.Contains(w.localProblem(listenersPart), "kubectl-edit") {
+			t.Errorf("problems: %v, %v", w.controller.problems.OfLocal(), w.controller.problems.Of(cache.NewObjectName("default", "bar")))
+		}
+		w.server.put("services", exportedService("new", 5432))
+		w.wait(time.Minute)
+		w.wantPort("new", 15001)
+		w.server.wrote()
+		w.wait(time.Hour)
+		if n := w.countPatches(); n < 30 || n > 120 {
+			t.Errorf("%d tries in an hour", n)
+		}
+		w.server.mu.Lock()
+		w.server.owned = nil
+		w.server.mu.Unlock()
+		w.wait(2 * time.Minute)
+		w.wantPort("bar", 15000)
+		w.wantPort("new", 15001)
+		if problems := w.controller.problems.OfLocal(); len(problems) > 0 {
+			t.Errorf("problems are left: %v", problems)
+		}
+	})
+}
+
+// slowGateways answers no write of a Gateway, as where a webhook does not, until it is told to.
+type slowGateways struct {
+	dynamic.Interface
+	answer chan struct{}
+}
+
+func (s slowGateways) Resource(resource schema.GroupVersionResource) dynamic.NamespaceableResourceInterface {
+	if resource.Resource != "gateways" {
+		return s.Interface.Resource(resource)
+	}
+	return slowResource{s.Interface.Resource(resource), s.answer}
+}
+
+type slowResource struct {
+	dynamic.NamespaceableResourceInterface
+	answer chan struct{}
+}
+
+func (s slowResource) Namespace(string) dynamic.ResourceInterface { return s }
+
+func (s slowResource) Apply(ctx context.Context, _ string, _ *unstructured.Unstructured, _ metav1.ApplyOptions, _ ...string) (*unstructured.Unstructured, error) {
+	select {
+	case <-s.answer:
+		return nil, apierrors.NewInternalError(fmt.Errorf("it timed out"))
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// A Gateway that takes long to write holds up neither what needs no listener nor, for long, what needs one.
+func TestSlowGatewayHoldsNothingUp(t *testing.T) {
+	in(t, func(w *world) {
+		w.server.put("services", exportedService("web", 80))
+		for i := range 2 * workers {
+			w.server.put("services", exportedService(fmt.Sprint("s", i), 80, 5432))
+		}
+		w.managed(0)
+		slow := slowGateways{w.server.dynamic, make(chan struct{})}
+		w.standby()
+		w.controller.clients.WriteDynamic = slow
+		w.lead()
+		w.wait(5 * patience)
+		n := 0
+		for i := range 2 * workers {
+			if w.server.get("configmaps", "sm", fmt.Sprint("default.s", i)) != nil {
+				n++
+			}
+		}
+		if w.server.get("httproutes", "default", "web.service-mirror") == nil || n < 2*workers-1 { // one of them writes
+			t.Errorf("web has no route, or only %d others are published\n%s", n, w.log)
+		}
+		close(slow.answer)
+		w.wait(time.Second)
+		if !w.has(mirrors.WriteFailed) {
+			t.Errorf("no problem says so\n%s", w.log)
+		}
+	})
+}
+
+// A dry run shows the listeners that would be added and removed, and writes none.
+func TestDryRunShowsListeners(t *testing.T) {
+	in(t, func(w *world) {
+		w.managed(0)
+		w.start()
+		w.stop()
+		gw := w.server.get("gateways", "ingress", "public").(*unstructured.Unstructured)
+		w.must(unstructured.SetNestedSlice(gw.Object, []any{listener("http", "HTTP", 80), listener("service-mirror-tcp-15009", "TCP", 15009)}, "spec", "listeners"))
+		w.server.put("gateways", gw)
+		w.server.wrote()
+		out := w.dryRun()
+		for _, want := range []string{"apply listeners of Gateway ingress/public in paris", "-  \"name\": \"service-mirror-tcp-15009\"", "+  \"name\": \"" + tcp0 + "\""} {
+			if !strings.Contains(out, want) {
+				t.Errorf("it does not print %q:\n%s", want, out)
+			}
+		}
+		w.wrote()
+		w.start()
+		if n := w.countPatches(); n != 1 {
+			t.Errorf("%d applications\n%s", n, w.log)
+		}
+		w.stop()
+		if out := w.dryRun(); !strings.Contains(out, "nothing would be written") {
+			t.Errorf("it prints %s", out)
 		}
 	})
 }

@@ -27,21 +27,27 @@ type memory struct {
 	listeners listenersMemory
 }
 
-// memoryOf is what is remembered of one Service.
+// memoryOf is what is remembered of one Service. There are many: it is small where nothing is wrong.
 type memoryOf struct {
-	objects  map[plan.Ref]*objectMemory
+	objects  []objectMemory
 	recorded time.Time // when its record was last written
 }
 
 // objectMemory is what is remembered of one object.
 type objectMemory struct {
+	ref     plan.Ref
+	counted time.Time
+	updates int32     // since counted
+	refused bool      // since it was last written
+	held    *obstacle // nil: nothing keeps it from being written
+}
+
+// obstacle is what keeps an object from being written.
+type obstacle struct {
 	foreign time.Time // until when it counts as foreign; zero: it does not
 	backoff plan.Backoff
 	wait    time.Duration
 	until   time.Time // of the back-off; zero: there is none
-	refused bool      // since it was last written
-	updates int       // since counted
-	counted time.Time
 }
 
 const (
@@ -127,7 +133,7 @@ func (m *memory) addRouted(of plan.Kind, all map[cache.ObjectName][]plan.Allocat
 // recall adds to a snapshot what is remembered. m.mu is held.
 func (m *memory) recall(s *plan.Snapshot) {
 	s.PortHolder, s.Allocated = m.ledger.Holder, m.ledger.Of(s.Key)
-	s.Promised, s.Listeners = m.ledger.Active, m.listeners.problem
+	s.Promised, s.Listeners = m.ledger.Active, m.listeners.problems()
 	for of, why := range m.unread {
 		s.Served[of] = plan.Served{Version: s.Served[of].Version, Err: cmp.Or(why, s.Served[of].Err)}
 	}
@@ -137,12 +143,15 @@ func (m *memory) recall(s *plan.Snapshot) {
 	}
 	s.Foreign, s.Backoffs = map[plan.Ref]bool{}, map[plan.Ref]plan.Backoff{}
 	s.Settling = max(0, r.recorded.Add(recordPeriod).Sub(s.Now))
-	for ref, o := range r.objects {
-		if s.Now.Before(o.foreign) {
-			s.Foreign[ref] = true
+	for _, o := range r.objects {
+		if o.held == nil {
+			continue
 		}
-		if s.Now.Before(o.until) {
-			s.Backoffs[ref] = o.backoff
+		if s.Now.Before(o.held.foreign) {
+			s.Foreign[o.ref] = true
+		}
+		if s.Now.Before(o.held.until) {
+			s.Backoffs[o.ref] = o.held.backoff
 		}
 	}
 }
@@ -152,26 +161,35 @@ func (m *memory) names(key cache.ObjectName) (names []plan.Ref) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if r := m.records[key]; r != nil {
-		for ref := range r.objects {
-			names = append(names, ref)
+		for _, o := range r.objects {
+			names = append(names, o.ref)
 		}
 	}
 	return names
 }
 
-// object is what is remembered of an object, made where it is nothing. m.mu is held.
+// object is what is remembered of an object, made where it is nothing: until another is. m.mu is held.
 func (m *memory) object(key cache.ObjectName, ref plan.Ref) *objectMemory {
 	r := m.records[key]
 	if r == nil {
-		r = &memoryOf{objects: map[plan.Ref]*objectMemory{}}
+		r = &memoryOf{}
 		m.records[key] = r
 	}
-	o := r.objects[ref]
-	if o == nil {
-		o = &objectMemory{}
-		r.objects[ref] = o
+	i := slices.IndexFunc(r.objects, func(o objectMemory) bool { return o.ref == ref })
+	if i < 0 {
+		i = len(r.objects)
+		r.objects = append(r.objects, objectMemory{ref: ref})
 	}
-	return o
+	return &r.objects[i]
+}
+
+// hold is what keeps an object from being written, made where nothing does. m.mu is held.
+func (m *memory) hold(key cache.ObjectName, ref plan.Ref) *obstacle {
+	o := m.object(key, ref)
+	if o.held == nil {
+		o.held = &obstacle{}
+	}
+	return o.held
 }
 
 // wrote notes a write that succeeded, and tells whether the object is fought over.
@@ -180,7 +198,8 @@ func (m *memory) wrote(key cache.ObjectName, step plan.Step, now time.Time) (fig
 	defer m.mu.Unlock()
 	if step.Action == plan.Delete {
 		if r := m.records[key]; r != nil {
-			if delete(r.objects, step.Ref); step.Record != nil {
+			r.objects = slices.DeleteFunc(r.objects, func(o objectMemory) bool { return o.ref == step.Ref })
+			if step.Record != nil {
 				delete(m.records, key)
 			}
 		}
@@ -197,8 +216,8 @@ func (m *memory) wrote(key cache.ObjectName, step plan.Step, now time.Time) (fig
 	if o.updates++; o.updates > fightUpdates {
 		return true
 	}
-	if now.Sub(o.until) > fightPeriod {
-		o.wait, o.until = 0, time.Time{}
+	if o.held != nil && now.Sub(o.held.until) > fightPeriod {
+		o.held = nil
 	}
 	return false
 }
@@ -207,7 +226,7 @@ func (m *memory) wrote(key cache.ObjectName, step plan.Step, now time.Time) (fig
 func (m *memory) backOff(key cache.ObjectName, ref plan.Ref, problem mirrors.Problem, only *unstructured.Unstructured, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	o := m.object(key, ref)
+	o := m.hold(key, ref)
 	last := lastRejected
 	if problem.Reason == mirrors.Overwritten {
 		last = lastOverwritten
@@ -230,7 +249,7 @@ func (m *memory) refusedFirst(key cache.ObjectName, ref plan.Ref) bool {
 func (m *memory) foreign(key cache.ObjectName, ref plan.Ref, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.object(key, ref).foreign = now.Add(foreignPeriod)
+	m.hold(key, ref).foreign = now.Add(foreignPeriod)
 }
 
 // next is when the next of what keeps objects from being written is over; zero: nothing does.
@@ -242,7 +261,10 @@ func (m *memory) next(key cache.ObjectName, now time.Time) (after time.Duration)
 		return 0
 	}
 	for _, o := range r.objects {
-		for _, until := range []time.Time{o.foreign, o.until} {
+		if o.held == nil {
+			continue
+		}
+		for _, until := range []time.Time{o.held.foreign, o.held.until} {
 			if left := until.Sub(now); left > 0 && (after == 0 || left < after) {
 				after = left
 			}

@@ -231,3 +231,31 @@ func TestControllerDeletesAliasesOfOtherFlags(t *testing.T) {
 		}
 	})
 }
+
+// While the Gateway is missing, an alias goes with the last port that it served: what a port keeps that is of another kind
+// keeps no alias, and one stays that still has requests with a name.
+func TestAliasClosesWhileTheGatewayIsMissing(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*corev1.Service)
+		want   bool
+	}{
+		"a port of TCP alone": {func(svc *corev1.Service) { svc.Spec.Ports = svc.Spec.Ports[1:] }, false},
+		"a port left out":     {func(svc *corev1.Service) { svc.Annotations = map[string]string{"service-mirror.io/ports": "80"} }, false},
+		"a port of HTTP":      {func(svc *corev1.Service) { svc.Spec.Ports = svc.Spec.Ports[:1] }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(w *world) {
+				w.server.drop("gateways", "ingress", "public")
+				w.start(func(o *Options) { o.Targets, o.Aliases = []plan.Target{plan.ToGatewayAPI, plan.ToNames}, "exports" })
+				w.liveAlias()
+				svc := exportedService("bar", 80, 5432)
+				test.change(svc)
+				w.server.put("services", svc)
+				w.wait(time.Minute)
+				if got := w.server.get("services", "exports", "default--bar") != nil; got != test.want {
+					t.Errorf("there is an alias: %v, want %v\n%s", got, test.want, w.log)
+				}
+			})
+		})
+	}
+}

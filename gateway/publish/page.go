@@ -84,9 +84,7 @@ func (c *Controller) serviceRow(key cache.ObjectName) status.Service {
 	if state == mirrors.StateWaiting && len(problems) == 0 && recorded {
 		state = mirrors.StateMirrored // by the leader, as far as a standby knows
 	}
-	if row.State = string(state); state == mirrors.StateMirrored {
-		row.State = status.Published
-	}
+	row.State = shown(state)
 	for _, of := range plan.Kinds {
 		objects := c.caches.routes[of].cached()
 		if objects == nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,10 +19,14 @@ import (
 	"service-mirror.io/service-mirror/remote"
 )
 
-// newSets makes the cache of ListenerSets, of all namespaces: others' have gateway ports, too.
+// newSets makes the cache of ListenerSets, of all namespaces: others' have gateway ports, too. Where no Gateway is given,
+// it is of ours alone: those that other flags have made are deleted.
 func (c *caches) newSets() {
-	c.sets = &kind{resource: plan.ListenerSet.Resource(), versions: plan.ListenerSet.Versions(), synced: c.readGateway, narrow: func(*metav1.ListOptions) {},
-		changed: c.setChanged}
+	c.sets = &kind{resource: plan.ListenerSet.Resource(), versions: plan.ListenerSet.Versions(), changed: c.setChanged,
+		synced: func() { c.readGateway(); c.hooks.changed(listenersKey) }, narrow: func(*metav1.ListOptions) {}}
+	if c.gateway == nil {
+		c.sets.namespace = c.policy.Records
+	}
 }
 
 // setChanged has the Gateway read again for a ListenerSet that concerns it. Most others' do not, and each may change often.
@@ -41,7 +47,7 @@ func (c *caches) setChanged(before, after *remote.Unstructured) {
 
 // reportSets passes on why ListenerSets cannot be read, but where the Gateway has no use for them.
 func (c *caches) reportSets(part string, err error) {
-	if err != nil {
+	if err != nil && c.gateway != nil {
 		c.readGateway() // what it says of them has the cause
 		if use := c.gatewayNow().Sets; !use.Used && use.Unknown == "" {
 			err = nil
@@ -77,38 +83,52 @@ func (c *Controller) planSets(gw plan.Gateway) ([]plan.Step, error) {
 	return c.options.PlanSets(gw, objects, c.memory.ports(), c.attached(plan.AttachableSets(objects, c.options.Records)))
 }
 
-// writeSets writes our ListenerSets if need be.
-func (c *Controller) writeSets(ctx context.Context, gw plan.Gateway) (done outcome) {
+// writeSets writes our ListenerSets if need be, each whatever becomes of the others. Unless forced, it leaves alone those
+// that fail.
+func (c *Controller) writeSets(ctx context.Context, gw plan.Gateway, force bool) (done map[string]outcome, conflicts error) {
 	steps, conflicts := c.planSets(gw)
-	fight := c.memory.setsUndone(steps, time.Now())
-	if conflicts != nil {
-		done.reason, done.err = mirrors.Conflict, conflicts
+	due := map[string]*plan.Step{}
+	for _, name := range c.memory.setNames() {
+		due[name] = nil
 	}
-	if c.memory.setsWait(time.Now()) == 0 {
-		for _, step := range steps {
-			err := c.writeSet(ctx, step)
-			switch {
-			case err == nil:
-				done.written = true
-				c.memory.setWritten(step, time.Now())
-			case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err): // the cache is behind
-				done.wait = staleWait
-			default:
-				done.reason, done.err = mirrors.WriteFailed, errors.Join(done.err, fmt.Errorf("%s ListenerSet %s/%s: %w", step.Action, c.options.Records, step.Ref.Name, err))
-			}
+	for i, step := range steps {
+		due[step.Ref.Name] = &steps[i]
+	}
+	done = map[string]outcome{}
+	for _, name := range slices.Sorted(maps.Keys(due)) {
+		if force || !c.memory.listenersFail(name) {
+			done[name] = c.writeSet(ctx, name, due[name])
+		}
+	}
+	return done, conflicts
+}
+
+// writeSet writes one of them, if there is anything to write.
+func (c *Controller) writeSet(ctx context.Context, name string, step *plan.Step) (done outcome) {
+	fight := c.memory.setUndone(name, step, time.Now())
+	if step != nil && c.memory.listenersWait(name, time.Now()) == 0 {
+		err := c.requestSet(ctx, *step)
+		switch {
+		case err == nil:
+			done.written = true
+			c.memory.setWritten(*step, time.Now())
+		case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err): // the cache is behind
+			done.wait = staleWait
+		default:
+			done.reason, done.err = mirrors.WriteFailed, fmt.Errorf("%s ListenerSet %s/%s: %w", step.Action, c.options.Records, name, err)
 		}
 	}
 	if fight && done.err == nil {
-		done.reason, done.err = mirrors.Overwritten, fmt.Errorf("ListenerSets of namespace %s are changed back as soon as they are written: stop the other program that manages them. They are written with back-off", c.options.Records)
+		done.reason, done.err = mirrors.Overwritten, fmt.Errorf("ListenerSet %s/%s is changed back as soon as it is written: stop the other program that manages it. It is written with back-off", c.options.Records, name)
 	}
-	done.wait = max(done.wait, c.memory.setsWait(time.Now()))
+	done.wait = max(done.wait, c.memory.listenersWait(name, time.Now()))
 	return done
 }
 
 // staleWait is how long the cache is given to catch up with what a write found.
 const staleWait = time.Second
 
-func (c *Controller) writeSet(ctx context.Context, step plan.Step) (err error) {
+func (c *Controller) requestSet(ctx context.Context, step plan.Step) (err error) {
 	version, _ := c.caches.sets.state()
 	client := c.clients.WriteDynamic.Resource(plan.ListenerSet.Resource().WithVersion(version)).Namespace(step.Object.GetNamespace())
 	cached := c.caches.sets.cached()

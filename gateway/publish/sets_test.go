@@ -13,7 +13,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2/textlogger"
 
@@ -409,28 +411,97 @@ func TestControllerKeepsListenerSetsThatItCannotRead(t *testing.T) {
 	}
 }
 
+// dryRun is what a dry run prints with the options of the controller that was started last.
+func (w *world) dryRun() string {
+	w.Helper()
+	dry := New(w.server.clients(), w.controller.options, textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w.log))))
+	ctx, cancel := context.WithCancel(w.Context())
+	var running sync.WaitGroup
+	running.Go(func() { dry.Run(ctx) })
+	var out strings.Builder
+	w.must(dry.DryRun(ctx, "paris", &out))
+	cancel()
+	running.Wait()
+	return out.String()
+}
+
+// What is wrong with one ListenerSet holds up no other.
+func TestListenerSetsHoldNoOthersUp(t *testing.T) {
+	for name, spoil := range map[string]func(w *world){
+		"fight": func(w *world) {
+			w.start()
+			w.wantPort("bar", 15000)
+			for range 12 {
+				if w.set(firstSet) != nil {
+					w.server.drop("listenersets", "sm", firstSet)
+				}
+				w.wait(30 * time.Second)
+			}
+		},
+		"refused": func(w *world) {
+			w.server.dynamic.Fake.PrependReactor("create", "listenersets", func(a clienttesting.Action) (bool, runtime.Object, error) {
+				if name := a.(clienttesting.CreateAction).GetObject().(*unstructured.Unstructured).GetName(); name == firstSet {
+					return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "listenersets"}, name, nil)
+				}
+				return false, nil, nil
+			})
+			w.start()
+			w.wantPort("bar", 0)
+			w.wait(10 * time.Minute)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(w *world) {
+				w.sets("ListenerSet")
+				spoil(w)
+				other := exportedService("other", 5432)
+				other.Annotations = map[string]string{"service-mirror.io/gateway-ports": "5432=15500"}
+				w.server.put("services", other)
+				w.wait(2 * time.Second)
+				w.wantPort("other", 15500)
+				if problem := w.localProblem(listenersPart); !strings.Contains(problem, "sm/"+firstSet) {
+					t.Errorf("the problem is %q", problem)
+				}
+				if problems := w.controller.problems.Of(cache.NewObjectName("default", "other")); len(problems) > 0 {
+					t.Errorf("other has %v", problems)
+				}
+			})
+		})
+	}
+}
+
+// ListenerSets of former flags are deleted, once no route needs them, and foreign ones stay.
+func TestControllerDeletesListenerSetsOfOtherFlags(t *testing.T) {
+	in(t, func(w *world) {
+		w.sets("ListenerSet")
+		w.start()
+		w.stop()
+		foreign := w.set(firstSet)
+		foreign.SetName("foreign")
+		w.server.put("listenersets", foreign)
+		w.server.wrote()
+		w.start(toNames)
+		w.wait(time.Minute)
+		w.wrote("create "+alias, "delete httproutes default/bar.service-mirror", "delete listenersets sm/"+firstSet,
+			"delete tcproutes default/bar.5432.service-mirror", "update configmaps sm/default.bar")
+		if w.set("foreign") == nil {
+			t.Error("the foreign one is gone")
+		}
+	})
+}
+
 // A dry run shows the ListenerSet that would be created, and creates none.
 func TestDryRunShowsListenerSets(t *testing.T) {
 	in(t, func(w *world) {
 		w.sets("ListenerSet")
 		w.start() // for the options
-		options := w.controller.options
 		w.stop()
 		w.server.drop("listenersets", "sm", firstSet)
 		w.server.wrote()
-		dry := New(w.server.clients(), options, textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w.log))))
-		ctx, cancel := context.WithCancel(w.Context())
-		var running sync.WaitGroup
-		running.Go(func() { dry.Run(ctx) })
-		var out strings.Builder
-		if err := dry.DryRun(ctx, "paris", &out); err != nil {
-			t.Error(err)
-		}
-		cancel()
-		running.Wait()
+		out := w.dryRun()
 		for _, want := range []string{"create ListenerSet sm/" + firstSet + " in paris", `"kind": "ListenerSet"`, tcp0} {
-			if !strings.Contains(out.String(), want) {
-				t.Errorf("it does not print %q:\n%s", want, out.String())
+			if !strings.Contains(out, want) {
+				t.Errorf("it does not print %q:\n%s", want, out)
 			}
 		}
 		w.wrote()

@@ -24,6 +24,7 @@ type Options struct {
 	Remote  remote.Options
 	Policy  plan.Policy
 	Lease   cache.ObjectName // zero: no election
+	Name    string           // of the local cluster, in the report
 }
 
 // timeout bounds the check of one cluster.
@@ -32,14 +33,14 @@ const timeout = 30 * time.Second
 // Run prints a line for each thing that was checked, with a mark: + it is in order, ! something will not work as
 // expected, - it must be fixed. It tells whether nothing must be.
 func Run(ctx context.Context, options Options, out io.Writer) bool {
-	local := NewReport("local cluster "+options.Local.Host, out)
+	local := NewReport("local cluster "+options.Name, out)
 	found, ok := local.localCluster(ctx, options)
 	var wg sync.WaitGroup
 	outs := make([]bytes.Buffer, len(options.Remotes))
 	healthy := make([]bool, len(options.Remotes))
 	for i, spec := range options.Remotes {
 		wg.Go(func() {
-			r := NewReport("remote "+spec.Name+" of local cluster "+options.Local.Host, &outs[i])
+			r := NewReport("remote "+spec.Name+" of local cluster "+options.Name, &outs[i])
 			r.remoteCluster(ctx, options, spec, found)
 			healthy[i] = !r.failed
 		})

@@ -167,9 +167,16 @@ func remoteNeeds(spec remote.Spec) []Need {
 		Why: "another cluster behind this kubeconfig would not be noticed"})
 }
 
-// permissions checks with an API server what these credentials may do.
+// Permissions checks with an API server what these credentials may do.
 func (r *Report) Permissions(ctx context.Context, needs []Need) {
-	failed := false
+	if r.Granted(ctx, needs...) {
+		r.OK("all permissions that are needed are granted")
+	}
+}
+
+// Granted tells whether permissions are granted, and reports those that are not.
+func (r *Report) Granted(ctx context.Context, needs ...Need) bool {
+	all := true
 	for _, need := range needs {
 		var missing []string
 		for _, verb := range need.Verbs {
@@ -180,7 +187,7 @@ func (r *Report) Permissions(ctx context.Context, needs []Need) {
 			}, metav1.CreateOptions{})
 			if err != nil {
 				r.Warn("permissions cannot be checked: %s", remote.Cause(err))
-				return
+				return false
 			}
 			if !review.Status.Allowed {
 				missing = append(missing, verb)
@@ -189,7 +196,7 @@ func (r *Report) Permissions(ctx context.Context, needs []Need) {
 		if len(missing) == 0 {
 			continue
 		}
-		failed, r.missing = true, true
+		all, r.missing = false, true
 		what := fmt.Sprintf("may not %s %s", strings.Join(missing, ", "), need)
 		if need.Why != "" {
 			r.Warn("%s: %s", what, need.Why)
@@ -197,9 +204,7 @@ func (r *Report) Permissions(ctx context.Context, needs []Need) {
 			r.Fail("%s: grant it (deploy/ has the roles)", what)
 		}
 	}
-	if !failed {
-		r.OK("all permissions that are needed are granted")
-	}
+	return all
 }
 
 func (n Need) String() string {

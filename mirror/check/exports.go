@@ -161,21 +161,50 @@ func (r *Report) exports(ctx context.Context, local *target, options Options, sp
 			r.Unread("what it exports"+inNamespace(namespace), err)
 			return
 		}
-		exported = append(exported, services...)
+		exported = append(exported, slices.DeleteFunc(services, func(svc *corev1.Service) bool { return !options.Policy.Concerns(svc) })...)
 	}
 	if len(exported) == 0 {
 		r.NoExports(options.Remote.Selector)
 		return
 	}
-	tally := Tally{Done: "mirrored"}
-	published := r.records(ctx, spec)
+	published, candidates := r.records(ctx, spec), []plan.Candidate(nil)
 	for _, svc := range exported {
 		candidate := plan.Candidate{Cluster: spec.Name, Watched: true, Service: svc}
 		candidate.Gateway, candidate.NoGateway = gateways.For(svc)
 		candidate.Assigned.Published = published(svc)
-		tally.Add(cache.MetaObjectToName(svc), options.Policy.Decide(local.snapshot(candidate)).Problems)
+		candidates = append(candidates, candidate)
 	}
-	r.Exports(tally)
+	r.Exports(local.tally(options.Policy, spec.Name, candidates))
+}
+
+// tally is what will become of a remote's exported Services. Of those whose mirrors would have one name, one gets it.
+func (t *target) tally(policy plan.Policy, cluster string, candidates []plan.Candidate) Tally {
+	tally, naming := Tally{Done: "mirrored"}, policy.Names.Of(cluster)
+	rivals := map[cache.ObjectName][]plan.Candidate{}
+	for _, c := range candidates {
+		key := naming.Key(c.Service)
+		rivals[key] = append(rivals[key], c)
+	}
+	problems := map[cache.ObjectName][]plan.Problem{} // by exported Service
+	for key, all := range rivals {
+		slices.SortFunc(all, func(a, b plan.Candidate) int {
+			return plan.CompareKeys(cache.MetaObjectToName(a.Service), cache.MetaObjectToName(b.Service))
+		})
+		found := policy.Decide(t.snapshot(key, all)).Problems
+		for _, c := range all {
+			source := cache.MetaObjectToName(c.Service)
+			for _, problem := range found {
+				if problem.Source == source || problem.Source == (cache.ObjectName{}) {
+					problems[source] = append(problems[source], problem)
+				}
+			}
+		}
+	}
+	for _, c := range candidates {
+		source := cache.MetaObjectToName(c.Service)
+		tally.Add(source, problems[source])
+	}
+	return tally
 }
 
 // records reads what the remote's publisher says of its exports.
@@ -295,11 +324,8 @@ func (t *target) mirrored(cluster string) (uids []types.UID) {
 }
 
 // snapshot is what the daemon would know of a mirror that does not exist yet.
-func (t *target) snapshot(candidate plan.Candidate) plan.Snapshot {
-	s := plan.Snapshot{
-		Key:        plan.KeyOf(candidate.Cluster, cache.MetaObjectToName(candidate.Service)),
-		Candidates: []plan.Candidate{candidate},
-	}
+func (t *target) snapshot(key cache.ObjectName, candidates []plan.Candidate) plan.Snapshot {
+	s := plan.Snapshot{Key: key, Candidates: candidates}
 	if t == nil {
 		return s
 	}

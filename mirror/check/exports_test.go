@@ -56,6 +56,41 @@ func TestReservedPortsCount(t *testing.T) {
 	}
 }
 
+// Of two Services whose mirrors would have one name, one gets it: the one whose mirror exists, else the first.
+func TestTwoSourcesOfOneName(t *testing.T) {
+	svc := func(namespace string) *corev1.Service {
+		return &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "bar"},
+			Spec:       corev1.ServiceSpec{ClusterIP: "10.0.0.1", Ports: []corev1.ServicePort{{Port: 80}}},
+		}
+	}
+	gateways := remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{{}: {Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}}}
+	policy := plan.Policy{Names: plan.Names{"paris": {Namespaces: map[string]string{"web": "shop", "old": "shop"}}}}
+	loses := func(loser, winner string) string {
+		return "! paris: " + loser + "/bar will not be mirrored: the mirror of " + winner + "/bar in remote paris has this name\n+ paris: 2 Services are exported, 1 of them can be mirrored\n"
+	}
+	mirror := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bar-paris",
+		Labels:      map[string]string{plan.ManagedByLabel: plan.ManagedBy, plan.ClusterLabel: "paris"},
+		Annotations: map[string]string{plan.MirrorAnnotation: "shop/bar-paris", plan.RemoteServiceAnnotation: "web/bar"}}}
+	for name, test := range map[string]struct {
+		local *target
+		want  string
+	}{
+		"none has it":    {&target{}, loses("web", "old")},
+		"web's has it":   {&target{services: map[cache.ObjectName]*corev1.Service{cache.MetaObjectToName(mirror): mirror}}, loses("old", "web")},
+		"it is not read": {nil, loses("web", "old")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			r := &Report{cluster: "paris", out: &out, client: fake.NewClientset(svc("web"), svc("old"))}
+			r.exports(t.Context(), test.local, Options{Policy: policy}, remote.Spec{Name: "paris"}, gateways)
+			if out.String() != test.want {
+				t.Errorf("it says\n%swant\n%s", &out, test.want)
+			}
+		})
+	}
+}
+
 var named = gateway.Config{UDPServices: cache.NewObjectName("ingress", "udp-services")}
 
 // What the gateway does not serve is reported before anyone tries to connect.

@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/textlogger"
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror"
@@ -329,6 +330,32 @@ func TestDryRunDoesNotListen(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	if Run(ctx, append(args, "--dry-run"), &stdout, &stderr); !strings.HasSuffix(stderr.String(), "service-mirror: "+context.Canceled.Error()+"\n") {
 		t.Errorf("stderr: %s", &stderr)
+	}
+}
+
+// The name of the local cluster is on the page and in each log line; without one the page has its API server's address.
+func TestClusterName(t *testing.T) {
+	local := &rest.Config{Host: "https://192.0.2.1:6443"}
+	for _, test := range []struct {
+		args          []string
+		name, logline string
+	}{
+		{nil, local.Host, "\"x\" a=1\n"},
+		{[]string{"--cluster-name=london"}, "london", "\"x\" localCluster=\"london\" a=1\n"},
+	} {
+		cfg, err := parse(append([]string{"--remote", "paris=a,gateway=ingress/gateway"}, test.args...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := cfg.localName(local); got != test.name {
+			t.Errorf("%v: the page has %s", test.args, got)
+		}
+		var log bytes.Buffer
+		ctx := klog.NewContext(t.Context(), textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(&log))))
+		klog.FromContext(cfg.named(ctx)).Info("x", "a", 1)
+		if !strings.HasSuffix(log.String(), test.logline) {
+			t.Errorf("%v: logged %q", test.args, log.String())
+		}
 	}
 }
 

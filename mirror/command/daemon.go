@@ -32,6 +32,19 @@ func (cfg *config) local() (*rest.Config, error) {
 	return cfg.remote.Client.Tune(local, "", &remote.Network{}), nil
 }
 
+// localName is what people call the local cluster: its --cluster-name, else the address of its API server.
+func (cfg *config) localName(local *rest.Config) string {
+	return cmp.Or(cfg.mirror.ClusterName, local.Host)
+}
+
+// named has each log line name the local cluster, if it has a name: logs of several clusters are read in one place.
+func (cfg *config) named(ctx context.Context) context.Context {
+	if cfg.mirror.ClusterName == "" {
+		return ctx
+	}
+	return klog.NewContext(ctx, klog.LoggerWithValues(klog.FromContext(ctx), "localCluster", cfg.mirror.ClusterName))
+}
+
 // errFix is the error of a check that has found something.
 var errFix = errors.New("something must be fixed")
 
@@ -42,7 +55,7 @@ func (cfg *config) run(ctx context.Context, stdout io.Writer) error {
 	}
 	switch {
 	case cfg.check:
-		options := check.Options{Local: local, Remotes: cfg.remotes, Remote: cfg.remote, Policy: cfg.mirror.Policy, Lease: cfg.election.Lease}
+		options := check.Options{Local: local, Remotes: cfg.remotes, Remote: cfg.remote, Policy: cfg.mirror.Policy, Lease: cfg.election.Lease, Name: cfg.localName(local)}
 		if !check.Run(ctx, options, stdout) {
 			return errFix
 		}
@@ -52,11 +65,11 @@ func (cfg *config) run(ctx context.Context, stdout io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("local cluster: %w", err)
 		}
-		return write.Prune(ctx, client, local.Host, cmp.Or(cfg.prune, cfg.pruneDryRun), cfg.prune == "", stdout)
+		return write.Prune(ctx, client, cfg.localName(local), cmp.Or(cfg.prune, cfg.pruneDryRun), cfg.prune == "", stdout)
 	}
 	if cfg.dryRun {
 		return cfg.mirrorAll(ctx, local, func(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote) error {
-			return controller.DryRun(ctx, remotes, local.Host, stdout)
+			return controller.DryRun(ctx, remotes, cfg.localName(local), stdout)
 		})
 	}
 	return cfg.mirrorAll(ctx, local, nil)
@@ -74,8 +87,10 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, instead on
 		return fmt.Errorf("local cluster: %w", err)
 	}
 	election.Client = clients.Read.CoordinationV1()
-	logger, started := klog.FromContext(ctx), time.Now()
-	logger.Info("Starting", "program", cfg.remote.Client.UserAgent, "localCluster", local.Host, "remotes", len(cfg.remotes))
+	started := time.Now()
+	ctx = cfg.named(ctx)
+	logger := klog.FromContext(ctx)
+	logger.Info("Starting", "program", cfg.remote.Client.UserAgent, "localServer", local.Host, "remotes", len(cfg.remotes))
 	ctx, end := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer func() { end(); running.Wait() }()
@@ -83,12 +98,13 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, instead on
 	cfg.mirror.Metrics = report.NewMetrics(programVersion(), remote.Names(cfg.remotes))
 	cfg.mirror.Metrics.CountRequests()
 	cfg.mirror.Events = report.NewEvents(ctx, clients.Write, report.OwnPod())
+	cfg.mirror.Events.Cluster = cfg.mirror.ClusterName
 	defer cfg.mirror.Events.Shutdown()
 	cfg.mirror.Domain = cfg.remote.Gateway.Filter.Domain
 	controller := mirror.New(clients, cfg.mirror, logger)
 	overview := func() status.Page {
 		page := controller.Overview()
-		page.Local, page.Version, page.Started, page.ElectionOn = local.Host, programVersion(), started, cfg.election.On
+		page.Local, page.Version, page.Started, page.ElectionOn = cfg.localName(local), programVersion(), started, cfg.election.On
 		page.Leader = page.Leader && election.MayWrite()
 		return page
 	}

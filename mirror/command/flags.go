@@ -100,7 +100,7 @@ func (cfg *config) read() error {
 	cfg.remote.Client.UserAgent = "service-mirror/" + programVersion()
 	cfg.remote.Gateway, errs[1] = parts.gateways.Options()
 	cfg.remotes, errs[2] = parts.remotes.Remotes(parts.gateways.Shared(), cfg.remote.Gateway.Filter)
-	cfg.mirror, errs[3] = parts.mirrors.Options()
+	cfg.mirror, errs[3] = parts.mirrors.Options(cfg.remotes)
 	cfg.mirror.Verify, errs[4] = parts.verify.Options()
 	cfg.election, errs[5] = parts.election.Options()
 	return errors.Join(errs[:]...)

@@ -19,7 +19,7 @@ import (
 func TestPublishFlags(t *testing.T) {
 	t.Setenv("POD_NAMESPACE", "")
 	got, err := parsePublish([]string{"--name", "paris", "--name", "france", "--to", "gateway-api", "--to", "ingress", "--gateway", "ingress/public",
-		"--gateway-service", "ingress/traefik", "--ingress-class", "traefik", "--tls-secret", "wildcard", "--cluster-domain", "paris.local", "--host-template", "{service}.{namespace}.example.com", "--host-suffix", "shop.example.com", "--host-suffix", "example.org",
+		"--gateway-service", "ingress/traefik", "--ingress-class", "traefik", "--tls-secret", "wildcard", "--cluster-domain", "paris.local", "--host-template", "{service}.{namespace}.example.com", "--caller-namespace", "web:shop", "--host-suffix", "shop.example.com", "--host-suffix", "example.org",
 		"--ports", "20000-20010", "--export-selector", "a=b", "--record-namespace", "records", "--include-system", "--dry-run",
 		"--kubeconfig", "k", "--context", "c", "--listen", ":8080", "--leader-elect", "--leader-elect-lease", "a/b"})
 	if err != nil {
@@ -27,7 +27,7 @@ func TestPublishFlags(t *testing.T) {
 	}
 	want := publish.Options{Selector: "a=b", Policy: plan.Policy{Names: []string{"paris", "france"}, Targets: []plan.Target{plan.ToGatewayAPI, plan.ToIngress},
 		Gateway: cache.NewObjectName("ingress", "public"), GatewayService: cache.NewObjectName("ingress", "traefik"), IngressClass: "traefik", TLSSecret: "wildcard", Domain: "paris.local",
-		HostTemplates: []string{"{service}.{namespace}.example.com"}, HostSuffixes: []string{"shop.example.com", "example.org"}, Ports: plan.PortRange{First: 20000, Last: 20010}, Records: "records", IncludeSystem: true}}
+		HostTemplates: []string{"{service}.{namespace}.example.com"}, HostSuffixes: []string{"shop.example.com", "example.org"}, CallerNamespaces: map[string][]string{"web": {"shop"}}, Ports: plan.PortRange{First: 20000, Last: 20010}, Records: "records", IncludeSystem: true}}
 	if !reflect.DeepEqual(got.publish, want) {
 		t.Errorf("got  %+v\nwant %+v", got.publish, want)
 	}
@@ -84,8 +84,10 @@ func TestPublishMistakes(t *testing.T) {
 		"a Secret in vain":     {with("--tls-secret=x"), []string{"--ingress-class and --tls-secret: they are for --to ingress"}},
 		"aliases in vain":      {with("--names-namespace=x"), []string{"--names-namespace: it is for --to names"}},
 		"a place of aliases":   {with("--to=names", "--names-namespace=x/y"), []string{`--names-namespace: "x/y" is not the name of a namespace`}},
-		"names in vain":        {[]string{"publish", "--name=paris", "--to=names", "--host-suffix=example.com"}, []string{"--host-template and --host-suffix: a gateway that reaches"}},
+		"names in vain":        {[]string{"publish", "--name=paris", "--to=names", "--host-suffix=example.com"}, []string{"--host-template, --host-suffix and --caller-namespace: a gateway that reaches"}},
 		"a domain":             {with("--cluster-domain=_"), []string{"--cluster-domain: "}},
+		"no pair":              {with("--caller-namespace=web"), []string{`--caller-namespace: "web" is not OWN:CALLERS`}},
+		"a namespace in vain":  {with("--caller-namespace=web:web"), []string{"--caller-namespace: names in web are routed in web anyway"}},
 		"a template":           {with("--host-template={service}.example.com"), []string{"--host-template: "}},
 		"an unclear template":  {with("--host-template={service}-{namespace}.example.com"), []string{`--host-template: "{service}-{namespace}.example.com" makes one name for a in b-c`}},
 		"two templates":        {with("--host-template={service}.{namespace}.a.com", "--host-template={namespace}.{service}.a.com"), []string{`--host-template: "{service}.{namespace}.a.com" and "{namespace}.{service}.a.com" may make one name`}},

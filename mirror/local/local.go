@@ -3,7 +3,7 @@
 // addresses. It reads and never writes; what is made of it is decided elsewhere.
 //
 // local.go has the caches, events.go turns their events into keys, written.go is read-your-writes,
-// tombstones.go what was lost, ranges.go the cluster's own addresses.
+// tombstones.go what was lost, ranges.go the cluster's own addresses, failover.go the Services that fail over.
 package local
 
 import (
@@ -27,6 +27,7 @@ import (
 // The indexes over the caches.
 const (
 	byCluster = "cluster" // mirrors' Services, labelled Endpoints and slices, by the remote cluster that they name
+	bySource  = "source"  // mirrors' Services, by the exported Service that they record
 	byLabel   = "label"   // Services with a mirror's labels, ours or not, by the remote cluster that they name
 	byService = "service" // EndpointSlices, by the key of their Service
 	byRange   = "range"   // by the CIDRs or addresses that an object has
@@ -54,6 +55,8 @@ type Hooks struct {
 	RangesChanged func()
 	// Interrupted: for a moment, Kubernetes made no EndpointSlices for the mirror.
 	Interrupted func(key cache.ObjectName)
+	// FailoverChanged: a Service that fails over, or did, or an EndpointSlice of ours beside it; nil: it is not called.
+	FailoverChanged func(key cache.ObjectName)
 	// Report is called with the state of a part of the caches; nil is healthy.
 	Report func(part string, err error)
 }
@@ -102,10 +105,19 @@ func New(options Options) *Cluster {
 		}
 		return nil
 	})
+	c.services.Index(bySource, func(svc *corev1.Service) []string {
+		if cluster, ours := plan.Owner(svc); ours {
+			if source, recorded := plan.Source(svc); recorded {
+				return []string{sourceText(cluster, source)}
+			}
+		}
+		return nil
+	})
 	c.services.Index(byLabel, func(svc *corev1.Service) []string { return labelled(svc) })
 	c.endpoints.Index(byCluster, func(endpoints *corev1.Endpoints) []string { return labelled(endpoints) })
 	c.slices.Index(byCluster, func(slice *discoveryv1.EndpointSlice) []string { return labelled(slice) })
 	c.leftovers.Index(byService, func(slice *metav1.PartialObjectMetadata) []string { return []string{serviceOf(slice).String()} })
+	c.indexFailover()
 	c.ownServices.Informer, c.ownEndpoints.Informer = c.services, c.endpoints
 	c.ownSlices.Informer, c.ownLeftovers.Informer = c.slices, c.leftovers
 	c.ownServices.Again = func(svc *corev1.Service) { c.changed(svc) }
@@ -236,7 +248,9 @@ func (c *Cluster) Keys(cluster string) []cache.ObjectName {
 		}
 	}
 	for _, slice := range c.slices.ByIndex(byCluster, cluster) {
-		keys = append(keys, plan.SliceKey(slice))
+		if !forFailover(slice) {
+			keys = append(keys, plan.SliceKey(slice))
+		}
 	}
 	return keys
 }
@@ -244,6 +258,21 @@ func (c *Cluster) Keys(cluster string) []cache.ObjectName {
 // Mirrors are the Services that are mirrors of a remote.
 func (c *Cluster) Mirrors(cluster string) []*corev1.Service {
 	return c.services.ByIndex(byCluster, cluster)
+}
+
+func sourceText(cluster string, source cache.ObjectName) string {
+	return cluster + " " + source.String()
+}
+
+// MirrorsOf are the keys of the mirrors that record a remote's Service as their source: more than one while it moves.
+func (c *Cluster) MirrorsOf(cluster string, source cache.ObjectName) (keys []cache.ObjectName) {
+	texts, _ := c.services.GetIndexer().IndexKeys(bySource, sourceText(cluster, source))
+	for _, text := range texts {
+		if key, err := cache.ParseObjectName(text); err == nil {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // Clusters are the remotes that there are mirrors of.

@@ -31,11 +31,8 @@ func (d *decision) sift() {
 		known := c.Watched
 		if c.Service != nil {
 			if refusal := d.policy.Refuse(c); refusal != nil {
-				// Only the gateway, and the records, could tell whether a port is reserved for it.
-				if refusal.Reason == NoTCPPort && c.Gateway == nil {
-					known, *refusal = false, c.problem(NoAddress, "the gateway is not known yet: see the problems of the remote")
-				} else if refusal.Reason == NoTCPPort && c.unpublished() {
-					known, *refusal = false, c.problem(NoAddress, "the records of the remote's publisher are not known yet: see the problems of the remote")
+				if c.unsettled(*refusal) {
+					known, *refusal = false, c.explain(*refusal)
 				}
 				d.plan.Problems = append(d.plan.Problems, *refusal)
 			} else {
@@ -46,6 +43,17 @@ func (d *decision) sift() {
 			d.known = append(d.known, c.Cluster)
 		}
 	}
+}
+
+// explain is what an unsettled refusal is due to.
+func (c Candidate) explain(refusal Problem) Problem {
+	switch {
+	case refusal.Reason != NoTCPPort:
+		return refusal
+	case c.Gateway == nil:
+		return c.problem(NoAddress, "the gateway is not known yet: see the problems of the remote")
+	}
+	return c.problem(NoAddress, "the records of the remote's publisher are not known yet: see the problems of the remote")
 }
 
 func (d *decision) decide() {
@@ -71,39 +79,40 @@ func (d *decision) decide() {
 		}
 		return
 	}
-	source, keep := d.choose(live)
-	switch {
-	case keep:
-	case source == nil:
-		d.remove(live)
-	default:
+	source, fate := d.choose(live)
+	switch fate {
+	case Unknown:
+	case Stays:
 		d.update(live, *source)
+	case Moves:
+		d.rename(live, *source)
+	case Gone:
+		d.remove(live)
 	}
 }
 
-// choose picks the source of a mirror: that of the remote whose mirror exists already, else the first by
-// name. keep tells that the mirror must stay as it is; a nil source without it, that it must go.
-func (d *decision) choose(live Objects) (source *Candidate, keep bool) {
-	owner, others := live.Cluster(), d.wanted
-	if owner == "" {
-		if len(others) == 0 {
-			return nil, false
-		}
-		owner = others[0].Cluster
+// choose says what becomes of the mirror and whose it is to be: that of the Service whose mirror exists already, else of
+// the first one by name.
+func (d *decision) choose(live Objects) (source *Candidate, fate Fate) {
+	owner := d.owner(live)
+	switch {
+	case owner != "":
+		source, fate = d.fate(live, owner)
+	case len(d.wanted) == 0:
+		return nil, Gone
+	default:
+		owner = d.wanted[0].Cluster
+		source, fate = &d.wanted[0], Stays
 	}
-	if _, possible := ExportedAs(owner, d.snapshot.Key); !possible && len(others) == 1 {
-		owner = others[0].Cluster // someone has edited the label
+	mine := fmt.Sprintf("the mirror of remote %s has this name", owner)
+	others := slices.DeleteFunc(slices.Clone(d.wanted), func(c Candidate) bool {
+		return source != nil && c.Cluster == source.Cluster && c.name() == source.name()
+	})
+	if source != nil && slices.ContainsFunc(others, func(c Candidate) bool { return c.Cluster == owner }) {
+		mine = fmt.Sprintf("the mirror of %v in remote %s has this name", source.name(), owner)
 	}
-	if i := slices.IndexFunc(others, func(c Candidate) bool { return c.Cluster == owner }); i >= 0 {
-		source = &others[i]
-		others = slices.Delete(slices.Clone(others), i, i+1)
-	}
-	d.conflict(others, fmt.Sprintf("the mirror of remote %s has this name", owner))
-	if source != nil {
-		return source, false
-	}
-	// A mirror of a remote that the flags no longer name is kept until it is pruned.
-	return nil, !slices.Contains(d.known, owner)
+	d.conflict(others, mine)
+	return source, fate
 }
 
 func (d *decision) conflict(candidates []Candidate, why string) {
@@ -145,7 +154,7 @@ func (d *decision) update(live Objects, source Candidate) {
 		}
 		d.step(Step{Action: CreateNamespace, AfterAll: true})
 	}
-	desired, problems := d.policy.Desired(source, live, s.Families, s.Memory.Tombstone)
+	desired, problems := d.policy.desiredOf(basis{source, s.Key, live, s.Families, s.Memory.Tombstone})
 	d.plan.Desired = desired
 	d.plan.Problems = append(d.plan.Problems, problems...)
 	d.reportReplaced(source)
@@ -218,7 +227,7 @@ func (d *decision) replace(live, desired Objects) {
 		return
 	}
 	if desired.Endpoints != nil && (live.IPv4 != nil && desired.IPv4 == nil || live.IPv6 != nil && desired.IPv6 == nil) {
-		d.step(Step{Action: AwaitSlices, AfterAll: true})
+		d.step(Step{Action: AwaitSlices, Object: desired.Endpoints, AfterAll: true})
 	}
 	for _, k := range addressKinds {
 		if obj := live.Get(k); obj != nil && desired.Get(k) == nil {

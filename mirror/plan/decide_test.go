@@ -198,7 +198,7 @@ func TestPlansEnd(t *testing.T) {
 func (g generator) mostlyOurs(live Objects) Objects {
 	for _, k := range allKinds {
 		if obj := live.Get(k); obj != nil && g.IntN(5) > 0 {
-			parisBar().setOwner(obj)
+			basis{Candidate: parisBar(), key: barKey}.setOwner(obj)
 		}
 	}
 	return live

@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
 )
@@ -53,9 +52,9 @@ func (p Policy) addresses(b basis, want *Objects) []Problem {
 	if published := b.Assigned.Published; published != nil && published.Record != nil && !published.Record.Ready {
 		problems = append(problems, b.problem(NoReadyEndpoint, "no ready endpoint in the remote: requests arrive once the exported Service has one"))
 	}
-	if key := b.key(); !b.routed(key, mapping) {
-		problems = append(problems, b.problem(NotRouted, fmt.Sprintf("the gateway routes other host names than %s.%s, which clients send: add it to those of the remote's publisher, by --name, --host-template or the annotation service-mirror.io/hosts on the exported Service",
-			key.Name, key.Namespace)))
+	if !b.routed(mapping) {
+		problems = append(problems, b.problem(NotRouted, fmt.Sprintf("the gateway routes other host names than %s.%s, which clients send: add it to those of the remote's publisher, by --name, --host-template or --caller-namespace",
+			b.key.Name, b.key.Namespace)))
 	}
 	all := b.endpoints(had)
 	addrs := inFamilies(all, b.mirrorFamilies())
@@ -199,8 +198,8 @@ func (b basis) endpoints(had Objects) []endpoint {
 }
 
 // routed tells that the gateway routes the mirror's host name, as far as the record says, or that no port needs it to.
-func (b basis) routed(key cache.ObjectName, mapping []gateway.Mapping) bool {
-	published, name := b.Assigned.Published, key.Name+"."+key.Namespace
+func (b basis) routed(mapping []gateway.Mapping) bool {
+	published, name := b.Assigned.Published, b.key.Name+"."+b.key.Namespace
 	return published == nil || published.Record == nil || len(published.Record.Hosts) == 0 ||
 		!slices.ContainsFunc(mapping, func(m gateway.Mapping) bool { return m.Target != 0 && !m.Alone }) ||
 		slices.ContainsFunc(published.Record.Hosts, func(host string) bool { return host == name || strings.HasPrefix(host, name+".svc") })
@@ -279,7 +278,23 @@ func subsetsOf(targets []corev1.EndpointPort, addrs []endpoint) []corev1.Endpoin
 // slice is the EndpointSlice of one family, from the one that exists where one does; nil where there
 // is no address of that family.
 func (b basis) slice(kept *discoveryv1.EndpointSlice, family discoveryv1.AddressType, targets []corev1.EndpointPort, addrs []endpoint) *discoveryv1.EndpointSlice {
-	var endpoints []discoveryv1.Endpoint
+	endpoints, ports := sliceEndpoints(family, addrs), slicePorts(targets)
+	if len(endpoints) == 0 {
+		return nil
+	}
+	want := kept
+	if want == nil {
+		want = &discoveryv1.EndpointSlice{ObjectMeta: b.meta(), AddressType: family}
+		want.Name = SliceName(b.key, family)
+		b.setEndpointsMeta(want)
+		b.setSliceMeta(want)
+	}
+	setContents(want, endpoints, ports)
+	return want
+}
+
+// sliceEndpoints are the addresses of one family as an EndpointSlice has them. Whether one is ready is always said.
+func sliceEndpoints(family discoveryv1.AddressType, addrs []endpoint) (endpoints []discoveryv1.Endpoint) {
 	for _, addr := range addrs {
 		if addr.Is4() == (family == discoveryv1.AddressTypeIPv4) {
 			endpoints = append(endpoints, discoveryv1.Endpoint{
@@ -288,29 +303,28 @@ func (b basis) slice(kept *discoveryv1.EndpointSlice, family discoveryv1.Address
 			})
 		}
 	}
-	if len(endpoints) == 0 {
-		return nil
-	}
-	var ports []discoveryv1.EndpointPort
+	return endpoints
+}
+
+// slicePorts are gateway ports as an EndpointSlice has them, by the name of the Service's port, which may be empty
+// and is never nil.
+func slicePorts(targets []corev1.EndpointPort) (ports []discoveryv1.EndpointPort) {
 	for _, target := range targets {
 		ports = append(ports, discoveryv1.EndpointPort{
 			Name: &target.Name, Port: &target.Port, Protocol: &target.Protocol, AppProtocol: target.AppProtocol,
 		})
 	}
-	want := kept
-	if want == nil {
-		want = &discoveryv1.EndpointSlice{ObjectMeta: b.meta(), AddressType: family}
-		want.Name = SliceName(b.key(), family)
-		b.setEndpointsMeta(want)
-		b.setSliceMeta(want)
+	return ports
+}
+
+// setContents sets what an EndpointSlice has where that differs: the order of a live one stays.
+func setContents(slice *discoveryv1.EndpointSlice, endpoints []discoveryv1.Endpoint, ports []discoveryv1.EndpointPort) {
+	if !sameSet(slice.Endpoints, endpoints, same) {
+		slice.Endpoints = endpoints
 	}
-	if !sameSet(want.Endpoints, endpoints, same) {
-		want.Endpoints = endpoints
+	if !sameSet(slice.Ports, ports, same) {
+		slice.Ports = ports
 	}
-	if !sameSet(want.Ports, ports, same) {
-		want.Ports = ports
-	}
-	return want
 }
 
 // keepEndpoints are the Endpoints that exist, or new ones, with the metadata that is ours.
@@ -337,7 +351,12 @@ func (b basis) keepSlice(live *discoveryv1.EndpointSlice) *discoveryv1.EndpointS
 }
 
 func (b basis) setSliceMeta(slice *discoveryv1.EndpointSlice) {
-	slice.Labels[discoveryv1.LabelServiceName] = b.key().Name
+	belongTo(slice, b.key.Name)
+}
+
+// belongTo sets the labels by which a slice that has some is one of a Service.
+func belongTo(slice *discoveryv1.EndpointSlice, service string) {
+	slice.Labels[discoveryv1.LabelServiceName] = service
 	slice.Labels[discoveryv1.LabelManagedBy] = SliceManager
 }
 

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"service-mirror.io/service-mirror/mirror/plan/fixture"
 )
@@ -22,6 +23,10 @@ const (
 	ipv4 = corev1.IPv4Protocol
 	ipv6 = corev1.IPv6Protocol
 )
+
+func named(namespace, name string) *corev1.Service {
+	return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+}
 
 func parisBar() Candidate {
 	return Candidate{Cluster: "paris", UID: "paris-uid", Service: exportedBar(), Gateway: parisGateway()}

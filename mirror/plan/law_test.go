@@ -18,8 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
 
-	"k8s.io/client-go/tools/cache"
-
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror/plan/fixture"
 )
@@ -235,7 +233,7 @@ func (g generator) live() Objects {
 
 func (g generator) slice(family discoveryv1.AddressType) *discoveryv1.EndpointSlice {
 	slice := &discoveryv1.EndpointSlice{AddressType: family, ObjectMeta: metav1.ObjectMeta{
-		Namespace: "default", Name: SliceName(KeyOf("paris", cache.NewObjectName("default", "bar")), family), UID: "slice-uid", ResourceVersion: "7",
+		Namespace: "default", Name: SliceName(barKey, family), UID: "slice-uid", ResourceVersion: "7",
 		Labels: g.strings(), Annotations: g.strings(),
 	}}
 	for _, addr := range g.addresses() {

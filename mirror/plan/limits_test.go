@@ -90,7 +90,8 @@ func FuzzName(f *testing.F) {
 	f.Add("a/b", "x\x00y")
 	f.Add("paris.", "bar.baz")
 	f.Fuzz(func(t *testing.T, cluster, exported string) {
-		name, err := Name(cluster, exported)
+		naming, svc := Naming{Cluster: cluster}, named("default", exported)
+		name, err := naming.Key(svc).Name, naming.validate(svc)
 		problems := validation.IsDNS1123Label(name)
 		if (err == nil) != (len(problems) == 0) {
 			t.Errorf("Name(%q, %q) is %q, %v; but an API server says %q", cluster, exported, name, err, problems)

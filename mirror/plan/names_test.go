@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,7 +28,8 @@ func TestName(t *testing.T) {
 		{cluster: "paris", exported: "A", want: "A-paris", wantErr: "is not a valid Service name"},
 		{cluster: "paris", exported: "a/b", want: "a/b-paris", wantErr: "is not a valid Service name"},
 	} {
-		got, err := Name(test.cluster, test.exported)
+		naming, exported := Naming{Cluster: test.cluster}, named("default", test.exported)
+		got, err := naming.Key(exported).Name, naming.validate(exported)
 		if got != test.want {
 			t.Errorf("%s of %s: got %q, want %q", test.exported, test.cluster, got, test.want)
 		}
@@ -37,33 +39,101 @@ func TestName(t *testing.T) {
 	}
 }
 
-func TestKeyOf(t *testing.T) {
+// A refusal needs a key too.
+func TestKey(t *testing.T) {
 	long := strings.Repeat("a", 63)
-	for _, test := range []struct {
-		cluster  string
-		exported cache.ObjectName
-		want     cache.ObjectName
+	moved := map[string]string{"web": "shop", "shop": "shop-2"}
+	for name, test := range map[string]struct {
+		naming   Naming
+		exported string
+		chosen   string
+		want     string
 	}{
-		{"paris", cache.NewObjectName("default", "bar"), cache.NewObjectName("default", "bar-paris")},
-		// A refusal needs a key too.
-		{"paris", cache.NewObjectName("default", long), cache.NewObjectName("default", long+"-paris")},
+		"default":                    {Naming{}, "default/bar", "", "default/bar-paris"},
+		"too long":                   {Naming{}, "default/" + long, "", "default/" + long + "-paris"},
+		"cluster first":              {Naming{Template: "{cluster}-{service}"}, "default/bar", "", "default/paris-bar"},
+		"the same name":              {Naming{Template: "{service}"}, "default/bar", "", "default/bar"},
+		"with the namespace":         {Naming{Template: "{namespace}-{service}-x", Namespaces: moved}, "web/bar", "", "shop/web-bar-x"},
+		"another namespace":          {Naming{Namespaces: moved}, "web/bar", "", "shop/bar-paris"},
+		"a namespace that gives way": {Naming{Namespaces: moved}, "shop/bar", "", "shop-2/bar-paris"},
+		"its own choice":             {Naming{ObeyNames: true, Namespaces: moved}, "web/bar", "till", "shop/till"},
+		"its own choice, unasked":    {Naming{}, "web/bar", "till", "web/bar-paris"},
+		"no choice":                  {Naming{ObeyNames: true}, "web/bar", "", "web/bar-paris"},
+		"a placeholder in a name":    {Naming{Template: "{service}-{namespace}"}, "web/{cluster}", "", "web/{cluster}-web"},
 	} {
-		if got := KeyOf(test.cluster, test.exported); got != test.want {
-			t.Errorf("got %v, want %v", got, test.want)
-		}
+		t.Run(name, func(t *testing.T) {
+			test.naming.Cluster = "paris"
+			namespace, service, _ := strings.Cut(test.exported, "/")
+			exported := named(namespace, service)
+			if test.chosen != "" {
+				exported.Annotations = map[string]string{NameAnnotation: test.chosen}
+			}
+			key := test.naming.Key(exported)
+			if key.String() != test.want {
+				t.Errorf("got %v, want %s", key, test.want)
+			}
+			if !test.naming.Makes(key) {
+				t.Errorf("%v is not taken for a key of the remote", key)
+			}
+			if sources := test.naming.Sources(key); test.naming.Key(exported) == test.naming.KeyByTemplate(cache.NewObjectName(namespace, service)) &&
+				!slices.Contains(sources, cache.NewObjectName(namespace, service)) {
+				t.Errorf("%v comes back as %v", exported.Name, sources)
+			}
+		})
 	}
 }
 
-func TestExportedAs(t *testing.T) {
-	for _, name := range []string{"bar", "api-eu", "paris", "x-paris"} {
-		exported := cache.NewObjectName("default", name)
-		if got, _ := ExportedAs("paris", KeyOf("paris", exported)); got != exported {
-			t.Errorf("%v comes back as %v", exported, got)
-		}
+func TestSources(t *testing.T) {
+	for name, test := range map[string]struct {
+		naming Naming
+		key    string
+		want   []string
+	}{
+		"default":                  {Naming{}, "default/bar-paris", []string{"default/bar"}},
+		"its own suffix":           {Naming{}, "default/paris-paris", []string{"default/paris"}},
+		"another name":             {Naming{}, "default/bar", nil},
+		"another remote's":         {Naming{}, "default/bar-berlin", nil},
+		"no hyphen":                {Naming{}, "default/barparis", nil},
+		"nothing but the suffix":   {Naming{}, "default/-paris", nil},
+		"nothing":                  {Naming{}, "default/", nil},
+		"the same name":            {Naming{Template: "{service}"}, "default/bar", []string{"default/bar"}},
+		"overlapping affixes":      {Naming{Template: "ab{service}ba"}, "default/aba", nil},
+		"two namespaces":           {Naming{Namespaces: map[string]string{"web": "shop"}}, "shop/bar-paris", []string{"shop/bar", "web/bar"}},
+		"two, told by their names": {Naming{Template: "{namespace}-{service}", Namespaces: map[string]string{"web": "shop"}}, "shop/web-bar", []string{"web/bar"}},
+		"a namespace that moved":   {Naming{Namespaces: map[string]string{"web": "shop"}}, "web/bar-paris", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test.naming.Cluster = "paris"
+			namespace, service, _ := strings.Cut(test.key, "/")
+			var got []string
+			for _, source := range test.naming.Sources(cache.NewObjectName(namespace, service)) {
+				got = append(got, source.String())
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		})
 	}
-	for _, name := range []string{"bar", "bar-berlin", "barparis", "paris", ""} {
-		if got, possible := ExportedAs("paris", cache.NewObjectName("default", name)); possible {
-			t.Errorf("%q is taken for the mirror of %v", name, got)
+}
+
+func TestValidateTemplate(t *testing.T) {
+	for template, want := range map[string]string{
+		DefaultTemplate:                       "",
+		"{cluster}-{namespace}-{service}":     "",
+		"{service}":                           "",
+		"":                                    "must contain {service} once, not 0 times",
+		"{cluster}":                           "must contain {service} once, not 0 times",
+		"{service}-{service}":                 "must contain {service} once, not 2 times",
+		"{service}-{remote}":                  "unknown placeholder",
+		"{service}-{":                         "unknown placeholder",
+		"-{service}":                          "makes no valid Service name",
+		"{service}.{cluster}":                 "makes no valid Service name",
+		"{service}-Paris":                     "makes no valid Service name",
+		"{service}" + strings.Repeat("a", 63): "makes no valid Service name",
+	} {
+		err := ValidateTemplate(template)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: got %v, want %q", template, err, want)
 		}
 	}
 }

@@ -46,7 +46,7 @@ func Owner(svc *corev1.Service) (cluster string, owned bool) {
 		return cluster, recorded == key.String()
 	}
 	source, found := Source(svc)
-	return cluster, found && KeyOf(cluster, source) == key
+	return cluster, found && defaultKey(cluster, source) == key
 }
 
 // Source is the exported Service that a mirror records; false where it records none.
@@ -64,8 +64,7 @@ func ownsAddresses(obj metav1.Object, key cache.ObjectName, serviceExists bool) 
 	if recorded, ok := obj.GetAnnotations()[MirrorAnnotation]; ok {
 		return recorded == key.String()
 	}
-	_, named := ExportedAs(cluster, key)
-	return serviceExists || named
+	return serviceExists || Naming{Cluster: cluster}.Makes(key)
 }
 
 // SliceKey is the key of the mirror that an EndpointSlice of ours belongs to.
@@ -74,6 +73,17 @@ func SliceKey(slice metav1.Object) cache.ObjectName {
 		return recorded
 	}
 	return cache.NewObjectName(slice.GetNamespace(), slice.GetLabels()[discoveryv1.LabelServiceName])
+}
+
+// Source is the exported Service that a mirror of ours records; false where it records none.
+func (o Objects) Source() (cache.ObjectName, bool) {
+	if o.Service == nil {
+		return cache.ObjectName{}, false
+	}
+	if _, ours := Owner(o.Service); !ours {
+		return cache.ObjectName{}, false
+	}
+	return Source(o.Service)
 }
 
 func parseName(text string) (cache.ObjectName, bool) {

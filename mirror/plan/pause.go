@@ -8,9 +8,9 @@ import (
 // whose Service is exported does not keep it.
 const ConfirmAnnotation = "service-mirror.io/confirm-delete"
 
-// DeletesMirror tells a plan that deletes a mirror because its remote no longer exports the Service.
+// DeletesMirror tells a plan that deletes a mirror because its remote no longer exports the Service: another one does not take its place.
 func (p Plan) DeletesMirror() bool {
-	return p.Source == nil && p.Forget && p.Live.Service != nil && p.Cluster != "" && p.Writes(Service)
+	return p.Source == nil && p.Successor == nil && p.Forget && p.Live.Service != nil && p.Cluster != "" && p.Writes(Service)
 }
 
 // Confirmed tells whether an operator consents to the deletion of the live mirror.

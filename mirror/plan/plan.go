@@ -3,8 +3,9 @@
 // client, no clock, no logger and no context.
 //
 // names.go and ownership.go say what a mirror is called and which objects are ours, policy.go which
-// Services are mirrored, service.go and endpoints.go how a mirror should be, decide.go what is to be
-// written for that, and problem.go what is wrong with it. trim.go is what caches hold of an object.
+// Services are mirrored, service.go and endpoints.go how a mirror should be, rename.go what becomes of one
+// that exists, decide.go what is to be written for that, and problem.go what is wrong with it. trim.go is what
+// caches hold of an object.
 package plan
 
 import (
@@ -28,6 +29,7 @@ type Snapshot struct {
 	Namespace  NamespaceState
 	Families   []corev1.IPFamily // that the local cluster gives to mirrors; empty: not known yet
 	Memory     Memory
+	Origin     *Origin // nil: no Service of ours is live, or it records none
 }
 
 // Candidate is what a remote cluster has to say of a key.
@@ -46,8 +48,6 @@ type Candidate struct {
 }
 
 func (c Candidate) name() cache.ObjectName { return cache.MetaObjectToName(c.Service) }
-
-func (c Candidate) key() cache.ObjectName { return KeyOf(c.Cluster, c.name()) }
 
 // unpublished tells that the records of the remote's publisher, which are read, are not known yet.
 func (c Candidate) unpublished() bool {
@@ -121,7 +121,9 @@ type Plan struct {
 	BackedOff     [Kinds]bool // a step for this object is left out
 	Forget        bool        // nothing needs to be remembered of the key
 	DropTombstone bool
-	Replaced      bool // the live Service has other ClusterIPs than the mirror had, which is reported
+	// Successor is the mirror that takes this one's place, which is deleted once it is complete.
+	Successor *Successor
+	Replaced  bool // the live Service has other ClusterIPs than the mirror had, which is reported
 
 	policy    Policy
 	families  []corev1.IPFamily
@@ -130,6 +132,13 @@ type Plan struct {
 
 // Releasing tells that what had the mirror's name went a moment ago.
 func (p Plan) Releasing() bool { return p.tombstone != nil && p.tombstone.Releasing }
+
+// Complete tells that the mirror of a remote's Service is as it should be and, where endpoints are wanted, has some.
+func (p Plan) Complete(cluster string, source cache.ObjectName, endpoints bool) bool {
+	return p.Source != nil && p.Source.Cluster == cluster && p.Source.name() == source && len(p.Steps) == 0 && p.BackedOff == [Kinds]bool{} &&
+		(!endpoints || len(p.Live.Endpointed()) > 0) &&
+		!slices.ContainsFunc(p.Problems, func(problem Problem) bool { return problem.Source == source && problem.Reason == NotRouted })
+}
 
 // Writes tells whether any of these objects would be written or, of none, anything at all.
 func (p Plan) Writes(kinds ...Kind) bool {
@@ -155,7 +164,7 @@ func (p Plan) Overwrites(k Kind, got metav1.Object) bool {
 }
 
 func (p Plan) basis(live Objects) basis {
-	return basis{Candidate: *p.Source, live: live, families: p.families, tombstone: p.tombstone}
+	return basis{Candidate: *p.Source, key: p.Key, live: live, families: p.families, tombstone: p.tombstone}
 }
 
 // Step is one thing to do.
@@ -179,7 +188,7 @@ const (
 	Create
 	Update
 	Delete
-	AwaitSlices    // fails until Kubernetes has made EndpointSlices of all addresses of the Endpoints
+	AwaitSlices    // fails until Kubernetes has made EndpointSlices of all addresses of the Endpoints, the step's object
 	DeleteLeftover // an EndpointSlice of Kubernetes' own
 	CheckSlices    // looks whether Kubernetes has made EndpointSlices of the Endpoints, and has it try again
 	// RestartMirroring looks, too, and keeps Kubernetes from mirroring the Endpoints for a while, so that it

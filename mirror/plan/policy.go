@@ -22,6 +22,22 @@ type Policy struct {
 	EndpointsAPI    EndpointsAPI
 	// CreateNamespaces has a missing namespace created, instead of waiting for it.
 	CreateNamespaces bool
+	Names            Names
+	// ClusterName is what exports call the local cluster in ExportToAnnotation; empty: nothing.
+	ClusterName string
+}
+
+// ExportToAnnotation on an exported Service lists the clusters that may mirror it, with commas between them; without
+// it all may.
+const ExportToAnnotation = "service-mirror.io/export-to"
+
+// Concerns tells an exported Service that is for the local cluster, or for all. Others are as if they were not
+// exported.
+func (p Policy) Concerns(exported *corev1.Service) bool {
+	list, limited := exported.Annotations[ExportToAnnotation]
+	return !limited || p.ClusterName == "" || slices.ContainsFunc(strings.Split(list, ","), func(name string) bool {
+		return strings.TrimSpace(name) == p.ClusterName
+	})
 }
 
 // ValidateKeys refuses keys that must never be copied from a remote: our own, by which we
@@ -73,7 +89,10 @@ func (p Policy) Refuse(c Candidate) *Problem {
 	}) && !cmp.Or(c.Gateway, &gateway.Gateway{}).Explicit(svc, c.Assigned) {
 		return refuse(NoTCPPort, "it has no TCP port, and no gateway port is reserved for it: reserve one with the annotation "+gateway.PortsAnnotation+" or a ConfigMap")
 	}
-	if _, err := Name(c.Cluster, svc.Name); err != nil {
+	if _, limited := svc.Annotations[ExportToAnnotation]; limited && p.ClusterName == "" {
+		return refuse(NoClusterName, "the annotation "+ExportToAnnotation+" limits it to some clusters, and whether this is one of them is not known: set --cluster-name")
+	}
+	if err := p.Names.Of(c.Cluster).validate(svc); err != nil {
 		return refuse(InvalidName, err.Error())
 	}
 	return nil

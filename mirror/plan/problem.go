@@ -18,6 +18,7 @@ const (
 	Headless      Reason = "Headless"      // without a ClusterIP
 	NoTCPPort     Reason = "NoTCPPort"     // no port that a gateway can serve
 	InvalidName   Reason = "InvalidName"   // the mirror's name is too long, or no valid name
+	NoClusterName Reason = "NoClusterName" // it is limited to some clusters, and what the local one is called is not known
 	Rejected      Reason = "Rejected"      // the local API server refuses the object
 )
 
@@ -32,6 +33,7 @@ const (
 const (
 	PortNotServed      Reason = "PortNotServed"      // the gateway serves no port for one of the mirror's
 	NoAddress          Reason = "NoAddress"          // the gateway has no address that the mirror can have
+	Renaming           Reason = "Renaming"           // it has another name now, and the mirror with that is not complete
 	ClusterIPLost      Reason = "ClusterIPLost"      // recreated, but not with the ClusterIPs that it had
 	NoReadyEndpoint    Reason = "NoReadyEndpoint"    // the exported Service has none that is ready, as its record says
 	NotRouted          Reason = "NotRouted"          // the gateway routes other host names, as the exported Service's record says
@@ -45,11 +47,27 @@ const (
 	NotReached         Reason = "NotReached"         // a request to it does not arrive: found by verification, not by a sync
 )
 
+// Of failover alone.
+const (
+	NoRemote         Reason = "NoRemote"         // the annotation lists none
+	UnknownRemote    Reason = "UnknownRemote"    // it lists one that is not configured
+	NotExported      Reason = "NotExported"      // the remote does not export the Service
+	LocalTraffic     Reason = "LocalTraffic"     // internalTrafficPolicy is Local
+	NoHealthyAddress Reason = "NoHealthyAddress" // none of the gateway's answers its probes
+	NoHealthyRemote  Reason = "NoHealthyRemote"  // no local endpoint is ready, and no remote can serve
+)
+
+// FailoverReasons are those that a Service with failover can have.
+var FailoverReasons = []Reason{
+	IsMirror, SystemService, ExternalName, Headless, LocalTraffic, NoRemote, UnknownRemote, NotExported, NoTCPPort, NoClusterName,
+	PortNotServed, NoAddress, NotRouted, NoReadyEndpoint, NoHealthyAddress, NoHealthyRemote, Conflict, Overwritten, Rejected, WriteFailed,
+}
+
 // Reasons are those that a mirror can have.
 var Reasons = []Reason{
-	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, Rejected,
+	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, NoClusterName, Rejected,
 	NamespaceMissing, NamespaceTerminating, Conflict,
-	PortNotServed, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
+	PortNotServed, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, Renaming, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
 }
 
 // PublisherReasons are those that only an exported Service can have, in its own cluster.
@@ -90,7 +108,7 @@ func (r Reason) State() State {
 		return StateOrphan
 	case PortNotServed, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted:
 		return StateIncomplete
-	case ClusterIPLost, AnnotationsRemoved:
+	case Renaming, ClusterIPLost, AnnotationsRemoved:
 		return StateMirrored
 	}
 	return StateRefused

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
 )
@@ -14,6 +15,7 @@ import (
 // basis is what the desired state of a mirror is computed from.
 type basis struct {
 	Candidate
+	key       cache.ObjectName // of the mirror
 	live      Objects
 	families  []corev1.IPFamily // of mirrors, where there is no Service yet
 	tombstone *Tombstone
@@ -23,7 +25,10 @@ type basis struct {
 // mirrors, where that is known; tombstone is what the mirror had, nil where nothing is lost. The
 // objects are right whatever the problems are.
 func (p Policy) Desired(c Candidate, live Objects, families []corev1.IPFamily, tombstone *Tombstone) (Objects, []Problem) {
-	b := basis{c, live, families, tombstone}
+	return p.desiredOf(basis{c, p.Names.Of(c.Cluster).Key(c.Service), live, families, tombstone})
+}
+
+func (p Policy) desiredOf(b basis) (Objects, []Problem) {
 	want := Objects{Service: p.service(b)}
 	problems := p.addresses(b, &want)
 	return want, problems
@@ -108,13 +113,14 @@ var stopTraffic = []string{"service.kubernetes.io/service-proxy-name", corev1.Is
 
 const leaderElection = "control-plane.alpha.kubernetes.io/leader"
 
-func (c Candidate) meta() metav1.ObjectMeta {
-	key := c.key()
-	return metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}
+func (b basis) meta() metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: b.key.Namespace, Name: b.key.Name}
 }
 
 // setOwner records whose an object is.
-func (c Candidate) setOwner(obj metav1.Object) {
+func (b basis) setOwner(obj metav1.Object) { setOwner(obj, b.Cluster, b.key) }
+
+func setOwner(obj metav1.Object, cluster string, key cache.ObjectName) {
 	labels, annotations := obj.GetLabels(), obj.GetAnnotations()
 	if labels == nil {
 		labels = map[string]string{}
@@ -122,8 +128,8 @@ func (c Candidate) setOwner(obj metav1.Object) {
 	if annotations == nil {
 		annotations = map[string]string{}
 	}
-	labels[ManagedByLabel], labels[ClusterLabel] = ManagedBy, c.Cluster
-	annotations[MirrorAnnotation] = c.key().String()
+	labels[ManagedByLabel], labels[ClusterLabel] = ManagedBy, cluster
+	annotations[MirrorAnnotation] = key.String()
 	for _, label := range stopTraffic {
 		delete(labels, label)
 	}
@@ -177,7 +183,7 @@ func mirrorPorts(exported []corev1.ServicePort) []corev1.ServicePort {
 // WithoutAnnotations is a copy of an object without the annotations named or, if none is, without all of
 // users'; ours stay. removed are those that it had.
 func (p Plan) WithoutAnnotations(k Kind, obj metav1.Object, named []string) (without metav1.Object, removed []string) {
-	fresh := p.policy.desired(k, basis{Candidate: *p.Source, families: p.families}).GetAnnotations()
+	fresh := p.policy.desired(k, basis{Candidate: *p.Source, key: p.Key, families: p.families}).GetAnnotations()
 	var objects Objects
 	objects.Set(k, obj)
 	without = objects.DeepCopy().Get(k)

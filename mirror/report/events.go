@@ -31,6 +31,9 @@ import (
 // Events says what is wrong to the users of the local cluster, where they look for it: when it appears, not at
 // every retry. A nil one does nothing.
 type Events struct {
+	// Cluster is the name of the local cluster, which Events then end with; empty: none. It is set before any are made.
+	Cluster string
+
 	recorder    record.EventRecorder
 	broadcaster record.EventBroadcaster
 	writing     *sink
@@ -177,7 +180,11 @@ func (e *Events) news(cluster string, p remote.Problem) bool {
 func (e *Events) event(about *corev1.ObjectReference, kind, reason, message string) {
 	if e != nil && about != nil && e.leading.Load() {
 		var obj runtime.Object = about
-		e.recorder.Event(obj, kind, reason, failure.Line(message))
+		message = failure.Line(message)
+		if e.Cluster != "" { // where Events of several clusters are collected
+			message += " (in cluster " + e.Cluster + ")"
+		}
+		e.recorder.Event(obj, kind, reason, message)
 	}
 }
 
@@ -203,6 +210,11 @@ func (e *Events) mirror(key cache.ObjectName, svc *corev1.Service, p plan.Proble
 		p.Message = "remote " + p.Cluster + ": " + p.Message
 	}
 	e.event(about, corev1.EventTypeWarning, string(p.Reason), p.Message)
+}
+
+// OfService reports what happened to a Service and is no problem.
+func (e *Events) OfService(svc *corev1.Service, reason, message string) {
+	e.event(&corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID}, corev1.EventTypeNormal, reason, message)
 }
 
 // Remote reports a problem of a whole remote or of a gateway, or that it is over.

@@ -217,3 +217,15 @@ func TestProblemOfARemoteIsOneEvent(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// Events name the local cluster if it has a name.
+func TestEventsNameTheCluster(t *testing.T) {
+	recorder := record.NewFakeRecorder(1)
+	e := NewEventsTo(recorder, nil)
+	e.Cluster = "london"
+	e.Lead(true)
+	e.mirror(cache.NewObjectName("default", "bar-paris"), nil, plan.Problem{Reason: plan.Conflict, Cluster: "paris", Message: "it is taken"})
+	if got, want := <-recorder.Events, "Warning Conflict remote paris: it is taken (in cluster london)"; !strings.HasPrefix(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

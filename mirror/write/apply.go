@@ -98,7 +98,7 @@ func (a *application) take(ctx context.Context, step plan.Step) error {
 	case plan.DeleteLeftover:
 		return a.deleteLeftover(ctx, step.Object)
 	case plan.AwaitSlices:
-		return a.awaitSlices(ctx)
+		return a.awaitSlices(ctx, step.Object.(*corev1.Endpoints))
 	case plan.CheckSlices:
 		return a.checkSlices(ctx)
 	case plan.RestartMirroring:

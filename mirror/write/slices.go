@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/mirror/plan"
@@ -17,10 +19,10 @@ import (
 // mirroringController makes EndpointSlices from Endpoints.
 const mirroringController = "endpointslicemirroring-controller.k8s.io"
 
-// mirroredSlices are the EndpointSlices that Kubernetes has made from a mirror's Endpoints.
-func (a *application) mirroredSlices(ctx context.Context) ([]discoveryv1.EndpointSlice, error) {
-	list, err := a.client.DiscoveryV1().EndpointSlices(a.plan.Key.Namespace).List(ctx, metav1.ListOptions{
-		LabelSelector: discoveryv1.LabelServiceName + "=" + a.plan.Key.Name + "," + discoveryv1.LabelManagedBy + "=" + mirroringController,
+// mirroredSlices are the EndpointSlices that Kubernetes has made from the Endpoints with this key.
+func (a *application) mirroredSlices(ctx context.Context, key cache.ObjectName) ([]discoveryv1.EndpointSlice, error) {
+	list, err := a.client.DiscoveryV1().EndpointSlices(key.Namespace).List(ctx, metav1.ListOptions{
+		LabelSelector: discoveryv1.LabelServiceName + "=" + key.Name + "," + discoveryv1.LabelManagedBy + "=" + mirroringController,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list EndpointSlices: %w", err)
@@ -28,13 +30,14 @@ func (a *application) mirroredSlices(ctx context.Context) ([]discoveryv1.Endpoin
 	return list.Items, nil
 }
 
-// awaitSlices succeeds when there are EndpointSlices of all addresses that the desired Endpoints have.
-func (a *application) awaitSlices(ctx context.Context) error {
-	list, err := a.mirroredSlices(ctx)
+// awaitSlices succeeds when there are EndpointSlices of all addresses that Endpoints have.
+func (a *application) awaitSlices(ctx context.Context, endpoints *corev1.Endpoints) error {
+	key := cache.MetaObjectToName(endpoints)
+	list, err := a.mirroredSlices(ctx, key)
 	if err != nil {
 		return err
 	}
-	missing := plan.Objects{Endpoints: a.plan.Desired.Endpoints}.Endpointed()
+	missing := plan.Objects{Endpoints: endpoints}.Endpointed()
 	for i := range list {
 		for addr := range (plan.Objects{IPv4: &list[i]}).Endpointed() {
 			delete(missing, addr)
@@ -43,7 +46,9 @@ func (a *application) awaitSlices(ctx context.Context) error {
 	if len(missing) > 0 {
 		return errNoSlicesYet
 	}
-	a.result.Slices = SlicesExist
+	if key == a.plan.Key {
+		a.result.Slices = SlicesExist
+	}
 	return nil
 }
 
@@ -77,7 +82,7 @@ func (a *application) restartMirroring(ctx context.Context) error {
 
 // slicesMissing tells that there are none. If there are, the result says so.
 func (a *application) slicesMissing(ctx context.Context) (bool, error) {
-	list, err := a.mirroredSlices(ctx)
+	list, err := a.mirroredSlices(ctx, a.plan.Key)
 	if err == nil && len(list) > 0 {
 		a.result.Slices = SlicesExist
 	}

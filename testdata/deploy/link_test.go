@@ -112,6 +112,22 @@ func TestLink(t *testing.T) {
 		e.linkAgain("gateway=ingress/gateway", "gateway-port=http,cluster-domain=paris.example", "namespaces=default,ingress")
 		e.arguments(berlin, remoteArgument+gatewayKey+",gateway-port=http,cluster-domain=paris.example,namespaces=default,ingress")
 	})
+	t.Run("names of its own", func(t *testing.T) {
+		e := newEnv(t)
+		e.linkAgain("gateway=ingress/gateway", "name={cluster}-{service}", "namespace=web:shop", "namespace=a:b")
+		e.arguments(berlin, remoteArgument+gatewayKey+",name={cluster}-{service},namespace=web:shop,namespace=a:b")
+		const rule = "name={cluster}-{service},namespace=web:shop,namespace=a:b"
+		e.named(rule + ";") // the names of before, too: mirrors move from these
+		e.linkAgain()
+		e.named(rule)
+		e.linkAgain("gateway=ingress/gateway")
+		e.named(";" + rule)
+		e.linkAgain("gateway=ingress/gateway", "name={service}")
+		e.named("name={service};")
+		e.linkAgain("gateway=ingress/gateway")
+		e.linkAgain()
+		e.named("")
+	})
 	t.Run("a new token", func(t *testing.T) {
 		e := newEnv(t)
 		old := e.remotes()["paris.kubeconfig"]
@@ -165,6 +181,16 @@ func TestLink(t *testing.T) {
 	})
 }
 
+// named wants the policy to know this rule for the names of paris's mirrors.
+func (e *env) named(rule string) {
+	e.Helper()
+	account, err := london.CoreV1().ServiceAccounts(ours).Get(e.ctx, ours, metav1.GetOptions{})
+	e.must(err)
+	if got, there := account.Annotations[configured+"paris"]; !there || got != rule {
+		e.Errorf("the rule for the names of paris's mirrors is %q, want %q", got, rule)
+	}
+}
+
 func (e *env) networkPolicy() *networkingv1.NetworkPolicy {
 	e.Helper()
 	policy, err := london.NetworkingV1().NetworkPolicies(ours).Get(e.ctx, "service-mirror-to-paris", metav1.GetOptions{})
@@ -189,14 +215,33 @@ func TestLinkInTwoParts(t *testing.T) {
 	e.apply(london, shipped("local"))
 	e.gateway("203.0.113.1")
 	e.kubectl(london, "--namespace", ours, "patch", "deployment", ours, "--type=json", "--patch",
-		`[{"op": "add", "path": "/spec/template/spec/containers/0/args", "value": ["-v=1", "--gateway=a/b", "--remote", "paris=/old", "-v=2"]}]`)
+		`[{"op": "add", "path": "/spec/template/spec/containers/0/args", "value": ["-v=1", "--gateway=a/b", "--allow-names", "--name-template", "{service}-of-{cluster}", "--remote", "paris=/old", "-v=2"]}]`)
+	others := []string{"-v=1", "--gateway=a/b", "--allow-names", "--name-template", "{service}-of-{cluster}"}
 	e.link()
-	e.arguments("-v=1", "--gateway=a/b", "--remote", strings.TrimPrefix(remoteArgument, "--remote="), "-v=2")
+	e.named("name={service}-of-{cluster},allow-names")
+	e.arguments(slices.Concat(others, []string{"--remote", strings.TrimPrefix(remoteArgument, "--remote="), "-v=2"})...)
 	e.linkAgain("gateway=ingress/gateway")
-	e.arguments("-v=1", "--gateway=a/b", "--remote", strings.TrimPrefix(remoteArgument, "--remote=")+gatewayKey, "-v=2")
+	e.arguments(slices.Concat(others, []string{"--remote", strings.TrimPrefix(remoteArgument, "--remote=") + gatewayKey, "-v=2"})...)
 	_, err := e.tryLink("paris", "--undo")
 	e.must(err)
-	e.arguments("-v=1", "--gateway=a/b", "-v=2")
+	e.arguments(append(others, "-v=2")...)
+}
+
+// A remote that is in the Deployment's command is changed in the manifests, and until then nothing is.
+func TestLinkInTheCommand(t *testing.T) {
+	e := newEnv(t)
+	e.apply(london, shipped("local"))
+	e.gateway("203.0.113.1")
+	e.kubectl(london, "--namespace", ours, "patch", "deployment", ours, "--type=json", "--patch",
+		`[{"op": "add", "path": "/spec/template/spec/containers/0/command", "value": ["/service-mirror", "--remote=paris=/old"]}]`)
+	before := e.versions()
+	out, err := e.tryLink("paris", "gateway=ingress/gateway", "name={service}", "--server="+paris.Config.Host)
+	if err == nil || !strings.Contains(out, "is in the Deployment's command, not in its args: change it in your manifests to\n    --remote paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=ingress/gateway,name={service}") {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	if after := e.versions(); !slices.Equal(after, before) {
+		t.Errorf("resourceVersions were %q, are %q", before, after)
+	}
 }
 
 // Every mistake is told for what it is, and nothing is half done in london.

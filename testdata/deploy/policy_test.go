@@ -76,6 +76,12 @@ func deletes(o object) attempt { return attempt{verb: "delete", object: o, given
 // deletesExisting deletes what the cluster has anyway.
 func deletesExisting(o object) attempt { return attempt{verb: "delete", object: o} }
 
+// and adds to what exists before an attempt.
+func (a attempt) and(given ...object) attempt {
+	a.given = append(given, a.given...)
+	return a
+}
+
 // against says which rule denies an attempt, or which ones do.
 func (a attempt) against(because ...string) attempt {
 	a.because = because
@@ -228,7 +234,7 @@ func denied(err error, because ...string) error {
 	switch {
 	case err == nil:
 		return fmt.Errorf("it was admitted")
-	case !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'service-mirror-only-"):
+	case !apierrors.IsForbidden(err) && !strings.Contains(err.Error(), noneFailing) || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'service-mirror-only-"):
 		return fmt.Errorf("another refusal: %w", err)
 	case !slices.ContainsFunc(because, func(text string) bool { return strings.Contains(err.Error(), text) }):
 		return fmt.Errorf("not because of %q: %w", because, err)
@@ -291,6 +297,54 @@ func TestConfiguredRemotes(t *testing.T) {
 	}
 }
 
+// The names that the flags choose are permitted where the annotation says them: during a change those of before, too.
+func TestRulesForNames(t *testing.T) {
+	e := newEnv(t)
+	e.namespace("shop", london)
+	e.apply(london, shipped("local"))
+	daemon, admin := e.daemonClient(), e.dynamic(london.Config)
+	mirror := func(name, source string) attempt {
+		return creates(serviceOf("paris", func(svc *corev1.Service) {
+			svc.Name = name
+			svc.Annotations[mirrorKey], svc.Annotations[sourceKey] = "shop/"+name, source
+		}))
+	}
+	addresses := func(name string) attempt {
+		return creates(endpointsOf("paris", func(endpoints *corev1.Endpoints) {
+			endpoints.Name = name
+			endpoints.Annotations[mirrorKey] = "shop/" + name
+		}))
+	}
+	for _, test := range []struct {
+		rule       string
+		yes, no    []attempt
+		recognized attempt // of those that are permitted, one that no rule before this one permits
+	}{
+		{rule: "name={cluster}-{service}", recognized: mirror("paris-bar", "shop/bar"), yes: []attempt{addresses("paris-bar")},
+			no: []attempt{mirror("bar-paris", "shop/bar"), mirror("paris-foo", "shop/bar"), mirror("paris-bar", "web/bar"), addresses("bar-paris")}},
+		{rule: "name={cluster}-{service};", recognized: mirror("bar-paris", "shop/bar"), yes: []attempt{mirror("paris-bar", "shop/bar"), addresses("bar-paris"), addresses("paris-bar")},
+			no: []attempt{mirror("bar", "shop/bar"), addresses("bar")}},
+		{rule: "name={namespace}-{service},namespace=web:shop;namespace=old:shop", recognized: mirror("web-bar", "web/bar"),
+			yes: []attempt{mirror("bar-paris", "old/bar"), mirror("shop-bar", "shop/bar"), addresses("web-bar"), addresses("bar-paris")},
+			no:  []attempt{mirror("old-bar", "old/bar"), mirror("bar-paris", "web/bar"), addresses("old-bar")}},
+		{rule: "namespace=shop:web;name={service}", recognized: mirror("bar", "shop/bar"), no: []attempt{mirror("bar-paris", "shop/bar")}},
+		{rule: "allow-names", recognized: mirror("till", "shop/bar"), yes: []attempt{mirror("bar-paris", "shop/bar")}, no: []attempt{mirror("till", "web/bar")}},
+	} {
+		e.kubectl(london, "--namespace", ours, "annotate", "--overwrite", "serviceaccount", ours, configured+"paris="+test.rule)
+		e.soon("the rule "+test.rule+" applies", func() error { return admitted(test.recognized.try(e.ctx, daemon, admin, "x")) })
+		for _, one := range test.yes {
+			if err := admitted(one.try(e.ctx, daemon, admin, "x")); err != nil {
+				t.Errorf("%s: %v", test.rule, err)
+			}
+		}
+		for _, one := range test.no {
+			if err := denied(one.try(e.ctx, daemon, admin, "x"), "does not have the name that a mirror of remote paris has"); err != nil {
+				t.Errorf("%s: %s %s: %v", test.rule, one.object("x").GetKind(), one.object("x").GetName(), err)
+			}
+		}
+	}
+}
+
 // All policies are about who runs in the Pod, who can change neither them nor what they read.
 func TestPoliciesAreAboutTheDaemon(t *testing.T) {
 	e := newEnv(t)
@@ -305,19 +359,22 @@ func TestPoliciesAreAboutTheDaemon(t *testing.T) {
 	bound := map[string]admissionv1.ValidatingAdmissionPolicyBindingSpec{}
 	for _, binding := range bindings.Items {
 		bound[binding.Spec.PolicyName] = binding.Spec
+		if len(binding.Spec.ValidationActions) != 2 {
+			t.Errorf("binding %s does not deny: %v", binding.Name, binding.Spec.ValidationActions)
+		}
 	}
-	if len(policies.Items) != 3 || len(bound) != 3 {
-		t.Errorf("there are %d policies and %d bindings, want 3", len(policies.Items), len(bound))
+	if len(policies.Items) != 4 || len(bound) != 4 {
+		t.Errorf("there are %d policies, of which %d are bound, want 4", len(policies.Items), len(bound))
 	}
 	for _, policy := range policies.Items {
 		conditions := policy.Spec.MatchConditions
 		if len(conditions) != 1 || conditions[0].Expression != who {
 			t.Errorf("policy %s is about %v, the Pod is %s", policy.Name, conditions, who)
 		}
-		if *policy.Spec.FailurePolicy != admissionv1.Fail || len(bound[policy.Name].ValidationActions) != 2 {
-			t.Errorf("policy %s does not deny: %v, %v", policy.Name, *policy.Spec.FailurePolicy, bound[policy.Name].ValidationActions)
+		if *policy.Spec.FailurePolicy != admissionv1.Fail {
+			t.Errorf("policy %s does not deny: %v", policy.Name, *policy.Spec.FailurePolicy)
 		}
-		if ref := bound[policy.Name].ParamRef; ref != nil && (ref.Namespace != ours || ref.Name != deployment.Spec.Template.Spec.ServiceAccountName || *ref.ParameterNotFoundAction != admissionv1.DenyAction) {
+		if ref := bound[policy.Name].ParamRef; ref != nil && ref.Selector == nil && (ref.Namespace != ours || ref.Name != deployment.Spec.Template.Spec.ServiceAccountName || *ref.ParameterNotFoundAction != admissionv1.DenyAction) {
 			t.Errorf("policy %s reads %v", policy.Name, ref)
 		}
 	}

@@ -134,6 +134,7 @@ type remote struct {
 	kubeconfig string
 	prefix     string // of what gateway= names
 	keys       string // of --remote, besides gateway=
+	first      bool   // its name begins the names of its mirrors, and does not end them
 }
 
 func (e *env) remote(c *cluster) *remote { return e.remoteNamed(c, c.name+"-"+e.id) }

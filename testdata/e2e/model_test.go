@@ -101,6 +101,7 @@ type entry struct {
 	deleted       bool // a user has deleted the mirror Service
 	forgotten     bool // and no daemon that saw it still runs
 	edited        bool // a user has changed where it routes to
+	moves         bool // the rule for names has changed: it, or the one with the other name, is there
 
 	// What was seen of it. No step depends on this.
 	existed        bool // at the last rest
@@ -132,6 +133,7 @@ type modelRemote struct {
 	addresses []string
 	ports     []modelPort
 	entries   []*entry
+	cityFirst bool // its mirrors are called paris-bar, and not bar-paris
 	// sure means that it is cut off, and was before the steps that are under way.
 	sure bool
 }
@@ -267,23 +269,40 @@ func (m *model) deleteNamespace(name string) {
 func (e *entry) exists() bool { return e.existed && !e.since.interrupted && !e.deleted }
 
 func (e *entry) routesOn() bool {
-	return e.exists() && !e.since.changed && !e.edited && len(e.lines) > 0
+	return e.exists() && !e.since.changed && !e.edited && !e.moves && len(e.lines) > 0
 }
 
 // keepsAddress: it may have gone, but comes back with its ClusterIP.
-func (e *entry) keepsAddress() bool { return e.existed && !e.since.interrupted && !e.forgotten }
+func (e *entry) keepsAddress() bool {
+	return e.existed && !e.since.interrupted && !e.forgotten && !e.moves
+}
 
 // rested begins the time after a rest.
 func (m *model) rested() {
 	for _, e := range m.entries() {
 		e.since, e.wanted = since{}, m.mirrored(e)
-		e.deleted, e.forgotten, e.edited = false, false, e.foreign == underTheMirror
+		e.deleted, e.forgotten, e.edited, e.moves = false, false, e.foreign == underTheMirror, false
 		e.existed = m.mirrored(e)
 	}
 }
 
+// rename changes the rule for the names of a remote's mirrors.
+func (r *modelRemote) rename() {
+	r.cityFirst = !r.cityFirst
+	for _, e := range r.entries {
+		e.moves = true
+	}
+}
+
+// movable: nothing of a user's has, or may have, one of the names.
+func (r *modelRemote) movable() bool {
+	return !slices.ContainsFunc(r.entries, func(e *entry) bool { return e.moves || e.foreign != none || e.deleted })
+}
+
 // usable: a user edits, or takes over, what the daemon has made.
-func (m *model) usable(e *entry) bool { return m.existing[e.namespace] && e.foreign == none }
+func (m *model) usable(e *entry) bool {
+	return m.existing[e.namespace] && e.foreign == none && !e.moves
+}
 
 // free: no mirror has been there, and none is wanted: a user's lone Endpoints can be made.
 func (m *model) free(e *entry) bool { return m.usable(e) && !e.wanted && !e.exported }

@@ -77,6 +77,13 @@ func (w *walk) look() {
 // foreign objects are as they were.
 func (w *walk) check(e *entry) error {
 	name, svc, endpoints := w.mirrorOf(e)
+	if e.moves {
+		other := w.far[e.remote.short].otherMirror(e.name)
+		if e.exists() && svc == nil && w.seen[e.namespace].services[other] == nil {
+			return fmt.Errorf("neither %s nor %s is there", name, other)
+		}
+		return nil
+	}
 	if e.exists() && (svc == nil || string(svc.UID) != e.uid) {
 		return fmt.Errorf("%s had UID %s, and now it is %s", name, e.uid, describeService(svc))
 	}
@@ -278,7 +285,7 @@ func (w *walk) remembered() error {
 			continue
 		}
 		name, svc, endpoints := w.mirrorOf(e)
-		if e.exists() && string(svc.UID) != e.uid {
+		if e.exists() && !e.moves && string(svc.UID) != e.uid {
 			return fmt.Errorf("the UID of %s was %s and is %s", name, e.uid, svc.UID)
 		}
 		if e.keepsAddress() && svc.Spec.ClusterIP != e.clusterIP {

@@ -34,6 +34,7 @@ func TestWalkIsDecidedByItsSeed(t *testing.T) {
 						"a deleted mirror comes back with its ClusterIP":          e.deleted && e.keepsAddress() && w.mirrored(e),
 						"a foreign object has the name of an exported Service":    e.foreign != none && e.mirrorable(),
 						"a foreign object has the name of a Service not exported": e.foreign != none && !e.exported,
+						"a mirror moves, and is exported all the time":            e.moves && e.exists() && w.mirrored(e),
 						"an exported Service has no TCP port":                     e.exported && !e.mirrorable(),
 						"a mirror has some of its ports served":                   len(e.leads()) > 0 && len(e.leads()) < len(e.ports)*len(e.remote.usable()),
 					} {
@@ -75,6 +76,7 @@ func TestWalkIsDecidedByItsSeed(t *testing.T) {
 		"Service is deleted by hand", "Endpoints are deleted by hand", "Endpoints are edited by hand",
 		"by hand: port", "by hand: selector", "by hand: type", "by hand: label", "by hand: own label",
 		"daemon is killed", "daemon is stopped", "daemon is started", "time passes", "berlin is healthy",
+		"mirrors of paris have its name first: true", "mirrors of berlin have its name first: false",
 	} {
 		if !strings.Contains(all, what) {
 			t.Errorf("never: %s", what)

@@ -39,6 +39,7 @@ var kinds = []struct {
 	{1, (*walk).stopDaemon},
 	{8, (*walk).startAgain},
 	{2, (*walk).restartInTrouble},
+	{2, (*walk).renameMirrors},
 }
 
 var weights = func() (sum int) {
@@ -338,6 +339,27 @@ func (w *walk) restartInTrouble() *step {
 			return err
 		}
 		defer time.Sleep(3 * time.Second) // the absence of writes cannot be awaited
+		return w.startDaemon()
+	}}
+}
+
+// renameMirrors restarts the daemon with another rule for the names of one remote's mirrors.
+func (w *walk) renameMirrors() *step {
+	r, ok := pick(w, w.remotes, (*modelRemote).movable)
+	if !ok || !w.runs {
+		return nil
+	}
+	w.kill()
+	w.runs = true
+	r.rename()
+	first, far := r.cityFirst, w.far[r.short]
+	return &step{text: fmt.Sprintf("the daemon is restarted, the mirrors of %s have its name first: %v", r.short, first), touches: []string{"daemon", "london", "far"}, act: func() error {
+		if err := w.endDaemon((*daemon).stop); err != nil {
+			return err
+		}
+		if err := far.nameFirst(first); err != nil {
+			return err
+		}
 		return w.startDaemon()
 	}}
 }

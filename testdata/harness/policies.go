@@ -28,8 +28,8 @@ func (c *Cluster) ApplyPolicies(ctx context.Context, from, users string) error {
 	}
 	text, _, found := strings.Cut(string(content), "# Besides mirrors")
 	about := fmt.Sprintf("== '%s'", ServiceAccountUser(daemonAccount, daemonAccount))
-	if n := strings.Count(text, about); !found || n != 2 {
-		return fmt.Errorf("%s: %d policies are about the daemon, want 2 before those for the Lease and Events", from, n)
+	if n := strings.Count(text, about); !found || n != 3 {
+		return fmt.Errorf("%s: %d policies are about the daemon, want 3 before those for the Lease and Events", from, n)
 	}
 	text = strings.ReplaceAll(text, about, fmt.Sprintf(".startsWith('%s')", users))
 	path := filepath.Join(c.Dir, "policies.yaml")
@@ -53,6 +53,15 @@ func (c *Cluster) ConfigureRemotes(ctx context.Context, names ...string) error {
 	for _, name := range names {
 		annotations[remoteConfigured+name] = ""
 	}
+	return c.configure(ctx, annotations)
+}
+
+// ConfigureNames says how the mirrors of a remote are called, as link.sh does.
+func (c *Cluster) ConfigureNames(ctx context.Context, remote, rule string) error {
+	return c.configure(ctx, map[string]string{remoteConfigured + remote: rule})
+}
+
+func (c *Cluster) configure(ctx context.Context, annotations map[string]string) error {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
 	if err != nil {
 		return err

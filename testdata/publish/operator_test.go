@@ -104,6 +104,15 @@ func TestCheck(t *testing.T) {
 		[]string{"! ", "it is not known whether IngressClass traefik exists"}, []string{"- ", "namespace nowhere of the records does not exist"})
 	e.says(e.once(1, append(e.args("--to", "ingress", "--ingress-class", "traefik", "--check"), "--kubeconfig", paris.Kubeconfig)...),
 		[]string{"- ", "IngressClass traefik does not exist", "--ingress-class"}, []string{"+ ", "4 Services are exported, 3 of them can be published"})
+	e.kubectl("label", "gateway/public", "service-mirror.io/listeners=managed")
+	e.says(e.once(0, e.args("--check")...), []string{"+ ", "Gateway " + e.id + "/public may be given listeners"})
+	e.kubectl("delete", "rolebinding/service-mirror-publish-listeners")
+	e.soon("the permission is gone", func() error {
+		if out := e.once(0, e.args("--check")...); !strings.Contains(out, "may not patch gateways.gateway.networking.k8s.io") {
+			return errors.New(out)
+		}
+		return nil
+	})
 	if writes := e.writes(mark); len(writes) > 0 {
 		t.Errorf("a check has written: %v", writes)
 	}

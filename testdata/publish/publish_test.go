@@ -2,6 +2,7 @@ package publish
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -411,4 +412,33 @@ func TestServedVersions(t *testing.T) {
 		_, err := gateway.GatewayV1().TCPRoutes(e.id).Get(e.ctx, "db.5432.service-mirror", metav1.GetOptions{})
 		return gone(err)
 	})
+}
+
+// What another program has changed of the publisher's own listener is left to it, and reported; the others are added. Once
+// it lets go, the listener is set back.
+func TestEditedListeners(t *testing.T) {
+	e := newEnv(t)
+	e.gatewayOf(http)
+	e.kubectl("label", "gateway/public", "service-mirror.io/listeners=managed")
+	e.export("db", port("postgres", 5432))
+	p := e.start()
+	e.soon("record", e.recorded("db", 15000))
+	e.gatewayOf(http, "{name: service-mirror-tcp-15000, protocol: TCP, port: 15000, allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {no: body}}}}}")
+	e.soon("the edit counts", e.recorded("db", 0))
+	e.soon("it is reported", func() error {
+		if p.Log.Count("service-mirror-tcp-15000 that another program has changed") == 0 {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	e.export("more", port("postgres", 5432))
+	e.soon("another listener is added", e.recorded("more", 15001))
+	e.gatewayOf(http)
+	e.must(harness.Eventually(2*time.Minute, "the listener is set back", func() error {
+		from, err := paris.Kubectl(e.ctx, "get", "gateway", "-n", e.id, "public", "-o", `jsonpath={.spec.listeners[?(@.name=="service-mirror-tcp-15000")].allowedRoutes.namespaces.from}`)
+		if err == nil && from != "All" {
+			err = fmt.Errorf("it admits %q", from)
+		}
+		return errors.Join(err, e.recorded("db", 15000)())
+	}))
 }

@@ -38,8 +38,7 @@ type decision struct {
 	previous     []Allocation
 	allocated    []Allocation
 	assigned     []assignment
-	keeping      bool     // some port stays as it is, as not all is known that it needs
-	keptHosts    []string // of the record, where such a port has them
+	keptHosts    []string // of the record, where a port has them that stays as it is
 	refused      []string // what implementations say against routes
 	unnamed      error    // why the Service can have no alias
 }
@@ -71,11 +70,15 @@ func (d *decision) decide() {
 }
 
 // refuse is why an exported Service is not published: the mirrors' own rules, but for its ports, for which there may
-// be gateway ports.
+// be gateway ports, and for what is up to each cluster that mirrors it.
 func (d *decision) refuse() *mirrors.Problem {
 	policy := mirrors.Policy{IncludeSystem: d.policy.IncludeSystem}
 	problem := policy.Refuse(mirrors.Candidate{Service: d.snapshot.Service})
-	if problem == nil || problem.Reason == mirrors.NoTCPPort || problem.Reason == mirrors.InvalidName {
+	if problem == nil {
+		return nil
+	}
+	switch problem.Reason {
+	case mirrors.NoTCPPort, mirrors.InvalidName, mirrors.NoClusterName:
 		return nil
 	}
 	return problem
@@ -178,14 +181,11 @@ func (d *decision) unroute(route *unstructured.Unstructured, why string) {
 	}
 }
 
-// deleteOthers deletes what is ours and not wanted.
+// deleteOthers deletes what is ours and not wanted, but for what a port may be reached by that stays as it is.
 func (d *decision) deleteOthers() {
-	if d.keeping {
-		return // they may be what ports are reached by that stay as they are
-	}
 	for _, live := range d.snapshot.Live {
 		ref := RefOf(live)
-		if !Owned(live) || live.GetDeletionTimestamp() != nil || !d.snapshot.Served[ref.Kind].Known || d.wants(ref) || d.backedOff(ref, nil) {
+		if !Owned(live) || live.GetDeletionTimestamp() != nil || !d.snapshot.Served[ref.Kind].Known || d.wants(ref) || d.keeps(live) || d.backedOff(ref, nil) {
 			continue
 		}
 		d.step(Step{Action: Delete, Ref: ref, Object: live})

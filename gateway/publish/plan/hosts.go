@@ -44,6 +44,22 @@ func (p Policy) Made(svc *corev1.Service) []string {
 }
 
 func (p Policy) made(svc *corev1.Service) (hosts []string, err error) {
+	called, unmade := p.called(svc)
+	problems := []error{unmade}
+	for _, short := range p.short(svc, called) {
+		for _, host := range p.forms(short) {
+			hosts = appendNew(hosts, host)
+		}
+	}
+	more, unexpanded := p.expanded(svc)
+	for _, host := range more {
+		hosts = appendNew(hosts, host)
+	}
+	return hosts, errors.Join(append(problems, unexpanded)...)
+}
+
+// called are the names that a Service's mirrors have, by --name, and by templates such as {name}-{service}.{namespace}.
+func (p Policy) called(svc *corev1.Service) (names []string, err error) {
 	var problems []error
 	for _, name := range p.Names {
 		called := svc.Name + "-" + name
@@ -51,20 +67,42 @@ func (p Policy) made(svc *corev1.Service) (hosts []string, err error) {
 			problems = append(problems, fmt.Errorf("%s has %d characters, more than the %d of a DNS label: rename the Service, or give a shorter --name", called, len(called), validation.DNS1123LabelMaxLength))
 			continue
 		}
-		for _, host := range p.within(called, svc.Namespace) {
-			hosts = appendNew(hosts, host)
+		names = append(names, called)
+	}
+	for _, template := range p.HostTemplates {
+		for _, host := range p.expand(template, svc) {
+			if name, namespace, _ := strings.Cut(host, "."); namespace == svc.Namespace && len(validation.IsDNS1123Label(name)) == 0 {
+				names = appendNew(names, name)
+			}
 		}
 	}
-	for _, host := range p.within(svc.Name, svc.Namespace) {
-		hosts = appendNew(hosts, host)
+	return names, errors.Join(problems...)
+}
+
+// short are the short forms of a Service's names, as bar-paris.default: in its own namespace, in which it has its own name,
+// too, and in those that callers have its mirrors in. A name of its own there would be that of another Service.
+func (p Policy) short(svc *corev1.Service, called []string) (all []string) {
+	for _, name := range append(slices.Clip(called), svc.Name) {
+		all = appendNew(all, name+"."+svc.Namespace)
 	}
+	for _, namespace := range p.CallerNamespaces[svc.Namespace] {
+		for _, name := range called {
+			all = appendNew(all, name+"."+namespace)
+		}
+	}
+	return all
+}
+
+// expanded are the names that the operator's templates make.
+func (p Policy) expanded(svc *corev1.Service) (hosts []string, err error) {
+	var problems []error
 	for _, template := range p.HostTemplates {
 		for _, host := range p.expand(template, svc) {
 			if err := p.validateHost(host, svc); err != nil {
 				problems = append(problems, fmt.Errorf("--host-template %s: %w", template, err))
 				continue
 			}
-			hosts = appendNew(hosts, host)
+			hosts = append(hosts, host)
 		}
 	}
 	return hosts, errors.Join(problems...)
@@ -80,6 +118,10 @@ func appendNew(hosts []string, host string) []string {
 // within are the forms of a Service's name in its namespace that clients use.
 func (p Policy) within(name, namespace string) []string {
 	short := name + "." + namespace
+	return p.forms(short)
+}
+
+func (p Policy) forms(short string) []string {
 	return []string{short, short + ".svc", short + ".svc." + p.Domain}
 }
 
@@ -163,6 +205,36 @@ func (p Policy) ValidateSuffix(suffix string) error {
 func (p Policy) Claims(svc *corev1.Service) []string {
 	hosts, _ := p.Hosts(svc)
 	return append(hosts, gateway.Claims(svc)...)
+}
+
+// MadeKeys are what the names that an exported Service has by its own are found by: one for all forms of a name in its
+// namespace, as a cache has many Services.
+func (p Policy) MadeKeys(svc *corev1.Service) (keys []string) {
+	called, _ := p.called(svc)
+	for _, short := range p.short(svc, called) {
+		keys = append(keys, allForms(short))
+	}
+	expanded, _ := p.expanded(svc)
+	return append(keys, expanded...)
+}
+
+// MadeKeysOf are the keys of MadeKeys for a name.
+func (p Policy) MadeKeysOf(host string) []string {
+	keys := []string{host}
+	short := strings.TrimSuffix(strings.TrimSuffix(host, "."+p.Domain), ".svc")
+	if service, namespace, found := strings.Cut(short, "."); found && slices.Contains(p.within(service, namespace), host) {
+		keys = append(keys, allForms(short))
+	}
+	return keys
+}
+
+// allForms is the key for all forms of a name. No name has a space.
+func allForms(short string) string { return short + " " }
+
+// Chosen are those of Claims that the Service's annotations make.
+func (p Policy) Chosen(svc *corev1.Service) []string {
+	made := p.Made(svc)
+	return slices.DeleteFunc(p.Claims(svc), func(claim string) bool { return slices.Contains(made, claim) })
 }
 
 // Trim cuts an exported Service down to what is published, as its mirrors' rules and the names need it.

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,6 +54,27 @@ func TestMade(t *testing.T) {
 	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "prod", Name: "pay", Annotations: map[string]string{HostsAnnotation: "x.y.example.com"}}}
 	if got := strings.Join(policy.Made(svc), " "); got != "pay-paris.prod pay-paris.prod.svc pay-paris.prod.svc.cluster.local pay.prod pay.prod.svc pay.prod.svc.cluster.local pay.prod.example.com" {
 		t.Errorf("got %s", got)
+	}
+}
+
+// Callers may have the mirrors of a namespace in another one, and under names by a template: all forms of these are routed,
+// but not what would be the name of another Service in that namespace.
+func TestNamesInTheNamespaceOfCallers(t *testing.T) {
+	policy := Policy{Names: []string{"paris"}, Domain: "cluster.local", CallerNamespaces: map[string][]string{"web": {"shop"}}, HostTemplates: []string{"{name}-{service}.{namespace}"}}
+	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "web", Name: "bar"}}
+	var want []string
+	for _, short := range []string{"bar-paris.web", "paris-bar.web", "bar.web", "bar-paris.shop", "paris-bar.shop"} {
+		want = append(want, short, short+".svc", short+".svc.cluster.local")
+	}
+	hosts, err := policy.Hosts(svc)
+	if err != nil || !slices.Equal(hosts, want) {
+		t.Errorf("got %v, want %v (%v)", hosts, want, err)
+	}
+	keys := policy.MadeKeys(svc)
+	for _, host := range want {
+		if !slices.ContainsFunc(policy.MadeKeysOf(host), func(key string) bool { return slices.Contains(keys, key) }) {
+			t.Errorf("%s is not found by %q", host, keys)
+		}
 	}
 }
 
@@ -120,5 +142,26 @@ func TestHeld(t *testing.T) {
 	if own, err := s.held([]string{"pay.prod.example.com"}); len(own) > 0 || err == nil ||
 		err.Error() != "pay.prod.example.com is a name of prod/pay, which is called so by --name or --host-template, or is older: rename one of the two, or correct the annotation service-mirror.io/hosts" {
 		t.Errorf("got %v, %v", own, err)
+	}
+}
+
+// A name is found by its keys just where it is one that the Service has by its own, in whatever form.
+func TestMadeKeysFindWhatIsMade(t *testing.T) {
+	policy := Policy{Names: []string{"paris", "p2"}, Domain: "cluster.local", HostTemplates: []string{"{service}.{namespace}.example.com", "{service}-api.{namespace}.svc"}}
+	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bar", Annotations: map[string]string{HostsAnnotation: "other.shop.svc"}}}
+	made, keys := policy.Made(svc), policy.MadeKeys(svc)
+	hosts := slices.Clone(made)
+	for _, host := range made {
+		hosts = append(hosts, host+".svc", host+".cluster.local", strings.TrimSuffix(host, ".svc"), "x"+host)
+	}
+	hosts = append(hosts, "other.shop.svc", "bar", "bar.shop.svc.example.com", "5432/TCP")
+	for _, host := range hosts {
+		found := slices.ContainsFunc(policy.MadeKeysOf(host), func(key string) bool { return slices.Contains(keys, key) })
+		if found != slices.Contains(made, host) {
+			t.Errorf("%s is found: %v; made is %v", host, found, made)
+		}
+	}
+	if got := policy.Chosen(svc); !slices.Equal(got, []string{"other.shop.svc"}) || len(made) != 11 {
+		t.Errorf("chosen is %v, made %v", got, made)
 	}
 }

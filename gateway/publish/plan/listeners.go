@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
@@ -51,6 +52,7 @@ type Listener struct {
 	Kinds       []Kind // of routes that may attach; none: those of the protocol
 	From        string // the namespaces that routes may come from: Same, All, Selector, None
 	Selector    labels.Selector
+	Edited      bool   // it is ours, and not as it was applied
 	Refused     string // why its implementation does not serve it; empty: it does, as far as is known
 	// Pending tells that its implementation has not accepted its ListenerSet, which was created at a time; Promised, that
 	// it says that it has that kind.
@@ -112,6 +114,7 @@ func ReadGateway(name cache.ObjectName, gw, class *unstructured.Unstructured) Ga
 				listener.Refused = refusedListener(status.Conditions, gw.GetGeneration())
 			}
 		}
+		listener.Edited = listener.Own() && listener.From != "All" // what others add to it is theirs
 		g.Listeners = append(g.Listeners, listener)
 	}
 	g.Managed = gw.GetLabels()[ListenersLabel] == Managed
@@ -278,6 +281,16 @@ func (g Gateway) Added() map[gateway.PortNumber]string {
 	return added
 }
 
+// Intact are the names of those that are as they were applied.
+func (g Gateway) Intact() (names []string) {
+	for _, l := range g.Listeners {
+		if l.Own() && l.Set == (cache.ObjectName{}) && !l.Edited {
+			names = append(names, l.Name)
+		}
+	}
+	return names
+}
+
 // adds tells whether listeners of ours can be added.
 func (g Gateway) adds() bool { return g.Managed || g.Sets.Used }
 
@@ -313,7 +326,7 @@ func (g Gateway) text() string {
 }
 
 // OwnListeners are the listeners that this program is to have on a Gateway for these gateway ports, as many as it can
-// have; changed tells whether the Gateway does not have just these. Where others come by ListenerSets, those that it
+// have; changed tells whether the Gateway does not have just these, as they should be. Where others come by ListenerSets, those that it
 // has stay for as long as they are needed.
 func (g Gateway) OwnListeners(ports []gateway.PortNumber) (listeners []any, changed bool) {
 	added := g.Added()
@@ -330,13 +343,62 @@ func (g Gateway) OwnListeners(ports []gateway.PortNumber) (listeners []any, chan
 	names := ListenerNames(listeners)
 	slices.Sort(names)
 	slices.Sort(live)
-	return listeners, !slices.Equal(names, live)
+	return listeners, !slices.Equal(names, live) || len(g.Edited(listeners)) > 0
+}
+
+// LiveListeners are those of ours that the Gateway has, as they would be applied.
+func (g Gateway) LiveListeners() (listeners []any) {
+	for _, l := range g.Listeners {
+		if l.Own() && l.Set == (cache.ObjectName{}) {
+			listeners = append(listeners, listenerObject(l.Name, l.Port, l.Protocol, l.From))
+		}
+	}
+	return listeners
+}
+
+// Edited are the names of those of listeners as they are to be applied that the Gateway has otherwise.
+func (g Gateway) Edited(listeners []any) (names []string) {
+	for _, l := range listeners {
+		if live := g.liveAs(l); !equality.Semantic.DeepEqual(l, live) {
+			names = append(names, ListenerNames([]any{l})...)
+		}
+	}
+	return names
+}
+
+// Yield leaves those as they are that the Gateway has otherwise: another program owns what it has changed of them. changed
+// tells whether others are to be added or removed.
+func (g Gateway) Yield(listeners []any) (rest []any, changed bool) {
+	for _, l := range listeners {
+		rest = append(rest, g.liveAs(l))
+	}
+	names, live := ListenerNames(listeners), slices.Collect(maps.Values(g.Added()))
+	for _, name := range g.Edited(listeners) {
+		live = append(live, name)
+	}
+	slices.Sort(names)
+	slices.Sort(live)
+	return rest, !slices.Equal(names, slices.Compact(live))
+}
+
+// liveAs is a listener as it is to be applied, but with what the Gateway has in it, if it has one of the name.
+func (g Gateway) liveAs(listener any) any {
+	for _, l := range g.Listeners {
+		if l.Name == listener.(map[string]any)["name"] && l.Set == (cache.ObjectName{}) {
+			return listenerObject(l.Name, l.Port, l.Protocol, l.From)
+		}
+	}
+	return listener
 }
 
 // ownListenerObject is a listener of ours as it is written.
 func ownListenerObject(port gateway.PortNumber) map[string]any {
-	return map[string]any{"name": OwnListener(port), "port": int64(port.Number), "protocol": string(port.Protocol),
-		"allowedRoutes": map[string]any{"namespaces": map[string]any{"from": "All"}}}
+	return listenerObject(OwnListener(port), port.Number, string(port.Protocol), "All")
+}
+
+func listenerObject(name string, port int32, protocol, from string) map[string]any {
+	return map[string]any{"name": name, "port": int64(port), "protocol": protocol,
+		"allowedRoutes": map[string]any{"namespaces": map[string]any{"from": from}}}
 }
 
 // ListenerNames are the names of listeners as they are applied.

@@ -39,20 +39,27 @@ func AliasOf(key cache.ObjectName) (string, error) {
 // throughNames has a port be reached by the Service's alias: whatever a static gateway routes by the name in a request.
 // At which of the gateway's ports is for the readers of the record to find out, who see these.
 func (d *decision) throughNames(a *assignment) error {
-	switch a.class {
-	case gateway.TCP, gateway.UDP, gateway.SCTP:
+	if !a.named() {
 		return errors.New("its requests have no name, by which a static gateway routes")
 	}
+	if err := d.noAlias(); err != nil {
+		return err
+	}
+	if err := d.known(Alias); err != nil {
+		return err
+	}
+	a.kind, a.shared, a.unsaid = Alias, true, true
+	return nil
+}
+
+// noAlias is why the Service is to have no alias, whatever is known of others.
+func (d *decision) noAlias() error {
 	if d.unnamed != nil {
 		return d.unnamed
 	}
 	if len(d.ports) < len(d.snapshot.Service.Spec.Ports) {
 		return fmt.Errorf("an alias would open the ports, too, that the annotation %s leaves out: remove the annotation, or publish through Gateway API or an ingress controller", gateway.SelectAnnotation)
 	}
-	if err := d.known(Alias); err != nil {
-		return err
-	}
-	a.kind, a.shared, a.unsaid = Alias, true, true
 	return nil
 }
 
@@ -63,11 +70,7 @@ func (d *decision) reservedElsewhere(a *assignment) {
 		return
 	}
 	_, reserved := d.reserved(a.port)
-	switch a.class {
-	case gateway.TCP, gateway.UDP, gateway.SCTP:
-		reserved = true
-	}
-	if reserved {
+	if reserved || !a.named() {
 		a.unsaid, a.problem = true, nil
 	}
 }

@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -62,13 +61,15 @@ func (d *decision) take(a *assignment, kind Kind, number gateway.PortNumber) err
 
 // missing says that the listener of a port has not been added yet. That is a problem if it could not be.
 func (d *decision) missing(a *assignment) {
-	why := d.snapshot.Listeners
-	if why.Reason == "" {
-		to := d.snapshot.Gateway.String()
-		set, name, inSet := strings.Cut(a.listener, "/")
-		if name = cmp.Or(name, set); inSet {
-			to = fmt.Sprintf("ListenerSet %s/%s", d.snapshot.Gateway.Sets.Namespace, set)
-		}
+	to := d.snapshot.Gateway.String()
+	set, name, inSet := strings.Cut(a.listener, "/")
+	if inSet {
+		to = fmt.Sprintf("ListenerSet %s/%s", d.snapshot.Gateway.Sets.Namespace, set)
+	} else {
+		set, name = "", set
+	}
+	why, found := d.snapshot.Listeners[set]
+	if !found {
 		a.problem = fmt.Errorf("listener %s is being added to %s", name, to)
 		return
 	}

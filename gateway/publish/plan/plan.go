@@ -123,8 +123,9 @@ type Snapshot struct {
 	Attached func(kind Kind, listener string) []cache.ObjectName
 	// Promised are all gateway ports in use, also those that have no listener yet; nil: only this Service's are.
 	Promised func() []gateway.PortNumber
-	// Listeners is why the Gateway does not have all listeners that it should; zero: it is not known that it has not.
-	Listeners mirrors.Problem
+	// Listeners are why listeners of ours are missing, by the ListenerSet that lacks them, and by "" where the Gateway
+	// does; none: it is not known that any are.
+	Listeners map[string]mirrors.Problem
 	// PortHolder is the exported Service that has a gateway port, or had it less than ReleasedFor ago; zero: none.
 	PortHolder func(gateway.PortNumber) cache.ObjectName
 	// Holder is the exported Service that has a name or a gateway port of those that claim it; nil: this one.
@@ -192,9 +193,11 @@ type Policy struct {
 	Names         []string // of this cluster, as callers have them: DNS labels
 	Domain        string   // the cluster's DNS domain
 	HostTemplates []string // of further names, with {service}, {namespace} and {name}
-	HostSuffixes  []string // below which Services may choose further names; none: they may not
-	Targets       []Target // the first that can serve a port does
-	Gateway       cache.ObjectName
+	// CallerNamespaces are those that callers have the mirrors of a namespace of this cluster in, besides its own.
+	CallerNamespaces map[string][]string
+	HostSuffixes     []string // below which Services may choose further names; none: they may not
+	Targets          []Target // the first that can serve a port does
+	Gateway          cache.ObjectName
 	// GatewayService is the LoadBalancer Service in front of the Gateway, where its ports may differ from those of the
 	// listeners; zero: they do not.
 	GatewayService cache.ObjectName

@@ -276,6 +276,9 @@ func AttachableSets(objects []*unstructured.Unstructured, namespace string) map[
 // PlanSets says what is to be written so that ListenerSets of ours have listeners for these gateway ports, and those
 // that routes still attach to, and no others. The error says what is in the way.
 func (p Policy) PlanSets(g Gateway, objects []*unstructured.Unstructured, ports, attached []gateway.PortNumber) (steps []Step, conflicts error) {
+	if !p.To(ToGatewayAPI) {
+		return p.withdrawSets(objects, attached), nil
+	}
 	if !g.Exists || g.Sets.Unknown != "" {
 		return nil, nil
 	}
@@ -311,6 +314,20 @@ func (p Policy) PlanSets(g Gateway, objects []*unstructured.Unstructured, ports,
 		}
 	}
 	return steps, conflicts
+}
+
+// withdrawSets deletes the ListenerSets that other flags have made, once no route of ours attaches to them.
+func (p Policy) withdrawSets(objects []*unstructured.Unstructured, attached []gateway.PortNumber) (steps []Step) {
+	needed := map[string]bool{}
+	for _, port := range attached {
+		needed[setOf(port)] = true
+	}
+	for _, obj := range objects {
+		if OwnedSet(obj, p.Records) && !needed[obj.GetName()] && obj.GetDeletionTimestamp() == nil {
+			steps = append(steps, Step{Action: Delete, Ref: Ref{ListenerSet, obj.GetName()}, Object: obj})
+		}
+	}
+	return steps
 }
 
 // inSets are those of gateway ports that need listeners in ListenerSets: nothing else has them.

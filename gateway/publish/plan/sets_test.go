@@ -92,7 +92,7 @@ func TestUseOfListenerSets(t *testing.T) {
 
 // Each gateway port has its listener in one ListenerSet for ever, and none of these has more listeners than it can have.
 func TestListenerSetsAreNeverFull(t *testing.T) {
-	policy := Policy{Gateway: cache.NewObjectName("ingress", "public"), Records: "sm"}
+	policy := Policy{Targets: []Target{ToGatewayAPI}, Gateway: cache.NewObjectName("ingress", "public"), Records: "sm"}
 	var ports []gateway.PortNumber
 	for n := int32(1); n <= 65535; n++ {
 		ports = append(ports, gateway.PortNumber{Number: n, Protocol: corev1.ProtocolTCP}, gateway.PortNumber{Number: n, Protocol: corev1.ProtocolUDP})

@@ -3,7 +3,11 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"slices"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/gateway/publish/record"
 )
 
@@ -57,7 +61,6 @@ func (d *decision) setsRead() error {
 
 // keep has a port be reached as the record says that it is, and keep its gateway port.
 func (d *decision) keep(a *assignment, why error) {
-	d.keeping = true
 	a.unknown, a.problem = true, why
 	for _, had := range d.previous {
 		if had.of(a.port) && had.Released.IsZero() && d.has(had) {
@@ -77,4 +80,32 @@ func (d *decision) keep(a *assignment, why error) {
 	if a.unsaid || a.kept != nil && a.kept.Shared {
 		d.keptHosts = before.Hosts
 	}
+}
+
+// keeps tells whether a port that stays as it is may be reached by a live object: by one that routes by the name in a
+// request if the port shared the gateway's by its record or, without one, has requests with a name.
+func (d *decision) keeps(live *unstructured.Unstructured) bool {
+	kind := Kind(live.GetKind())
+	return slices.ContainsFunc(d.assigned, func(a assignment) bool {
+		switch {
+		case !a.unknown:
+			return false
+		case transportOf(kind) != "":
+			return transportOf(kind) == protocolOf(a.port) && backendPort(live) == a.port.Port
+		case kind == Alias && d.noAlias() != nil:
+			return false // it would open more
+		case a.kept != nil && a.kept.Gateway != 0:
+			return a.kept.Shared
+		}
+		return a.named()
+	})
+}
+
+// named tells whether the requests to a port have a name, as far as is known.
+func (a assignment) named() bool {
+	switch a.class {
+	case gateway.TCP, gateway.UDP, gateway.SCTP:
+		return false
+	}
+	return true
 }
