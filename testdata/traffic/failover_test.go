@@ -101,7 +101,9 @@ func (f *failing) podComesBack() {
 func (f *failing) daemonDead(flags []string) {
 	f.world.daemon.stop(syscall.SIGKILL)
 	load := f.load()
-	f.answeredBy("london")
+	for range 10 { // the load takes its time to begin
+		f.answeredBy("london")
+	}
 	f.none("the daemon was dead", f.ended(load, "london"))
 	f.localReady(false)
 	f.refusedAll()
@@ -115,7 +117,13 @@ func (f *failing) daemonDead(flags []string) {
 	load = f.load()
 	f.answeredBy("paris")
 	f.localReady(true)
-	f.answeredBy("london")
+	f.must(eventually("an answer of London as well", func() error {
+		got, err := f.world.call(f.url...)
+		if err == nil && got.Backend != "bar of london" {
+			err = errors.New(got.Backend + " answers")
+		}
+		return err
+	}))
 	f.none("the pod came back while the daemon was dead", f.ended(load, "london", "paris"))
 	f.must(f.steps.is("bar.paris.ipv4", true))
 	load = f.load()
