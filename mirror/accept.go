@@ -37,8 +37,8 @@ func accept(ctx context.Context, local *local.Cluster, spec remote.Spec, uid typ
 		return nil
 	}
 	var other string
-	for _, mirror := range local.Mirrors(spec.Name) {
-		switch known := mirror.Annotations[plan.ClusterUIDAnnotation]; {
+	for _, mirror := range local.Recorded(spec.Name) {
+		switch known := mirror.GetAnnotations()[plan.ClusterUIDAnnotation]; {
 		case known == "":
 		case known == string(uid):
 			return nil
@@ -63,8 +63,8 @@ func mirrored(ctx context.Context, local *local.Cluster, cluster string) (names 
 	if !local.Synced(ctx) {
 		return nil, ctx.Err()
 	}
-	for _, mirror := range local.Mirrors(cluster) {
-		if source, recorded := plan.Source(mirror); recorded {
+	for _, mirror := range local.Recorded(cluster) {
+		if source, recorded := plan.RecordedSource(mirror); recorded {
 			names = append(names, source)
 		}
 	}

@@ -57,10 +57,10 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 		options:  options, memory: newMemory(options.MaxDeletes),
 	}
 	c.workers = queue.NewWorkers(c.queue, queue.Config{Number: options.Workers, What: "mirror", Sync: c.work})
-	c.local = local.New(local.Options{Client: clients.Read, Metadata: clients.Metadata, Logger: logger, Hooks: local.Hooks{
-		Changed:          c.queue.AddFor,
+	c.local = local.New(local.Options{Client: clients.Read, Metadata: clients.Metadata, Logger: logger, Names: options.Names, Hooks: local.Hooks{
+		Changed:          c.enqueue,
 		Wanted:           c.remotes.want,
-		Configured:       c.remotes.has,
+		Configured:       func(cluster string) bool { return cluster == plan.MergedCluster || c.remotes.has(cluster) },
 		NamespaceChanged: c.namespaceChanged,
 		RangesChanged:    c.remotes.refilter,
 		FailoverChanged:  func(key cache.ObjectName) { c.failover.Changed(key) },
@@ -72,7 +72,7 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 		Report: func(part string, err error) { c.problems.Local(part, err) },
 	}})
 	c.writer = write.New(clients.Write, clients.Metadata, c.local, options.Metrics.Wrote)
-	c.problems = report.New(logger, options.Events, func(key cache.ObjectName) *corev1.Service { return c.local.Live(key).Service })
+	c.problems = report.New(logger, options.Events, c.serviceOf)
 	c.failover = failover.New(failover.Options{
 		Policy: plan.FailoverPolicy{Policy: options.Policy, After: options.FailoverAfter, Back: options.FailbackAfter},
 		Client: clients.Read, Local: c.local, Writer: c.writer, Metrics: options.Metrics, Events: options.Events, Logger: logger,
@@ -162,10 +162,9 @@ func (c *Controller) Ready() <-chan struct{} { return c.workers.Ready() }
 // Lead writes, until the context ends. A write under way is then finished, for which it has grace.
 func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 	var verifying, failing sync.WaitGroup
-	defer failing.Wait()
-	failing.Go(func() { c.failover.Lead(ctx, grace) })
 	c.workers.Lead(ctx, grace, func() {
 		c.options.Events.Lead(true)
+		failing.Go(func() { c.failover.Lead(ctx, grace) })
 		c.sweep()
 		for _, r := range c.remotes.list {
 			for _, problem := range r.Status().Problems { // from before
@@ -176,6 +175,7 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 		verifying.Go(func() { c.verified.run(ctx) })
 	}, func() { // what is known of mirrors goes with leadership
 		verifying.Wait()
+		failing.Wait()
 		c.options.Events.Lead(false)
 		c.memory.clear()
 		c.problems.Clear()

@@ -27,28 +27,20 @@ const dryRunTime = 30 * time.Second
 // every remote is known or time is up. The error lists what is not known: nothing
 // would be written for it.
 func (c *Controller) DryRun(ctx context.Context, remotes []*remote.Remote, local string, out io.Writer) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(dryRunTime):
-		return fmt.Errorf("local cluster %s: not all that is needed of it can be read: --check may say why", local)
-	case <-c.Ready():
+	foreseen, err := c.Foresee(ctx, remotes, local)
+	if err != nil {
+		return err
 	}
-	unknown := awaitRemotes(ctx, remotes)
-	for deadline := time.Now().Add(dryRunTime); !c.failover.Awaited() && ctx.Err() == nil && time.Now().Before(deadline); {
-		time.Sleep(50 * time.Millisecond)
-	}
-	all, failovers := c.Plans(), c.failover.Plans()
-	for _, p := range all {
+	for _, p := range foreseen.Plans {
 		printPlan(out, p, local)
 	}
-	for _, p := range failovers {
+	for _, p := range foreseen.Failovers {
 		printFailover(out, p, local)
 	}
-	if len(all)+len(failovers) == 0 {
+	if len(foreseen.Plans)+len(foreseen.Failovers) == 0 {
 		fmt.Fprintln(out, "nothing would be written in", local)
 	}
-	return unknown
+	return foreseen.Unknown
 }
 
 // awaitRemotes waits until every remote is known, and lists those that are not in time.
@@ -73,6 +65,9 @@ func (c *Controller) Plans() []plan.Plan {
 	for _, r := range c.remotes.list {
 		for _, key := range c.keysOf(r.Name()) {
 			keys[key] = true
+			for remote := range c.partsOf(plan.MirrorKey(key)) {
+				keys[plan.Part(plan.MirrorKey(key), remote)] = true
+			}
 		}
 	}
 	var all []plan.Plan
@@ -89,30 +84,38 @@ func (c *Controller) Plans() []plan.Plan {
 func printPlan(to io.Writer, p plan.Plan, local string) {
 	print := func(format string, args ...any) { fmt.Fprintln(to, failure.Line(fmt.Sprintf(format, args...))) }
 	changes := func(before, after any) { io.WriteString(to, report.Diff(before, after)) }
+	key := plan.MirrorKey(p.Key)
+	if _, remote, part := plan.PartOf(p.Key); part && p.Standby {
+		print("mirror %v in %s: remote %s is on standby", key, local, remote)
+	}
 	for _, problem := range p.Problems {
-		print("! mirror %v in %s for remote %s: %s: %s", p.Key, local, problem.Cluster, problem.Reason, problem.Message)
+		print("! mirror %v in %s for remote %s: %s: %s", key, local, problem.Cluster, problem.Reason, problem.Message)
 	}
 	where := fmt.Sprintf("in %s for remote %s", local, p.Cluster)
 	if p.Source != nil {
 		if all := p.Source.Mapping(); len(all) > 0 {
-			print("ports of mirror %v %s: %s", p.Key, where, gateway.Texts(all, 20))
+			print("ports of mirror %v %s: %s", key, where, gateway.Texts(all, 20))
 		}
 	}
-	if p.Successor != nil {
-		print("rename mirror %v to %v %s: it is deleted once the other one is complete", p.Key, p.Successor.Key, where)
+	switch {
+	case p.Successor == nil:
+	case p.Successor.Circular && !p.Successor.Complete:
+		print("rename mirror %v to %v %s: it is deleted first, as mirrors wait for each other's names", key, p.Successor.Key, where)
+	default:
+		print("rename mirror %v to %v %s: it is deleted once the other one is complete", key, p.Successor.Key, where)
 	}
 	for _, step := range p.Steps {
 		switch step.Action {
 		case plan.CreateNamespace:
 			print("create Namespace %s %s", p.Key.Namespace, where)
 		case plan.Create:
-			print("create %s %v %s", step.Kind.Title(), p.Key, where)
+			print("create %s %v %s", step.Kind.Title(), key, where)
 			changes(nil, step.Object)
 		case plan.Update:
-			print("update %s %v %s", step.Kind.Title(), p.Key, where)
+			print("update %s %v %s", step.Kind.Title(), key, where)
 			changes(step.Live, step.Object)
 		case plan.Delete:
-			print("delete %s %v %s", step.Kind.Title(), p.Key, where)
+			print("delete %s %v %s", step.Kind.Title(), key, where)
 		case plan.DeleteLeftover:
 			print("delete EndpointSlice %v that a selector left behind %s", cache.MetaObjectToName(step.Object), where)
 		}

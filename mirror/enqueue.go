@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"cmp"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -49,7 +50,7 @@ func (e *enqueuer) exportChanged(cluster string, before, after *corev1.Service) 
 	naming := e.policy.Names.Of(cluster)
 	for _, svc := range []*corev1.Service{before, after} {
 		if svc != nil {
-			e.queue.AddFor(cluster, naming.Key(svc)) // it may choose another name
+			e.enqueue(cluster, naming.Key(svc)) // it may choose another name
 			e.addMirrors(cluster, cache.MetaObjectToName(svc))
 		}
 	}
@@ -102,13 +103,17 @@ func (e *enqueuer) rivals(cluster string, view remote.View, self cache.ObjectNam
 
 // add enqueues the mirrors of an exported Service: the one that it is to have, and those that it has.
 func (e *enqueuer) add(cluster string, view remote.View, exported cache.ObjectName) {
-	e.queue.AddFor(cluster, e.remotes.keyOf(cluster, view, exported))
+	e.enqueue(cluster, e.remotes.keyOf(cluster, view, exported))
 	e.addMirrors(cluster, exported)
 }
 
+// addMirrors enqueues the mirrors that an exported Service may still have under another key than it is to have.
 func (e *enqueuer) addMirrors(cluster string, exported cache.ObjectName) {
-	for _, key := range e.local.MirrorsOf(cluster, exported) {
-		e.queue.AddFor(cluster, key)
+	for _, key := range e.local.Moving(cluster, exported) {
+		e.enqueue(cluster, key)
+	}
+	if naming := e.policy.Names.Of(cluster); naming.ObeyNames {
+		e.enqueue(cluster, naming.KeyByTemplate(exported))
 	}
 }
 
@@ -138,11 +143,11 @@ func (e *enqueuer) namespaceChanged(namespace string) {
 func (e *enqueuer) resync(cluster string) {
 	e.remotes.logPorts(e.logger, cluster, e.policy.Refuse)
 	for _, key := range e.keysOf(cluster) {
-		e.queue.AddFor(cluster, key)
+		e.enqueue(cluster, key)
 	}
 }
 
 // keysOf are all keys of a remote, some of them twice: what it exports, and what exists as its mirrors.
 func (e *enqueuer) keysOf(cluster string) []cache.ObjectName {
-	return append(e.remotes.keys(cluster), e.local.Keys(cluster)...)
+	return slices.Concat(e.remotes.keys(cluster), e.local.Keys(cluster), e.merged(cluster))
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -32,6 +34,7 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.BoolVar(&raw.options.IncludeSystem, "include-system", false, "mirror exported Services of kube-system too")
 	f.BoolVar(&raw.options.CreateNamespaces, "create-namespaces", false, "create a namespace that an exported Service needs, instead of waiting for it")
 	f.StringVar((*string)(&raw.options.EndpointsAPI), "endpoints-api", string(plan.UseEndpoints), "`KIND` of object that carries a mirror's addresses: endpoints or endpointslices; to change it on a running cluster loses no endpoint")
+	f.StringVar((*string)(&raw.options.Merge), "merge", string(plan.MergeOff), "merge exports of several remotes whose mirrors have one name into one mirror: with the `MODE` all every remote serves, with first the first healthy one in the order of --remote, and off merges none; needs --endpoints-api=endpointslices and a --name-template without {cluster}")
 	f.IntVar(&raw.options.MaxDeletes, "max-deletes", 0, "most mirrors of one remote, a `NUMBER`, that are deleted within a minute because they are no longer exported; more wait until they are confirmed with the annotation "+plan.ConfirmAnnotation+"=true (0: no limit)")
 	f.DurationVar(&raw.options.FailoverAfter, "failover-after", time.Second, "`TIME` that a local Service which fails over must have had no ready endpoint until a remote serves it")
 	f.DurationVar(&raw.options.FailbackAfter, "failback-after", 10*time.Second, "`TIME` that it must have had one again until the remote serves it no more; until then both do")
@@ -60,6 +63,10 @@ func (raw *Flags) Options(remotes []remote.Spec) (Options, error) {
 	if api := options.EndpointsAPI; api != plan.UseEndpoints && api != plan.UseEndpointSlices {
 		mistakes = append(mistakes, fmt.Errorf("--endpoints-api: %.40q is not known: give %s or %s", api, plan.UseEndpoints, plan.UseEndpointSlices))
 	}
+	for _, spec := range remotes {
+		options.Order = append(options.Order, spec.Name)
+	}
+	mistakes = append(mistakes, raw.validateMerge(remotes))
 	if n := options.MaxDeletes; n < 0 {
 		mistakes = append(mistakes, fmt.Errorf("--max-deletes: %d is negative: give a number, or 0 for no limit", n))
 	}
@@ -75,6 +82,35 @@ func (raw *Flags) Options(remotes []remote.Spec) (Options, error) {
 		mistakes = append(mistakes, fmt.Errorf("--workers: %d is out of range: give a number from 1 to %d", n, maxWorkers))
 	}
 	return options, errors.Join(mistakes...)
+}
+
+// validateMerge refuses to merge mirrors that have no name, or no objects, in common.
+func (raw *Flags) validateMerge(remotes []remote.Spec) error {
+	switch raw.options.Merge {
+	case "", plan.MergeOff:
+		return nil
+	case plan.MergeAll, plan.MergeFirst:
+	default:
+		return fmt.Errorf("--merge: %.40q is not known: give %s, %s or %s", raw.options.Merge, plan.MergeAll, plan.MergeFirst, plan.MergeOff)
+	}
+	var lacking []string
+	if raw.options.EndpointsAPI != plan.UseEndpointSlices {
+		lacking = append(lacking, "--endpoints-api="+string(plan.UseEndpointSlices))
+	}
+	templates := []string{raw.template}
+	if len(remotes) > 0 {
+		templates = nil
+	}
+	for _, spec := range remotes {
+		templates = append(templates, cmp.Or(spec.Template, raw.template))
+	}
+	if slices.ContainsFunc(templates, plan.NamesCluster) {
+		lacking = append(lacking, "a --name-template, and name= in --remote, without {cluster}, such as {service}")
+	}
+	if len(lacking) == 0 {
+		return nil
+	}
+	return fmt.Errorf("--merge=%s: it needs %s", raw.options.Merge, strings.Join(lacking, " and "))
 }
 
 // names are the rules for the names of these remotes' mirrors.

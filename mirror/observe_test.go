@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -139,7 +140,7 @@ func TestDryRunOfAStandby(t *testing.T) {
 			w.Errorf("got %q", got)
 		}
 		for _, line := range []string{
-			"create Service default/bar-paris in london for remote paris\n", "create Endpoints default/bar-paris in london for remote paris\n", `+     "ip": "192.0.2.1"`,
+			"create Service default/bar-paris in london for remote paris\n", "create Endpoints default/bar-paris in london for remote paris\n", `+  - ip: "192.0.2.1"`,
 			"delete Service default/left-paris in london for remote paris\n", "delete Endpoints default/left-paris in london for remote paris\n",
 			"! mirror default/taken-paris in london for remote paris: Conflict: a foreign Service has the mirror's name",
 			"create Namespace lonely in london for remote paris\n",
@@ -305,6 +306,33 @@ func TestPrune(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Nothing is pruned if a name is not known, and what has mirrors is listed.
+func TestPruneOfSeveral(t *testing.T) {
+	run(t, Options{}, []string{"paris", "berlin"}, func(w *world) {
+		w.remotes["paris"].export(exportedBar())
+		w.remotes["paris"].export(named("default", "more"))
+		w.remotes["berlin"].export(exportedBar())
+		w.settle()
+		w.stop()
+		w.server.wrote()
+		prune := func(remotes ...string) ([]write.Pruned, error) {
+			return write.Pruning{Client: w.server.client, Local: "london", Remotes: remotes}.Prune(w.Context(), io.Discard)
+		}
+		got, err := prune("paris", "pariss")
+		if want := "pariss: no mirror in london is of this remote: there are mirrors of berlin (1), paris (2)"; err == nil || err.Error() != want || got != nil {
+			w.Errorf("got %v, %+v", err, got)
+		}
+		w.expect()
+		got, err = prune("paris", "berlin")
+		if err != nil || len(got) != 2 || got[0].Remote != "paris" || got[0].Removed != 4 || len(got[1].Objects) != 2 || got[1].Objects[0] != (write.PrunedObject{Kind: "Service", Namespace: "default", Name: "bar-berlin"}) {
+			w.Errorf("got %+v, %v", got, err)
+		}
+		if _, err = prune("paris"); err == nil || !strings.HasSuffix(err.Error(), ": there are no mirrors") {
+			w.Errorf("got %v", err)
+		}
+	})
 }
 
 // An operator looks up metrics and reasons, which are those of Events, in one page.

@@ -39,17 +39,19 @@ func (c *Controller) Overview() status.Page {
 				key := naming.Key(svc)
 				row, exists := mirrorRow(c, key, exportOf(plan.Candidate{Cluster: r.Name()}, view, svc))
 				shown[key] = shown[key] || exists
+				shown[plan.Part(key, r.Name())] = exists && c.options.Merges()
 				page.Mirrors = append(page.Mirrors, row)
 			}
 		}
 	}
 	for _, cluster := range c.local.Clusters() {
 		for _, svc := range c.local.Mirrors(cluster) {
-			if key := cache.MetaObjectToName(svc); !shown[key] {
+			if key := cache.MetaObjectToName(svc); !shown[key] && (!plan.IsMerged(svc) || len(c.local.PartsOf(key)) == 0) {
 				page.Mirrors = append(page.Mirrors, otherRow(c, cluster, key, svc))
 			}
 		}
 	}
+	page.Mirrors = append(page.Mirrors, orphanParts(c, shown)...)
 	return page
 }
 
@@ -75,16 +77,11 @@ func remoteRow(s remote.Status) status.Remote {
 
 // mirrorRow is the state of the mirror of an exported Service. exists tells whether what has the key is that mirror.
 func mirrorRow(c *Controller, key cache.ObjectName, of plan.Candidate) (_ status.Mirror, exists bool) {
+	if c.options.Merges() {
+		return mergedRow(c, key, of)
+	}
 	cluster, svc := of.Cluster, of.Service
-	row := row{Namespace: key.Namespace, Name: key.Name, Cluster: cluster}
-	row.Source = cache.MetaObjectToName(svc).String()
-	ports, _ := gateway.Selected(svc)
-	for _, port := range ports {
-		row.Ports = append(row.Ports, fmt.Sprintf("%d/%s", port.Port, port.Protocol))
-	}
-	if c.options.Refuse(of) == nil {
-		row.mapped(of.Mapping())
-	}
+	row := newRow(c, key, of)
 	live := c.local.Live(key).Owned(key)
 	state := plan.StateMirrored
 	exists = live.Service != nil && live.Cluster() == cluster
@@ -111,6 +108,19 @@ func mirrorRow(c *Controller, key cache.ObjectName, of plan.Candidate) (_ status
 	return status.Mirror(row), exists
 }
 
+// newRow is what is known of the mirror of an exported Service without it.
+func newRow(c *Controller, key cache.ObjectName, of plan.Candidate) row {
+	row := row{Namespace: key.Namespace, Name: key.Name, Cluster: of.Cluster, Source: cache.MetaObjectToName(of.Service).String()}
+	ports, _ := gateway.Selected(of.Service)
+	for _, port := range ports {
+		row.Ports = append(row.Ports, fmt.Sprintf("%d/%s", port.Port, port.Protocol))
+	}
+	if c.options.Refuse(of) == nil {
+		row.mapped(of.Mapping())
+	}
+	return row
+}
+
 // otherRow is the state of a mirror that exists, but that no known remote exports a Service for: an orphan, unless that
 // is not known, or its source has another name now.
 func otherRow(c *Controller, cluster string, key cache.ObjectName, svc *corev1.Service) status.Mirror {
@@ -129,6 +139,9 @@ func otherRow(c *Controller, cluster string, key cache.ObjectName, svc *corev1.S
 			row.State = status.Mirrored
 			row.Problems = []status.MirrorProblem{{Reason: string(plan.Renaming), Message: plan.Renamed(to)}}
 		}
+	}
+	if slices.ContainsFunc(plan.Remotes(svc), func(l plan.Listed) bool { return !c.remotes.knows(l) }) {
+		row.State = status.Mirrored // likewise
 	}
 	for _, problem := range c.problems.Of(key) {
 		of := problem.Source == cache.ObjectName{} || problem.Source.String() == row.Source

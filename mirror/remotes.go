@@ -59,6 +59,12 @@ func (r *remotes) refilter() {
 func (r *remotes) keys(cluster string) (keys []cache.ObjectName) {
 	if one := r.get(cluster); one != nil {
 		if view, ok := one.View(); ok {
+			if r.policy.ClusterName == "" { // all are for it, and none needs to be decoded
+				for _, svc := range view.Services.Names() {
+					keys = append(keys, r.keyOf(cluster, view, svc))
+				}
+				return keys
+			}
 			naming := r.policy.Names.Of(cluster)
 			for _, svc := range view.Services.All() {
 				if r.policy.Concerns(svc) {
@@ -70,11 +76,11 @@ func (r *remotes) keys(cluster string) (keys []cache.ObjectName) {
 	return keys
 }
 
-// exported are the keys of the mirrors of all that the remotes export, in an order that is the same each time.
+// exported are the keys of the mirrors, or of the parts of merged ones, of all that the remotes export, in an order that is the same each time.
 func (r *remotes) exported() []cache.ObjectName {
 	keys := sets.New[cache.ObjectName]()
 	for _, one := range r.list {
-		keys.Insert(r.keys(one.Name())...)
+		keys.Insert(r.reported(one.Name())...)
 	}
 	return slices.SortedFunc(maps.Keys(keys), plan.CompareKeys)
 }

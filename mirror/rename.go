@@ -6,17 +6,30 @@ import (
 	"service-mirror.io/service-mirror/mirror/plan"
 )
 
-// origin is what is known of the source of the live mirror under a key. follow has its successor looked at, too.
+// origin is what is known of the source of the live mirror under a key; nil where the mirror stays, as most often. follow
+// has its successor looked at, too.
 func (c *Controller) origin(s plan.Snapshot, source cache.ObjectName, follow bool) *plan.Origin {
-	origin := c.remotes.origin(s.Live.Cluster(), source)
-	if fate, to := c.options.Fate(origin, s.Key); follow && fate == plan.Moves {
-		p := c.options.Decide(c.observed(to, false))
-		origin.Successor = &plan.Successor{
-			Key: to, Complete: p.Complete(origin.Cluster, source, len(s.Live.Endpointed()) > 0), Endpoints: p.Live.Endpoints,
-			Circular: c.firstOfCircle(s.Key, to),
+	for _, candidate := range s.Candidates {
+		if svc := candidate.Service; svc != nil && candidate.Cluster == s.Live.Cluster() && cache.MetaObjectToName(svc) == source && c.options.Refuse(candidate) == nil {
+			return nil
 		}
 	}
+	origin := c.remotes.origin(s.Live.Cluster(), source)
+	if fate, to := c.options.Fate(origin, s.Key); follow && fate == plan.Moves {
+		origin.Successor = c.successor(to, origin, len(s.Live.Endpointed()) > 0)
+		origin.Successor.Circular = c.firstOfCircle(s.Key, to)
+	}
 	return &origin
+}
+
+// successor is the mirror that the source of another one has under a key. endpoints tells that the other one has some.
+func (c *Controller) successor(key cache.ObjectName, origin plan.Origin, endpoints bool) *plan.Successor {
+	p := c.options.Decide(c.observed(key, false))
+	if !c.policy.Merges() {
+		return &plan.Successor{Key: key, Complete: p.Complete(origin.Cluster, origin.Source, endpoints), Endpoints: p.Live.Endpoints}
+	}
+	part := c.options.Decide(c.observed(plan.Part(key, origin.Cluster), false))
+	return &plan.Successor{Key: key, Complete: p.Settled() && part.Complete(origin.Cluster, origin.Source, endpoints)}
 }
 
 // firstOfCircle tells that mirrors wait for each other's names, and that the first of them by its key is this one, which
@@ -41,12 +54,32 @@ func (c *Controller) firstOfCircle(key, next cache.ObjectName) bool {
 	return true
 }
 
-// enqueueOthers enqueues the mirrors that record the same source under another key: they go once this one is complete.
-func (c *Controller) enqueueOthers(p plan.Plan) {
+// enqueueMoving enqueues the mirrors of the same source under another key: they go once this one, which was synced, is
+// complete.
+func (c *Controller) enqueueMoving(p plan.Plan) {
 	if p.Source == nil || p.Successor != nil {
 		return
 	}
-	for _, key := range c.local.MirrorsOf(p.Cluster, cache.MetaObjectToName(p.Source.Service)) {
+	source := cache.MetaObjectToName(p.Source.Service)
+	moving := c.local.Moving(p.Cluster, source)
+	if naming := c.options.Names.Of(p.Cluster); naming.ObeyNames {
+		key := naming.KeyByTemplate(source)
+		live := c.local.Live(key)
+		// Two Services may choose each other's names: without this check, these would enqueue each other forever.
+		if of, recorded := live.Source(); recorded && of == source && live.Cluster() == p.Cluster {
+			moving = append(moving, key)
+		}
+		part := plan.Part(key, p.Cluster)
+		if of, recorded := c.local.Live(part).PartSource(); recorded && of == source {
+			moving = append(moving, part)
+		}
+	}
+	if !c.policy.Merges() { // parts go, too, once the mirror is one that is not merged
+		for _, remote := range c.local.PartsOf(p.Key) {
+			moving = append(moving, plan.Part(p.Key, remote))
+		}
+	}
+	for _, key := range moving {
 		if key != p.Key {
 			c.queue.AddFor(p.Cluster, key)
 		}

@@ -422,6 +422,40 @@ func TestChosenNamePasses(t *testing.T) {
 	})
 }
 
+// Services that choose each other's names by the template are mirrored, and then there is nothing to do.
+func TestChosenNamesOfEachOther(t *testing.T) {
+	run(t, naming(plan.Naming{ObeyNames: true}), paris, func(w *world) {
+		for service, name := range map[string]string{"a": "b-paris", "b": "a-paris"} {
+			svc := named("default", service)
+			svc.Annotations = map[string]string{plan.NameAnnotation: name}
+			w.remotes["paris"].export(svc)
+		}
+		w.settle()
+		w.expect(append(created("default/a-paris"), created("default/b-paris")...)...)
+		w.wait(time.Hour)
+		w.expect()
+	})
+}
+
+// A chosen name that goes, comes, or changes moves the mirror, from the template's name, too.
+func TestChosenNameAndTemplate(t *testing.T) {
+	chosen := named("default", "bar")
+	chosen.Annotations = map[string]string{plan.NameAnnotation: "till"}
+	run(t, naming(plan.Naming{ObeyNames: true}), paris, func(w *world) {
+		w.remotes["paris"].export(named("default", "bar"))
+		w.settle()
+		w.expect(created("default/bar-paris")...)
+		w.server.put(named("default", "till")) // foreign
+		w.settle()
+		w.remotes["paris"].export(chosen)
+		w.wait(time.Minute)
+		w.expect()
+		w.server.remove("services", "default", "till")
+		w.wait(time.Second)
+		w.expect(append(created("default/till"), deleted("default/bar-paris")...)...)
+	})
+}
+
 // A mirror moves to another namespace although the remote's namespace of the old one's name is not watched.
 func TestMoveFromANamespaceThatIsNotWatched(t *testing.T) {
 	run(t, naming(webInShop), paris, func(w *world) {

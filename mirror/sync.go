@@ -29,7 +29,7 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) queue.Next 
 	}
 	c.options.Metrics.Synced(time.Since(begin), problems)
 	c.problems.Set(key, problems, result.Stale)
-	c.enqueueOthers(p)
+	c.enqueueMoving(p)
 	switch max(p.Requeue, result.Requeue) {
 	case plan.RequeueWithDelay:
 		return queue.Next{Retry: true}
@@ -59,6 +59,9 @@ func (c *Controller) observe(key cache.ObjectName) plan.Snapshot { return c.obse
 
 // observed is the same; follow has the successor of a mirror whose source moves looked at, too.
 func (c *Controller) observed(key cache.ObjectName, follow bool) plan.Snapshot {
+	if _, _, part := plan.PartOf(key); part {
+		return c.observePart(key, follow)
+	}
 	s := plan.Snapshot{Key: key, Candidates: c.remotes.candidates(key)}
 	s.Live = c.local.Live(key)
 	s.Leftovers = c.local.Leftovers(key)
@@ -74,6 +77,7 @@ func (c *Controller) observed(key cache.ObjectName, follow bool) plan.Snapshot {
 	if t := s.Memory.Tombstone; t != nil && t.Cluster != owner {
 		s.Candidates = c.remotes.owner(s.Candidates, key, t.Cluster, key.Namespace)
 	}
+	c.observeMerged(&s)
 	return s
 }
 

@@ -41,7 +41,7 @@ func checkables(p plan.Plan, domain string) (all []checkable) {
 		for _, address := range addresses {
 			one.Target = verify.Target{
 				Address: netip.AddrPortFrom(address, uint16(ports[i].Port)), Class: gateway.ClassOf(port),
-				Host: p.Key.Name + "." + p.Key.Namespace + ".svc." + domain, Port: port.Port, Reserved: reserved(port, mappings),
+				Host: plan.MirrorKey(p.Key).Name + "." + p.Key.Namespace + ".svc." + domain, Port: port.Port, Reserved: reserved(port, mappings),
 			}
 			all = append(all, one)
 		}

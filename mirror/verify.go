@@ -58,7 +58,7 @@ func (c *Controller) Verify(ctx context.Context, remotes []*remote.Remote, want 
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(dryRunTime):
-		return errors.New("local cluster: not all that is needed of it can be read: --check may say why")
+		return errors.New("local cluster: not all that is needed of it can be read: service-mirror check may say why")
 	case <-c.Ready():
 	}
 	if want.Remote != "" {
@@ -109,7 +109,7 @@ func (c *Controller) Verify(ctx context.Context, remotes []*remote.Remote, want 
 func (c *Controller) wanted(want Wanted) (plans []plan.Plan) {
 	keys := map[cache.ObjectName]bool{}
 	for _, r := range c.remotes.list {
-		for _, key := range c.remotes.keys(r.Name()) {
+		for _, key := range c.remotes.reported(r.Name()) {
 			if want.Remote != "" && r.Name() != want.Remote {
 				continue
 			}
@@ -126,6 +126,7 @@ func (c *Controller) wanted(want Wanted) (plans []plan.Plan) {
 
 // meant tells whether a user means a mirror.
 func meant(key cache.ObjectName, name string) bool {
+	key = plan.MirrorKey(key)
 	return name == key.String() || name == key.Name || name == key.Name+"."+key.Namespace
 }
 
@@ -139,7 +140,7 @@ func verificationsOf(p plan.Plan, domain string) (all []*verification, checks []
 		}
 	}
 	for _, one := range checks {
-		v := &verification{Mirror: p.Key.String(), Remote: cluster, Port: one.Port, Result: verify.NoEndpoint, Answer: one.None}
+		v := &verification{Mirror: plan.MirrorKey(p.Key).String(), Remote: cluster, Port: one.Port, Result: verify.NoEndpoint, Answer: one.None}
 		if one.None == "" {
 			v.Class, v.Address = one.Target.Class, one.Target.Address.String()
 		}

@@ -28,8 +28,8 @@ const (
 	failingTime = 3 * time.Second
 )
 
-// Check prints a line for each thing that was checked, as check.Run does. It tells whether nothing must be fixed.
-func Check(ctx context.Context, cluster *rest.Config, options Options, lease cache.ObjectName, out io.Writer) bool {
+// Check prints a line for each thing that was checked, as check.Run does, and returns the same as data.
+func Check(ctx context.Context, cluster *rest.Config, options Options, lease cache.ObjectName, out io.Writer) check.Result {
 	r := check.NewReport("cluster "+cluster.Host, out)
 	within := func(do func(ctx context.Context)) { // what is slow leaves time for the rest
 		ctx, cancel := context.WithTimeout(ctx, checkTime)
@@ -38,16 +38,16 @@ func Check(ctx context.Context, cluster *rest.Config, options Options, lease cac
 	}
 	within(func(ctx context.Context) { r.Reach(ctx, cluster) })
 	if r.Failed() {
-		return false
+		return check.ResultOf(r)
 	}
 	within(func(ctx context.Context) { r.Permissions(ctx, needs(options.Policy, lease)) })
 	clients, err := NewClients(cluster, func(*rest.Config) {})
 	if err != nil {
 		r.Fail("%v", err)
-		return false
+		return check.ResultOf(r)
 	}
 	New(clients, options, klog.Logger{}).check(ctx, r)
-	return !r.Failed()
+	return check.ResultOf(r)
 }
 
 // needs are the permissions that publishing needs.

@@ -46,7 +46,10 @@ func (c *Controller) syncListenersFor(ctx context.Context) {
 // needed, if they may not be so or, with force, whatever is known. It returns when those that it has looked at are looked
 // at again.
 func (c *Controller) syncListeners(ctx context.Context, force bool) (next queue.Next) {
-	if !force && !c.memory.listenersDirty() || !c.listening.begin(ctx, force) {
+	if !force && !c.memory.listenersDirty() && !c.listening.busy() { // one that is being written may be what is needed
+		return next
+	}
+	if !c.listening.begin(ctx, force) {
 		return next
 	}
 	if c.memory.listenersDue(force) {

@@ -499,7 +499,7 @@ func TestDryRunShowsListenerSets(t *testing.T) {
 		w.server.drop("listenersets", "sm", firstSet)
 		w.server.wrote()
 		out := w.dryRun()
-		for _, want := range []string{"create ListenerSet sm/" + firstSet + " in paris", `"kind": "ListenerSet"`, tcp0} {
+		for _, want := range []string{"create ListenerSet sm/" + firstSet + " in paris", "+kind: ListenerSet", tcp0} {
 			if !strings.Contains(out, want) {
 				t.Errorf("it does not print %q:\n%s", want, out)
 			}

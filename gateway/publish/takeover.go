@@ -1,8 +1,10 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -54,13 +56,16 @@ func (c *Controller) takeOver(ctx context.Context, start func(func())) {
 
 // readRouted reads the ports of the kinds that are awaited, and returns those that still are.
 func (c *Controller) readRouted(ctx context.Context) (left []plan.Kind) {
+	awaited := c.memory.awaited()
+	listed, errs := make([][]unstructured.Unstructured, len(awaited)), make([]error, len(awaited))
+	var reading sync.WaitGroup
+	for i, of := range awaited {
+		reading.Go(func() { listed[i], errs[i] = c.serverRoutes(ctx, of) })
+	}
 	gw, gatewayErr := c.serverGateway(ctx)
-	for _, of := range c.memory.awaited() {
-		err := gatewayErr
-		var routes []unstructured.Unstructured
-		if err == nil {
-			routes, err = c.serverRoutes(ctx, of)
-		}
+	reading.Wait()
+	for i, of := range awaited {
+		err, routes := cmp.Or(gatewayErr, errs[i]), listed[i]
 		if ctx.Err() != nil {
 			return nil
 		}

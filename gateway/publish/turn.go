@@ -43,6 +43,9 @@ func (t *turn) begin(ctx context.Context, insist bool) bool {
 	return false
 }
 
+// busy tells whether someone has it.
+func (t *turn) busy() bool { return len(t.taken) > 0 }
+
 // end tells whether anyone has given up meanwhile.
 func (t *turn) end() (late bool) {
 	late = t.slow.Swap(false)

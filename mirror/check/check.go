@@ -31,37 +31,40 @@ type Options struct {
 const timeout = 30 * time.Second
 
 // Run prints a line for each thing that was checked, with a mark: + it is in order, ! something will not work as
-// expected, - it must be fixed. It tells whether nothing must be.
-func Run(ctx context.Context, options Options, out io.Writer) bool {
+// expected, - it must be fixed. It returns the same as data.
+func Run(ctx context.Context, options Options, out io.Writer) Result {
 	local := NewReport("local cluster "+options.Name, out)
-	found, ok := local.localCluster(ctx, options)
+	found := local.localCluster(ctx, options)
 	var wg sync.WaitGroup
 	outs := make([]bytes.Buffer, len(options.Remotes))
-	healthy := make([]bool, len(options.Remotes))
+	reports := []*Report{local}
 	for i, spec := range options.Remotes {
-		wg.Go(func() {
-			r := NewReport("remote "+spec.Name+" of local cluster "+options.Name, &outs[i])
-			r.remoteCluster(ctx, options, spec, found)
-			healthy[i] = !r.failed
-		})
+		r := NewReport("remote "+spec.Name+" of local cluster "+options.Name, &outs[i])
+		reports = append(reports, r)
+		wg.Go(func() { r.remoteCluster(ctx, options, spec, found) })
 	}
 	wg.Wait()
+	reportMerged(options.Policy, found, reports[1:])
 	for i := range outs {
 		io.Copy(out, &outs[i])
-		ok = ok && healthy[i]
 	}
-	return ok && !local.failed
+	return ResultOf(reports...)
 }
 
-// localCluster checks the cluster that is written to.
-func (r *Report) localCluster(ctx context.Context, options Options) (*target, bool) {
+// localCluster checks the cluster that is written to, and returns what exists there; nil where it cannot be reached.
+func (r *Report) localCluster(ctx context.Context, options Options) *target {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if !r.Reach(ctx, options.Local) {
-		return nil, false
+		return nil
 	}
 	r.Permissions(ctx, localNeeds(options))
-	return r.look(ctx), true
+	t := r.look(ctx)
+	if options.Policy.Merges() {
+		r.lookAtParts(ctx, t)
+	}
+	r.failover(ctx, options, t)
+	return t
 }
 
 // remoteCluster checks one that is read from. local is nil where the local cluster cannot be reached.

@@ -165,6 +165,7 @@ func (r *Report) exports(ctx context.Context, local *target, options Options, sp
 	}
 	if len(exported) == 0 {
 		r.NoExports(options.Remote.Selector)
+		r.failoverTo(local, options, spec, nil)
 		return
 	}
 	published, candidates := r.records(ctx, spec), []plan.Candidate(nil)
@@ -174,7 +175,12 @@ func (r *Report) exports(ctx context.Context, local *target, options Options, sp
 		candidate.Assigned.Published = published(svc)
 		candidates = append(candidates, candidate)
 	}
+	if options.Policy.Merges() {
+		r.exported = candidates
+		return
+	}
 	r.Exports(local.tally(options.Policy, spec.Name, candidates))
+	r.failoverTo(local, options, spec, candidates)
 }
 
 // tally is what will become of a remote's exported Services. Of those whose mirrors would have one name, one gets it.
@@ -277,6 +283,7 @@ func (r *Report) reserved(ctx context.Context, config gateway.Config) gateway.Re
 type target struct {
 	services   map[cache.ObjectName]*corev1.Service
 	namespaces map[string]*corev1.Namespace // nil: not known
+	parts      map[string][]types.UID       // of clusters, as the parts of merged mirrors record them, by remote
 }
 
 // look lists what a mirror may meet.
@@ -319,6 +326,7 @@ func (t *target) mirrored(cluster string) (uids []types.UID) {
 			uids = append(uids, uid)
 		}
 	}
+	uids = append(uids, t.parts[cluster]...)
 	slices.Sort(uids)
 	return slices.Compact(uids)
 }

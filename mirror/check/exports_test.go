@@ -67,7 +67,7 @@ func TestTwoSourcesOfOneName(t *testing.T) {
 	gateways := remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{{}: {Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}}}
 	policy := plan.Policy{Names: plan.Names{"paris": {Namespaces: map[string]string{"web": "shop", "old": "shop"}}}}
 	loses := func(loser, winner string) string {
-		return "! paris: " + loser + "/bar will not be mirrored: the mirror of " + winner + "/bar in remote paris has this name\n+ paris: 2 Services are exported, 1 of them can be mirrored\n"
+		return "! paris: " + loser + "/bar will not be mirrored: the mirror of " + winner + "/bar in remote paris has this name: unexport one of the two, or have another template or namespace for one of them\n+ paris: 2 Services are exported, 1 of them can be mirrored\n"
 	}
 	mirror := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bar-paris",
 		Labels:      map[string]string{plan.ManagedByLabel: plan.ManagedBy, plan.ClusterLabel: "paris"},
@@ -215,6 +215,41 @@ func TestObstacles(t *testing.T) {
 			}
 			if !strings.Contains(out.String(), test.want) || !strings.HasSuffix(out.String(), last) {
 				t.Errorf("it says\n%s", &out)
+			}
+		})
+	}
+}
+
+// What becomes of exports that are merged is said when those of all remotes are known.
+func TestMergedExports(t *testing.T) {
+	exported := func(cluster string, port int32) plan.Candidate {
+		return plan.Candidate{Cluster: cluster, Watched: true, Gateway: &gateway.Gateway{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}, Service: &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bar"},
+			Spec:       corev1.ServiceSpec{ClusterIP: "10.0.0.1", Ports: []corev1.ServicePort{{Name: "http", Port: port}}},
+		}}
+	}
+	policy := plan.Policy{Merge: plan.MergeAll, EndpointsAPI: plan.UseEndpointSlices, Order: []string{"paris", "berlin"},
+		Names: plan.Names{"paris": {Template: "{service}"}, "berlin": {Template: "{service}"}}}
+	foreign := &target{services: map[cache.ObjectName]*corev1.Service{cache.NewObjectName("shop", "bar"): {ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bar"}}}}
+	const fine = "+ paris: 1 Services are exported, 1 of them can be mirrored\n"
+	for name, test := range map[string]struct {
+		local  *target
+		berlin int32
+		want   []string
+	}{
+		"alike":     {nil, 80, []string{fine, "+ berlin: 1 Services are exported, 1 of them can be mirrored\n"}},
+		"different": {nil, 81, []string{fine, "! berlin: shop/bar will be mirrored, but not all of its ports will be reachable: its ports differ from those of remote paris"}},
+		"foreign":   {foreign, 80, []string{"! paris: shop/bar will not be mirrored: a foreign Service", "! berlin: shop/bar will not be mirrored: a foreign Service"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			reports := []*Report{{cluster: "paris", out: &out, exported: []plan.Candidate{exported("paris", 80)}},
+				{cluster: "berlin", out: &out, exported: []plan.Candidate{exported("berlin", test.berlin)}}}
+			reportMerged(policy, test.local, reports)
+			for _, want := range test.want {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("it says\n%swant %q", &out, want)
+				}
 			}
 		})
 	}

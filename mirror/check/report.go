@@ -6,6 +6,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 	"service-mirror.io/service-mirror/remote/failure"
 )
@@ -17,6 +18,10 @@ type Report struct {
 	client  remote.Client // once it is reached
 	failed  bool
 	missing bool // a permission, which was reported
+	// exported is what a remote exports, where what becomes of that depends on the other remotes.
+	exported []plan.Candidate
+	// findings are what the lines say.
+	findings []Finding
 }
 
 // NewReport makes a report about a cluster.
@@ -28,24 +33,30 @@ func (r *Report) Client() remote.Client { return r.client }
 // Failed tells whether something must be fixed.
 func (r *Report) Failed() bool { return r.failed }
 
-// line prints one line, whatever is in the texts of a remote.
-func (r *Report) line(mark, format string, args ...any) {
-	fmt.Fprintf(r.out, "%s %s: %s\n", mark, failure.Line(r.cluster), failure.Line(fmt.Sprintf(format, args...)))
+// add notes a finding and prints its line, whatever is in the texts of a remote.
+func (r *Report) add(f Finding) {
+	f.Message = failure.Line(f.Message)
+	r.failed = r.failed || f.Level == LevelError
+	r.findings = append(r.findings, f)
+	fmt.Fprintf(r.out, "%s %s: %s\n", marks[f.Level], failure.Line(r.cluster), f.Message)
 }
 
 // Missing tells whether a permission is missing, which was reported.
 func (r *Report) Missing() bool { return r.missing }
 
 // OK says that something is in order.
-func (r *Report) OK(format string, args ...any) { r.line("+", format, args...) }
+func (r *Report) OK(format string, args ...any) {
+	r.add(Finding{Level: LevelOK, Message: fmt.Sprintf(format, args...)})
+}
 
 // Warn says that something will not work as expected.
-func (r *Report) Warn(format string, args ...any) { r.line("!", format, args...) }
+func (r *Report) Warn(format string, args ...any) {
+	r.add(Finding{Level: LevelWarning, Message: fmt.Sprintf(format, args...)})
+}
 
 // Fail says that something must be fixed.
 func (r *Report) Fail(format string, args ...any) {
-	r.failed = true
-	r.line("-", format, args...)
+	r.add(Finding{Level: LevelError, Message: fmt.Sprintf(format, args...)})
 }
 
 // Unread reports what could not be read, unless the permission is missing that was reported.

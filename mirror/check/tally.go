@@ -1,7 +1,9 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"k8s.io/client-go/tools/cache"
@@ -12,35 +14,45 @@ import (
 // Tally is what will become of exported Services.
 type Tally struct {
 	Done                string // what becomes of them: mirrored
-	all                 int
-	refused, incomplete []string
+	all, refused        int
+	notDone, incomplete []cause
+}
+
+// cause is what is wrong with exported Services.
+type cause struct {
+	reason   plan.Reason
+	why      string
+	services []string
 }
 
 // Add adds a Service, with what is wrong with it.
 func (t *Tally) Add(service cache.ObjectName, problems []plan.Problem) {
 	t.all++
-	switch state, why := judge(problems); state {
+	switch state, reason, why := judge(problems); state {
 	case plan.StateMirrored:
 	case plan.StateIncomplete:
-		t.incomplete = append(t.incomplete, fmt.Sprintf("%v will be %s, but not all of its ports will be reachable: %s", service, t.Done, why))
+		t.incomplete = append(t.incomplete, cause{reason, why, []string{service.String()}})
 	default:
-		t.refused = append(t.refused, fmt.Sprintf("%v will not be %s: %s", service, t.Done, why))
+		t.refused++
+		t.notDone = append(t.notDone, cause{reason, why, []string{service.String()}})
 	}
 }
 
-// judge is the state that problems make of what has them, and why. That a gateway has no address is reported of the
-// gateway.
-func judge(problems []plan.Problem) (state plan.State, why string) {
+// judge is the state that problems make of what has them, the reason that makes it, and why. That a gateway has no
+// address is reported of the gateway.
+func judge(problems []plan.Problem) (state plan.State, reason plan.Reason, why string) {
 	state = plan.StateMirrored
 	var texts []string
 	for _, problem := range problems {
 		if problem.Reason == plan.NoAddress {
 			continue
 		}
-		state = state.Worse(problem.Reason.State())
+		if worse := state.Worse(problem.Reason.State()); worse != state || reason == "" {
+			state, reason = worse, problem.Reason
+		}
 		texts = append(texts, strings.ReplaceAll(problem.Message, "\n", "; "))
 	}
-	return state, strings.Join(texts, "; ")
+	return state, reason, strings.Join(texts, "; ")
 }
 
 // NoExports says that there are none.
@@ -50,18 +62,79 @@ func (r *Report) NoExports(selector string) {
 
 // Exports says what will become of exported Services.
 func (r *Report) Exports(t Tally) {
-	r.some(t.refused, "will not be "+t.Done)
-	r.some(t.incomplete, "will have ports that are not reachable")
-	r.OK("%d Services are exported, %d of them can be %s", t.all, t.all-len(t.refused), t.Done)
+	r.causes(t.notDone, "will not be "+t.Done, "")
+	r.causes(t.incomplete, "will be "+t.Done, ", but not all of %s ports will be reachable")
+	r.OK("%d Services are exported, %d of them can be %s", t.all, t.all-t.refused, t.Done)
 }
 
-// some warns of the first of many, and says of the others how many do, or do not.
-func (r *Report) some(lines []string, do string) {
-	const most = 20
-	for _, line := range lines[:min(most, len(lines))] {
-		r.Warn("%s", line)
+// apart is how many causes of one reason have a line each, and how many Services of one cause are named.
+const apart = 3
+
+// causes warns of what is wrong: of Services with one cause at once, and with one reason if that has many causes.
+func (r *Report) causes(all []cause, do, but string) {
+	for _, c := range grouped(all) {
+		n := len(c.services)
+		of, whose := c.services[0], "its"
+		if n > 1 {
+			of, whose = fmt.Sprintf("%d exported Services", n), "their"
+		}
+		text := of + " " + do
+		if but != "" {
+			text += fmt.Sprintf(but, whose)
+		}
+		if n > 1 {
+			text += fmt.Sprintf(": %s: %s", c.reason, Names(c.services))
+		}
+		r.add(Finding{Level: LevelWarning, Message: text + ": " + c.why, Reason: c.reason, Services: c.services})
 	}
-	if more := len(lines) - most; more > 0 {
-		r.Warn("and %d more %s", more, do)
+}
+
+// Names are the first of many names, and how many more there are.
+func Names(all []string) string {
+	text := strings.Join(all[:min(apart, len(all))], ", ")
+	if more := len(all) - apart; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
 	}
+	return text
+}
+
+// grouped are causes without repetition, in the order in which they were found.
+func grouped(all []cause) (merged []cause) {
+	causes := map[plan.Reason]int{} // that differ
+	for _, c := range all {
+		i := slices.IndexFunc(merged, func(m cause) bool { return m.reason == c.reason && m.why == c.why })
+		if i < 0 {
+			causes[c.reason]++
+			merged = append(merged, c)
+			continue
+		}
+		merged[i].services = append(slices.Clip(merged[i].services), c.services...)
+	}
+	return mergeReasons(merged, causes)
+}
+
+// mergeReasons makes one cause of all those of a reason that has too many: the most frequent one is the example.
+func mergeReasons(all []cause, causes map[plan.Reason]int) (merged []cause) {
+	byReason := map[plan.Reason][]cause{}
+	for _, c := range all {
+		byReason[c.reason] = append(byReason[c.reason], c)
+	}
+	for _, c := range all {
+		same := byReason[c.reason]
+		if causes[c.reason] <= apart {
+			merged = append(merged, c)
+			continue
+		}
+		if len(same) == 0 {
+			continue // it was merged
+		}
+		byReason[c.reason] = nil
+		example := slices.MaxFunc(same, func(a, b cause) int { return cmp.Compare(len(a.services), len(b.services)) })
+		one := cause{reason: c.reason, why: fmt.Sprintf("%d causes, as of %s: %s", len(same), example.services[0], example.why)}
+		for _, s := range same {
+			one.services = append(one.services, s.services...)
+		}
+		merged = append(merged, one)
+	}
+	return merged
 }

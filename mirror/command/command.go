@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -23,46 +24,118 @@ var Version string
 type command struct {
 	name, summary string
 	run           func(ctx context.Context, args []string, stdout, stderr io.Writer) int
+	flags         func() *pflag.FlagSet // for completion
+	words         []string              // arguments that completion knows
 }
 
-var commands = []command{
-	{"publish", "route this cluster's gateway to the Services that it exports", runPublish},
-	{"verify", "send requests to mirrors, and say which of them arrive", runVerify},
+// commands are set by init: completion is about them, and one of them.
+var commands []command
+
+func init() {
+	commands = []command{
+		{"check", "find out what is missing, and what will not be mirrored", runCheck, flagsOf(parseCheck), nil},
+		{"plan", "show what the daemon would write, as a diff", runPlan, flagsOf(parsePlan), nil},
+		{"status", "show remotes, mirrors and their problems", runStatus, flagsOf(parseStatus), nil},
+		{"verify", "send requests to mirrors, and say which of them arrive", runVerify, flagsOf(parseVerify), nil},
+		{"link", "make a remote cluster known to the daemon", runLink, flagsOf(parseLink), nil},
+		{"unlink", "remove a remote cluster from the daemon", runUnlink, flagsOf(parseUnlink), nil},
+		{"prune", "delete the mirrors of remotes that were removed", runPrune, flagsOf(parsePrune), nil},
+		{"publish", "route the gateway of this cluster to the Services that it exports", runPublish, flagsOf(parsePublish), nil},
+		{"version", "print the version", runVersion, flagsOf(parseVersion), nil},
+		{"completion", "print a script that completes commands and flags in a shell", runCompletion, flagsOf(parseCompletion), shells},
+	}
 }
+
+// flagsOf are the flags that a command would parse.
+func flagsOf[C interface{ set() *pflag.FlagSet }](parse func([]string) (C, error)) func() *pflag.FlagSet {
+	return func() *pflag.FlagSet {
+		c, _ := parse(nil)
+		return c.set()
+	}
+}
+
+func (cfg *config) set() *pflag.FlagSet { return cfg.flags }
 
 const usage = `service-mirror makes the Services of other Kubernetes clusters reachable in this
 one, through those clusters' gateways. For each Service that a remote cluster
 exports it keeps a Service NAME-REMOTE in the same namespace.
 
+Usage:
+  service-mirror FLAGS           the daemon, which keeps mirrors until it is stopped
+  service-mirror COMMAND FLAGS   a command; COMMAND --help has its flags
+
+Example:
   service-mirror --remote paris=paris.kubeconfig --gateway ingress/gateway
 
-Other commands have flags of their own: --help after them lists these.
+Commands:
+`
 
+const usageExits = `
+Exit codes:
+  0  it was stopped
+  1  it failed
+  2  a flag is wrong, which a restart does not fix
 `
 
 // Run runs the command that the first argument names, or else the daemon, and returns the exit code.
 func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "help" {
+		args = append(slices.Clone(args[1:min(2, len(args))]), "--help")
+	}
 	if len(args) > 0 {
-		for _, c := range commands {
-			if c.name == args[0] {
-				return c.run(ctx, args[1:], stdout, stderr)
-			}
+		if c := commandOf(args[0]); c != nil {
+			return c.run(ctx, args[1:], stdout, stderr)
+		}
+		if word := args[0]; word != "" && word[0] != '-' {
+			fmt.Fprintf(stderr, "service-mirror: %s\nservice-mirror: see --help\n", failure.Line(unknownCommand(word)))
+			return exitFlags
 		}
 	}
 	cfg, err := parse(args)
 	var help strings.Builder
 	help.WriteString(usage)
 	for _, c := range commands {
-		fmt.Fprintf(&help, "  service-mirror %-10s %s\n", c.name, c.summary)
+		fmt.Fprintf(&help, "  service-mirror %-10s   %s\n", c.name, c.summary)
 	}
-	return cfg.execute(ctx, cfg.run, err, help.String()+"\n", stdout, stderr)
+	return cfg.execute(ctx, cfg.run, err, help.String()+usageExits, stdout, stderr)
 }
+
+// commandOf is the command of a name; nil: there is none.
+func commandOf(name string) *command {
+	if i := slices.IndexFunc(commands, func(c command) bool { return c.name == name }); i >= 0 {
+		return &commands[i]
+	}
+	return nil
+}
+
+func unknownCommand(word string) string {
+	var names []string
+	for _, c := range commands {
+		names = append(names, c.name)
+	}
+	return fmt.Sprintf("%.70s: not a command: give one of %s, or flags for the daemon", word, strings.Join(names, ", "))
+}
+
+// Exit codes that all commands share.
+const (
+	exitFailed = 1
+	exitFlags  = 2
+)
+
+// exit is an error with an exit code of its own.
+type exit struct {
+	code int
+	error
+}
+
+// differs is the end of a command that has found what it looks for, which is no failure: nothing is said of it.
+var differs = exit{1, errors.New("")}
 
 // execute does what a command does, unless its flags say that it is to print something instead, or are wrong: err.
 func (cfg *config) execute(ctx context.Context, do func(context.Context, io.Writer) error, err error, help string, stdout, stderr io.Writer) int {
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
-		fmt.Fprint(stdout, help, cfg.flags.FlagUsagesWrapped(100))
+		fmt.Fprint(stdout, help, cfg.flagHelp())
 		return 0
 	case cfg.version:
 		fmt.Fprintln(stdout, "service-mirror", programVersion())
@@ -72,16 +145,23 @@ func (cfg *config) execute(ctx context.Context, do func(context.Context, io.Writ
 			fmt.Fprintln(stderr, "service-mirror:", line)
 		}
 		fmt.Fprintln(stderr, "service-mirror: see --help")
-		return 2 // a restart does not fix it
+		return exitFlags // a restart does not fix it
 	}
-	if err := do(ctx, stdout); err != nil {
+	err = do(ctx, stdout)
+	code := exitFailed
+	if coded, ok := errors.AsType[exit](err); ok {
+		code = coded.code
+	}
+	switch {
+	case err == nil:
+		return 0
+	case err == mirror.ErrNoMirror:
+		code = 3
+	}
+	if err.Error() != "" {
 		fmt.Fprintln(stderr, "service-mirror:", failure.Lines(err.Error()))
-		if err == mirror.ErrNoMirror {
-			return 3
-		}
-		return 1
 	}
-	return 0
+	return code
 }
 
 func programVersion() string {

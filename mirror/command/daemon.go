@@ -3,7 +3,6 @@ package command
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -45,9 +44,6 @@ func (cfg *config) named(ctx context.Context) context.Context {
 	return klog.NewContext(ctx, klog.LoggerWithValues(klog.FromContext(ctx), "localCluster", cfg.mirror.ClusterName))
 }
 
-// errFix is the error of a check that has found something.
-var errFix = errors.New("something must be fixed")
-
 func (cfg *config) run(ctx context.Context, stdout io.Writer) error {
 	local, err := cfg.local()
 	if err != nil {
@@ -55,11 +51,7 @@ func (cfg *config) run(ctx context.Context, stdout io.Writer) error {
 	}
 	switch {
 	case cfg.check:
-		options := check.Options{Local: local, Remotes: cfg.remotes, Remote: cfg.remote, Policy: cfg.mirror.Policy, Lease: cfg.election.Lease, Name: cfg.localName(local)}
-		if !check.Run(ctx, options, stdout) {
-			return errFix
-		}
-		return nil
+		return check.Run(ctx, cfg.checked(local), stdout).Err(false)
 	case cfg.prune != "" || cfg.pruneDryRun != "":
 		client, err := remote.NewClient(local)
 		if err != nil {

@@ -222,3 +222,22 @@ func prose(text string) (lines []string) {
 	}
 	return lines
 }
+
+// The page of the commands has each of them, with the flags that only it has.
+func TestCommandsPageHasEveryCommand(t *testing.T) {
+	text := page(t, guides+"/commands.md")
+	daemon := daemonFlags()
+	for _, c := range commands {
+		if !strings.Contains(text, "\n| `"+c.name) {
+			t.Errorf("commands.md does not have %s in its table", c.name)
+		}
+		if c.name == "publish" || c.name == "verify" {
+			continue // flags.md has theirs
+		}
+		for _, f := range completed(c.flags()) {
+			if daemon.Lookup(f.Name) == nil && !strings.Contains(text, "--"+f.Name) && (f.Shorthand == "" || !strings.Contains(text, "`-"+f.Shorthand+" ")) {
+				t.Errorf("commands.md does not have --%s of %s", f.Name, c.name)
+			}
+		}
+	}
+}

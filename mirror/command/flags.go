@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -21,7 +22,8 @@ import (
 // config is what the flags say.
 type config struct {
 	flags                   *pflag.FlagSet
-	kubeconfig, kubecontext string // of the local cluster
+	groups                  []group // the flags, as the help shows them
+	kubeconfig, kubecontext string  // of the local cluster
 	remotes                 []remote.Spec
 	remote                  remote.Options
 	mirror                  mirror.Options
@@ -42,11 +44,11 @@ type config struct {
 // parse reads and validates the daemon's flags. The error has a line for each mistake.
 func parse(args []string) (*config, error) {
 	cfg := newConfig("service-mirror")
-	f := cfg.flags
-	f.BoolVar(&cfg.check, "check", false, "check whether all clusters can be reached, read and written, and what will not be mirrored; write nothing, and exit: with code 1 if something must be fixed")
-	f.BoolVar(&cfg.dryRun, "dry-run", false, "print what would be written as a diff, write nothing, and exit")
-	f.StringVar(&cfg.prune, "prune", "", "delete all mirrors of the remote `NAME`, which --remote must not name, and exit")
-	f.StringVar(&cfg.pruneDryRun, "prune-dry-run", "", "print what --prune `NAME` would delete, and exit")
+	f := cfg.group("Deprecated flags, which the next release removes")
+	f.BoolVar(&cfg.check, "check", false, "deprecated: use service-mirror check")
+	f.BoolVar(&cfg.dryRun, "dry-run", false, "deprecated: use service-mirror plan")
+	f.StringVar(&cfg.prune, "prune", "", "deprecated: use service-mirror prune `NAME`")
+	f.StringVar(&cfg.pruneDryRun, "prune-dry-run", "", "deprecated: use service-mirror prune `NAME` --dry-run")
 	if err := cfg.parse(args); err != nil || cfg.version {
 		return cfg, err
 	}
@@ -58,14 +60,13 @@ func parse(args []string) (*config, error) {
 func newConfig(name string) *config {
 	cfg := emptyConfig(name)
 	cfg.parts.election.Namespace = os.Getenv("POD_NAMESPACE")
-	f := cfg.flags
-	cfg.parts.remotes.Add(f)
 	cfg.addKubeconfig("the local cluster")
-	cfg.parts.gateways.Add(f)
-	cfg.parts.mirrors.Add(f)
-	cfg.parts.verify.Add(f)
-	cfg.listen.Add(f)
-	cfg.parts.election.Add(f)
+	cfg.parts.remotes.Add(cfg.group("Remote clusters"))
+	cfg.parts.gateways.Add(cfg.group("Gateways"))
+	cfg.parts.mirrors.Add(cfg.group("Mirrors"))
+	cfg.parts.verify.Add(cfg.group("Verification"))
+	cfg.listen.Add(cfg.group("Status page and metrics"))
+	cfg.parts.election.Add(cfg.group("Leader election"))
 	return cfg
 }
 
@@ -78,18 +79,25 @@ func emptyConfig(name string) *config {
 
 // addKubeconfig adds the flags that say how to reach a cluster.
 func (cfg *config) addKubeconfig(cluster string) {
-	cfg.flags.StringVar(&cfg.kubeconfig, "kubeconfig", "", "kubeconfig `PATH` of "+cluster+" (default: in a pod its own ServiceAccount, else as kubectl does)")
-	cfg.flags.StringVar(&cfg.kubecontext, "context", "", "context `NAME` for "+cluster+" (default: the kubeconfig's current one)")
+	f := cfg.group(strings.ToUpper(cluster[4:5]) + cluster[5:]) // without "the"
+	f.StringVar(&cfg.kubeconfig, "kubeconfig", "", "kubeconfig `PATH` of "+cluster+" (default: in a pod its own ServiceAccount, else as kubectl does)")
+	f.StringVar(&cfg.kubecontext, "context", "", "context `NAME` for "+cluster+" (default: the kubeconfig's current one)")
 }
 
 // parse reads the flags, with those that come last in every command.
 func (cfg *config) parse(args []string) error {
-	f := cfg.flags
+	f := cfg.group("Other flags")
 	f.BoolVar(&cfg.version, "version", false, "print the version and exit")
 	logging := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(logging)
 	f.AddGoFlagSet(logging)
-	return f.Parse(args)
+	f.VisitAll(func(one *pflag.Flag) {
+		one.Hidden = logging.Lookup(one.Name) != nil && one.Name != "v" && one.Name != "vmodule"
+	}) // it logs to stderr
+	for _, g := range cfg.groups {
+		cfg.flags.AddFlagSet(g.flags)
+	}
+	return cfg.flags.Parse(args)
 }
 
 // read has the packages read their flags. The error has a line for each mistake.

@@ -23,8 +23,16 @@ const publishUsage = `service-mirror publish runs in a cluster that exports Serv
 cluster's gateway route to them, by the names that other clusters use, and a record of
 each, from which other clusters learn its gateway ports.
 
+Usage:
+  service-mirror publish FLAGS
+
+Example:
   service-mirror publish --name paris --to gateway-api --gateway ingress/public
 
+Exit codes:
+  0  it was stopped, or nothing is wrong
+  1  it failed, or --check found an error
+  2  a flag is wrong
 `
 
 // publishCommand is what its own flags say.
@@ -44,12 +52,12 @@ func runPublish(ctx context.Context, args []string, stdout, stderr io.Writer) in
 func parsePublish(args []string) (*publishCommand, error) {
 	namespace := os.Getenv("POD_NAMESPACE")
 	p := &publishCommand{config: emptyConfig("publish"), raw: publish.Flags{Namespace: namespace}}
-	f := p.flags
+	f := p.group("Flags")
 	p.raw.Add(f)
 	p.addKubeconfig("the cluster")
-	p.listen.Add(f)
+	p.listen.Add(p.group("Status page and metrics"))
 	p.parts.election.Namespace, p.parts.election.Name = namespace, "service-mirror-publish"
-	p.parts.election.Add(f)
+	p.parts.election.Add(p.group("Leader election"))
 	f.BoolVar(&p.check, "check", false, "check whether the cluster can be reached, read and written, its gateway, and what will not be published; write nothing, and exit: with code 1 if something must be fixed")
 	f.BoolVar(&p.dryRun, "dry-run", false, "print what would be written as a diff, write nothing, and exit")
 	f.BoolVar(&p.pruneAll, "prune", false, "delete all that was published, whatever is exported, and exit; with --dry-run, print it only")
@@ -60,7 +68,7 @@ func parsePublish(args []string) (*publishCommand, error) {
 	p.publish, errs[0] = p.raw.Options()
 	p.election, errs[1] = p.parts.election.Options()
 	errs[2] = p.listen.Validate()
-	for _, arg := range f.Args() {
+	for _, arg := range p.flags.Args() {
 		errs[2] = errors.Join(errs[2], fmt.Errorf("%s: not a flag: remove it, there are no other arguments", arg))
 	}
 	for _, one := range []struct {
@@ -82,10 +90,7 @@ func (p *publishCommand) run(ctx context.Context, stdout io.Writer) error {
 	}
 	switch {
 	case p.check:
-		if !publish.Check(ctx, cluster, p.publish, p.election.Lease, stdout) {
-			return errFix
-		}
-		return nil
+		return publish.Check(ctx, cluster, p.publish, p.election.Lease, stdout).Err(false)
 	case p.pruneAll:
 		clients, err := publish.NewClients(cluster, func(*rest.Config) {})
 		if err != nil {

@@ -138,6 +138,9 @@ func TestPublishHelpAndFlagsPageHaveEveryFlag(t *testing.T) {
 	klog.InitFlags(logging)
 	p, _ := parsePublish(nil)
 	p.flags.VisitAll(func(f *pflag.Flag) {
+		if f.Hidden {
+			return
+		}
 		if !regexp.MustCompile(`(?m)^.*--` + regexp.QuoteMeta(f.Name) + `\b`).MatchString(stdout.String()) {
 			t.Errorf("--help does not have --%s", f.Name)
 		}

@@ -14,16 +14,19 @@ import (
 )
 
 const verifyUsage = `service-mirror verify sends a request to mirrors, as pods of this cluster would, at each
-address of their gateways, and prints which of them arrive. It has the daemon's flags;
-nothing is written.
+address of their gateways, and prints which of them arrive. Nothing is written.
 
+Usage:
   service-mirror verify [MIRROR...] [--remote NAME] [--all] FLAGS OF THE DAEMON
 
 MIRROR is NAMESPACE/NAME, or NAME in any namespace. --remote NAME, beside the --remote
 NAME=KUBECONFIG of the daemon, selects the mirrors of one remote, and --all those of all.
-The exit code is 0 only if all were reached, and 3 if there is no mirror. UDP ports, of
-which nothing can be known, do not count.
 
+Exit codes:
+  0  all were reached; UDP ports, of which nothing can be known, do not count
+  1  some were not, or a cluster cannot be read
+  2  a flag is wrong
+  3  there is no mirror
 `
 
 // verifyCommand is what its own flags say.
@@ -42,8 +45,8 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) int
 
 func parseVerify(args []string) (*verifyCommand, error) {
 	v := &verifyCommand{config: newConfig("verify")}
-	v.flags.BoolVar(&v.all, "all", false, "verify the mirrors of all remotes")
-	v.flags.StringVarP(&v.output, "output", "o", "text", "`FORMAT` of the results: text or json")
+	v.own().BoolVar(&v.all, "all", false, "verify the mirrors of all remotes")
+	v.addOutput(&v.output)
 	if err := v.parse(args); err != nil || v.version {
 		return v, err
 	}
@@ -55,10 +58,7 @@ func parseVerify(args []string) (*verifyCommand, error) {
 // validate finds what is wrong with the command's own arguments.
 func (v *verifyCommand) validate(selected []string) error {
 	v.wanted = mirror.Wanted{Mirrors: v.flags.Args(), JSON: v.output == "json", From: origin()}
-	var mistakes []error
-	if v.output != "text" && v.output != "json" {
-		mistakes = append(mistakes, fmt.Errorf("--output: %.40q is not known: give text or json", v.output))
-	}
+	mistakes := []error{validateOutput(v.output)}
 	switch len(selected) {
 	case 0:
 	case 1:
@@ -84,7 +84,7 @@ func (v *verifyCommand) run(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return v.mirrorAll(ctx, local, func(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote) error {
+	return v.mirrorAll(v.quiet(ctx), local, func(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote) error {
 		return controller.Verify(ctx, remotes, v.wanted, stdout)
 	})
 }

@@ -77,11 +77,14 @@ func (m *memory) held(p plan.FailoverPlan, now time.Time) (time.Duration, *plan.
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := m.records[p.Key]
-	if r == nil || r.wait == 0 || len(p.Steps) == 0 {
+	if r != nil && now.After(r.until.Add(fightPeriod)) { // it is left alone
+		r.wait = 0
+	}
+	if r == nil || r.wait == 0 {
 		return 0, nil
 	}
 	problem := plan.Problem{Reason: plan.Overwritten, Message: "its EndpointSlices of remotes are changed back as soon as they are written: stop the other program that manages them. It is retried with back-off"}
-	if r.serving != p.Serving || !now.Before(r.until) {
+	if len(p.Steps) == 0 || r.serving != p.Serving || !now.Before(r.until) {
 		return 0, &problem
 	}
 	return r.until.Sub(now), &problem
@@ -102,9 +105,6 @@ func (m *memory) commit(p plan.FailoverPlan, updated int, now time.Time) time.Du
 	active := p.Active
 	r.active, r.serving = &active, p.Serving
 	if now.Sub(r.counted) > fightPeriod {
-		if r.updates <= fightUpdates && now.After(r.until.Add(fightPeriod)) {
-			r.wait = 0
-		}
 		r.counted, r.updates = now, 0
 	}
 	if r.updates += updated; updated > 0 && (r.updates > fightUpdates || r.wait > 0) {

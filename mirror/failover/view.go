@@ -41,6 +41,13 @@ func (c *Controller) Plans() (all []plan.FailoverPlan) {
 	return all
 }
 
+// Foresee notes the problems of plans that are not applied, for Rows.
+func (c *Controller) Foresee(all []plan.FailoverPlan) {
+	for _, p := range all {
+		c.problems.Set(p.Key, p.Problems, false)
+	}
+}
+
 // Awaited tells whether the local endpoints of all Services that fail over are known.
 func (c *Controller) Awaited() bool {
 	for _, key := range c.options.Local.FailoverKeys("") {

@@ -240,6 +240,7 @@ func partOf(namespace string) string {
 // follow fills a watch, has it replace the one before, and keeps it until its context ends.
 func (w *watches) follow(s started) {
 	var wg sync.WaitGroup
+	defer w.options.Report(partOf(s.part.namespace), nil) // another one of the namespace that still fails says so again
 	defer wg.Wait()
 	wg.Go(func() { s.next.informer.RunWithContext(s.ctx) })
 	if !cache.WaitFor(s.ctx, "", s.next.informer.HasSyncedChecker()) {

@@ -64,3 +64,6 @@ func (raw *Flags) Options() (Options, error) {
 }
 
 func (raw *Flags) name() string { return cmp.Or(raw.Name, "service-mirror") }
+
+// Elect has Options give the Lease of the replicas' election, whatever the flags say of this process.
+func (raw *Flags) Elect() { raw.options.On = true }

@@ -54,7 +54,7 @@ func (c *Cluster) handle() {
 		Added: c.sliceChanged,
 		Updated: func(before, slice *discoveryv1.EndpointSlice) {
 			if forFailover(before) && !forFailover(slice) {
-				c.hooks.failover(plan.SliceKey(before))
+				c.hooks.failover(plan.MirrorKey(plan.SliceKey(before)))
 			}
 			c.sliceChanged(slice)
 		},
@@ -118,7 +118,7 @@ func (c *Cluster) leftoverChanged(slice *metav1.PartialObjectMetadata) {
 
 func (c *Cluster) sliceChanged(slice *discoveryv1.EndpointSlice) {
 	if forFailover(slice) {
-		c.hooks.failover(plan.SliceKey(slice))
+		c.hooks.failover(plan.MirrorKey(plan.SliceKey(slice)))
 		return
 	}
 	c.sliceCarries(slice)
@@ -128,7 +128,7 @@ func (c *Cluster) sliceChanged(slice *discoveryv1.EndpointSlice) {
 
 func (c *Cluster) sliceDeleted(last *discoveryv1.EndpointSlice) {
 	if forFailover(last) {
-		c.hooks.failover(plan.SliceKey(last))
+		c.hooks.failover(plan.MirrorKey(plan.SliceKey(last)))
 		return
 	}
 	c.sliceCarries(last)

@@ -28,7 +28,7 @@ func (c *Cluster) indexFailover() {
 		if !forFailover(slice) {
 			return nil
 		}
-		return []string{plan.SliceKey(slice).String()}
+		return []string{plan.MirrorKey(plan.SliceKey(slice)).String()}
 	})
 }
 

@@ -27,7 +27,7 @@ import (
 // The indexes over the caches.
 const (
 	byCluster = "cluster" // mirrors' Services, labelled Endpoints and slices, by the remote cluster that they name
-	bySource  = "source"  // mirrors' Services, by the exported Service that they record
+	bySource  = "source"  // mirrors' Services that have another key than a template makes, by the exported Service that they record
 	byLabel   = "label"   // Services with a mirror's labels, ours or not, by the remote cluster that they name
 	byService = "service" // EndpointSlices, by the key of their Service
 	byRange   = "range"   // by the CIDRs or addresses that an object has
@@ -39,6 +39,7 @@ type Options struct {
 	Metadata metadata.Interface
 	Logger   klog.Logger
 	Hooks    Hooks
+	Names    plan.Names
 }
 
 // Hooks are called when something in the local cluster has changed; never under a lock.
@@ -107,7 +108,8 @@ func New(options Options) *Cluster {
 	})
 	c.services.Index(bySource, func(svc *corev1.Service) []string {
 		if cluster, ours := plan.Owner(svc); ours {
-			if source, recorded := plan.Source(svc); recorded {
+			source, recorded := plan.Source(svc)
+			if recorded && options.Names.Of(cluster).KeyByTemplate(source) != cache.MetaObjectToName(svc) {
 				return []string{sourceText(cluster, source)}
 			}
 		}
@@ -116,6 +118,7 @@ func New(options Options) *Cluster {
 	c.services.Index(byLabel, func(svc *corev1.Service) []string { return labelled(svc) })
 	c.endpoints.Index(byCluster, func(endpoints *corev1.Endpoints) []string { return labelled(endpoints) })
 	c.slices.Index(byCluster, func(slice *discoveryv1.EndpointSlice) []string { return labelled(slice) })
+	c.indexParts(options.Names)
 	c.leftovers.Index(byService, func(slice *metav1.PartialObjectMetadata) []string { return []string{serviceOf(slice).String()} })
 	c.indexFailover()
 	c.ownServices.Informer, c.ownEndpoints.Informer = c.services, c.endpoints
@@ -264,13 +267,17 @@ func sourceText(cluster string, source cache.ObjectName) string {
 	return cluster + " " + source.String()
 }
 
-// MirrorsOf are the keys of the mirrors that record a remote's Service as their source: more than one while it moves.
-func (c *Cluster) MirrorsOf(cluster string, source cache.ObjectName) (keys []cache.ObjectName) {
+// Moving are the keys of the mirrors, and of the parts of merged ones, that record a remote's Service as their source, but do not have the key that the
+// template makes for it: most often none.
+func (c *Cluster) Moving(cluster string, source cache.ObjectName) (keys []cache.ObjectName) {
 	texts, _ := c.services.GetIndexer().IndexKeys(bySource, sourceText(cluster, source))
 	for _, text := range texts {
 		if key, err := cache.ParseObjectName(text); err == nil {
 			keys = append(keys, key)
 		}
+	}
+	for _, slice := range c.slices.ByIndex(bySource, sourceText(cluster, source)) {
+		keys = append(keys, plan.SliceKey(slice))
 	}
 	return keys
 }

@@ -12,7 +12,11 @@ import (
 func (p Policy) Decide(s Snapshot) Plan {
 	d := decision{policy: p, snapshot: s, plan: Plan{Key: s.Key, Live: s.Live, policy: p, tombstone: s.Memory.Tombstone}}
 	d.sift()
-	d.decide()
+	if _, remote, part := PartOf(s.Key); part {
+		d.decidePart(remote)
+	} else {
+		d.decide()
+	}
 	return d.plan
 }
 
@@ -22,6 +26,7 @@ type decision struct {
 	snapshot Snapshot
 	wanted   []Candidate // that have a Service to be mirrored
 	known    []string    // remotes that would have it if they exported it
+	merged   *merged     // nil: the mirror is not merged
 	plan     Plan
 }
 
@@ -57,6 +62,9 @@ func (c Candidate) explain(refusal Problem) Problem {
 }
 
 func (d *decision) decide() {
+	if d.policy.Merges() {
+		d.plan.Problems = nil // they are those of the parts
+	}
 	if svc := d.snapshot.Live.Service; svc != nil {
 		if _, ours := Owner(svc); !ours {
 			// Endpoints included: of a mirror that a user made theirs they are, too.
@@ -79,6 +87,10 @@ func (d *decision) decide() {
 		}
 		return
 	}
+	if d.policy.Merges() && len(d.wanted) > 0 || IsMerged(live.Service) {
+		d.decideMerged(live)
+		return
+	}
 	source, fate := d.choose(live)
 	switch fate {
 	case Unknown:
@@ -90,6 +102,9 @@ func (d *decision) decide() {
 		d.remove(live)
 	}
 }
+
+// takenName is what two Services have in common whose mirrors are to have one name.
+const takenName = " has this name: unexport one of the two, or have another template or namespace for one of them"
 
 // choose says what becomes of the mirror and whose it is to be: that of the Service whose mirror exists already, else of
 // the first one by name.
@@ -104,12 +119,12 @@ func (d *decision) choose(live Objects) (source *Candidate, fate Fate) {
 		owner = d.wanted[0].Cluster
 		source, fate = &d.wanted[0], Stays
 	}
-	mine := fmt.Sprintf("the mirror of remote %s has this name", owner)
+	mine := "the mirror of remote " + owner + takenName
 	others := slices.DeleteFunc(slices.Clone(d.wanted), func(c Candidate) bool {
 		return source != nil && c.Cluster == source.Cluster && c.name() == source.name()
 	})
 	if source != nil && slices.ContainsFunc(others, func(c Candidate) bool { return c.Cluster == owner }) {
-		mine = fmt.Sprintf("the mirror of %v in remote %s has this name", source.name(), owner)
+		mine = fmt.Sprintf("the mirror of %v in remote %s", source.name(), owner) + takenName
 	}
 	d.conflict(others, mine)
 	return source, fate
@@ -154,7 +169,7 @@ func (d *decision) update(live Objects, source Candidate) {
 		}
 		d.step(Step{Action: CreateNamespace, AfterAll: true})
 	}
-	desired, problems := d.policy.desiredOf(basis{source, s.Key, live, s.Families, s.Memory.Tombstone})
+	desired, problems := d.desired(basis{source, s.Key, live, s.Families, s.Memory.Tombstone, d.plan.merged})
 	d.plan.Desired = desired
 	d.plan.Problems = append(d.plan.Problems, problems...)
 	d.reportReplaced(source)
@@ -170,10 +185,17 @@ func (d *decision) update(live Objects, source Candidate) {
 	d.checkSlices(live)
 }
 
+func (d *decision) desired(b basis) (Objects, []Problem) {
+	if d.merged != nil {
+		return d.merged.desired(b), nil
+	}
+	return d.policy.desiredOf(b)
+}
+
 // reportReplaced reports a mirror that someone recreated, so that it has other ClusterIPs now.
 func (d *decision) reportReplaced(source Candidate) {
 	had, live := d.snapshot.Memory.Tombstone, d.snapshot.Live.Service
-	if had != nil && had.Cluster == source.Cluster && len(had.Replaced) > 0 && live != nil {
+	if had != nil && (had.Cluster == source.Cluster || had.Cluster == MergedCluster) && len(had.Replaced) > 0 && live != nil {
 		d.plan.Replaced = true
 		d.plan.Problems = append(d.plan.Problems, source.problem(ClusterIPLost, fmt.Sprintf("someone recreated the mirror: it had the ClusterIPs %s and has %s now. Clients that keep connections open must reconnect",
 			strings.Join(had.Replaced, ", "), strings.Join(live.Spec.ClusterIPs, ", "))))

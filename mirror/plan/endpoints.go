@@ -29,6 +29,9 @@ const (
 // the name.
 func (p Policy) addresses(b basis, want *Objects) []Problem {
 	had := b.had()
+	if b.merged != nil {
+		had = had.awake()
+	}
 	want.IPv4, want.IPv6 = b.keepSlice(had.IPv4), b.keepSlice(had.IPv6)
 	if had.Endpoints != nil || p.EndpointsAPI != UseEndpointSlices {
 		want.Endpoints = b.keepEndpoints(had.Endpoints)
@@ -44,6 +47,7 @@ func (p Policy) addresses(b basis, want *Objects) []Problem {
 		return problems
 	}
 	mapping, err := b.Gateway.Map(b.Service, b.Assigned)
+	mapping = b.agreeing(mapping)
 	b.keepTargets(mapping, had)
 	targets := gateway.Targets(mapping)
 	if err := gateway.Problems(mapping, err); err != nil {
@@ -285,7 +289,7 @@ func (b basis) slice(kept *discoveryv1.EndpointSlice, family discoveryv1.Address
 	want := kept
 	if want == nil {
 		want = &discoveryv1.EndpointSlice{ObjectMeta: b.meta(), AddressType: family}
-		want.Name = SliceName(b.key, family)
+		want.Name = SliceName(b.sliceKey(), family)
 		b.setEndpointsMeta(want)
 		b.setSliceMeta(want)
 	}
@@ -352,6 +356,7 @@ func (b basis) keepSlice(live *discoveryv1.EndpointSlice) *discoveryv1.EndpointS
 
 func (b basis) setSliceMeta(slice *discoveryv1.EndpointSlice) {
 	belongTo(slice, b.key.Name)
+	b.setPartMeta(slice)
 }
 
 // belongTo sets the labels by which a slice that has some is one of a Service.

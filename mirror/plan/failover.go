@@ -159,15 +159,15 @@ type offer struct {
 	kept    bool       // nothing is known of the remote now: what is live stays
 	gone    bool       // it is known to have nothing to offer
 	serves  bool       // it has a ready endpoint now
-	healthy health
+	healthy fitness
 }
 
-// health is how much speaks for a remote.
-type health int
+// fitness is how much speaks for a remote.
+type fitness int
 
 const (
-	unusable health = iota
-	unsure          // nothing is known against it
+	unusable fitness = iota
+	unsure           // nothing is known against it
 	usable
 )
 
@@ -216,7 +216,7 @@ func (d *failover) activate() {
 
 // choose is the first remote that is healthy or, if none is, the first that nothing is known of.
 func (d *failover) choose() string {
-	for _, least := range []health{usable, unsure} {
+	for _, least := range []fitness{usable, unsure} {
 		for _, o := range d.offers {
 			if o.healthy >= least {
 				return o.remote

@@ -50,7 +50,7 @@ func portOf(mapping []gateway.Mapping, port corev1.ServicePort) int {
 }
 
 // known is how much speaks for an address of a gateway: one that is not probed at all counts as healthy.
-func known(h gateway.Health) health {
+func known(h gateway.Health) fitness {
 	switch h {
 	case gateway.NotReady:
 		return unusable

@@ -22,6 +22,9 @@ const (
 	namespacePlaceholder = "{namespace}" // the exported Service's namespace
 )
 
+// NamesCluster tells a template by which no two remotes have mirrors of one name.
+func NamesCluster(template string) bool { return strings.Contains(template, clusterPlaceholder) }
+
 // NameAnnotation on an exported Service is the name of its mirror, where the operator allows that.
 const NameAnnotation = "service-mirror.io/name"
 
@@ -117,9 +120,9 @@ func (n Naming) validate(exported *corev1.Service) error {
 	case len(problems) == 0:
 		return nil
 	case len(problems) == 1 && excess > 0: // so it is printable
-		return fmt.Errorf("its mirror's name %.200s has %d characters, %d more than a Service name may have", name, len(name), excess)
+		return fmt.Errorf("its mirror's name %.200s has %d characters, %d more than a Service name may have: rename the Service, or have a shorter template for its remote", name, len(name), excess)
 	}
-	return fmt.Errorf("its mirror's name %.70q is not a valid Service name: %s", name, problems[len(problems)-1])
+	return fmt.Errorf("its mirror's name %.70q is not a valid Service name: %s: have another template for its remote, or another name in the annotation %s", name, problems[len(problems)-1], NameAnnotation)
 }
 
 // Names are the rules of all remotes, by the remote's name.
@@ -140,6 +143,9 @@ func defaultKey(cluster string, exported cache.ObjectName) cache.ObjectName {
 // SliceName is the name of a mirror's EndpointSlice. The names that Kubernetes' own controllers
 // make end with five random characters.
 func SliceName(key cache.ObjectName, family discoveryv1.AddressType) string {
+	if mirror, remote, part := PartOf(key); part {
+		return RemoteSlice{Key: mirror, Remote: remote, Family: family}.Name()
+	}
 	return key.Name + "-" + strings.ToLower(string(family))
 }
 

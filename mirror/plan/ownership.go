@@ -51,7 +51,12 @@ func Owner(svc *corev1.Service) (cluster string, owned bool) {
 
 // Source is the exported Service that a mirror records; false where it records none.
 func Source(mirror *corev1.Service) (cache.ObjectName, bool) {
-	return parseName(mirror.Annotations[RemoteServiceAnnotation])
+	return RecordedSource(mirror)
+}
+
+// RecordedSource is the same of any object of a mirror.
+func RecordedSource(obj metav1.Object) (cache.ObjectName, bool) {
+	return parseName(obj.GetAnnotations()[RemoteServiceAnnotation])
 }
 
 // ownsAddresses tells whether Endpoints or an EndpointSlice under a mirror's key are the mirror's.
@@ -61,15 +66,20 @@ func ownsAddresses(obj metav1.Object, key cache.ObjectName, serviceExists bool) 
 	if !labelled {
 		return false
 	}
-	if recorded, ok := obj.GetAnnotations()[MirrorAnnotation]; ok {
-		return recorded == key.String()
+	mirror, _, part := PartOf(key)
+	if recorded, ok := obj.GetAnnotations()[MirrorAnnotation]; ok || part {
+		return recorded == mirror.String() && !(part && obj.GetLabels()[FailoverLabel] == failoverOn)
 	}
 	return serviceExists || Naming{Cluster: cluster}.Makes(key)
 }
 
-// SliceKey is the key of the mirror that an EndpointSlice of ours belongs to.
+// SliceKey is the key of the mirror, or of the part of a merged one, that an EndpointSlice of ours belongs to.
 func SliceKey(slice metav1.Object) cache.ObjectName {
 	if recorded, ok := parseName(slice.GetAnnotations()[MirrorAnnotation]); ok && recorded.Namespace == slice.GetNamespace() {
+		rest, part := strings.CutPrefix(slice.GetName(), recorded.Name+".")
+		if remote, _, found := strings.Cut(rest, "."); part && found && slice.GetLabels()[FailoverLabel] != failoverOn {
+			return Part(recorded, remote)
+		}
 		return recorded
 	}
 	return cache.NewObjectName(slice.GetNamespace(), slice.GetLabels()[discoveryv1.LabelServiceName])

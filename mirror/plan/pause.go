@@ -2,6 +2,9 @@ package plan
 
 import (
 	"fmt"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // ConfirmAnnotation on a mirror, with the value "true", is an operator's consent to its deletion. A mirror
@@ -10,24 +13,50 @@ const ConfirmAnnotation = "service-mirror.io/confirm-delete"
 
 // DeletesMirror tells a plan that deletes a mirror because its remote no longer exports the Service: another one does not take its place.
 func (p Plan) DeletesMirror() bool {
-	return p.Source == nil && p.Successor == nil && p.Forget && p.Live.Service != nil && p.Cluster != "" && p.Writes(Service)
+	if p.Source != nil || p.Successor != nil || !p.Forget {
+		return false
+	}
+	if _, _, part := PartOf(p.Key); part {
+		return p.Writes(SliceKinds...)
+	}
+	// A merged mirror is deleted with its last part.
+	return p.Live.Service != nil && p.Cluster != "" && p.Cluster != MergedCluster && p.Writes(Service)
 }
 
 // Confirmed tells whether an operator consents to the deletion of the live mirror.
 func (p Plan) Confirmed() bool {
-	return p.Live.Service != nil && p.Live.Service.Annotations[ConfirmAnnotation] == "true"
+	return slices.ContainsFunc(p.confirmed(), func(obj metav1.Object) bool { return obj.GetAnnotations()[ConfirmAnnotation] == "true" })
+}
+
+// confirmed are the live objects on which an operator consents: of a part, its EndpointSlices.
+func (p Plan) confirmed() (objects []metav1.Object) {
+	which := []Kind{Service}
+	if _, _, part := PartOf(p.Key); part {
+		which = SliceKinds
+	}
+	for _, k := range which {
+		if obj := p.Live.Get(k); obj != nil {
+			objects = append(objects, obj)
+		}
+	}
+	return objects
 }
 
 // Paused is a plan that deletes a mirror without the deletion: more than limit mirrors of its remote were to be
 // deleted within a minute.
 func (p Plan) Paused(limit int) Plan {
-	source, _ := parseName(p.Live.Service.Annotations[RemoteServiceAnnotation])
+	source, _ := parseName(p.confirmed()[0].GetAnnotations()[RemoteServiceAnnotation])
+	_, _, part := PartOf(p.Key)
 	p.Steps, p.Forget, p.DropTombstone = nil, false, false
-	p.Problems = append(p.Problems, Problem{Reason: TooManyDeletes, Cluster: p.Cluster, Source: source, Message: pausedMessage(p.Cluster, limit)})
+	p.Problems = append(p.Problems, Problem{Reason: TooManyDeletes, Cluster: p.Cluster, Source: source, Message: pausedMessage(p.Cluster, limit, part)})
 	return p
 }
 
-func pausedMessage(cluster string, limit int) string {
-	return fmt.Sprintf("remote %s no longer exports it, but more than %d mirrors of that remote would be deleted within a minute (--max-deletes): if they are to go, run kubectl annotate services --all-namespaces --selector %s=%s,%s=%s %s=true",
-		cluster, limit, ManagedByLabel, ManagedBy, ClusterLabel, cluster, ConfirmAnnotation)
+func pausedMessage(cluster string, limit int, part bool) string {
+	resource := "services"
+	if part {
+		resource = "endpointslices"
+	}
+	return fmt.Sprintf("remote %s no longer exports it, but more than %d mirrors of that remote would be deleted within a minute (--max-deletes): if they are to go, run kubectl annotate %s --all-namespaces --selector %s=%s,%s=%s %s=true",
+		cluster, limit, resource, ManagedByLabel, ManagedBy, ClusterLabel, cluster, ConfirmAnnotation)
 }

@@ -29,7 +29,11 @@ type Snapshot struct {
 	Namespace  NamespaceState
 	Families   []corev1.IPFamily // that the local cluster gives to mirrors; empty: not known yet
 	Memory     Memory
-	Origin     *Origin // nil: no Service of ours is live, or it records none
+	Origin     *Origin // nil: no Service of ours is live, it records none, or that is a candidate; of a part, that of its slices
+	// Parts are the live EndpointSlices of the remotes of a merged mirror, by remote.
+	Parts map[string]Objects
+	// Mirror is, of a part, the live Service of the mirror, ours or not; nil: there is none.
+	Mirror *corev1.Service
 }
 
 // Candidate is what a remote cluster has to say of a key.
@@ -123,8 +127,10 @@ type Plan struct {
 	DropTombstone bool
 	// Successor is the mirror that takes this one's place, which is deleted once it is complete.
 	Successor *Successor
+	Standby   bool // it is the part of a remote that does not serve
 	Replaced  bool // the live Service has other ClusterIPs than the mirror had, which is reported
 
+	merged    *mergedBasis
 	policy    Policy
 	families  []corev1.IPFamily
 	tombstone *Tombstone
@@ -135,9 +141,14 @@ func (p Plan) Releasing() bool { return p.tombstone != nil && p.tombstone.Releas
 
 // Complete tells that the mirror of a remote's Service is as it should be and, where endpoints are wanted, has some.
 func (p Plan) Complete(cluster string, source cache.ObjectName, endpoints bool) bool {
-	return p.Source != nil && p.Source.Cluster == cluster && p.Source.name() == source && len(p.Steps) == 0 && p.BackedOff == [Kinds]bool{} &&
+	return p.Source != nil && p.Source.Cluster == cluster && p.Source.name() == source && p.Settled() &&
 		(!endpoints || len(p.Live.Endpointed()) > 0) &&
 		!slices.ContainsFunc(p.Problems, func(problem Problem) bool { return problem.Source == source && problem.Reason == NotRouted })
+}
+
+// Settled tells that nothing is to be done for a mirror that is to exist.
+func (p Plan) Settled() bool {
+	return p.Source != nil && len(p.Steps) == 0 && p.BackedOff == [Kinds]bool{}
 }
 
 // Writes tells whether any of these objects would be written or, of none, anything at all.
@@ -164,7 +175,7 @@ func (p Plan) Overwrites(k Kind, got metav1.Object) bool {
 }
 
 func (p Plan) basis(live Objects) basis {
-	return basis{Candidate: *p.Source, key: p.Key, live: live, families: p.families, tombstone: p.tombstone}
+	return basis{Candidate: *p.Source, key: MirrorKey(p.Key), live: live, families: p.families, tombstone: p.tombstone, merged: p.merged}
 }
 
 // Step is one thing to do.

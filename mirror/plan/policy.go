@@ -25,6 +25,8 @@ type Policy struct {
 	Names            Names
 	// ClusterName is what exports call the local cluster in ExportToAnnotation; empty: nothing.
 	ClusterName string
+	Merge       Merge
+	Order       []string // of the remotes, as the flags name them
 }
 
 // ExportToAnnotation on an exported Service lists the clusters that may mirror it, with commas between them; without

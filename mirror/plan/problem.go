@@ -31,6 +31,7 @@ const (
 
 // Shortcomings: the mirror exists, but something about it is not as it should be.
 const (
+	PortConflict       Reason = "PortConflict"       // of a merged mirror: the remote's ports differ from those of the first remote
 	PortNotServed      Reason = "PortNotServed"      // the gateway serves no port for one of the mirror's
 	NoAddress          Reason = "NoAddress"          // the gateway has no address that the mirror can have
 	Renaming           Reason = "Renaming"           // it has another name now, and the mirror with that is not complete
@@ -67,7 +68,7 @@ var FailoverReasons = []Reason{
 var Reasons = []Reason{
 	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, NoClusterName, Rejected,
 	NamespaceMissing, NamespaceTerminating, Conflict,
-	PortNotServed, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, Renaming, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
+	PortNotServed, PortConflict, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, Renaming, ClusterIPLost, AnnotationsRemoved, TooManyDeletes, Overwritten, WriteFailed, NotReached,
 }
 
 // PublisherReasons are those that only an exported Service can have, in its own cluster.
@@ -106,7 +107,7 @@ func (r Reason) State() State {
 		return StateConflict
 	case TooManyDeletes:
 		return StateOrphan
-	case PortNotServed, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted:
+	case PortNotServed, PortConflict, NoAddress, NoReadyEndpoint, NotRouted, NoEndpointSlices, Overwritten, WriteFailed, NotReached, NoGateway, NotAccepted:
 		return StateIncomplete
 	case Renaming, ClusterIPLost, AnnotationsRemoved:
 		return StateMirrored

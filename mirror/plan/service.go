@@ -19,13 +19,14 @@ type basis struct {
 	live      Objects
 	families  []corev1.IPFamily // of mirrors, where there is no Service yet
 	tombstone *Tombstone
+	merged    *mergedBasis // nil: it is no merged mirror
 }
 
 // Desired is the mirror as it should be. families are the IP families that the local cluster gives to
 // mirrors, where that is known; tombstone is what the mirror had, nil where nothing is lost. The
 // objects are right whatever the problems are.
 func (p Policy) Desired(c Candidate, live Objects, families []corev1.IPFamily, tombstone *Tombstone) (Objects, []Problem) {
-	return p.desiredOf(basis{c, p.Names.Of(c.Cluster).Key(c.Service), live, families, tombstone})
+	return p.desiredOf(basis{c, p.Names.Of(c.Cluster).Key(c.Service), live, families, tombstone, nil})
 }
 
 func (p Policy) desiredOf(b basis) (Objects, []Problem) {
@@ -41,6 +42,9 @@ func (p Policy) desired(k Kind, b basis) metav1.Object {
 	}
 	var want Objects
 	p.addresses(b, &want)
+	if b.merged != nil {
+		want.setStandby(b.merged.standby)
+	}
 	return want.Get(k)
 }
 
@@ -78,7 +82,7 @@ func (b basis) keepClusterIPs(spec *corev1.ServiceSpec) {
 	if live := b.live.Service; live != nil && assigned(live) {
 		ips, spec.IPFamilies = live.Spec.ClusterIPs, live.Spec.IPFamilies
 	}
-	if had := b.tombstone; had != nil && had.Cluster == b.Cluster && len(had.ClusterIPs) > len(ips) && slices.Equal(had.ClusterIPs[:len(ips)], ips) {
+	if had := b.tombstone; b.lost(had) && len(had.ClusterIPs) > len(ips) && slices.Equal(had.ClusterIPs[:len(ips)], ips) {
 		ips, spec.IPFamilies = had.ClusterIPs, had.Families
 	}
 	if len(ips) > 0 {
@@ -147,6 +151,10 @@ func (p Policy) setServiceMeta(b basis, svc *corev1.Service) {
 	if b.UID != "" {
 		svc.Annotations[ClusterUIDAnnotation] = string(b.UID)
 	}
+	delete(svc.Annotations, RemotesAnnotation)
+	if b.merged != nil {
+		b.merged.service(svc)
+	}
 }
 
 // overlay takes the given keys from one map into another, absence included.
@@ -183,7 +191,7 @@ func mirrorPorts(exported []corev1.ServicePort) []corev1.ServicePort {
 // WithoutAnnotations is a copy of an object without the annotations named or, if none is, without all of
 // users'; ours stay. removed are those that it had.
 func (p Plan) WithoutAnnotations(k Kind, obj metav1.Object, named []string) (without metav1.Object, removed []string) {
-	fresh := p.policy.desired(k, basis{Candidate: *p.Source, key: p.Key, families: p.families}).GetAnnotations()
+	fresh := p.policy.desired(k, basis{Candidate: *p.Source, key: MirrorKey(p.Key), families: p.families, merged: p.merged}).GetAnnotations()
 	var objects Objects
 	objects.Set(k, obj)
 	without = objects.DeepCopy().Get(k)

@@ -197,7 +197,7 @@ func (e *Events) mirror(key cache.ObjectName, svc *corev1.Service, p plan.Proble
 	}
 	about := &corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: key.Namespace, Name: key.Name}
 	if svc != nil {
-		about.UID = svc.UID
+		about.Name, about.UID = svc.Name, svc.UID
 	}
 	if p.NoNamespace() {
 		about = &corev1.ObjectReference{APIVersion: "v1", Kind: "Namespace", Name: key.Namespace}

@@ -172,7 +172,7 @@ func appendLower(text []byte, parts ...string) []byte {
 // appendText appends what can be searched for.
 func (m *Mirror) appendText(text []byte) []byte {
 	// As users write it: a search for NAMESPACE/NAME finds one mirror.
-	text = appendLower(text, m.Namespace+"/"+m.Name, m.Cluster, m.Source, m.State, m.ClusterIP, cmp.Or(m.Verified, NotVerified))
+	text = appendLower(text, m.Namespace+"/"+m.Name, m.Cluster, m.Source, m.State, m.Role, m.ClusterIP, cmp.Or(m.Verified, NotVerified))
 	text = appendLower(text, m.Ports...)
 	for _, one := range m.Mapping {
 		text = appendLower(text, one.Line)

@@ -44,6 +44,12 @@ const (
 	NotProbed = "not probed"
 )
 
+// Roles of a remote in a merged mirror.
+const (
+	Serving = "serving"
+	Standby = "standby"
+)
+
 // Results of the verification of a mirror, as in verify.Result, that the page counts. Any other text is shown as it is.
 const (
 	Reached     = string(verify.Reached)
@@ -129,11 +135,13 @@ type Address struct {
 // Mirror is the mirror of one exported Service, whether it exists or not, or an
 // orphan.
 type Mirror struct {
-	Namespace string          `json:"namespace"`
-	Name      string          `json:"name"`
-	Cluster   string          `json:"cluster"` // the remote's name
-	Source    string          `json:"source"`  // namespace/name in the remote
-	State     string          `json:"state"`   // mirrored, incomplete, waiting, refused, conflict, orphan
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	Cluster   string `json:"cluster"` // the remote's name
+	Source    string `json:"source"`  // namespace/name in the remote
+	State     string `json:"state"`   // mirrored, incomplete, waiting, refused, conflict, orphan
+	// Role is, of a merged mirror, what the remote does: serving or standby.
+	Role      string          `json:"role,omitempty"`
 	ClusterIP string          `json:"clusterIP"`
 	Ports     []string        `json:"ports"`
 	Mapping   []Mapping       `json:"mapping"` // of its ports to those of the gateway; none while that is not known

@@ -24,12 +24,18 @@ type Deletion struct {
 
 // DeleteAll deletes objects, after it has listed them; with dry it only lists. That one is gone already is no error.
 func DeleteAll(ctx context.Context, all []Deletion, where string, dry bool, out io.Writer) error {
+	_, err := deleteAll(ctx, all, where, dry, out)
+	return err
+}
+
+// deleteAll returns how many were deleted, too.
+func deleteAll(ctx context.Context, all []Deletion, where string, dry bool, out io.Writer) (removed int, err error) {
 	for _, one := range all {
 		fmt.Fprintf(out, "%s %s\n", one.Object, where)
 	}
 	fmt.Fprintf(out, "%d objects %s\n", len(all), where)
 	if dry {
-		return nil
+		return 0, nil
 	}
 	var failed []error
 	for _, one := range all {
@@ -39,9 +45,10 @@ func DeleteAll(ctx context.Context, all []Deletion, where string, dry bool, out 
 			failed = append(failed, fmt.Errorf("delete %s: %w", one.Object, err))
 		}
 	}
-	fmt.Fprintf(out, "%d removed\n", len(all)-len(failed))
+	removed = len(all) - len(failed)
+	fmt.Fprintf(out, "%d removed\n", removed)
 	if len(failed) > 10 {
 		failed = append(failed[:10], fmt.Errorf("and %d more", len(failed)-10))
 	}
-	return errors.Join(failed...)
+	return removed, errors.Join(failed...)
 }

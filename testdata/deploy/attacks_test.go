@@ -273,6 +273,7 @@ const (
 	noneFailing   = "no params found"
 	notTheAPI     = "to default/kubernetes"
 	otherBeside   = "SERVICE.REMOTE.FAMILY"
+	notMerged     = "that a merged mirror of the remotes"
 	otherLease    = "only the Lease"
 	othersEvent   = "only its own Events"
 )
@@ -338,40 +339,55 @@ var attacks = map[string]attempt{
 	"delete a user's Endpoints":                            deletes(endpointsOf("paris").with(unlabelled)).against(notLabelled),
 	"delete copied Endpoints":                              deletes(endpointsOf("paris").with(annotation(mirrorKey, "shop/other-paris"))).against(notBefore),
 
-	"a slice for any Service":                     creates(ipv4Of("paris").with(sliceAt("shop", "db"))).against(notShaped),
-	"a slice for default/kubernetes":              creates(ipv4Of("paris").with(sliceAt("default", "kubernetes"))).against(notShaped),
-	"a mirror's slice that names another Service": creates(ipv4Of("paris", serves("db"))).against(otherSlice, notShaped),
-	"a mirror's slice that names no Service":      creates(ipv4Of("paris", serves(""))).against(otherSlice, notShaped),
-	"a slice under another name":                  creates(ipv4Of("paris", func(s *discoveryv1.EndpointSlice) { s.Name = "x" + s.Name })).against(notRecorded),
-	"a slice of hostnames":                        creates(sliceOf("paris", discoveryv1.AddressTypeFQDN)).against(notRecorded),
-	"a slice named after the other family":        creates(sliceOf("paris", discoveryv1.AddressTypeIPv6, func(s *discoveryv1.EndpointSlice) { s.Name = strings.Replace(s.Name, "-ipv6", "-ipv4", 1) })).against(otherSlice),
-	"a slice of a remote that is not configured":  creates(ipv4Of("ghost")).against(unknownRemote),
-	"a slice without labels":                      creates(ipv4Of("paris").with(unlabelled)).against(notLabelled),
-	"a slice that records no mirror":              creates(ipv4Of("paris").with(unannotated(mirrorKey))).against(notRecorded),
-	"a slice that nobody manages":                 creates(ipv4Of("paris", managed("someone.example.com"))).against(notItsSlice),
-	"a slice in the name of Kubernetes":           creates(ipv4Of("paris", managed(bySelector))).against(notItsSlice),
-	"adopt Kubernetes' slice of a mirror":         updates(ipv4Of("paris", managed(byKubernetes)), ipv4Of("paris")).against(notItsSlice),
-	"adopt the slice of a selector":               updates(ipv4Of("paris", managed(bySelector)), ipv4Of("paris")).against(notItsSlice),
-	"adopt a user's slice":                        updates(ipv4Of("paris").with(unlabelled), ipv4Of("paris")).against(notLabelled),
-	"adopt a copied slice":                        updates(ipv4Of("paris").with(annotation(mirrorKey, "shop/other-paris")), ipv4Of("paris")).against(notBefore),
-	"pass a slice on to Kubernetes":               updates(ipv4Of("paris"), ipv4Of("paris", managed(bySelector))).against(notItsSlice),
-	"pass a slice on to another Service":          updates(ipv4Of("paris"), ipv4Of("paris", serves("db"))).against(otherSlice, notShaped),
-	"pass a slice on to another remote":           updates(ipv4Of("eu-paris"), ipv4Of("eu-paris").with(label(clusterKey, "paris"))).against(otherOwner),
-	"delete a user's slice":                       deletes(ipv4Of("paris").with(unlabelled)).against(notLabelled),
-	"delete Kubernetes' slice of a mirror":        deletes(ipv4Of("paris", managed(byKubernetes))).against(notItsSlice),
-	"delete the slice of a user's Service":        deletes(ipv4Of("paris", managed(bySelector)).with(halfLabelled, label(discoveryv1.LabelManagedBy, bySelector))).against(notLabelled),
-	"delete a copied slice":                       deletes(ipv4Of("paris").with(annotation(mirrorKey, "shop/other-paris"))).against(notBefore),
-	"failover of an unlabelled Service":           creates(besideOf("paris"), usersOf(false)).against(notFailing, noneFailing),
-	"serve an unlabelled Service":                 updates(besideOf("paris", unselected), besideOf("paris", serving)).and(usersOf(false)).against(notFailing, noneFailing),
-	"failover of default/kubernetes":              creates(besideOf("paris").with(besideAt("default", "kubernetes"))).against(notFailing, noneFailing, notTheAPI),
-	"failover where no Service has the label":     creates(besideOf("paris").with(besideAt("default", "db"))).against(noneFailing),
-	"failover to a remote that is not configured": creates(besideOf("ghost"), usersOf(true)).against(unknownRemote),
-	"serve by a removed remote":                   updates(besideOf("ghost"), besideOf("ghost", serving)).and(usersOf(true)).against(unknownRemote),
-	"failover under a mirror's name":              creates(besideOf("paris", func(s *discoveryv1.EndpointSlice) { s.Name = strings.Replace(s.Name, ".paris.", "-", 1) }), usersOf(true)).against(otherBeside),
-	"failover of another Service":                 creates(besideOf("paris", serves("db")), usersOf(true)).against(otherSlice, otherBeside),
-	"failover without the slice's label":          creates(besideOf("paris", unselected), usersOf(true)).against(notShaped),
-	"another Lease":                               creates(lease("other")).against(otherLease),
-	"an Event in the name of another program":     creates(event("kubelet")).against(othersEvent),
+	"failover of an unlabelled Service":                   creates(besideOf("paris"), usersOf(false)).against(notFailing, noneFailing),
+	"serve an unlabelled Service":                         updates(besideOf("paris", unselected), besideOf("paris", serving)).and(usersOf(false)).against(notFailing, noneFailing),
+	"failover of default/kubernetes":                      creates(besideOf("paris").with(besideAt("default", "kubernetes"))).against(notFailing, noneFailing, notTheAPI),
+	"failover where no Service has the label":             creates(besideOf("paris").with(besideAt("default", "db"))).against(noneFailing),
+	"failover to a remote that is not configured":         creates(besideOf("ghost"), usersOf(true)).against(unknownRemote),
+	"serve by a removed remote":                           updates(besideOf("ghost"), besideOf("ghost", serving)).and(usersOf(true)).against(unknownRemote),
+	"failover under a mirror's name":                      creates(besideOf("paris", func(s *discoveryv1.EndpointSlice) { s.Name = strings.Replace(s.Name, ".paris.", "-", 1) }), usersOf(true)).against(otherBeside),
+	"failover of another Service":                         creates(besideOf("paris", serves("db")), usersOf(true)).against(otherSlice, otherBeside),
+	"failover without the slice's label":                  creates(besideOf("paris", unselected), usersOf(true)).against(notShaped),
+	"a slice for any Service":                             creates(ipv4Of("paris").with(sliceAt("shop", "db"))).against(notShaped),
+	"a slice for default/kubernetes":                      creates(ipv4Of("paris").with(sliceAt("default", "kubernetes"))).against(notShaped),
+	"a mirror's slice that names another Service":         creates(ipv4Of("paris", serves("db"))).against(otherSlice, notShaped),
+	"a mirror's slice that names no Service":              creates(ipv4Of("paris", serves(""))).against(otherSlice, notShaped),
+	"a slice under another name":                          creates(ipv4Of("paris", func(s *discoveryv1.EndpointSlice) { s.Name = "x" + s.Name })).against(notRecorded),
+	"a slice of hostnames":                                creates(sliceOf("paris", discoveryv1.AddressTypeFQDN)).against(notRecorded),
+	"a slice named after the other family":                creates(sliceOf("paris", discoveryv1.AddressTypeIPv6, func(s *discoveryv1.EndpointSlice) { s.Name = strings.Replace(s.Name, "-ipv6", "-ipv4", 1) })).against(otherSlice),
+	"a slice of a remote that is not configured":          creates(ipv4Of("ghost")).against(unknownRemote),
+	"a slice without labels":                              creates(ipv4Of("paris").with(unlabelled)).against(notLabelled),
+	"a slice that records no mirror":                      creates(ipv4Of("paris").with(unannotated(mirrorKey))).against(notRecorded),
+	"a slice that nobody manages":                         creates(ipv4Of("paris", managed("someone.example.com"))).against(notItsSlice),
+	"a slice in the name of Kubernetes":                   creates(ipv4Of("paris", managed(bySelector))).against(notItsSlice),
+	"adopt Kubernetes' slice of a mirror":                 updates(ipv4Of("paris", managed(byKubernetes)), ipv4Of("paris")).against(notItsSlice),
+	"adopt the slice of a selector":                       updates(ipv4Of("paris", managed(bySelector)), ipv4Of("paris")).against(notItsSlice),
+	"adopt a user's slice":                                updates(ipv4Of("paris").with(unlabelled), ipv4Of("paris")).against(notLabelled),
+	"adopt a copied slice":                                updates(ipv4Of("paris").with(annotation(mirrorKey, "shop/other-paris")), ipv4Of("paris")).against(notBefore),
+	"pass a slice on to Kubernetes":                       updates(ipv4Of("paris"), ipv4Of("paris", managed(bySelector))).against(notItsSlice),
+	"pass a slice on to another Service":                  updates(ipv4Of("paris"), ipv4Of("paris", serves("db"))).against(otherSlice, notShaped),
+	"pass a slice on to another remote":                   updates(ipv4Of("eu-paris"), ipv4Of("eu-paris").with(label(clusterKey, "paris"))).against(otherOwner),
+	"delete a user's slice":                               deletes(ipv4Of("paris").with(unlabelled)).against(notLabelled),
+	"delete Kubernetes' slice of a mirror":                deletes(ipv4Of("paris", managed(byKubernetes))).against(notItsSlice),
+	"delete the slice of a user's Service":                deletes(ipv4Of("paris", managed(bySelector)).with(halfLabelled, label(discoveryv1.LabelManagedBy, bySelector))).against(notLabelled),
+	"delete a copied slice":                               deletes(ipv4Of("paris").with(annotation(mirrorKey, "shop/other-paris"))).against(notBefore),
+	"a merged Service of no remote":                       creates(mergedOf()).against(notMerged),
+	"a merged Service with a remote's own template":       creates(mergedOf("paris=shop/STEM")).against(notMerged),
+	"a merged Service of a remote that is not configured": creates(mergedOf("oslo=shop/STEM", "ghost=shop/STEM")).against(notMerged),
+	"a merged Service of another name":                    creates(mergedOf("oslo=shop/other")).against(notMerged),
+	"a merged Service of another namespace":               creates(mergedOf("oslo=default/STEM")).against(notMerged),
+	"list another Service in a merged one":                updates(mergedOf("oslo=shop/STEM"), mergedOf("oslo=shop/STEM", "rome=shop/other")).against(notMerged),
+	"merge a user's Service":                              updates(mergedOf("oslo=shop/STEM").with(unlabelled), mergedOf("oslo=shop/STEM")).against(notLabelled),
+	"pass a mirror on by merging it":                      updates(apiOf("paris"), apiOf("paris").with(label(clusterKey, mergedCluster), annotation(remotesKey, "eu-paris=shop/api"))).against(notMerged),
+	"Endpoints of a merged mirror":                        creates(endpointsOf("oslo").with(label(clusterKey, mergedCluster))).against(unknownRemote),
+	"a merged slice in the name of all":                   creates(partOf("oslo").with(label(clusterKey, mergedCluster))).against(unknownRemote, otherSlice),
+	"a merged slice of another remote's name":             creates(partOf("oslo").with(label(clusterKey, "rome"))).against(otherSlice),
+	"a merged slice of a remote that is not configured":   creates(partOf("ghost")).against(unknownRemote),
+	"a merged slice for a remote's own template":          creates(partOf("paris")).against(notShaped),
+	"a merged slice that names another Service":           creates(partOf("oslo", serves("db"))).against(otherSlice),
+	"a merged slice that records another mirror":          creates(partOf("oslo").with(annotation(mirrorKey, "shop/db"))).against(notRecorded),
+	"another Lease":                                       creates(lease("other")).against(otherLease),
+	"an Event in the name of another program":             creates(event("kubelet")).against(othersEvent),
 }
 
 // apiOf is the Service api-eu-paris, whose name two remotes can want.
@@ -380,6 +396,15 @@ func apiOf(cluster string) object {
 		stem := strings.TrimSuffix(obj.GetName(), "-"+cluster)
 		at("shop", stem+"-eu-paris")(obj)
 		annotation(sourceKey, "shop/"+strings.TrimSuffix(obj.GetName(), "-"+cluster))(obj)
+	})
+}
+
+// plainOf is a mirror of a remote whose mirrors have the names of their Services.
+func plainOf(cluster string) object {
+	return serviceOf(cluster).with(func(obj *unstructured.Unstructured) {
+		stem := strings.TrimSuffix(obj.GetName(), "-"+cluster)
+		at("shop", stem)(obj)
+		annotation(sourceKey, "shop/"+stem)(obj)
 	})
 }
 
@@ -392,8 +417,49 @@ func sliceAt(namespace, service string) func(*unstructured.Unstructured) {
 	}
 }
 
+// What a merged mirror has on its Service.
+const (
+	mergedCluster = "merged.service-mirror.io"
+	remotesKey    = "service-mirror.io/remotes"
+)
+
+// mergedOf is the Service of a merged mirror that lists these remotes, where STEM is its own name.
+func mergedOf(listed ...string) object {
+	return serviceOf("oslo").with(func(obj *unstructured.Unstructured) {
+		stem := strings.TrimSuffix(obj.GetName(), "-oslo")
+		at("shop", stem)(obj)
+		label(clusterKey, mergedCluster)(obj)
+		unannotated(sourceKey)(obj)
+		annotation(remotesKey, strings.ReplaceAll(strings.Join(listed, ","), "STEM", stem))(obj)
+	})
+}
+
+// partOf is the EndpointSlice of a remote in a merged mirror.
+func partOf(cluster string, changes ...func(*discoveryv1.EndpointSlice)) object {
+	return ipv4Of(cluster, changes...).with(func(obj *unstructured.Unstructured) {
+		stem := strings.TrimSuffix(strings.TrimSuffix(obj.GetName(), "-ipv4"), "-"+cluster)
+		service := obj.GetLabels()[discoveryv1.LabelServiceName]
+		at("shop", stem)(obj)
+		obj.SetName(stem + "." + cluster + ".ipv4")
+		if service == stem+"-"+cluster {
+			service = stem
+		}
+		label(discoveryv1.LabelServiceName, service)(obj)
+	})
+}
+
 // writes are what the daemon does.
 var writes = map[string]attempt{
+	"a merged Service":                           creates(mergedOf("oslo=shop/STEM", "rome=shop/STEM")),
+	"another remote in a merged Service":         updates(mergedOf("oslo=shop/STEM"), mergedOf("rome=shop/STEM", "oslo=shop/STEM")),
+	"a merged Service after a remote's removal":  updates(mergedOf("oslo=shop/STEM", "ghost=shop/STEM"), mergedOf("oslo=shop/STEM", "ghost=shop/STEM").with(annotation("changed", "yes"))),
+	"a Service becomes merged":                   updates(plainOf("oslo"), mergedOf("oslo=shop/STEM", "rome=shop/STEM")),
+	"a Service is no longer merged":              updates(mergedOf("oslo=shop/STEM"), plainOf("oslo")),
+	"delete a merged Service":                    deletes(mergedOf("ghost=shop/STEM")),
+	"a merged slice":                             creates(partOf("oslo")),
+	"update a merged slice":                      updates(partOf("rome"), partOf("rome").with(annotation("service-mirror.io/standby", "true"))),
+	"correct the label of a merged slice":        updates(partOf("oslo").with(label(clusterKey, "rome")), partOf("oslo")),
+	"delete a merged slice of a removed remote":  deletes(partOf("ghost")),
 	"a new Service":                              creates(serviceOf("paris")),
 	"a new Service, with what is copied":         creates(serviceOf("paris").with(label("team", "shop"), annotation("example.com/owner", "shop"))),
 	"a new Service in kube-system":               creates(serviceOf("paris").with(at("kube-system", "x-paris"))),

@@ -56,7 +56,7 @@ func (e *env) kubectl(c *cluster, args ...string) string {
 	return out
 }
 
-// link runs link.sh for paris, as a user in london's context, and returns what it says.
+// link links paris, as a user in london's context, and returns what it says.
 func (e *env) link(args ...string) string {
 	e.Helper()
 	e.cleanup(func(e *env) {
@@ -74,8 +74,13 @@ func (e *env) linkAgain(args ...string) string {
 	return out
 }
 
-func (e *env) tryLink(args ...string) (string, error) {
-	return run(e.ctx, shipped("link.sh"), append([]string{"--context", london.Name}, args...)...)
+func (e *env) tryLink(args ...string) (string, error) { return e.tryCommand("link", args...) }
+
+func (e *env) tryUnlink(args ...string) (string, error) { return e.tryCommand("unlink", args...) }
+
+// tryCommand runs a command of the program in london's context.
+func (e *env) tryCommand(name string, args ...string) (string, error) {
+	return run(e.ctx, harness.Program("service-mirror-race"), append([]string{name, "--context", london.Name}, args...)...)
 }
 
 // namespace makes a namespace in some clusters that goes with the test.

@@ -2,7 +2,8 @@ package deploy
 
 import (
 	"encoding/base64"
-	"net"
+	"encoding/json"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,11 +11,13 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 const (
@@ -94,7 +97,7 @@ func TestLink(t *testing.T) {
 	t.Run("again nothing changes", func(t *testing.T) {
 		e := newEnv(t)
 		before := e.versions()
-		if says := e.linkAgain(); !strings.Contains(says, "it is there already") {
+		if says := e.linkAgain(); !strings.Contains(says, "it is there already") || strings.Contains(says, "configured\n") || strings.Contains(says, "created\n") {
 			t.Errorf("it says:\n%s", says)
 		}
 		if after := e.versions(); !slices.Equal(after, before) {
@@ -114,17 +117,17 @@ func TestLink(t *testing.T) {
 	})
 	t.Run("names of its own", func(t *testing.T) {
 		e := newEnv(t)
-		e.linkAgain("gateway=ingress/gateway", "name={cluster}-{service}", "namespace=web:shop", "namespace=a:b")
+		e.linkAgain("gateway-port-", "cluster-domain-", "namespaces-", "name={cluster}-{service}", "namespace=web:shop", "namespace=a:b")
 		e.arguments(berlin, remoteArgument+gatewayKey+",name={cluster}-{service},namespace=web:shop,namespace=a:b")
 		const rule = "name={cluster}-{service},namespace=web:shop,namespace=a:b"
 		e.named(rule + ";") // the names of before, too: mirrors move from these
 		e.linkAgain()
 		e.named(rule)
-		e.linkAgain("gateway=ingress/gateway")
+		e.linkAgain("name-", "namespace-")
 		e.named(";" + rule)
-		e.linkAgain("gateway=ingress/gateway", "name={service}")
+		e.linkAgain("name={service}")
 		e.named("name={service};")
-		e.linkAgain("gateway=ingress/gateway")
+		e.linkAgain("name-")
 		e.linkAgain()
 		e.named("")
 	})
@@ -141,19 +144,7 @@ func TestLink(t *testing.T) {
 	})
 	t.Run("to a port that the NetworkPolicy does not let out", func(t *testing.T) {
 		e := newEnv(t)
-		policy := e.networkPolicy()
-		config, err := clientcmd.RESTConfigFromKubeConfig(e.remotes()["paris.kubeconfig"])
-		e.must(err)
-		var ports []string
-		for _, port := range policy.Spec.Egress[0].Ports {
-			ports = append(ports, port.Port.String())
-		}
-		_, server, _ := strings.Cut(config.Host, "//")
-		_, server, err = net.SplitHostPort(server)
-		e.must(err)
-		if want := []string{server, "8080"}; !slices.Equal(ports, want) {
-			t.Errorf("it lets the daemon out to the ports %q, want those of the API server and of the gateway, %q", ports, want)
-		}
+		e.allowed("8080") // of the gateway
 	})
 	t.Run("another remote is left alone", func(t *testing.T) {
 		e := newEnv(t)
@@ -164,9 +155,9 @@ func TestLink(t *testing.T) {
 	t.Run("undone", func(t *testing.T) {
 		e := newEnv(t)
 		for range 2 {
-			out, err := e.tryLink("paris", "--undo")
+			out, err := e.tryUnlink("paris")
 			e.must(err)
-			if !strings.Contains(out, "--prune paris") {
+			if !strings.Contains(out, "service-mirror prune paris") {
 				t.Errorf("it says:\n%s", out)
 			}
 			e.arguments(berlin)
@@ -191,14 +182,25 @@ func (e *env) named(rule string) {
 	}
 }
 
-func (e *env) networkPolicy() *networkingv1.NetworkPolicy {
+// allowed wants the daemon to be allowed connections to paris's API server, and to these ports.
+func (e *env) allowed(want ...string) {
 	e.Helper()
 	policy, err := london.NetworkingV1().NetworkPolicies(ours).Get(e.ctx, "service-mirror-to-paris", metav1.GetOptions{})
 	e.must(err)
-	return policy
+	config, err := clientcmd.RESTConfigFromKubeConfig(e.remotes()["paris.kubeconfig"])
+	e.must(err)
+	server, err := url.Parse(config.Host)
+	e.must(err)
+	var ports []string
+	for _, port := range policy.Spec.Egress[0].Ports {
+		ports = append(ports, port.Port.String())
+	}
+	if want = append([]string{server.Port()}, want...); !slices.Equal(ports, want) {
+		e.Errorf("the daemon may connect to the ports %q, want those of the API server and of the gateway, %q", ports, want)
+	}
 }
 
-// versions are the resourceVersions of what link.sh writes.
+// versions are the resourceVersions of what a link writes.
 func (e *env) versions() (all []string) {
 	e.Helper()
 	for _, c := range []*cluster{london, paris} {
@@ -222,7 +224,7 @@ func TestLinkInTwoParts(t *testing.T) {
 	e.arguments(slices.Concat(others, []string{"--remote", strings.TrimPrefix(remoteArgument, "--remote="), "-v=2"})...)
 	e.linkAgain("gateway=ingress/gateway")
 	e.arguments(slices.Concat(others, []string{"--remote", strings.TrimPrefix(remoteArgument, "--remote=") + gatewayKey, "-v=2"})...)
-	_, err := e.tryLink("paris", "--undo")
+	_, err := e.tryUnlink("paris")
 	e.must(err)
 	e.arguments(append(others, "-v=2")...)
 }
@@ -236,7 +238,7 @@ func TestLinkInTheCommand(t *testing.T) {
 		`[{"op": "add", "path": "/spec/template/spec/containers/0/command", "value": ["/service-mirror", "--remote=paris=/old"]}]`)
 	before := e.versions()
 	out, err := e.tryLink("paris", "gateway=ingress/gateway", "name={service}", "--server="+paris.Config.Host)
-	if err == nil || !strings.Contains(out, "is in the Deployment's command, not in its args: change it in your manifests to\n    --remote paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=ingress/gateway,name={service}") {
+	if err == nil || !strings.Contains(out, "has --remote=paris=/old in its command, which is not for links to change: write --remote=paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=ingress/gateway,name={service} into your manifests") {
 		t.Errorf("%v:\n%s", err, out)
 	}
 	if after := e.versions(); !slices.Equal(after, before) {
@@ -244,7 +246,7 @@ func TestLinkInTheCommand(t *testing.T) {
 	}
 }
 
-// Every mistake is told for what it is, and nothing is half done in london.
+// Every mistake is said for what it is, and nothing is half done in london.
 func TestLinkRefuses(t *testing.T) {
 	e := newEnv(t)
 	out, err := e.tryLink("paris", "gateway=ingress/gateway")
@@ -253,8 +255,7 @@ func TestLinkRefuses(t *testing.T) {
 	}
 	e.apply(london, shipped("local"))
 	e.gateway("203.0.113.1")
-	notPEM := filepath.Join(t.TempDir(), "ca")
-	e.must(os.WriteFile(notPEM, []byte("x"), 0o600))
+	e.clusterInfo("https://192.0.2.77:6443")
 	otherCA := filepath.Join(t.TempDir(), "ca")
 	e.must(os.WriteFile(otherCA, london.Config.CAData, 0o600))
 	server := "--server=" + paris.Config.Host
@@ -262,39 +263,118 @@ func TestLinkRefuses(t *testing.T) {
 		args string
 		says string
 	}{
-		{"", "no name of a remote cluster is given"},
-		{"Paris", "not a DNS label"},
-		{"paris berlin", "two names"},
-		{"paris --sever=x", "--sever is not known"},
-		{"paris --server", "needs a value"},
-		{"paris --server=http://x", "is not https://"},
-		{"paris --wait=5", "--wait 5 is not a duration"},
-		{"paris --ca=" + notPEM, "no certificate in it"},
-		{"paris gatway=a/b", "gatway= is not known"},
-		{"paris gateway=gateway", "malformed"},
-		{"paris gateway=a/b,namespaces=a,B", "namespaces=a,B is malformed"},
-		{"paris context=x", "the kubeconfig that is made has one context"},
-		{"paris --undo gateway=a/b", "--undo takes no KEY=VALUE"},
 		{"paris " + server, "There is ingress/gateway"},
-		{"paris gateway=ingress/gateway", "Pods in london cannot reach that: use --server"},
+		{"paris gateway=ingress/gateway", "Pods in the local cluster cannot reach that: use --server https://HOST:PORT. It is also at https://192.0.2.77:6443"},
 		{"london gateway=ingress/gateway " + server, "are one cluster"},
-		{"rome gateway=ingress/gateway", "does not answer in context rome"},
+		{"rome gateway=ingress/gateway", "context rome does not exist"},
 		{"paris gateway=ingress/gateway --server=" + london.Config.Host + " --ca=" + otherCA, "refuses the token: is it another cluster?"},
 		{"paris gateway=ingress/gateway " + server + " --ca=" + otherCA, "cannot be trusted"},
 		{"paris gateway=ingress/gateway namespaces=nowhere " + server, `"nowhere" not found`},
 	} {
 		out, err := e.tryLink(strings.Fields(c.args)...)
-		if err == nil || !strings.Contains(out, c.says) {
-			t.Errorf("link.sh %s: %v, want it to say %q:\n%s", c.args, err, c.says, out)
+		if err == nil || !strings.Contains(err.Error(), "exit status 1\n") || !strings.Contains(out, c.says) {
+			t.Errorf("link %s: %v, want it to say %q:\n%s", c.args, err, c.says, out)
 		}
 	}
 	e.arguments()
 	if _, err := london.CoreV1().Secrets(ours).Get(e.ctx, "service-mirror-remotes", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("there is a Secret (%v)", err)
 	}
+	account, err := london.CoreV1().ServiceAccounts(ours).Get(e.ctx, ours, metav1.GetOptions{})
+	e.must(err)
+	if _, there := account.Annotations[configured+"paris"]; there {
+		t.Error("mirrors of paris are permitted")
+	}
 	e.kubectl(paris, "delete", "--ignore-not-found", "-k", shipped("remote"))
-	if out, err := e.tryLink("--help"); err != nil || !strings.Contains(out, "usage:") {
-		t.Errorf("--help: %v\n%s", err, out)
+}
+
+// clusterInfo has paris say where its API server is, as kubeadm does for nodes that join.
+func (e *env) clusterInfo(server string) {
+	e.Helper()
+	config := clientcmdapi.NewConfig()
+	config.Clusters[""] = &clientcmdapi.Cluster{Server: server}
+	content, err := clientcmd.Write(*config)
+	e.must(err)
+	info := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "cluster-info"}, Data: map[string]string{"kubeconfig": string(content)}}
+	_, err = paris.CoreV1().ConfigMaps("kube-public").Create(e.ctx, info, metav1.CreateOptions{})
+	e.must(err)
+	e.cleanup(func(e *env) { e.kubectl(paris, "delete", "configmap", "cluster-info", "--namespace", "kube-public") })
+}
+
+// What is done is one JSON document on stdout, with which a script can go on.
+func TestLinkAsJSON(t *testing.T) {
+	e := newEnv(t)
+	e.apply(london, shipped("local"))
+	e.gateway("203.0.113.1")
+	e.link("gateway=ingress/gateway")
+	type result struct {
+		Name, Local, Remote, Server, Flag string
+		Linked                            bool
+		Changes                           []struct{ Cluster, Kind, Namespace, Name, Change string }
+		Verification                      *struct{ State, Reason, Command string }
+	}
+	parse := func(args ...string) (r result) {
+		t.Helper()
+		cmd := command(e.ctx, harness.Program("service-mirror-race"), append(args, "--context", london.Name, "-o", "json")...)
+		out, err := cmd.Output()
+		e.must(err)
+		e.must(json.Unmarshal(out, &r))
+		return r
+	}
+	got := parse("link", "paris", "uid=unverified", "--server", paris.Config.Host, "--wait=0")
+	if got.Name != "paris" || got.Local != "london" || got.Remote != "paris" || got.Server != paris.Config.Host || got.Flag != remoteArgument+gatewayKey+",uid=unverified" || !got.Linked {
+		t.Errorf("link: got %+v", got)
+	}
+	if len(got.Changes) != 1 || got.Changes[0].Kind != "Deployment" || got.Changes[0].Cluster != "london" || got.Changes[0].Change != "configured" {
+		t.Errorf("link: the changes are %+v", got.Changes)
+	}
+	if v := got.Verification; v == nil || v.State != "not verified" || !strings.Contains(v.Reason, "--wait 0") || !strings.Contains(v.Command, "verify --remote paris") {
+		t.Errorf("link: the verification is %+v", v)
+	}
+	var kinds []string
+	for _, change := range parse("unlink", "paris").Changes {
+		kinds = append(kinds, change.Kind+" "+change.Change)
+	}
+	if want := []string{"Deployment configured", "Secret configured", "NetworkPolicy deleted", "ServiceAccount configured"}; !slices.Equal(kinds, want) {
+		t.Errorf("unlink: the changes are %q, want %q", kinds, want)
+	}
+}
+
+// The manifests that are printed make the link that is made without them.
+func TestPrintedManifests(t *testing.T) {
+	e := newEnv(t)
+	e.apply(london, shipped("local"))
+	e.gateway("203.0.113.1")
+	keys := []string{"paris", "gateway=ingress/gateway", "name={service}-of-{cluster}"}
+	print := func(side string, args ...string) string {
+		t.Helper()
+		cmd := command(e.ctx, harness.Program("service-mirror-race"), slices.Concat([]string{"link", "--context", london.Name, "--print", side}, keys, args)...)
+		out, err := cmd.Output()
+		e.must(err)
+		path := filepath.Join(t.TempDir(), side+".yaml")
+		e.must(os.WriteFile(path, out, 0o600))
+		return path
+	}
+	server := "--server=" + paris.Config.Host
+	if out, err := e.tryLink(append(keys, "--print=local", server)...); err == nil || !strings.Contains(out, "apply there what --print=remote prints") {
+		t.Errorf("before paris has it: %v\n%s", err, out)
+	}
+	e.cleanup(func(e *env) { e.kubectl(paris, "delete", "--ignore-not-found", "-k", shipped("remote")) })
+	e.kubectl(paris, "apply", "-f", print("remote"))
+	before := e.versions()
+	local := print("local", server)
+	if after := e.versions(); !slices.Equal(after, before) {
+		t.Errorf("printing writes: resourceVersions were %q, are %q", before, after)
+	}
+	e.kubectl(london, "apply", "--server-side", "-f", local)
+	e.arguments(remoteArgument + gatewayKey + ",name={service}-of-{cluster}")
+	e.named("name={service}-of-{cluster}")
+	e.reads(e.remotes()["paris.kubeconfig"])
+	e.allowed("8080")
+	before = e.versions()
+	e.linkAgain(keys[1:]...)
+	if after := e.versions(); !slices.Equal(after, before) {
+		t.Errorf("a link changes it: resourceVersions were %q, are %q", before, after)
 	}
 }
 

@@ -2,7 +2,6 @@ package deploy
 
 import (
 	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 
@@ -38,23 +37,23 @@ func TestOperate(t *testing.T) {
 	since, there := e.mark(london), e.mark(paris)
 	remotes := e.container().Args
 	// Marked with + is what is right.
-	if out, err := p.exec(append(slices.Clone(remotes), "--check")...); err != nil || !strings.HasPrefix(out, "+ ") || strings.Contains(out, "\n- ") || strings.Contains(out, "\n! ") {
-		t.Errorf("--check: %v\n%s", err, out)
+	if out, err := p.exec(append([]string{"check", "--strict"}, remotes...)...); err != nil || !strings.HasPrefix(out, "+ ") || strings.Contains(out, "\n- ") || strings.Contains(out, "\n! ") {
+		t.Errorf("check: %v\n%s", err, out)
 	}
-	if out, err := p.exec(append(slices.Clone(remotes), "--dry-run")...); err != nil {
-		t.Errorf("--dry-run: %v\n%s", err, out)
+	if out, err := p.exec(append([]string{"plan"}, remotes...)...); err != nil || out != "0 create, 0 update, 0 delete\n" {
+		t.Errorf("plan: %v\n%s", err, out)
 	}
 	p.stop()
-	_, err := e.tryLink("paris", "--undo")
+	_, err := e.tryUnlink("paris")
 	e.must(err)
-	if out, err := p.exec("--prune-dry-run", "paris"); err != nil || !strings.Contains(out, "shop/bar-paris") {
-		t.Errorf("--prune-dry-run: %v\n%s", err, out)
+	if out, err := p.exec("prune", "paris", "--dry-run"); err != nil || !strings.Contains(out, "shop/bar-paris") {
+		t.Errorf("prune --dry-run: %v\n%s", err, out)
 	}
 	if _, err := london.CoreV1().Services("shop").Get(e.ctx, "bar-paris", metav1.GetOptions{}); err != nil {
-		t.Errorf("after --prune-dry-run: %v", err)
+		t.Errorf("after prune --dry-run: %v", err)
 	}
-	if out, err := p.exec("--prune", "paris"); err != nil {
-		t.Errorf("--prune: %v\n%s", err, out)
+	if out, err := p.exec("prune", "paris"); err != nil {
+		t.Errorf("prune: %v\n%s", err, out)
 	}
 	e.gone("shop", "bar-paris")
 	for _, r := range append(e.requests(london, ours, since), e.requests(paris, reader, there)...) {

@@ -136,7 +136,7 @@ func of(client dynamic.Interface, obj *unstructured.Unstructured) dynamic.Resour
 	return client.Resource(resources[obj.GetKind()]).Namespace(obj.GetNamespace())
 }
 
-// configure names remotes as configured, as link.sh and the manifests do.
+// configure names remotes as configured, as a link and the manifests do.
 func (e *env) configure(remotes ...string) {
 	e.Helper()
 	for _, name := range remotes {
@@ -170,6 +170,9 @@ func TestStolenToken(t *testing.T) {
 	e.namespace("shop", london)
 	e.apply(london, e.localWith("create-namespaces", "endpointslices"))
 	e.configure("paris", "berlin", "eu-paris")
+	for _, merged := range []string{"oslo", "rome"} {
+		e.kubectl(london, "--namespace", ours, "annotate", "--overwrite", "serviceaccount", ours, configured+merged+"=name={service}")
+	}
 	daemon, admin := e.daemonClient(), e.dynamic(london.Config)
 	e.soon("the policies apply", func() error {
 		return denied(attacks["a Service without labels"].try(e.ctx, daemon, admin, "early"), "labels")
@@ -275,7 +278,7 @@ func TestConfiguredRemotes(t *testing.T) {
 	e.configure("paris")
 	try(create, admitted)
 	try(update, admitted)
-	e.kubectl(london, "apply", "-k", shipped("local")) // which keeps what link.sh has added
+	e.kubectl(london, "apply", "-k", shipped("local")) // which keeps what a link has added
 	e.configured("berlin", "paris")
 
 	e.must(london.CoreV1().ServiceAccounts(ours).Delete(e.ctx, ours, metav1.DeleteOptions{}))
@@ -315,6 +318,9 @@ func TestRulesForNames(t *testing.T) {
 			endpoints.Annotations[mirrorKey] = "shop/" + name
 		}))
 	}
+	e.soon("the policies apply", func() error {
+		return denied(mirror("bar-paris", "shop/bar").try(e.ctx, daemon, admin, "x"), "remote paris is not configured")
+	})
 	for _, test := range []struct {
 		rule       string
 		yes, no    []attempt

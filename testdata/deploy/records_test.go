@@ -43,7 +43,7 @@ func (e *env) publicGateway(ip string) {
 		`{"conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}`)
 }
 
-// A gateway that has no Service, and the records of a publisher: link.sh grants what the daemon needs for them, and no more.
+// A gateway that has no Service, and the records of a publisher: a link grants what the daemon needs for them, and no more.
 func TestLinkWithRecords(t *testing.T) {
 	for _, telling := range tellings {
 		t.Run(telling.name, func(t *testing.T) {
@@ -61,6 +61,7 @@ func TestLinkWithRecords(t *testing.T) {
 				t.Errorf("it does not find the Gateway:\n%s", says)
 			}
 			e.arguments(remoteArgument + ",gateway=gateway-api:ingress/public,records=service-mirror")
+			e.allowed("80", "15432") // of its listeners, those of the ListenerSet included
 			for _, g := range e.grants(paris, reader) {
 				if g.Namespace == "" && g.Resource == "configmaps" || g.Resource == "gateways" && (g.Namespace != "ingress" || g.Name != "public") {
 					t.Errorf("%s may %v", reader, g)

@@ -17,7 +17,7 @@ import (
 	"service-mirror.io/service-mirror/testdata/harness"
 )
 
-// unverified is what link.sh prints where no request can be sent, with the command that sends them.
+// unverified is what link prints where no request can be sent, with the command that sends them.
 const unverified = "\nLinked, NOT verified: "
 
 const verifyCommand = "kubectl --context london --namespace service-mirror exec deployment/service-mirror --container service-mirror -- " +
@@ -55,7 +55,7 @@ func TestLinkIsNotVerified(t *testing.T) {
 	e.kubelet(p)
 	e.linksUnverified("paris exports nothing yet", "--wait=1m")
 
-	out, err := run(e.ctx, shipped("link.sh"), "--kubeconfig", e.withoutExec(), "paris", "--remote-kubeconfig", paris.Kubeconfig,
+	out, err := run(e.ctx, harness.Program("service-mirror-race"), "link", "--kubeconfig", e.withoutExec(), "paris", "--remote-kubeconfig", paris.Kubeconfig,
 		"--server", paris.Config.Host, "gateway=ingress/gateway", "--wait=1m")
 	e.must(err)
 	if !strings.Contains(out, "cannot create resource \"pods/exec\"") || !strings.Contains(out, unverified+"verify cannot be run in the daemon's pod") {
@@ -101,10 +101,10 @@ func TestLinkIsVerified(t *testing.T) {
 	e.link("--wait=0", "gateway=ingress/gateway,cluster-domain=paris.example")
 	e.kubelet(e.runPod())
 
-	link, err := harness.Start(command(e.ctx, shipped("link.sh"), "--context", london.Name, "paris", "gateway=ingress/gateway", "--server", paris.Config.Host, "--wait=1m"))
+	link, err := harness.Start(command(e.ctx, harness.Program("service-mirror-race"), "link", "--context", london.Name, "paris", "gateway=ingress/gateway", "--server", paris.Config.Host, "--wait=1m"))
 	e.must(err)
 	e.soon("it waits for the rollout", func() error {
-		if link.Log.Count("Waiting for deployment") == 0 {
+		if link.Log.Count("waiting: 0 of 2 pods have the change") == 0 {
 			return errors.New("it does not say so")
 		}
 		return link.Running()
@@ -112,7 +112,7 @@ func TestLinkIsVerified(t *testing.T) {
 	e.rolledOut()
 	e.must(link.Wait())
 	says := link.Log.String()
-	for _, want := range []string{"successfully rolled out", "reached      shop/bar-paris, port http 80/TCP", "Linked and verified"} {
+	for _, want := range []string{"rolled out", "reached      shop/bar-paris, port http 80/TCP", "Linked and verified"} {
 		if !strings.Contains(says, want) {
 			t.Errorf("it does not say %q:\n%s", want, says)
 		}
@@ -120,7 +120,7 @@ func TestLinkIsVerified(t *testing.T) {
 
 	e.export("shop", "baz", 80)
 	says, err = e.tryLink("paris", "gateway=ingress/gateway", "--server", paris.Config.Host, "--wait=1m")
-	if err == nil || !strings.Contains(err.Error(), "exit status 1") {
+	if err == nil || !strings.Contains(err.Error(), "exit status 3") {
 		t.Errorf("baz is not reached, and the error is %v", err)
 	}
 	for _, want := range []string{"reached      shop/bar-paris", "not routed   shop/baz-paris", "service-mirror: 1 of 2 were not reached", "Linked, but not all requests arrive", verifyCommand} {

@@ -31,7 +31,7 @@ func expectedSeries(remotes ...*remote) []string {
 		}
 		for _, reason := range []string{
 			"IsMirror", "SystemService", "ExternalName", "Headless", "NoTCPPort", "InvalidName", "Rejected",
-			"NamespaceMissing", "NamespaceTerminating", "Conflict", "PortNotServed", "NoAddress", "NoReadyEndpoint", "NotRouted", "NoEndpointSlices", "ClusterIPLost",
+			"NamespaceMissing", "NamespaceTerminating", "Conflict", "PortNotServed", "PortConflict", "NoAddress", "NoReadyEndpoint", "NotRouted", "NoEndpointSlices", "ClusterIPLost",
 			"AnnotationsRemoved", "TooManyDeletes", "Overwritten", "WriteFailed", "NotReached",
 		} {
 			all = append(all, r.problem(reason))

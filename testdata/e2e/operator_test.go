@@ -255,9 +255,9 @@ func TestDryRun(t *testing.T) {
 		t.Errorf("%v\nplanned %q, want %q", got, lines, want)
 	}
 	for _, part := range []string{
-		"\n-    \"port\": 80,\n", "\n+    \"port\": 81,\n",
+		"\n-    port: 80\n", "\n+    port: 81\n",
 		"! mirror " + e.id + "/" + r.mirror("theirs") + " in " + london.config.Host + " for remote " + r.name + ": Conflict", ": InvalidName: ",
-		`"service-mirror.io/remote-service": "` + e.id + `/new"`, `"ip": "203.0.113.1"`,
+		"service-mirror.io/remote-service: " + e.id + "/new", `ip: "203.0.113.1"`,
 	} {
 		if !strings.Contains(got.stdout, part) {
 			t.Errorf("%v\nwant %q in it", got, part)

@@ -47,7 +47,7 @@ func (c *Cluster) ApplyPolicies(ctx context.Context, from, users string) error {
 	return err
 }
 
-// ConfigureRemotes names remotes as configured, as link.sh does.
+// ConfigureRemotes names remotes as configured, as a link does.
 func (c *Cluster) ConfigureRemotes(ctx context.Context, names ...string) error {
 	annotations := map[string]string{}
 	for _, name := range names {
@@ -56,7 +56,7 @@ func (c *Cluster) ConfigureRemotes(ctx context.Context, names ...string) error {
 	return c.configure(ctx, annotations)
 }
 
-// ConfigureNames says how the mirrors of a remote are called, as link.sh does.
+// ConfigureNames says how the mirrors of a remote are called, as a link does.
 func (c *Cluster) ConfigureNames(ctx context.Context, remote, rule string) error {
 	return c.configure(ctx, map[string]string{remoteConfigured + remote: rule})
 }

@@ -69,7 +69,7 @@ func TestCheck(t *testing.T) {
 	mark, err := paris.Mark()
 	e.must(err)
 	missing := e.once(1, e.args("--check")...)
-	e.says(missing, []string{"- ", "Gateway " + e.id + "/public does not exist", "--gateway"}, []string{"! ", "no Service is exported: label one"}, []string{"something must be fixed"})
+	e.says(missing, []string{"- ", "Gateway " + e.id + "/public does not exist", "--gateway"}, []string{"! ", "no Service is exported: label one"}, []string{"check failed: "})
 
 	e.gatewayOf(http)
 	e.says(e.once(0, e.args("--check")...), []string{"! ", "Gateway " + e.id + "/public: Accepted is not true: Pending"}, []string{"! ", "GatewayClass none", "does not exist"})

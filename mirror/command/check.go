@@ -1,0 +1,70 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"k8s.io/client-go/rest"
+
+	"service-mirror.io/service-mirror/mirror/check"
+)
+
+const checkUsage = `service-mirror check finds out whether the clusters can be reached, read and written, and
+what will not be mirrored, and why. Nothing is written. Each line begins with a mark:
++ it is in order, ! it will not work as expected, - it must be fixed.
+
+Usage:
+  service-mirror check [--strict] [-o json] FLAGS OF THE DAEMON
+
+Exit codes:
+  0  there is no error; with --strict, no warning either
+  1  there is
+  2  a flag is wrong
+`
+
+// checkCommand is what its own flags say.
+type checkCommand struct {
+	*config
+	strict bool
+	output string
+}
+
+func runCheck(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	c, err := parseCheck(args)
+	return c.execute(ctx, c.run, err, checkUsage, stdout, stderr)
+}
+
+func parseCheck(args []string) (*checkCommand, error) {
+	c := &checkCommand{config: newConfig("check")}
+	c.own().BoolVar(&c.strict, "strict", false, "fail if there is a warning, too")
+	c.addOutput(&c.output)
+	if err := c.parse(args); err != nil || c.version {
+		return c, err
+	}
+	err := c.read()
+	return c, errors.Join(validateOutput(c.output), c.validate(), err)
+}
+
+func (c *checkCommand) run(ctx context.Context, stdout io.Writer) error {
+	local, err := c.local()
+	if err != nil {
+		return err
+	}
+	lines := stdout
+	if c.output == "json" {
+		lines = io.Discard
+	}
+	result := check.Run(ctx, c.checked(local), lines)
+	if c.output == "json" {
+		if err := result.WriteJSON(stdout); err != nil {
+			return err
+		}
+	}
+	return result.Err(c.strict)
+}
+
+// checked is what is checked.
+func (cfg *config) checked(local *rest.Config) check.Options {
+	return check.Options{Local: local, Remotes: cfg.remotes, Remote: cfg.remote, Policy: cfg.mirror.Policy, Lease: cfg.election.Lease, Name: cfg.localName(local)}
+}

@@ -1,0 +1,263 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"service-mirror.io/service-mirror/remote/failure"
+	"service-mirror.io/service-mirror/remote/link"
+)
+
+const linkUsage = `service-mirror link makes the remote cluster NAME, say paris, known to the local cluster, say
+london, where the daemon runs:
+
+  1. in paris, it creates a ServiceAccount that can read what is exported;
+  2. it makes a kubeconfig with its token, paris's CA and server URL, and tries it from here;
+  3. in london, it stores that in the Secret of the daemon, as NAME.kubeconfig;
+  4. it permits mirrors of NAME, by an annotation of the daemon's ServiceAccount, and
+     connections to paris's API server and gateways, by a NetworkPolicy where one is needed;
+  5. it adds --remote=NAME=... to the arguments of the daemon's Deployment;
+  6. it waits for the rollout, and sends requests to the mirrors of NAME from the daemon's pod.
+
+What can be refused is refused before anything is written. Link again after a change of
+paris's token, CA or address, of its gateway's ports, or of a KEY: what is as it is to be is
+not written. Nothing is deleted in paris.
+
+Usage:
+  service-mirror link NAME [KEY=VALUE | KEY-]... [FLAGS]
+
+KEY=VALUE is as in --remote of the daemon, and sets a key; KEY- removes one. Other keys stay
+as they are. Access to what a key names is granted in paris, and to nothing else:
+
+  gateway=NS/NAME, gateway=gateway-api:NS/NAME, gateway-port=, default-gateway-port=,
+  address=, tcp-services=NS/NAME, udp-services=NS/NAME, records=NS, namespaces=NS,NS...,
+  name=TEMPLATE, namespace=REMOTE:LOCAL, cluster-domain=, max-services=, max-bytes=, uid=
+
+Examples:
+  service-mirror link paris --context london --remote-context paris gateway=ingress/gateway
+  service-mirror link paris --context london records=service-mirror gateway-port-
+  service-mirror link paris --print=remote gateway=ingress/gateway >paris.yaml
+
+Exit codes:
+  0  it is linked, and verified or, as it says, NOT verified
+  1  it failed: the last step that is printed was not done
+  2  a flag or an argument is wrong; nothing was done
+  3  it is linked, but not all requests to its mirrors arrive
+`
+
+const unlinkUsage = `service-mirror unlink removes the remote cluster NAME from the local cluster: from the
+arguments of the daemon's Deployment and from its Secret, and what permits mirrors of it and
+connections to it. Its mirrors stay until service-mirror prune deletes them. Nothing is
+deleted in the remote cluster: how to revoke the token there is printed.
+
+Usage:
+  service-mirror unlink NAME [FLAGS]
+
+Exit codes:
+  0  it is removed, or was not there
+  1  it failed
+  2  a flag or an argument is wrong; nothing was done
+`
+
+const exitNotReached = 3
+
+// linkCommand is what the flags of link and unlink say.
+type linkCommand struct {
+	*config
+	request    link.Request
+	remote     struct{ kubeconfig, context string }
+	namespace  string
+	deployment string
+	ca, print  string
+	output     string
+	stderr     io.Writer
+}
+
+func runLink(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	c, err := parseLink(args)
+	c.stderr = stderr
+	return c.execute(ctx, c.link, err, linkUsage, stdout, stderr)
+}
+
+func runUnlink(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	c, err := parseUnlink(args)
+	c.stderr = stderr
+	return c.execute(ctx, c.unlink, err, unlinkUsage, stdout, stderr)
+}
+
+// newLinkCommand has the flags that link and unlink share.
+func newLinkCommand(name string) *linkCommand {
+	c := &linkCommand{config: emptyConfig(name)}
+	own := c.own()
+	own.StringVar(&c.kubecontext, "context", "", "`NAME` of the local cluster's context (default: the kubeconfig's current one)")
+	own.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig `PATH` for the local cluster (default: as kubectl does)")
+	own.StringVar(&c.remote.context, "remote-context", "", "`NAME` of the remote cluster's context (default: the remote's name; with --remote-kubeconfig its current one)")
+	own.StringVar(&c.remote.kubeconfig, "remote-kubeconfig", "", "kubeconfig `PATH` for the remote cluster (default: that of the local one)")
+	own.StringVar(&c.namespace, "namespace", link.DefaultName, "`NAMESPACE` of the daemon in the local cluster")
+	own.StringVar(&c.deployment, "deployment", link.DefaultName, "`NAME` of the daemon's Deployment")
+	own.StringVar(&c.request.Reader, "remote-namespace", link.DefaultName, "`NAMESPACE` of the account in the remote cluster")
+	c.addOutput(&c.output)
+	return c
+}
+
+func parseLink(args []string) (*linkCommand, error) {
+	c := newLinkCommand("link")
+	own := c.own()
+	own.StringVar(&c.request.Server, "server", "", "`URL` of the remote's API server as pods of the local cluster reach it (default: as in your kubeconfig)")
+	own.StringVar(&c.ca, "ca", "", "`FILE` with the CA of that server, in PEM (default: as in your kubeconfig)")
+	own.DurationVar(&c.request.Wait, "wait", 2*time.Minute, "`DURATION` to wait for the rollout: 90s, 5m; 0 sends no requests")
+	own.StringVar(&c.print, "print", "", "print the manifests of one `SIDE` as YAML, remote or local, and write nothing. For the remote side no cluster is read; for the local one the remote must have its own")
+	if err := c.parse(args); err != nil || c.version {
+		return c, err
+	}
+	return c, errors.Join(validateOutput(c.output), c.request.ParseArguments(c.flags.Args()), c.validate())
+}
+
+func parseUnlink(args []string) (*linkCommand, error) {
+	c := newLinkCommand("unlink")
+	if err := c.parse(args); err != nil || c.version {
+		return c, err
+	}
+	err := c.request.ParseArguments(c.flags.Args())
+	if len(c.request.Set)+len(c.request.Remove) > 0 {
+		err = errors.Join(err, errors.New("unlink: it takes no KEY=VALUE: remove it; link changes keys"))
+	}
+	return c, errors.Join(validateOutput(c.output), err)
+}
+
+// validate finds what is wrong with the flags of link.
+func (c *linkCommand) validate() error {
+	var mistakes []error
+	if c.request.Server != "" {
+		if err := link.ValidateServer(c.request.Server); err != nil {
+			mistakes = append(mistakes, fmt.Errorf("--server: %w", err))
+		}
+	}
+	if c.ca != "" {
+		content, err := os.ReadFile(c.ca)
+		if err == nil {
+			err = link.ValidateCA(content)
+		}
+		if err != nil {
+			mistakes = append(mistakes, fmt.Errorf("--ca %s: %w", c.ca, err))
+		}
+		c.request.CA = content
+	}
+	if c.request.Wait < 0 {
+		mistakes = append(mistakes, fmt.Errorf("--wait: %v is negative: give a duration, or 0 to send no requests", c.request.Wait))
+	}
+	switch {
+	case c.print != "" && c.print != "remote" && c.print != "local":
+		mistakes = append(mistakes, fmt.Errorf("--print: %.40q is not known: give remote or local", c.print))
+	case c.print != "" && c.output == "json":
+		mistakes = append(mistakes, errors.New("--output: --print writes YAML: remove one of them"))
+	}
+	return errors.Join(mistakes...)
+}
+
+// linker connects to the local cluster and, if it is wanted, to the remote one.
+func (c *linkCommand) linker(out io.Writer, remote bool) (*link.Linker, error) {
+	agent := "service-mirror/" + programVersion()
+	l := link.Linker{Namespace: c.namespace, Deployment: c.deployment, Out: out, JSON: c.output == "json"}
+	var err error
+	if l.Local, err = link.LoadCluster(c.kubeconfig, c.kubecontext, agent); err != nil {
+		return nil, fmt.Errorf("local cluster: %w: use --context or --kubeconfig", err)
+	}
+	if !remote {
+		return link.NewLinker(l)
+	}
+	kubeconfig, name := c.reached()
+	if l.Remote, err = link.LoadCluster(kubeconfig, name, agent); err != nil {
+		return nil, fmt.Errorf("remote cluster %s: %w: use --remote-context or --remote-kubeconfig", c.request.Name, err)
+	}
+	return link.NewLinker(l)
+}
+
+// reached is how the remote cluster is reached: a kubeconfig, and a context in it.
+func (c *linkCommand) reached() (kubeconfig, name string) {
+	kubeconfig, name = c.remote.kubeconfig, c.remote.context
+	if kubeconfig == "" {
+		kubeconfig = c.kubeconfig
+		if name == "" {
+			name = c.request.Name
+		}
+	}
+	return kubeconfig, name
+}
+
+// link links, or prints what that takes.
+func (c *linkCommand) link(ctx context.Context, stdout io.Writer) error {
+	ctx = c.quiet(ctx)
+	if c.print == "remote" {
+		return link.PrintRemote(stdout, c.request)
+	}
+	progress := c.progress(stdout)
+	l, err := c.linker(progress, true)
+	if err != nil {
+		return err
+	}
+	if c.print == "local" {
+		return l.PrintLocal(ctx, stdout, c.request)
+	}
+	result, err := l.Link(ctx, c.request)
+	if c.output == "json" {
+		err = errors.Join(err, printJSON(stdout, result))
+	}
+	if result.Verified != nil {
+		c.conclude(progress, result, l.Remote.Flags)
+	}
+	if errors.Is(err, link.ErrNotReached) {
+		return exit{exitNotReached, errors.New("")} // it is said already
+	}
+	return err
+}
+
+// progress is where the steps are printed: what a program reads is alone on stdout.
+func (c *linkCommand) progress(stdout io.Writer) io.Writer {
+	if c.output == "json" || c.print != "" {
+		return c.stderr
+	}
+	return stdout
+}
+
+// conclude says whether requests arrive, and how to find out again.
+func (c *linkCommand) conclude(out io.Writer, result link.Result, remote string) {
+	v := result.Verified
+	again := "    " + failure.Printable(v.Command)
+	switch v.State {
+	case link.Reached:
+		fmt.Fprintf(out, "Linked and verified: requests to the mirrors of %s arrive.\n", result.Name)
+	case link.NotReached:
+		fmt.Fprintf(out, "\nLinked, but not all requests arrive: see above. To verify again:\n%s\n", again)
+	default:
+		fmt.Fprintf(out, "\nLinked, NOT verified: %s.\nTo export a Service, and to verify:\n", failure.Line(v.Reason))
+		fmt.Fprintf(out, "    kubectl %s label service SERVICE service-mirror.io/exported=true\n%s\n", remote, again)
+	}
+}
+
+// unlink unlinks, and says what remains.
+func (c *linkCommand) unlink(ctx context.Context, stdout io.Writer) error {
+	ctx = c.quiet(ctx)
+	l, err := c.linker(c.progress(stdout), false)
+	if err != nil {
+		return err
+	}
+	result, err := l.Unlink(ctx, c.request.Name)
+	if c.output == "json" {
+		err = errors.Join(err, printJSON(stdout, result))
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.progress(stdout), `
+The mirrors of %[1]s stay as they are. To remove them:
+    service-mirror prune %[1]s %[2]s
+Its token stays valid until you delete the account in %[1]s. If no other cluster uses it:
+    kubectl %[3]s --namespace %[4]s delete serviceaccount %[5]s
+`, result.Name, l.Local.Flags, link.KubectlFlags(c.reached()), c.request.Reader, link.Account)
+	return nil
+}

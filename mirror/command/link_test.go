@@ -1,0 +1,115 @@
+package command
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestLinkArguments(t *testing.T) {
+	c, err := parseLink([]string{"paris", "gateway=a/b", "uid-", "--context", "london", "--server=https://192.0.2.1:6443", "--wait=0", "-o", "json", "--namespace=sm", "--remote-namespace=reading"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := c.request
+	if r.Name != "paris" || r.Set.String() != ",gateway=a/b" || len(r.Remove) != 1 || r.Server != "https://192.0.2.1:6443" || r.Wait != 0 || r.Reader != "reading" ||
+		c.kubecontext != "london" || c.output != "json" || c.namespace != "sm" || c.deployment != "service-mirror" {
+		t.Errorf("got %+v", c)
+	}
+	if c, err = parseLink([]string{"paris"}); err != nil || c.request.Wait != 2*time.Minute || c.request.Reader != "service-mirror" {
+		t.Errorf("by default: %+v, %v", c, err)
+	}
+}
+
+// The remote cluster is in the context that has its name, unless another one or another kubeconfig is given.
+func TestContextOfTheRemote(t *testing.T) {
+	for _, test := range []struct{ flags, kubeconfig, context string }{
+		{"", "", "paris"},
+		{"--kubeconfig=k", "k", "paris"},
+		{"--remote-context=c", "", "c"},
+		{"--remote-kubeconfig=r --kubeconfig=k", "r", ""},
+		{"--remote-kubeconfig=r --remote-context=c", "r", "c"},
+	} {
+		c, err := parseLink(append(strings.Fields(test.flags), "paris"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kubeconfig, context := c.reached(); kubeconfig != test.kubeconfig || context != test.context {
+			t.Errorf("%s: got %s, %s", test.flags, kubeconfig, context)
+		}
+	}
+}
+
+func TestLinkMistakes(t *testing.T) {
+	notPEM := filepath.Join(t.TempDir(), "ca")
+	if err := os.WriteFile(notPEM, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args string
+		want []string
+	}{
+		{"link", []string{"no name of a remote cluster is given"}},
+		{"link Paris", []string{`name "Paris" is not a DNS label`}},
+		{"link paris berlin", []string{"berlin: the remote cluster is paris already"}},
+		{"link paris --sever=x", []string{"unknown flag: --sever"}},
+		{"link paris --server", []string{"flag needs an argument: --server"}},
+		{"link paris --server=http://x", []string{`--server: "http://x" is not https://HOST:PORT`}},
+		{"link paris --wait=5", []string{`invalid argument "5" for "--wait" flag`}},
+		{"link paris --wait=-5s", []string{"--wait: -5s is negative"}},
+		{"link paris --ca=" + notPEM, []string{"--ca " + notPEM + ": there is no certificate in it"}},
+		{"link paris --ca=/does/not/exist", []string{"--ca /does/not/exist: open"}},
+		{"link paris gatway=a/b -o yaml", []string{`--output: "yaml" is not known`, `unknown key "gatway"`}},
+		{"link paris context=x", []string{"context=: the kubeconfig that is made has one context"}},
+		{"link paris --print=both", []string{`--print: "both" is not known: give remote or local`}},
+		{"link paris --print=local -o json", []string{"--output: --print writes YAML"}},
+		{"link paris --remote=x=y", []string{"unknown flag: --remote"}},
+		{"unlink", []string{"no name of a remote cluster is given"}},
+		{"unlink paris gateway=a/b", []string{"unlink: it takes no KEY=VALUE"}},
+		{"unlink paris --server=x", []string{"unknown flag: --server"}},
+	} {
+		var stdout, stderr bytes.Buffer
+		if code := Run(t.Context(), strings.Fields(test.args), &stdout, &stderr); code != 2 || stdout.Len() > 0 {
+			t.Errorf("%s: exit code %d, stdout %s", test.args, code, &stdout)
+		}
+		lines := strings.Split(strings.TrimSuffix(stderr.String(), "\n"), "\n")
+		if len(lines) != len(test.want)+1 {
+			t.Errorf("%s: got %s\nwant %q", test.args, &stderr, test.want)
+			continue
+		}
+		for i, want := range test.want {
+			if !strings.HasPrefix(lines[i], "service-mirror: "+want) {
+				t.Errorf("%s: line %d is %q, want %q", test.args, i+1, lines[i], want)
+			}
+		}
+	}
+}
+
+// A context that does not exist is named, with the files that were read.
+func TestLinkWithoutAContext(t *testing.T) {
+	local := writeLocal(t, "https://127.0.0.1:1")
+	var stdout, stderr bytes.Buffer
+	code := Run(t.Context(), []string{"link", "paris", "--kubeconfig", local, "gateway=a/b"}, &stdout, &stderr)
+	if code != 1 || !strings.Contains(stderr.String(), "remote cluster paris: context paris does not exist in "+local+": use --remote-context or --remote-kubeconfig") {
+		t.Errorf("exit code %d, %s", code, &stderr)
+	}
+	stderr.Reset()
+	code = Run(t.Context(), []string{"unlink", "paris", "--kubeconfig", local, "--context", "rome"}, &stdout, &stderr)
+	if code != 1 || !strings.Contains(stderr.String(), "local cluster: context rome does not exist in "+local) {
+		t.Errorf("exit code %d, %s", code, &stderr)
+	}
+}
+
+// No cluster is read for what the remote one must have: its own team can print it.
+func TestPrintForTheRemote(t *testing.T) {
+	t.Setenv("KUBECONFIG", "/does/not/exist")
+	var stdout, stderr bytes.Buffer
+	code := Run(t.Context(), []string{"link", "paris", "--print=remote", "gateway=gateway-api:ingress/public"}, &stdout, &stderr)
+	if code != 0 || stderr.Len() > 0 || !strings.HasPrefix(stdout.String(), "# ") || strings.Count(stdout.String(), "\n---\n") != 8 ||
+		!strings.Contains(stdout.String(), "name: service-mirror-reader:gateway:public\n  namespace: ingress\n") {
+		t.Errorf("exit code %d, %s\n%s", code, &stderr, &stdout)
+	}
+}

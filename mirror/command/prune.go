@@ -1,0 +1,103 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"service-mirror.io/service-mirror/mirror/write"
+	"service-mirror.io/service-mirror/remote"
+)
+
+const pruneUsage = `service-mirror prune deletes all mirrors of remotes that were removed, after it has listed
+them. It deletes nothing if there is no mirror of one of these remotes, and says of which
+there are. A remote that --remote names is refused: the daemon would create its mirrors
+again. The daemon's flags are permitted, so that this can be seen.
+
+Usage:
+  service-mirror prune NAME... [--dry-run] [-o json] [FLAGS OF THE DAEMON]
+
+It needs list on Services, Endpoints and EndpointSlices, and delete, in all namespaces.
+
+Exit codes:
+  0  all were deleted, or listed
+  1  a remote has no mirrors, or some were not deleted
+  2  a flag or a name is wrong
+`
+
+// pruneCommand is what its own flags say.
+type pruneCommand struct {
+	*config
+	dry    bool
+	output string
+}
+
+func runPrune(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	c, err := parsePrune(args)
+	return c.execute(ctx, c.run, err, pruneUsage, stdout, stderr)
+}
+
+func parsePrune(args []string) (*pruneCommand, error) {
+	c := &pruneCommand{config: newConfig("prune")}
+	c.own().BoolVar(&c.dry, "dry-run", false, "list what would be deleted, and delete nothing")
+	c.addOutput(&c.output)
+	for _, g := range c.groups { // of these only --remote has an effect
+		if g.listed {
+			g.flags.VisitAll(func(f *pflag.Flag) { f.Hidden = f.Name != "remote" })
+		}
+	}
+	if err := c.parse(args); err != nil || c.version {
+		return c, err
+	}
+	err := c.read()
+	return c, errors.Join(validateOutput(c.output), c.validate(), err)
+}
+
+// validate finds what is wrong with the names.
+func (c *pruneCommand) validate() error {
+	var mistakes []error
+	names := c.flags.Args()
+	if len(names) == 0 {
+		mistakes = append(mistakes, errors.New("prune: no remote is named: give the name of one"))
+	}
+	for i, name := range names {
+		switch {
+		case len(validation.IsDNS1123Label(name)) > 0:
+			mistakes = append(mistakes, fmt.Errorf("prune: %.70q is not the name of a remote, a DNS label", name))
+		case slices.Contains(names[:i], name):
+			mistakes = append(mistakes, fmt.Errorf("prune: %s is named twice: remove one", name))
+		case slices.Contains(remote.Names(c.remotes), name):
+			mistakes = append(mistakes, fmt.Errorf("prune %s: --remote names it too, and would create its mirrors again: remove that first", name))
+		}
+	}
+	return errors.Join(mistakes...)
+}
+
+func (c *pruneCommand) run(ctx context.Context, stdout io.Writer) error {
+	local, err := c.local()
+	if err != nil {
+		return err
+	}
+	client, err := remote.NewClient(local)
+	if err != nil {
+		return fmt.Errorf("local cluster: %w", err)
+	}
+	lines := stdout
+	if c.output == "json" {
+		lines = io.Discard
+	}
+	all, err := write.Pruning{Client: client, Local: local.Host, Remotes: c.flags.Args(), Dry: c.dry}.Prune(ctx, lines)
+	if c.output == "json" && all != nil {
+		return errors.Join(printJSON(stdout, struct {
+			Local   string         `json:"local"`
+			DryRun  bool           `json:"dryRun"`
+			Remotes []write.Pruned `json:"remotes"`
+		}{local.Host, c.dry, all}), err)
+	}
+	return err
+}

@@ -1,0 +1,170 @@
+package command
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"k8s.io/client-go/rest"
+
+	"service-mirror.io/service-mirror/mirror"
+	"service-mirror.io/service-mirror/mirror/leader"
+	"service-mirror.io/service-mirror/mirror/status"
+	"service-mirror.io/service-mirror/remote"
+	"service-mirror.io/service-mirror/remote/failure"
+)
+
+const statusUsage = `service-mirror status shows each remote with its gateways, how many of its mirrors are in
+which state, and what is wrong with them, by reason, with the fix. Nothing is written.
+
+It shows what the daemon's leader knows: the pod that holds the Lease, whose /status.json is
+read through the API server. Where that is not possible, it says why and works the same out
+from the clusters, with the daemon's flags if they are given. Without them, only the local
+cluster's mirrors and whether they have endpoints are known.
+
+Usage:
+  service-mirror status [-o json] [FLAGS OF THE DAEMON]
+
+In the namespace of the Lease it needs get on leases.coordination.k8s.io and on pods/proxy;
+to work it out, list and watch on what the daemon reads. In a pod of the daemon, use
+--url http://localhost:8080, which shows what that replica knows.
+
+Exit codes:
+  0  all is healthy, as far as is known
+  1  something is not: a remote, a gateway or a mirror
+  2  a flag is wrong
+  3  nothing can be read
+`
+
+// statusCommand is what its own flags say.
+type statusCommand struct {
+	*config
+	output, url string
+	port        int
+}
+
+func runStatus(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	c, err := parseStatus(args)
+	return c.execute(ctx, c.run, err, statusUsage, stdout, stderr)
+}
+
+func parseStatus(args []string) (*statusCommand, error) {
+	c := &statusCommand{config: newConfig("status")}
+	c.parts.election.Namespace = cmp.Or(os.Getenv("POD_NAMESPACE"), "service-mirror")
+	own := c.own()
+	c.addOutput(&c.output)
+	own.StringVar(&c.url, "url", "", "`URL` at which a replica serves its status, as of kubectl port-forward, in place of the leader")
+	own.IntVar(&c.port, "port", 0, "`NUMBER` of the port at which the leader serves it (default: the first of its pod)")
+	if err := c.parse(args); err != nil || c.version {
+		return c, err
+	}
+	c.parts.election.Elect() // which Lease there is to read
+	err := c.read()
+	return c, errors.Join(validateOutput(c.output), c.validate(), err)
+}
+
+// validate finds what is wrong with the command's own flags.
+func (c *statusCommand) validate() error {
+	mistakes := []error{c.noArguments()}
+	if c.port < 0 || c.port > 65535 {
+		mistakes = append(mistakes, fmt.Errorf("--port: %d is not the number of a port", c.port))
+	}
+	if c.url != "" {
+		mistakes = append(mistakes, validateURL(c.url))
+		if c.port != 0 {
+			mistakes = append(mistakes, errors.New("--port: it is of the leader's pod, and --url names another place: remove one of them"))
+		}
+	}
+	return errors.Join(mistakes...)
+}
+
+func (c *statusCommand) run(ctx context.Context, stdout io.Writer) error {
+	summary, err := c.summary(ctx)
+	if err != nil {
+		return exit{exitUnread, err}
+	}
+	if c.output == "json" {
+		err = summary.WriteJSON(stdout)
+	} else {
+		err = summary.WriteText(stdout)
+	}
+	switch {
+	case err != nil:
+		return exit{exitUnread, err}
+	case !summary.Healthy:
+		return differs
+	}
+	return nil
+}
+
+// summary is from the leader or, if that is not possible, worked out.
+func (c *statusCommand) summary(ctx context.Context) (status.Summary, error) {
+	if c.url != "" {
+		page, err := fetch(ctx, c.url)
+		if err != nil {
+			return status.Summary{}, fmt.Errorf("--url %s: %w", c.url, err)
+		}
+		return status.Summarize(&page, status.Source{From: status.FromURL, Name: c.url}), nil
+	}
+	local, err := c.local()
+	if err != nil {
+		return status.Summary{}, err
+	}
+	page, pod, why := c.fromLeader(ctx, local)
+	if why == nil {
+		return status.Summarize(&page, status.Source{From: status.FromLeader, Name: "pod " + pod}), nil
+	}
+	source := status.Source{From: status.FromClusters, Name: local.Host, Why: failure.Line(why.Error())}
+	if page, err = c.workOut(ctx, local); err != nil {
+		return status.Summary{}, fmt.Errorf("the leader's status cannot be read: %w\nnor can it be worked out: %w", why, err)
+	}
+	if len(c.remotes) == 0 {
+		source.From = status.FromLocal
+		page = status.LocalOnly(page)
+	}
+	return status.Summarize(&page, source), nil
+}
+
+// fromLeader reads the status of the replica that holds the Lease.
+func (c *statusCommand) fromLeader(ctx context.Context, local *rest.Config) (page status.Page, pod string, err error) {
+	client, err := remote.NewClient(local)
+	if err != nil {
+		return page, "", err
+	}
+	holder, err := leader.Holder(ctx, client.CoordinationV1(), c.election.Lease)
+	if err != nil {
+		return page, "", err
+	}
+	port := ""
+	if c.port > 0 {
+		port = strconv.Itoa(c.port)
+	}
+	// What a pod answers is no object of Kubernetes, which is all that this client takes for an answer.
+	bare, err := remote.LoadLocal(c.kubeconfig, c.kubecontext)
+	if err != nil {
+		return page, "", err
+	}
+	bare.UserAgent = local.UserAgent
+	page, err = fetchFromPod(ctx, bare, holder, port)
+	if err == nil && page.ElectionOn && !page.Leader {
+		err = errors.New("it does not lead any more")
+	}
+	if err != nil {
+		return page, "", fmt.Errorf("pod %v: %w", holder, err)
+	}
+	return page, holder.String(), nil
+}
+
+// workOut is the overview that a leader with these flags would have.
+func (c *statusCommand) workOut(ctx context.Context, local *rest.Config) (page status.Page, err error) {
+	err = c.mirrorAll(c.quiet(ctx), local, func(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote) (err error) {
+		page, err = controller.ForeseenOverview(ctx, remotes, local.Host)
+		return err
+	})
+	page.Local, page.Version = local.Host, programVersion()
+	return page, err
+}

@@ -1,0 +1,147 @@
+package link
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func deployment(change func(*corev1.PodSpec)) *appsv1.Deployment {
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "service-mirror", Name: "service-mirror", ResourceVersion: "7"}}
+	d.Spec.Template.Labels = map[string]string{"app.kubernetes.io/name": "service-mirror"}
+	d.Spec.Selector = &metav1.LabelSelector{MatchLabels: d.Spec.Template.Labels}
+	pod := &d.Spec.Template.Spec
+	pod.ServiceAccountName = "service-mirror"
+	pod.Containers = []corev1.Container{{Name: "sidecar"}, {
+		Name: "service-mirror", Command: []string{"service-mirror", "--leader-elect"},
+		VolumeMounts: []corev1.VolumeMount{{Name: "remotes", MountPath: "/etc/service-mirror/remotes"}},
+	}}
+	pod.Volumes = []corev1.Volume{{Name: "remotes", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "service-mirror-remotes"}}}}
+	change(pod)
+	return d
+}
+
+func TestReadDaemon(t *testing.T) {
+	d, err := readDaemon(deployment(func(*corev1.PodSpec) {}))
+	if err != nil || d.Container != "service-mirror" || d.Account != "service-mirror" || !d.Mounted || d.Secret != "service-mirror-remotes" ||
+		d.Mount != "/etc/service-mirror/remotes" || d.Replicas != 1 {
+		t.Errorf("as shipped: %+v, %v", d, err)
+	}
+	d, err = readDaemon(deployment(func(pod *corev1.PodSpec) {
+		pod.ServiceAccountName = ""
+		pod.Containers = []corev1.Container{{Name: "mirror", VolumeMounts: []corev1.VolumeMount{{Name: "remotes", MountPath: "/remotes/"}}}}
+		pod.Volumes[0].Secret.SecretName = "sm-remotes"
+	}))
+	if err != nil || d.Container != "mirror" || d.Account != "default" || !d.Mounted || d.Secret != "sm-remotes" || d.Mount != "/remotes" {
+		t.Errorf("with other names: %+v, %v", d, err)
+	}
+	_, err = readDaemon(deployment(func(pod *corev1.PodSpec) { pod.Containers[1].Name = "other" }))
+	if err == nil || !strings.Contains(err.Error(), "has no container service-mirror") {
+		t.Errorf("of two others: %v", err)
+	}
+}
+
+// Where the Secret is not mounted, the link mounts it; what is mounted is left alone.
+func TestVolume(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*corev1.PodSpec)
+		mounts bool
+	}{
+		"as shipped":        {func(*corev1.PodSpec) {}, false},
+		"without a volume":  {func(pod *corev1.PodSpec) { pod.Volumes, pod.Containers[1].VolumeMounts = nil, nil }, true},
+		"without its mount": {func(pod *corev1.PodSpec) { pod.Containers[1].VolumeMounts = nil }, true},
+	} {
+		d, err := readDaemon(deployment(test.change))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := json.Marshal(d.patch(change{args: d.with("paris", "paris=/x"), mounts: true}))
+		if got := strings.Contains(string(text), `"secretName":"service-mirror-remotes"`) && strings.Contains(string(text), `"mountPath":"/etc/service-mirror/remotes"`); got != test.mounts {
+			t.Errorf("%s: the patch is %s", name, text)
+		}
+		if !strings.Contains(string(text), `"args":["--remote=paris=/x"]`) {
+			t.Errorf("%s: the patch is %s", name, text)
+		}
+	}
+}
+
+func TestArgumentsOfTheDaemon(t *testing.T) {
+	for _, test := range []struct{ args, with, without string }{
+		{"", "--remote=paris=/new", ""},
+		{"-v=1", "-v=1 --remote=paris=/new", "-v=1"},
+		{"--remote=paris=/old,gateway=a/b -v=1", "--remote=paris=/new -v=1", "-v=1"},
+		{"--remote paris=/old -v=1", "--remote paris=/new -v=1", "-v=1"},
+		{"--remote paris-2=/old", "--remote paris-2=/old --remote=paris=/new", "--remote paris-2=/old"},
+		{"--remote=paris=/a --remote berlin=/b --remote paris=/c", "--remote=paris=/new --remote berlin=/b", "--remote berlin=/b"},
+		{"--remote=paris=/new", "--remote=paris=/new", ""},
+		{"--remote", "--remote --remote=paris=/new", "--remote"},
+	} {
+		d := Daemon{Args: strings.Fields(test.args)}
+		if got := strings.Join(d.with("paris", "paris=/new"), " "); got != test.with {
+			t.Errorf("%s: with it %s, want %s", test.args, got, test.with)
+		}
+		if got := strings.Join(d.without("paris"), " "); got != test.without {
+			t.Errorf("%s: without it %s, want %s", test.args, got, test.without)
+		}
+		if d.patch(change{args: slices.Clone(d.Args)}) != nil {
+			t.Errorf("%s: what does not change is written", test.args)
+		}
+	}
+}
+
+// The policy must know the names that the daemon will make.
+func TestRule(t *testing.T) {
+	for _, test := range []struct{ command, keys, want string }{
+		{"service-mirror --leader-elect", "gateway=a/b", ""},
+		{"service-mirror", "name={cluster}-{service},namespace=web:shop,gateway=a/b,namespace=a:b", "name={cluster}-{service},namespace=web:shop,namespace=a:b"},
+		{"service-mirror --name-template {service}-of-{cluster} --allow-names", "gateway=a/b", "name={service}-of-{cluster},allow-names"},
+		{"service-mirror --name-template={service}-of-{cluster} --allow-names=true", "name={service},gateway=a/b", "name={service},allow-names"},
+		{"service-mirror --allow-names=false", "namespace=a:b", "namespace=a:b"},
+	} {
+		d := Daemon{Command: strings.Fields(test.command)}
+		if got := d.rule(ParseKeys(test.keys)); got != test.want {
+			t.Errorf("%s with %s: got %s, want %s", test.command, test.keys, got, test.want)
+		}
+	}
+}
+
+// While mirrors move, the policy permits the names of before, too; the next link ends that.
+func TestPermitted(t *testing.T) {
+	text := func(s string) *string { return &s }
+	for _, test := range []struct {
+		rule  string
+		noted *string
+		want  string
+	}{
+		{"name=a", nil, "name=a"},
+		{"", text(""), ""},
+		{"name=a", text("name=a"), "name=a"},
+		{"name=a", text(""), "name=a;"},
+		{"", text("name=a,allow-names"), ";name=a,allow-names"},
+		{"name=a", text("name=a;name=b"), "name=a"},
+		{"name=c", text("name=a;name=b"), "name=c;name=a"},
+	} {
+		if got, moves := permitted(test.rule, test.noted); got != test.want || moves != strings.Contains(got, ";") {
+			t.Errorf("%s after %v: got %s, %v, want %s", test.rule, test.noted, got, moves, test.want)
+		}
+	}
+}
+
+func TestVerification(t *testing.T) {
+	d := Daemon{Name: "service-mirror", Namespace: "service-mirror", Container: "service-mirror", Command: []string{"service-mirror", "--leader-elect"}, Args: []string{"--remote=paris=/x,name={service}-p"}}
+	l := Linker{Local: &Cluster{Flags: "--context london"}}
+	want := "kubectl --context london --namespace service-mirror exec deployment/service-mirror --container service-mirror -- " +
+		"service-mirror verify --remote paris --leader-elect '--remote=paris=/x,name={service}-p'"
+	if got := l.byHand(d, d.verification("paris", false)); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	d.Command = nil
+	if got := strings.Join(d.verification("paris", true), " "); got != "service-mirror verify --remote paris --output=json --remote=paris=/x,name={service}-p" {
+		t.Errorf("with the image's entry point it is %s", got)
+	}
+}

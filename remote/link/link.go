@@ -1,0 +1,221 @@
+// Package link makes a remote cluster known to the local one, and forgets it again.
+//
+// A link is a ServiceAccount in the remote cluster that can read what is exported, and in the local cluster its
+// credentials in a Secret, an annotation that permits mirrors of the remote, and a --remote in the daemon's
+// Deployment. The way of one link:
+//
+//	keys.go        the KEY=VALUE of --remote: those of before, with the changes
+//	read.go        Local and Remote, what is read of either cluster
+//	decide.go      Decide turns these into a Plan, which says what is written; all that can be refused is refused here
+//	grants.go      ... in the remote cluster: who may read what
+//	daemon.go      ... in the Deployment: its arguments
+//	network.go     ... in the NetworkPolicy: the ports that the daemon needs
+//	kubeconfig.go  the kubeconfig
+//	credentials.go ... and its token, which is tried
+//	cluster.go     either cluster, found as kubectl does
+//	linker.go      how objects are read and written, and what is said of it
+//	link.go        Link applies the grants, tries the credentials, and then writes in the local cluster
+//	rollout.go     it waits until the daemon's pods have the change
+//	verifying.go   and sends requests to the mirrors, from the daemon's pod
+//	unlink.go      Unlink takes it all out of the local cluster again
+//	print.go       the manifests of either side, in place of all this
+//
+// decide.go and what it calls are pure: they import no client, clock, logger or context.
+package link
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Request is what someone wants to be linked.
+type Request struct {
+	Name   string        // of the remote cluster: a DNS label
+	Set    Keys          // keys that change; others stay as they are
+	Remove []string      // names of keys that are removed
+	Server string        // URL of the remote's API server as pods reach it; empty: that of the kubeconfig
+	CA     []byte        // of that server, PEM; empty: that of the kubeconfig
+	Reader string        // namespace of the account in the remote cluster
+	Wait   time.Duration // for the rollout; 0: no requests are sent
+}
+
+// Result is what was done.
+type Result struct {
+	Name     string    `json:"name"`
+	Local    string    `json:"local"`            // context of the local cluster
+	Remote   string    `json:"remote,omitempty"` // context of the remote cluster
+	Server   string    `json:"server,omitempty"`
+	Flag     string    `json:"flag,omitempty"` // that of the daemon
+	Changes  []Change  `json:"changes"`
+	Notes    []string  `json:"notes"`
+	Linked   bool      `json:"linked"`
+	Verified *Verified `json:"verification,omitempty"`
+}
+
+func newResult(name, local string) Result {
+	return Result{Name: name, Local: local, Changes: []Change{}, Notes: []string{}}
+}
+
+// Change is what became of an object.
+type Change struct {
+	Cluster   string `json:"cluster"`
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+	Change    string `json:"change"`
+}
+
+// Verified is whether requests to the mirrors of the remote arrive.
+type Verified struct {
+	State   State           `json:"state"`
+	Reason  string          `json:"reason,omitempty"` // why it is not known
+	Command string          `json:"command"`          // that verifies again
+	Results json.RawMessage `json:"results,omitempty"`
+}
+
+// State is what is known of requests to mirrors.
+type State string
+
+// The states.
+const (
+	Reached    State = "reached"     // all arrive
+	NotReached State = "not reached" // some do not
+	Unknown    State = "not verified"
+)
+
+// Link links the remote cluster. The result is what was done until it ended, with an error or without.
+func (l *Linker) Link(ctx context.Context, request Request) (Result, error) {
+	result := &l.result
+	l.result = newResult(request.Name, l.Local.Name)
+	result.Remote = l.Remote.Name
+	local, err := l.readLocal(ctx, request.Name)
+	if err != nil {
+		return *result, err
+	}
+	keys, err := request.keys(local.Daemon)
+	if err != nil {
+		return *result, err
+	}
+	remote, err := l.readRemote(ctx, keys, local.Daemon, request)
+	if err != nil {
+		return *result, err
+	}
+	plan, err := Decide(request, keys, local, remote)
+	if err != nil {
+		return *result, err
+	}
+	result.Server, result.Flag = plan.Server, "--remote="+plan.Flag
+	l.notes(l.Remote, remote.Notes)
+	if err := l.grant(ctx, plan); err != nil {
+		return *result, err
+	}
+	credentials, err := l.credentials(ctx, request, remote, plan)
+	if err != nil {
+		return *result, err
+	}
+	if err := l.write(ctx, plan, local, credentials); err != nil {
+		return *result, err
+	}
+	result.Linked = true
+	err = l.verify(ctx, request)
+	return *result, err
+}
+
+// grant creates the account that reads in the remote cluster.
+func (l *Linker) grant(ctx context.Context, plan Plan) error {
+	l.step(l.Remote, "a ServiceAccount that can read %s", plan.Reads)
+	for _, object := range plan.Grants {
+		if err := l.apply(ctx, l.Remote, manager, object); err != nil {
+			return err
+		}
+	}
+	l.notes(l.Remote, plan.Notes)
+	return nil
+}
+
+// manager is the field manager of what is written. A remote has one of its own in what several share.
+const manager = "service-mirror-link"
+
+// write makes the remote known to the daemon: its file first, and the flag that names it last.
+func (l *Linker) write(ctx context.Context, plan Plan, local Local, credentials []byte) error {
+	d := local.Daemon
+	l.step(l.Local, "that kubeconfig as %s in the Secret %s/%s", fileOf(plan.Name), d.Namespace, d.Secret)
+	if before := serverOf(local.Credentials); before != "" && before != plan.Server {
+		l.note(l.Local, "the server there was %s", before)
+	}
+	if err := l.apply(ctx, l.Local, manager+"-"+plan.Name, plan.secret(d, credentials)); err != nil {
+		return err
+	}
+	if err := l.allow(ctx, plan, local); err != nil {
+		return err
+	}
+	l.step(l.Local, "the annotation %s of the ServiceAccount %s/%s: %q", annotation(plan.Name), d.Namespace, d.Account, plan.Rule)
+	if plan.Moves {
+		l.note(l.Local, "until you link again, the names of before are permitted, too: mirrors keep them until those with the new names are complete")
+	}
+	if err := l.annotate(ctx, d, plan.Name, &plan.Rule); err != nil {
+		return err
+	}
+	l.step(l.Local, "the argument --remote=%s of the Deployment %s/%s", plan.Flag, d.Namespace, d.Name)
+	return l.changeDaemon(ctx, d, func(d Daemon) change {
+		switch before := d.remote(plan.Name); before {
+		case "":
+		case plan.Flag:
+			l.line("it is there already")
+		default:
+			l.line("in place of --remote=" + before)
+		}
+		return change{args: d.with(plan.Name, plan.Flag), mounts: true}
+	})
+}
+
+// allow has the NetworkPolicy that the link needs, and removes one that it needs no more.
+func (l *Linker) allow(ctx context.Context, plan Plan, local Local) error {
+	if plan.Egress != nil {
+		l.step(l.Local, "a NetworkPolicy that allows the daemon the ports %s", portsOf(plan.Egress))
+		return l.apply(ctx, l.Local, manager, plan.Egress)
+	}
+	if local.HasEgress {
+		return l.delete(ctx, l.Local, networkPolicies, local.Daemon.Namespace, egressName(plan.Name))
+	}
+	return nil
+}
+
+// annotate sets the annotation that permits mirrors of a remote; nil removes it.
+func (l *Linker) annotate(ctx context.Context, d Daemon, name string, rule *string) error {
+	patch := map[string]any{"metadata": map[string]any{"annotations": map[string]any{annotation(name): rule}}}
+	return l.patch(ctx, l.Local, serviceAccounts, d.Namespace, d.Account, patch)
+}
+
+// annotation is the one of the daemon's ServiceAccount that permits mirrors of a remote.
+func annotation(name string) string { return "remote.service-mirror.io/" + name }
+
+// fileOf is the key of a remote's kubeconfig in the Secret.
+func fileOf(name string) string { return name + ".kubeconfig" }
+
+// Resources that are read and written by name.
+var (
+	serviceAccounts = schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}
+	secrets         = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
+	namespaces      = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
+	services        = schema.GroupVersionResource{Version: "v1", Resource: "services"}
+	configMaps      = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
+	endpointSlices  = schema.GroupVersionResource{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"}
+	pods            = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+	deployments     = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
+	networkPolicies = schema.GroupVersionResource{Group: "networking.k8s.io", Version: "v1", Resource: "networkpolicies"}
+	clusterBindings = schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"}
+)
+
+// resourceOf is the resource of an object that this package makes.
+func resourceOf(kind schema.GroupVersionKind) schema.GroupVersionResource {
+	plural := map[string]string{
+		"Namespace": "namespaces", "ServiceAccount": "serviceaccounts", "Secret": "secrets", "NetworkPolicy": "networkpolicies",
+		"ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings", "Role": "roles", "RoleBinding": "rolebindings",
+		"Deployment": "deployments",
+	}[kind.Kind]
+	return kind.GroupVersion().WithResource(plural)
+}

@@ -1,0 +1,40 @@
+package link
+
+import (
+	"context"
+	"fmt"
+)
+
+// Unlink takes a remote cluster out of the local one. Its mirrors stay, and so does the account in the remote cluster.
+func (l *Linker) Unlink(ctx context.Context, name string) (Result, error) {
+	l.result = newResult(name, l.Local.Name)
+	local, err := l.readLocal(ctx, name)
+	if err != nil {
+		return l.result, err
+	}
+	d := local.Daemon
+	if d.inCommand(name) {
+		return l.result, fmt.Errorf("Deployment %s/%s has --remote=%s in its command, which is not for links to change: remove it from your manifests, and unlink again", d.Namespace, d.Name, d.remote(name))
+	}
+	l.step(l.Local, "removing --remote %s from the arguments of the Deployment %s/%s", name, d.Namespace, d.Name)
+	if d.remote(name) == "" {
+		l.line(absent)
+	}
+	err = l.changeDaemon(ctx, d, func(d Daemon) change { return change{args: d.without(name)} })
+	if err != nil {
+		return l.result, err
+	}
+	l.step(l.Local, "removing %s from the Secret %s/%s", fileOf(name), d.Namespace, d.Secret)
+	if len(local.Credentials) == 0 {
+		l.line(absent)
+	} else if err := l.patch(ctx, l.Local, secrets, d.Namespace, d.Secret, map[string]any{"data": map[string]any{fileOf(name): nil}}); err != nil {
+		return l.result, err
+	}
+	if err := l.delete(ctx, l.Local, networkPolicies, d.Namespace, egressName(name)); err != nil {
+		return l.result, err
+	}
+	l.step(l.Local, "removing the annotation %s of the ServiceAccount %s/%s", annotation(name), d.Namespace, d.Account)
+	return l.result, l.annotate(ctx, d, name, nil)
+}
+
+const absent = "it is not there"

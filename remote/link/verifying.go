@@ -1,0 +1,227 @@
+package link
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/httpstream"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/util/exec"
+
+	"service-mirror.io/service-mirror/remote"
+	"service-mirror.io/service-mirror/remote/failure"
+)
+
+// ErrNotReached says that the remote is linked, but not all requests to its mirrors arrive.
+var ErrNotReached = errors.New("linked, but not all requests arrive")
+
+// Exit codes of service-mirror verify.
+const (
+	someNotReached = 1
+	wrongFlags     = 2
+	noMirror       = 3
+)
+
+// verify sends requests to the mirrors of the remote, from the daemon's pod. The error is ErrNotReached.
+func (l *Linker) verify(ctx context.Context, request Request) error {
+	d, err := l.readDaemon(ctx)
+	if err != nil {
+		return err
+	}
+	command := d.verification(request.Name, l.JSON)
+	verified := &Verified{State: Unknown, Command: l.byHand(d, d.verification(request.Name, false))}
+	l.result.Verified = verified
+	switch {
+	case request.Wait == 0:
+		verified.Reason = "no requests are sent, because of --wait 0"
+	case d.Replicas == 0:
+		verified.Reason = fmt.Sprintf("the Deployment %s/%s is scaled to 0", d.Namespace, d.Name)
+	default:
+		if err := l.rollout(ctx, d, request.Wait); err != nil {
+			verified.Reason = err.Error() + ": kubectl " + l.Local.kubectl(d.Namespace) + " get pods"
+			return ctx.Err()
+		}
+		return l.send(ctx, d, command, verified)
+	}
+	return nil
+}
+
+// send runs the verification in the daemon's pod.
+func (l *Linker) send(ctx context.Context, d Daemon, command []string, verified *Verified) error {
+	l.step(l.Local, "requests to the mirrors of %s, from the daemon's pod", l.result.Name)
+	pod, err := l.pod(ctx, d)
+	if err != nil {
+		verified.Reason = "verify cannot be run in the daemon's pod: " + err.Error()
+		return nil
+	}
+	var results bytes.Buffer
+	out, errs := io.Writer(&results), &logFilter{to: l.Out}
+	if !l.JSON {
+		out = l.Out
+	}
+	code, err := l.Local.exec(ctx, d.Namespace, pod, d.Container, command, out, errs)
+	errs.flush()
+	if json.Valid(results.Bytes()) {
+		verified.Results = results.Bytes()
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		verified.Reason = "verify cannot be run in the daemon's pod: " + failure.Line(err.Error())
+	case code == 0:
+		verified.State = Reached
+	case code == noMirror:
+		verified.Reason = l.result.Name + " exports nothing yet"
+	case code == someNotReached, code == wrongFlags:
+		verified.State = NotReached
+		return ErrNotReached
+	default:
+		verified.Reason = fmt.Sprintf("verify ended with exit code %d", code)
+	}
+	return nil
+}
+
+// verification is the daemon's own command line, as that of verify for one remote. The image has no shell.
+func (d Daemon) verification(name string, asJSON bool) []string {
+	words := d.words()
+	if len(d.Command) == 0 {
+		words = append([]string{DefaultName}, words...)
+	}
+	command := []string{words[0], "verify", "--remote", name}
+	if asJSON {
+		command = append(command, "--output=json")
+	}
+	return append(command, words[1:]...)
+}
+
+// kubectl is what kubectl needs to be about a namespace of the cluster.
+func (c *Cluster) kubectl(namespace string) string {
+	return strings.TrimSpace(c.Flags + " --namespace " + quoted(namespace))
+}
+
+// byHand is a command that runs another one in the daemon's pod, for a shell.
+func (l *Linker) byHand(d Daemon, command []string) string {
+	text := fmt.Sprintf("kubectl %s exec deployment/%s --container %s --", l.Local.kubectl(d.Namespace), quoted(d.Name), quoted(d.Container))
+	for _, word := range command {
+		text += " " + quoted(word)
+	}
+	return text
+}
+
+var plain = regexp.MustCompile(`^[-A-Za-z0-9_.:/=,@%+]+$`)
+
+// quoted is a word for a shell.
+func quoted(word string) string {
+	if plain.MatchString(word) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// pod is a running pod of the daemon, one that is ready if there is one.
+func (l *Linker) pod(ctx context.Context, d Daemon) (string, error) {
+	selector := d.selector()
+	all, err := l.Local.list(ctx, pods, d.Namespace, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(&selector)})
+	if err != nil {
+		return "", err
+	}
+	running := ""
+	for _, object := range all {
+		var pod corev1.Pod
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &pod); err != nil {
+			return "", err
+		}
+		if pod.Status.Phase != corev1.PodRunning || pod.DeletionTimestamp != nil {
+			continue
+		}
+		if running = pod.Name; ready(&pod) {
+			break
+		}
+	}
+	if running == "" {
+		return "", errors.New("no pod of it is running")
+	}
+	return running, nil
+}
+
+func ready(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// exec runs a command in a container. The error says that it could not be run.
+func (c *Cluster) exec(ctx context.Context, namespace, pod, container string, command []string, stdout, stderr io.Writer) (code int, err error) {
+	client, err := remote.NewClient(rest.CopyConfig(c.Config))
+	if err != nil {
+		return 0, err
+	}
+	url := client.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("exec").
+		VersionedParams(&corev1.PodExecOptions{Container: container, Command: command, Stdout: true, Stderr: true}, scheme.ParameterCodec).URL()
+	socket, err := remotecommand.NewWebSocketExecutor(c.Config, "GET", url.String())
+	if err != nil {
+		return 0, err
+	}
+	older, err := remotecommand.NewSPDYExecutor(c.Config, "POST", url)
+	if err != nil {
+		return 0, err
+	}
+	executor, err := remotecommand.NewFallbackExecutor(socket, older, func(err error) bool {
+		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
+	})
+	if err != nil {
+		return 0, err
+	}
+	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: stdout, Stderr: stderr})
+	if ended, ok := errors.AsType[exec.CodeExitError](err); ok {
+		return ended.Code, nil
+	}
+	return 0, err
+}
+
+// logFilter passes on what a program prints as errors, without its log of what is normal.
+type logFilter struct {
+	to   io.Writer
+	line []byte
+}
+
+var logLine = regexp.MustCompile(`^I\d{4} `)
+
+func (f *logFilter) Write(data []byte) (int, error) {
+	f.line = append(f.line, data...)
+	for {
+		i := bytes.IndexByte(f.line, '\n')
+		if i < 0 {
+			return len(data), nil
+		}
+		f.print(f.line[:i])
+		f.line = f.line[i+1:]
+	}
+}
+
+// flush prints a last line without an end.
+func (f *logFilter) flush() {
+	if len(f.line) > 0 {
+		f.print(f.line)
+	}
+	f.line = nil
+}
+
+func (f *logFilter) print(line []byte) {
+	if !logLine.Match(line) {
+		fmt.Fprintf(f.to, "%s\n", failure.Printable(string(line)))
+	}
+}
