@@ -231,7 +231,7 @@ func (m *merged) ports() ([]corev1.ServicePort, string) {
 func (d *decision) decideMerged(live Objects) {
 	m, others := d.merge(live.Service)
 	for _, c := range others {
-		d.conflict([]Candidate{c}, fmt.Sprintf("another Service of remote %s is in the merged mirror of this name", c.Cluster))
+		d.conflict([]Candidate{c}, fmt.Sprintf("another Service of remote %s", c.Cluster)+takenName)
 	}
 	if !d.policy.Merges() {
 		d.split(live, m)
@@ -242,7 +242,7 @@ func (d *decision) decideMerged(live Objects) {
 		d.removeMerged(live, m)
 	case m.kept() != "":
 	case origin != nil && origin.Successor != nil && !IsMerged(live.Service): // the name is taken until that is complete
-		d.conflict(m.exports, fmt.Sprintf("the mirror of remote %s has this name", origin.Cluster))
+		d.conflict(m.exports, fmt.Sprintf("the mirror of remote %s", origin.Cluster)+takenName)
 		d.rename(live, origin.Candidate)
 	default:
 		d.merged = &m
@@ -253,8 +253,9 @@ func (d *decision) decideMerged(live Objects) {
 
 // removeMerged deletes a merged Service when its last part is gone.
 func (d *decision) removeMerged(live Objects, m merged) {
-	// What remotes that are not configured left is in their parts.
-	if slices.ContainsFunc(m.unknown, m.configured) || len(m.parts) > 0 {
+	// One that lists no remote which the flags name may be another daemon's, or is kept until it is pruned.
+	mine := slices.ContainsFunc(m.listed, func(listed Listed) bool { return m.configured(listed.Remote) })
+	if !mine || slices.ContainsFunc(m.unknown, m.configured) || len(m.parts) > 0 {
 		return
 	}
 	d.remove(live)
@@ -280,7 +281,7 @@ func (d *decision) split(live Objects, m merged) {
 		}
 	}
 	d.conflict(slices.DeleteFunc(all, func(c Candidate) bool { return c.Cluster == source.Cluster && c.name() == source.name() }),
-		fmt.Sprintf("the mirror of remote %s has this name", source.Cluster))
+		fmt.Sprintf("the mirror of remote %s", source.Cluster)+takenName)
 	d.update(live, source)
 }
 

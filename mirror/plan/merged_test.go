@@ -445,3 +445,42 @@ func TestMergingKeepsTheAddresses(t *testing.T) {
 		})
 	}
 }
+
+// An export that appears after the candidates were read is no absence.
+func TestMergedPartOfALateExport(t *testing.T) {
+	j := newJoint(MergeAll)
+	j.export("paris", "192.0.2.1")
+	j.settle(t, inOrder)
+	s := j.snapshot(Part(mergedKey, "paris"))
+	for i := range s.Candidates {
+		s.Candidates[i].Service = nil
+	}
+	if p := j.policy.Decide(s); len(p.Steps) > 0 {
+		t.Errorf("steps %+v", p.Steps)
+	}
+	s.Origin.Service = nil
+	if p := j.policy.Decide(s); !p.Writes(IPv4Slice) {
+		t.Error("without the export it stays")
+	}
+}
+
+// A merged mirror of remotes that the flags do not name, with parts or without, may be another daemon's.
+func TestMergedMirrorOfOthers(t *testing.T) {
+	for _, merge := range []Merge{MergeOff, MergeAll} {
+		j := newJoint(MergeAll)
+		j.export("paris", "192.0.2.1")
+		j.settle(t, inOrder)
+		j.policy.Merge, j.policy.Order = merge, []string{"oslo"}
+		delete(j.exports, "paris")
+		clear(j.known)
+		j.settle(t, inOrder)
+		if len(j.written) > 0 {
+			t.Errorf("merge=%s: written %q", merge, j.written)
+		}
+		clear(j.parts) // it has none yet, or they were pruned
+		j.settle(t, inOrder)
+		if len(j.written) > 0 {
+			t.Errorf("merge=%s, without parts: written %q", merge, j.written)
+		}
+	}
+}

@@ -63,9 +63,9 @@ func (d *decision) removePart(live Objects, m merged, remote string) {
 		fate, to := d.policy.Fate(*origin, MirrorKey(d.snapshot.Key))
 		d.plan.Successor = origin.Successor
 		switch successor := origin.Successor; {
-		case fate == Unknown:
+		case fate == Unknown, fate == Stays && successor == nil: // Stays: since the candidates were read
 			return
-		case successor == nil && fate != Moves:
+		case fate == Gone:
 		case successor == nil || !successor.Complete:
 			d.keepPart(live, m, origin.Candidate)
 			if fate == Moves {

@@ -45,7 +45,7 @@ func (w *mergedWorld) merge(mode string, remotes ...*remote) *daemon {
 }
 
 func (w *mergedWorld) mergeFlags(mode string) []string {
-	return probing("tcp", useSlices, "--merge="+mode)
+	return probing("tcp", slices.Concat(listening, []string{useSlices, "--merge=" + mode})...)
 }
 
 // parts checks which remotes have a slice in bar, and for which its endpoints are ready.
