@@ -230,6 +230,10 @@ func (m *merged) ports() ([]corev1.ServicePort, string) {
 // decideMerged decides the Service of a merged mirror.
 func (d *decision) decideMerged(live Objects) {
 	m, others := d.merge(live.Service)
+	if m.anothers() {
+		d.conflict(d.wanted, "a merged mirror of remotes that the flags do not name has this name: prune these remotes, or have another template or namespace")
+		return
+	}
 	for _, c := range others {
 		d.conflict([]Candidate{c}, fmt.Sprintf("another Service of remote %s", c.Cluster)+takenName)
 	}
@@ -251,11 +255,15 @@ func (d *decision) decideMerged(live Objects) {
 	}
 }
 
+// anothers tells a merged mirror of which no remote is one that the flags name: it may be another daemon's, and is kept
+// until it is pruned.
+func (m *merged) anothers() bool {
+	return IsMerged(m.service) && len(m.listed) > 0 && !slices.ContainsFunc(m.listed, func(listed Listed) bool { return m.configured(listed.Remote) })
+}
+
 // removeMerged deletes a merged Service when its last part is gone.
 func (d *decision) removeMerged(live Objects, m merged) {
-	// One that lists no remote which the flags name may be another daemon's, or is kept until it is pruned.
-	mine := slices.ContainsFunc(m.listed, func(listed Listed) bool { return m.configured(listed.Remote) })
-	if !mine || slices.ContainsFunc(m.unknown, m.configured) || len(m.parts) > 0 {
+	if slices.ContainsFunc(m.unknown, m.configured) || len(m.parts) > 0 {
 		return
 	}
 	d.remove(live)

@@ -482,5 +482,11 @@ func TestMergedMirrorOfOthers(t *testing.T) {
 		if len(j.written) > 0 {
 			t.Errorf("merge=%s, without parts: written %q", merge, j.written)
 		}
+		j.policy.Order, j.known["berlin"] = []string{"berlin"}, true // one that wants the name does not get it
+		j.export("berlin", "192.0.2.2")
+		j.settle(t, inOrder)
+		if problems := j.policy.Decide(j.snapshot(mergedKey)).Problems; len(j.written) > 0 || len(problems) != 1 || problems[0].Reason != Conflict {
+			t.Errorf("merge=%s: written %q, problems %v", merge, j.written, problems)
+		}
 	}
 }

@@ -117,7 +117,7 @@ func (d *decision) writePart(b basis, live, desired Objects, problems []Problem)
 // updatePart creates or changes a part. The Service comes first: slices without it would be another's, if that were
 // created.
 func (d *decision) updatePart(live Objects, m merged, source Candidate) {
-	if m.service == nil || m.service.Labels[ClusterLabel] != MergedCluster {
+	if m.service == nil || m.service.Labels[ClusterLabel] != MergedCluster || m.anothers() {
 		return
 	}
 	b := d.partBasis(source)
