@@ -7,7 +7,7 @@
 #   make compat        end to end with the oldest supported Kubernetes on either side; traffic through more gateways
 #   make soak          long random walks: three seeds of 10,000 steps; SEEDS="1 2", STEPS=500
 #   make bench         speed, memory and cost beside what the API server allows; deploy/performance
-#   make release       archives for each platform, with checksums, in .build/release
+#   make release       archives for each platform, lists of what is in them, image, chart and checksums, in .build/release
 #   make image         the container image, in .build/service-mirror-image.tar
 
 BUILD := $(CURDIR)/.build
@@ -32,6 +32,8 @@ vet:
 	cd testdata/cluster && go vet ./e2e
 	cd testdata/browser && go vet ./...
 	cd testdata/publish && go vet ./...
+	cd testdata/chart && go vet ./...
+	cd testdata/release && go vet ./...
 
 # The tests' own harness, too.
 unit: tools
@@ -54,10 +56,12 @@ traffic: race cluster
 	testdata/traffic/setup.sh $(BUILD)
 	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -v -timeout 20m ./traffic
 
-# What is in deploy/, applied to real API servers; the image, without a registry.
+# What is in deploy/, applied to real API servers, by kustomize and by Helm; the image, without a registry; a release.
 manifests: race cluster
 	testdata/deploy/setup.sh $(BUILD)
 	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 20m ./deploy
+	cd testdata/chart && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 10m ./...
+	cd testdata/release && go test -count=1 -timeout 10m ./...
 
 # The status page in a real browser.
 page:
@@ -96,19 +100,9 @@ bench: build cluster
 cluster:
 	testdata/cluster/build.sh $(BUILD)/cluster
 
-# The same bytes for the same version, wherever they are built.
-PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+# The same bytes for the same version, wherever they are built. IMAGE is where the chart has the image from.
 release:
-	rm -rf $(BUILD)/release && mkdir -p $(BUILD)/release
-	set -e; for platform in $(PLATFORMS); do \
-		os=$${platform%/*} arch=$${platform#*/} name=service-mirror-$(VERSION)-$${platform%/*}-$${platform#*/}; \
-		mkdir $(BUILD)/release/$$name; \
-		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BUILD)/release/$$name/service-mirror .; \
-		cp README.md LICENSE $(BUILD)/release/$$name/; cp -r deploy $(BUILD)/release/$$name/; \
-		tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C $(BUILD)/release -c $$name | gzip -n >$(BUILD)/release/$$name.tar.gz; \
-		rm -r $(BUILD)/release/$$name; \
-	done
-	cd $(BUILD)/release && sha256sum *.tar.gz >SHA256SUMS && cat SHA256SUMS
+	deploy/release/build.sh -o $(BUILD)/release -t $(VERSION) $(if $(IMAGE),-i $(IMAGE))
 
 # Installs what it needs from Debian: needs root.
 image:

@@ -44,6 +44,7 @@ type apiserver struct {
 	admit  func(runtime.Object)
 	// unreadable are the errors of resources that cannot be listed.
 	unreadable map[string]error
+	unlisted   string // a label selector with which nothing can be listed; empty: none
 	// withoutSlices turns off the mirroring of Endpoints to EndpointSlices.
 	withoutSlices bool
 	// stuck are the Endpoints of which the mirroring controller believes that an EndpointSlice exists which
@@ -329,6 +330,9 @@ func (s *apiserver) list(action clienttesting.ListActionImpl, asMetadata bool) (
 	if err := s.unreadable[resource]; err != nil {
 		return nil, err
 	}
+	if s.unlisted != "" && s.unlisted == action.ListOptions.LabelSelector {
+		return nil, errForbidden
+	}
 	services, endpoints, metadata := &corev1.ServiceList{ListMeta: version}, &corev1.EndpointsList{ListMeta: version}, &metav1.List{ListMeta: version}
 	endpointSlices, nodes, cidrs := &discoveryv1.EndpointSliceList{ListMeta: version}, &corev1.NodeList{ListMeta: version}, &networkingv1.ServiceCIDRList{ListMeta: version}
 	for _, obj := range s.objects[resource] {
@@ -383,6 +387,7 @@ func partial(obj runtime.Object) *metav1.PartialObjectMetadata {
 type watcher struct {
 	resource   string
 	selector   labels.Selector
+	namespace  string // empty: all
 	asMetadata bool
 	seen       int // the version of the last change that it received
 	events     chan watch.Event
@@ -406,7 +411,7 @@ func (s *apiserver) watch(action clienttesting.WatchActionImpl, asMetadata bool)
 	if err != nil {
 		return nil, apierrors.NewBadRequest("a watch must say since when")
 	}
-	w := &watcher{resource: action.GetResource().Resource, selector: selector, asMetadata: asMetadata, seen: since, events: make(chan watch.Event, room)}
+	w := &watcher{resource: action.GetResource().Resource, selector: selector, namespace: action.Namespace, asMetadata: asMetadata, seen: since, events: make(chan watch.Event, room)}
 	w.stop = sync.OnceFunc(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -424,7 +429,7 @@ func (s *apiserver) watch(action clienttesting.WatchActionImpl, asMetadata bool)
 // longer selected is deleted.
 func (w *watcher) send(c change) {
 	matches := func(obj runtime.Object) bool {
-		return obj != nil && w.selector.Matches(labels.Set(accessor(obj).GetLabels()))
+		return obj != nil && (w.namespace == "" || w.namespace == accessor(obj).GetNamespace()) && w.selector.Matches(labels.Set(accessor(obj).GetLabels()))
 	}
 	if c.resource != w.resource || c.version <= w.seen {
 		return
@@ -619,6 +624,25 @@ func (s *apiserver) all(resource string) string {
 	}
 	slices.Sort(out)
 	return strings.Join(out, "\n")
+}
+
+// refuseLists refuses to list with a label selector; empty: with none.
+func (s *apiserver) refuseLists(selector string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unlisted = selector
+}
+
+// watched are the label selectors of the open watches that begin with a text.
+func (s *apiserver) watched(prefix string) (selectors []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.watchers {
+		if text := w.selector.String(); strings.HasPrefix(text, prefix) {
+			selectors = append(selectors, text)
+		}
+	}
+	return selectors
 }
 
 // listed is how many lists were requested since the last call.

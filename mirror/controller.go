@@ -1,10 +1,12 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -13,6 +15,7 @@ import (
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/gateway/verify"
+	"service-mirror.io/service-mirror/mirror/failover"
 	"service-mirror.io/service-mirror/mirror/local"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/mirror/queue"
@@ -24,12 +27,15 @@ import (
 // Options are the operator's decisions.
 type Options struct {
 	plan.Policy
-	Workers    int             // keys synced in parallel
-	MaxDeletes int             // of one remote's mirrors within a minute; 0: no limit
-	Metrics    *report.Metrics // nil: nothing is counted
-	Events     *report.Events  // nil: none are made
-	Verify     verify.Options
-	Domain     string // DNS domain of the local cluster: clients' names are under it
+	// FailoverAfter is how long no local endpoint of a Service must have been ready until a remote serves it, and
+	// FailbackAfter how long one must have been ready until none does any more.
+	FailoverAfter, FailbackAfter time.Duration
+	Workers                      int             // keys synced in parallel
+	MaxDeletes                   int             // of one remote's mirrors within a minute; 0: no limit
+	Metrics                      *report.Metrics // nil: nothing is counted
+	Events                       *report.Events  // nil: none are made
+	Verify                       verify.Options
+	Domain                       string // DNS domain of the local cluster: clients' names are under it
 }
 
 // Controller mirrors the exported Services of remote clusters.
@@ -41,6 +47,7 @@ type Controller struct {
 	writer   *write.Writer
 	problems *report.Problems
 	verified verifier
+	failover *failover.Controller
 }
 
 // New makes a controller. Its remotes are added before it runs.
@@ -56,6 +63,7 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 		Configured:       func(cluster string) bool { return cluster == plan.MergedCluster || c.remotes.has(cluster) },
 		NamespaceChanged: c.namespaceChanged,
 		RangesChanged:    c.remotes.refilter,
+		FailoverChanged:  func(key cache.ObjectName) { c.failover.Changed(key) },
 		Interrupted: func(key cache.ObjectName) {
 			if c.workers.Leading() {
 				c.memory.interrupted(key)
@@ -65,6 +73,11 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	}})
 	c.writer = write.New(clients.Write, clients.Metadata, c.local, options.Metrics.Wrote)
 	c.problems = report.New(logger, options.Events, c.serviceOf)
+	c.failover = failover.New(failover.Options{
+		Policy: plan.FailoverPolicy{Policy: options.Policy, After: options.FailoverAfter, Back: options.FailbackAfter},
+		Client: clients.Read, Local: c.local, Writer: c.writer, Metrics: options.Metrics, Events: options.Events, Logger: logger,
+		Remote: c.remotes.failover, Report: func(part string, err error) { c.problems.Local(part, err) },
+	})
 	c.verified = verifier{
 		check: options.Verify.Check, period: options.Verify.Period, exported: c.remotes.exported, report: c.problems.Verified,
 		targets: func(key cache.ObjectName) (plan.Plan, []verify.Target) {
@@ -84,11 +97,20 @@ func (c *Controller) Add(r Remote) { c.remotes.add(r) }
 // Hooks is what a remote of this name must be given.
 func (c *Controller) Hooks(cluster string) remote.Hooks {
 	return remote.Hooks{
-		Indexes:       indexes,
-		Trim:          c.options.TrimExported,
-		Changed:       c.exportChanged,
-		RecordChanged: c.recordChanged,
-		Resync:        c.resync,
+		Indexes: indexes,
+		Trim:    c.options.TrimExported,
+		Changed: func(cluster string, before, after *corev1.Service) {
+			c.exportChanged(cluster, before, after)
+			c.failover.ExportChanged(cluster, cache.MetaObjectToName(cmp.Or(after, before)))
+		},
+		RecordChanged: func(cluster string, service cache.ObjectName, had, has []string) {
+			c.recordChanged(cluster, service, had, has)
+			c.failover.RecordChanged(cluster, service)
+		},
+		Resync: func(cluster string) {
+			c.resync(cluster)
+			c.failover.Resync(cluster)
+		},
 		Accept: func(ctx context.Context, spec remote.Spec, uid types.UID) error {
 			return accept(ctx, c.local, spec, uid)
 		},
@@ -105,11 +127,13 @@ func (c *Controller) Run(ctx context.Context) {
 	defer wg.Wait()
 	defer c.queue.ShutDown()
 	wg.Go(func() { c.problems.Run(ctx) })
+	wg.Go(func() { c.failover.Run(ctx) })
 	c.local.Run(ctx, func() {
 		c.logger.Info("Local caches are filled", "services", c.local.Services())
 		logged := sets.New[string]()
 		logUnknown(c.logger, c.local, logged)
 		c.workers.Open()
+		c.failover.Open()
 		wg.Go(func() {
 			wait.UntilWithContext(ctx, func(context.Context) { logUnknown(c.logger, c.local, logged) }, unknownPeriod)
 		})
@@ -137,9 +161,10 @@ func (c *Controller) Ready() <-chan struct{} { return c.workers.Ready() }
 
 // Lead writes, until the context ends. A write under way is then finished, for which it has grace.
 func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
-	var verifying sync.WaitGroup
+	var verifying, failing sync.WaitGroup
 	c.workers.Lead(ctx, grace, func() {
 		c.options.Events.Lead(true)
+		failing.Go(func() { c.failover.Lead(ctx, grace) })
 		c.sweep()
 		for _, r := range c.remotes.list {
 			for _, problem := range r.Status().Problems { // from before
@@ -150,6 +175,7 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 		verifying.Go(func() { c.verified.run(ctx) })
 	}, func() { // what is known of mirrors goes with leadership
 		verifying.Wait()
+		failing.Wait()
 		c.options.Events.Lead(false)
 		c.memory.clear()
 		c.problems.Clear()

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,10 @@ func (c *Controller) DryRun(ctx context.Context, remotes []*remote.Remote, local
 	for _, p := range foreseen.Plans {
 		printPlan(out, p, local)
 	}
-	if len(foreseen.Plans) == 0 {
+	for _, p := range foreseen.Failovers {
+		printFailover(out, p, local)
+	}
+	if len(foreseen.Plans)+len(foreseen.Failovers) == 0 {
 		fmt.Fprintln(out, "nothing would be written in", local)
 	}
 	return foreseen.Unknown
@@ -114,6 +118,29 @@ func printPlan(to io.Writer, p plan.Plan, local string) {
 			print("delete %s %v %s", step.Kind.Title(), key, where)
 		case plan.DeleteLeftover:
 			print("delete EndpointSlice %v that a selector left behind %s", cache.MetaObjectToName(step.Object), where)
+		}
+	}
+}
+
+// printFailover shows the same of a Service that fails over.
+func printFailover(to io.Writer, p plan.FailoverPlan, local string) {
+	print := func(format string, args ...any) { fmt.Fprintln(to, failure.Line(fmt.Sprintf(format, args...))) }
+	changes := func(before, after any) { io.WriteString(to, report.Diff(before, after)) }
+	for _, problem := range p.Problems {
+		print("! failover of Service %v in %s to remote %s: %s: %s", p.Key, local, cmp.Or(problem.Cluster, "any"), problem.Reason, problem.Message)
+	}
+	for _, step := range p.Steps {
+		where := fmt.Sprintf("in %s for failover of Service %v to remote %s", local, p.Key, step.Remote)
+		name := cache.MetaObjectToName(step.Slice)
+		switch step.Action {
+		case plan.Create:
+			print("create EndpointSlice %v %s", name, where)
+			changes(nil, step.Slice)
+		case plan.Update:
+			print("update EndpointSlice %v %s", name, where)
+			changes(step.Live, step.Slice)
+		case plan.Delete:
+			print("delete EndpointSlice %v %s", name, where)
 		}
 	}
 }

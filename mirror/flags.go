@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -35,6 +36,8 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.StringVar((*string)(&raw.options.EndpointsAPI), "endpoints-api", string(plan.UseEndpoints), "`KIND` of object that carries a mirror's addresses: endpoints or endpointslices; to change it on a running cluster loses no endpoint")
 	f.StringVar((*string)(&raw.options.Merge), "merge", string(plan.MergeOff), "merge exports of several remotes whose mirrors have one name into one mirror: with the `MODE` all every remote serves, with first the first healthy one in the order of --remote, and off merges none; needs --endpoints-api=endpointslices and a --name-template without {cluster}")
 	f.IntVar(&raw.options.MaxDeletes, "max-deletes", 0, "most mirrors of one remote, a `NUMBER`, that are deleted within a minute because they are no longer exported; more wait until they are confirmed with the annotation "+plan.ConfirmAnnotation+"=true (0: no limit)")
+	f.DurationVar(&raw.options.FailoverAfter, "failover-after", time.Second, "`TIME` that a local Service which fails over must have had no ready endpoint until a remote serves it")
+	f.DurationVar(&raw.options.FailbackAfter, "failback-after", 10*time.Second, "`TIME` that it must have had one again until the remote serves it no more; until then both do")
 	f.IntVar(&raw.options.Workers, "workers", 32, fmt.Sprintf("`NUMBER` of mirrors that are synced in parallel, 1 to %d", maxWorkers))
 }
 
@@ -66,6 +69,14 @@ func (raw *Flags) Options(remotes []remote.Spec) (Options, error) {
 	mistakes = append(mistakes, raw.validateMerge(remotes))
 	if n := options.MaxDeletes; n < 0 {
 		mistakes = append(mistakes, fmt.Errorf("--max-deletes: %d is negative: give a number, or 0 for no limit", n))
+	}
+	for _, one := range []struct {
+		flag string
+		time time.Duration
+	}{{"--failover-after", options.FailoverAfter}, {"--failback-after", options.FailbackAfter}} {
+		if one.time < 0 {
+			mistakes = append(mistakes, fmt.Errorf("%s: %v is negative: give a time, or 0 for none", one.flag, one.time))
+		}
 	}
 	if n := options.Workers; n < 1 || n > maxWorkers {
 		mistakes = append(mistakes, fmt.Errorf("--workers: %d is out of range: give a number from 1 to %d", n, maxWorkers))

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 	"service-mirror.io/service-mirror/mirror/plan"
@@ -29,14 +30,14 @@ func optionsFor(t *testing.T, remotes []remote.Spec, args ...string) (Options, e
 
 func TestFlags(t *testing.T) {
 	options, err := optionsOf(t)
-	if want := (Options{Policy: Policy{EndpointsAPI: UseEndpoints, Merge: plan.MergeOff}, Workers: 32}); err != nil || !reflect.DeepEqual(options, want) {
+	if want := (Options{Policy: Policy{EndpointsAPI: UseEndpoints, Merge: plan.MergeOff}, Workers: 32, FailoverAfter: time.Second, FailbackAfter: 10 * time.Second}); err != nil || !reflect.DeepEqual(options, want) {
 		t.Errorf("by default: got %+v, %v, want %+v", options, err, want)
 	}
 	options, err = optionsOf(t, "--copy-labels", "team,tier", "--copy-labels", "x", "--copy-annotations", "note",
-		"--include-system", "--create-namespaces", "--endpoints-api", "endpointslices", "--workers", "1000", "--max-deletes", "50", "--cluster-name", "london")
+		"--include-system", "--create-namespaces", "--endpoints-api", "endpointslices", "--workers", "1000", "--max-deletes", "50", "--cluster-name", "london", "--failover-after", "0", "--failback-after", "1m")
 	want := Options{
 		Policy:  Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: UseEndpointSlices, CreateNamespaces: true, ClusterName: "london", Merge: plan.MergeOff},
-		Workers: 1000, MaxDeletes: 50,
+		Workers: 1000, MaxDeletes: 50, FailbackAfter: time.Minute,
 	}
 	if err != nil || !reflect.DeepEqual(options, want) {
 		t.Errorf("got %+v, %v, want %+v", options, err, want)
@@ -52,6 +53,7 @@ func TestFlagMistakes(t *testing.T) {
 		{"--copy-annotations=a/b/c", []string{`--copy-annotations: "a/b/c" is not a valid key`}},
 		{"--endpoints-api=slices", []string{`--endpoints-api: "slices" is not known: give endpoints or endpointslices`}},
 		{"--workers=0", []string{"--workers: 0 is out of range: give a number from 1 to 1000"}},
+		{"--failover-after=-1s --failback-after=-2s", []string{"--failover-after: -1s is negative: give a time, or 0 for none", "--failback-after: -2s is negative: give a time, or 0 for none"}},
 		{"--max-deletes=-1", []string{"--max-deletes: -1 is negative: give a number, or 0 for no limit"}},
 		{"--name-template={cluster}", []string{`--name-template: "{cluster}" must contain {service} once`}},
 		{"--cluster-name=London", []string{`--cluster-name: "London" is not a DNS label`}},

@@ -17,8 +17,9 @@ import (
 
 // Foreseen is what would be written, and what is in its way.
 type Foreseen struct {
-	Plans   []plan.Plan
-	Unknown error // lists the remotes that are not known: nothing would be written for them
+	Plans     []plan.Plan
+	Failovers []plan.FailoverPlan // of local Services that fail over
+	Unknown   error               // lists the remotes that are not known: nothing would be written for them
 }
 
 // Foresee finds out what would be written in the local cluster, whose name is given, once every remote is known or
@@ -32,7 +33,10 @@ func (c *Controller) Foresee(ctx context.Context, remotes []*remote.Remote, loca
 	case <-c.Ready():
 	}
 	unknown := awaitRemotes(ctx, remotes)
-	return Foreseen{c.Plans(), unknown}, nil
+	for deadline := time.Now().Add(dryRunTime); !c.failover.Awaited() && ctx.Err() == nil && time.Now().Before(deadline); {
+		time.Sleep(50 * time.Millisecond)
+	}
+	return Foreseen{c.Plans(), c.failover.Plans(), unknown}, nil
 }
 
 // ForeseenOverview is the overview that a leader would have before its first write.
@@ -44,6 +48,7 @@ func (c *Controller) ForeseenOverview(ctx context.Context, remotes []*remote.Rem
 	for _, p := range foreseen.Plans {
 		c.problems.Set(p.Key, p.Problems, false)
 	}
+	c.failover.Foresee(foreseen.Failovers)
 	return c.Overview(), nil
 }
 
@@ -51,6 +56,9 @@ func (c *Controller) ForeseenOverview(ctx context.Context, remotes []*remote.Rem
 func (f Foreseen) Print(out io.Writer, local string) {
 	for _, p := range f.Plans {
 		printPlan(out, p, local)
+	}
+	for _, p := range f.Failovers {
+		printFailover(out, p, local)
 	}
 	fmt.Fprintln(out, f.Counts())
 }
@@ -86,6 +94,18 @@ func (f Foreseen) Counts() (n Counts) {
 			}
 		}
 	}
+	for _, p := range f.Failovers {
+		for _, step := range p.Steps {
+			switch step.Action {
+			case plan.Create:
+				n.Create++
+			case plan.Update:
+				n.Update++
+			case plan.Delete:
+				n.Delete++
+			}
+		}
+	}
 	n.Create += namespaces.Len()
 	return n
 }
@@ -102,10 +122,11 @@ type foreseenStep struct {
 }
 
 type foreseenProblem struct {
-	Mirror  string      `json:"mirror"`
-	Remote  string      `json:"remote"`
-	Reason  plan.Reason `json:"reason"`
-	Message string      `json:"message"`
+	Mirror   string      `json:"mirror,omitempty"`   // that has it
+	Failover string      `json:"failover,omitempty"` // or the local Service that has it and fails over
+	Remote   string      `json:"remote"`
+	Reason   plan.Reason `json:"reason"`
+	Message  string      `json:"message"`
 }
 
 // WriteJSON prints the same for programs.
@@ -114,7 +135,7 @@ func (f Foreseen) WriteJSON(out io.Writer, local string) error {
 	namespaces := sets.New[string]()
 	for _, p := range f.Plans {
 		for _, problem := range p.Problems {
-			problems = append(problems, foreseenProblem{p.Key.String(), problem.Cluster, problem.Reason, problem.Message})
+			problems = append(problems, foreseenProblem{Mirror: p.Key.String(), Remote: problem.Cluster, Reason: problem.Reason, Message: problem.Message})
 		}
 		for _, step := range p.Steps {
 			if !step.Action.Writes() || step.Action == plan.CreateNamespace && namespaces.Has(p.Key.Namespace) {
@@ -124,6 +145,14 @@ func (f Foreseen) WriteJSON(out io.Writer, local string) error {
 				namespaces.Insert(p.Key.Namespace)
 			}
 			steps = append(steps, stepOf(p, step))
+		}
+	}
+	for _, p := range f.Failovers {
+		for _, problem := range p.Problems {
+			problems = append(problems, foreseenProblem{Failover: p.Key.String(), Remote: problem.Cluster, Reason: problem.Reason, Message: problem.Message})
+		}
+		for _, step := range p.Steps {
+			steps = append(steps, sliceStepOf(step))
 		}
 	}
 	if f.Unknown != nil {
@@ -138,6 +167,17 @@ func (f Foreseen) WriteJSON(out io.Writer, local string) error {
 		Problems []foreseenProblem `json:"problems"`
 		Unknown  []string          `json:"unknown"` // remotes for which nothing would be written
 	}{local, f.Counts(), steps, problems, unknown})
+}
+
+func sliceStepOf(step plan.SliceStep) foreseenStep {
+	one := foreseenStep{Action: "delete", Kind: plan.IPv4Slice.String(), Namespace: step.Slice.Namespace, Name: step.Slice.Name, Remote: step.Remote}
+	switch step.Action {
+	case plan.Create:
+		one.Action, one.After = "create", step.Slice
+	case plan.Update:
+		one.Action, one.Before, one.After = "update", step.Live, step.Slice
+	}
+	return one
 }
 
 func stepOf(p plan.Plan, step plan.Step) foreseenStep {

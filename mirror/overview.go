@@ -27,6 +27,7 @@ func (c *Controller) Overview() status.Page {
 	for _, n := range c.local.Unknown() {
 		page.Unknown += n
 	}
+	page.Failover = c.failover.Rows()
 	shown := map[cache.ObjectName]bool{} // mirrors that exist
 	for _, r := range c.remotes.list {
 		if view, ok := r.View(); ok {

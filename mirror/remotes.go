@@ -183,6 +183,32 @@ func (r *remotes) owner(all []plan.Candidate, key cache.ObjectName, cluster, nam
 	return all
 }
 
+// failover is what is known of a remote for a local Service that fails over to it: the Service of the same name and
+// namespace or, if none is exported, the one to which the remote's publisher routes that name.
+func (r *remotes) failover(cluster string, key cache.ObjectName) plan.FailoverRemote {
+	found := plan.FailoverRemote{Candidate: plan.Candidate{Cluster: cluster}}
+	one := r.get(cluster)
+	if one == nil {
+		return found
+	}
+	found.Configured = true
+	view, ok := one.View()
+	if !ok {
+		return found
+	}
+	found.UID, found.Watched = view.UID, view.Knows(key.Namespace)
+	svc := view.Services.Get(key)
+	if svc == nil {
+		var known bool
+		svc, known = view.Routed(key.Name + "." + key.Namespace)
+		found.Watched = found.Watched && known
+	}
+	if svc != nil && r.policy.Concerns(svc) {
+		found.Candidate = exportOf(found.Candidate, view, svc)
+	}
+	return found
+}
+
 // exportOf is a candidate that exports a Service.
 func exportOf(c plan.Candidate, view remote.View, svc *corev1.Service) plan.Candidate {
 	c.Service = svc

@@ -19,7 +19,7 @@ import (
 
 // Handler serves the state of the program. overview is what the page shows.
 func (c *Controller) Handler(overview func() status.Page, listen Listen) http.Handler {
-	return Served{Status: status.Handler(overview), Metrics: c.options.Metrics.Gatherer(), Stuck: c.workers.Stuck, Ready: c.workers.Ready()}.Handler(listen)
+	return Served{Status: status.Handler(overview), Metrics: c.options.Metrics.Gatherer(), Stuck: func() error { return errors.Join(c.workers.Stuck(), c.failover.Stuck()) }, Ready: c.workers.Ready()}.Handler(listen)
 }
 
 // Served is what a program serves of its state.

@@ -1,7 +1,9 @@
 package remote
 
 import (
+	"bytes"
 	"context"
+	"slices"
 	"strings"
 	"sync"
 
@@ -129,6 +131,30 @@ func (v View) Published(exported *corev1.Service) *gateway.Published {
 	}
 	published.Holder, published.Crowded = v.publishedHolder, v.Records.crowded
 	return &published
+}
+
+// Routed is the oldest exported Service to which a gateway routes a host name, as its record says; nil: there is none.
+// known tells whether that is known.
+func (v View) Routed(host string) (exported *corev1.Service, known bool) {
+	if v.Records == nil {
+		return nil, true
+	}
+	var names []cache.ObjectName
+	quoted := []byte(`"` + host + `"`)
+	for _, obj := range v.Records.informer.GetIndexer().List() {
+		one := obj.(*encoded)
+		if !bytes.Contains(one.data, quoted) { // as of most: parsing all of them would take long
+			continue
+		}
+		read, err := record.Parse(v.Records.informer.decode(one))
+		if svc := v.Services.Get(read.Service); err == nil && slices.Contains(read.Hosts, host) && svc != nil && svc.UID == read.UID {
+			names = append(names, read.Service)
+		}
+	}
+	if len(names) == 0 {
+		return nil, v.Records.known()
+	}
+	return v.Services.Get(v.Services.Oldest("", "", names...)), v.Records.known()
 }
 
 // Holder is the oldest exported Service of those that have a gateway port alone by their record or, without any, of

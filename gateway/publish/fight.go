@@ -97,12 +97,13 @@ func (m *memory) listenersDue(force bool) bool {
 	return due
 }
 
-// listenersFail tells whether a part could not be written: only the listeners' own key tries again.
+// listenersFail tells whether a part could not be written: only the listeners' own key tries again. Where another program
+// interferes, what is new is still written.
 func (m *memory) listenersFail(part string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.listeners.parts[part]
-	return p != nil && p.err != nil
+	return p != nil && p.problem.Reason == mirrors.WriteFailed
 }
 
 // listenersDone notes what became of parts. The Services with gateway ports are to say so if that is news.

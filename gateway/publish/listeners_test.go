@@ -182,7 +182,7 @@ func TestControllerYieldsListeners(t *testing.T) {
 			t.Errorf("problems: %v, %v", w.controller.problems.OfLocal(), w.controller.problems.Of(cache.NewObjectName("default", "bar")))
 		}
 		w.server.put("services", exportedService("new", 5432))
-		w.wait(time.Minute)
+		w.wait(time.Second)
 		w.wantPort("new", 15001)
 		w.server.wrote()
 		w.wait(time.Hour)

@@ -44,7 +44,7 @@ func Run(ctx context.Context, options Options, out io.Writer) Result {
 		wg.Go(func() { r.remoteCluster(ctx, options, spec, found) })
 	}
 	wg.Wait()
-	reportMerged(options.Policy, found, reports)
+	reportMerged(options.Policy, found, reports[1:])
 	for i := range outs {
 		io.Copy(out, &outs[i])
 	}
@@ -63,6 +63,7 @@ func (r *Report) localCluster(ctx context.Context, options Options) *target {
 	if options.Policy.Merges() {
 		r.lookAtParts(ctx, t)
 	}
+	r.failover(ctx, options, t)
 	return t
 }
 

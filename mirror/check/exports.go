@@ -165,6 +165,7 @@ func (r *Report) exports(ctx context.Context, local *target, options Options, sp
 	}
 	if len(exported) == 0 {
 		r.NoExports(options.Remote.Selector)
+		r.failoverTo(local, options, spec, nil)
 		return
 	}
 	published, candidates := r.records(ctx, spec), []plan.Candidate(nil)
@@ -179,6 +180,7 @@ func (r *Report) exports(ctx context.Context, local *target, options Options, sp
 		return
 	}
 	r.Exports(local.tally(options.Policy, spec.Name, candidates))
+	r.failoverTo(local, options, spec, candidates)
 }
 
 // tally is what will become of a remote's exported Services. Of those whose mirrors would have one name, one gets it.

@@ -51,17 +51,19 @@ func (c *checkCommand) run(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	lines := stdout
-	if c.output == "json" {
-		lines = io.Discard
+	return checkResult(c.output, stdout, c.strict, func(lines io.Writer) check.Result { return check.Run(ctx, c.checked(local), lines) })
+}
+
+// checkResult prints what a check finds, its lines or JSON, and returns why it fails.
+func checkResult(output string, stdout io.Writer, strict bool, run func(lines io.Writer) check.Result) error {
+	if output != "json" {
+		return run(stdout).Err(strict)
 	}
-	result := check.Run(ctx, c.checked(local), lines)
-	if c.output == "json" {
-		if err := result.WriteJSON(stdout); err != nil {
-			return err
-		}
+	result := run(io.Discard)
+	if err := result.WriteJSON(stdout); err != nil {
+		return err
 	}
-	return result.Err(c.strict)
+	return result.Err(strict)
 }
 
 // checked is what is checked.

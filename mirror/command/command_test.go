@@ -41,7 +41,7 @@ func TestDefaults(t *testing.T) {
 	if cfg.remote.Selector != "service-mirror.io/exported=true" {
 		t.Errorf("selector %q", cfg.remote.Selector)
 	}
-	if want := (mirror.Options{Policy: plan.Policy{EndpointsAPI: plan.UseEndpoints, Merge: plan.MergeOff, Order: []string{"paris"}}, Workers: 32}); !reflect.DeepEqual(cfg.mirror, want) {
+	if want := (mirror.Options{Policy: plan.Policy{EndpointsAPI: plan.UseEndpoints, Merge: plan.MergeOff, Order: []string{"paris"}}, Workers: 32, FailoverAfter: time.Second, FailbackAfter: 10 * time.Second}); !reflect.DeepEqual(cfg.mirror, want) {
 		t.Errorf("options %+v, want %+v", cfg.mirror, want)
 	}
 	if want := []remote.Spec{{Name: "paris", Kubeconfig: "a.kubeconfig", Gateways: []gateway.Config{shared}}}; !reflect.DeepEqual(cfg.remotes, want) {
@@ -70,7 +70,7 @@ func TestEveryFlag(t *testing.T) {
 		"--gateway-deny", "198.51.100.0/24,203.0.113.9", "--gateway-allow", "192.0.2.0/24", "--cluster-domain", "london.local",
 		"--dns-refresh", "1m", "--dns-server", "192.0.2.53:53", "--endpoints-api", "endpointslices",
 		"--probe", "http", "--probe-port", "8081", "--probe-path", "/healthz", "--probe-period", "3s", "--probe-timeout", "1s", "--probe-threshold", "2",
-		"--include-system", "--create-namespaces", "--workers", "5", "--kube-api-qps", "10", "--kube-api-burst", "20",
+		"--include-system", "--create-namespaces", "--workers", "5", "--failover-after", "2s", "--failback-after", "1m", "--kube-api-qps", "10", "--kube-api-burst", "20",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ func TestEveryFlag(t *testing.T) {
 	wantOptions := mirror.Options{
 		Policy: plan.Policy{CopyLabels: []string{"team", "tier", "x"}, CopyAnnotations: []string{"note"}, IncludeSystem: true, EndpointsAPI: plan.UseEndpointSlices, CreateNamespaces: true,
 			Merge: plan.MergeOff, Order: []string{"paris", "berlin", "rome"}},
-		Workers: 5,
+		Workers: 5, FailoverAfter: 2 * time.Second, FailbackAfter: time.Minute,
 	}
 	if !reflect.DeepEqual(cfg.mirror, wantOptions) {
 		t.Errorf("options:\ngot  %+v\nwant %+v", cfg.mirror, wantOptions)

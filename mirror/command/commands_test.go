@@ -239,6 +239,9 @@ func TestStatusOfTheLocalClusterAlone(t *testing.T) {
 			t.Errorf("%q is not in\n%s", part, got)
 		}
 	}
+	if got := printed(t, 0, append(args, "--cluster-name=london")...); !strings.HasPrefix(got, "Local cluster london, worked out") {
+		t.Errorf("with a name it prints\n%s", got)
+	}
 	var read struct {
 		Source  struct{ From, Why string }
 		Healthy bool
@@ -344,5 +347,29 @@ func TestStatusThatALeaderDoesNotGive(t *testing.T) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
+	}
+}
+
+// Of a cluster that does not say its version, a check's JSON has the error, and nothing else is on stdout.
+func TestChecksAsJSON(t *testing.T) {
+	kubeconfig := writeLocal(t, apiServer(t).Host)
+	for _, args := range [][]string{
+		{"check", "--leader-elect", "--leader-elect-lease=a/b"},
+		{"publish", "--check", "--name=paris", "--to=names"},
+	} {
+		var stdout, stderr bytes.Buffer
+		code := Run(t.Context(), append(args, "-o=json", "--kubeconfig", kubeconfig), &stdout, &stderr)
+		var read struct {
+			Errors   int
+			Clusters []struct {
+				Findings []struct{ Level, Message string }
+			}
+		}
+		if err := json.Unmarshal(stdout.Bytes(), &read); err != nil || code != 1 || read.Errors != 1 || !strings.HasPrefix(stderr.String(), "service-mirror: check failed: 1 error, 0 warnings") {
+			t.Fatalf("%q: exit code %d, %v, stdout %s, stderr %s", args, code, err, &stdout, &stderr)
+		}
+		if f := read.Clusters[0].Findings[0]; f.Level != "error" || !strings.Contains(f.Message, "check the credentials") {
+			t.Errorf("%q: got %+v", args, f)
+		}
 	}
 }

@@ -71,15 +71,19 @@ func TestPagesThatAreNamedExist(t *testing.T) {
 	}
 }
 
-// TestAlertsHaveARunbook: each has a section, which its runbook_url can name.
+// TestAlertsHaveARunbook: each has a section, which its runbook_url names.
 func TestAlertsHaveARunbook(t *testing.T) {
 	sections := anchors(page(t, guides+"/operations.md"))
-	alerts := regexp.MustCompile(`(?m)^  - alert: (\w+)$`).FindAllStringSubmatch(page(t, "deploy/monitoring/alerts.yaml"), -1)
-	if len(alerts) == 0 {
-		t.Fatal("no alerts are found")
+	text := page(t, "deploy/monitoring/alerts.yaml")
+	alerts := regexp.MustCompile(`(?m)^  - alert: (\w+)$`).FindAllStringSubmatch(text, -1)
+	urls := regexp.MustCompile(`(?m)^      runbook_url: https://\S+/deploy/guides/operations\.md#(\w+)$`).FindAllStringSubmatch(text, -1)
+	if len(alerts) == 0 || len(alerts) != len(urls) {
+		t.Fatalf("%d alerts are found, and %d runbook_urls", len(alerts), len(urls))
 	}
-	for _, alert := range alerts {
-		if !sections[strings.ToLower(alert[1])] {
+	for i, alert := range alerts {
+		if section := strings.ToLower(alert[1]); urls[i][1] != section {
+			t.Errorf("the runbook_url of the alert %s names the section %s", alert[1], urls[i][1])
+		} else if !sections[section] {
 			t.Errorf("the runbook in operations.md has no section on the alert %s", alert[1])
 		}
 	}

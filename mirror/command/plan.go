@@ -54,17 +54,17 @@ func (c *planCommand) run(ctx context.Context, stdout io.Writer) error {
 	}
 	var foreseen mirror.Foreseen
 	if err := c.mirrorAll(c.quiet(ctx), local, func(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote) (err error) {
-		foreseen, err = controller.Foresee(ctx, remotes, local.Host)
+		foreseen, err = controller.Foresee(ctx, remotes, c.localName(local))
 		return err
 	}); err != nil {
 		return exit{exitUnread, err}
 	}
 	if c.output == "json" {
-		if err := foreseen.WriteJSON(stdout, local.Host); err != nil {
+		if err := foreseen.WriteJSON(stdout, c.localName(local)); err != nil {
 			return exit{exitUnread, err}
 		}
 	} else {
-		foreseen.Print(stdout, local.Host)
+		foreseen.Print(stdout, c.localName(local))
 	}
 	switch {
 	case foreseen.Unknown != nil:

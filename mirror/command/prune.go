@@ -91,13 +91,13 @@ func (c *pruneCommand) run(ctx context.Context, stdout io.Writer) error {
 	if c.output == "json" {
 		lines = io.Discard
 	}
-	all, err := write.Pruning{Client: client, Local: local.Host, Remotes: c.flags.Args(), Dry: c.dry}.Prune(ctx, lines)
+	all, err := write.Pruning{Client: client, Local: c.localName(local), Remotes: c.flags.Args(), Dry: c.dry}.Prune(ctx, lines)
 	if c.output == "json" && all != nil {
 		return errors.Join(printJSON(stdout, struct {
 			Local   string         `json:"local"`
 			DryRun  bool           `json:"dryRun"`
 			Remotes []write.Pruned `json:"remotes"`
-		}{local.Host, c.dry, all}), err)
+		}{c.localName(local), c.dry, all}), err)
 	}
 	return err
 }

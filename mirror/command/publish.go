@@ -14,6 +14,7 @@ import (
 
 	"service-mirror.io/service-mirror/gateway/publish"
 	"service-mirror.io/service-mirror/mirror"
+	"service-mirror.io/service-mirror/mirror/check"
 	"service-mirror.io/service-mirror/mirror/leader"
 	"service-mirror.io/service-mirror/mirror/report"
 	"service-mirror.io/service-mirror/mirror/status"
@@ -41,6 +42,7 @@ type publishCommand struct {
 	publish  publish.Options
 	raw      publish.Flags
 	pruneAll bool
+	output   string
 }
 
 // runPublish runs the command publish.
@@ -59,12 +61,16 @@ func parsePublish(args []string) (*publishCommand, error) {
 	p.parts.election.Namespace, p.parts.election.Name = namespace, "service-mirror-publish"
 	p.parts.election.Add(p.group("Leader election"))
 	f.BoolVar(&p.check, "check", false, "check whether the cluster can be reached, read and written, its gateway, and what will not be published; write nothing, and exit: with code 1 if something must be fixed")
+	f.StringVarP(&p.output, "output", "o", "text", "`FORMAT` of what --check prints: text or json")
 	f.BoolVar(&p.dryRun, "dry-run", false, "print what would be written as a diff, write nothing, and exit")
 	f.BoolVar(&p.pruneAll, "prune", false, "delete all that was published, whatever is exported, and exit; with --dry-run, print it only")
 	if err := p.parse(args); err != nil || p.version {
 		return p, err
 	}
-	var errs [3]error
+	var errs [4]error
+	if errs[3] = validateOutput(p.output); p.output == "json" && !p.check {
+		errs[3] = errors.New("--output json: only --check prints JSON: add that, or remove it")
+	}
 	p.publish, errs[0] = p.raw.Options()
 	p.election, errs[1] = p.parts.election.Options()
 	errs[2] = p.listen.Validate()
@@ -90,7 +96,9 @@ func (p *publishCommand) run(ctx context.Context, stdout io.Writer) error {
 	}
 	switch {
 	case p.check:
-		return publish.Check(ctx, cluster, p.publish, p.election.Lease, stdout).Err(false)
+		return checkResult(p.output, stdout, false, func(lines io.Writer) check.Result {
+			return publish.Check(ctx, cluster, p.publish, p.election.Lease, lines)
+		})
 	case p.pruneAll:
 		clients, err := publish.NewClients(cluster, func(*rest.Config) {})
 		if err != nil {

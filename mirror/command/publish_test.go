@@ -101,6 +101,8 @@ func TestPublishMistakes(t *testing.T) {
 		"a namespace":          {with("--record-namespace=a/b"), []string{"--record-namespace: "}},
 		"two modes":            {with("--check", "--prune"), []string{"--check and --prune: only one of these"}},
 		"a dry check":          {with("--check", "--dry-run"), []string{"--check and --dry-run: only one of these"}},
+		"a format":             {with("--check", "-o", "yaml"), []string{`--output: "yaml" is not known`}},
+		"a format in vain":     {with("-o", "json"), []string{"--output json: only --check prints JSON"}},
 		"another argument":     {with("now"), []string{"now: not a flag"}},
 		"an address":           {with("--listen=x"), []string{"--listen: "}},
 		"a flag of the daemon": {with("--remote=paris=a"), []string{"unknown flag: --remote"}},

@@ -118,7 +118,7 @@ func (c *statusCommand) summary(ctx context.Context) (status.Summary, error) {
 	if why == nil {
 		return status.Summarize(&page, status.Source{From: status.FromLeader, Name: "pod " + pod}), nil
 	}
-	source := status.Source{From: status.FromClusters, Name: local.Host, Why: failure.Line(why.Error())}
+	source := status.Source{From: status.FromClusters, Name: c.localName(local), Why: failure.Line(why.Error())}
 	if page, err = c.workOut(ctx, local); err != nil {
 		return status.Summary{}, fmt.Errorf("the leader's status cannot be read: %w\nnor can it be worked out: %w", why, err)
 	}
@@ -162,9 +162,9 @@ func (c *statusCommand) fromLeader(ctx context.Context, local *rest.Config) (pag
 // workOut is the overview that a leader with these flags would have.
 func (c *statusCommand) workOut(ctx context.Context, local *rest.Config) (page status.Page, err error) {
 	err = c.mirrorAll(c.quiet(ctx), local, func(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote) (err error) {
-		page, err = controller.ForeseenOverview(ctx, remotes, local.Host)
+		page, err = controller.ForeseenOverview(ctx, remotes, c.localName(local))
 		return err
 	})
-	page.Local, page.Version = local.Host, programVersion()
+	page.Local, page.Version = c.localName(local), programVersion()
 	return page, err
 }

@@ -14,11 +14,15 @@ import (
 func (c *Cluster) handle() {
 	c.services.Handle(remote.Handler[*corev1.Service]{
 		Added: func(svc *corev1.Service) {
+			c.failoverService(nil, svc)
 			c.tombstones.seen(svc)
 			c.changed(svc)
 		},
 		Updated: c.serviceUpdated,
 		Deleted: func(key cache.ObjectName, last *corev1.Service) {
+			if last != nil {
+				c.failoverService(last, nil)
+			}
 			if last != nil && c.concerns(last) {
 				c.serviceLost(last)
 				c.hooks.Interrupted(key)
@@ -47,8 +51,13 @@ func (c *Cluster) handle() {
 		},
 	})
 	c.slices.Handle(remote.Handler[*discoveryv1.EndpointSlice]{
-		Added:   c.sliceChanged,
-		Updated: func(_, slice *discoveryv1.EndpointSlice) { c.sliceChanged(slice) },
+		Added: c.sliceChanged,
+		Updated: func(before, slice *discoveryv1.EndpointSlice) {
+			if forFailover(before) && !forFailover(slice) {
+				c.hooks.failover(plan.MirrorKey(plan.SliceKey(before)))
+			}
+			c.sliceChanged(slice)
+		},
 		Deleted: func(_ cache.ObjectName, last *discoveryv1.EndpointSlice) {
 			if last != nil {
 				c.sliceDeleted(last)
@@ -74,6 +83,7 @@ func (c *Cluster) handle() {
 }
 
 func (c *Cluster) serviceUpdated(before, svc *corev1.Service) {
+	c.failoverService(before, svc)
 	_, was := plan.Owner(before)
 	_, is := plan.Owner(svc)
 	if !was && !is {
@@ -107,12 +117,20 @@ func (c *Cluster) leftoverChanged(slice *metav1.PartialObjectMetadata) {
 }
 
 func (c *Cluster) sliceChanged(slice *discoveryv1.EndpointSlice) {
+	if forFailover(slice) {
+		c.hooks.failover(plan.MirrorKey(plan.SliceKey(slice)))
+		return
+	}
 	c.sliceCarries(slice)
 	cluster, _ := plan.Labelled(slice)
 	c.hooks.Changed(cluster, plan.SliceKey(slice))
 }
 
 func (c *Cluster) sliceDeleted(last *discoveryv1.EndpointSlice) {
+	if forFailover(last) {
+		c.hooks.failover(plan.MirrorKey(plan.SliceKey(last)))
+		return
+	}
 	c.sliceCarries(last)
 	c.hooks.Changed("", plan.SliceKey(last))
 }

@@ -3,7 +3,7 @@
 // addresses. It reads and never writes; what is made of it is decided elsewhere.
 //
 // local.go has the caches, events.go turns their events into keys, written.go is read-your-writes,
-// tombstones.go what was lost, ranges.go the cluster's own addresses.
+// tombstones.go what was lost, ranges.go the cluster's own addresses, failover.go the Services that fail over.
 package local
 
 import (
@@ -56,6 +56,8 @@ type Hooks struct {
 	RangesChanged func()
 	// Interrupted: for a moment, Kubernetes made no EndpointSlices for the mirror.
 	Interrupted func(key cache.ObjectName)
+	// FailoverChanged: a Service that fails over, or did, or an EndpointSlice of ours beside it; nil: it is not called.
+	FailoverChanged func(key cache.ObjectName)
 	// Report is called with the state of a part of the caches; nil is healthy.
 	Report func(part string, err error)
 }
@@ -118,6 +120,7 @@ func New(options Options) *Cluster {
 	c.slices.Index(byCluster, func(slice *discoveryv1.EndpointSlice) []string { return labelled(slice) })
 	c.indexParts(options.Names)
 	c.leftovers.Index(byService, func(slice *metav1.PartialObjectMetadata) []string { return []string{serviceOf(slice).String()} })
+	c.indexFailover()
 	c.ownServices.Informer, c.ownEndpoints.Informer = c.services, c.endpoints
 	c.ownSlices.Informer, c.ownLeftovers.Informer = c.slices, c.leftovers
 	c.ownServices.Again = func(svc *corev1.Service) { c.changed(svc) }
@@ -248,7 +251,9 @@ func (c *Cluster) Keys(cluster string) []cache.ObjectName {
 		}
 	}
 	for _, slice := range c.slices.ByIndex(byCluster, cluster) {
-		keys = append(keys, plan.SliceKey(slice))
+		if !forFailover(slice) {
+			keys = append(keys, plan.SliceKey(slice))
+		}
 	}
 	return keys
 }

@@ -14,7 +14,7 @@ const byMirror = "mirror"
 // indexParts indexes the slices that are parts of merged mirrors.
 func (c *Cluster) indexParts(names plan.Names) {
 	c.slices.Index(byMirror, func(slice *discoveryv1.EndpointSlice) []string {
-		if mirror, _, part := plan.PartOf(plan.SliceKey(slice)); part {
+		if mirror, _, part := plan.PartOf(plan.SliceKey(slice)); part && !forFailover(slice) {
 			return []string{mirror.String()}
 		}
 		return nil

@@ -48,6 +48,22 @@ const (
 	NotReached         Reason = "NotReached"         // a request to it does not arrive: found by verification, not by a sync
 )
 
+// Of failover alone.
+const (
+	NoRemote         Reason = "NoRemote"         // the annotation lists none
+	UnknownRemote    Reason = "UnknownRemote"    // it lists one that is not configured
+	NotExported      Reason = "NotExported"      // the remote does not export the Service
+	LocalTraffic     Reason = "LocalTraffic"     // internalTrafficPolicy is Local
+	NoHealthyAddress Reason = "NoHealthyAddress" // none of the gateway's answers its probes
+	NoHealthyRemote  Reason = "NoHealthyRemote"  // no local endpoint is ready, and no remote can serve
+)
+
+// FailoverReasons are those that a Service with failover can have.
+var FailoverReasons = []Reason{
+	IsMirror, SystemService, ExternalName, Headless, LocalTraffic, NoRemote, UnknownRemote, NotExported, NoTCPPort, NoClusterName,
+	PortNotServed, NoAddress, NotRouted, NoReadyEndpoint, NoHealthyAddress, NoHealthyRemote, Conflict, Overwritten, Rejected, WriteFailed,
+}
+
 // Reasons are those that a mirror can have.
 var Reasons = []Reason{
 	IsMirror, SystemService, ExternalName, Headless, NoTCPPort, InvalidName, NoClusterName, Rejected,

@@ -31,4 +31,11 @@ var remedies = map[Reason]string{
 	NotReached:           "run service-mirror verify for the mirror, which names the cause",
 	NoGateway:            "create the Gateway, or change --gateway of the publisher",
 	NotAccepted:          "change the Gateway's listeners so that they allow the route, as the message says",
+
+	NoRemote:         "list remotes in the annotation " + FailoverAnnotation + ", the preferred one first",
+	UnknownRemote:    "add the remote with --remote, or remove it from the annotation " + FailoverAnnotation,
+	NotExported:      "export the Service in the remote, under the same name and namespace",
+	LocalTraffic:     "set the Service's internalTrafficPolicy to Cluster",
+	NoHealthyAddress: "start the remote's gateway, or fix what its probes meet",
+	NoHealthyRemote:  "start the local Service's pods, or fix what is said of its remotes",
 }

@@ -46,13 +46,12 @@ func (r RemoteSlice) ObjectName() cache.ObjectName {
 }
 
 // RemoteSliceOf is the identity that a slice of ours records; false where it is foreign. A copy of it under another
-// name, in another namespace or for another Service is foreign.
+// name or in another namespace is foreign. The label that names its Service may have been edited: it is corrected.
 func RemoteSliceOf(slice *discoveryv1.EndpointSlice) (RemoteSlice, bool) {
 	remote, labelled := Labelled(slice)
 	key, recorded := parseName(slice.Annotations[MirrorAnnotation])
 	r := RemoteSlice{Key: key, Remote: remote, Family: slice.AddressType, Failover: slice.Labels[FailoverLabel] == failoverOn}
-	ours := labelled && recorded && r.ObjectName() == cache.MetaObjectToName(slice) &&
-		slice.Labels[discoveryv1.LabelManagedBy] == SliceManager && slice.Labels[discoveryv1.LabelServiceName] == key.Name
+	ours := labelled && recorded && r.ObjectName() == cache.MetaObjectToName(slice) && slice.Labels[discoveryv1.LabelManagedBy] == SliceManager
 	return r, ours
 }
 

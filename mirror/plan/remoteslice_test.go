@@ -65,6 +65,7 @@ func TestSliceOfARemoteIsKept(t *testing.T) {
 		{"readiness unset", func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Conditions.Ready = nil }, false},
 		{"a hint", func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Hints = &discoveryv1.EndpointHints{} }, false},
 		{"a port", func(s *discoveryv1.EndpointSlice) { s.Ports[0].Port = new(int32) }, false},
+		{"another Service", func(s *discoveryv1.EndpointSlice) { s.Labels["kubernetes.io/service-name"] = "baz" }, false},
 		{"a proxy's name", func(s *discoveryv1.EndpointSlice) { s.Labels["service.kubernetes.io/service-proxy-name"] = "x" }, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -92,7 +93,7 @@ func TestWhoseASliceOfARemoteIs(t *testing.T) {
 		{"as made", func(*discoveryv1.EndpointSlice) {}, true},
 		{"copied to another name", func(s *discoveryv1.EndpointSlice) { s.Name = "bar.paris.ipv4-copy" }, false},
 		{"copied to another namespace", func(s *discoveryv1.EndpointSlice) { s.Namespace = "other" }, false},
-		{"given to another Service", func(s *discoveryv1.EndpointSlice) { s.Labels["kubernetes.io/service-name"] = "baz" }, false},
+		{"given to another Service", func(s *discoveryv1.EndpointSlice) { s.Labels["kubernetes.io/service-name"] = "baz" }, true}, // which is corrected
 		{"labelled with another remote", func(s *discoveryv1.EndpointSlice) { s.Labels["service-mirror.io/cluster"] = "berlin" }, false},
 		{"without the annotation", func(s *discoveryv1.EndpointSlice) { s.Annotations = nil }, false},
 		{"without the label", func(s *discoveryv1.EndpointSlice) { delete(s.Labels, "app.kubernetes.io/managed-by") }, false},

@@ -45,7 +45,8 @@ func (p Policy) TrimExported(svc *corev1.Service) *corev1.Service {
 }
 
 // TrimLocal cuts a foreign Service down to its name, labels, UID and the addresses at which its load
-// balancer is reached. Of ours everything is kept that an update must send back.
+// balancer is reached; of one that fails over, what that takes is kept, too. Of ours everything is kept that an update
+// must send back.
 func TrimLocal(svc *corev1.Service) *corev1.Service {
 	if _, ours := Owner(svc); ours {
 		svc.ManagedFields = nil
@@ -58,6 +59,13 @@ func TrimLocal(svc *corev1.Service) *corev1.Service {
 		ResourceVersion: svc.ResourceVersion,
 		Labels:          svc.Labels,
 	}}
+	if FailsOver(svc) {
+		trimmed.Annotations = pick(svc.Annotations, []string{FailoverAnnotation})
+		trimmed.Spec = corev1.ServiceSpec{
+			Type: svc.Spec.Type, ClusterIP: svc.Spec.ClusterIP, IPFamilies: svc.Spec.IPFamilies, Ports: svc.Spec.Ports,
+			InternalTrafficPolicy: svc.Spec.InternalTrafficPolicy, PublishNotReadyAddresses: svc.Spec.PublishNotReadyAddresses,
+		}
+	}
 	for _, ingress := range svc.Status.LoadBalancer.Ingress {
 		if ingress.IP != "" {
 			trimmed.Status.LoadBalancer.Ingress = append(trimmed.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: ingress.IP})
@@ -76,6 +84,25 @@ func TrimEndpoints(endpoints *corev1.Endpoints) *corev1.Endpoints {
 func TrimSlice(slice *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
 	slice.ManagedFields = nil
 	return slice
+}
+
+// TrimBeside cuts an EndpointSlice of a Service that fails over down to what LocallyReady reads: of endpoints with the same
+// conditions it keeps one, without its addresses.
+func TrimBeside(slice *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
+	trimmed := &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: slice.Namespace, Name: slice.Name, UID: slice.UID, ResourceVersion: slice.ResourceVersion,
+			Labels: slice.Labels, Annotations: pick(slice.Annotations, []string{MirrorAnnotation}),
+		},
+		AddressType: slice.AddressType,
+	}
+	for _, e := range slice.Endpoints {
+		one := discoveryv1.Endpoint{Conditions: discoveryv1.EndpointConditions{Ready: e.Conditions.Ready, Serving: e.Conditions.Serving}}
+		if !slices.ContainsFunc(trimmed.Endpoints, func(other discoveryv1.Endpoint) bool { return same(one, other) }) {
+			trimmed.Endpoints = append(trimmed.Endpoints, one)
+		}
+	}
+	return trimmed
 }
 
 // TrimMetadata removes what nobody reads.

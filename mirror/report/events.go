@@ -212,6 +212,11 @@ func (e *Events) mirror(key cache.ObjectName, svc *corev1.Service, p plan.Proble
 	e.event(about, corev1.EventTypeWarning, string(p.Reason), p.Message)
 }
 
+// OfService reports what happened to a Service and is no problem.
+func (e *Events) OfService(svc *corev1.Service, reason, message string) {
+	e.event(&corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: svc.Namespace, Name: svc.Name, UID: svc.UID}, corev1.EventTypeNormal, reason, message)
+}
+
 // Remote reports a problem of a whole remote or of a gateway, or that it is over.
 func (e *Events) Remote(cluster string, p remote.Problem) {
 	if e == nil || !e.news(cluster, p) {

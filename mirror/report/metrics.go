@@ -125,7 +125,7 @@ type collector struct {
 	overview func() status.Page
 	clusters []string
 
-	leader, local, mirrors, unknown, problems, up, failing, since, sync, event, addresses, verified *prometheus.Desc
+	leader, local, mirrors, unknown, problems, up, failing, since, sync, event, addresses, verified, failover, failoverProblems *prometheus.Desc
 }
 
 func newCollector(clusters []string, overview func() status.Page) *collector {
@@ -134,24 +134,26 @@ func newCollector(clusters []string, overview func() status.Page) *collector {
 	}
 	return &collector{
 		overview: overview, clusters: clusters,
-		leader:    desc("leader", "1 where this replica writes, else 0."),
-		local:     desc("local_problems", "Parts of the local cluster that this replica cannot read now."),
-		mirrors:   desc("mirrors", "Exported Services by the state of their mirrors, and mirrors without one, by remote cluster.", "remote", "state"),
-		unknown:   desc("unknown_remote_objects", "Services, Endpoints and EndpointSlices with a mirror's labels that name a remote cluster which is not configured."),
-		problems:  desc("problems", "Problems of mirrors, by remote cluster and reason; only the leader knows them.", "remote", "reason"),
-		up:        desc("remote_up", "1 where the exports of a remote cluster are known and followed, of one namespace at least, else 0.", "remote"),
-		failing:   desc("remote_problems", "Problems of a remote cluster, by the part that fails.", "remote", "part"),
-		since:     desc("remote_state_since_timestamp_seconds", "When a remote cluster came up or went down; 0: never.", "remote"),
-		sync:      desc("remote_last_sync_timestamp_seconds", "When the exports of a remote cluster, or of one of its namespaces, last became known; 0: never.", "remote"),
-		event:     desc("remote_last_event_timestamp_seconds", "When a watch on a remote cluster last had an event, bookmarks included; 0: never.", "remote"),
-		addresses: desc("gateway_addresses", "Addresses of a gateway, by its Service and their health.", "remote", "gateway", "health"),
-		verified:  desc("verified", "Mirrors by what the last request to them came to, by remote cluster; only the leader sends any, with --verify.", "remote", "result"),
+		leader:           desc("leader", "1 where this replica writes, else 0."),
+		local:            desc("local_problems", "Parts of the local cluster that this replica cannot read now."),
+		mirrors:          desc("mirrors", "Exported Services by the state of their mirrors, and mirrors without one, by remote cluster.", "remote", "state"),
+		unknown:          desc("unknown_remote_objects", "Services, Endpoints and EndpointSlices with a mirror's labels that name a remote cluster which is not configured."),
+		problems:         desc("problems", "Problems of mirrors, by remote cluster and reason; only the leader knows them.", "remote", "reason"),
+		up:               desc("remote_up", "1 where the exports of a remote cluster are known and followed, of one namespace at least, else 0.", "remote"),
+		failing:          desc("remote_problems", "Problems of a remote cluster, by the part that fails.", "remote", "part"),
+		since:            desc("remote_state_since_timestamp_seconds", "When a remote cluster came up or went down; 0: never.", "remote"),
+		sync:             desc("remote_last_sync_timestamp_seconds", "When the exports of a remote cluster, or of one of its namespaces, last became known; 0: never.", "remote"),
+		event:            desc("remote_last_event_timestamp_seconds", "When a watch on a remote cluster last had an event, bookmarks included; 0: never.", "remote"),
+		addresses:        desc("gateway_addresses", "Addresses of a gateway, by its Service and their health.", "remote", "gateway", "health"),
+		failover:         desc("failover_services", "Local Services that fail over to remote clusters, by who serves them.", "state"),
+		failoverProblems: desc("failover_problems", "Problems of local Services that fail over, by remote cluster (empty: of all of them) and reason; only the leader knows them.", "remote", "reason"),
+		verified:         desc("verified", "Mirrors by what the last request to them came to, by remote cluster; only the leader sends any, with --verify.", "remote", "result"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{c.leader, c.local, c.mirrors, c.unknown, c.problems, c.up, c.failing, c.since, c.sync, c.event, c.addresses, c.verified} {
+	for _, desc := range []*prometheus.Desc{c.leader, c.local, c.mirrors, c.unknown, c.problems, c.up, c.failing, c.since, c.sync, c.event, c.addresses, c.verified, c.failover, c.failoverProblems} {
 		to <- desc
 	}
 }
@@ -210,6 +212,8 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		gauge(c.verified, float64(n), key.cluster, key.word)
 	}
 
+	c.collectFailover(page, gauge)
+
 	byName := map[string]status.Remote{}
 	for _, r := range page.Remotes {
 		byName[r.Name] = r
@@ -240,5 +244,37 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 				gauge(c.addresses, float64(counts[health]), cluster, gw.Name, health)
 			}
 		}
+	}
+}
+
+// collectFailover says how the Services that fail over are doing. Names of remotes that are not configured are an
+// annotation's, of which there may be any number: they count as one.
+func (c *collector) collectFailover(page status.Page, gauge func(desc *prometheus.Desc, value float64, labels ...string)) {
+	states := map[string]int{}
+	for _, state := range plan.FailoverStates {
+		states[string(state)] = 0
+	}
+	type pair struct{ cluster, reason string }
+	problems := map[pair]int{}
+	for _, cluster := range append([]string{""}, c.clusters...) {
+		for _, reason := range plan.FailoverReasons {
+			problems[pair{cluster, string(reason)}] = 0
+		}
+	}
+	for _, row := range page.Failover {
+		states[row.State]++
+		for _, problem := range row.Problems {
+			cluster := problem.Remote
+			if !slices.Contains(c.clusters, cluster) {
+				cluster = ""
+			}
+			problems[pair{cluster, problem.Reason}]++
+		}
+	}
+	for state, n := range states {
+		gauge(c.failover, float64(n), state)
+	}
+	for of, n := range problems {
+		gauge(c.failoverProblems, float64(n), of.cluster, of.reason)
 	}
 }

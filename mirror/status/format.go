@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote/failure"
 )
 
@@ -103,11 +104,11 @@ func noun(n int, one string) string {
 // tone is the colour of a state, by name.
 func tone(state string) string {
 	switch state {
-	case Mirrored, Published, Up, Ready:
+	case Mirrored, Published, Up, Ready, FailoverLocal:
 		return "ok"
-	case Incomplete:
+	case Incomplete, string(plan.FailoverRemoteOnly), string(plan.FailoverBoth):
 		return "warn"
-	case Refused, Conflict, Down, NotReady:
+	case Refused, Conflict, Down, NotReady, string(plan.FailoverUnavailable):
 		return "bad"
 	case Waiting, Connecting:
 		return "info"

@@ -109,6 +109,10 @@ func withoutNullTargets(of *Publisher) *Publisher {
 func withoutNull(page *Page) *Page {
 	p := *page
 	p.Problems = some(p.Problems)
+	p.Failover = append([]Failover{}, p.Failover...)
+	for i := range p.Failover {
+		p.Failover[i].Remotes, p.Failover[i].Problems = some(p.Failover[i].Remotes), some(p.Failover[i].Problems)
+	}
 	p.Remotes = append([]Remote{}, p.Remotes...)
 	for i := range p.Remotes {
 		r := &p.Remotes[i]

@@ -18,7 +18,7 @@ func TestJSON(t *testing.T) {
 		`"gateways":[{"name":"ingress/gateway","known":true,"addresses":[{"ip":"203.0.113.1","health":"ready"},{"ip":"2001:db8::1","health":"not asked yet"}],"problem":""}]},` +
 		`{"name":"berlin","state":"down","since":"2026-03-04T11:59:50Z","lastSync":"2026-03-01T12:00:00Z","uid":"","problems":[{"part":"services","cause":"connection refused"}],"exported":0,` +
 		`"gateways":[{"name":"ingress/old","known":false,"addresses":[],"problem":"there is no such Service"}]}],` +
-		`"counts":{"conflict":0,"incomplete":1,"mirrored":1,"orphan":0,"refused":0,"waiting":1},"mirrors":[` + "\n" +
+		`"failover":[],"counts":{"conflict":0,"incomplete":1,"mirrored":1,"orphan":0,"refused":0,"waiting":1},"mirrors":[` + "\n" +
 		`{"namespace":"default","name":"db-paris","cluster":"paris","source":"default/db","state":"incomplete","clusterIP":"10.96.0.11","ports":[],"mapping":[],"endpoints":[],"problems":[{"reason":"PortNotServed","message":"nothing serves 5432"}],"verified":""},` + "\n" +
 		`{"namespace":"shop","name":"cart-berlin","cluster":"berlin","source":"shop/cart","state":"waiting","clusterIP":"","ports":[],"mapping":[],"endpoints":[],"problems":[{"reason":"NamespaceMissing","message":"the namespace shop does not exist"}],"verified":""},` + "\n" +
 		`{"namespace":"default","name":"bar-paris","cluster":"paris","source":"default/bar","state":"mirrored","clusterIP":"10.96.0.10","ports":["http 80/TCP"],"mapping":[{"name":"http","port":80,"protocol":"TCP","class":"http","gatewayPort":8080,"line":"same class (http)"}],"endpoints":["203.0.113.1:80"],"problems":[],"verified":"reached","verifiedAt":"2026-03-04T11:58:00Z"}` + "\n]}\n"
@@ -26,7 +26,7 @@ func TestJSON(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if got := get(t, Page{Now: noon}, "/status.json").Body.String(); got != `{"local":"","version":"","electionOn":false,"leader":false,"now":"2026-03-04T12:00:00Z","synced":false,"verifying":false,"problems":[],"unknown":0,"remotes":[],`+
-		`"counts":{"conflict":0,"incomplete":0,"mirrored":0,"orphan":0,"refused":0,"waiting":0},"mirrors":[`+"\n]}\n" {
+		`"failover":[],"counts":{"conflict":0,"incomplete":0,"mirrored":0,"orphan":0,"refused":0,"waiting":0},"mirrors":[`+"\n]}\n" {
 		t.Errorf("of nothing: %s", got)
 	}
 }

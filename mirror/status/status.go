@@ -71,8 +71,33 @@ type Page struct {
 	Problems   []Problem `json:"problems"`     // of reading the local cluster
 	Unknown    int       `json:"unknown"`      // objects with a mirror's labels that name a remote which is not configured
 	Remotes    []Remote  `json:"remotes"`
-	Mirrors    []Mirror  `json:"mirrors"`
+	// Failover are the local Services that fail over to remotes.
+	Failover []Failover `json:"failover"`
+	Mirrors  []Mirror   `json:"mirrors"`
 }
+
+// Failover is one Service of the local cluster that fails over to remotes.
+type Failover struct {
+	Namespace string            `json:"namespace"`
+	Name      string            `json:"name"`
+	State     string            `json:"state"`   // local, failed over, both, unavailable, refused, unknown
+	Serving   string            `json:"serving"` // the remote that serves; empty: none does
+	Remotes   []string          `json:"remotes"` // in the order of preference
+	Problems  []FailoverProblem `json:"problems"`
+}
+
+// FailoverProblem is one thing that is wrong with one of them.
+type FailoverProblem struct {
+	Remote  string `json:"remote"` // empty: it is not about one
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+}
+
+// healthy reports whether nothing has to be done about it.
+func (f *Failover) healthy() bool { return f.State == FailoverLocal && len(f.Problems) == 0 }
+
+// FailoverLocal is the state in which local endpoints serve.
+const FailoverLocal = string(plan.FailoverLocal)
 
 // Remote is one remote cluster.
 type Remote struct {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"service-mirror.io/service-mirror/mirror/plan"
 )
 
 const (
@@ -33,6 +35,7 @@ type view struct {
 	Filter    filter
 	Found     found
 	Chips     []chip
+	Failovers list[*Failover]
 	Names     []string   // of remotes, those of mirrors without a remote too
 	Rows      []*Mirror  // of the daemon's page
 	Services  []*Service // of a publisher's
@@ -82,6 +85,7 @@ var (
 func newView(page *Page, f filter) *view {
 	v := &view{Page: page, Words: daemonWords, Style: template.CSS(styleCSS), Filter: f, Total: len(page.Mirrors)}
 	v.addRemotes()
+	v.addFailovers()
 	v.summarize()
 	v.Rows = addRows(v, f.choose(page.Mirrors))
 	if len(v.Rows) == 0 {
@@ -142,6 +146,58 @@ func (v *view) addRemotes() {
 	slices.Sort(v.Names)
 }
 
+// addFailovers shows the first few Services that fail over, those first that need attention.
+func (v *view) addFailovers() {
+	all := make([]*Failover, 0, len(v.Page.Failover))
+	for i := range v.Page.Failover {
+		all = append(all, &v.Page.Failover[i])
+	}
+	slices.SortStableFunc(all, func(a, b *Failover) int { return cmp.Compare(order(!a.healthy()), order(!b.healthy())) })
+	v.Failovers = newList(all, many)
+}
+
+// failoverNotice says how many Services that fail over do not have local endpoints serve them as they should; alone: nothing
+// else is unhealthy.
+func (v *view) failoverNotice(alone bool) {
+	away, attention, tone := 0, 0, "warn"
+	for i := range v.Page.Failover {
+		f := &v.Page.Failover[i]
+		if f.Serving != "" {
+			away++
+		}
+		if f.State == string(plan.FailoverUnavailable) {
+			tone = "bad"
+		}
+		if !f.healthy() {
+			attention++
+		}
+	}
+	if away > 0 {
+		v.Notices = append(v.Notices, noun(away, "Service")+" of the local cluster failed over to remotes.")
+	}
+	if attention > 0 && alone && v.Synced {
+		v.say(tone, noun(attention, "Service")+" with failover: see why local endpoints alone do not serve")
+	}
+}
+
+// FailoverTotal is how many Services fail over.
+func (v *view) FailoverTotal() int { return len(v.Page.Failover) }
+
+// By says who serves a Service that fails over.
+func (f *Failover) By() string {
+	switch plan.FailoverState(f.State) {
+	case plan.FailoverBoth:
+		return "local endpoints and " + f.Serving
+	case plan.FailoverLocal, plan.FailoverRefused:
+		return "local endpoints"
+	case plan.FailoverRemoteOnly:
+		return f.Serving
+	case plan.FailoverUnknown:
+		return "not known yet"
+	}
+	return "nobody"
+}
+
 // order sorts true before false.
 func order(first bool) int {
 	if first {
@@ -173,6 +229,7 @@ func (v *view) summarize() {
 	} else if v.Synced && remotes+v.Unhealthy == 0 {
 		v.say(v.Tone, "Everything is "+v.verification())
 	}
+	v.failoverNotice(remotes+v.Unhealthy == 0)
 	v.notice()
 }
 

@@ -19,7 +19,8 @@ import (
 	"service-mirror.io/service-mirror/remote"
 )
 
-// Prune deletes all mirrors of one remote cluster, and nothing else, after it has listed them. With dry it
+// Prune deletes all mirrors of one remote cluster, and what Services that fail over to it have of it, and nothing else,
+// after it has listed them. With dry it
 // only lists. Objects that have changed meanwhile stay, which is an error. local is the name of the
 // cluster that client is for.
 func Prune(ctx context.Context, client remote.Client, local, cluster string, dry bool, out io.Writer) error {
@@ -62,6 +63,7 @@ func ownedBy(ctx context.Context, client remote.Client, cluster string) ([]owned
 	if err != nil {
 		return nil, fmt.Errorf("list EndpointSlices: %w", err)
 	}
+	var beside []owned // Services of the cluster's own
 	byKey := map[cache.ObjectName]plan.Objects{}
 	add := func(key cache.ObjectName, kind plan.Kind, obj metav1.Object) {
 		objects := byKey[key]
@@ -73,6 +75,10 @@ func ownedBy(ctx context.Context, client remote.Client, cluster string) ([]owned
 	}
 	for i := range endpointSlices.Items {
 		slice := &endpointSlices.Items[i]
+		if of, ours := plan.RemoteSliceOf(slice); ours && of.Failover {
+			beside = append(beside, owned{slice, plan.IPv4Slice})
+			continue
+		}
 		key := plan.SliceKey(slice)
 		for _, kind := range []plan.Kind{plan.IPv4Slice, plan.IPv6Slice} {
 			if kind.ObjectName(key).Name == slice.Name {
@@ -93,7 +99,7 @@ func ownedBy(ctx context.Context, client remote.Client, cluster string) ([]owned
 		}
 	}
 	last, err := pruneMerged(ctx, client, cluster, services.Items, byKey)
-	return sorted(byKey, cluster, last), err
+	return append(sorted(byKey, cluster, last), beside...), err
 }
 
 // sorted are the objects of a remote that are ours, by kind and then by name. last are merged mirrors of no other one.

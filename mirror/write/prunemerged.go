@@ -42,6 +42,9 @@ func pruneMerged(ctx context.Context, client remote.Client, cluster string, serv
 		return nil, fmt.Errorf("list EndpointSlices: %w", err)
 	}
 	for i := range list.Items {
+		if of, _ := plan.RemoteSliceOf(&list.Items[i]); of.Failover {
+			continue
+		}
 		if mirror, remote, part := plan.PartOf(plan.SliceKey(&list.Items[i])); part && remote != cluster {
 			delete(merged, mirror) // another remote's part is left
 		}

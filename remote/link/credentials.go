@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/url"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,8 +18,8 @@ import (
 	"service-mirror.io/service-mirror/remote/failure"
 )
 
-// How long a new account needs until its token exists, and until it is accepted.
-const (
+// How long a new account needs until its token exists, and until it is accepted. Variables, for tests.
+var (
 	tokenTime  = 30 * time.Second
 	acceptTime = 15 * time.Second
 )
@@ -69,7 +70,10 @@ func (l *Linker) try(ctx context.Context, content []byte, request Request, uid t
 	var answer types.UID
 	var last error
 	err = wait.PollUntilContextTimeout(ctx, time.Second, acceptTime, true, func(ctx context.Context) (bool, error) {
-		answer, last = linked.uid(ctx)
+		uid, err := linked.uid(ctx)
+		if last == nil || ctx.Err() == nil { // what the end of the time does to a request is not the cause
+			answer, last = uid, err
+		}
 		refused := apierrors.IsUnauthorized(last) || apierrors.IsForbidden(last) // which a new account is for a moment
 		return !refused, nil
 	})
@@ -80,7 +84,7 @@ func (l *Linker) try(ctx context.Context, content []byte, request Request, uid t
 		return fmt.Errorf("%s refuses the token: is it another cluster? %s", plan.Server, failure.Cause(last))
 	case untrusted(last):
 		return fmt.Errorf("%s cannot be trusted with %s: use --ca. %s", plan.Server, plan.CAFrom, failure.Cause(last))
-	case last != nil && request.Server == "":
+	case last != nil && (request.Server == "" || !unreachable(last)):
 		return fmt.Errorf("%s does not answer to the new kubeconfig: %s", plan.Server, failure.Cause(last))
 	case last != nil:
 		l.note(l.Remote, "not tried: this machine cannot reach it (%s)", failure.Cause(last))
@@ -90,6 +94,12 @@ func (l *Linker) try(ctx context.Context, content []byte, request Request, uid t
 		l.line("it works")
 	}
 	return nil
+}
+
+// unreachable tells that nothing has answered.
+func unreachable(err error) bool {
+	_, transport := errors.AsType[*url.Error](err)
+	return transport || errors.Is(err, context.DeadlineExceeded)
 }
 
 // untrusted tells whether a server's certificate is why nothing was requested.

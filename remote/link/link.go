@@ -108,7 +108,9 @@ func (l *Linker) Link(ctx context.Context, request Request) (Result, error) {
 		return *result, err
 	}
 	result.Server, result.Flag = plan.Server, "--remote="+plan.Flag
-	l.notes(l.Remote, remote.Notes)
+	for _, text := range remote.Notes {
+		l.remark(l.Remote, text)
+	}
 	if err := l.grant(ctx, plan); err != nil {
 		return *result, err
 	}
@@ -132,7 +134,9 @@ func (l *Linker) grant(ctx context.Context, plan Plan) error {
 			return err
 		}
 	}
-	l.notes(l.Remote, plan.Notes)
+	for _, text := range plan.Notes {
+		l.note(l.Remote, "%s", text)
+	}
 	return nil
 }
 

@@ -36,7 +36,7 @@ const requestTime = 15 * time.Second
 // connect makes the client.
 func (c *Cluster) connect() error {
 	config := rest.CopyConfig(c.Config)
-	config.Timeout = requestTime
+	config.Timeout, config.QPS = requestTime, -1 // a link has few requests
 	config.WarningHandlerWithContext = rest.NoWarnings{}
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
@@ -84,10 +84,10 @@ func (l *Linker) note(c *Cluster, format string, args ...any) {
 	l.result.Notes = append(l.result.Notes, c.Name+": "+text)
 }
 
-func (l *Linker) notes(c *Cluster, all []string) {
-	for _, text := range all {
-		l.note(c, "%s", text)
-	}
+// remark is a note that belongs to no step.
+func (l *Linker) remark(c *Cluster, text string) {
+	l.step(c, "%s", text)
+	l.result.Notes = append(l.result.Notes, c.Name+": "+text)
 }
 
 // changed says what became of an object.

@@ -2,11 +2,18 @@ package link
 
 import (
 	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/util/exec"
 )
 
 func TestCovers(t *testing.T) {
@@ -55,6 +62,22 @@ func TestProgress(t *testing.T) {
 		if got, done := progressOf(d); got != test.want || done != (got == "rolled out") {
 			t.Errorf("got %s, %v, want %s", got, done, test.want)
 		}
+	}
+}
+
+// Without a WebSocket on the way, the protocol of before is tried.
+func TestNoUpgrade(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	executor, err := remotecommand.NewWebSocketExecutor(&rest.Config{Host: server.URL}, "GET", server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err = executor.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdout: io.Discard}); err == nil || !noUpgrade(err) {
+		t.Errorf("of a server without it: %v", err)
+	}
+	if err := error(exec.CodeExitError{Err: errors.New("command terminated with exit code 1"), Code: 1}); noUpgrade(err) {
+		t.Errorf("a command that has run would run again: %v", err)
 	}
 }
 

@@ -31,7 +31,7 @@ func (l *Linker) PrintLocal(ctx context.Context, out io.Writer, request Request)
 	local, err := l.readLocal(ctx, request.Name)
 	if errors.Is(err, errNoDaemon) {
 		local.Daemon, err = newDaemon(l.Namespace, l.Deployment), nil
-		l.note(l.Local, "there is no Deployment %s/%s yet: the other --remote are not known", l.Namespace, l.Deployment)
+		l.remark(l.Local, fmt.Sprintf("there is no Deployment %s/%s yet: the other --remote are not known", l.Namespace, l.Deployment))
 	}
 	if err != nil {
 		return err
@@ -50,7 +50,9 @@ func (l *Linker) PrintLocal(ctx context.Context, out io.Writer, request Request)
 	if err != nil {
 		return err
 	}
-	l.notes(l.Remote, remote.Notes)
+	for _, text := range remote.Notes {
+		l.remark(l.Remote, text)
+	}
 	account, err := l.Remote.get(ctx, secrets, request.Reader, reader)
 	if err == nil && account == nil {
 		err = fmt.Errorf("%s: there is no Secret %s/%s with a token: apply there what --print=remote prints", l.Remote.Name, request.Reader, reader)

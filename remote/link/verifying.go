@@ -14,7 +14,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
@@ -179,9 +178,7 @@ func (c *Cluster) exec(ctx context.Context, namespace, pod, container string, co
 	if err != nil {
 		return 0, err
 	}
-	executor, err := remotecommand.NewFallbackExecutor(socket, older, func(err error) bool {
-		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
-	})
+	executor, err := remotecommand.NewFallbackExecutor(socket, older, noUpgrade)
 	if err != nil {
 		return 0, err
 	}
@@ -190,6 +187,12 @@ func (c *Cluster) exec(ctx context.Context, namespace, pod, container string, co
 		return ended.Code, nil
 	}
 	return 0, err
+}
+
+// noUpgrade tells that there is no WebSocket on the way to the pod. By its text: the error's type is in a module on which
+// this one does not depend, and apimachinery's of the same name is another one.
+func noUpgrade(err error) bool {
+	return strings.Contains(err.Error(), "unable to upgrade streaming request: ") || strings.Contains(err.Error(), "proxy: unknown scheme: https")
 }
 
 // logFilter passes on what a program prints as errors, without its log of what is normal.

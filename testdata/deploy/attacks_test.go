@@ -94,6 +94,60 @@ func ipv4Of(cluster string, changes ...func(*discoveryv1.EndpointSlice)) object 
 	return sliceOf(cluster, discoveryv1.AddressTypeIPv4, changes...)
 }
 
+// failoverKey labels a Service that fails over, and the slices that are added to it.
+const failoverKey = "service-mirror.io/failover"
+
+// usersOf is a user's Service in the test's namespace, named as the stem, with the label for failover or without.
+func usersOf(fails bool) object {
+	return func(stem string) *unstructured.Unstructured {
+		svc := &corev1.Service{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: stem},
+			Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": stem}, Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
+		}
+		if fails {
+			svc.Labels = map[string]string{failoverKey: "true"}
+		}
+		return made(svc)
+	}
+}
+
+// besideOf is the slice for failover to a remote, of the Service named as the stem.
+func besideOf(cluster string, changes ...func(*discoveryv1.EndpointSlice)) object {
+	return func(stem string) *unstructured.Unstructured {
+		ready := false
+		slice := &discoveryv1.EndpointSlice{
+			TypeMeta:    metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"},
+			ObjectMeta:  meta(stem+"."+cluster+".ipv4", stem, cluster),
+			AddressType: discoveryv1.AddressTypeIPv4,
+			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"203.0.113.1"}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
+		}
+		slice.Labels[discoveryv1.LabelManagedBy], slice.Labels[discoveryv1.LabelServiceName], slice.Labels[failoverKey] = byDaemon, stem, "true"
+		for _, change := range changes {
+			change(slice)
+		}
+		return made(slice)
+	}
+}
+
+// unselected keeps a slice from being what the policy is about, so that it can exist.
+func unselected(s *discoveryv1.EndpointSlice) { delete(s.Labels, failoverKey) }
+
+// serving has a slice's endpoints be ready.
+func serving(s *discoveryv1.EndpointSlice) {
+	ready := true
+	s.Endpoints[0].Conditions.Ready = &ready
+}
+
+// besideAt is the place of a slice for failover of another Service.
+func besideAt(namespace, service string) func(*unstructured.Unstructured) {
+	return func(obj *unstructured.Unstructured) {
+		at(namespace, service)(obj)
+		obj.SetName(service + ".paris.ipv4")
+		label(discoveryv1.LabelServiceName, service)(obj)
+	}
+}
+
 // with changes the metadata of an object.
 func (o object) with(changes ...func(*unstructured.Unstructured)) object {
 	return func(stem string) *unstructured.Unstructured {
@@ -215,6 +269,10 @@ const (
 	notHeldBack   = "no finalizers and no owners"
 	unknownRemote = "is not configured"
 	notShaped     = "does not have the name that a mirror of remote"
+	notFailing    = "does not fail over"
+	noneFailing   = "no params found"
+	notTheAPI     = "to default/kubernetes"
+	otherBeside   = "SERVICE.REMOTE.FAMILY"
 	notMerged     = "that a merged mirror of the remotes"
 	otherLease    = "only the Lease"
 	othersEvent   = "only its own Events"
@@ -281,6 +339,15 @@ var attacks = map[string]attempt{
 	"delete a user's Endpoints":                            deletes(endpointsOf("paris").with(unlabelled)).against(notLabelled),
 	"delete copied Endpoints":                              deletes(endpointsOf("paris").with(annotation(mirrorKey, "shop/other-paris"))).against(notBefore),
 
+	"failover of an unlabelled Service":                   creates(besideOf("paris"), usersOf(false)).against(notFailing, noneFailing),
+	"serve an unlabelled Service":                         updates(besideOf("paris", unselected), besideOf("paris", serving)).and(usersOf(false)).against(notFailing, noneFailing),
+	"failover of default/kubernetes":                      creates(besideOf("paris").with(besideAt("default", "kubernetes"))).against(notFailing, noneFailing, notTheAPI),
+	"failover where no Service has the label":             creates(besideOf("paris").with(besideAt("default", "db"))).against(noneFailing),
+	"failover to a remote that is not configured":         creates(besideOf("ghost"), usersOf(true)).against(unknownRemote),
+	"serve by a removed remote":                           updates(besideOf("ghost"), besideOf("ghost", serving)).and(usersOf(true)).against(unknownRemote),
+	"failover under a mirror's name":                      creates(besideOf("paris", func(s *discoveryv1.EndpointSlice) { s.Name = strings.Replace(s.Name, ".paris.", "-", 1) }), usersOf(true)).against(otherBeside),
+	"failover of another Service":                         creates(besideOf("paris", serves("db")), usersOf(true)).against(otherSlice, otherBeside),
+	"failover without the slice's label":                  creates(besideOf("paris", unselected), usersOf(true)).against(notShaped),
 	"a slice for any Service":                             creates(ipv4Of("paris").with(sliceAt("shop", "db"))).against(notShaped),
 	"a slice for default/kubernetes":                      creates(ipv4Of("paris").with(sliceAt("default", "kubernetes"))).against(notShaped),
 	"a mirror's slice that names another Service":         creates(ipv4Of("paris", serves("db"))).against(otherSlice, notShaped),
@@ -433,6 +500,12 @@ var writes = map[string]attempt{
 	"an unchanged slice":                       updates(ipv4Of("paris"), ipv4Of("paris")),
 	"a slice from before the record":           updates(ipv4Of("paris").with(unannotated(mirrorKey)), ipv4Of("paris")),
 	"a slice whose Service was edited":         updates(ipv4Of("paris", serves("db")), ipv4Of("paris")),
+	"a slice for failover":                     creates(besideOf("paris"), usersOf(true)),
+	"a slice for failover that serves":         updates(besideOf("paris"), besideOf("paris", serving)).and(usersOf(true)),
+	"one whose Service was edited":             updates(besideOf("paris", serves("db")), besideOf("paris")).and(usersOf(true)),
+	"one of a removed remote, switched off":    updates(besideOf("ghost", serving), besideOf("ghost")).and(usersOf(true)),
+	"the deletion of one":                      deletes(besideOf("paris")),
+	"the deletion of a removed remote's one":   deletes(besideOf("ghost", serving)),
 	"the deletion of a slice":                  deletes(ipv4Of("paris")),
 	"the deletion of a removed remote's slice": deletes(sliceOf("ghost", discoveryv1.AddressTypeIPv6)),
 	"the deletion of a leftover":               deletes(ipv4Of("paris", managed(bySelector), aside)),

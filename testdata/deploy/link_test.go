@@ -80,7 +80,7 @@ func TestLink(t *testing.T) {
 	e.configure("berlin")
 
 	says := e.link("gateway=ingress/gateway")
-	for _, want := range []string{"serviceaccount/service-mirror-reader created", paris.Config.Host, remoteArgument + gatewayKey, "kubectl --context london"} {
+	for _, want := range []string{"serviceaccount/service-mirror-reader in namespace service-mirror created", paris.Config.Host, remoteArgument + gatewayKey, "kubectl --context london"} {
 		if !strings.Contains(says, want) {
 			t.Errorf("it does not say %q:\n%s", want, says)
 		}
@@ -361,6 +361,7 @@ func TestPrintedManifests(t *testing.T) {
 	}
 	e.cleanup(func(e *env) { e.kubectl(paris, "delete", "--ignore-not-found", "-k", shipped("remote")) })
 	e.kubectl(paris, "apply", "-f", print("remote"))
+	print("local", server) // when the account has its token
 	before := e.versions()
 	local := print("local", server)
 	if after := e.versions(); !slices.Equal(after, before) {

@@ -28,8 +28,8 @@ func (c *Cluster) ApplyPolicies(ctx context.Context, from, users string) error {
 	}
 	text, _, found := strings.Cut(string(content), "# Besides mirrors")
 	about := fmt.Sprintf("== '%s'", ServiceAccountUser(daemonAccount, daemonAccount))
-	if n := strings.Count(text, about); !found || n != 2 {
-		return fmt.Errorf("%s: %d policies are about the daemon, want 2 before those for the Lease and Events", from, n)
+	if n := strings.Count(text, about); !found || n != 3 {
+		return fmt.Errorf("%s: %d policies are about the daemon, want 3 before those for the Lease and Events", from, n)
 	}
 	text = strings.ReplaceAll(text, about, fmt.Sprintf(".startsWith('%s')", users))
 	path := filepath.Join(c.Dir, "policies.yaml")

@@ -1,0 +1,81 @@
+package write
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"service-mirror.io/service-mirror/mirror/leader"
+	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote"
+)
+
+// FailoverResult is what became of the plan of a Service that fails over.
+type FailoverResult struct {
+	Problems []plan.Problem
+	Written  int
+	Updated  int  // of Written
+	Retry    bool // with back-off
+	Foreign  bool // an EndpointSlice that is in no cache has the name of ours
+	Stale    bool // as in Result
+}
+
+// ApplyFailover takes the steps of such a plan, each whatever becomes of the others: one remote's slice is no reason
+// to leave another's as it is.
+func (w *Writer) ApplyFailover(ctx context.Context, p plan.FailoverPlan) (result FailoverResult) {
+	for _, step := range p.Steps {
+		err := w.takeSlice(ctx, step)
+		if err == nil {
+			result.Written++
+			if step.Action == plan.Update {
+				result.Updated++
+			}
+			continue
+		}
+		w.judgeSlice(ctx, &result, step, err)
+	}
+	return result
+}
+
+func (w *Writer) takeSlice(ctx context.Context, step plan.SliceStep) (err error) {
+	switch step.Action {
+	case plan.Create:
+		_, err = w.create(ctx, plan.IPv4Slice, step.Slice)
+	case plan.Update:
+		_, err = w.update(ctx, plan.IPv4Slice, step.Slice)
+	case plan.Delete:
+		_, err = w.delete(ctx, plan.IPv4Slice, step.Slice)
+	default:
+		err = fmt.Errorf("unknown action %d", step.Action)
+	}
+	return err
+}
+
+// judgeSlice turns the error of a step into what is reported of it, and into when the key is looked at again.
+func (w *Writer) judgeSlice(ctx context.Context, result *FailoverResult, step plan.SliceStep, err error) {
+	name := cache.MetaObjectToName(step.Slice)
+	report := func(reason plan.Reason, message string) {
+		result.Problems = append(result.Problems, plan.Problem{Reason: reason, Cluster: step.Remote, Message: message})
+	}
+	result.Retry = true
+	switch {
+	case ctx.Err() != nil, errors.Is(err, leader.ErrFenced), errors.Is(err, remote.ErrOtherCluster),
+		apierrors.IsConflict(err), apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		klog.FromContext(ctx).V(2).Info("What the sync was based on has changed, requeued", "err", err)
+		result.Stale = true
+	case apierrors.IsAlreadyExists(err):
+		result.Foreign = true
+		report(plan.Conflict, fmt.Sprintf("a foreign EndpointSlice has the name %s: delete it, or remove the remote from the annotation", name.Name))
+	case apierrors.IsForbidden(err) && step.Action != plan.Delete:
+		report(plan.Rejected, "the local API server refuses it: "+err.Error()+": failover needs permission to create and update EndpointSlices, as in deploy/local/endpointslices/rbac.yaml")
+	case rejected(err):
+		report(plan.Rejected, "the local API server refuses it: "+err.Error())
+	default:
+		report(plan.WriteFailed, err.Error())
+	}
+}

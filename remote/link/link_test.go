@@ -1,0 +1,295 @@
+package link
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
+	clienttesting "k8s.io/client-go/testing"
+)
+
+// fakeCluster adds to the fake client what it lacks: patches of each type, resourceVersions that grow, and conflicts.
+type fakeCluster struct {
+	*dynamicfake.FakeDynamicClient
+	version int
+	writes  []string
+	refuse  func(write string) error // nil: nothing is refused
+}
+
+func newFakeCluster(t *testing.T, uid string, objects ...runtime.Object) *fakeCluster {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	kinds := map[schema.GroupVersionResource]string{}
+	for _, resource := range []schema.GroupVersionResource{services, networkPolicies, pods, endpointSlices} {
+		kinds[resource] = "List"
+	}
+	kinds[schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"}] = "List"
+	c := &fakeCluster{FakeDynamicClient: dynamicfake.NewSimpleDynamicClientWithCustomListKinds(scheme, kinds)}
+	system := &corev1.Namespace{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: types.UID(uid)}}
+	for _, object := range append(objects, system) {
+		sent, err := content(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.store(sent, true)
+	}
+	c.PrependReactor("patch", "*", c.patch)
+	c.PrependReactor("delete", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		c.writes = append(c.writes, "delete "+action.GetResource().Resource)
+		return false, nil, nil
+	})
+	return c
+}
+
+func (c *fakeCluster) store(object *unstructured.Unstructured, create bool) {
+	c.version++
+	object.SetResourceVersion(strconv.Itoa(c.version))
+	resource := resourceOf(object.GroupVersionKind())
+	var err error
+	if create {
+		err = c.Tracker().Create(resource, object, object.GetNamespace())
+	} else {
+		err = c.Tracker().Update(resource, object, object.GetNamespace())
+	}
+	if err != nil {
+		panic(err)
+	}
+}
+
+func (c *fakeCluster) patch(action clienttesting.Action) (bool, runtime.Object, error) {
+	patch := action.(clienttesting.PatchActionImpl)
+	write := "patch " + patch.Resource.Resource + " " + patch.Name
+	if c.refuse != nil {
+		if err := c.refuse(write); err != nil {
+			return true, nil, err
+		}
+	}
+	live, err := c.Tracker().Get(patch.Resource, patch.Namespace, patch.Name)
+	if apierrors.IsNotFound(err) && patch.PatchType == types.ApplyPatchType {
+		created := &unstructured.Unstructured{}
+		if err := json.Unmarshal(patch.Patch, &created.Object); err != nil {
+			return true, nil, err
+		}
+		c.writes = append(c.writes, write)
+		c.store(created, true)
+		return true, created, nil
+	}
+	if err != nil {
+		return true, nil, err
+	}
+	before := live.(*unstructured.Unstructured)
+	var given struct{ Metadata metav1.ObjectMeta }
+	if err := json.Unmarshal(patch.Patch, &given); err != nil {
+		return true, nil, err
+	}
+	if v := given.Metadata.ResourceVersion; v != "" && v != before.GetResourceVersion() {
+		return true, nil, apierrors.NewConflict(patch.Resource.GroupResource(), patch.Name, errors.New("it was changed"))
+	}
+	schema := any(&corev1.Secret{}) // whose rules are those of a merge patch here
+	if patch.Resource == deployments {
+		schema = &appsv1.Deployment{}
+	}
+	old, _ := json.Marshal(before.Object)
+	merged, err := strategicpatch.StrategicMergePatch(old, patch.Patch, schema)
+	if err != nil {
+		return true, nil, err
+	}
+	after := &unstructured.Unstructured{}
+	if err := json.Unmarshal(merged, &after.Object); err != nil {
+		return true, nil, err
+	}
+	if again, _ := json.Marshal(after.Object); !bytes.Equal(again, old) {
+		c.writes = append(c.writes, write)
+		c.store(after, false)
+	}
+	return true, after, nil
+}
+
+// daemonOf is the Deployment that a fake cluster has now.
+func (c *fakeCluster) daemon(t *testing.T) Daemon {
+	t.Helper()
+	var deployment appsv1.Deployment
+	own := Cluster{client: c}
+	if found, err := own.read(t.Context(), deployments, DefaultName, DefaultName, &deployment); err != nil || !found {
+		t.Fatal(found, err)
+	}
+	d, err := readDaemon(&deployment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// pair is two fake clusters, and a server that identifies itself as the remote one to who has the token.
+type pair struct {
+	london, paris *fakeCluster
+	linker        *Linker
+	out           bytes.Buffer
+	server        *httptest.Server
+	uid           string // by which the server identifies itself
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	p := &pair{uid: "paris"}
+	p.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.Header.Get("Authorization") != "Bearer secret" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		fmt.Fprintf(w, `{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system", "uid": %q}}`, p.uid)
+	}))
+	t.Cleanup(p.server.Close)
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.server.Certificate().Raw})
+	d := deployment(func(*corev1.PodSpec) {})
+	d.TypeMeta = metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"}
+	account := &corev1.ServiceAccount{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceAccount"}, ObjectMeta: metav1.ObjectMeta{Namespace: DefaultName, Name: DefaultName}}
+	token := &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Namespace: DefaultName, Name: reader}, Data: map[string][]byte{"token": []byte("secret")}}
+	p.london, p.paris = newFakeCluster(t, "london", d, account), newFakeCluster(t, "paris", token)
+	p.linker = &Linker{
+		Local:     &Cluster{Name: "london", Flags: "--context london", client: p.london},
+		Remote:    &Cluster{Name: "paris", Flags: "--context paris", client: p.paris, Endpoint: Endpoint{Server: "https://192.0.2.7:6443", CA: ca}},
+		Namespace: DefaultName, Deployment: DefaultName, Out: &p.out,
+	}
+	return p
+}
+
+func (p *pair) link(t *testing.T, args ...string) (Result, error) {
+	t.Helper()
+	request := Request{Reader: DefaultName, Server: p.server.URL}
+	if err := request.ParseArguments(append([]string{"paris"}, args...)); err != nil {
+		t.Fatal(err)
+	}
+	p.london.writes, p.paris.writes = nil, nil
+	return p.linker.Link(t.Context(), request)
+}
+
+// Where only pods reach the API server, that it is not tried is said.
+func TestServerThatOnlyPodsReach(t *testing.T) {
+	p := newPair(t)
+	p.server.Close()
+	if result, err := p.link(t, "gateway=a/b"); err != nil || !result.Linked || !strings.Contains(strings.Join(result.Notes, "\n"), "not tried: this machine cannot reach it") {
+		t.Errorf("%v, %q", err, result.Notes)
+	}
+}
+
+// A link grants first and names the remote last; again it writes nothing; unlinked, nothing of it is left.
+func TestLinkAndUnlink(t *testing.T) {
+	p := newPair(t)
+	result, err := p.link(t, "gateway=address/none", "name={service}-p")
+	if err != nil || !result.Linked || result.Verified == nil || result.Verified.State != Unknown {
+		t.Fatalf("%v, %+v\n%s", err, result, &p.out)
+	}
+	const flag = "--remote=paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=address/none,name={service}-p"
+	if want := []string{"patch secrets service-mirror-remotes", "patch serviceaccounts service-mirror", "patch deployments service-mirror"}; !slices.Equal(p.london.writes, want) || result.Flag != flag {
+		t.Errorf("london has the writes %q, want %q, for %s", p.london.writes, want, result.Flag)
+	}
+	if got := p.london.daemon(t); !slices.Equal(got.Args, []string{flag}) || !slices.Equal(got.Command, []string{"service-mirror", "--leader-elect"}) {
+		t.Errorf("the daemon is %+v", got)
+	}
+	if last := p.paris.writes[len(p.paris.writes)-1]; last != "patch clusterrolebindings service-mirror-reader" {
+		t.Errorf("paris has the writes %q", p.paris.writes)
+	}
+	if strings.Contains(p.out.String(), "secret\n") || !strings.Contains(p.out.String(), "gateway address/none does not exist yet") {
+		t.Errorf("it says\n%s", &p.out)
+	}
+
+	if result, err = p.link(t); err != nil || len(p.london.writes)+len(p.paris.writes)+len(result.Changes) > 0 {
+		t.Errorf("again: %v, %q, %q, %+v", err, p.london.writes, p.paris.writes, result.Changes)
+	}
+	if _, err = p.link(t, "name-", "uid=unverified"); err != nil || !slices.Equal(p.london.daemon(t).Args, []string{strings.Replace(flag, "name={service}-p", "uid=unverified", 1)}) {
+		t.Errorf("with other keys: %v, %q", err, p.london.daemon(t).Args)
+	}
+
+	for range 2 {
+		if _, err = p.linker.Unlink(t.Context(), "paris"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	local, err := p.linker.readLocal(t.Context(), "paris")
+	if err != nil || len(local.Daemon.Args) > 0 || len(local.Credentials) > 0 || local.Permitted != nil {
+		t.Errorf("%v, %+v is left", err, local)
+	}
+}
+
+// Whatever fails before the credentials work, nothing is written in london.
+func TestNothingHalfDone(t *testing.T) {
+	before := acceptTime
+	acceptTime = 2 * time.Second
+	t.Cleanup(func() { acceptTime = before })
+	for name, test := range map[string]struct {
+		change func(*pair)
+		says   string
+	}{
+		"another cluster": {func(p *pair) { p.uid = "berlin" }, "another cluster answers at"},
+		"no API server": {func(p *pair) {
+			p.server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") })
+		}, "does not answer to the new kubeconfig"},
+		"another token": {func(p *pair) {
+			p.server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
+		}, "refuses the token: is it another cluster?"},
+		"an empty answer":     {func(p *pair) { p.uid = "" }, "its answer is not that of a Kubernetes API server"},
+		"another certificate": {func(p *pair) { p.linker.Remote.Endpoint.CA = nil }, "cannot be trusted with public CAs"},
+		"a grant that is refused": {func(p *pair) {
+			p.paris.refuse = func(write string) error {
+				if strings.HasPrefix(write, "patch clusterroles ") {
+					return apierrors.NewForbidden(schema.GroupResource{Resource: "clusterroles"}, reader, errors.New("no"))
+				}
+				return nil
+			}
+		}, "paris: clusterrole/service-mirror-reader cannot be written"},
+	} {
+		p := newPair(t)
+		test.change(p)
+		result, err := p.link(t, "gateway=a/b")
+		if err == nil || !strings.Contains(err.Error(), test.says) || result.Linked || len(p.london.writes) > 0 {
+			t.Errorf("%s: %v, want %q, and no writes: %q", name, err, test.says, p.london.writes)
+		}
+	}
+}
+
+// Others may change the Deployment meanwhile: what they wrote stays.
+func TestLinkBesideOthers(t *testing.T) {
+	p := newPair(t)
+	interrupted := false
+	p.london.refuse = func(write string) error {
+		if write == "patch deployments service-mirror" && !interrupted {
+			interrupted = true
+			object, err := p.london.Tracker().Get(deployments, DefaultName, DefaultName)
+			if err != nil {
+				return err
+			}
+			live := object.(*unstructured.Unstructured)
+			container := live.Object["spec"].(map[string]any)["template"].(map[string]any)["spec"].(map[string]any)["containers"].([]any)[1].(map[string]any)
+			container["args"] = []any{"--remote=berlin=/b"}
+			p.london.store(live, false)
+		}
+		return nil
+	}
+	if _, err := p.link(t, "gateway=a/b"); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.london.daemon(t).Args; !interrupted || len(got) != 2 || got[0] != "--remote=berlin=/b" || !strings.HasPrefix(got[1], "--remote=paris=") {
+		t.Errorf("the arguments are %q", got)
+	}
+}
