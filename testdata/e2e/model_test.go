@@ -147,6 +147,7 @@ type model struct {
 	namespaces []string // by their short names
 	existing   map[string]bool
 	remotes    []*modelRemote
+	failing    []*failoverService
 	runs       bool // the daemon does
 	sure       bool // and did before the steps under way
 }
@@ -167,6 +168,11 @@ func newModel(remotes, namespaces, names []string) *model {
 			}
 		}
 		m.remotes = append(m.remotes, r)
+	}
+	for _, namespace := range namespaces {
+		for _, name := range names[:2] {
+			m.failing = append(m.failing, &failoverService{namespace: namespace, name: name})
+		}
 	}
 	return m
 }
@@ -262,6 +268,11 @@ func (m *model) deleteNamespace(name string) {
 			e.since.interrupted, e.foreign = true, none
 		}
 	}
+	for _, f := range m.failing {
+		if f.namespace == name {
+			f.there, f.changed = false, true
+		}
+	}
 }
 
 // A mirror that existed at the last rest and must not have gone since, whatever the
@@ -283,6 +294,9 @@ func (m *model) rested() {
 		e.since, e.wanted = since{}, m.mirrored(e)
 		e.deleted, e.forgotten, e.edited, e.moves = false, false, e.foreign == underTheMirror, false
 		e.existed = m.mirrored(e)
+	}
+	for _, f := range m.failing {
+		f.lately, f.changed = f.changed, false
 	}
 }
 

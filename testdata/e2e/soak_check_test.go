@@ -68,6 +68,11 @@ func (w *walk) look() {
 			err = w.check(e)
 		}
 	}
+	for _, f := range w.failing {
+		if err == nil && w.existing[f.namespace] {
+			err = w.checkOwn(f)
+		}
+	}
 	if err != nil {
 		w.fail(fmt.Errorf("in the middle: %w", err))
 	}
@@ -200,6 +205,15 @@ func (w *walk) right() error {
 		}
 		expected[e.namespace][name] = w.mirrored(e) || e.foreign != none
 	}
+	for _, f := range w.failing {
+		if !w.existing[f.namespace] {
+			continue
+		}
+		if err := w.rightOwn(f); err != nil {
+			return err
+		}
+		expected[f.namespace][f.name] = f.there
+	}
 	for _, short := range w.namespaces {
 		for name := range w.seen[short].services {
 			if !expected[short][name] {
@@ -293,6 +307,7 @@ func (w *walk) remembered() error {
 		}
 		e.uid, e.clusterIP, e.lines = string(svc.UID), svc.Spec.ClusterIP, fromEndpoints(endpoints)
 	}
+	w.restedOwn()
 	return nil
 }
 

@@ -17,7 +17,7 @@ func TestWalkIsDecidedByItsSeed(t *testing.T) {
 		for _, r := range w.remotes {
 			w.far[r.short] = &remote{env: e, name: r.short}
 		}
-		for range 100 {
+		for range 200 {
 			for _, s := range w.heal() {
 				steps = append(steps, s.text)
 			}
@@ -26,6 +26,25 @@ func TestWalkIsDecidedByItsSeed(t *testing.T) {
 			for range 30 {
 				w.begin()
 				steps = append(steps, w.choose().text)
+				for _, f := range w.failing {
+					beside := w.isBeside(f)
+					for what, yes := range map[string]bool{
+						"a remote serves":                           !f.ready && len(beside) == 1,
+						"one of two remotes serves":                 !f.ready && len(beside) == 2,
+						"what is beside a Service must stay":        w.staysBeside(f) && len(beside) > 0,
+						"and stays though its remote is in trouble": w.staysBeside(f) && len(beside) > 0 && w.remotes[0].fault != fault{},
+						"a Service is ready, with changing remotes": f.steady() && f.ready && !w.staysBeside(f),
+						"no remote can serve a Service":             f.there && f.labelled && !f.ready && len(beside) == 0,
+						"the first remote of the list cannot serve": len(f.listed) == 2 && len(beside) == 1 && beside[f.listed[1]] != nil,
+						"a Service with an annotation has no label": f.there && !f.labelled && len(f.listed) > 0,
+					} {
+						if yes {
+							met[what]++
+						} else {
+							met[what] += 0
+						}
+					}
+				}
 				for _, e := range w.entries() {
 					for what, yes := range map[string]bool{
 						"a mirror exists though it is no longer exported":         e.exists() && e.hidden.interrupted,
@@ -76,6 +95,9 @@ func TestWalkIsDecidedByItsSeed(t *testing.T) {
 		"Service is deleted by hand", "Endpoints are deleted by hand", "Endpoints are edited by hand",
 		"by hand: port", "by hand: selector", "by hand: type", "by hand: label", "by hand: own label",
 		"daemon is killed", "daemon is stopped", "daemon is started", "time passes", "berlin is healthy",
+		"own one/a is made", "own two/b is deleted", "is deleted and recreated: labelled", "is labelled: true", "is labelled: false",
+		"lists [paris berlin]", "lists [nowhere paris berlin]", "lists []", "own one/b has ports", "is ready: true", "is ready: false",
+		"edited by hand: ready", "edited by hand: port", "edited by hand: address", "edited by hand: deleted",
 		"mirrors of paris have its name first: true", "mirrors of berlin have its name first: false",
 	} {
 		if !strings.Contains(all, what) {

@@ -96,6 +96,11 @@ func (w *walk) deleteLondonNamespace(name string) error {
 			e.theirs = snapshots{}
 		}
 	}
+	for _, f := range w.failing {
+		if f.namespace == name {
+			f.theirs = ownObjects{}
+		}
+	}
 	return london.CoreV1().Namespaces().Delete(w.ctx, w.long(name), metav1.DeleteOptions{})
 }
 
@@ -323,7 +328,7 @@ func (w *walk) editMirrorEndpoints() *step {
 }
 
 func (w *walk) startDaemon() error {
-	w.d = w.daemon([]*remote{w.far["paris"], w.far["berlin"]}, "--copy-labels", "team")
+	w.d = w.daemon([]*remote{w.far["paris"], w.far["berlin"]}, append([]string{"--copy-labels", "team"}, walkFailover...)...)
 	return w.until(func() error {
 		if w.d.logged("Local caches are filled") == 0 {
 			time.Sleep(10 * time.Millisecond)

@@ -40,6 +40,14 @@ var kinds = []struct {
 	{8, (*walk).startAgain},
 	{2, (*walk).restartInTrouble},
 	{2, (*walk).renameMirrors},
+	{8, (*walk).makeOwn},
+	{2, (*walk).deleteOwn},
+	{2, (*walk).recreateOwn},
+	{4, (*walk).labelOwn},
+	{4, (*walk).annotateOwn},
+	{3, (*walk).portsOfOwn},
+	{10, (*walk).readyOwn},
+	{4, (*walk).editBeside},
 }
 
 var weights = func() (sum int) {

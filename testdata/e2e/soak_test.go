@@ -24,7 +24,7 @@ const restWithin = 90 * time.Second
 // TestRandomWalk changes whatever can change, in the remotes, between them and in London,
 // and ends all faults from time to time: then London must be as the model says. The seed
 // alone decides the steps, not the time: SOAK_SEED=… SOAK_STEPS=… repeats them. Their
-// effects depend on the machine.
+// effects depend on the machine. It is not parallel to others: each daemon looks after all Services that fail over.
 func TestRandomWalk(t *testing.T) {
 	number := func(variable string, otherwise uint64) uint64 {
 		text := os.Getenv(variable)
@@ -87,7 +87,7 @@ func newWalkModel() *model {
 
 func newWalk(t *testing.T, seed uint64) *walk {
 	w := &walk{
-		env:   newEnv(t),
+		env:   newFailoverEnv(t),
 		model: newWalkModel(),
 		rnd:   rand.New(rand.NewPCG(seed, 0)), far: map[string]*remote{}, plain: map[string]http.Handler{}, beacons: 1, began: time.Now(),
 	}
