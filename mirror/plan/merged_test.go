@@ -445,3 +445,26 @@ func TestMergingKeepsTheAddresses(t *testing.T) {
 		})
 	}
 }
+
+// An export that came back between the two looks at its remote is no reason to delete its part: its event has the part
+// decided again.
+func TestPartWhoseExportJustCameBack(t *testing.T) {
+	j := newJoint(MergeAll)
+	for _, remote := range allRemotes {
+		j.export(remote, "192.0.2.1")
+	}
+	j.settle(t, inOrder)
+	s := j.snapshot(Part(mergedKey, "paris"))
+	for i := range s.Candidates {
+		if s.Candidates[i].Cluster == "paris" {
+			s.Candidates[i] = Candidate{Cluster: "paris", Watched: true} // read before
+		}
+	}
+	if p := j.policy.Decide(s); len(p.Steps) > 0 {
+		t.Errorf("there are steps: %+v", p.Steps)
+	}
+	s.Origin.Service = nil
+	if p := j.policy.Decide(s); !p.Takes(Delete) {
+		t.Error("what is not exported stays")
+	}
+}

@@ -63,7 +63,7 @@ func (d *decision) removePart(live Objects, m merged, remote string) {
 		fate, to := d.policy.Fate(*origin, MirrorKey(d.snapshot.Key))
 		d.plan.Successor = origin.Successor
 		switch successor := origin.Successor; {
-		case fate == Unknown:
+		case fate == Unknown, fate == Stays && d.policy.Merges(): // Stays: since the candidates were read, of which an event comes
 			return
 		case successor == nil && fate != Moves:
 		case successor == nil || !successor.Complete:
