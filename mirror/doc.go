@@ -21,4 +21,10 @@
 // is found out apart from all this: targets.go says what to dial, verify.go is the command, verifying.go what the
 // daemon does by itself. How a remote is reached is in package remote. command/ has the program's commands, their
 // flags, and the wiring.
+//
+// Local Services that fail over to remotes are not mirrors: failover/ has a queue and workers of its own for them, and
+// plan/failover.go their rule.
+//
+// A merged mirror has a key for its Service and, for each remote, one for its part, the EndpointSlices: default/bar and
+// default/bar.paris. merged.go enqueues and observes them together, plan/merged.go and plan/part.go decide them.
 package mirror

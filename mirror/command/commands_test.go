@@ -361,7 +361,9 @@ func TestChecksAsJSON(t *testing.T) {
 		code := Run(t.Context(), append(args, "-o=json", "--kubeconfig", kubeconfig), &stdout, &stderr)
 		var read struct {
 			Errors   int
-			Clusters []struct{ Findings []struct{ Level, Message string } }
+			Clusters []struct {
+				Findings []struct{ Level, Message string }
+			}
 		}
 		if err := json.Unmarshal(stdout.Bytes(), &read); err != nil || code != 1 || read.Errors != 1 || !strings.HasPrefix(stderr.String(), "service-mirror: check failed: 1 error, 0 warnings") {
 			t.Fatalf("%q: exit code %d, %v, stdout %s, stderr %s", args, code, err, &stdout, &stderr)

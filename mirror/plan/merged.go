@@ -230,8 +230,12 @@ func (m *merged) ports() ([]corev1.ServicePort, string) {
 // decideMerged decides the Service of a merged mirror.
 func (d *decision) decideMerged(live Objects) {
 	m, others := d.merge(live.Service)
+	if m.anothers() {
+		d.conflict(d.wanted, "a merged mirror of remotes that the flags do not name has this name: prune these remotes, or have another template or namespace")
+		return
+	}
 	for _, c := range others {
-		d.conflict([]Candidate{c}, fmt.Sprintf("another Service of remote %s is in the merged mirror of this name", c.Cluster))
+		d.conflict([]Candidate{c}, fmt.Sprintf("another Service of remote %s", c.Cluster)+takenName)
 	}
 	if !d.policy.Merges() {
 		d.split(live, m)
@@ -242,7 +246,7 @@ func (d *decision) decideMerged(live Objects) {
 		d.removeMerged(live, m)
 	case m.kept() != "":
 	case origin != nil && origin.Successor != nil && !IsMerged(live.Service): // the name is taken until that is complete
-		d.conflict(m.exports, fmt.Sprintf("the mirror of remote %s has this name", origin.Cluster))
+		d.conflict(m.exports, fmt.Sprintf("the mirror of remote %s", origin.Cluster)+takenName)
 		d.rename(live, origin.Candidate)
 	default:
 		d.merged = &m
@@ -251,9 +255,14 @@ func (d *decision) decideMerged(live Objects) {
 	}
 }
 
+// anothers tells a merged mirror of which no remote is one that the flags name: it may be another daemon's, and is kept
+// until it is pruned.
+func (m *merged) anothers() bool {
+	return IsMerged(m.service) && len(m.listed) > 0 && !slices.ContainsFunc(m.listed, func(listed Listed) bool { return m.configured(listed.Remote) })
+}
+
 // removeMerged deletes a merged Service when its last part is gone.
 func (d *decision) removeMerged(live Objects, m merged) {
-	// What remotes that are not configured left is in their parts.
 	if slices.ContainsFunc(m.unknown, m.configured) || len(m.parts) > 0 {
 		return
 	}
@@ -280,7 +289,7 @@ func (d *decision) split(live Objects, m merged) {
 		}
 	}
 	d.conflict(slices.DeleteFunc(all, func(c Candidate) bool { return c.Cluster == source.Cluster && c.name() == source.name() }),
-		fmt.Sprintf("the mirror of remote %s has this name", source.Cluster))
+		fmt.Sprintf("the mirror of remote %s", source.Cluster)+takenName)
 	d.update(live, source)
 }
 

@@ -446,25 +446,47 @@ func TestMergingKeepsTheAddresses(t *testing.T) {
 	}
 }
 
-// An export that came back between the two looks at its remote is no reason to delete its part: its event has the part
-// decided again.
-func TestPartWhoseExportJustCameBack(t *testing.T) {
+// An export that appears after the candidates were read is no absence.
+func TestMergedPartOfALateExport(t *testing.T) {
 	j := newJoint(MergeAll)
-	for _, remote := range allRemotes {
-		j.export(remote, "192.0.2.1")
-	}
+	j.export("paris", "192.0.2.1")
 	j.settle(t, inOrder)
 	s := j.snapshot(Part(mergedKey, "paris"))
 	for i := range s.Candidates {
-		if s.Candidates[i].Cluster == "paris" {
-			s.Candidates[i] = Candidate{Cluster: "paris", Watched: true} // read before
-		}
+		s.Candidates[i].Service = nil
 	}
 	if p := j.policy.Decide(s); len(p.Steps) > 0 {
-		t.Errorf("there are steps: %+v", p.Steps)
+		t.Errorf("steps %+v", p.Steps)
 	}
 	s.Origin.Service = nil
-	if p := j.policy.Decide(s); !p.Takes(Delete) {
-		t.Error("what is not exported stays")
+	if p := j.policy.Decide(s); !p.Writes(IPv4Slice) {
+		t.Error("without the export it stays")
+	}
+}
+
+// A merged mirror of remotes that the flags do not name, with parts or without, may be another daemon's.
+func TestMergedMirrorOfOthers(t *testing.T) {
+	for _, merge := range []Merge{MergeOff, MergeAll} {
+		j := newJoint(MergeAll)
+		j.export("paris", "192.0.2.1")
+		j.settle(t, inOrder)
+		j.policy.Merge, j.policy.Order = merge, []string{"oslo"}
+		delete(j.exports, "paris")
+		clear(j.known)
+		j.settle(t, inOrder)
+		if len(j.written) > 0 {
+			t.Errorf("merge=%s: written %q", merge, j.written)
+		}
+		clear(j.parts) // it has none yet, or they were pruned
+		j.settle(t, inOrder)
+		if len(j.written) > 0 {
+			t.Errorf("merge=%s, without parts: written %q", merge, j.written)
+		}
+		j.policy.Order, j.known["berlin"] = []string{"berlin"}, true // one that wants the name does not get it
+		j.export("berlin", "192.0.2.2")
+		j.settle(t, inOrder)
+		if problems := j.policy.Decide(j.snapshot(mergedKey)).Problems; len(j.written) > 0 || len(problems) != 1 || problems[0].Reason != Conflict {
+			t.Errorf("merge=%s: written %q, problems %v", merge, j.written, problems)
+		}
 	}
 }

@@ -63,9 +63,9 @@ func (d *decision) removePart(live Objects, m merged, remote string) {
 		fate, to := d.policy.Fate(*origin, MirrorKey(d.snapshot.Key))
 		d.plan.Successor = origin.Successor
 		switch successor := origin.Successor; {
-		case fate == Unknown, fate == Stays && d.policy.Merges(): // Stays: since the candidates were read, of which an event comes
+		case fate == Unknown, fate == Stays && successor == nil: // Stays: since the candidates were read
 			return
-		case successor == nil && fate != Moves:
+		case fate == Gone:
 		case successor == nil || !successor.Complete:
 			d.keepPart(live, m, origin.Candidate)
 			if fate == Moves {
@@ -117,7 +117,7 @@ func (d *decision) writePart(b basis, live, desired Objects, problems []Problem)
 // updatePart creates or changes a part. The Service comes first: slices without it would be another's, if that were
 // created.
 func (d *decision) updatePart(live Objects, m merged, source Candidate) {
-	if m.service == nil || m.service.Labels[ClusterLabel] != MergedCluster {
+	if m.service == nil || m.service.Labels[ClusterLabel] != MergedCluster || m.anothers() {
 		return
 	}
 	b := d.partBasis(source)

@@ -104,7 +104,7 @@ func TestLinkIsVerified(t *testing.T) {
 	link, err := harness.Start(command(e.ctx, harness.Program("service-mirror-race"), "link", "--context", london.Name, "paris", "gateway=ingress/gateway", "--server", paris.Config.Host, "--wait=1m"))
 	e.must(err)
 	e.soon("it waits for the rollout", func() error {
-		if link.Log.Count("waiting: 0 of 2 pods have the change") == 0 {
+		if link.Log.Count("waiting for the change to be observed") == 0 {
 			return errors.New("it does not say so")
 		}
 		return link.Running()

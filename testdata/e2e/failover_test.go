@@ -2,11 +2,13 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,19 +33,25 @@ func newFailoverEnv(t *testing.T) *env {
 // them, with one endpoint.
 func (e *env) ownService(name, remotes string, ready bool) {
 	e.Helper()
-	_, err := e.local.CoreV1().Services(e.id).Create(e.ctx, &corev1.Service{
+	e.must(e.createOwn(e.id, name, remotes, ready))
+}
+
+func (e *env) createOwn(namespace, name, remotes string, ready bool) error {
+	_, err := e.local.CoreV1().Services(namespace).Create(e.ctx, &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{failoverKey: "true"}, Annotations: map[string]string{failoverKey: remotes}},
 		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
 	}, metav1.CreateOptions{})
-	e.must(err)
+	if err != nil {
+		return err
+	}
 	port, http := int32(8000), "http"
-	_, err = e.local.DiscoveryV1().EndpointSlices(e.id).Create(e.ctx, &discoveryv1.EndpointSlice{
+	_, err = e.local.DiscoveryV1().EndpointSlices(namespace).Create(e.ctx, &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Name: name + "-own", Labels: map[string]string{discoveryv1.LabelServiceName: name, discoveryv1.LabelManagedBy: "test.example.com"}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"10.200.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
 		Ports:       []discoveryv1.EndpointPort{{Name: &http, Port: &port}},
 	}, metav1.CreateOptions{})
-	e.must(err)
+	return err
 }
 
 // ownReady has that endpoint be ready, or not.
@@ -174,35 +182,43 @@ func (r *remote) remove(name string) { r.env.remove(r.cluster, name) }
 // With many Services the local EndpointSlices that are watched are those of these Services alone, nothing is requested while
 // nothing happens, and what it takes is logged.
 func TestFailoverOfManyServices(t *testing.T) {
-	const many = 1000
+	const many, spread = 1000, 10 // Services, and namespaces
 	e := newFailoverEnv(t)
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
 	name := func(i int) string { return fmt.Sprintf("bar%d", i) }
-	for i := range many {
-		r.export(name(i))
-		e.ownService(name(i), "", true)
+	namespaces := []string{e.id}
+	for i := 1; i < spread; i++ {
+		namespaces = append(namespaces, fmt.Sprintf("%s-%d", e.id, i))
+		e.makeNamespace(e.local, namespaces[i])
+		e.makeNamespace(paris, namespaces[i])
 	}
+	e.inParallel(many, func(i int) error {
+		svc := r.exported(name(i), func(svc *corev1.Service) { svc.Namespace = namespaces[i%spread] })
+		if _, err := r.CoreV1().Services(svc.Namespace).Create(e.ctx, svc, metav1.CreateOptions{}); err != nil {
+			return err
+		}
+		return e.createOwn(svc.Namespace, name(i), "", true)
+	})
 	e.ownService("other", r.name, true)
 	e.change(e.local, "other", func(svc *corev1.Service) { delete(svc.Labels, failoverKey) })
 	since := e.local.mark(t)
 	d := runProgram(t, "service-mirror", append(e.args([]*remote{r}), failoverArgs...)...)
 	e.eventually(5*time.Minute, "the mirrors", func() error {
-		for _, i := range []int{0, many / 2, many - 1} {
-			if err := r.mirrored(name(i), "203.0.113.1")(); err != nil {
-				return err
-			}
+		list, err := e.local.CoreV1().Services(metav1.NamespaceAll).List(e.ctx, metav1.ListOptions{LabelSelector: "service-mirror.io/cluster=" + r.name})
+		if err == nil && len(list.Items) != many {
+			err = fmt.Errorf("there are %d", len(list.Items))
 		}
-		return nil
+		return err
 	})
 	before := d.rss()
 	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, failoverKey, r.name)
-	for i := range many {
-		_, err := e.local.CoreV1().Services(e.id).Patch(e.ctx, name(i), types.MergePatchType, patch, metav1.PatchOptions{})
-		e.must(err)
-	}
+	e.inParallel(many, func(i int) error {
+		_, err := e.local.CoreV1().Services(namespaces[i%spread]).Patch(e.ctx, name(i), types.MergePatchType, patch, metav1.PatchOptions{})
+		return err
+	})
 	e.eventually(5*time.Minute, "the slices", func() error {
-		list, err := e.local.DiscoveryV1().EndpointSlices(e.id).List(e.ctx, metav1.ListOptions{LabelSelector: failoverKey + "=true"})
+		list, err := e.local.DiscoveryV1().EndpointSlices(metav1.NamespaceAll).List(e.ctx, metav1.ListOptions{LabelSelector: failoverKey + "=true"})
 		if err == nil && len(list.Items) != many {
 			err = fmt.Errorf("there are %d", len(list.Items))
 		}
@@ -223,8 +239,8 @@ func TestFailoverOfManyServices(t *testing.T) {
 	t.Logf("%d Services that fail over: %d KB each, from %d MB to %d MB", many, (d.rss()-before)/many>>10, before>>20, d.rss()>>20)
 
 	began := time.Now()
-	e.ownReady(name(7), false)
-	e.soon("failed over", r.besides(name(7), parisServes))
+	e.ownReady(name(0), false)
+	e.soon("failed over", r.besides(name(0), parisServes))
 	t.Logf("one of them failed over after %v", time.Since(began))
 	d.stop() // has the watches logged
 	watched := 0
@@ -244,6 +260,22 @@ func TestFailoverOfManyServices(t *testing.T) {
 	if watched == 0 {
 		t.Error("no watch of the Services' slices is logged")
 	}
+}
+
+// inParallel does something n times, and fails with the first error.
+func (e *env) inParallel(n int, do func(i int) error) {
+	e.Helper()
+	var wg sync.WaitGroup
+	errs := make([]error, n)
+	for worker := range 8 {
+		wg.Go(func() {
+			for i := worker; i < n; i += 8 {
+				errs[i] = do(i)
+			}
+		})
+	}
+	wg.Wait()
+	e.must(errors.Join(errs...))
 }
 
 // rss is the memory that the daemon has, in bytes.

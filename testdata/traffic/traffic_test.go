@@ -164,6 +164,7 @@ func TestTraffic(t *testing.T) {
 	stopPublisher = s.publishNames() // those with other targets have deleted the aliases
 	t.Run("endpoints API", func(t *testing.T) { (&scene{T: t, world: w}).endpointsAPI() })
 	t.Run("health", func(t *testing.T) { (&scene{T: t, world: w}).health() })
+	t.Run("failover", func(t *testing.T) { (&scene{T: t, world: w}).failover() })
 	stopPublisher()
 	t.Run("dns", func(t *testing.T) { (&scene{T: t, world: w}).dns() })
 	t.Run("ingress", func(t *testing.T) { (&scene{T: t, world: w}).ingress() })

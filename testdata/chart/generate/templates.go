@@ -171,7 +171,7 @@ func pods(side string) []edit {
 	memory := map[string]string{
 		"daemon": "        resources:  # measured: 36 MB without mirrors, 46 with 2,000, 82 with 10,000 (117 while they are created); 0.1 % of a core at rest\n" +
 			"          requests: {cpu: 20m, memory: 64Mi}\n          limits: {memory: 256Mi}\n",
-		"publisher": "        resources:\n          requests: {cpu: 20m, memory: 64Mi}\n          limits: {memory: 512Mi}  # 10,000 exports need some 400 MB\n",
+		"publisher": "        resources:\n          requests: {cpu: 20m, memory: 64Mi}\n          limits: {memory: 256Mi}  # 10,000 exports need some 150 MB\n",
 	}[side]
 	return []edit{
 		{"  replicas: 2 ", "  replicas: {{ " + values + ".replicas }} "},
