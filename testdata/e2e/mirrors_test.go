@@ -29,6 +29,9 @@ func (e *env) endpoints(name string) *corev1.Endpoints {
 
 // mirror is the name of a Service's mirror.
 func (r *remote) mirror(name string) string {
+	if r.shared {
+		return name
+	}
 	if r.first {
 		return r.name + "-" + name
 	}

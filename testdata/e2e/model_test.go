@@ -148,8 +148,9 @@ type model struct {
 	existing   map[string]bool
 	remotes    []*modelRemote
 	failing    []*failoverService
-	runs       bool // the daemon does
-	sure       bool // and did before the steps under way
+	merged     *mergedModel // nil: mirrors are not
+	runs       bool         // the daemon does
+	sure       bool         // and did before the steps under way
 }
 
 // theLinkLocal address is one that a gateway may not have.

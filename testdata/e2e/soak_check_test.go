@@ -63,8 +63,15 @@ func (w *walk) mirrorOf(e *entry) (string, *corev1.Service, *corev1.Endpoints) {
 func (w *walk) look() {
 	w.Helper()
 	err := w.see()
+	if w.merged != nil {
+		for _, s := range w.sharedMirrors() {
+			if err == nil && w.existing[s.namespace] {
+				err = w.checkShared(s)
+			}
+		}
+	}
 	for _, e := range w.entries() {
-		if err == nil && w.existing[e.namespace] {
+		if w.merged == nil && err == nil && w.existing[e.namespace] {
 			err = w.check(e)
 		}
 	}
@@ -143,11 +150,19 @@ func (w *walk) deletedByKubernetes(e *entry, name string) error {
 // still to come.
 const beacon = "beacon"
 
+// beacon is what it is called. Merged ones would be one.
+func (w *walk) beacon(remote string) string {
+	if w.merged != nil {
+		return beacon + "-" + remote
+	}
+	return beacon
+}
+
 func (w *walk) light() error {
 	w.beacons++
 	for _, m := range w.remotes {
 		r := w.far[m.short]
-		if err := w.update(r.cluster, w.id, beacon, func(svc *corev1.Service) { setTeam(svc, fmt.Sprint(w.beacons)) }); err != nil {
+		if err := w.update(r.cluster, w.id, w.beacon(m.short), func(svc *corev1.Service) { setTeam(svc, fmt.Sprint(w.beacons)) }); err != nil {
 			return err
 		}
 		if m.there {
@@ -161,6 +176,9 @@ func (w *walk) light() error {
 
 // lit checks that the beacon's change has arrived in London.
 func (w *walk) lit() error {
+	if w.merged != nil {
+		return w.litMerged()
+	}
 	for _, m := range w.remotes {
 		name := w.far[m.short].mirror(beacon)
 		svc, err := london.CoreV1().Services(w.id).Get(w.ctx, name, metav1.GetOptions{})
@@ -185,6 +203,9 @@ func (w *walk) lit() error {
 
 // right checks that London is as the model says: at rest.
 func (w *walk) right() error {
+	if w.merged != nil {
+		return w.rightMerged()
+	}
 	if err := w.see(); err != nil {
 		return err
 	}
@@ -294,6 +315,9 @@ func (w *walk) rightService(e *entry, name string, svc *corev1.Service) error {
 
 // remembered checks that what need not have changed has not, and remembers what is.
 func (w *walk) remembered() error {
+	if w.merged != nil {
+		return w.rememberedShared()
+	}
 	for _, e := range w.entries() {
 		if !w.mirrored(e) {
 			continue

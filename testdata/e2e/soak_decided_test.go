@@ -105,3 +105,63 @@ func TestWalkIsDecidedByItsSeed(t *testing.T) {
 		}
 	}
 }
+
+// The same of the walk with merged mirrors.
+func TestMergedWalkIsDecidedByItsSeed(t *testing.T) {
+	met := map[string]int{}
+	decide := func(seed uint64) (steps []string) {
+		w := &walk{env: &env{T: t, id: "x"}, model: newMergedModel(), rnd: rand.New(rand.NewPCG(seed, 0)), far: map[string]*remote{}}
+		for _, r := range w.remotes {
+			w.far[r.short] = &remote{env: w.env, name: r.short, shared: true}
+		}
+		for range 100 {
+			for _, s := range w.heal() {
+				steps = append(steps, s.text)
+			}
+			w.taken++
+			w.rested()
+			for range 30 {
+				w.begin()
+				steps = append(steps, w.choose().text)
+				for _, s := range w.sharedMirrors() {
+					parts := w.parts(s)
+					last := s.entries[1]
+					for what, yes := range map[string]bool{
+						"two remotes serve": len(parts) == 2 && !w.merged.first,
+						"one is on standby": len(parts) == 2 && w.merged.first,
+						"only the last one can serve, though two export":   len(parts) == 1 && parts[last] != nil && s.entries[0].mirrorable(),
+						"ports of the last one differ":                     s.entries[0].mirrorable() && len(parts[last]) > 0 && len(parts[last]) < len(last.leads()),
+						"a part stays though the remote behind it changed": s.entries[0].exists() && s.partStays(s.entries[0]) && !s.partStays(last),
+						"a part stays while its remote is in trouble":      last.exists() && s.partStays(last) && last.remote.fault != fault{},
+						"a Service stays though the first remote is gone":  last.exists() && !s.entries[0].exported && s.entries[0].since.interrupted,
+						"a deleted Service comes back with its ClusterIP":  last.deleted && last.existed && !last.forgotten && !last.since.interrupted,
+					} {
+						if met[what] += 0; yes {
+							met[what]++
+						}
+					}
+				}
+			}
+		}
+		return steps
+	}
+	first := decide(1)
+	if !slices.Equal(first, decide(1)) {
+		t.Error("one seed, but other steps")
+	}
+	for what, times := range met {
+		if times == 0 {
+			t.Errorf("never: %s", what)
+		}
+	}
+	all := strings.Join(first, "\n")
+	for _, what := range []string{
+		"Service is deleted by hand", "by hand: port", "by hand: type", "by hand: label", "by hand: affinity",
+		"slice of paris is edited by hand: deleted", "slice of berlin is edited by hand: ready", "edited by hand: address",
+		"the first one alone serves: true", "the first one alone serves: false", "in the other order: true", "in the other order: false",
+	} {
+		if !strings.Contains(all, what) {
+			t.Errorf("never: %s", what)
+		}
+	}
+}

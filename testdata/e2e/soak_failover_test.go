@@ -238,18 +238,20 @@ func (w *walk) editBeside() *step {
 		if what == "deleted" {
 			return ignore(london.DiscoveryV1().EndpointSlices(namespace).Delete(w.ctx, name, metav1.DeleteOptions{}), apierrors.IsNotFound)
 		}
-		_, err := w.changeSlice(namespace, name, func(slice *discoveryv1.EndpointSlice) {
-			switch what {
-			case "ready":
-				slice.Endpoints[0].Conditions.Ready = new(!*slice.Endpoints[0].Conditions.Ready)
-			case "port":
-				*slice.Ports[0].Port = 9
-			case "address":
-				slice.Endpoints[0].Addresses = []string{"192.0.2.9"}
-			}
-		})
+		_, err := w.changeSlice(namespace, name, func(slice *discoveryv1.EndpointSlice) { editSlice(slice, what) })
 		return ignore(ignore(err, apierrors.IsNotFound), apierrors.IsConflict)
 	})
+}
+
+func editSlice(slice *discoveryv1.EndpointSlice, what string) {
+	switch what {
+	case "ready":
+		slice.Endpoints[0].Conditions.Ready = new(!*slice.Endpoints[0].Conditions.Ready)
+	case "port":
+		*slice.Ports[0].Port = 9
+	case "address":
+		slice.Endpoints[0].Addresses = []string{"192.0.2.9"}
+	}
 }
 
 // Their effects.

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -328,7 +329,14 @@ func (w *walk) editMirrorEndpoints() *step {
 }
 
 func (w *walk) startDaemon() error {
-	w.d = w.daemon([]*remote{w.far["paris"], w.far["berlin"]}, append([]string{"--copy-labels", "team"}, walkFailover...)...)
+	remotes, args := []*remote{w.far["paris"], w.far["berlin"]}, walkFailover
+	if w.merged != nil {
+		args = w.mergedArgs()
+		if w.merged.reversed {
+			slices.Reverse(remotes)
+		}
+	}
+	w.d = w.daemon(remotes, append([]string{"--copy-labels", "team"}, args...)...)
 	return w.until(func() error {
 		if w.d.logged("Local caches are filled") == 0 {
 			time.Sleep(10 * time.Millisecond)

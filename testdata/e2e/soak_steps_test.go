@@ -8,12 +8,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// kinds are what may happen, and how often. What makes a step chooses by the
-// random source and the model alone; nil: there is nothing for it to happen to.
-var kinds = []struct {
+type kind struct {
 	weight int
 	make   func(w *walk) *step
-}{
+}
+
+// kinds are what may happen, and how often. What makes a step chooses by the
+// random source and the model alone; nil: there is nothing for it to happen to.
+var kinds = []kind{
 	{14, (*walk).export},
 	{6, (*walk).unexport},
 	{4, (*walk).deleteExported},
@@ -50,12 +52,12 @@ var kinds = []struct {
 	{4, (*walk).editBeside},
 }
 
-var weights = func() (sum int) {
+func weights(kinds []kind) (sum int) {
 	for _, kind := range kinds {
 		sum += kind.weight
 	}
 	return sum
-}()
+}
 
 // pick takes one of those that fit.
 func pick[T any](w *walk, from []T, fits func(T) bool) (T, bool) {

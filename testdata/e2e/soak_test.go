@@ -25,7 +25,9 @@ const restWithin = 90 * time.Second
 // and ends all faults from time to time: then London must be as the model says. The seed
 // alone decides the steps, not the time: SOAK_SEED=… SOAK_STEPS=… repeats them. Their
 // effects depend on the machine. It is not parallel to others: each daemon looks after all Services that fail over.
-func TestRandomWalk(t *testing.T) {
+func TestRandomWalk(t *testing.T) { walkAtRandom(t, newWalk) }
+
+func walkAtRandom(t *testing.T, newWalk func(*testing.T, uint64) *walk) {
 	number := func(variable string, otherwise uint64) uint64 {
 		text := os.Getenv(variable)
 		if text == "" {
@@ -86,9 +88,13 @@ func newWalkModel() *model {
 }
 
 func newWalk(t *testing.T, seed uint64) *walk {
+	return newWalkIn(t, newFailoverEnv(t), newWalkModel(), seed)
+}
+
+func newWalkIn(t *testing.T, e *env, m *model, seed uint64) *walk {
 	w := &walk{
-		env:   newFailoverEnv(t),
-		model: newWalkModel(),
+		env:   e,
+		model: m,
 		rnd:   rand.New(rand.NewPCG(seed, 0)), far: map[string]*remote{}, plain: map[string]http.Handler{}, beacons: 1, began: time.Now(),
 	}
 	for _, c := range []*cluster{paris, berlin} {
@@ -99,7 +105,7 @@ func newWalk(t *testing.T, seed uint64) *walk {
 		for _, namespace := range w.namespaces {
 			w.makeNamespace(c, w.long(namespace))
 		}
-		r.export(beacon, func(svc *corev1.Service) {
+		r.export(w.beacon(c.name), func(svc *corev1.Service) {
 			svc.Spec.Ports = []corev1.ServicePort{{Name: "tcp", Port: 1}, {Name: beacon, Port: 1, Protocol: corev1.ProtocolSCTP}}
 			svc.Annotations = map[string]string{"service-mirror.io/gateway-port": "beacon=beacon"} // SCTP carries no name
 		})
@@ -226,8 +232,12 @@ func (w *walk) fail(err error) {
 
 // choose decides on the next step.
 func (w *walk) choose() *step {
+	kinds := kinds
+	if w.merged != nil {
+		kinds = mergedKinds
+	}
 	for {
-		n := w.rnd.IntN(weights)
+		n := w.rnd.IntN(weights(kinds))
 		for _, kind := range kinds {
 			if n -= kind.weight; n < 0 {
 				if s := kind.make(w); s != nil {

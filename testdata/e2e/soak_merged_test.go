@@ -1,0 +1,383 @@
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// TestRandomWalkOfMerged is TestRandomWalk with the mirrors of both remotes merged, and with --merge and the order of
+// the remotes changed at restarts. SOAK_SEED and SOAK_STEPS are as there.
+func TestRandomWalkOfMerged(t *testing.T) { walkAtRandom(t, newMergedWalk) }
+
+// mergedModel is what the flags say of merging. What must exist is derived from deploy/guides/merged.md.
+type mergedModel struct {
+	first    bool // --merge=first, and not all
+	reversed bool // the remotes are, in the flags
+}
+
+var mergedKinds = []kind{
+	{14, (*walk).export},
+	{6, (*walk).unexport},
+	{4, (*walk).deleteExported},
+	{4, (*walk).recreate},
+	{14, (*walk).changePorts},
+	{5, (*walk).changeLabels},
+	{8, (*walk).changeAddresses},
+	{3, (*walk).changeGatewayPorts},
+	{2, (*walk).deleteGateway},
+	{6, (*walk).makeGateway},
+	{1, (*walk).removeNamespace},
+	{8, (*walk).makeNamespaceAgain},
+	{6, (*walk).deleteMergedService},
+	{6, (*walk).editMergedService},
+	{8, (*walk).editPart},
+	{8, (*walk).trouble},
+	{6, (*walk).healOne},
+	{3, (*walk).killDaemon},
+	{1, (*walk).stopDaemon},
+	{8, (*walk).startAgain},
+	{2, (*walk).restartInTrouble},
+	{3, (*walk).mergeOtherwise},
+}
+
+func newMergedWalk(t *testing.T, seed uint64) *walk {
+	w := newWalkIn(t, newSlicesEnv(t), newMergedModel(), seed)
+	for _, r := range w.far {
+		r.shared = true
+		r.named("name={service}")
+	}
+	return w
+}
+
+func newMergedModel() *model {
+	m := newWalkModel()
+	m.merged, m.failing = &mergedModel{}, nil
+	return m
+}
+
+// sharedMirror is a name in London, and what the remotes export under it, in the order of the flags.
+type sharedMirror struct {
+	namespace, name string
+	entries         []*entry
+}
+
+func (s sharedMirror) String() string { return s.namespace + "/" + s.name }
+
+func (m *model) sharedMirrors() (all []sharedMirror) {
+	for _, e := range m.remotes[0].entries {
+		s := sharedMirror{e.namespace, e.name, nil}
+		for _, r := range m.remotes {
+			i := slices.IndexFunc(r.entries, func(other *entry) bool { return other.namespace == e.namespace && other.name == e.name })
+			s.entries = append(s.entries, r.entries[i])
+		}
+		if m.merged.reversed {
+			slices.Reverse(s.entries)
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// first is the remote's that the ports are of; nil: nobody exports it.
+func (s sharedMirror) first() *entry {
+	i := slices.IndexFunc(s.entries, (*entry).mirrorable)
+	if i < 0 {
+		return nil
+	}
+	return s.entries[i]
+}
+
+// parts are what the slices must have at rest; nil: of none.
+func (m *model) parts(s sharedMirror) map[*entry][]string {
+	all := map[*entry][]string{}
+	var serves bool
+	for _, e := range s.entries {
+		if !e.mirrorable() || !m.existing[s.namespace] {
+			continue
+		}
+		agreeing := *e
+		agreeing.ports = slices.DeleteFunc(slices.Clone(e.ports), func(p modelPort) bool {
+			return !slices.ContainsFunc(s.first().ports, func(other modelPort) bool {
+				return p.name == other.name && p.number == other.number && p.protocol == other.protocol
+			})
+		})
+		lines := agreeing.leads()
+		if m.merged.first && serves {
+			for i := range lines {
+				lines[i] += " not ready"
+			}
+		}
+		if len(lines) > 0 {
+			all[e], serves = lines, true
+		}
+	}
+	return all
+}
+
+// partStays: neither this remote's export nor one that comes before it has changed, nor has a user edited anything.
+func (s sharedMirror) partStays(e *entry) bool {
+	if !e.existed {
+		return false
+	}
+	for _, other := range s.entries[:slices.Index(s.entries, e)+1] {
+		if (other.since != since{}) || other.edited || other.deleted || other.moves {
+			return false
+		}
+	}
+	return true
+}
+
+// The steps.
+
+func (w *walk) sharedStep(s sharedMirror, what string, act func(namespace string) error) *step {
+	return &step{text: fmt.Sprintf("merged %v: %s", s, what), touches: []string{"london/" + s.String()}, act: func() error { return act(w.long(s.namespace)) }}
+}
+
+func (w *walk) pickShared() (sharedMirror, bool) {
+	return pick(w, w.sharedMirrors(), func(s sharedMirror) bool { return w.existing[s.namespace] })
+}
+
+func (w *walk) deleteMergedService() *step {
+	s, ok := w.pickShared()
+	if !ok {
+		return nil
+	}
+	for _, e := range s.entries {
+		w.deleteMirror(e)
+	}
+	return w.sharedStep(s, "its Service is deleted by hand", func(namespace string) error {
+		return ignore(w.delete(london, namespace, s.name), apierrors.IsNotFound)
+	})
+}
+
+func (w *walk) editMergedService() *step {
+	s, ok := w.pickShared()
+	if !ok {
+		return nil
+	}
+	what := any1(w, "port", "type", "label", "affinity")
+	for _, e := range s.entries {
+		e.edited = true
+	}
+	return w.sharedStep(s, "its Service is edited by hand: "+what, func(namespace string) error {
+		err := w.update(london, namespace, s.name, func(svc *corev1.Service) {
+			switch what {
+			case "port":
+				svc.Spec.Ports[0].Port = 7777
+			case "type":
+				svc.Spec.Type = corev1.ServiceTypeNodePort
+			case "label":
+				setTeam(svc, "yellow")
+			case "affinity":
+				svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+			}
+		})
+		return ignore(ignore(err, apierrors.IsNotFound), apierrors.IsConflict)
+	})
+}
+
+func (w *walk) editPart() *step {
+	s, ok := w.pickShared()
+	if !ok {
+		return nil
+	}
+	remote, what := any1(w, s.entries...).remote.short, any1(w, "deleted", "ready", "port", "address")
+	for _, e := range s.entries {
+		e.edited = true
+	}
+	return w.sharedStep(s, fmt.Sprintf("its slice of %s is edited by hand: %s", remote, what), func(namespace string) error {
+		name := s.name + "." + w.far[remote].name + ".ipv4"
+		if what == "deleted" {
+			return ignore(london.DiscoveryV1().EndpointSlices(namespace).Delete(w.ctx, name, metav1.DeleteOptions{}), apierrors.IsNotFound)
+		}
+		_, err := w.changeSlice(namespace, name, func(slice *discoveryv1.EndpointSlice) { editSlice(slice, what) })
+		return ignore(ignore(err, apierrors.IsNotFound), apierrors.IsConflict)
+	})
+}
+
+// mergeOtherwise restarts the daemon with another --merge, or with the remotes in another order.
+func (w *walk) mergeOtherwise() *step {
+	if !w.runs {
+		return nil
+	}
+	w.kill()
+	w.runs = true
+	if w.rnd.IntN(2) > 0 {
+		w.merged.first = !w.merged.first
+	} else {
+		w.merged.reversed = !w.merged.reversed
+	}
+	for _, e := range w.entries() {
+		e.moves = true // its endpoints
+	}
+	return &step{text: fmt.Sprintf("the daemon is restarted, the first one alone serves: %v, in the other order: %v", w.merged.first, w.merged.reversed), touches: []string{"daemon"}, act: func() error {
+		if err := w.endDaemon((*daemon).stop); err != nil {
+			return err
+		}
+		return w.startDaemon()
+	}}
+}
+
+// mergedArgs are the daemon's flags.
+func (w *walk) mergedArgs() []string {
+	if w.merged.first {
+		return []string{useSlices, "--merge=first"}
+	}
+	return []string{useSlices, "--merge=all"}
+}
+
+// The checks.
+
+// partsOf are the lines of the slices of a merged mirror that have some, by their names.
+func (w *walk) partsOf(s sharedMirror) map[string][]string {
+	all := map[string][]string{}
+	for _, slice := range w.seen[s.namespace].slices[s.name] {
+		if lines := fromSlice(slice); len(lines) > 0 {
+			all[slice.Name] = slices.Sorted(slices.Values(lines))
+		}
+	}
+	return all
+}
+
+func (w *walk) partName(e *entry) string { return e.name + "." + w.far[e.remote.short].name + ".ipv4" }
+
+// checkShared checks what must be true at any moment: the Service is the same one while any remote exports it, and what
+// happens to a remote changes only its own slice and those of remotes behind it.
+func (w *walk) checkShared(s sharedMirror) error {
+	svc, parts := w.seen[s.namespace].services[s.name], w.partsOf(s)
+	for _, e := range s.entries {
+		if e.exists() && (svc == nil || string(svc.UID) != e.uid) {
+			return fmt.Errorf("%v had UID %s, as %v has been exported all the time, and now it is %s", s, e.uid, e, describeService(svc))
+		}
+		if now := parts[w.partName(e)]; s.partStays(e) && !slices.Equal(now, e.lines) {
+			return fmt.Errorf("the part %s was %q, and is %q", w.partName(e), e.lines, now)
+		}
+	}
+	return nil
+}
+
+// rightShared checks a merged mirror at rest.
+func (w *walk) rightShared(s sharedMirror) error {
+	if err := w.checkShared(s); err != nil {
+		return err
+	}
+	first, svc, want := s.first(), w.seen[s.namespace].services[s.name], map[string][]string{}
+	for e, lines := range w.parts(s) {
+		want[w.partName(e)] = slices.Sorted(slices.Values(lines))
+	}
+	if parts := w.partsOf(s); !maps.EqualFunc(parts, want, slices.Equal) {
+		return fmt.Errorf("the parts of %v are %q, want %q", s, parts, want)
+	}
+	if first == nil {
+		return nil // what is too much, the caller sees
+	}
+	if svc == nil {
+		return fmt.Errorf("there is no mirror %v", s)
+	}
+	var ofPorts, listed []string
+	for _, p := range first.ports {
+		ofPorts = append(ofPorts, p.String())
+	}
+	for _, e := range s.entries {
+		if e.mirrorable() {
+			listed = append(listed, w.far[e.remote.short].name+"="+w.long(s.namespace)+"/"+s.name)
+		}
+	}
+	slices.Sort(ofPorts)
+	switch {
+	case !ours(svc.Labels), svc.Labels["service-mirror.io/cluster"] != mergedService, svc.Labels["team"] != first.team, svc.Labels["other"] != "",
+		svc.Annotations["service-mirror.io/remotes"] != strings.Join(listed, ","):
+		return fmt.Errorf("merged mirror %v, of team %q and %q, has labels %v and annotations %v", s, first.team, listed, svc.Labels, svc.Annotations)
+	case svc.Spec.Type != corev1.ServiceTypeClusterIP, len(svc.Spec.Selector) > 0, svc.Spec.ClusterIP == corev1.ClusterIPNone, svc.Spec.SessionAffinity != corev1.ServiceAffinityNone:
+		return fmt.Errorf("%v is no ClusterIP Service without a selector: %+v", s, svc.Spec)
+	case !slices.Equal(ports(svc), ofPorts):
+		return fmt.Errorf("%v has ports %q, want %q", s, ports(svc), ofPorts)
+	}
+	return nil
+}
+
+// rightMerged checks that London is as the model says: at rest.
+func (w *walk) rightMerged() error {
+	if err := w.see(); err != nil {
+		return err
+	}
+	for _, s := range w.sharedMirrors() {
+		if !w.existing[s.namespace] {
+			continue
+		}
+		if err := w.rightShared(s); err != nil {
+			return err
+		}
+		all := w.seen[s.namespace]
+		if n := len(all.slices[s.name]); s.first() == nil && (all.services[s.name] != nil || n > 0) {
+			return fmt.Errorf("nobody exports %v, but %d slices are there and the Service is %s", s, n, describeService(all.services[s.name]))
+		}
+		if all.endpoints[s.name] != nil {
+			return fmt.Errorf("Endpoints %v should not be there", s)
+		}
+	}
+	for _, short := range w.namespaces {
+		names := slices.Concat(slices.Collect(maps.Keys(w.seen[short].services)), slices.Collect(maps.Keys(w.seen[short].slices)))
+		for _, name := range names {
+			if !slices.ContainsFunc(w.entries(), func(e *entry) bool { return e.name == name }) {
+				return fmt.Errorf("Service or slices of %s/%s should not be there", short, name)
+			}
+		}
+	}
+	return nil
+}
+
+// rememberedShared checks that what need not have changed has not, and remembers what is.
+func (w *walk) rememberedShared() error {
+	for _, s := range w.sharedMirrors() {
+		svc, parts := w.seen[s.namespace].services[s.name], w.partsOf(s)
+		if svc == nil || !w.existing[s.namespace] {
+			for _, e := range s.entries {
+				e.lines = nil
+			}
+			continue
+		}
+		for _, e := range s.entries {
+			if e.existed && !e.since.interrupted && !e.forgotten && svc.Spec.ClusterIP != e.clusterIP {
+				return fmt.Errorf("the ClusterIP of %v was %s and is %s", s, e.clusterIP, svc.Spec.ClusterIP)
+			}
+			e.uid, e.clusterIP, e.lines = string(svc.UID), svc.Spec.ClusterIP, parts[w.partName(e)]
+		}
+	}
+	return nil
+}
+
+// litMerged checks that the beacon's change has arrived: each remote has one of its own then.
+func (w *walk) litMerged() error {
+	for _, m := range w.remotes {
+		name := w.beacon(m.short)
+		svc, err := london.CoreV1().Services(w.id).Get(w.ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if svc.Labels["team"] != fmt.Sprint(w.beacons) {
+			return fmt.Errorf("the last change in %s has not arrived", m.short)
+		}
+		var lines []string
+		slice, err := london.DiscoveryV1().EndpointSlices(w.id).Get(w.ctx, name+"."+w.far[m.short].name+".ipv4", metav1.GetOptions{})
+		if err == nil {
+			lines = fromSlice(slice)
+		} else if !apierrors.IsNotFound(err) {
+			return err
+		}
+		leads := m.there && len(m.usable()) > 0
+		arrived := slices.ContainsFunc(lines, func(line string) bool { return strings.HasSuffix(line, fmt.Sprintf(" %s:%d/SCTP", beacon, w.beacons)) })
+		if leads != arrived || !leads && len(lines) > 0 {
+			return fmt.Errorf("the last change of the gateway of %s has not arrived: %q", m.short, lines)
+		}
+	}
+	return nil
+}
