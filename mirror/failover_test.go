@@ -351,6 +351,102 @@ func TestFailoverRefusedWrite(t *testing.T) {
 	})
 }
 
+// The remote that serves goes on until the one that is to replace it does: a write of that one may be refused for long.
+func TestFailoverKeepsWhoServesUntilReplaced(t *testing.T) {
+	failsOver(t, "paris,berlin", func(w *world) {
+		w.remotes["paris"].setGateway(gatewayAt("192.0.2.1 dead"))
+		w.ready(false)
+		w.wait(2 * time.Second)
+		w.server.wrote()
+		w.server.setRefuse(func(action clienttesting.Action) error {
+			if update, ok := action.(clienttesting.UpdateAction); ok && strings.HasPrefix(accessor(update.GetObject()).GetName(), "bar.paris") {
+				return errForbidden
+			}
+			return nil
+		})
+		w.remotes["paris"].setGateway(gatewayAt("192.0.2.1"))
+		w.wait(time.Minute)
+		if got := w.beside(); got != "bar.berlin.ipv4 +, bar.paris.ipv4 -" {
+			t.Errorf("got %s", got)
+		}
+		w.logged(1, "Rejected")
+		w.server.wrote()
+		w.server.setRefuse(nil)
+		w.wait(10 * time.Minute)
+		w.hasBeside("bar.berlin.ipv4 -, bar.paris.ipv4 +", "update bar.berlin.ipv4", "update bar.paris.ipv4")
+	})
+}
+
+// Another remote serves while the API server refuses the slices of the preferred one, however long.
+func TestFailoverOfARefusedRemote(t *testing.T) {
+	foreign := ownSlice(false)
+	foreign.Name, foreign.Labels = "bar.paris.ipv4", nil
+	for name, refuse := range map[string]func(w *world){
+		"denied": func(w *world) {
+			w.server.setRefuse(func(action clienttesting.Action) error {
+				if update, ok := action.(clienttesting.UpdateAction); ok && action.GetVerb() == "create" && strings.HasPrefix(accessor(update.GetObject()).GetName(), "bar.paris") {
+					return errForbidden
+				}
+				return nil
+			})
+			w.server.remove("endpointslices", "default", "bar.paris.ipv4")
+		},
+		"foreign, and in no cache": func(w *world) {
+			w.server.remove("endpointslices", "default", "bar.paris.ipv4")
+			w.server.put(foreign)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			failsOver(t, "paris,berlin", func(w *world) {
+				refuse(w)
+				w.ready(false)
+				for range 10 {
+					w.wait(20 * time.Second)
+					if got := w.beside(); !strings.Contains(got, "bar.berlin.ipv4 +") {
+						t.Errorf("got %s", got)
+					}
+				}
+				w.server.setRefuse(nil)
+				if w.server.slice("default", "bar.paris.ipv4") != nil {
+					w.server.remove("endpointslices", "default", "bar.paris.ipv4")
+				}
+				w.wait(10 * time.Minute)
+				if got := w.beside(); got != "bar.berlin.ipv4 -, bar.paris.ipv4 +" {
+					t.Errorf("got %s", got)
+				}
+			})
+		})
+	}
+}
+
+// A foreign slice that is in no cache delays the retry of no other remote.
+func TestFailoverConflictDelaysNoOther(t *testing.T) {
+	failsOver(t, "paris,berlin", func(w *world) {
+		w.server.remove("endpointslices", "default", "bar.paris.ipv4")
+		foreign := ownSlice(false)
+		foreign.Name, foreign.Labels = "bar.paris.ipv4", nil
+		w.server.put(foreign)
+		w.remotes["paris"].setGateway(gatewayAt("192.0.2.1 dead"))
+		w.wait(time.Minute)
+		w.logged(1, "Conflict")
+		refused := 0
+		w.server.setRefuse(func(action clienttesting.Action) error {
+			update, ok := action.(clienttesting.UpdateAction)
+			if ok && action.GetVerb() == "update" && strings.HasPrefix(accessor(update.GetObject()).GetName(), "bar.berlin") {
+				if refused++; refused == 1 {
+					return apierrors.NewInternalError(errors.New("once"))
+				}
+			}
+			return nil
+		})
+		w.ready(false)
+		w.wait(5 * time.Second)
+		if got := w.beside(); got != "bar.berlin.ipv4 +, bar.paris.ipv4 -" {
+			t.Errorf("got %s, %d refused", got, refused)
+		}
+	})
+}
+
 // A standby writes nothing, and fails over once it leads.
 func TestFailoverOfAStandby(t *testing.T) {
 	run(t, failoverTimes, []string{"paris"}, func(w *world) {

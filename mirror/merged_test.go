@@ -11,6 +11,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
@@ -155,6 +156,48 @@ func TestMergedFirst(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// The remote that serves goes on until the one before it in the order does: its slices may be refused for long.
+func TestMergedFirstServesUntilReplaced(t *testing.T) {
+	refusing := func(verb string) func(clienttesting.Action) error {
+		return func(action clienttesting.Action) error {
+			if update, ok := action.(clienttesting.UpdateAction); ok && action.GetVerb() == verb && accessor(update.GetObject()).GetName() == "bar.paris.ipv4" {
+				return errForbidden
+			}
+			return nil
+		}
+	}
+	t.Run("a remote that comes", func(t *testing.T) {
+		run(t, merging(plan.MergeFirst), bothRemotes, func(w *world) {
+			w.at("", "")
+			w.remotes["berlin"].export(named("default", "bar"))
+			w.settle()
+			w.wantServing("192.0.2.2")
+			w.server.setRefuse(refusing("create"))
+			w.remotes["paris"].export(named("default", "bar"))
+			w.wait(time.Minute)
+			w.wantServing("192.0.2.2")
+			w.server.setRefuse(nil)
+			w.wait(time.Hour)
+			w.wantServing("192.0.2.1", "192.0.2.2 dead")
+		})
+	})
+	t.Run("a remote that is healthy again", func(t *testing.T) {
+		run(t, merging(plan.MergeFirst), bothRemotes, func(w *world) {
+			w.merge()
+			w.at("dead", "")
+			w.settle()
+			w.wantServing("192.0.2.1 dead", "192.0.2.2")
+			w.server.setRefuse(refusing("update"))
+			w.at("", "")
+			w.wait(time.Minute)
+			w.wantServing("192.0.2.1 dead", "192.0.2.2")
+			w.server.setRefuse(nil)
+			w.wait(time.Hour)
+			w.wantServing("192.0.2.1", "192.0.2.2 dead")
+		})
 	})
 }
 

@@ -1,12 +1,16 @@
 package failover
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/mirror/queue"
+	"service-mirror.io/service-mirror/mirror/write"
 )
 
 // memory is what a replica that leads remembers of the Services that fail over.
@@ -19,9 +23,10 @@ type memory struct {
 type record struct {
 	known   bool // whether a local endpoint is ready
 	ready   bool
-	since   time.Time // since when that is known to be so
-	active  *bool     // as it was last decided
-	serving string    // likewise
+	since   time.Time          // since when that is known to be so
+	active  *bool              // as it was last decided
+	serving string             // likewise
+	refused map[string]refusal // by the remote whose slice the API server refused to write
 
 	updates int // since counted
 	counted time.Time
@@ -38,37 +43,55 @@ const (
 	lastBackoff  = 5 * time.Minute
 )
 
-// recall is for how long a Service's local endpoints have been as they are now, and what was last decided. While they
-// are not known, what was known of them before is kept.
-func (m *memory) recall(key cache.ObjectName, local plan.LocalEndpoints, now time.Time) (since time.Duration, active *bool) {
+// refusal is a problem that lasts, and until when other remotes are preferred for it.
+type refusal struct {
+	plan.Problem
+	until time.Time
+}
+
+// refusedPeriod is how long other remotes are preferred to one whose slices the API server refused to write.
+const refusedPeriod = foreignPeriod
+
+// recall adds to what is known of a Service for how long its local endpoints have been as they are now, and what was
+// last decided. While they are not known, what was known of them before is kept.
+func (m *memory) recall(s *plan.FailoverSnapshot, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.records == nil {
 		m.records = map[cache.ObjectName]*record{}
 	}
-	r := m.records[key]
+	r := m.records[s.Key]
 	if r == nil {
 		r = &record{}
-		m.records[key] = r
+		m.records[s.Key] = r
 	}
-	if local.Known && (!r.known || r.ready != local.Ready) {
-		r.known, r.ready, r.since = true, local.Ready, now
+	if s.Local.Known && (!r.known || r.ready != s.Local.Ready) {
+		r.known, r.ready, r.since = true, s.Local.Ready, now
 	}
-	return now.Sub(r.since), r.active
+	s.Local.For, s.Active, s.Refused = now.Sub(r.since), r.active, r.refusedAt(now)
+}
+
+// refusedAt are the remotes to which others are preferred now.
+func (r *record) refusedAt(now time.Time) map[string]bool {
+	refused := map[string]bool{}
+	for remote, one := range r.refused {
+		refused[remote] = now.Before(one.until)
+	}
+	return refused
 }
 
 // peek is the same of a Service that is not being synced.
-func (m *memory) peek(key cache.ObjectName, local plan.LocalEndpoints, now time.Time) (since time.Duration, active *bool) {
+func (m *memory) peek(s *plan.FailoverSnapshot, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r := m.records[key]
+	r := m.records[s.Key]
 	if r == nil {
-		return 0, nil
+		return
 	}
-	if local.Known && r.known && r.ready == local.Ready {
-		since = now.Sub(r.since)
+	if s.Local.Known && r.known && r.ready == s.Local.Ready {
+		s.Local.For = now.Sub(r.since)
 	}
-	return since, r.active
+	s.Active, s.Refused = r.active, r.refusedAt(now)
 }
 
 // held is how long nothing is to be written for a Service, and why; zero: it may be. That another one is to serve is
@@ -91,7 +114,7 @@ func (m *memory) held(p plan.FailoverPlan, now time.Time) (time.Duration, *plan.
 }
 
 // commit remembers what came of a plan. It returns when the Service must be looked at again for that; zero: never.
-func (m *memory) commit(p plan.FailoverPlan, updated int, now time.Time) time.Duration {
+func (m *memory) commit(p plan.FailoverPlan, result write.FailoverResult, now time.Time) (again time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := m.records[p.Key]
@@ -107,14 +130,46 @@ func (m *memory) commit(p plan.FailoverPlan, updated int, now time.Time) time.Du
 	if now.Sub(r.counted) > fightPeriod {
 		r.counted, r.updates = now, 0
 	}
-	if r.updates += updated; updated > 0 && (r.updates > fightUpdates || r.wait > 0) {
+	if r.updates += result.Updated; result.Updated > 0 && (r.updates > fightUpdates || r.wait > 0) {
 		r.wait = min(max(2*r.wait, firstBackoff), lastBackoff)
 		r.until = now.Add(r.wait)
 	}
 	if r.wait > 0 {
-		return r.until.Sub(now) + fightPeriod + time.Second // whether it is over
+		again = r.until.Sub(now) + fightPeriod + time.Second // whether it is over
 	}
-	return 0
+	return queue.Sooner(again, r.refuse(p, result, now))
+}
+
+// refuse remembers which remotes' slices were refused. It returns when one of them may be tried again; zero: none was.
+func (r *record) refuse(p plan.FailoverPlan, result write.FailoverResult, now time.Time) (again time.Duration) {
+	maps.DeleteFunc(r.refused, func(remote string, one refusal) bool {
+		foreign := func(problem plan.Problem) bool { return problem.Cluster == remote && problem.Reason == plan.Conflict }
+		return slices.Contains(result.Accepted, remote) || slices.ContainsFunc(p.Problems, foreign) || !now.Before(one.until)
+	})
+	for _, problem := range result.Refused {
+		if r.refused == nil {
+			r.refused = map[string]refusal{}
+		}
+		r.refused[problem.Cluster] = refusal{problem, now.Add(refusedPeriod)}
+	}
+	for _, one := range r.refused {
+		again = queue.Sooner(again, one.until.Sub(now))
+	}
+	return again
+}
+
+// lasting are the problems of writes that were refused before and not tried again now.
+func (m *memory) lasting(key cache.ObjectName, now []plan.Problem) (lasting []plan.Problem) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r := m.records[key]; r != nil {
+		for _, remote := range slices.Sorted(maps.Keys(r.refused)) {
+			if !slices.ContainsFunc(now, func(problem plan.Problem) bool { return problem.Cluster == remote }) {
+				lasting = append(lasting, r.refused[remote].Problem)
+			}
+		}
+	}
+	return lasting
 }
 
 func (m *memory) clear() {

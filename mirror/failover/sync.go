@@ -2,6 +2,7 @@ package failover
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,32 +24,33 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) queue.Next 
 	ctx = klog.NewContext(ctx, logger)
 	now := time.Now()
 	s := c.observe(key)
-	s.Local.For, s.Active = c.memory.recall(key, s.Local, now)
+	c.memory.recall(&s, now)
 	p := c.options.Policy.Decide(s)
 	held, fight := c.memory.held(p, now)
 	if held > 0 {
 		p.Steps = nil
 	}
 	result := c.options.Writer.ApplyFailover(ctx, p)
-	again := c.memory.commit(p, result.Updated, now)
-	problems := append(p.Problems, result.Problems...)
+	again := c.memory.commit(p, result, now)
+	problems := slices.Concat(p.Problems, result.Problems, c.memory.lasting(key, result.Refused))
 	if fight != nil {
 		problems = append(problems, *fight)
 	}
 	c.problems.Set(key, problems, result.Stale)
-	if was := serving(s.Live); was != p.Serving && held == 0 && !result.Retry && p.State != "" {
+	if was := serving(s.Live); was != p.Serving && held == 0 && !result.Retry && !result.Foreign && p.State != "" {
 		c.tell(logger, s.Service, was, p)
 	}
+	after := queue.Sooner(p.After, queue.Sooner(held, again))
 	switch {
-	case result.Foreign:
-		return queue.Next{After: queue.Sooner(p.After, foreignPeriod)}
 	case result.Retry:
-		if p.After > 0 { // who serves must not wait for what cannot be written
-			c.queue.AddAfter(key, p.After)
+		if after > 0 { // who serves must not wait for what cannot be written
+			c.queue.AddAfter(key, after)
 		}
 		return queue.Next{Retry: true}
+	case result.Foreign:
+		after = queue.Sooner(after, foreignPeriod)
 	}
-	return queue.Next{After: queue.Sooner(p.After, queue.Sooner(held, again))}
+	return queue.Next{After: after}
 }
 
 // tell logs that another one serves now than before, and has an Event say it.

@@ -17,7 +17,7 @@ func (c *Controller) Rows() (rows []status.Failover) {
 		if s.Service == nil {
 			continue
 		}
-		s.Local.For, s.Active = c.memory.peek(key, s.Local, now)
+		c.memory.peek(&s, now)
 		p := c.options.Policy.Decide(s)
 		row := status.Failover{Namespace: key.Namespace, Name: key.Name, State: string(p.State), Serving: p.Serving, Remotes: plan.FailoverRemotes(s.Service)}
 		for _, problem := range c.problems.Of(key) {

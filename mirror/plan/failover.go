@@ -51,6 +51,8 @@ type FailoverSnapshot struct {
 	Remotes []FailoverRemote             // those that the annotation lists, in its order
 	// Active tells that remotes were to serve when this was last decided; nil: it was not, and what is live says it.
 	Active *bool
+	// Refused are the remotes whose slices the local API server refused lately: others are preferred.
+	Refused map[string]bool
 }
 
 // LocalEndpoints are the endpoints that the Service has without ours.
@@ -102,6 +104,12 @@ type SliceStep struct {
 	Live    *discoveryv1.EndpointSlice // of Update
 	serving bool                       // it has a ready endpoint
 }
+
+// Serves tells a step by which a remote serves, or goes on to.
+func (s SliceStep) Serves() bool { return s.serving }
+
+// Stops tells a step by which a remote that serves no longer does, although its slice stays.
+func (s SliceStep) Stops() bool { return s.Action == Update && !s.serving && hasReady(s.Live) }
 
 // Decide says how the slices beside a Service are to be, and what is wrong with its failover.
 func (p FailoverPolicy) Decide(s FailoverSnapshot) FailoverPlan {
@@ -256,6 +264,9 @@ func (d *failover) offer(r FailoverRemote) offer {
 	if len(o.slices) == 0 || len(o.ports) == 0 || !slices.ContainsFunc(o.addrs, func(e endpoint) bool { return e.ready }) {
 		o.healthy = unusable
 	}
+	if d.snapshot.Refused[r.Cluster] && !o.serves {
+		o.healthy = min(o.healthy, unsure)
+	}
 	return o
 }
 
@@ -347,7 +358,7 @@ func (d *failover) reach(o *offer, r FailoverRemote, live []*discoveryv1.Endpoin
 	if unserved != "" {
 		d.problem(r, PortNotServed, unserved)
 	}
-	o.addresses(b, live)
+	o.addresses(b, slicesEndpoints(live))
 	o.addrs = inFamilies(o.addrs, d.snapshot.Service.Spec.IPFamilies)
 	published := r.Assigned.Published
 	switch {
@@ -368,11 +379,11 @@ func (d *failover) reach(o *offer, r FailoverRemote, live []*discoveryv1.Endpoin
 	}
 }
 
-// addresses are those of the gateway. One that was not probed yet is as good as what it had: it may be used, but a
-// remote with others is preferred unless this one serves.
-func (o *offer) addresses(b basis, live []*discoveryv1.EndpointSlice) {
-	had := slicesEndpoints(live)
+// addresses are those of the gateway. One that was not probed yet may be used, but a remote with others is preferred
+// unless this one serves: then it stays as ready as it was.
+func (o *offer) addresses(b basis, had map[netip.Addr]bool) {
 	for _, address := range b.Gateway.Addresses {
+		was, live := had[address.Addr]
 		delete(had, address.Addr)
 		one := endpoint{address.Addr, true}
 		switch known(address.Health) {
@@ -381,14 +392,15 @@ func (o *offer) addresses(b basis, live []*discoveryv1.EndpointSlice) {
 		case usable:
 			o.healthy = usable
 		default:
+			one.ready = was || !live || !o.serves
 			o.healthy = max(o.healthy, unsure)
 		}
 		o.addrs = append(o.addrs, one)
 	}
 	if b.Gateway.Partial {
-		for addr := range had {
+		for addr, ready := range had {
 			if b.Gateway.Keeps(addr) {
-				o.addrs, o.healthy = append(o.addrs, endpoint{addr, true}), max(o.healthy, unsure)
+				o.addrs, o.healthy = append(o.addrs, endpoint{addr, ready || !o.serves}), max(o.healthy, unsure)
 			}
 		}
 	}

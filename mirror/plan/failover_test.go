@@ -137,6 +137,8 @@ func TestFailoverDecides(t *testing.T) {
 		{"no probes", down, idle, paris(notProbed), "failed over paris; update bar.paris.ipv4 192.0.2.1+"},
 		{"not probed yet: another is better", down, idle, []FailoverRemote{remoteAt("paris", "192.0.2.1 unasked"), both[1]}, "failed over berlin; update bar.berlin.ipv4 192.0.2.9+"},
 		{"not probed yet, but it serves", down, parisServes, []FailoverRemote{remoteAt("paris", "192.0.2.1 unasked"), both[1]}, "failed over paris"},
+		{"not probed yet: an address that was not ready stays so", down, []*discoveryv1.EndpointSlice{besideBar("paris", "192.0.2.1+", "192.0.2.2"), idle[1]},
+			[]FailoverRemote{remoteAt("paris", "192.0.2.1 unasked", "192.0.2.2 unasked"), both[1]}, "failed over paris"},
 		{"not probed yet, and none is better", down, idle, []FailoverRemote{remoteAt("paris", "192.0.2.1 unasked"), remoteAt("berlin", "192.0.2.9 dead")},
 			"failed over paris; update bar.paris.ipv4 192.0.2.1+! berlin:NoHealthyAddress"},
 
@@ -153,6 +155,8 @@ func TestFailoverDecides(t *testing.T) {
 		{"another address", down, parisServes, []FailoverRemote{remoteAt("paris", "192.0.2.2"), both[1]}, "failed over paris; update bar.paris.ipv4 192.0.2.2+"},
 		{"hostnames that are not resolved keep theirs", down, parisServes, []FailoverRemote{remoteAt("paris", "192.0.2.2").with(partial), both[1]},
 			"failed over paris; update bar.paris.ipv4 192.0.2.1+ 192.0.2.2+"},
+		{"and keep what was not ready so", down, []*discoveryv1.EndpointSlice{besideBar("paris", "192.0.2.1", "192.0.2.2+"), idle[1]}, []FailoverRemote{remoteAt("paris", "192.0.2.2").with(partial), both[1]},
+			"failed over paris"},
 		{"no address", down, parisServes, []FailoverRemote{remoteAt("paris"), both[1]}, "failed over berlin; update bar.berlin.ipv4 192.0.2.9+; delete bar.paris.ipv4! paris:NoAddress"},
 		{"addresses of the other family alone", up, nil, []FailoverRemote{remoteAt("paris", "2001:db8::1")}, "local ! paris:NoAddress"},
 		{"no ready endpoint there", down, idle, paris(recorded("bar.default", false)), "failed over berlin; update bar.berlin.ipv4 192.0.2.9+! paris:NoReadyEndpoint"},

@@ -145,10 +145,15 @@ func (m *merged) part(b basis) (Objects, []Problem) {
 	return want, problems
 }
 
-// desiredPart is the same, with the remote on standby if another one serves.
+// desiredPart is the same, with the remote on standby if another one serves. One that serves goes on until the slices of
+// the other one say so: they may be refused.
 func (m *merged) desiredPart(b basis) (want Objects, standby bool, problems []Problem) {
 	want, problems = m.part(b)
-	standby = m.policy.Merge == MergeFirst && m.serves(b) != b.Cluster
+	if m.policy.Merge == MergeFirst {
+		live, serving := m.parts[b.Cluster], m.serves(b)
+		goesOn := live.ready() && !live.Standby() && serving != "" && !m.parts[serving].ready()
+		standby = serving != b.Cluster && !goesOn
+	}
 	want.setStandby(standby)
 	return want, standby, problems
 }

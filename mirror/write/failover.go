@@ -19,24 +19,32 @@ import (
 type FailoverResult struct {
 	Problems []plan.Problem
 	Written  int
-	Updated  int  // of Written
-	Retry    bool // with back-off
-	Foreign  bool // an EndpointSlice that is in no cache has the name of ours
-	Stale    bool // as in Result
+	Updated  int            // of Written
+	Retry    bool           // with back-off
+	Foreign  bool           // an EndpointSlice that is in no cache has the name of ours
+	Refused  []plan.Problem // of Problems: the API server refuses to write a slice of this remote
+	Accepted []string       // remotes of which a slice was written
+	Stale    bool           // as in Result
 }
 
 // ApplyFailover takes the steps of such a plan, each whatever becomes of the others: one remote's slice is no reason
-// to leave another's as it is.
+// to leave another's as it is. But a remote goes on to serve while the one that replaces it could not be written.
 func (w *Writer) ApplyFailover(ctx context.Context, p plan.FailoverPlan) (result FailoverResult) {
+	replaced := true
 	for _, step := range p.Steps {
+		if step.Stops() && !replaced {
+			continue
+		}
 		err := w.takeSlice(ctx, step)
 		if err == nil {
 			result.Written++
+			result.Accepted = append(result.Accepted, step.Remote)
 			if step.Action == plan.Update {
 				result.Updated++
 			}
 			continue
 		}
+		replaced = replaced && !step.Serves()
 		w.judgeSlice(ctx, &result, step, err)
 	}
 	return result
@@ -62,7 +70,11 @@ func (w *Writer) judgeSlice(ctx context.Context, result *FailoverResult, step pl
 	report := func(reason plan.Reason, message string) {
 		result.Problems = append(result.Problems, plan.Problem{Reason: reason, Cluster: step.Remote, Message: message})
 	}
-	result.Retry = true
+	refused := func(reason plan.Reason, message string) {
+		report(reason, message)
+		result.Refused = append(result.Refused, result.Problems[len(result.Problems)-1])
+	}
+	result.Retry = result.Retry || !apierrors.IsAlreadyExists(err)
 	switch {
 	case ctx.Err() != nil, errors.Is(err, leader.ErrFenced), errors.Is(err, remote.ErrOtherCluster),
 		apierrors.IsConflict(err), apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
@@ -70,11 +82,11 @@ func (w *Writer) judgeSlice(ctx context.Context, result *FailoverResult, step pl
 		result.Stale = true
 	case apierrors.IsAlreadyExists(err):
 		result.Foreign = true
-		report(plan.Conflict, fmt.Sprintf("a foreign EndpointSlice has the name %s: delete it, or remove the remote from the annotation", name.Name))
+		refused(plan.Conflict, fmt.Sprintf("a foreign EndpointSlice has the name %s: delete it, or remove the remote from the annotation", name.Name))
 	case apierrors.IsForbidden(err) && step.Action != plan.Delete:
-		report(plan.Rejected, "the local API server refuses it: "+err.Error()+": failover needs permission to create and update EndpointSlices, as in deploy/local/endpointslices/rbac.yaml")
+		refused(plan.Rejected, "the local API server refuses it: "+err.Error()+": failover needs permission to create and update EndpointSlices, as in deploy/local/endpointslices/rbac.yaml")
 	case rejected(err):
-		report(plan.Rejected, "the local API server refuses it: "+err.Error())
+		refused(plan.Rejected, "the local API server refuses it: "+err.Error())
 	default:
 		report(plan.WriteFailed, err.Error())
 	}

@@ -101,7 +101,7 @@ func TestLinkIsVerified(t *testing.T) {
 	e.link("--wait=0", "gateway=ingress/gateway,cluster-domain=paris.example")
 	e.kubelet(e.runPod())
 
-	link, err := harness.Start(command(e.ctx, harness.Program("service-mirror-race"), "link", "--context", london.Name, "paris", "gateway=ingress/gateway", "--server", paris.Config.Host, "--wait=1m"))
+	link, err := harness.Start(command(e.ctx, harness.Program("service-mirror-race"), "link", "--context", london.Name, "paris", "gateway=ingress/gateway", "cluster-domain-", "--server", paris.Config.Host, "--wait=1m"))
 	e.must(err)
 	e.soon("it waits for the rollout", func() error {
 		if link.Log.Count("waiting for the change to be observed") == 0 {
