@@ -406,6 +406,7 @@ func TestFailoverOfARefusedRemote(t *testing.T) {
 						t.Errorf("got %s", got)
 					}
 				}
+				w.logged(1, `"Failed over: no local endpoint is ready" service="default/bar" remote="berlin"`)
 				w.server.setRefuse(nil)
 				if w.server.slice("default", "bar.paris.ipv4") != nil {
 					w.server.remove("endpointslices", "default", "bar.paris.ipv4")

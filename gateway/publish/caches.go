@@ -165,9 +165,11 @@ func trimSlice(slice *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
 	return trimmed
 }
 
-// readySlice tells whether an endpoint is ready; one of which that is not known is, as kube-proxy has it.
+// readySlice tells whether an endpoint is ready; one of which that is not known is, as kube-proxy has it. What another
+// cluster serves while the Service fails over does not count: of two that fail over to each other, both would be ready.
 func readySlice(slice *discoveryv1.EndpointSlice) bool {
-	return slices.ContainsFunc(slice.Endpoints, func(e discoveryv1.Endpoint) bool {
+	beside := slice.Labels[discoveryv1.LabelManagedBy] == mirrors.SliceManager && slice.Labels[mirrors.FailoverLabel] != ""
+	return !beside && slices.ContainsFunc(slice.Endpoints, func(e discoveryv1.Endpoint) bool {
 		return e.Conditions.Ready == nil || *e.Conditions.Ready
 	})
 }

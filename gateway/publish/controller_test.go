@@ -429,3 +429,28 @@ func TestControllerClosesWhatIsOverwritten(t *testing.T) {
 		}
 	})
 }
+
+// What another cluster's gateway serves while the Service itself fails over is no endpoint of its own: two clusters that
+// fail over to each other would send requests to and fro.
+func TestFailoverIsNotReady(t *testing.T) {
+	for name, selector := range map[string]map[string]string{"with a selector": {"app": "bar"}, "without": nil} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(w *world) {
+				ready := true
+				slice := &discoveryv1.EndpointSlice{
+					ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar.london.ipv4", UID: "x", Labels: map[string]string{"exported": "true",
+						discoveryv1.LabelServiceName: "bar", discoveryv1.LabelManagedBy: mirrors.SliceManager, mirrors.FailoverLabel: "true"}},
+					Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.1"}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
+				}
+				svc := exportedService("bar", 80)
+				svc.Spec.Selector = selector
+				w.server.put("services", svc)
+				w.server.put("endpointslices", slice)
+				w.start()
+				if w.record("bar").Ready {
+					t.Error("the record says that it is ready")
+				}
+			})
+		})
+	}
+}

@@ -37,7 +37,8 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) queue.Next 
 		problems = append(problems, *fight)
 	}
 	c.problems.Set(key, problems, result.Stale)
-	if was := serving(s.Live); was != p.Serving && held == 0 && !result.Retry && !result.Foreign && p.State != "" {
+	failed := func(remote string) bool { return slices.Contains(result.Failed, remote) }
+	if was := serving(s.Live); was != p.Serving && held == 0 && !failed(was) && !failed(p.Serving) && p.State != "" {
 		c.tell(logger, s.Service, was, p)
 	}
 	after := queue.Sooner(p.After, queue.Sooner(held, again))

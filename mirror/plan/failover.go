@@ -261,13 +261,18 @@ func (d *failover) offer(r FailoverRemote) offer {
 		}
 	}
 	d.fill(&o, r, live)
-	if len(o.slices) == 0 || len(o.ports) == 0 || !slices.ContainsFunc(o.addrs, func(e endpoint) bool { return e.ready }) {
+	if len(o.ports) == 0 || !slices.ContainsFunc(o.addrs, o.carries) {
 		o.healthy = unusable
 	}
 	if d.snapshot.Refused[r.Cluster] && !o.serves {
 		o.healthy = min(o.healthy, unsure)
 	}
 	return o
+}
+
+// carries tells that an address may be used, and that a slice of its family is not in conflict.
+func (o *offer) carries(e endpoint) bool {
+	return e.ready && slices.ContainsFunc(o.slices, func(slice RemoteSlice) bool { return corev1.IPFamily(slice.Family) == e.family() })
 }
 
 // live are the slices of one remote that exist.
@@ -358,8 +363,7 @@ func (d *failover) reach(o *offer, r FailoverRemote, live []*discoveryv1.Endpoin
 	if unserved != "" {
 		d.problem(r, PortNotServed, unserved)
 	}
-	o.addresses(b, slicesEndpoints(live))
-	o.addrs = inFamilies(o.addrs, d.snapshot.Service.Spec.IPFamilies)
+	o.addresses(b, slicesEndpoints(live), d.snapshot.Service.Spec.IPFamilies)
 	published := r.Assigned.Published
 	switch {
 	case len(ports) == 0:
@@ -381,11 +385,14 @@ func (d *failover) reach(o *offer, r FailoverRemote, live []*discoveryv1.Endpoin
 
 // addresses are those of the gateway. One that was not probed yet may be used, but a remote with others is preferred
 // unless this one serves: then it stays as ready as it was.
-func (o *offer) addresses(b basis, had map[netip.Addr]bool) {
+func (o *offer) addresses(b basis, had map[netip.Addr]bool, families []corev1.IPFamily) {
 	for _, address := range b.Gateway.Addresses {
 		was, live := had[address.Addr]
 		delete(had, address.Addr)
 		one := endpoint{address.Addr, true}
+		if len(inFamilies([]endpoint{one}, families)) == 0 { // it says nothing of the others
+			continue
+		}
 		switch known(address.Health) {
 		case unusable:
 			one.ready = false
@@ -399,7 +406,7 @@ func (o *offer) addresses(b basis, had map[netip.Addr]bool) {
 	}
 	if b.Gateway.Partial {
 		for addr, ready := range had {
-			if b.Gateway.Keeps(addr) {
+			if b.Gateway.Keeps(addr) && len(inFamilies([]endpoint{{addr, ready}}, families)) > 0 {
 				o.addrs, o.healthy = append(o.addrs, endpoint{addr, ready || !o.serves}), max(o.healthy, unsure)
 			}
 		}

@@ -159,6 +159,10 @@ func TestFailoverDecides(t *testing.T) {
 			"failed over paris"},
 		{"no address", down, parisServes, []FailoverRemote{remoteAt("paris"), both[1]}, "failed over berlin; update bar.berlin.ipv4 192.0.2.9+; delete bar.paris.ipv4! paris:NoAddress"},
 		{"addresses of the other family alone", up, nil, []FailoverRemote{remoteAt("paris", "2001:db8::1")}, "local ! paris:NoAddress"},
+		{"a healthy address of the other family alone", down, idle, []FailoverRemote{remoteAt("paris", "192.0.2.1 dead", "2001:db8::1"), both[1]},
+			"failed over berlin; update bar.berlin.ipv4 192.0.2.9+! paris:NoHealthyAddress"},
+		{"one of the other family, and one not probed yet", down, idle, []FailoverRemote{remoteAt("paris", "192.0.2.1 unasked", "2001:db8::1"), both[1]},
+			"failed over berlin; update bar.berlin.ipv4 192.0.2.9+"},
 		{"no ready endpoint there", down, idle, paris(recorded("bar.default", false)), "failed over berlin; update bar.berlin.ipv4 192.0.2.9+! paris:NoReadyEndpoint"},
 		{"routed by its record", down, idle, paris(recorded("bar.default", true)), "failed over paris; update bar.paris.ipv4 192.0.2.1+"},
 		{"not routed, by its record", down, idle, paris(recorded("bar-paris.default", true)), "failed over berlin; update bar.berlin.ipv4 192.0.2.9+! paris:NotRouted"},
@@ -259,8 +263,13 @@ func TestFailoverRefuses(t *testing.T) {
 func TestFailoverConflict(t *testing.T) {
 	s := FailoverSnapshot{Key: barOwn, Service: barWithFailover(), Local: LocalEndpoints{Known: true, For: time.Hour}, Foreign: map[string]bool{"bar.paris.ipv4": true},
 		Remotes: []FailoverRemote{remoteAt("paris", "192.0.2.1"), remoteAt("berlin", "192.0.2.9")}}
-	if got := failoverPolicy.Decide(s).says(); got != "failed over berlin; create bar.berlin.ipv4 192.0.2.9+! paris:Conflict" {
+	want := "failed over berlin; create bar.berlin.ipv4 192.0.2.9+! paris:Conflict"
+	if got := failoverPolicy.Decide(s).says(); got != want {
 		t.Errorf("got %s", got)
+	}
+	s.Service.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol} // for the other one it has no address
+	if got := failoverPolicy.Decide(s).says(); got != want {
+		t.Errorf("of both families: got %s", got)
 	}
 }
 

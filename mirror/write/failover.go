@@ -24,6 +24,7 @@ type FailoverResult struct {
 	Foreign  bool           // an EndpointSlice that is in no cache has the name of ours
 	Refused  []plan.Problem // of Problems: the API server refuses to write a slice of this remote
 	Accepted []string       // remotes of which a slice was written
+	Failed   []string       // remotes of which one was not
 	Stale    bool           // as in Result
 }
 
@@ -33,6 +34,7 @@ func (w *Writer) ApplyFailover(ctx context.Context, p plan.FailoverPlan) (result
 	replaced := true
 	for _, step := range p.Steps {
 		if step.Stops() && !replaced {
+			result.Failed = append(result.Failed, step.Remote)
 			continue
 		}
 		err := w.takeSlice(ctx, step)
@@ -45,6 +47,7 @@ func (w *Writer) ApplyFailover(ctx context.Context, p plan.FailoverPlan) (result
 			continue
 		}
 		replaced = replaced && !step.Serves()
+		result.Failed = append(result.Failed, step.Remote)
 		w.judgeSlice(ctx, &result, step, err)
 	}
 	return result

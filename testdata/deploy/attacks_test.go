@@ -139,6 +139,12 @@ func serving(s *discoveryv1.EndpointSlice) {
 	s.Endpoints[0].Conditions.Ready = &ready
 }
 
+// terminating has a slice's endpoints be those that kube-proxy uses while none is ready.
+func terminating(s *discoveryv1.EndpointSlice) {
+	yes := true
+	s.Endpoints[0].Conditions.Serving, s.Endpoints[0].Conditions.Terminating = &yes, &yes
+}
+
 // besideAt is the place of a slice for failover of another Service.
 func besideAt(namespace, service string) func(*unstructured.Unstructured) {
 	return func(obj *unstructured.Unstructured) {
@@ -306,7 +312,7 @@ var attacks = map[string]attempt{
 	"a Service with an owner":                      creates(serviceOf("paris").with(ownedBySomeone)).against(notHeldBack),
 
 	"adopt a user's Service":                    updates(serviceOf("paris").with(unlabelled), serviceOf("paris")).against(notLabelled),
-	"adopt default/kubernetes":                  overwrites(serviceOf("paris").with(theAPI)).against(notLabelled, notShaped),
+	"adopt default/kubernetes":                  overwrites(serviceOf("paris").with(theAPI)).against(notLabelled, notShaped, notTheAPI),
 	"adopt a copy of a mirror":                  updates(serviceOf("paris").with(annotation(mirrorKey, "shop/other-paris")), serviceOf("paris")).against(notBefore),
 	"adopt a labelled Service without a record": updates(serviceOf("paris").with(unannotated(mirrorKey), unannotated(sourceKey)), serviceOf("paris")).against(notBefore),
 	"pass a mirror on to another remote":        updates(apiOf("paris"), apiOf("eu-paris")).against(otherOwner),
@@ -331,7 +337,7 @@ var attacks = map[string]attempt{
 	"Endpoints that record another mirror":                 creates(endpointsOf("paris").with(annotation(mirrorKey, "shop/other-paris"))).against(notRecorded),
 	"Endpoints that record no mirror":                      creates(endpointsOf("paris").with(unannotated(mirrorKey))).against(notRecorded),
 	"Endpoints of another remote's name":                   creates(endpointsOf("paris").with(label(clusterKey, "berlin"))).against(notShaped),
-	"Endpoints for default/kubernetes":                     creates(endpointsOf("paris").with(theAPI)).against(notShaped),
+	"Endpoints for default/kubernetes":                     creates(endpointsOf("paris").with(theAPI)).against(notShaped, notTheAPI),
 	"adopt a user's Endpoints":                             updates(endpointsOf("paris").with(unlabelled), endpointsOf("paris")).against(notLabelled),
 	"adopt copied Endpoints":                               updates(endpointsOf("paris").with(annotation(mirrorKey, "shop/other-paris")), endpointsOf("paris")).against(notBefore),
 	"adopt labelled Endpoints of no mirror's name":         updates(endpointsOf("paris").with(at("shop", "bar"), unannotated(mirrorKey)), endpointsOf("paris").with(at("shop", "bar"))).against(notBefore, notShaped),
@@ -346,11 +352,12 @@ var attacks = map[string]attempt{
 	"failover where no Service has the label":             creates(besideOf("paris").with(besideAt("default", "db"))).against(noneFailing),
 	"failover to a remote that is not configured":         creates(besideOf("ghost"), usersOf(true)).against(unknownRemote),
 	"serve by a removed remote":                           updates(besideOf("ghost"), besideOf("ghost", serving)).and(usersOf(true)).against(unknownRemote),
+	"serve by a removed remote's terminating endpoints":   updates(besideOf("ghost"), besideOf("ghost", terminating)).and(usersOf(true)).against(unknownRemote),
 	"failover under a mirror's name":                      creates(besideOf("paris", func(s *discoveryv1.EndpointSlice) { s.Name = strings.Replace(s.Name, ".paris.", "-", 1) }), usersOf(true)).against(otherBeside),
 	"failover of another Service":                         creates(besideOf("paris", serves("db")), usersOf(true)).against(otherSlice, otherBeside),
 	"failover without the slice's label":                  creates(besideOf("paris", unselected), usersOf(true)).against(notShaped),
 	"a slice for any Service":                             creates(ipv4Of("paris").with(sliceAt("shop", "db"))).against(notShaped),
-	"a slice for default/kubernetes":                      creates(ipv4Of("paris").with(sliceAt("default", "kubernetes"))).against(notShaped),
+	"a slice for default/kubernetes":                      creates(ipv4Of("paris").with(sliceAt("default", "kubernetes"))).against(notShaped, notTheAPI),
 	"a mirror's slice that names another Service":         creates(ipv4Of("paris", serves("db"))).against(otherSlice, notShaped),
 	"a mirror's slice that names no Service":              creates(ipv4Of("paris", serves(""))).against(otherSlice, notShaped),
 	"a slice under another name":                          creates(ipv4Of("paris", func(s *discoveryv1.EndpointSlice) { s.Name = "x" + s.Name })).against(notRecorded),
@@ -386,6 +393,7 @@ var attacks = map[string]attempt{
 	"a merged slice of a remote that is not configured":   creates(partOf("ghost")).against(unknownRemote),
 	"a merged slice for a remote's own template":          creates(partOf("paris")).against(notShaped),
 	"a merged slice that names another Service":           creates(partOf("oslo", serves("db"))).against(otherSlice),
+	"a merged slice for default/kubernetes":               creates(partOf("oslo").with(besideAt("default", "kubernetes"), func(obj *unstructured.Unstructured) { obj.SetName("kubernetes.oslo.ipv4") })).against(notTheAPI),
 	"a merged slice that records another mirror":          creates(partOf("oslo").with(annotation(mirrorKey, "shop/db"))).against(notRecorded),
 	"another Lease":                                       creates(lease("other")).against(otherLease),
 	"an Event in the name of another program":             creates(event("kubelet")).against(othersEvent),

@@ -39,10 +39,10 @@ type caller struct {
 }
 
 // client makes one request and prints the answer as JSON, or makes requests at
-// a steady rate until its standard input ends, or as many as it can until there are
-// COUNT of them, and prints a count.
+// a steady rate until its standard input ends or there are COUNT of them, or as many
+// as it can until there are COUNT of them, and prints a count.
 //
-//	client [--network tcp4|tcp6] [--to HOST:PORT] [--http2] [--root FILE] [--cert FILE --key FILE] [--rate N | --count N] URL
+//	client [--network tcp4|tcp6] [--to HOST:PORT] [--http2] [--root FILE] [--cert FILE --key FILE] [--rate N] [--count N] URL
 //
 // The scheme of the URL says what kind of request: http, https, ws, wss, grpc,
 // grpc-stream, grpcs, tcp or udp.
@@ -56,7 +56,7 @@ func client(args []string) int {
 	http2 := flags.Bool("http2", false, "request https with HTTP/2")
 	to := flags.String("to", "", "what to connect to, HOST:PORT, if another than the URL's")
 	rate := flags.Int("rate", 0, "requests per second, each on a connection of its own")
-	count := flags.Int("count", 0, "requests, eight at a time, each of the eight on a connection that is kept")
+	count := flags.Int("count", 0, "requests; without --rate eight at a time, each of the eight on a connection that is kept")
 	timeout := flags.Duration("timeout", 5*time.Second, "for one request")
 	flags.Parse(args)
 
@@ -82,7 +82,7 @@ func client(args []string) int {
 		return 2
 	}
 	if *rate > 0 {
-		json.NewEncoder(os.Stdout).Encode(c.load(target, *rate))
+		json.NewEncoder(os.Stdout).Encode(c.load(target, *rate, *count))
 		return 0
 	}
 	if *count > 0 {
@@ -275,20 +275,22 @@ type tally struct {
 	Errors     []string             `json:"errors,omitempty"` // the first of them
 }
 
-// load sends requests at a steady rate until standard input ends.
-func (c *caller) load(target *url.URL, rate int) tally {
+// load sends requests at a steady rate: so many, or, if that is 0, until standard input ends.
+func (c *caller) load(target *url.URL, rate, count int) tally {
 	done := make(chan struct{})
-	go func() {
-		io.Copy(io.Discard, os.Stdin)
-		close(done)
-	}()
+	if count == 0 {
+		go func() {
+			io.Copy(io.Discard, os.Stdin)
+			close(done)
+		}()
+	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	result := tally{Backends: map[string]int{}, First: map[string]time.Time{}}
 	var first time.Time
 	ticker := time.NewTicker(time.Second / time.Duration(rate))
 	defer ticker.Stop()
-	for {
+	for started := 0; count == 0 || started < count; started++ {
 		select {
 		case <-done:
 			wg.Wait()
@@ -320,6 +322,8 @@ func (c *caller) load(target *url.URL, rate int) tally {
 			})
 		}
 	}
+	wg.Wait()
+	return result
 }
 
 // many makes requests of HTTP, eight at a time, over connections that are kept.

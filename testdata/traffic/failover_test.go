@@ -1,17 +1,13 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"service-mirror.io/service-mirror/testdata/harness"
@@ -23,16 +19,10 @@ const (
 	// failoverLimit is how long errors may last in all. A second beyond failoverAfter is the goal; a machine that everything
 	// shares needs more.
 	failoverLimit = failoverAfter + 20*time.Second
-	// hurried are the requests per second during a failover.
-	hurried = 200
 )
 
 // failing is a Service bar of London's own that fails over to Paris and, if Paris cannot, to Berlin.
-type failing struct {
-	*scene
-	url   []string // what a pod of London calls: the ClusterIP, by the plain name
-	steps *sliceSteps
-}
+type failing struct{ *called }
 
 // failover kills London's last pod of bar under load, in each of the ways in which something else may be dead as well.
 func (s *scene) failover() {
@@ -50,8 +40,7 @@ func (s *scene) failover() {
 	}}))
 	svc, err := s.world.london.CoreV1().Services("default").Get(s.Context(), "bar", metav1.GetOptions{})
 	s.must(err)
-	f := &failing{scene: s, url: []string{"--network", "tcp4", "--to", svc.Spec.ClusterIP + ":80", "--timeout", "2s", "http://bar.default.svc.cluster.local/"}}
-	f.watch()
+	f := &failing{s.called(svc)}
 	s.must(eventually("slices of both remotes, not ready", func() error {
 		return errors.Join(f.steps.is("bar.paris.ipv4", false), f.steps.is("bar.berlin.ipv4", false))
 	}))
@@ -216,49 +205,6 @@ func (f *failing) localReady(ready bool) {
 	f.must(err)
 }
 
-// load has a pod call bar at a rate, until it is ended.
-func (f *failing) load() *load {
-	f.Helper()
-	l := f.startLoadOf(append([]string{"--rate", fmt.Sprint(hurried)}, f.url...)...)
-	f.Cleanup(func() {
-		l.stdin.Close()
-		l.cmd.Wait()
-	})
-	return l
-}
-
-// ended is what came of a load that only these clusters may have answered.
-func (f *failing) ended(l *load, by ...string) tally {
-	f.Helper()
-	result, err := l.end()
-	f.must(err)
-	answered := 0
-	for _, cluster := range by {
-		answered += result.Backends["bar of "+cluster]
-	}
-	if result.Sent < 10 || answered+result.Failed != result.Sent {
-		f.Errorf("not what was to be sent, and answered by %v: %+v", by, result)
-	}
-	return result
-}
-
-// answeredBy waits until a cluster's bar answers: several times in a row, and no other one does.
-func (f *failing) answeredBy(cluster string) {
-	f.Helper()
-	f.must(eventually("an answer of "+cluster, func() error {
-		for range 5 {
-			got, err := f.world.call(f.url...)
-			if err != nil {
-				return err
-			}
-			if got.Backend != "bar of "+cluster {
-				return errors.New(got.Backend + " answers")
-			}
-		}
-		return nil
-	}))
-}
-
 // refusedAll waits until nobody answers.
 func (f *failing) refusedAll() {
 	f.Helper()
@@ -277,74 +223,4 @@ func (f *failing) idle() {
 	f.must(eventually("idle slices", func() error {
 		return errors.Join(f.steps.is("bar.paris.ipv4", false), f.steps.is("bar.berlin.ipv4", false))
 	}))
-}
-
-// watch notes what becomes of bar's slices until the test is over.
-func (f *failing) watch() {
-	f.Helper()
-	ctx, cancel := context.WithCancel(background)
-	events, err := f.world.london.DiscoveryV1().EndpointSlices("default").Watch(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=bar"})
-	f.must(err)
-	f.steps = &sliceSteps{}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for event := range events.ResultChan() {
-			if slice, ok := event.Object.(*discoveryv1.EndpointSlice); ok {
-				f.steps.add(sliceStep{time.Now(), slice.Name, hasReady(slice)})
-			}
-		}
-	})
-	f.Cleanup(func() {
-		cancel()
-		wg.Wait()
-	})
-}
-
-func hasReady(slice *discoveryv1.EndpointSlice) bool {
-	return slices.ContainsFunc(slice.Endpoints, func(e discoveryv1.Endpoint) bool { return e.Conditions.Ready == nil || *e.Conditions.Ready })
-}
-
-// sliceStep is that a slice had a ready endpoint at a time, or had none.
-type sliceStep struct {
-	at    time.Time
-	name  string
-	ready bool
-}
-
-type sliceSteps struct {
-	mu  sync.Mutex
-	all []sliceStep
-}
-
-func (s *sliceSteps) add(step sliceStep) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.all = append(s.all, step)
-}
-
-// is checks what a slice was last.
-func (s *sliceSteps) is(name string, ready bool) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, step := range slices.Backward(s.all) {
-		if step.name == name {
-			if step.ready != ready {
-				return fmt.Errorf("EndpointSlice %s has a ready endpoint: %t", name, step.ready)
-			}
-			return nil
-		}
-	}
-	return fmt.Errorf("there is no EndpointSlice %s", name)
-}
-
-// after is when a slice with such a name was first seen so after a time.
-func (s *sliceSteps) after(begin time.Time, prefix string, ready bool) (time.Time, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, step := range s.all {
-		if step.at.After(begin) && strings.HasPrefix(step.name, prefix) && step.ready == ready {
-			return step.at, nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("no EndpointSlice %s was seen with a ready endpoint: %t", prefix, ready)
 }

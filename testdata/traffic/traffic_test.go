@@ -165,6 +165,7 @@ func TestTraffic(t *testing.T) {
 	t.Run("endpoints API", func(t *testing.T) { (&scene{T: t, world: w}).endpointsAPI() })
 	t.Run("health", func(t *testing.T) { (&scene{T: t, world: w}).health() })
 	t.Run("failover", func(t *testing.T) { (&scene{T: t, world: w}).failover() })
+	t.Run("merged", func(t *testing.T) { (&scene{T: t, world: w}).merged() })
 	stopPublisher()
 	t.Run("dns", func(t *testing.T) { (&scene{T: t, world: w}).dns() })
 	t.Run("ingress", func(t *testing.T) { (&scene{T: t, world: w}).ingress() })
