@@ -15,8 +15,8 @@ import (
 
 const (
 	mergedPeriod    = 500 * time.Millisecond
-	mergedTimeout   = 500 * time.Millisecond
-	mergedThreshold = 2
+	mergedTimeout   = time.Second
+	mergedThreshold = 3
 	// mergedLimit is how long errors may last once a gateway drops what comes: until that many probes, a period apart, have
 	// timed out, and kube-proxy has followed. A machine that everything shares needs more than that.
 	mergedLimit = mergedThreshold*(mergedPeriod+mergedTimeout) + 20*time.Second
