@@ -28,7 +28,7 @@ type failing struct{ *called }
 func (s *scene) failover() {
 	s.install(s.world.paris, "nginx", parisAddresses)
 	s.install(s.world.berlin, "nginx", []string{berlinAddress}, edit{"cluster.conf", "default paris;", "default berlin;"})
-	flags := []string{"--probe=tcp", "--probe-period=500ms", "--probe-timeout=1s", "--probe-threshold=3", "--failback-after=" + failbackAfter.String()}
+	flags := []string{"--probe=tcp", "--probe-period=500ms", "--probe-timeout=500ms", "--probe-threshold=3", "--failback-after=" + failbackAfter.String()}
 	s.must(s.world.startDaemon(flags...))
 	s.Cleanup(func() { s.must(s.world.startDaemon()) })
 	s.localBar()

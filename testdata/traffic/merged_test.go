@@ -15,7 +15,7 @@ import (
 
 const (
 	mergedPeriod    = 500 * time.Millisecond
-	mergedTimeout   = time.Second
+	mergedTimeout   = 500 * time.Millisecond
 	mergedThreshold = 3
 	// mergedLimit is how long errors may last once a gateway drops what comes: until that many probes, a period apart, have
 	// timed out, and kube-proxy has followed. A machine that everything shares needs more than that.

@@ -12,7 +12,7 @@ import (
 // endpointsAPI has the daemon change the kind of object that carries the mirrors'
 // addresses, and change back: nothing happens to requests.
 func (s *scene) endpointsAPI() {
-	s.install(s.world.paris, "nginx", parisAddresses)
+	s.install(s.world.paris, "nginx", parisAddresses, gateways[0].withReserved()...) // every mirror has addresses
 	s.servesBoth()
 	result := s.under(func() {
 		s.must(eventually("Endpoints", s.endpoints))
