@@ -25,13 +25,28 @@ func expectedSeries(remotes ...*remote) []string {
 			all = append(all, fmt.Sprintf("writes_total{kind=%q,verb=%q}", kind, verb))
 		}
 	}
+	for _, state := range []string{"local", "failed over", "both", "unavailable", "refused", "unknown"} {
+		all = append(all, fmt.Sprintf("failover_services{state=%q}", state))
+	}
+	failsOver := []string{""} // what is about no remote
+	for _, r := range remotes {
+		failsOver = append(failsOver, r.name)
+	}
+	for _, remote := range failsOver {
+		for _, reason := range []string{
+			"IsMirror", "SystemService", "ExternalName", "Headless", "NoTCPPort", "NoClusterName", "Rejected", "Conflict", "PortNotServed", "NoAddress",
+			"NoReadyEndpoint", "NotRouted", "Overwritten", "WriteFailed", "LocalTraffic", "NoRemote", "UnknownRemote", "NotExported", "NoHealthyAddress", "NoHealthyRemote",
+		} {
+			all = append(all, fmt.Sprintf("failover_problems{reason=%q,remote=%q}", reason, remote))
+		}
+	}
 	for _, r := range remotes {
 		for _, state := range []string{"mirrored", "incomplete", "waiting", "conflict", "refused", "orphan"} {
 			all = append(all, r.state(state))
 		}
 		for _, reason := range []string{
-			"IsMirror", "SystemService", "ExternalName", "Headless", "NoTCPPort", "InvalidName", "Rejected",
-			"NamespaceMissing", "NamespaceTerminating", "Conflict", "PortNotServed", "PortConflict", "NoAddress", "NoReadyEndpoint", "NotRouted", "NoEndpointSlices", "ClusterIPLost",
+			"IsMirror", "SystemService", "ExternalName", "Headless", "NoTCPPort", "InvalidName", "NoClusterName", "Rejected",
+			"NamespaceMissing", "NamespaceTerminating", "Conflict", "PortNotServed", "PortConflict", "NoAddress", "NoReadyEndpoint", "NotRouted", "NoEndpointSlices", "Renaming", "ClusterIPLost",
 			"AnnotationsRemoved", "TooManyDeletes", "Overwritten", "WriteFailed", "NotReached",
 		} {
 			all = append(all, r.problem(reason))
