@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"context"
 	"runtime"
 	"slices"
@@ -196,7 +197,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	for _, mirror := range page.Mirrors {
 		mirrors[pair{mirror.Cluster, mirror.State}]++
 		if mirror.State != status.Orphan { // of any remote: none is verified
-			verified[pair{mirror.Cluster, mirror.Verified}]++
+			verified[pair{mirror.Cluster, cmp.Or(mirror.Verified, status.NotVerified)}]++
 		}
 		for _, problem := range mirror.Problems {
 			problems[pair{mirror.Cluster, problem.Reason}]++
