@@ -2,7 +2,7 @@
 #
 #   make demo          see it work: two real clusters, one exported Service
 #   make demo KEEP=1   the same, and leave the clusters up to play with
-#   make test          everything: unit, race, fuzz seeds, end to end, traffic, manifests, page
+#   make test          everything: unit, race, fuzz seeds, end to end, traffic, manifests, publisher, chart, page
 #   make unit          the unit tests alone
 #   make compat        end to end with the oldest supported Kubernetes on either side; traffic through more gateways
 #   make soak          long random walks: three seeds of 10,000 steps; SEEDS="1 2", STEPS=500
@@ -15,7 +15,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Tests that wait overlap; more at once than this only slow one another down.
 PARALLEL ?= 8
 
-.PHONY: build race demo test unit vet cluster e2e traffic manifests page tools compat other-gateways soak release image clean
+.PHONY: build race demo test unit vet cluster e2e publisher traffic manifests chart page tools compat other-gateways soak release image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BUILD)/service-mirror .
@@ -23,7 +23,12 @@ build:
 demo: build cluster
 	BUILD=$(BUILD) KEEP=$(KEEP) testdata/demo.sh
 
-test: vet unit e2e traffic manifests page
+# The last stages wait more than they work, so two of them run at a time, and each prints when it ends. What they
+# install is installed before, because apt fails where another one runs.
+test: vet unit e2e traffic
+	testdata/deploy/setup.sh $(BUILD)
+	testdata/browser/setup.sh
+	$(MAKE) --jobs 2 --output-sync=target manifests publisher chart page
 
 vet:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
@@ -48,6 +53,9 @@ e2e: race build cluster
 	cd testdata/gatewayapi && go mod download
 	cd testdata/cluster && CLUSTER_BIN=$(BUILD)/cluster go test -count=1 ./e2e
 	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -parallel $(PARALLEL) -timeout 40m ./e2e
+
+# Paris's half against real API servers.
+publisher: race cluster
 	cd testdata/publish && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 10m .
 
 # Network namespaces, so root and Linux; what it installs, setup.sh says. Verbose, for
@@ -56,12 +64,15 @@ traffic: race cluster
 	testdata/traffic/setup.sh $(BUILD)
 	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -v -timeout 20m ./traffic
 
-# What is in deploy/, applied to real API servers, by kustomize and by Helm; the image, without a registry; a release.
+# What is in deploy/, applied to real API servers by kustomize; the image, without a registry; a release.
 manifests: race cluster
 	testdata/deploy/setup.sh $(BUILD)
 	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 20m ./deploy
-	cd testdata/chart && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 10m ./...
 	cd testdata/release && go test -count=1 -timeout 10m ./...
+
+# The same by real Helm.
+chart: race cluster
+	cd testdata/chart && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 10m ./...
 
 # The status page in a real browser.
 page:

@@ -354,7 +354,7 @@ var attacks = map[string]attempt{
 	"serve by a removed remote":                           updates(besideOf("ghost"), besideOf("ghost", serving)).and(usersOf(true)).against(unknownRemote),
 	"serve by a removed remote's terminating endpoints":   updates(besideOf("ghost"), besideOf("ghost", terminating)).and(usersOf(true)).against(unknownRemote),
 	"failover under a mirror's name":                      creates(besideOf("paris", func(s *discoveryv1.EndpointSlice) { s.Name = strings.Replace(s.Name, ".paris.", "-", 1) }), usersOf(true)).against(otherBeside),
-	"failover of another Service":                         creates(besideOf("paris", serves("db")), usersOf(true)).against(otherSlice, otherBeside),
+	"failover of another Service":                         creates(besideOf("paris", serves("db")), usersOf(true)).against(otherSlice, otherBeside, notFailing),
 	"failover without the slice's label":                  creates(besideOf("paris", unselected), usersOf(true)).against(notShaped),
 	"a slice for any Service":                             creates(ipv4Of("paris").with(sliceAt("shop", "db"))).against(notShaped),
 	"a slice for default/kubernetes":                      creates(ipv4Of("paris").with(sliceAt("default", "kubernetes"))).against(notShaped, notTheAPI),
