@@ -58,7 +58,7 @@ func RecordClaims(r record.Record) (alone, shared []string) {
 }
 
 // errUnpublished is why a port has no target while records are not known.
-var errUnpublished = errors.New("the records of the remote's publisher are not known yet: see the problems of the remote")
+var errUnpublished = errors.New("the records of the remote's publisher have not been read yet: see the problems of the remote")
 
 // awaits tells that records, which are not known yet, have a say: an annotation may claim what they give to another
 // Service.

@@ -93,9 +93,9 @@ func TestPublishedPorts(t *testing.T) {
 			line: ReservedByAnnotation, wantErr: "gateway port 15432/TCP is nobody's"},
 		{name: "a choice of what too many have alone", exported: db, published: crowded(&Published{}), annotations: []string{PortAnnotation, "5432=15432"},
 			line: ByAnnotation, wantErr: "gateway port 15432/TCP is nobody's"},
-		{name: "not known yet", exported: http, published: &Published{Unknown: true}, line: Undecided, wantErr: "not known yet: see the problems of the remote"},
+		{name: "not known yet", exported: http, published: &Published{Unknown: true}, line: Undecided, wantErr: "have not been read yet: see the problems of the remote"},
 		{name: "not known yet, and the annotation may claim another one's", exported: db, published: &Published{Unknown: true}, annotations: []string{PortsAnnotation, "5432=15432"},
-			line: Undecided, wantErr: "not known yet"},
+			line: Undecided, wantErr: "have not been read yet"},
 		{name: "it cannot be used", exported: http, published: &Published{Problem: errors.New("it is malformed")}, want: 80, line: SameClassHTTP, wantErr: "it is malformed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -117,7 +117,7 @@ func printPlan(to io.Writer, p plan.Plan, local string) {
 		case plan.Delete:
 			print("delete %s %v %s", step.Kind.Title(), key, where)
 		case plan.DeleteLeftover:
-			print("delete EndpointSlice %v that a selector left behind %s", cache.MetaObjectToName(step.Object), where)
+			print("delete leftover EndpointSlice %v of a selector %s", cache.MetaObjectToName(step.Object), where)
 		}
 	}
 }

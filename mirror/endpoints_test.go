@@ -69,8 +69,8 @@ func TestForeignObjectsInTheWayOfSlices(t *testing.T) {
 		object metav1.Object
 		log    string
 	}{
-		"a slice":   {&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris-ipv4"}, AddressType: discoveryv1.AddressTypeIPv4}, plan.IPv4Slice.Foreign()},
-		"Endpoints": {&corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris"}}, plan.Endpoints.Foreign()},
+		"a slice":   {&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris-ipv4"}, AddressType: discoveryv1.AddressTypeIPv4}, plan.IPv4Slice.Foreign(cache.NewObjectName("default", "bar-paris"))},
+		"Endpoints": {&corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris"}}, plan.Endpoints.Foreign(cache.NewObjectName("default", "bar-paris"))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			run(t, slicesOnly, paris, func(w *world) {
@@ -129,7 +129,7 @@ func TestForeignEndpointsAreListedByNamespace(t *testing.T) {
 		w.wait(250*time.Millisecond + time.Second)
 		w.remotes["paris"].export(exportedBar())
 		w.wait(time.Second)
-		w.logged(1, plan.Endpoints.Foreign())
+		w.logged(1, plan.Endpoints.Foreign(cache.NewObjectName("default", "bar-paris")))
 		if w.server.service("default", "bar-paris") != nil {
 			w.Error("a mirror was created over foreign Endpoints")
 		}

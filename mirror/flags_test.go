@@ -55,7 +55,7 @@ func TestFlagMistakes(t *testing.T) {
 		{"--workers=0", []string{"--workers: 0 is out of range: give a number from 1 to 1000"}},
 		{"--failover-after=-1s --failback-after=-2s", []string{"--failover-after: -1s is negative: give a time, or 0 for none", "--failback-after: -2s is negative: give a time, or 0 for none"}},
 		{"--max-deletes=-1", []string{"--max-deletes: -1 is negative: give a number, or 0 for no limit"}},
-		{"--name-template={cluster}", []string{`--name-template: "{cluster}" must contain {service} once`}},
+		{"--name-template={cluster}", []string{`--name-template: "{cluster}" must contain {service} exactly once`}},
 		{"--cluster-name=London", []string{`--cluster-name: "London" is not a DNS label`}},
 		{"--merge=some", []string{`--merge: "some" is not known: give all, first or off`}},
 		{"--merge=all", []string{"--merge=all: it needs --endpoints-api=endpointslices and a --name-template, and name= in --remote, without {cluster}, such as {service}"}},
@@ -85,7 +85,7 @@ func TestFlagsOfNames(t *testing.T) {
 		t.Errorf("got %+v, %v, want %+v", options.Names, err, want)
 	}
 	remotes[0].Template = "x"
-	if _, err := optionsFor(t, remotes); err == nil || err.Error() != `--remote paris: name= "x" must contain {service} once, not 0 times` {
+	if _, err := optionsFor(t, remotes); err == nil || err.Error() != `--remote paris: name= "x" must contain {service} exactly once, not 0 times` {
 		t.Errorf("got %v", err)
 	}
 }

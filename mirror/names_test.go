@@ -81,7 +81,7 @@ func TestTwoNamespacesInOne(t *testing.T) {
 		w.settle()
 		w.expect()
 		w.logged(1, `reason="Conflict" cluster="paris" service="old/bar"`)
-		w.logged(1, `the mirror of web/bar in remote paris has this name`)
+		w.logged(1, `the mirror of web/bar in remote paris already has this name`)
 		w.remotes["paris"].unexport(named("web", "bar"))
 		w.settle()
 		w.expect("update services shop/bar-paris")

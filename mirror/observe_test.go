@@ -142,7 +142,7 @@ func TestDryRunOfAStandby(t *testing.T) {
 		for _, line := range []string{
 			"create Service default/bar-paris in london for remote paris\n", "create Endpoints default/bar-paris in london for remote paris\n", `+  - ip: "192.0.2.1"`,
 			"delete Service default/left-paris in london for remote paris\n", "delete Endpoints default/left-paris in london for remote paris\n",
-			"! mirror default/taken-paris in london for remote paris: Conflict: a foreign Service has the mirror's name",
+			"! mirror default/taken-paris in london for remote paris: Conflict: Service default/taken-paris already exists and is not managed by service-mirror",
 			"create Namespace lonely in london for remote paris\n",
 		} {
 			if !strings.Contains(out.String(), line) {

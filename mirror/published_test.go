@@ -222,7 +222,7 @@ func TestRecordsThatAreNotKnown(t *testing.T) {
 					t.Errorf("%s: %s", api, write.what)
 				}
 			}
-			if got := w.problem("fresh"); !strings.Contains(got, "not known yet") {
+			if got := w.problem("fresh"); !strings.Contains(got, "have not been read yet") {
 				t.Errorf("%s: the problem of one without endpoints is %q", api, got)
 			}
 			moved := *paris.gateway
@@ -264,7 +264,7 @@ func TestUDPMirrorWhileRecordsAreNotKnown(t *testing.T) {
 		paris.hooks.Resync("paris")
 		w.ports(map[string]int32{"dns": 15353})
 		w.expect()
-		if got := w.problem("fresh"); !strings.Contains(got, "the records of the remote's publisher are not known yet") {
+		if got := w.problem("fresh"); !strings.Contains(got, "the records of the remote's publisher have not been read yet") {
 			t.Errorf("the problem of a new one is %q", got)
 		}
 		paris.recordsUnknown = false
@@ -351,7 +351,7 @@ func TestRecordWithoutAReadyEndpoint(t *testing.T) {
 		paris.publish(rec)
 		w.settle()
 		w.ports(map[string]int32{"db": 15000}) // endpoints stay as they are
-		if got := w.problem("db"); !strings.Contains(got, "NoReadyEndpoint: no ready endpoint in the remote") {
+		if got := w.problem("db"); !strings.Contains(got, "NoReadyEndpoint: the exported Service has no ready endpoint") {
 			t.Errorf("its problem is %q", got)
 		}
 		row := w.controller.Overview().Mirrors[0]

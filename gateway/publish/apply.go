@@ -123,9 +123,9 @@ func (c *Controller) note(ctx context.Context, key cache.ObjectName, step plan.S
 	var message string
 	switch {
 	case got != nil && plan.Differs(got, step.Object):
-		message = fmt.Sprintf("%s %s is stored differently from how it was written: exempt it from the admission webhook or policy that changes it. It is retried with back-off", step.Ref.Kind, step.Ref.Name)
+		message = fmt.Sprintf("%s %s was changed by an admission webhook or policy: exempt it. The write is retried with back-off", step.Ref.Kind, step.Ref.Name)
 	case fight:
-		message = fmt.Sprintf("%s %s is changed back as soon as it is written: stop the other program that manages it. It is retried with back-off", step.Ref.Kind, step.Ref.Name)
+		message = fmt.Sprintf("%s %s is changed back as soon as it is written: stop the other program that manages it. The write is retried with back-off", step.Ref.Kind, step.Ref.Name)
 	default:
 		return
 	}

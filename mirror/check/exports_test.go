@@ -67,7 +67,7 @@ func TestTwoSourcesOfOneName(t *testing.T) {
 	gateways := remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{{}: {Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}}}
 	policy := plan.Policy{Names: plan.Names{"paris": {Namespaces: map[string]string{"web": "shop", "old": "shop"}}}}
 	loses := func(loser, winner string) string {
-		return "! paris: " + loser + "/bar will not be mirrored: the mirror of " + winner + "/bar in remote paris has this name: unexport one of the two, or have another template or namespace for one of them\n+ paris: 2 Services are exported, 1 of them can be mirrored\n"
+		return "! paris: " + loser + "/bar will not be mirrored: the mirror of " + winner + "/bar in remote paris already has this name: stop exporting one of the two, or set another name template or namespace for one of them\n+ paris: 2 Services are exported, 1 of them can be mirrored\n"
 	}
 	mirror := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bar-paris",
 		Labels:      map[string]string{plan.ManagedByLabel: plan.ManagedBy, plan.ClusterLabel: "paris"},
@@ -142,7 +142,7 @@ func TestRecordsCount(t *testing.T) {
 		"its record":     {[]runtime.Object{db, records("db-uid")}, nil, []string{has, all}},
 		"another one's":  {[]runtime.Object{db, records("before")}, nil, []string{has, partly + "its record is of a Service of this name with another UID", all}},
 		"none":           {[]runtime.Object{db}, nil, []string{"! paris: namespace service-mirror has no records: check that records= names", partly, all}},
-		"not to be read": {[]runtime.Object{db}, errors.New("no"), []string{"- paris: the records in namespace service-mirror cannot be read: no\n", partly + "port postgres (5432/TCP): the records of the remote's publisher are not known yet", all}},
+		"not to be read": {[]runtime.Object{db}, errors.New("no"), []string{"- paris: the records in namespace service-mirror cannot be read: no\n", partly + "port postgres (5432/TCP): the records of the remote's publisher have not been read yet", all}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
@@ -189,8 +189,8 @@ func TestObstacles(t *testing.T) {
 	}{
 		"nothing":                       {exported: bar, namespace: namespace(false)},
 		"its own mirror":                {exported: bar, live: mirror("paris"), namespace: namespace(false)},
-		"another remote's mirror":       {exported: bar, live: mirror("eu-paris"), namespace: namespace(false), want: "the mirror of remote eu-paris has this name"},
-		"a foreign Service":             {exported: bar, live: &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "api-eu-paris"}}, namespace: namespace(false), want: "a foreign Service has the mirror's name"},
+		"another remote's mirror":       {exported: bar, live: mirror("eu-paris"), namespace: namespace(false), want: "the mirror of remote eu-paris already has this name"},
+		"a foreign Service":             {exported: bar, live: &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "api-eu-paris"}}, namespace: namespace(false), want: "Service shop/api-eu-paris already exists and is not managed by service-mirror"},
 		"no namespace":                  {exported: bar, want: "namespace shop does not exist in the local cluster"},
 		"no namespace, but permission":  {exported: bar, policy: plan.Policy{CreateNamespaces: true}},
 		"a namespace that is deleted":   {exported: bar, namespace: namespace(true), want: "namespace shop is being deleted"},
@@ -239,7 +239,7 @@ func TestMergedExports(t *testing.T) {
 	}{
 		"alike":     {nil, 80, []string{fine, "+ berlin: 1 Services are exported, 1 of them can be mirrored\n"}},
 		"different": {nil, 81, []string{fine, "! berlin: shop/bar will be mirrored, but not all of its ports will be reachable: its ports differ from those of remote paris"}},
-		"foreign":   {foreign, 80, []string{"! paris: shop/bar will not be mirrored: a foreign Service", "! berlin: shop/bar will not be mirrored: a foreign Service"}},
+		"foreign":   {foreign, 80, []string{"! paris: shop/bar will not be mirrored: Service shop/bar already exists", "! berlin: shop/bar will not be mirrored: Service shop/bar already exists"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer

@@ -56,7 +56,7 @@ NamespaceMissing: 200 mirrors of paris: shop/s000-paris, shop/s001-paris, shop/s
 
 PortNotServed: 60 mirrors of paris: shop/s200-paris, shop/s201-paris, shop/s202-paris and 57 more
   61 messages, as of shop/s200-paris: port 200 is not served
-  Fix: set the port's appProtocol if it is HTTP; else reserve a gateway port for it.
+  Fix: set the port's appProtocol if it is HTTP, otherwise reserve a gateway port for it.
 
 Unhealthy: 2 of 3 remotes, 261 of 311 mirrors.
 `

@@ -123,7 +123,7 @@ func TestCheck(t *testing.T) {
 	doors.close()
 	hoped := [][]string{
 		{"! ", remoteName, "xxx will not be mirrored", "characters"}, {"! ", remoteName, "headless will not be mirrored"},
-		{"! ", remoteName, "theirs will not be mirrored", "a foreign Service"}, {"! ", remoteName, "-other/bar will not be mirrored", "namespace " + e.id + "-other does not exist"},
+		{"! ", remoteName, "theirs will not be mirrored", "already exists and is not managed by service-mirror"}, {"! ", remoteName, "-other/bar will not be mirrored", "namespace " + e.id + "-other does not exist"},
 		{"! ", remoteName, "database will be mirrored", "port db (5432/SCTP)", "no SCTP port of the gateway is reserved for it"},
 		{"! ", remoteName, "does not answer at " + address + ":8080", "connection refused"},
 	}

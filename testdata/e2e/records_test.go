@@ -130,7 +130,7 @@ func TestRecords(t *testing.T) {
 	e.soon("it is not routed", r.leads("bar"))
 	e.logs(d, e.id+"/bar", "PortNotServed", "the Gateway has no listener for it")
 	r.publish("bar", false, publishedPort{Port: 80, Protocol: "TCP", Gateway: 8080, Class: "http", Shared: true})
-	e.logs(d, e.id+"/bar", "NoReadyEndpoint", "no ready endpoint in the remote")
+	e.logs(d, e.id+"/bar", "NoReadyEndpoint", "the exported Service has no ready endpoint")
 	e.soon("it stays routed", r.leads("bar", to("http:8080", reservedGateway)...))
 
 	// A record that is malformed is one mirror's problem.
@@ -178,7 +178,7 @@ func TestRecordsThatAreForbidden(t *testing.T) {
 	e.logs(d, "watch of records in "+e.id, "forbidden")
 	r.export("bar")
 	e.stays("what was known", r.leads("postgres", to("pg:15000", reservedGateway)...))
-	e.logs(d, e.id+"/bar", "the records of the remote's publisher are not known yet")
+	e.logs(d, e.id+"/bar", "the records of the remote's publisher have not been read yet")
 	for _, write := range london.writes(t, e.id, mark) {
 		if strings.HasPrefix(write.ObjectRef.Name, r.mirror("postgres")) {
 			t.Errorf("it is written: %v", write)
