@@ -175,7 +175,7 @@ func TestEndpointsAPIIsChanged(t *testing.T) {
 		w.server.put(made)
 		w.wait(30 * time.Second)
 		w.expect(deleteSlice)
-		w.logged(1, `"Mirror's problem is over" reason="NoEndpointSlices"`)
+		w.logged(1, `"Mirror no longer has this problem" reason="NoEndpointSlices"`)
 		w.wait(time.Hour)
 		w.expect()
 	})

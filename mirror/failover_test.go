@@ -603,7 +603,7 @@ func TestFailoverFight(t *testing.T) {
 		if slice := w.server.slice("default", "bar.paris.ipv4"); *slice.Ports[0].Port != 8080 {
 			t.Errorf("got %s", text(slice))
 		}
-		w.logged(1, "problem is over\" reason=\"Overwritten")
+		w.logged(1, "no longer has this problem\" reason=\"Overwritten")
 	})
 }
 

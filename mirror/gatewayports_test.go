@@ -33,7 +33,7 @@ func TestGatewayPortsAreLogged(t *testing.T) {
 		gw.Ports = append(gw.Ports, ports...)
 		return gw
 	}
-	const changed = `"The gateway's ports have changed"`
+	const changed = `"Gateway ports changed"`
 	run(t, Options{}, paris, func(w *world) {
 		w.remotes["paris"].setGateway(with())
 		for _, svc := range []*corev1.Service{

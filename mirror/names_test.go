@@ -85,7 +85,7 @@ func TestTwoNamespacesInOne(t *testing.T) {
 		w.remotes["paris"].unexport(named("web", "bar"))
 		w.settle()
 		w.expect("update services shop/bar-paris")
-		w.logged(1, `problem is over" reason="Conflict"`)
+		w.logged(1, `no longer has this problem" reason="Conflict"`)
 	})
 }
 

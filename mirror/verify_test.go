@@ -238,7 +238,7 @@ func TestDaemonVerifies(t *testing.T) {
 		w.wait(10 * time.Minute)
 		shows("mirrored, reached")
 		w.logged(1, "Mirror has a problem")
-		w.logged(1, "Mirror's problem is over")
+		w.logged(1, "Mirror no longer has this problem")
 
 		checks.fail("https", verify.TimedOut)
 		w.wait(10 * time.Minute)

@@ -200,7 +200,7 @@ func TestListenerSets(t *testing.T) {
 		r.pointTo("a.example.com")
 		r.wait(time.Minute)
 		r.known("a-uid", "", "default/bar")
-		r.logged(1, `failing; what is known of it stays" cluster="paris" part="watch of ListenerSets"`)
+		r.logged(1, `is failing" cluster="paris" part="watch of ListenerSets"`)
 		c.change(func() { c.refused = nil })
 		r.wait(10 * time.Second)
 		r.listens(80, 15000)

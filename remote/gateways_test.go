@@ -61,7 +61,7 @@ func TestReservedPortsFollowTheirConfigMap(t *testing.T) {
 		if r.resyncs() == 0 {
 			r.Error("no resync")
 		}
-		r.logged(1, "Remote recovered\" cluster=\"paris\" part=\"ConfigMap ingress/tcp-services\"")
+		r.logged(1, "Gateway of remote cluster recovered\" cluster=\"paris\" part=\"ConfigMap ingress/tcp-services\"")
 	})
 }
 

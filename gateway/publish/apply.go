@@ -116,7 +116,7 @@ func (c *Controller) requestRecord(ctx context.Context, step plan.Step) error {
 func (c *Controller) note(ctx context.Context, key cache.ObjectName, step plan.Step, got *unstructured.Unstructured, r *result) {
 	c.options.Metrics.Wrote(string(step.Ref.Kind), string(step.Action))
 	if step.Record == nil {
-		klog.FromContext(ctx).Info("Wrote a route", "action", step.Action, "kind", step.Ref.Kind, "route", cache.MetaObjectToName(step.Object))
+		klog.FromContext(ctx).Info("Wrote route", "action", step.Action, "kind", step.Ref.Kind, "route", cache.MetaObjectToName(step.Object))
 	}
 	now := time.Now()
 	fight := c.memory.wrote(key, step, now)

@@ -77,7 +77,7 @@ func (c *Controller) Run(ctx context.Context) {
 		return
 	}
 	c.settle(ctx, slicesGrace)
-	c.logger.Info("Caches are filled", "exportedServices", len(c.caches.services.GetIndexer().ListKeys()))
+	c.logger.Info("Caches are synced", "exportedServices", len(c.caches.services.GetIndexer().ListKeys()))
 	c.workers.Open()
 	running.Go(func() { c.workers.Feed(ctx) })
 	<-ctx.Done()

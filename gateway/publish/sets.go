@@ -154,6 +154,6 @@ func (c *Controller) requestSet(ctx context.Context, step plan.Step) (err error)
 		c.caches.sets.wrote(got)
 	}
 	c.options.Metrics.Wrote(string(plan.ListenerSet), string(step.Action))
-	c.logger.Info("Wrote a ListenerSet", "action", step.Action, "listenerSet", cache.MetaObjectToName(step.Object))
+	c.logger.Info("Wrote ListenerSet", "action", step.Action, "listenerSet", cache.MetaObjectToName(step.Object))
 	return nil
 }

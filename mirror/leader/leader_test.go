@@ -423,7 +423,7 @@ func TestSuspendedLeaderNoticesAnother(t *testing.T) {
 		}
 		wait(duration*2/15 + time.Second) // one attempt
 		a.is(false, false)
-		if n := strings.Count(logger.GetSink().(ktesting.Underlier).GetBuffer().String(), "The lease is lost"); n != 1 {
+		if n := strings.Count(logger.GetSink().(ktesting.Underlier).GetBuffer().String(), "Lost the Lease"); n != 1 {
 			t.Errorf("that the lease is lost is logged %d times", n)
 		}
 		a.stop()

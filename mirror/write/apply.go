@@ -11,6 +11,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote/logging"
 )
 
 // Result is what became of a plan.
@@ -66,6 +67,7 @@ func (w *Writer) Apply(ctx context.Context, p plan.Plan) Result {
 		logger = klog.LoggerWithValues(logger, "service", klog.KObj(p.Source.Service))
 	}
 	ctx = klog.NewContext(ctx, logger)
+	before := p.Live.Addresses()
 	for _, step := range p.Steps {
 		if a.stop || step.AfterAll && a.failed {
 			continue
@@ -76,9 +78,20 @@ func (w *Writer) Apply(ctx context.Context, p plan.Plan) Result {
 		}
 	}
 	if updated := a.addresses(); updated != nil {
-		logger.Info("Updated the mirror's addresses", "addresses", updated.Addresses())
+		logAddresses(logger, before, updated.Addresses())
 	}
 	return a.result
+}
+
+func logAddresses(logger klog.Logger, before, now []string) {
+	switch {
+	case len(now) == 0 && len(before) > 0:
+		logging.Warn(logger, "Mirror lost all endpoints", "before", before)
+	case len(now) > 0 && len(before) == 0:
+		logger.Info("Mirror has endpoints now", "addresses", now)
+	default:
+		logger.Info("Updated mirror's endpoints", "addresses", now)
+	}
 }
 
 func (a *application) take(ctx context.Context, step plan.Step) error {

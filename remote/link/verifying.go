@@ -195,13 +195,13 @@ func noUpgrade(err error) bool {
 	return strings.Contains(err.Error(), "unable to upgrade streaming request: ") || strings.Contains(err.Error(), "proxy: unknown scheme: https")
 }
 
-// logFilter passes on what a program prints as errors, without its log of what is normal.
+// logFilter passes on what a program prints as errors, without its log of what is normal, and of problems, which it prints, too.
 type logFilter struct {
 	to   io.Writer
 	line []byte
 }
 
-var logLine = regexp.MustCompile(`^I\d{4} `)
+var logLine = regexp.MustCompile(`^[IW]\d{4} `)
 
 func (f *logFilter) Write(data []byte) (int, error) {
 	f.line = append(f.line, data...)

@@ -101,7 +101,7 @@ func TestEndlessAnswers(t *testing.T) {
 				a.fault(w, r, upstream)
 			})
 			e.attacked(d, healthy)
-			if a.says != "" && d.logged("Remote is failing", hostile.name, a.says) == 0 {
+			if a.says != "" && d.logged("remote cluster", hostile.name, a.says) == 0 {
 				t.Errorf("there is no problem %q", a.says)
 			}
 			if now := e.identities()[hostile.mirror("bar")]; now != before && a.name != justBelow {

@@ -213,7 +213,7 @@ func TestRemovedRemoteKeepsItsMirrors(t *testing.T) {
 	since := london.mark(t)
 	d = e.daemon([]*remote{two})
 	e.soon("it says that the remote is not named", func() error { // by its name, unless other tests have ten more of them
-		if d.logged("do not name", one.name) == 0 && d.logged("Objects name more remotes that the flags do not name") == 0 {
+		if d.logged("Remote cluster is not configured", one.name) == 0 && d.logged("More remote clusters are not configured") == 0 {
 			return errors.New("nothing in the log")
 		}
 		return nil

@@ -181,7 +181,7 @@ func TestSuspendedLeaderIsQuiet(t *testing.T) {
 	a.signal(syscall.SIGCONT)
 	rs.must(a.isStandby()()) // from the first answer on
 	rs.soon("it notices", func() error {
-		if a.logged("The lease is lost") != 1 {
+		if a.logged("Lost the Lease") != 1 {
 			return fmt.Errorf("it is not logged")
 		}
 		return nil

@@ -198,7 +198,7 @@ func TestReservedPortMistakes(t *testing.T) {
 		svc.Spec.Ports = append(svc.Spec.Ports, gatewayPort(15499, corev1.ProtocolTCP))
 	})
 	e.soon("the gateway listens", r.leads("absent", to("pg:15499", reservedGateway)...))
-	e.logs(d, "problem is over", "PortNotServed", "/absent")
+	e.logs(d, "no longer has this problem", "PortNotServed", "/absent")
 	e.change(paris, "gateway", func(svc *corev1.Service) {
 		svc.Spec.Ports = slices.DeleteFunc(svc.Spec.Ports, func(p corev1.ServicePort) bool { return p.Port == 15432 })
 	})
@@ -245,7 +245,7 @@ func TestTwoServicesOnOneReservedPort(t *testing.T) {
 	e.noWrites(since)
 	r.annotate("a", "")
 	e.soon("the other has it", r.leads("a"), r.leads("b", b...))
-	e.logs(d, "problem is over", e.id+"/b")
+	e.logs(d, "no longer has this problem", e.id+"/b")
 	r.annotate("a", "5432=15432")
 	e.soon("the first again", r.leads("a", a...), r.leads("b"))
 	e.change(paris, "a", e.unlabel)

@@ -112,7 +112,7 @@ func TestListenerSets(t *testing.T) {
 	e.must(p.Stop(10 * time.Second))
 	p = e.start()
 	e.soon("it is up", func() error {
-		if p.Log.Count("Caches are filled") == 0 {
+		if p.Log.Count("Caches are synced") == 0 {
 			return fmt.Errorf("not yet")
 		}
 		return nil
