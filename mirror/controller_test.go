@@ -276,7 +276,7 @@ func TestUnknownRemoteIsReported(t *testing.T) {
 		w.wait(time.Hour)
 		w.expect()
 		w.logged(11, `Remote cluster is not configured`)
-		w.logged(1, `name more remotes that the flags do not name, and stay" remotes=5`)
+		w.logged(1, `"More remote clusters are not configured; their mirrors are kept until they are pruned" remotes=5`)
 		w.mirrored()
 	})
 }

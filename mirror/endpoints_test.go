@@ -235,7 +235,7 @@ func TestTwoServicesClaimOneGatewayPort(t *testing.T) {
 		w.remotes["paris"].export(claiming("b", "5432=15432", 1)) // older than a
 		served("a", false)
 		served("b", true)
-		w.logged(1, "reserved for default/b, which is older and claims it too")
+		w.logged(1, "reserved for default/b, which is older and claims it, too")
 		w.remotes["paris"].export(claiming("b", "", 1))
 		served("a", true)
 		w.remotes["paris"].export(claiming("b", "5432=15432", 1))
@@ -259,7 +259,7 @@ func TestUnlistedGatewayIsRefused(t *testing.T) {
 		if got := w.server.endpoints("default", "bar-paris").Subsets; len(got) > 0 {
 			w.Errorf("it routes to %s", text(got))
 		}
-		w.logged(1, "which is not one of the gateways in the flags")
+		w.logged(1, "which is not a configured gateway")
 		w.remotes["paris"].export(exportedBar())
 		w.wait(time.Second)
 		w.expect(updateEndpoints)
@@ -267,7 +267,7 @@ func TestUnlistedGatewayIsRefused(t *testing.T) {
 }
 
 func TestLocalRanges(t *testing.T) {
-	const refused = "May not be read"
+	const refused = "No permission to read"
 	run(t, Options{}, paris, func(w *world) {
 		w.server.put(&networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16", "fd00:1::/108"}}})
 		w.server.put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Spec: corev1.NodeSpec{PodCIDR: "10.0.0.0/24", PodCIDRs: []string{"10.0.0.0/24"}}})

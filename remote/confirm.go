@@ -31,7 +31,7 @@ const (
 )
 
 // errOnePiece has a pager list again without pages.
-var errOnePiece = apierrors.NewResourceExpired("the list must be requested again, in one piece")
+var errOnePiece = apierrors.NewResourceExpired("the list must be requested again without pages")
 
 // compare returns what a list lacks of the mirrored objects, and whether it is believed. The law: a
 // list may lack ten of them, or half of them. Those that the list before it lacks too, which was

@@ -169,7 +169,7 @@ func TestGatewayOfTheGatewayAPI(t *testing.T) {
 		r.wait(10 * time.Second)
 		r.known("a-uid", "192.0.2.8", "default/bar")
 		r.listens(80, 15000)
-		r.logged(1, "Gateway ingress/public is not programmed (Invalid): fix it, or its controller")
+		r.logged(1, "Gateway ingress/public is not programmed (Invalid): check its status and its controller")
 		c.change(func() { delete(c.gateways, "public") })
 		r.wait(10 * time.Second)
 		r.known("a-uid", "none", "default/bar")

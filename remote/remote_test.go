@@ -497,7 +497,7 @@ func TestClusterThatMayNotBeIdentified(t *testing.T) {
 		if len(uids) == 0 || uids[0] != "" {
 			r.Errorf("Accept is called with %q", uids)
 		}
-		r.logged(1, "would not be noticed")
+		r.logged(1, "cannot be detected")
 	})
 }
 

@@ -147,7 +147,7 @@ func (c *Controller) judge(ctx context.Context, key cache.ObjectName, step plan.
 		}
 		r.stale, r.retry = true, true
 	case step.Ref.Kind == plan.Alias && step.Action == plan.Create && apierrors.IsNotFound(err):
-		message := fmt.Sprintf("%v: create the namespace, as the component names of deploy/publish does. It is retried", err)
+		message := fmt.Sprintf("%v: create the namespace with the component names of deploy/publish. The write is retried", err)
 		c.backOff(key, step, mirrors.Rejected, message, step.Object, r)
 		c.queue.Add(key) // the record must say so
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
@@ -171,9 +171,9 @@ func (c *Controller) judge(ctx context.Context, key cache.ObjectName, step plan.
 func rejectedMessage(err error) string {
 	var status apierrors.APIStatus
 	if errors.As(err, &status) && apierrors.IsForbidden(err) {
-		return err.Error() + ": permit it in the ClusterRole, the quota or the policy that forbids it. It is retried"
+		return err.Error() + ": allow it in the ClusterRole, quota or policy. The write is retried"
 	}
-	return err.Error() + ". It is retried"
+	return err.Error() + ". The write is retried"
 }
 
 // isForeign reads what has the name of an object that could not be created: the cache may not know yet that it is

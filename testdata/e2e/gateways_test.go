@@ -51,8 +51,8 @@ func TestSeveralGateways(t *testing.T) {
 	bar, baz := to("http:8080", "203.0.113.1"), to("http:9090", "203.0.113.2")
 	e.soon("each by its own", r.leads("bar", bar...), r.leads("first", bar...), r.leads("baz", baz...))
 	e.soon("by none", r.leads("unlisted"), r.leads("garbage"))
-	e.logs(d, e.id+"/unlisted", gatewayAnnotation, third, "not one of the gateways in the flags")
-	e.logs(d, e.id+"/garbage", gatewayAnnotation, "not one of the gateways in the flags")
+	e.logs(d, e.id+"/unlisted", gatewayAnnotation, third, "not a configured gateway")
+	e.logs(d, e.id+"/garbage", gatewayAnnotation, "not a configured gateway")
 	before := e.identities()
 
 	mark := london.mark(t)
@@ -69,7 +69,7 @@ func TestSeveralGateways(t *testing.T) {
 	e.soon("bar has chosen", r.leads("bar", baz...))
 	r.choose("bar", third)
 	e.soon("what it may not", r.leads("bar"))
-	e.logs(d, e.id+"/bar", third, "not one of the gateways")
+	e.logs(d, e.id+"/bar", third, "not a configured gateway")
 	r.choose("bar", "")
 	e.soon("and nothing", r.leads("bar", bar...))
 	e.logs(d, "no longer has this problem", e.id+"/bar")
@@ -100,7 +100,7 @@ func TestSeveralGateways(t *testing.T) {
 	r.keys = "" // it is no longer listed
 	d = e.daemon([]*remote{r})
 	e.soon("not listed", r.leads("baz"))
-	e.logs(d, e.id+"/baz", second, "not one of the gateways in the flags")
+	e.logs(d, e.id+"/baz", second, "not a configured gateway")
 	e.must(r.leads("bar", bar...)())
 	e.sameIdentities(before)
 }
@@ -171,7 +171,7 @@ func TestGatewayWithoutAnExternalAddress(t *testing.T) {
 			r.export("bar")
 			d := e.daemon([]*remote{r})
 			e.soon("a mirror without addresses", r.mirrored("bar"))
-			words := []string{e.id + "/gateway", "is of type " + string(kind), "make it a LoadBalancer, or give address=IP together with a numeric gateway-port"}
+			words := []string{e.id + "/gateway", "is of type " + string(kind), "make it a LoadBalancer, or set address=IP with a numeric gateway-port"}
 			e.logs(d, words...)
 			e.stays("no addresses", r.mirrored("bar"))
 			if n := d.logged(words...); n != 1 {

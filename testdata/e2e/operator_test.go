@@ -99,7 +99,7 @@ func TestCheck(t *testing.T) {
 	for _, words := range [][]string{
 		{localName, "Kubernetes v1."}, {localName, "all permissions"},
 		{remoteName, localName, r.kubeconfig, r.proxy.address}, {remoteName, "Kubernetes v1."}, {remoteName, "all permissions"}, {remoteName, "UID"},
-		{remoteName, "gateway " + e.id + "/gateway answers at " + address + ":8080"}, {remoteName, "1 Services are exported, 1 of them can be mirrored"},
+		{remoteName, "gateway " + e.id + "/gateway answers at " + address + ":8080"}, {remoteName, "1 of 1 exported Services can be mirrored"},
 	} {
 		if !slices.ContainsFunc(good.marked("+"), func(line string) bool {
 			return !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) })
@@ -230,7 +230,7 @@ func TestDryRun(t *testing.T) {
 		return reader.once([]*remote{r}, "--dry-run")
 	}
 	since := london.mark(t)
-	if got := dryRun(); got.code != 0 || got.stdout != "nothing would be written in "+london.config.Host+"\n" {
+	if got := dryRun(); got.code != 0 || got.stdout != "no changes in "+london.config.Host+"\n" {
 		t.Errorf("with everything as desired: %v", got)
 	}
 	e.change(paris, "changed", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })

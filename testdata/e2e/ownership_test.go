@@ -195,7 +195,7 @@ func TestTwoRemotesWantOneName(t *testing.T) {
 	e.stays("the mirror of the other", two.mirrored("api", "203.0.113.2"))
 
 	twice := runDaemon(t, "--kubeconfig", e.kubeconfig, "--remote", one.flag(), "--remote", one.flag())
-	if code := twice.exitCode(); code != 2 || twice.logged("two remotes have this name") != 1 {
+	if code := twice.exitCode(); code != 2 || twice.logged("two remotes have the same name") != 1 {
 		t.Errorf("two remotes of one name: exit code %d and log %s", code, twice.log)
 	}
 }

@@ -214,10 +214,10 @@ func TestReservedPortMistakes(t *testing.T) {
 	for annotation, words := range map[string][]string{
 		"5432":               {`entry \"5432\"`, "PORT=GATEWAYPORT"},
 		"5432=abc":           {`entry \"5432=abc\"`, "PORT=GATEWAYPORT"},
-		"5432=15435/UDP":     {"TCP cannot go to UDP"},
+		"5432=15435/UDP":     {"TCP cannot be routed to UDP"},
 		"5432=17000":         {"17000/TCP", "does not have that port"},
 		"5432=15434":         {"15434/TCP is reserved for", "/badkey"},
-		"5432=15435,5432=15": {"port 5432 is given twice"},
+		"5432=15435,5432=15": {"port 5432 is set twice"},
 	} {
 		r.annotate("postgres", annotation)
 		e.logs(d, append(words, "PortNotServed", e.id+"/postgres")...)

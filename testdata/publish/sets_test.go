@@ -166,7 +166,7 @@ func TestRefusedListenerSet(t *testing.T) {
 			return nil
 		}
 	}
-	e.soon("the remedy is logged", logged("PortNotServed", "have it allow ListenerSets of namespace "+ours))
+	e.soon("the remedy is logged", logged("PortNotServed", "allow ListenerSets of namespace "+ours))
 	e.soon("record", e.recorded("db", 0))
 	e.gatewayWith(e.id, allowsOurs)
 	e.soon("it is allowed", e.recorded("db", 15000))
