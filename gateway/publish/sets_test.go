@@ -171,7 +171,7 @@ func TestControllerRepairsListenerSets(t *testing.T) {
 		w.server.put("listenersets", foreign)
 		w.wait(time.Minute)
 		w.wantPort("bar", 0)
-		if problem := w.localProblem(listenersPart); !strings.Contains(problem, "foreign ListenerSet") || w.countWrites(firstSet) > 0 {
+		if problem := w.localProblem(listenersPart); !strings.Contains(problem, "already exists and is not managed by service-mirror") || w.countWrites(firstSet) > 0 {
 			t.Errorf("the problem is %q\n%s", problem, w.log)
 		}
 		w.server.drop("listenersets", "sm", firstSet)

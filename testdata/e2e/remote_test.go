@@ -434,7 +434,7 @@ func TestUIDThatMayNotBeRead(t *testing.T) {
 	e.noWrites(since)
 	d.stop()
 	e.checked(1, e.once([]*remote{r}, "--check"), []string{"- ", r.name, "uid=" + string(system.UID) + " is expected", "set uid=unverified"},
-		[]string{"! ", r.name, "may not get namespaces kube-system"})
+		[]string{"! ", r.name, "no permission to get namespaces kube-system"})
 
 	r.keys = ",uid=unverified"
 	d = e.daemon([]*remote{r}, listening...)

@@ -108,7 +108,7 @@ func TestCheck(t *testing.T) {
 	e.says(e.once(0, e.args("--check")...), []string{"+ ", "Gateway " + e.id + "/public allows added listeners"})
 	e.kubectl("delete", "rolebinding/service-mirror-publish-listeners")
 	e.soon("the permission is gone", func() error {
-		if out := e.once(0, e.args("--check")...); !strings.Contains(out, "may not patch gateways.gateway.networking.k8s.io") {
+		if out := e.once(0, e.args("--check")...); !strings.Contains(out, "no permission to patch gateways.gateway.networking.k8s.io") {
 			return errors.New(out)
 		}
 		return nil
@@ -175,8 +175,8 @@ func TestCheckWithoutPermissions(t *testing.T) {
 	e.must(harness.WriteKubeconfig(path, harness.Credentials{Server: paris.Config.Host, CA: paris.Config.CAData, Token: token}))
 	args := append(e.args("--check", "--leader-elect", "--leader-elect-lease", ours+"/service-mirror-publish"), "--kubeconfig", path)
 	out := e.once(1, args...)
-	e.says(out, []string{"- ", "may not list, watch services"}, []string{"- ", "may not get, list, watch, create, update, delete httproutes.gateway.networking.k8s.io"},
-		[]string{"- ", "leases.coordination.k8s.io service-mirror-publish in namespace " + ours}, []string{"! ", "may not create, patch events", "no Events will be created"})
+	e.says(out, []string{"- ", "no permission to list, watch services"}, []string{"- ", "no permission to get, list, watch, create, update, delete httproutes.gateway.networking.k8s.io"},
+		[]string{"- ", "leases.coordination.k8s.io service-mirror-publish in namespace " + ours}, []string{"! ", "no permission to create, patch events", "no Events will be created"})
 }
 
 // A prune deletes what was published, released records included, and nothing else.
