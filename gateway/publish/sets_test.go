@@ -164,7 +164,7 @@ func TestControllerRepairsListenerSets(t *testing.T) {
 		w.wait(time.Second)
 		w.wantPort("bar", 0)
 		w.wantPort("new", 15032)
-		if problem := fmt.Sprint(w.controller.problems.Of(cache.NewObjectName("default", "bar"))); !strings.Contains(problem, "foreign") || w.countWrites(firstSet) > 0 {
+		if problem := fmt.Sprint(w.controller.problems.Of(cache.NewObjectName("default", "bar"))); !strings.Contains(problem, "is not managed by service-mirror") || w.countWrites(firstSet) > 0 {
 			t.Errorf("the problem is %q\n%s", problem, w.log)
 		}
 		setAccepted(foreign, "False", "Invalid") // it has no port any more, but the name
