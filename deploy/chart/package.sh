@@ -1,15 +1,15 @@
 #!/bin/sh
-# Packages the chart. The same chart and VERSION give the same bytes, which those of helm package are not.
+# Packages the chart reproducibly, which helm package does not: the same chart and VERSION give the same bytes.
 set -eu
 
 usage() {
 	cat <<END
 usage: $0 [-o DIRECTORY] [-t VERSION] [-i IMAGE]
 
-  -o DIRECTORY  where the archive is written (default .build)
-  -t VERSION    of the application, which is the image's tag, and of the chart; that is 0.0.0-gVERSION unless VERSION is
-                a semantic one, as v1.2.3 (default: of git)
-  -i IMAGE      the values' image.repository: registry.example.com/service-mirror
+  -o DIRECTORY  directory to which the archive is written (default .build)
+  -t VERSION    the appVersion, which is the image's tag, and the chart's version. If VERSION is not a semantic version
+                such as v1.2.3, the chart's version is 0.0.0-gVERSION (default: from git)
+  -i IMAGE      image.repository in the values: registry.example.com/service-mirror
 
 Prints the archive's path.
 END
