@@ -54,7 +54,7 @@ trap 'exit 130' INT TERM
 mkdir -p "$out" "$work/service-mirror"
 cp -r "$here/Chart.yaml" "$here/values.yaml" "$here/values.schema.json" "$here/templates" "$work/service-mirror"
 cp "$here/../../LICENSE" "$work/service-mirror"
-sed -i -e "s/^version: .*/version: \"$chart\"/" -e "s/^appVersion: .*/appVersion: \"$version\"/" -e '/^# Both are set by/d' "$work/service-mirror/Chart.yaml"
+sed -i -e "s/^version: .*/version: \"$chart\"/" -e "s/^appVersion: .*/appVersion: \"$version\"/" -e '/^# make release sets/d' "$work/service-mirror/Chart.yaml"
 [ -z "$image" ] || sed -i "s|^  repository: service-mirror .*|  repository: $image|" "$work/service-mirror/values.yaml"
 archive=$(cd "$out" && pwd)/service-mirror-$chart.tgz
 tar --format=ustar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -C "$work" -c service-mirror | gzip -n >"$archive"
