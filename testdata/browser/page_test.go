@@ -28,15 +28,17 @@ func TestPages(t *testing.T) {
 		rows        int
 	}{
 		{"none", "", daemon(nothing()), 0},
-		{"three", "", daemon(three()), 3},
-		{"standby", "", daemon(standby), 3},
-		{"thousands", "", daemon(thousands()), 100},
-		{"thousands-mirrored", "?state=mirrored&page=50", daemon(thousands()), 100},
-		{"thousands-filtered", "?state=unhealthy&q=namespacemissing+VIENNA", daemon(thousands()), 3},
-		{"thousands-no-match", "?remote=paris&q=no+such+thing", daemon(thousands()), 0},
+		{"three", "", troubled(daemon(three())), 3},
+		{"hundreds", "", troubled(daemon(hundreds())), 100},
+		{"hundreds-reason", "?reason=NamespaceMissing&page=2", troubled(daemon(hundreds())), 20},
+		{"standby", "", troubled(daemon(standby)), 3},
+		{"thousands", "", troubled(daemon(thousands())), 100},
+		{"thousands-mirrored", "?state=mirrored&page=50", troubled(daemon(thousands())), 100},
+		{"thousands-filtered", "?state=unhealthy&q=namespacemissing+VIENNA", troubled(daemon(thousands())), 3},
+		{"thousands-no-match", "?remote=paris&q=no+such+thing", troubled(daemon(thousands())), 0},
 		{"publisher-none", "", publisher(status.Publisher{Cluster: "paris", Now: now(), Synced: true}), 0},
-		{"publisher", "", publisher(exporting()), 3},
-		{"publisher-thousands", "?page=50", publisher(exportingThousands()), 100},
+		{"publisher", "", troubled(publisher(exporting())), 3},
+		{"publisher-thousands", "?page=50", troubled(publisher(exportingThousands())), 100},
 	} {
 		for _, w := range windows {
 			t.Run(test.name+"/"+w.name, func(t *testing.T) {
@@ -63,7 +65,7 @@ func TestPages(t *testing.T) {
 // isUnharmed looks for effects of a text of a remote.
 func (b *tab) isUnharmed() {
 	b.Helper()
-	if title := evaluate[string](b, `document.title`); !strings.HasSuffix(title, ": "+b.of.cluster+", service-mirror") {
+	if title := evaluate[string](b, `document.title`); !strings.HasPrefix(title, b.of.cluster+": ") || !strings.HasSuffix(title, ", service-mirror") {
 		b.Errorf("the title is %q", title)
 	}
 	if n := evaluate[int](b, `document.querySelectorAll("script, img, iframe, object, embed, [onerror], [onload], [style]").length`); n != 0 {
