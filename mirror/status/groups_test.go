@@ -61,7 +61,7 @@ func TestProblemsAreGrouped(t *testing.T) {
 	for at, want := range map[int]string{
 		0: "port 5432 team-1/s229-paris team-0/s230-paris team-1/s231-paris team-0/s232-paris team-1/s233-paris team-0/s234-paris team-1/s235-paris team-0/s236-paris and 33 more " +
 			"port 5433 team-1/s229-paris team-0/s230-paris team-1/s231-paris team-0/s232-paris team-1/s233-paris team-0/s234-paris team-1/s235-paris team-0/s236-paris and 33 more Show the 41 in the table",
-		1: "connection refused identity watch of exported Services affected mirrors team-0/s270-berlin team-1/s271-berlin team-0/s272-berlin team-1/s273-berlin team-0/s274-berlin " +
+		1: "connection refused identity watch of exported Services Affected mirrors: team-0/s270-berlin team-1/s271-berlin team-0/s272-berlin team-1/s273-berlin team-0/s274-berlin " +
 			"team-1/s275-berlin team-0/s276-berlin team-1/s277-berlin and 32 more Show its unhealthy mirrors in the table",
 	} {
 		if at >= len(lists) || lists[at] != want {

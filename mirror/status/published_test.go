@@ -83,7 +83,7 @@ func TestWhatIsSaidOfAPublisher(t *testing.T) {
 		{"/", healthy, []string{"Everything is published"}, []string{"Problems"}},
 		{"/", func(p *Publisher) { healthy(p); p.Services = nil }, []string{"Nothing is exported", "No Service is exported", "kubectl label service NAME service-mirror.io/exported=true"}, nil},
 		{"/", func(p *Publisher) { p.Synced = false }, []string{"Not ready yet", "The cluster has not been read yet"}, nil},
-		{"/", func(p *Publisher) { healthy(p); p.Leader = false }, []string{"This replica is a standby", "Everything is published"}, nil},
+		{"/", func(p *Publisher) { healthy(p); p.Leader = false }, []string{"This replica is a standby, and knows of no problem", "only the leader knows the problems of exported Services"}, []string{"Everything is published"}},
 		{"/", func(p *Publisher) { p.Problems = []Problem{{"records", "refused"}} }, []string{"The cluster is not read as it is", "The cluster, records: refused."}, nil},
 	} {
 		p := published()

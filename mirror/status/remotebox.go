@@ -76,7 +76,7 @@ func (b *box) follow(m *Mirror) {
 	b.last = m
 	b.followed++
 	b.worst = min(b.worst, m.severity())
-	b.note("affected mirrors", m.Namespace+"/"+m.Name)
+	b.note("Affected mirrors:", m.Namespace+"/"+m.Name)
 }
 
 // group is what the page shows of it.

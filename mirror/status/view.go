@@ -353,6 +353,9 @@ func worse(a, b string) string {
 func (v *view) notice() {
 	if v.ElectionOn && !v.Leader {
 		v.Standby = v.standby()
+		if v.Tone == "ok" || v.Tone == "off" {
+			v.say("off", "This replica is a standby, and knows of no problem")
+		}
 	}
 	for _, problem := range v.Page.Problems {
 		v.Notices = append(v.Notices, v.Words.Cluster+", "+text(problem.Part)+": "+message(problem.Cause)+".")
@@ -425,6 +428,9 @@ func (v *view) For(t time.Time) moment { return newMoment("for "+span(max(0, v.N
 
 // At is a time and how long ago it was.
 func (v *view) At(t time.Time) moment { return newMoment(clock(t, v.Now)+", "+ago(t, v.Now), t) }
+
+// Unnamed reports whether the cluster has no name but the URL of its API server.
+func (v *view) Unnamed() bool { return strings.Contains(v.Local, "://") }
 
 // Clock is the time at which this was the state.
 func (v *view) Clock() moment { return newMoment(v.Now.UTC().Format("15:04:05 UTC"), v.Now) }

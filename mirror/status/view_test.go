@@ -30,7 +30,9 @@ func TestWhatIsSaid(t *testing.T) {
 	healthy.Remotes = healthy.Remotes[:1]
 	healthy.Mirrors = healthy.Mirrors[:1]
 	standby := small()
-	standby.Leader = false
+	standby.Leader, standby.LeaderPod = false, "system/sm-1"
+	idler := healthy
+	idler.Leader = false
 	unverified := healthy
 	unverified.Mirrors = slices.Clone(healthy.Mirrors)
 	unverified.Mirrors[0].Verified, unverified.Mirrors[0].VerifiedAt = NotVerified, time.Time{}
@@ -68,16 +70,17 @@ func TestWhatIsSaid(t *testing.T) {
 				"waiting cart-berlin shop berlin shop/cart none none NamespaceMissing the namespace shop does not exist " +
 				"mirrored reached 2 min ago bar-paris default 10.96.0.10 paris default/bar 80 -> 8080 (same class (http)) 203.0.113.1:80",
 		}, unwanted: []string{"standby", "Not ready yet", "not asked", "Show all", "Next"}},
-		"healthy":     {page: healthy, want: []string{"Everything is healthy 1 remote 2 exported Services 1 mirror", "gateway port Endpoints mirrored reached 2 min ago bar-paris"}, unwanted: []string{"unhealthy 1", "Reason", "Problems"}},
-		"unverified":  {page: unverified, want: []string{"Everything is mirrored, not verified 1 remote 2 exported Services 1 mirror", "Endpoints mirrored not verified bar-paris"}, unwanted: []string{"healthy 1"}},
-		"half":        {page: half, want: []string{"Everything is mirrored, 1 of 2 verified"}},
-		"not probed":  {page: unprobed, want: []string{"203.0.113.1 not probed"}, unwanted: []string{"ready"}},
-		"standby":     {page: standby, want: []string{"london standby", "This replica is a standby"}, unwanted: []string{"leader v1"}},
-		"no election": {page: alone, unwanted: []string{"standby", "leader"}},
-		"nothing":     {page: Page{Local: "london", Now: noon, Synced: true}, want: []string{"Nothing to do Remotes No remote cluster is configured. Configure each one with --remote NAME=KUBECONFIG . Mirrors There is nothing to mirror: no remote cluster is configured."}},
-		"unsynced":    {page: unsynced, want: []string{"Not ready yet The local cluster has not been read yet"}, unwanted: []string{"started"}},
-		"orphans":     {page: orphaned, want: []string{"1 mirror is an orphan", "No remote cluster is configured.", "orphan bar-oslo default oslo none none Orphan no configured remote exports its Service"}},
-		"unread":      {page: unread, want: []string{"1 remote is unhealthy", "No gateway is known.", "No remote has been read yet"}, unwanted: []string{"connecting for"}},
+		"healthy":                         {page: healthy, want: []string{"Everything is healthy 1 remote 2 exported Services 1 mirror", "gateway port Endpoints mirrored reached 2 min ago bar-paris"}, unwanted: []string{"unhealthy 1", "Reason", "Problems"}},
+		"unverified":                      {page: unverified, want: []string{"Everything is mirrored, not verified 1 remote 2 exported Services 1 mirror", "Endpoints mirrored not verified bar-paris"}, unwanted: []string{"healthy 1"}},
+		"half":                            {page: half, want: []string{"Everything is mirrored, 1 of 2 verified"}},
+		"not probed":                      {page: unprobed, want: []string{"203.0.113.1 not probed"}, unwanted: []string{"ready"}},
+		"standby":                         {page: standby, want: []string{"london standby", "This replica is a standby: it writes nothing, and only the leader knows the problems of mirrors. Pod sm-1 leads; open its page: kubectl -n system port-forward pod/sm-1 8080"}, unwanted: []string{"leader v1"}},
+		"a standby that knows of nothing": {page: idler, want: []string{"This replica is a standby, and knows of no problem", "No leader is known."}, unwanted: []string{"healthy 1", "kubectl"}},
+		"no election":                     {page: alone, unwanted: []string{"standby", "leader"}},
+		"nothing":                         {page: Page{Local: "london", Now: noon, Synced: true}, want: []string{"Nothing to do Remotes No remote cluster is configured. Configure each one with --remote NAME=KUBECONFIG . Mirrors There is nothing to mirror: no remote cluster is configured."}},
+		"unsynced":                        {page: unsynced, want: []string{"Not ready yet The local cluster has not been read yet"}, unwanted: []string{"started"}},
+		"orphans":                         {page: orphaned, want: []string{"1 mirror is an orphan", "No remote cluster is configured.", "orphan bar-oslo default oslo none none Orphan no configured remote exports its Service"}},
+		"unread":                          {page: unread, want: []string{"1 remote is unhealthy", "No gateway is known.", "No remote has been read yet"}, unwanted: []string{"connecting for"}},
 		"idle": {page: idle, want: []string{"No address: its mirrors have no endpoints.",
 			"No remote exports a Service. Unless --export-selector is set, label a Service there: kubectl label service NAME service-mirror.io/exported=true"}},
 		"no match": {page: small(), path: "?q=nowhere", want: []string{"Show all No mirror matches this filter.", "All 0 Unhealthy 0"}, unwanted: []string{"bar-paris"}},
