@@ -184,10 +184,7 @@ func (v *view) groupAll() []group {
 }
 
 func (v *view) entryOf(m *Mirror, p MirrorProblem) entry {
-	severity := m.severity()
-	if plan.Reason(p.Reason).State() == plan.StateMirrored { // it is not why the mirror does not serve
-		severity = max(severity, warned)
-	}
+	severity := m.severityOf(p.Reason)
 	e := entry{severity: severity, title: p.Reason, noun: "mirror", remedy: remedyOf(p.Reason),
 		link: v.rowsLink(v.Filter.none().withReason(p.Reason)), name: m.Namespace + "/" + m.Name, remote: m.Cluster, message: p.Message}
 	if severity == absent {

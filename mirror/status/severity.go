@@ -92,6 +92,14 @@ func (m *Mirror) severity() severity {
 	return partial
 }
 
+// severityOf is that of one of its problems.
+func (m *Mirror) severityOf(reason string) severity {
+	if plan.Reason(reason).State() == plan.StateMirrored { // it is not why the mirror does not serve
+		return max(m.severity(), warned)
+	}
+	return m.severity()
+}
+
 // noneReady reports whether it has endpoints, of which none gets traffic, though no other remote's do.
 func (m *Mirror) noneReady() bool {
 	return m.Role != Standby && len(m.Endpoints) > 0 && !slices.ContainsFunc(m.Endpoints, func(e string) bool { return !strings.HasSuffix(e, notReady) })
