@@ -297,7 +297,7 @@ func (v *view) lostRemotes() (parts []clause) {
 		parts = append(parts, clause{"bad", noun(down, "remote") + verb(down, " is", " are") + " unreachable"})
 	}
 	if refused > 0 {
-		parts = append(parts, clause{"bad", "another cluster answers for " + noun(refused, "remote")})
+		parts = append(parts, clause{"bad", noun(refused, "remote") + verb(refused, " is", " are") + " answered by another cluster"})
 	}
 	return parts
 }
@@ -308,9 +308,9 @@ type clause struct{ tone, text string }
 // inHeadline is how many clauses it has at most: the problems below have all.
 const inHeadline = 2
 
-// headline says what is wrong, the worst first: what was lost, then what is wrong with rows, then how many more parts
-// are unhealthy.
-func (v *view) headline(lost []clause, unhealthy int) {
+// clauses say what is wrong, the worst first: what was lost, then what is wrong with rows, then how many more parts are
+// unhealthy.
+func (v *view) clauses(lost []clause, unhealthy int) []clause {
 	clauses := slices.Clone(lost)
 	for at, n := range v.bySeverity[:fine] {
 		if n > 0 {
@@ -320,6 +320,12 @@ func (v *view) headline(lost []clause, unhealthy int) {
 	if unhealthy > 0 {
 		clauses = append(clauses, clause{"warn", noun(unhealthy, v.Words.Part) + verb(unhealthy, " is", " are") + " unhealthy"})
 	}
+	return clauses
+}
+
+// headline says that of a page, or that nothing is wrong.
+func (v *view) headline(lost []clause, unhealthy int) {
+	clauses := v.clauses(lost, unhealthy)
 	tone := "ok"
 	var shown []string
 	for i, c := range clauses {

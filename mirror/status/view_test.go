@@ -233,7 +233,7 @@ func TestUnhealthyRemotes(t *testing.T) {
 		"down":       {func(r *Remote) { r.State = Down }, []string{"1 remote is unreachable", "Remote paris lost contact 2 h ago check that its API server runs"}},
 		"never up":   {func(r *Remote) { r.State, r.LastSync = Down, time.Time{} }, []string{"1 remote is unreachable", "Remote paris no contact yet"}},
 		"connecting": {func(r *Remote) { r.State = Connecting }, []string{unhealthy, "Remote paris connecting wait a few seconds"}},
-		"refused":    {func(r *Remote) { r.State = Refused }, []string{"another cluster answers for 1 remote", "Remote paris another cluster answers in its name fix its kubeconfig"}},
+		"refused":    {func(r *Remote) { r.State = Refused }, []string{"1 remote is answered by another cluster", "Remote paris another cluster answers in its name fix its kubeconfig"}},
 		"a problem": {func(r *Remote) { r.Problems = []Problem{{"configmaps", "configmaps is forbidden"}} },
 			[]string{unhealthy, "Remote paris not all of it can be read grant its account what the message names, as with service-mirror link configmaps is forbidden configmaps"}},
 		"credentials": {func(r *Remote) {
