@@ -49,7 +49,7 @@ func (r *replica) namesLeader(namespace string) func() error {
 		}
 		_, text, err := r.get("/")
 		_, port, _ := strings.Cut(r.serves(), ":")
-		if want := fmt.Sprintf("Pod %s leads; open its page: <code>kubectl -n %s port-forward pod/%[1]s %s</code>", host, namespace, port); err != nil || !strings.Contains(text, want) {
+		if want := fmt.Sprintf("Pod %s leads; open its page: <code>kubectl -n %s port-forward pod/%[1]s %[3]s</code>", host, namespace, port); err != nil || !strings.Contains(text, want) {
 			return fmt.Errorf("the page of the standby lacks %q: %v", want, err)
 		}
 		return nil
