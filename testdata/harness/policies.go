@@ -26,7 +26,7 @@ func (c *Cluster) ApplyPolicies(ctx context.Context, from, users string) error {
 	if err != nil {
 		return err
 	}
-	text, _, found := strings.Cut(string(content), "# Besides mirrors")
+	text, _, found := strings.Cut(string(content), "# Other than mirrors")
 	about := fmt.Sprintf("== '%s'", ServiceAccountUser(daemonAccount, daemonAccount))
 	if n := strings.Count(text, about); !found || n != 3 {
 		return fmt.Errorf("%s: %d policies are about the daemon, want 3 before those for the Lease and Events", from, n)
