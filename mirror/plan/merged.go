@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -106,11 +107,12 @@ type merged struct {
 	exports []Candidate     // one of each remote that exports it, in the order of the flags
 	unknown []string        // remotes that may export it, in the same order
 	parts   map[string]Objects
+	refused map[string]bool // remotes whose slices cannot be written now
 }
 
 // merge finds out whose a merged mirror is. A second Service of one remote is a conflict.
 func (d *decision) merge(service *corev1.Service) (m merged, others []Candidate) {
-	m = merged{policy: d.policy, parts: map[string]Objects{}, listed: Remotes(service)}
+	m = merged{policy: d.policy, parts: map[string]Objects{}, refused: maps.Clone(d.snapshot.Refused), listed: Remotes(service)}
 	mirror := MirrorKey(d.snapshot.Key)
 	if service != nil {
 		if owner, ours := Owner(service); ours {
@@ -121,8 +123,12 @@ func (d *decision) merge(service *corev1.Service) (m merged, others []Candidate)
 		}
 	}
 	for remote, objects := range d.snapshot.Parts {
-		if own, _ := objects.owned(Part(mirror, remote)); !own.Empty() {
+		own, foreign := objects.owned(Part(mirror, remote))
+		if !own.Empty() {
 			m.parts[remote] = own
+		}
+		if foreign != "" || own.deleting() != nil {
+			m.refuse(remote)
 		}
 	}
 	if d.policy.Merges() {
@@ -154,6 +160,14 @@ func (m *merged) chosen(c Candidate, all []Candidate) bool {
 		}
 	}
 	return of[0].name() == c.name()
+}
+
+// refuse notes a remote whose slices cannot be written.
+func (m *merged) refuse(remote string) {
+	if m.refused == nil {
+		m.refused = map[string]bool{}
+	}
+	m.refused[remote] = true
 }
 
 // remotes are those that the mirror is of, as far as the local cluster says, in the order of the flags.
