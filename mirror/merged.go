@@ -144,7 +144,7 @@ func (c *Controller) othersComplete(s plan.Snapshot, mirror cache.ObjectName, re
 // merged are the keys of the merged mirrors that list a remote.
 func (e *enqueuer) merged(cluster string) (keys []cache.ObjectName) {
 	for _, svc := range e.local.Mirrors(plan.MergedCluster) {
-		if slices.ContainsFunc(plan.Remotes(svc), func(l plan.Listed) bool { return l.Remote == cluster }) {
+		if plan.Lists(svc, cluster) {
 			keys = append(keys, cache.MetaObjectToName(svc))
 		}
 	}

@@ -22,7 +22,11 @@ again. The daemon's flags are permitted, so that this can be seen.
 Usage:
   service-mirror prune NAME... [--dry-run] [-o json] [FLAGS OF THE DAEMON]
 
-It needs list on Services, Endpoints and EndpointSlices, and delete, in all namespaces.
+The Service of a merged mirror stays while it lists another remote, and does not list the
+pruned ones any more.
+
+It needs list on Services, Endpoints and EndpointSlices, and delete, in all namespaces; for
+merged mirrors update on Services, too.
 
 Exit codes:
   0  all were deleted, or listed

@@ -87,6 +87,30 @@ func Remotes(svc *corev1.Service) (all []Listed) {
 	return all
 }
 
+// Lists tells whether a Service is that of a merged mirror which lists a remote.
+func Lists(svc *corev1.Service, remote string) bool {
+	return slices.ContainsFunc(Remotes(svc), func(listed Listed) bool { return listed.Remote == remote })
+}
+
+// Unlist returns a merged mirror's Service without a remote in its list; nil if it lists no other one, or not this one.
+func Unlist(svc *corev1.Service, remote string) *corev1.Service {
+	var left []string
+	all := Remotes(svc)
+	for _, listed := range all {
+		if listed.Remote != remote {
+			left = append(left, listed.text())
+		}
+	}
+	if len(left) == len(all) || len(left) == 0 {
+		return nil
+	}
+	svc = svc.DeepCopy()
+	svc.Annotations[RemotesAnnotation] = strings.Join(left, ",")
+	return svc
+}
+
+func (l Listed) text() string { return l.Remote + "=" + l.Source.String() }
+
 // rank is the place of a remote in the order of the flags. Those that they do not name come last.
 func (p Policy) rank(remote string) int {
 	if i := slices.Index(p.Order, remote); i >= 0 {
@@ -212,7 +236,7 @@ func (m *merged) list() string {
 	slices.SortFunc(all, func(a, b Listed) int { return m.policy.compareRemotes(a.Remote, b.Remote) })
 	var texts []string
 	for _, one := range all {
-		texts = append(texts, one.Remote+"="+one.Source.String())
+		texts = append(texts, one.text())
 	}
 	return strings.Join(texts, ",")
 }
