@@ -95,11 +95,14 @@ type FailoverPlan struct {
 
 // SliceStep writes one EndpointSlice.
 type SliceStep struct {
-	Action  Action // Create, Update or Delete
-	Remote  string
-	Slice   *discoveryv1.EndpointSlice // as it should be; of Delete, as it is
-	Live    *discoveryv1.EndpointSlice // of Update
-	serving bool                       // it has a ready endpoint
+	Action Action // Create, Update or Delete
+	Remote string
+	Slice  *discoveryv1.EndpointSlice // as it should be; of Delete, as it is
+	Live   *discoveryv1.EndpointSlice // of Update
+	// Replaces is, of Create, the slice of ours that has the name, and is deleted first: it lacks the label, and the admission
+	// policy permits no update that adds it. nil: there is none.
+	Replaces *discoveryv1.EndpointSlice
+	serving  bool // it has a ready endpoint
 }
 
 // Serves tells a step by which a remote serves, or goes on to.
@@ -240,8 +243,12 @@ func (d *failover) write() {
 			}
 			delete(left, of.ObjectName())
 			step := SliceStep{Action: Create, Remote: o.remote, Slice: want, Live: live, serving: hasReady(want)}
-			if live != nil {
+			switch {
+			case live == nil:
+			case labelledForFailover(live):
 				step.Action = Update
+			default:
+				step.Slice, step.Live, step.Replaces = of.desired(nil, o.ports, addrs), nil, live
 			}
 			if live == nil || SliceDiffers(live, want) {
 				d.plan.Steps = append(d.plan.Steps, step)

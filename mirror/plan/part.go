@@ -343,6 +343,8 @@ func (b basis) setPartMeta(slice *discoveryv1.EndpointSlice) {
 	}
 	delete(slice.Annotations, ConfirmAnnotation)
 	delete(slice.Annotations, StandbyAnnotation)
+	delete(slice.Annotations, FailoverAnnotation)
+	delete(slice.Labels, FailoverLabel)
 }
 
 // sliceKey is the key that the names of slices are made of.

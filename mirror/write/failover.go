@@ -41,7 +41,7 @@ func (w *Writer) ApplyFailover(ctx context.Context, p plan.FailoverPlan) (result
 		if err == nil {
 			result.Written++
 			result.Accepted = append(result.Accepted, step.Remote)
-			if step.Action == plan.Update {
+			if step.Action == plan.Update || step.Replaces != nil {
 				result.Updated++
 			}
 			continue
@@ -56,6 +56,11 @@ func (w *Writer) ApplyFailover(ctx context.Context, p plan.FailoverPlan) (result
 func (w *Writer) takeSlice(ctx context.Context, step plan.SliceStep) (err error) {
 	switch step.Action {
 	case plan.Create:
+		if step.Replaces != nil {
+			if _, err := w.delete(ctx, plan.IPv4Slice, step.Replaces); err != nil {
+				return err
+			}
+		}
 		_, err = w.create(ctx, plan.IPv4Slice, step.Slice)
 	case plan.Update:
 		_, err = w.update(ctx, plan.IPv4Slice, step.Slice)
