@@ -62,6 +62,13 @@ func (c *Controller) observeMerged(s *plan.Snapshot) {
 	}
 	s.Parts, s.Refused = c.parts(s.Key, s.Live.Service), c.refused(s.Key)
 	c.addOwners(s, s.Key, s.Live.Service)
+	for _, remote := range slices.Sorted(maps.Keys(s.Parts)) {
+		source, recorded := s.Parts[remote].Owned(plan.Part(s.Key, remote)).PartSource()
+		origin := c.remotes.origin(remote, source)
+		if fate, _ := c.options.Fate(origin, s.Key); recorded && fate == plan.Moves {
+			s.Moving = append(s.Moving, origin.Candidate)
+		}
+	}
 }
 
 // refused are the remotes whose slices of a mirror, of which a key may be a part, could not be written lately.

@@ -94,22 +94,23 @@ func Lists(svc *corev1.Service, remote string) bool {
 
 // Unlist returns a merged mirror's Service without a remote in its list; nil if it lists no other one, or not this one.
 func Unlist(svc *corev1.Service, remote string) *corev1.Service {
-	var left []string
-	all := Remotes(svc)
-	for _, listed := range all {
-		if listed.Remote != remote {
-			left = append(left, listed.text())
-		}
-	}
-	if len(left) == len(all) || len(left) == 0 {
+	left := slices.DeleteFunc(Remotes(svc), func(listed Listed) bool { return listed.Remote == remote })
+	if !Lists(svc, remote) || len(left) == 0 {
 		return nil
 	}
 	svc = svc.DeepCopy()
-	svc.Annotations[RemotesAnnotation] = strings.Join(left, ",")
+	svc.Annotations[RemotesAnnotation] = listText(left)
 	return svc
 }
 
-func (l Listed) text() string { return l.Remote + "=" + l.Source.String() }
+// listText is the value of RemotesAnnotation.
+func listText(all []Listed) string {
+	var texts []string
+	for _, one := range all {
+		texts = append(texts, one.Remote+"="+one.Source.String())
+	}
+	return strings.Join(texts, ",")
+}
 
 // rank is the place of a remote in the order of the flags. Those that they do not name come last.
 func (p Policy) rank(remote string) int {
@@ -234,11 +235,7 @@ func (m *merged) list() string {
 		}
 	}
 	slices.SortFunc(all, func(a, b Listed) int { return m.policy.compareRemotes(a.Remote, b.Remote) })
-	var texts []string
-	for _, one := range all {
-		texts = append(texts, one.text())
-	}
-	return strings.Join(texts, ",")
+	return listText(all)
 }
 
 // configured tells a remote that the flags name.
@@ -281,7 +278,7 @@ func (d *decision) decideMerged(live Objects) {
 	}
 	switch origin := d.snapshot.Origin; {
 	case len(m.exports) == 0:
-		d.removeMerged(live, m)
+		d.keepOrRemove(live, m)
 	case m.kept() != "":
 	case origin != nil && origin.Successor != nil && !IsMerged(live.Service): // the name is taken until that is complete
 		d.conflict(m.exports, fmt.Sprintf("the mirror of remote %s", origin.Cluster)+takenName)
@@ -299,6 +296,27 @@ func (m *merged) anothers() bool {
 	return IsMerged(m.service) && len(m.listed) > 0 && !slices.ContainsFunc(m.listed, func(listed Listed) bool { return m.configured(listed.Remote) })
 }
 
+// keepOrRemove keeps a merged Service as it should be while the sources of its parts move to another key. What it lists
+// stays until it goes with the last of them.
+func (d *decision) keepOrRemove(live Objects, m merged) {
+	for _, c := range d.snapshot.Moving {
+		if !m.parts[c.Cluster].Empty() {
+			m.exports = append(m.exports, c)
+		}
+	}
+	if len(m.exports) == 0 || !IsMerged(live.Service) {
+		d.removeMerged(live, m)
+		return
+	}
+	slices.SortFunc(m.exports, func(a, b Candidate) int { return d.policy.compareRemotes(a.Cluster, b.Cluster) })
+	if m.kept() != "" {
+		return
+	}
+	d.merged = &m
+	d.plan.merged = &mergedBasis{remotes: cmp.Or(listText(m.listed), m.list())}
+	d.update(live, m.exports[0])
+}
+
 // removeMerged deletes a merged Service when its last part is gone.
 func (d *decision) removeMerged(live Objects, m merged) {
 	if slices.ContainsFunc(m.unknown, m.configured) || len(m.parts) > 0 {
@@ -312,7 +330,7 @@ func (d *decision) removeMerged(live Objects, m merged) {
 // else takes the place of a remote of which nothing is known.
 func (d *decision) split(live Objects, m merged) {
 	if len(d.wanted) == 0 {
-		d.removeMerged(live, m)
+		d.keepOrRemove(live, m)
 		return
 	}
 	all := slices.SortedStableFunc(slices.Values(d.wanted), func(a, b Candidate) int { return d.policy.compareRemotes(a.Cluster, b.Cluster) })
