@@ -109,7 +109,7 @@ type SliceStep struct {
 func (s SliceStep) Serves() bool { return s.serving }
 
 // Stops tells a step by which a remote that serves no longer does, although its slice stays.
-func (s SliceStep) Stops() bool { return s.Action == Update && !s.serving && hasReady(s.Live) }
+func (s SliceStep) Stops() bool { return s.Action == Update && !s.serving && HasReady(s.Live) }
 
 // Decide says how the slices beside a Service are to be, and what is wrong with its failover.
 func (p FailoverPolicy) Decide(s FailoverSnapshot) FailoverPlan {
@@ -185,7 +185,7 @@ func (d *failover) decide() {
 // activate decides whether remotes are to serve. While the local endpoints are not known that stays as it is.
 func (d *failover) activate() {
 	s, p := d.snapshot, d.policy
-	active := slices.ContainsFunc(s.Live, hasReady)
+	active := slices.ContainsFunc(s.Live, HasReady)
 	if s.Active != nil {
 		active = *s.Active
 	}
@@ -242,7 +242,7 @@ func (d *failover) write() {
 				continue
 			}
 			delete(left, of.ObjectName())
-			step := SliceStep{Action: Create, Remote: o.remote, Slice: want, Live: live, serving: hasReady(want)}
+			step := SliceStep{Action: Create, Remote: o.remote, Slice: want, Live: live, serving: HasReady(want)}
 			switch {
 			case live == nil:
 			case labelledForFailover(live):
@@ -272,8 +272,8 @@ func (d *failover) write() {
 	}
 }
 
-// hasReady tells that a slice has an endpoint that is ready.
-func hasReady(slice *discoveryv1.EndpointSlice) bool {
+// HasReady tells that a slice has an endpoint that is ready.
+func HasReady(slice *discoveryv1.EndpointSlice) bool {
 	return slices.ContainsFunc(slice.Endpoints, func(e discoveryv1.Endpoint) bool { return e.Conditions.Ready == nil || *e.Conditions.Ready })
 }
 
