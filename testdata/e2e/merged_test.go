@@ -285,3 +285,16 @@ func TestMergingMirrors(t *testing.T) {
 		t.Errorf("%d writes were rejected", n)
 	}
 }
+
+// While a foreign slice has the name of the first remote's, the next one serves.
+func TestMergedFirstWithAForeignSlice(t *testing.T) {
+	w := newMergedWorld(t)
+	foreign := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Name: "bar." + w.paris.name + ".ipv4"}, AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{}}
+	_, err := w.local.DiscoveryV1().EndpointSlices(w.id).Create(w.ctx, foreign, metav1.CreateOptions{})
+	w.must(err)
+	d := w.merge("first", w.paris, w.berlin)
+	w.soon("berlin serves", w.parts(map[*remote]bool{w.berlin: true}))
+	w.soon("the conflict", w.reports(d, w.paris, "Conflict"))
+	w.must(w.local.DiscoveryV1().EndpointSlices(w.id).Delete(w.ctx, foreign.Name, metav1.DeleteOptions{}))
+	w.eventually(4*soon, "paris serves", w.parts(map[*remote]bool{w.paris: true, w.berlin: false})) // tried again every 30 s
+}
