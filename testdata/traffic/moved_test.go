@@ -22,11 +22,11 @@ func (s *scene) moved(kind controllerKind) {
 	s.Cleanup(func() {
 		s.must(s.world.paris.CoreV1().Services(depot).Delete(background, "stock", metav1.DeleteOptions{}))
 	})
-	name, number := "http", int32(httpPort)
+	name, number, ready := "http", int32(httpPort), true // Traefik does not take unset for ready
 	_, err := s.world.paris.DiscoveryV1().EndpointSlices(depot).Create(s.Context(), &discoveryv1.EndpointSlice{ // of the pod bar, in another namespace
 		ObjectMeta:  metav1.ObjectMeta{Name: "stock", Labels: map[string]string{discoveryv1.LabelServiceName: "stock"}},
 		AddressType: discoveryv1.AddressTypeIPv4,
-		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{s.podIPs(s.world.paris, "bar")[0].IP}}},
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{s.podIPs(s.world.paris, "bar")[0].IP}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
 		Ports:       []discoveryv1.EndpointPort{{Name: &name, Port: &number}},
 	}, metav1.CreateOptions{})
 	s.must(err)
