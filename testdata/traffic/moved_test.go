@@ -22,7 +22,7 @@ func (s *scene) moved(kind controllerKind) {
 	s.Cleanup(func() {
 		s.must(s.world.paris.CoreV1().Services(depot).Delete(background, "stock", metav1.DeleteOptions{}))
 	})
-	name, number, ready := "http", int32(httpPort), true // Traefik does not take unset for ready
+	name, number, ready := "http", int32(httpPort), true                                                        // Traefik does not take unset for ready
 	_, err := s.world.paris.DiscoveryV1().EndpointSlices(depot).Create(s.Context(), &discoveryv1.EndpointSlice{ // of the pod bar, in another namespace
 		ObjectMeta:  metav1.ObjectMeta{Name: "stock", Labels: map[string]string{discoveryv1.LabelServiceName: "stock"}},
 		AddressType: discoveryv1.AddressTypeIPv4,
