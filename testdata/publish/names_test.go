@@ -100,7 +100,7 @@ func TestAliasesAreCheckedAndPruned(t *testing.T) {
 	e.says(e.once(0, e.args("--to", "names", "--check")...),
 		[]string{"+ ", "all required permissions are granted"}, []string{"+ ", "namespace " + exports + " has 0 aliases"},
 		[]string{"! ", e.id + "/a--b will not be published", "could conflict with that of another Service"},
-		[]string{"! ", e.id + "/foo will not be published", "has the name of its alias"},
+		[]string{"! ", e.id + "/foo will not be published", "the name of its alias, already exists"},
 		[]string{"+ ", "1 of 3 exported Services can be published"})
 	e.says(e.once(1, append(e.args("--to", "names", "--names-namespace", "nowhere", "--check"), "--kubeconfig", paris.Kubeconfig)...),
 		[]string{"- ", "namespace nowhere of the aliases does not exist", "--names-namespace"})

@@ -94,7 +94,7 @@ func TestCheck(t *testing.T) {
 		[]string{"+ ", "Gateway " + e.id + "/public of GatewayClass none is accepted and programmed"}, []string{"+ ", "has the listeners http (HTTP, 80)"},
 		[]string{"+ ", "serves HTTPRoute in v1", "TLSRoute in v1"}, []string{"+ ", "namespace " + ours + " has 0 records"},
 		[]string{"! ", e.id + "/db will be published, but not all of its ports will be reachable", "TCP"},
-		[]string{"! ", e.id + "/foo will not be published", "a foreign HTTPRoute has the name foo.service-mirror"},
+		[]string{"! ", e.id + "/foo will not be published", "HTTPRoute foo.service-mirror already exists"},
 		[]string{"! ", e.id + "/elsewhere will not be published", "ExternalName"},
 		[]string{"+ ", "2 of 4 exported Services can be published"})
 	if strings.Contains(out, "\n- ") {

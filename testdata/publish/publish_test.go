@@ -88,7 +88,7 @@ spec: {hostnames: [foo.example.com]}
 	e.soon("bar's record", e.recorded("bar", 80))
 	e.soon("foo's record", e.recorded("foo", 0))
 	e.soon("the conflict is logged", func() error {
-		if p.Log.Count("Conflict", "a foreign HTTPRoute has the name foo.service-mirror") == 0 {
+		if p.Log.Count("Conflict", "HTTPRoute foo.service-mirror already exists") == 0 {
 			return fmt.Errorf("it is not")
 		}
 		return nil
