@@ -49,7 +49,7 @@ func (r *Report) Reach(ctx context.Context, cfg *rest.Config) bool {
 	begin := time.Now()
 	resp, err := transport.Do(req)
 	if err != nil {
-		r.Fail("cannot reach the API server: %s. Check that %s is correct and reachable from this machine", remote.Cause(err), cfg.Host)
+		r.Fail("the API server does not answer: %s. Check that %s is correct and reachable from this machine", remote.Cause(err), cfg.Host)
 		return false
 	}
 	took := time.Since(begin)

@@ -94,7 +94,7 @@ func TestPlanCommand(t *testing.T) {
 		t.Errorf("a plan wrote %v", writes)
 	}
 	r.proxy.cut()
-	e.ends(reader.command(all, "plan"), 3, "0 create, 0 update, 0 delete\n", "remote "+r.name+" is not known", "connection refused")
+	e.ends(reader.command(all, "plan"), 3, "0 create, 0 update, 0 delete\n", "remote "+r.name+" cannot be read", "connection refused")
 }
 
 // Many exports with one problem are one line, and a warning is a failure only where the check is strict.

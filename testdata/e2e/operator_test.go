@@ -97,8 +97,8 @@ func TestCheck(t *testing.T) {
 	good := e.once(all, "--check")
 	e.checked(0, good)
 	for _, words := range [][]string{
-		{localName, "Kubernetes v1."}, {localName, "all permissions"},
-		{remoteName, localName, r.kubeconfig, r.proxy.address}, {remoteName, "Kubernetes v1."}, {remoteName, "all permissions"}, {remoteName, "UID"},
+		{localName, "Kubernetes v1."}, {localName, "all required permissions"},
+		{remoteName, localName, r.kubeconfig, r.proxy.address}, {remoteName, "Kubernetes v1."}, {remoteName, "all required permissions"}, {remoteName, "UID"},
 		{remoteName, "gateway " + e.id + "/gateway answers at " + address + ":8080"}, {remoteName, "1 of 1 exported Services can be mirrored"},
 	} {
 		if !slices.ContainsFunc(good.marked("+"), func(line string) bool {
@@ -131,7 +131,7 @@ func TestCheck(t *testing.T) {
 
 	// What must be fixed is, whatever else there is.
 	r.keys = ",uid=11111111-2222-3333-4444-555555555555"
-	e.checked(1, e.once(all, "--check"), append(hoped, []string{"- ", remoteName, "uid=11111111-2222-3333-4444-555555555555 is expected"})...)
+	e.checked(1, e.once(all, "--check"), append(hoped, []string{"- ", remoteName, "uid=11111111-2222-3333-4444-555555555555 is configured"})...)
 	r.keys = ""
 	e.checked(1, e.once(all, "--check", "--endpoints-api", "endpointslices"), append(hoped,
 		[]string{"- ", localName, "no permission to create, update endpointslices.discovery.k8s.io"})...)
@@ -356,7 +356,7 @@ func TestPrune(t *testing.T) {
 
 	since := london.mark(t)
 	d = e.daemon([]*remote{kept}, listening...)
-	e.logs(d, "do not name", gone.name)
+	e.logs(d, "is not configured", gone.name)
 	orphans := func(want float64) func() error {
 		return d.measures(map[string]float64{gone.state("orphan"): want, kept.state("mirrored"): n, kept.state("orphan"): 0})
 	}
