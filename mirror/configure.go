@@ -83,3 +83,6 @@ func (c *Controller) Forget(cluster string) {
 
 // Local notes what is wrong with a part of the local cluster, as seen from outside of the controller; nil: nothing is.
 func (c *Controller) Local(part string, err error) { c.problems.Local(part, err) }
+
+// Misnamed notes which Secrets in a namespace are to configure a remote and do not name one; nil: none.
+func (c *Controller) Misnamed(namespace string, err error) { c.problems.Misnamed(namespace, err) }
