@@ -33,6 +33,13 @@ func (c *Controller) Configure(next Configuration) {
 	if !c.workers.IsReady() {
 		return // all keys are synced then
 	}
+	for name := range keys {
+		if c.remotes.has(name) {
+			c.local.Remember(name)
+		} else {
+			c.local.ForgetRemote(name)
+		}
+	}
 	if before.policy.Pending && !next.Pending { // of a remote that is not configured, too, that is known now
 		for _, name := range c.local.Clusters() {
 			failovers.Insert(name)

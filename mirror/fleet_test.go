@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"k8s.io/client-go/tools/cache"
 	toolsrecord "k8s.io/client-go/tools/record"
@@ -191,6 +192,43 @@ func TestRemoteComesAndGoes(t *testing.T) {
 		f.latest("paris").unexport(named("default", "bar"))
 		f.settle()
 		f.expect(mirrorWrites("delete", "bar-paris")...)
+	})
+}
+
+// What a mirror has is remembered of a remote that came back: it gets it again, although the gateway is not known.
+func TestMirrorsOfARemoteThatCameBack(t *testing.T) {
+	runFleet(t, Options{}, func(f *fleet) {
+		f.configure(bySecret("paris", ""))
+		f.known("paris")
+		f.expect(mirrorWrites("create", "bar-paris")...)
+		before := f.pair()
+		f.configure()
+		f.configure(bySecret("paris", ""))
+		f.server.remove("services", "default", "bar-paris")
+		f.server.remove("endpoints", "default", "bar-paris")
+		f.settle()
+		f.expect()
+		f.latest("paris").gateway = nil
+		f.known("paris")
+		f.wait(10 * time.Second)
+		f.expect(mirrorWrites("create", "bar-paris")...)
+		after := f.pair()
+		if after.Service.Spec.ClusterIP != before.Service.Spec.ClusterIP || len(after.Endpoints.Subsets) != 1 {
+			f.Errorf("it had %s and %s, and has %s and %s", text(before.Service), text(before.Endpoints), text(after.Service), text(after.Endpoints))
+		}
+		// Of one that is not configured, nothing is remembered.
+		f.configure()
+		f.server.remove("services", "default", "bar-paris")
+		f.server.remove("endpoints", "default", "bar-paris")
+		f.settle()
+		f.configure(bySecret("paris", ""))
+		f.latest("paris").gateway = nil
+		f.known("paris")
+		f.wait(10 * time.Second)
+		f.expect(mirrorWrites("create", "bar-paris")...)
+		if after := f.pair(); len(after.Endpoints.Subsets) != 0 {
+			f.Errorf("it has %s", text(after.Endpoints))
+		}
 	})
 }
 
@@ -379,14 +417,14 @@ func TestNamesOfARemoteChange(t *testing.T) {
 			f.configure(bySecret("paris", "name="+step.name))
 			f.expect()
 			f.known("paris")
-			f.wait(5e9)
+			f.wait(5 * time.Second)
 			f.expect(slices.Concat(created("default/"+step.to), deleted("default/"+step.from))...)
 		}
 		// It moves to another namespace, too.
 		f.server.put(shopNamespace())
 		f.configure(bySecret("paris", "namespace=default:shop"))
 		f.known("paris")
-		f.wait(5e9)
+		f.wait(5 * time.Second)
 		f.expect(slices.Concat(created("shop/bar-paris"), deleted("default/bar-paris"))...)
 		f.latest("paris").unexport(named("default", "bar"))
 		f.settle()
@@ -474,14 +512,14 @@ func TestFailoverToARemoteThatComes(t *testing.T) {
 		f.logged(1, `reason="UnknownRemote"`)
 		f.configure(bySecret("paris", ""))
 		f.known("paris")
-		f.wait(5e9)
+		f.wait(5 * time.Second)
 		before := f.beside()
 		if !strings.Contains(before, "paris") {
 			f.Fatalf("beside it are %q", before)
 		}
 		f.server.wrote()
 		f.configure()
-		f.wait(5e9)
+		f.wait(5 * time.Second)
 		if now := f.beside(); now != before {
 			f.Errorf("beside it are %q, before %q", now, before)
 		}
