@@ -216,7 +216,24 @@ func TestMirrorsOfARemoteThatCameBack(t *testing.T) {
 		if after.Service.Spec.ClusterIP != before.Service.Spec.ClusterIP || len(after.Endpoints.Subsets) != 1 {
 			f.Errorf("it had %s and %s, and has %s and %s", text(before.Service), text(before.Endpoints), text(after.Service), text(after.Endpoints))
 		}
-		// Of one that is not configured, nothing is remembered.
+		// While the remote is not known, nothing is lost of a mirror; once it is not configured, nothing is remembered.
+		key := cache.NewObjectName("default", "bar-paris")
+		remembered := func() bool { return f.world.controller.local.Tombstone(key, plan.Objects{}) != nil }
+		f.configure(bySecret("paris", "records=sm"))
+		f.server.remove("services", "default", "bar-paris")
+		f.settle()
+		if !remembered() {
+			f.Error("what the mirror had is not remembered")
+		}
+		f.configure()
+		f.wait(time.Minute)
+		if remembered() {
+			f.Error("what the mirror had is still remembered")
+		}
+		f.configure(bySecret("paris", ""))
+		f.known("paris")
+		f.wait(10 * time.Second)
+		f.server.wrote()
 		f.configure()
 		f.server.remove("services", "default", "bar-paris")
 		f.server.remove("endpoints", "default", "bar-paris")
@@ -403,6 +420,14 @@ func (r *record) updatesOnly() bool {
 	return r.backoffs == [plan.Kinds]*backoff{} && r.paused.IsZero() && r.noSlices.IsZero() && r.stray.Empty()
 }
 
+// moving wants these to be the mirrors of default/bar of paris that are to have another name.
+func (f *fleet) moving(want ...cache.ObjectName) {
+	f.Helper()
+	if got := f.world.controller.local.Moving("paris", cache.NewObjectName("default", "bar")); !slices.Equal(got, want) {
+		f.Errorf("moving: %v, want %v", got, want)
+	}
+}
+
 // A remote's mirrors get other names while the daemon runs, as they do by a restart.
 func TestNamesOfARemoteChange(t *testing.T) {
 	runFleet(t, Options{Policy: Policy{EndpointsAPI: UseEndpointSlices}}, func(f *fleet) {
@@ -416,9 +441,11 @@ func TestNamesOfARemoteChange(t *testing.T) {
 		} {
 			f.configure(bySecret("paris", "name="+step.name))
 			f.expect()
+			f.moving(cache.NewObjectName("default", step.from))
 			f.known("paris")
 			f.wait(5 * time.Second)
 			f.expect(slices.Concat(created("default/"+step.to), deleted("default/"+step.from))...)
+			f.moving()
 		}
 		// It moves to another namespace, too.
 		f.server.put(shopNamespace())
