@@ -8,7 +8,8 @@
 #   make soak          long random walks: three seeds of 10,000 steps; SEEDS="1 2", STEPS=500
 #   make bench         speed, memory and cost beside what the API server allows; deploy/performance
 #   make release       archives for each platform, lists of what is in them, image, chart and checksums, in .build/release
-#   make image         the container image, in .build/service-mirror-image.tar
+#   make image         the container image, in .build/service-mirror-image.tar; IMAGE=registry.example.com/service-mirror pushes
+#                      it there, and writes what installs it into .build/deploy
 
 BUILD := $(CURDIR)/.build
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -117,7 +118,7 @@ release:
 
 # Installs what it needs from Debian: needs root.
 image:
-	deploy/image/build.sh -o $(BUILD)/service-mirror-image.tar -t $(VERSION)
+	deploy/image/build.sh -o $(BUILD)/service-mirror-image.tar -t $(VERSION) $(if $(IMAGE),-p $(IMAGE):$(VERSION))
 
 # The race detector needs a C compiler.
 tools:
