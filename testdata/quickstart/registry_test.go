@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +25,8 @@ import (
 
 // registry is a container registry, as far as a push needs it: see the OCI's distribution specification.
 type registry struct {
-	host string
+	server *httptest.Server
+	host   string
 
 	mu        sync.Mutex
 	blobs     map[string][]byte // by digest; manifests are blobs, too
@@ -36,20 +38,21 @@ type registry struct {
 func newRegistry(t *testing.T) *registry {
 	t.Helper()
 	r := &registry{blobs: map[string][]byte{}, uploads: map[string][]byte{}, manifests: map[string]string{}, types: map[string]string{}}
-	server := httptest.NewServer(r)
-	t.Cleanup(server.Close)
-	r.host = server.Listener.Addr().String()
+	r.server = httptest.NewTLSServer(r)
+	t.Cleanup(r.server.Close)
+	r.host = r.server.Listener.Addr().String()
 	return r
 }
 
-// trusted is the variable by which buildah pushes to the registry without TLS.
+// trusted is the variable by which programs trust the registry's certificate.
 func (r *registry) trusted(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "registries.conf")
-	if err := os.WriteFile(path, fmt.Appendf(nil, "[[registry]]\nlocation = %q\ninsecure = true\n", r.host), 0o600); err != nil {
+	path := filepath.Join(t.TempDir(), "registry.crt")
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.server.Certificate().Raw})
+	if err := os.WriteFile(path, certificate, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return "CONTAINERS_REGISTRIES_CONF=" + path
+	return "SSL_CERT_FILE=" + path
 }
 
 func (r *registry) ServeHTTP(w http.ResponseWriter, request *http.Request) {
