@@ -1,7 +1,7 @@
 # Everything is built into .build; nothing is installed but what a test needs.
 #
-#   make demo          see it work: two real clusters, one exported Service
-#   make demo KEEP=1   the same, and leave the clusters up to play with
+#   make demo          see it work: a request between two real clusters, and then each step; KEEP=1 leaves clusters up to
+#                      play with; KUBEBUILDER_ASSETS and REQUEST=no compile less: testdata/demo.sh
 #   make test          everything: unit, race, fuzz seeds, end to end, traffic, manifests, publisher, chart, page
 #   make unit          the unit tests alone
 #   make compat        end to end with the oldest supported Kubernetes on either side; traffic through more gateways
@@ -21,8 +21,8 @@ PARALLEL ?= 8
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BUILD)/service-mirror .
 
-demo: build cluster
-	BUILD=$(BUILD) KEEP=$(KEEP) testdata/demo.sh
+demo:
+	BUILD=$(BUILD) VERSION=$(VERSION) KEEP=$(KEEP) REQUEST=$(REQUEST) testdata/demo.sh
 
 # The last stages wait more than they work, so two of them run at a time, and each prints when it ends. What they
 # install is installed before, because apt fails where another one runs.
