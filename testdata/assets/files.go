@@ -32,48 +32,37 @@ const (
 
 // files are what must be known of their content.
 type files struct {
-	port  int
-	token string
-	ca    []byte // PEM
-}
-
-func (f files) server() string { return fmt.Sprintf("https://127.0.0.1:%d", f.port) }
-
-// state is files, as it is kept.
-type state struct {
 	Port  int
 	Token string
-	CA    []byte
+	CA    []byte // PEM
 }
 
+func (f files) server() string { return fmt.Sprintf("https://127.0.0.1:%d", f.Port) }
+
 // prepare writes the files, or reads those of an earlier start.
-func prepare(name string) (files, error) {
+func prepare(name string) (f files, err error) {
 	content, err := os.ReadFile(stateFile)
-	var kept state
 	if err == nil {
-		if err := json.Unmarshal(content, &kept); err != nil {
-			return files{}, fmt.Errorf("%s: %w", stateFile, err)
-		}
-		return files{port: kept.Port, token: kept.Token, ca: kept.CA}, nil
+		return f, json.Unmarshal(content, &f)
 	}
 	if !errors.Is(err, os.ErrNotExist) {
-		return files{}, err
+		return f, err
 	}
-	f := files{token: rand.Text()}
-	if f.port, err = freePort(); err != nil {
-		return files{}, err
+	f.Token = rand.Text()
+	if f.Port, err = freePort(); err != nil {
+		return f, err
 	}
-	if f.ca, err = writeServing(); err != nil {
-		return files{}, err
+	if f.CA, err = writeServing(); err != nil {
+		return f, err
 	}
 	if _, err = newKey(accountKeyFile); err != nil {
-		return files{}, err
+		return f, err
 	}
-	if content, err = json.Marshal(state{Port: f.port, Token: f.token, CA: f.ca}); err != nil {
-		return files{}, err
+	if content, err = json.Marshal(f); err != nil {
+		return f, err
 	}
 	return f, errors.Join(
-		os.WriteFile(tokensFile, []byte(f.token+",admin,admin,system:masters\n"), 0o600),
+		os.WriteFile(tokensFile, []byte(f.Token+",admin,admin,system:masters\n"), 0o600),
 		os.WriteFile(kubeconfigFile, []byte(f.kubeconfig(name)), 0o600),
 		os.WriteFile(stateFile, content, 0o600), // last: it says that the others are complete
 	)
@@ -92,7 +81,7 @@ users:
 contexts:
 - name: %[1]s
   context: {cluster: %[1]s, user: %[1]s-admin}
-`, name, f.server(), base64.StdEncoding.EncodeToString(f.ca), f.token)
+`, name, f.server(), base64.StdEncoding.EncodeToString(f.CA), f.Token)
 }
 
 // freePort is a port that is free now. Another process could take it before the API server does, which then says so.
@@ -141,7 +130,7 @@ func newKey(path string) (*ecdsa.PrivateKey, error) {
 // await waits until the API server is ready and the kubeconfig's credentials work.
 func await(ctx context.Context, f files, programs ...*process) error {
 	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(f.ca)
+	pool.AppendCertsFromPEM(f.CA)
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
 	defer client.CloseIdleConnections()
 	for {
@@ -170,7 +159,7 @@ func (f files) ready(ctx context.Context, client *http.Client) bool {
 		if err != nil {
 			return false
 		}
-		request.Header.Set("Authorization", "Bearer "+f.token)
+		request.Header.Set("Authorization", "Bearer "+f.Token)
 		response, err := client.Do(request)
 		if err != nil {
 			return false

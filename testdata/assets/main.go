@@ -125,7 +125,7 @@ func etcdArgs() []string {
 
 func apiserverArgs(f files) []string {
 	return []string{
-		"--advertise-address=127.0.0.1", "--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", f.port),
+		"--advertise-address=127.0.0.1", "--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", f.Port),
 		"--endpoint-reconciler-type=none", // which would try for ever: the API refuses Endpoints of loopback
 		"--allow-privileged", "--authorization-mode=RBAC", "--token-auth-file=" + tokensFile,
 		"--etcd-servers=" + etcdSocket,

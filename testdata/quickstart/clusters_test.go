@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,7 +39,7 @@ func network(string) error {
 	return nil
 }
 
-// env is what one test has.
+// env is what one test has. Its commands find kubectl and helm first, and no Go modules but those that are here.
 type env struct {
 	*testing.T
 	ctx           context.Context
@@ -46,16 +47,23 @@ type env struct {
 	registry      *registry
 	source        string // a clone, where commands are run
 	variables     []string
+	path          string
 }
 
 func newEnv(t *testing.T) *env {
 	t.Helper()
-	e := &env{T: t, ctx: t.Context(), registry: newRegistry(t)}
+	e := &env{T: t, ctx: t.Context(), registry: newRegistry(), path: os.Getenv("PATH")}
+	e.registry.listen(t)
 	e.clone()
-	e.variables = append(os.Environ(), e.registry.trusted(t), "GOPROXY=off", "GOFLAGS=", "HELM_CACHE_HOME="+t.TempDir(),
-		"HELM_CONFIG_HOME="+t.TempDir(), "HELM_DATA_HOME="+t.TempDir(), "BUILDAH_HISTORY=false")
+	e.variables = append(variables(), e.registry.trusted(t), "HELM_CACHE_HOME="+t.TempDir(), "HELM_CONFIG_HOME="+t.TempDir(), "HELM_DATA_HOME="+t.TempDir())
 	e.programs("kubectl", "helm")
 	return e
+}
+
+// variables are those of this process, without the one by which programs know that they have namespaces of their own.
+func variables() []string {
+	isolated := func(v string) bool { return strings.HasPrefix(v, "SERVICE_MIRROR_ISOLATED=") }
+	return append(slices.DeleteFunc(os.Environ(), isolated), "GOPROXY=off")
 }
 
 // clusters starts both control planes.
@@ -103,15 +111,18 @@ func (e *env) programs(names ...string) {
 	for _, name := range names {
 		e.must(os.Symlink(harness.Program(name), filepath.Join(dir, name)))
 	}
-	e.variables = append(e.variables, "PATH="+dir+":"+os.Getenv("PATH"))
+	e.first(dir)
 }
+
+// first has a shell find what is in a directory first.
+func (e *env) first(dir string) { e.path = dir + ":" + e.path }
 
 // run runs a command as a user types it, and returns what it prints.
 func (e *env) run(command string) (string, error) {
 	e.Helper()
 	start := time.Now()
 	cmd := exec.CommandContext(e.ctx, "bash", "-c", command)
-	cmd.Dir, cmd.Env = e.source, e.variables
+	cmd.Dir, cmd.Env = e.source, append(slices.Clone(e.variables), "PATH="+e.path)
 	out, err := harness.Run(cmd)
 	e.Logf("$ %s\n%s(%v)", command, out, time.Since(start).Round(time.Second/10))
 	return out, err

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -40,9 +39,9 @@ type node struct {
 // nodes counts, so that each has addresses of loopback of its own.
 var nodes int
 
-func (e *env) node(c *harness.Cluster) *node {
+func newNode(t *testing.T, c *harness.Cluster, images *registry) *node {
 	nodes++
-	return &node{T: e.T, cluster: c, registry: e.registry, pods: map[string]*pod{}, started: nodes * 100}
+	return &node{T: t, cluster: c, registry: images, pods: map[string]*pod{}, started: nodes * 100}
 }
 
 // start has the node work until the test ends.
@@ -219,15 +218,4 @@ func (n *node) find(namespace, name string) *pod {
 		}
 	}
 	return nil
-}
-
-// images are those of all Pods.
-func (n *node) images() (all []string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, p := range n.pods {
-		all = append(all, p.object.Spec.Containers[0].Image)
-	}
-	slices.Sort(all)
-	return all
 }

@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // From a clone to a mirror that is verified: with kustomize or with Helm, by the README's commands alone, of which there are
@@ -34,8 +36,8 @@ func TestQuickStart(t *testing.T) {
 			e.clusters()
 			e.gatewayAPI()
 			e.bar()
-			for _, cluster := range []*node{e.node(e.london), e.node(e.paris)} {
-				cluster.start()
+			for _, cluster := range []*harness.Cluster{e.london, e.paris} {
+				newNode(t, cluster, e.registry).start()
 			}
 			var says string
 			for _, command := range commands {

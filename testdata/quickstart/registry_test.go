@@ -35,13 +35,16 @@ type registry struct {
 	types     map[string]string // media types of manifests, by digest
 }
 
-func newRegistry(t *testing.T) *registry {
+func newRegistry() *registry {
+	return &registry{blobs: map[string][]byte{}, uploads: map[string][]byte{}, manifests: map[string]string{}, types: map[string]string{}}
+}
+
+// listen has the registry serve until the test ends.
+func (r *registry) listen(t *testing.T) {
 	t.Helper()
-	r := &registry{blobs: map[string][]byte{}, uploads: map[string][]byte{}, manifests: map[string]string{}, types: map[string]string{}}
 	r.server = httptest.NewTLSServer(r)
 	t.Cleanup(r.server.Close)
 	r.host = r.server.Listener.Addr().String()
-	return r
 }
 
 // trusted is the variable by which programs trust the registry's certificate.
@@ -126,14 +129,67 @@ func (r *registry) serve(w http.ResponseWriter, digest, mediaType string) {
 func digestOf(content []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(content)) }
 
 // has tells whether an image is one of this registry.
-func (r *registry) has(image string) bool { return strings.HasPrefix(image, r.host+"/") }
+func (r *registry) has(image string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, known := r.manifests[r.name(image)]
+	return known || r.server != nil && strings.HasPrefix(image, r.host+"/")
+}
+
+// name is that of an image in the registry: a name without one is in Docker's.
+func (r *registry) name(image string) string {
+	if !strings.Contains(image, "/") {
+		return "docker.io/library/" + image
+	}
+	return strings.TrimPrefix(image, r.host+"/")
+}
+
+// load takes the image of an OCI archive, as the images of a node do without any registry.
+func (r *registry) load(archive string) error {
+	file, err := os.Open(archive)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var index struct {
+		Manifests []struct {
+			Digest      string
+			Annotations map[string]string
+		}
+	}
+	for tr := tar.NewReader(file); ; {
+		header, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		content, err := io.ReadAll(tr)
+		if err != nil {
+			return err
+		}
+		if header.Name == "index.json" {
+			if err := json.Unmarshal(content, &index); err != nil {
+				return err
+			}
+		} else if header.Typeflag == tar.TypeReg {
+			r.blobs[digestOf(content)] = content
+		}
+	}
+	for _, m := range index.Manifests {
+		r.manifests[m.Annotations["org.opencontainers.image.ref.name"]] = m.Digest
+	}
+	return nil
+}
 
 // pull unpacks what an image has for this machine into a directory.
 func (r *registry) pull(image, dir string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	name := strings.TrimPrefix(image, r.host+"/")
-	digest, found := r.manifests[name]
+	digest, found := r.manifests[r.name(image)]
 	if !found {
 		return fmt.Errorf("nobody has pushed %s, but %q", image, slices.Sorted(maps.Keys(r.manifests)))
 	}
