@@ -2,7 +2,7 @@
 #
 #   make demo          see it work: a request between two real clusters, and then each step; KEEP=1 leaves clusters up to
 #                      play with; KUBEBUILDER_ASSETS and REQUEST=no compile less: testdata/demo.sh
-#   make test          everything: unit, race, fuzz seeds, end to end, traffic, manifests, publisher, chart, page
+#   make test          everything: unit, race, fuzz seeds, end to end, traffic, manifests, publisher, chart, quick start, page
 #   make unit          the unit tests alone
 #   make compat        end to end with the oldest supported Kubernetes on either side; traffic through more gateways
 #   make soak          long random walks: three seeds of 10,000 steps; SEEDS="1 2", STEPS=500
@@ -16,7 +16,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Tests that wait overlap; more at once than this only slow one another down.
 PARALLEL ?= 8
 
-.PHONY: build race demo test unit vet cluster e2e publisher traffic manifests chart page tools compat other-gateways soak release image clean
+.PHONY: build race demo test unit vet cluster e2e publisher traffic manifests chart quickstart page tools compat other-gateways soak release image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BUILD)/service-mirror .
@@ -29,7 +29,8 @@ demo:
 test: vet unit e2e traffic
 	testdata/deploy/setup.sh $(BUILD)
 	testdata/browser/setup.sh
-	$(MAKE) --jobs 2 --output-sync=target manifests publisher chart page
+	testdata/quickstart/setup.sh $(BUILD)
+	$(MAKE) --jobs 2 --output-sync=target manifests publisher chart quickstart page
 
 vet:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
@@ -74,6 +75,11 @@ manifests: race cluster
 # The same by real Helm.
 chart: race cluster
 	cd testdata/chart && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 10m ./...
+
+# The README's quick start, command by command; the same on kind, as far as it goes without Docker; the demo.
+quickstart: build cluster
+	testdata/quickstart/setup.sh $(BUILD)
+	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 20m ./quickstart
 
 # The status page in a real browser.
 page:
