@@ -39,6 +39,9 @@ func (p *pod) container() corev1.Container { return p.object.Spec.Containers[0] 
 func (p *pod) run(ctx context.Context) error {
 	p.root = filepath.Join(p.node.TempDir(), "root")
 	err := errors.Join(os.MkdirAll(p.root, 0o755), p.node.registry.pull(p.container().Image, p.root))
+	if err == nil { // each pod has its own localhost
+		err = os.WriteFile(filepath.Join(p.root, "etc/hosts"), []byte(p.address+" localhost\n"), 0o644)
+	}
 	if err == nil {
 		err = p.mount(ctx)
 	}
@@ -156,6 +159,9 @@ func (p *pod) files(ctx context.Context, volume corev1.Volume) (map[string][]byt
 			}
 		}
 		return files, nil
+	}
+	if volume.EmptyDir != nil {
+		return nil, nil
 	}
 	return nil, errors.New("it is of a kind that is not known here")
 }
