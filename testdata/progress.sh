@@ -58,7 +58,9 @@ downloading() {
 
 compiling() {
 	compiled=$(lines '^[^ :#]+$' "$work/log")
-	if [ "$compiled" -lt "$total" ]; then
+	if [ "$total" -lt 2 ]; then
+		say "linking"
+	elif [ "$compiled" -lt "$total" ]; then
 		say "compiled $compiled of $total packages, $((100 * compiled / total)) %"
 	else
 		say "compiled $total packages, linking"

@@ -1,6 +1,7 @@
 package quickstart
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,12 +54,22 @@ func TestDemo(t *testing.T) {
 // that testdata/cluster has compiled.
 func TestDemoWithAssets(t *testing.T) {
 	assets := t.TempDir()
-	for name, of := range map[string]string{"kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver", "etcd": "go.etcd.io/etcd/server/v3"} {
-		cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(assets, name), of)
+	run := func(words ...string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "go", words...)
 		cmd.Dir, cmd.Env = "../cluster", append(variables(), "GOWORK=off")
-		if _, err := harness.Run(cmd); err != nil {
+		out, err := harness.Run(cmd)
+		if err != nil {
 			t.Fatal(err)
 		}
+		return strings.TrimSpace(out)
+	}
+	// Without these they do not know their version, and kubectl reads none.
+	const version = "k8s.io/component-base/version."
+	release := run("list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes")
+	stamp := fmt.Sprintf("-s -w -X %[1]sgitVersion=%[2]s -X %[1]sgitMajor=1 -X %[1]sgitMinor=%[3]s", version, release, strings.Split(release, ".")[1])
+	for name, of := range map[string]string{"kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver", "etcd": "go.etcd.io/etcd/server/v3"} {
+		run("build", "-buildvcs=false", "-ldflags="+stamp, "-o", filepath.Join(assets, name), of)
 	}
 	if err := os.Symlink(harness.Program("kubectl"), filepath.Join(assets, "kubectl")); err != nil {
 		t.Fatal(err)
