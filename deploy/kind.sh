@@ -41,6 +41,10 @@ need() { # program, where it comes from
 		exit 1
 	}
 }
+[ -e "$source/main.go" ] || {
+	echo "$0: there is no source here to build: run it in a clone of the repository" >&2
+	exit 1
+}
 need docker https://docs.docker.com/engine/install/
 need kind https://kind.sigs.k8s.io/docs/user/quick-start/#installation
 need kubectl https://kubernetes.io/docs/tasks/tools/
