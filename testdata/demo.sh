@@ -247,7 +247,7 @@ if [ -z "$assets" ]; then
 	[ -z "$request" ] || needed+=(build_network build_nodes)
 else
 	control_plane=("$build/assets-cluster" --assets "$assets") kubectl=$assets/kubectl
-	[ -x "$kubectl" ] || kubectl=$(command -v kubectl)
+	[ -x "$kubectl" ] || kubectl=$(command -v kubectl) || { echo "$assets has no kubectl, and there is none in PATH." >&2; exit 1; }
 	needed+=(build_starter)
 	[ -z "$request" ] || later=(build_control_planes build_network build_nodes)
 fi
