@@ -215,10 +215,10 @@ show_steps() {
 	kill "${pid[paris]}"
 	wait "${pid[paris]}" || true
 	for _ in $(seq 600); do
-		grep -q 'Lost contact with remote cluster' "$dir/service-mirror.log" && break
+		grep -q 'mirrors are kept unchanged' "$dir/service-mirror.log" && break
 		sleep 0.1
 	done
-	echo "    $(grep 'Lost contact with remote cluster' "$dir/service-mirror.log" | tail -n 1 | cut -c1-150)…"
+	echo "    $(grep 'mirrors are kept unchanged' "$dir/service-mirror.log" | tail -n 1 | cut -c1-150)…"
 	show "${mirror[@]}"
 
 	step "Somebody deletes bar-paris by hand: it is recreated, with the same ClusterIP"
