@@ -9,7 +9,7 @@
 #   make bench         speed, memory and cost beside what the API server allows; deploy/performance
 #   make release       archives for each platform, lists of what is in them, image, chart and checksums, in .build/release
 #   make image         the container image, in .build/service-mirror-image.tar; IMAGE=registry.example.com/service-mirror pushes
-#                      it there, and writes what installs it into .build/deploy
+#                      it there, and writes manifests and Helm values for it into .build/deploy
 
 BUILD := $(CURDIR)/.build
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)

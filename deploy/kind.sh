@@ -1,18 +1,18 @@
 #!/bin/sh
-# The quick start on kind: clusters London and Paris on this machine, and in London a mirror of Paris's Service bar.
+# The quick start on kind: the clusters London and Paris on this machine, and in London a mirror of Paris's Service bar.
 #
-# Written and tested where there is no Docker: its test has the real kubectl, API servers and service-mirror, and programs
-# in place of kind and docker. Clusters of kind, and so image pulls and a request from a pod, have not been tried.
+# Not tested with Docker. The test uses the real kubectl, API servers and service-mirror, and stubs of kind and docker: kind
+# itself, image pulls and a request from a pod are not tested.
 set -eu
 
 usage() {
 	cat <<END
 usage: $0 [--delete]
 
-Creates two clusters with kind, with a gateway and a publisher in Paris and the daemon in London, and links them. What
-exists is kept: run it again after a change, or after Docker was restarted. --delete deletes both clusters.
+Creates two clusters with kind, installs a gateway and the publisher in Paris and the daemon in London, and links them.
+Existing clusters are kept: run it again after a commit, or after a restart of Docker. --delete deletes both clusters.
 
-Needs Docker, kind, kubectl and Go; and for the image buildah, or Docker in its place.
+Requires Docker, kind, kubectl and Go. Without buildah, the image is built in a container.
 END
 }
 
@@ -42,7 +42,7 @@ need() { # program, where it comes from
 	}
 }
 [ -e "$source/main.go" ] || {
-	echo "$0: there is no source here to build: run it in a clone of the repository" >&2
+	echo "$0: $source has no source to build: run this script in a clone of the repository" >&2
 	exit 1
 }
 need docker https://docs.docker.com/engine/install/
@@ -54,7 +54,7 @@ docker info >/dev/null 2>&1 || {
 	exit 1
 }
 
-# The clusters' names are not simply london and paris: you may have such clusters.
+# With a prefix: you may have other clusters named london or paris.
 cluster() { echo "service-mirror-$1"; }
 
 if [ -n "$delete" ]; then
@@ -69,7 +69,7 @@ step() { printf '\n%s\n' "$*"; }
 london() { kubectl --context london "$@"; }
 paris() { kubectl --context paris "$@"; }
 
-# The kubeconfig has the contexts london and paris, and nothing else.
+# The kubeconfig contains only the contexts london and paris.
 create_clusters() {
 	step "Clusters London and Paris"
 	mkdir -p "$dir"
@@ -87,7 +87,7 @@ create_clusters() {
 	address=${address%% *}
 }
 
-# Without buildah, and where it cannot be installed, Debian's is used in a container.
+# If buildah is missing and cannot be installed, the one of Debian is used in a container.
 build_image() {
 	step "The image, in both clusters"
 	version=$(git -C "$source" describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -104,8 +104,8 @@ build_image() {
 	(cd "$source" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$source/.build/service-mirror" .)
 }
 
-# The gateway's LoadBalancer has the node's address, which kube-proxy serves as it would a load balancer's. With aliases as
-# its only routes, nginx needs no Gateway API. Nothing here is called by HTTPS, so that any certificate will do.
+# The address of the LoadBalancer Service is that of the node, where kube-proxy routes it to the pods. nginx routes by
+# aliases, without the Gateway API. No client uses HTTPS here, so any certificate works.
 install_gateway() {
 	step "Paris: nginx as the gateway, at $address"
 	paris apply -k "$deploy/gateways/nginx"
@@ -152,7 +152,7 @@ roll_out() { # london or paris, NAMESPACE/NAME...
 	done
 }
 
-# Requests fail while nothing has an address in Paris's DNS yet: exit code 3.
+# link exits with 3 if a request does not arrive, for example because Paris's DNS does not have the alias yet.
 link_paris() {
 	step "London: link Paris, and send a request to the mirror"
 	tries=0
@@ -165,7 +165,7 @@ link_paris() {
 		sleep 1
 	done
 	tries=0
-	# Not 127.0.0.1, as in the kubeconfig: London's pods reach Paris's node by Docker's network.
+	# Not 127.0.0.1 as in the kubeconfig: London's pods reach Paris's node through Docker's network.
 	until "$source/.build/service-mirror" link paris --context london --server "https://$address:6443" gateway=gateway/gateway records=service-mirror; do
 		status=$?
 		tries=$((tries + 1))
@@ -189,7 +189,7 @@ roll_out london service-mirror/service-mirror
 link_paris
 cat <<END
 
-Done. To use both clusters, and to call bar from a pod in London:
+To use both clusters, and call bar from a pod in London:
 
     export KUBECONFIG=$KUBECONFIG
     kubectl --context london run call --rm -i --restart=Never --image=curlimages/curl -- -sS http://bar-paris.default/

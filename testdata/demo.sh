@@ -5,8 +5,8 @@
 #
 #   KEEP=1             leaves the control planes of the second part running
 #   REQUEST=no         leaves the request out
-#   KUBEBUILDER_ASSETS a folder with kube-apiserver, etcd and kubectl, as setup-envtest has them: the second part runs
-#                      these, and comes first, while Kubernetes is compiled for the request
+#   KUBEBUILDER_ASSETS a directory with kube-apiserver, etcd and kubectl, as setup-envtest installs them: the second part
+#                      runs these, and comes first, while Kubernetes is compiled for the request
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)

@@ -10,7 +10,7 @@ usage: $0 [-o FILE] [-t VERSION] [-p IMAGE]
   -o FILE     the OCI archive to write (default .build/service-mirror-image.tar)
   -t VERSION  what --version says (default: of git)
   -p IMAGE    push it there too, as registry.example.com/service-mirror:1.0; log in
-              with 'buildah login' before. Writes .build/deploy, which installs it (overlay.sh)
+              with 'buildah login' first. Writes .build/deploy to install it: see overlay.sh
 
 Installs Debian's buildah and ca-certificates where they are missing. Prints the digest.
 END

@@ -1,6 +1,5 @@
 #!/bin/sh
-# Writes what installs service-mirror with an image of yours: kustomizations of deploy/local and deploy/publish, and values
-# for deploy/chart.
+# Writes kustomizations of deploy/local and deploy/publish, and Helm values for deploy/chart, that use your image.
 set -eu
 
 usage() {
@@ -10,7 +9,7 @@ usage: $0 [-o DIRECTORY] IMAGE:TAG
   -o DIRECTORY  where to write kustomization.yaml and values.yaml, in local/ for a cluster that has mirrors and in
                 publish/ for one that exports (default .build/deploy)
 
-They are yours to edit: a file that exists keeps all but the image.
+You can edit these files: if they exist, only the image in them is changed.
 END
 }
 
@@ -54,7 +53,7 @@ relative() { # directory, seen from
 
 kustomization() { # side
 	cat <<END
-# deploy/$1 with an image of yours. Add patches and components here.
+# deploy/$1 with your image. Add patches and components here.
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 resources:
@@ -68,7 +67,7 @@ END
 
 values() { # side
 	cat <<END
-# Values for deploy/chart with an image of yours. The chart's own values.yaml explains what can be set.
+# Helm values for deploy/chart with your image. deploy/chart/values.yaml explains all values.
 image:
   repository: $name
   tag: "$tag"
