@@ -79,7 +79,7 @@ chart: race cluster
 # The README's quick start, command by command; the same on kind, as far as it goes without Docker; the demo.
 quickstart: build cluster
 	testdata/quickstart/setup.sh $(BUILD)
-	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 20m ./quickstart
+	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 30m ./quickstart
 
 # The status page in a real browser.
 page:
