@@ -71,9 +71,9 @@ func (f *Fleet) Set(ctx context.Context, set secrets.Set, pending bool) {
 		case members[name] == m:
 			continue
 		case members[name] == nil:
-			logger.Info("Remote is no longer configured; its mirrors stay until they are pruned", "cluster", name, "before", m.spec.Where())
+			logger.Info("Remote is no longer configured; its mirrors are kept until they are pruned", "cluster", name, "before", m.spec.Where())
 		default:
-			logger.Info("Remote is configured differently; its mirrors stay as they are until it is known", "cluster", name, "by", members[name].spec.Where())
+			logger.Info("Remote is configured differently; its mirrors are kept unchanged until it has been read", "cluster", name, "by", members[name].spec.Where())
 		}
 		m.stop()
 	}
