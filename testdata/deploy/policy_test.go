@@ -193,6 +193,11 @@ func TestStolenToken(t *testing.T) {
 		}
 	}
 	e.cleanup(func(e *env) { e.removeEverything(admin, stems) })
+	const beside = "failover of an unlabelled Service"
+	stems[beside] = "n0"
+	e.soon("the policy on failover applies", func() error {
+		return denied(attacks[beside].tryUntilHeard(e.ctx, daemon, admin, stems[beside]), attacks[beside].because...)
+	})
 
 	each(attacks, func(a attempt, err error) error { return denied(err, a.because...) })
 	each(writes, func(_ attempt, err error) error { return err })
