@@ -17,11 +17,12 @@ london, where the daemon runs:
 
   1. in paris, it creates a ServiceAccount that can read what is exported;
   2. it makes a kubeconfig with its token, paris's CA and server URL, and tries it from here;
-  3. in london, it stores that in the Secret of the daemon, as NAME.kubeconfig;
-  4. it permits mirrors of NAME, by an annotation of the daemon's ServiceAccount, and
-     connections to paris's API server and gateways, by a NetworkPolicy where one is needed;
-  5. it adds --remote=NAME=... to the arguments of the daemon's Deployment;
-  6. it waits for the rollout, and sends requests to the mirrors of NAME from the daemon's pod.
+  3. in london, it permits mirrors of NAME, by an annotation of the daemon's ServiceAccount,
+     and connections to paris's API server and gateways, by a NetworkPolicy where one is needed;
+  4. it stores the kubeconfig and each KEY in a Secret with the label
+     service-mirror.io/remote=NAME, which the daemon watches (--remotes-from): no restart;
+  5. it waits until the daemon has connected to paris, and sends requests to the mirrors of
+     NAME from the daemon's pod.
 
 What can be refused is refused before anything is written. Link again after a change of
 paris's token, CA or address, of its gateway's ports, or of a KEY: what is as it is to be is
@@ -49,10 +50,10 @@ Exit codes:
   3  it is linked, but not all requests to its mirrors arrive
 `
 
-const unlinkUsage = `service-mirror unlink removes the remote cluster NAME from the local cluster: from the
-arguments of the daemon's Deployment and from its Secret, and what permits mirrors of it and
-connections to it. Its mirrors stay until service-mirror prune deletes them. Nothing is
-deleted in the remote cluster: how to revoke the token there is printed.
+const unlinkUsage = `service-mirror unlink removes the remote cluster NAME from the local cluster: its Secret,
+and what permits mirrors of it and connections to it. Its mirrors stay until service-mirror
+prune deletes them. Nothing is deleted in the remote cluster: how to revoke the token there is
+printed. What an earlier version's link added to the Deployment is removed, too.
 
 Usage:
   service-mirror unlink NAME [FLAGS]
@@ -109,7 +110,8 @@ func parseLink(args []string) (*linkCommand, error) {
 	own := c.own()
 	own.StringVar(&c.request.Server, "server", "", "`URL` of the remote's API server as pods of the local cluster reach it (default: as in your kubeconfig)")
 	own.StringVar(&c.ca, "ca", "", "`FILE` with the CA of that server, in PEM (default: as in your kubeconfig)")
-	own.DurationVar(&c.request.Wait, "wait", 2*time.Minute, "`DURATION` to wait for the rollout: 90s, 5m; 0 sends no requests")
+	own.DurationVar(&c.request.Wait, "wait", 2*time.Minute, "`DURATION` to wait until the daemon has connected to the remote: 90s, 5m; 0 sends no requests")
+	own.BoolVar(&c.request.Migrate, "migrate", false, "move the remote from the --remote of the Deployment, which an earlier version's link added, into a Secret; the pods are replaced")
 	own.StringVar(&c.print, "print", "", "print the manifests of one `SIDE` as YAML, remote or local, and write nothing. For the remote side no cluster is read; for the local one the remote must have its own")
 	if err := c.parse(args); err != nil || c.version {
 		return c, err
