@@ -163,7 +163,7 @@ func (l *Linker) write(ctx context.Context, plan Plan, local Local, credentials 
 	}
 	l.step(l.Local, "the annotation %s of the ServiceAccount %s/%s: %q", annotation(plan.Name), d.Namespace, d.Account, plan.Rule)
 	if plan.Moves {
-		l.note(l.Local, "until you link again, the names of before are permitted, too: mirrors keep them until those with the new names are complete")
+		l.note(l.Local, "until you link again, the previous names are permitted, too: mirrors keep them until those with the new names are complete")
 	}
 	if err := l.annotate(ctx, d, plan.Name, &plan.Rule); err != nil {
 		return err

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Versions before 0.3 linked a remote by an argument of the Deployment, which named a file in one Secret for all remotes.
+// Earlier versions linked a remote by an argument of the Deployment, which named a file of one Secret for all remotes.
 
 // migrate removes what an earlier version's link left, once the Secret has all of it.
 func (l *Linker) migrate(ctx context.Context, plan Plan, local Local) error {
