@@ -30,7 +30,7 @@ func accept(ctx context.Context, local *local.Cluster, spec remote.Spec, uid typ
 	case spec.UID == "" || spec.UID == remote.Unverified: // the mirrors say which one it is
 	case uid == "":
 		return fmt.Errorf("its kubeconfig may be for another cluster than the one with uid=%s, which the flags expect, so nothing is done for it: "+
-			"allow it to get namespace kube-system, or set uid=unverified in --remote %s", spec.UID, spec.Name)
+			"allow it to get namespace kube-system, or set uid=unverified in %s", spec.UID, spec.Where())
 	case uid != spec.UID:
 		return fmt.Errorf("its kubeconfig is for the cluster with UID %s, but the flags expect uid=%s, so nothing is done for it: correct the kubeconfig or the flag", uid, spec.UID)
 	default:
@@ -51,10 +51,10 @@ func accept(ctx context.Context, local *local.Cluster, spec remote.Spec, uid typ
 		return nil
 	case uid == "":
 		return fmt.Errorf("its kubeconfig may be for another cluster than the one with UID %s, which its mirrors are of, so nothing is done for it: "+
-			"allow it to get namespace kube-system, or set uid=unverified in --remote %s", other, spec.Name)
+			"allow it to get namespace kube-system, or set uid=unverified in %s", other, spec.Where())
 	default:
 		return fmt.Errorf("its kubeconfig is for the cluster with UID %s, but its mirrors are of the one with UID %s, so nothing is done for it: "+
-			"if the other cluster is meant, add uid=%s to --remote %s", uid, other, uid, spec.Name)
+			"if the other cluster is meant, add uid=%s to %s", uid, other, uid, spec.Where())
 	}
 }
 

@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
 )
@@ -18,6 +16,7 @@ import (
 // Flags are the flags about remote clusters, as they are typed.
 type Flags struct {
 	remotes  []string
+	from     string
 	selector string
 	client   ClientOptions
 }
@@ -33,10 +32,17 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 		"cluster-domain=DOMAIN in place of the flag of that name; "+
 		fmt.Sprintf("max-services=NUMBER of exported Services (default %d) and max-bytes=SIZE of one answer and of all that is kept of them (default %s), beyond which it is not followed; ", DefaultLimits.Services, quantity(DefaultLimits.Bytes))+
 		"uid=UID of the cluster to expect, the UID of its kube-system namespace, without which nothing is written; or uid=unverified to accept a cluster in which that may not be read")
+	f.StringVar(&raw.from, "remotes-from", "", "`NAMESPACE` of Secrets that configure remotes, too, and may come, change and go at any time: the label "+SecretLabel+" is the remote's NAME, and the data has a kubeconfig and the keys of --remote, of one that is repeatable a line for each value. --remote wins where both have one name")
 	f.StringVar(&raw.selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of the Services that remotes export")
 	f.Float32Var(&raw.client.QPS, "kube-api-qps", 0, "`NUMBER` of requests per second to each API server; 0 sets no limit on the client's side: the server has API Priority and Fairness")
 	f.IntVar(&raw.client.Burst, "kube-api-burst", 0, "`NUMBER` of requests at once above --kube-api-qps; 0 is as many as that")
 }
+
+// SecretLabel on a Secret in the namespace of --remotes-from is the name of the remote that it configures.
+const SecretLabel = "service-mirror.io/remote"
+
+// From is the namespace of the Secrets that configure remotes; empty: there are none.
+func (raw *Flags) From() string { return raw.from }
 
 // Selected takes the values of --remote that are the name of a remote alone, which commands have that concern one
 // of those that are configured.
@@ -57,6 +63,9 @@ func (raw *Flags) Options() (Options, error) {
 	var mistakes mistakes
 	options := Options{Selector: raw.selector, Client: raw.client}
 	mistakes.add("--export-selector", ValidateSelector(raw.selector))
+	if raw.from != "" && len(validation.IsDNS1123Label(raw.from)) > 0 {
+		mistakes.add("--remotes-from", fmt.Errorf("%.70q is not the name of a namespace: give one such as service-mirror", raw.from))
+	}
 	if qps := float64(options.Client.QPS); math.IsNaN(qps) || math.IsInf(qps, 0) {
 		mistakes.add("--kube-api-qps", fmt.Errorf("%v is not a number of requests per second: give one, or 0 for no limit", options.Client.QPS))
 	} else if qps < 0 {
@@ -84,16 +93,7 @@ func (raw *Flags) Remotes(shared gateway.Config, filter gateway.Filter) ([]Spec,
 			mistakes.add("--remote "+text, err)
 			continue
 		}
-		for i := range spec.Gateways {
-			config := &spec.Gateways[i]
-			if config.Service == (cache.ObjectName{}) {
-				config.Service, config.API = shared.Service, shared.API
-			}
-			config.Port = cmp.Or(config.Port, shared.Port)
-			config.Default = cmp.Or(config.Default, shared.Default)
-			config.Domain = cmp.Or(config.Domain, shared.Domain)
-			mistakes.add("--remote "+spec.Name, config.Validate(filter))
-		}
+		mistakes.add("--remote "+spec.Name, spec.Complete(shared, filter))
 		if names[spec.Name] {
 			mistakes.add("--remote "+spec.Name, errors.New("two remotes have this name, so their mirrors would have the same names: rename one"))
 		}

@@ -50,8 +50,8 @@ func (r *Report) identity(ctx context.Context, local *target, spec remote.Spec) 
 		return
 	}
 	if known := local.mirrored(spec.Name); expected == "" && len(known) > 0 && !slices.Contains(known, system.UID) {
-		r.Fail("it is the cluster with UID %s, but its mirrors are of the one with UID %s, so nothing will be done for it: change the kubeconfig or, if the other cluster is meant, set uid=%s in --remote %s",
-			system.UID, known[0], system.UID, spec.Name)
+		r.Fail("it is the cluster with UID %s, but its mirrors are of the one with UID %s, so nothing will be done for it: change the kubeconfig or, if the other cluster is meant, set uid=%s in %s",
+			system.UID, known[0], system.UID, spec.Where())
 		return
 	}
 	r.OK("it is the cluster with UID %s", system.UID)

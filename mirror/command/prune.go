@@ -16,8 +16,8 @@ import (
 
 const pruneUsage = `service-mirror prune deletes all mirrors of remotes that were removed, after it has listed
 them. It deletes nothing if there is no mirror of one of these remotes, and says of which
-there are. A remote that --remote names is refused: the daemon would create its mirrors
-again. The daemon's flags are permitted, so that this can be seen.
+there are. A remote that --remote or a Secret of --remotes-from configures is refused: the daemon
+would create its mirrors again. The daemon's flags are permitted, so that this can be seen.
 
 Usage:
   service-mirror prune NAME... [--dry-run] [-o json] [FLAGS OF THE DAEMON]
@@ -46,9 +46,9 @@ func parsePrune(args []string) (*pruneCommand, error) {
 	c := &pruneCommand{config: newConfig("prune")}
 	c.own().BoolVar(&c.dry, "dry-run", false, "list what would be deleted, and delete nothing")
 	c.addOutput(&c.output)
-	for _, g := range c.groups { // of these only --remote has an effect
+	for _, g := range c.groups { // of these only two have an effect
 		if g.listed {
-			g.flags.VisitAll(func(f *pflag.Flag) { f.Hidden = f.Name != "remote" })
+			g.flags.VisitAll(func(f *pflag.Flag) { f.Hidden = f.Name != "remote" && f.Name != "remotes-from" })
 		}
 	}
 	if err := c.parse(args); err != nil || c.version {
@@ -86,6 +86,9 @@ func (c *pruneCommand) run(ctx context.Context, stdout io.Writer) error {
 	client, err := remote.NewClient(local)
 	if err != nil {
 		return fmt.Errorf("local cluster: %w", err)
+	}
+	if err := c.unconfigured(ctx, local, c.flags.Args()...); err != nil {
+		return exit{exitFlags, err}
 	}
 	lines := stdout
 	if c.output == "json" {
