@@ -8,30 +8,33 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"service-mirror.io/service-mirror/remote"
 )
 
-// What the daemon reads of a remote's Secret, in the namespace of --remotes-from.
+// What the daemon reads of a remote's Secret, in the namespace of --remotes-from: a label with the remote's name, a
+// kubeconfig, and under each other key one of --remote.
 const (
-	remoteLabel   = "service-mirror.io/remote" // its value is the remote's name
-	kubeconfigKey = "kubeconfig"               // each other key is one of --remote
+	remoteLabel   = remote.SecretLabel
+	kubeconfigKey = remote.KubeconfigKey
 )
 
 // newSecret is the Secret that links a remote: its kubeconfig, and each of its keys. The values of a key are on lines of
 // their own.
-func newSecret(namespace, name, remote string, keys Keys, credentials []byte) *corev1.Secret {
+func newSecret(namespace, name, cluster string, keys Keys, credentials []byte) *corev1.Secret {
 	data := map[string][]byte{kubeconfigKey: credentials}
 	for _, key := range keys {
 		data[key.Name] = []byte(strings.Join(keys.values(key.Name), "\n"))
 	}
 	return &corev1.Secret{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{remoteLabel: remote}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{remoteLabel: cluster}},
 		Data:       data,
 	}
 }
 
 // secretName is the name of the Secret that a link creates.
-func secretName(remote string) string { return "service-mirror-remote-" + remote }
+func secretName(cluster string) string { return "service-mirror-remote-" + cluster }
 
 // oldest is the Secret that counts where several have one remote's name.
 func oldest(secrets []corev1.Secret) *corev1.Secret {

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"reflect"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,6 +22,14 @@ func TestSecret(t *testing.T) {
 		if got := keysOf(secret); got.String() != keys.String() {
 			t.Errorf("%s: read again, it is %s", text, got)
 		}
+		flag, err := keys.spec("paris")
+		if err != nil {
+			t.Fatal(err)
+		}
+		flag.Kubeconfig = ""
+		if spec, err := remote.ParseData("paris", secret.Data); err != nil || !reflect.DeepEqual(spec, flag) {
+			t.Errorf("%s: the daemon reads %+v, %v", text, spec, err)
+		}
 		if len(secret.Data) != len(want)+1 || string(secret.Data["kubeconfig"]) != "k" {
 			t.Errorf("%s: the data is %q", text, secret.Data)
 		}
@@ -38,7 +47,7 @@ func TestSecretOfSomeoneElse(t *testing.T) {
 	if got := keysOf(secret).String(); got != ",gateway=a/b,gateway=c/d,namespaces=a,b,c" {
 		t.Errorf("got %s", got)
 	}
-	if _, err := remote.ParseSpec("paris=x" + keysOf(secret).String()); err != nil {
+	if _, err := remote.ParseData("paris", secret.Data); err != nil {
 		t.Error(err)
 	}
 }
