@@ -120,12 +120,12 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, instead on
 			return err
 		}
 	}
+	cfg.configure(ctx, fleet, found, follows)
 	if instead == nil { // the daemon beside it may listen there
 		if err := cfg.serve(ctx, &running, controller.Handler(overview, cfg.listen)); err != nil {
 			return err
 		}
 	}
-	cfg.configure(ctx, fleet, found, follows)
 	if follows {
 		running.Go(func() {
 			source.Follow(ctx, controller.Local, func(found []*corev1.Secret) { cfg.configure(ctx, fleet, found, false) })
