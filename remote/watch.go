@@ -316,9 +316,13 @@ func (w *steadyWatch) check(ctx context.Context, event watch.Event) error {
 		if _, refusal := w.lw.judge(ctx, w.streamed, nil); refusal != nil { // a plain list can be confirmed
 			return fmt.Errorf("%v: it is listed again without streaming", refusal)
 		}
+		all := w.streamed
 		w.streamed, w.listed = nil, version
 		w.lw.replace(w.listing)
 		w.lw.synced(version, false)
+		if w.lw.Listed != nil {
+			w.lw.Listed(version, all)
+		}
 	}
 	return nil
 }

@@ -187,3 +187,21 @@ func TestFlagsPageHasEveryDefault(t *testing.T) {
 		t.Errorf("%d defaults are compared: is the expression right?", compared)
 	}
 }
+
+// Pages and manifests use the words of the Kubernetes documentation. What a pattern finds is to be written differently:
+// DESIGN's list of words to avoid, as far as they have no other meaning.
+func TestPagesAreInPlainEnglish(t *testing.T) {
+	avoid := regexp.MustCompile(`(?i)\b(mend(s|ed|ing)?|anew|strangers?|not well|unwell|stands?|leads? to|led to|doubt(s|ed)?|what is of|ask(s|ed)? for)\b`)
+	for text, want := range map[string]bool{"a foreign Service stands there": true, "It leads to Paris": true, "a standby, mended": true, "a leader": false} {
+		if avoid.MatchString(text) != want {
+			t.Fatalf("%q: want %v", text, want)
+		}
+	}
+	for _, name := range append([]string{"README.md"}, files(t, "deploy", ".md", ".yaml", ".txt", ".conf", ".cfg", ".lua")...) {
+		for i, line := range strings.Split(page(t, name), "\n") {
+			if found := avoid.FindString(line); found != "" && !strings.Contains(line, "message: ") {
+				t.Errorf("%s:%d has %q", name, i+1, found)
+			}
+		}
+	}
+}
