@@ -33,6 +33,13 @@ func (c *Controller) Configure(next Configuration) {
 	if !c.workers.IsReady() {
 		return // all keys are synced then
 	}
+	for name := range keys {
+		if c.remotes.has(name) {
+			c.local.Remember(name)
+		} else {
+			c.local.ForgetRemote(name)
+		}
+	}
 	if before.policy.Pending && !next.Pending { // of a remote that is not configured, too, that is known now
 		for _, name := range c.local.Clusters() {
 			failovers.Insert(name)
@@ -83,3 +90,6 @@ func (c *Controller) Forget(cluster string) {
 
 // Local notes what is wrong with a part of the local cluster, as seen from outside of the controller; nil: nothing is.
 func (c *Controller) Local(part string, err error) { c.problems.Local(part, err) }
+
+// Misnamed notes which Secrets in a namespace are to configure a remote and do not name one; nil: none.
+func (c *Controller) Misnamed(namespace string, err error) { c.problems.Misnamed(namespace, err) }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"k8s.io/client-go/tools/cache"
 	toolsrecord "k8s.io/client-go/tools/record"
@@ -194,6 +195,60 @@ func TestRemoteComesAndGoes(t *testing.T) {
 	})
 }
 
+// What a mirror has is remembered of a remote that came back: it gets it again, although the gateway is not known.
+func TestMirrorsOfARemoteThatCameBack(t *testing.T) {
+	runFleet(t, Options{}, func(f *fleet) {
+		f.configure(bySecret("paris", ""))
+		f.known("paris")
+		f.expect(mirrorWrites("create", "bar-paris")...)
+		before := f.pair()
+		f.configure()
+		f.configure(bySecret("paris", ""))
+		f.server.remove("services", "default", "bar-paris")
+		f.server.remove("endpoints", "default", "bar-paris")
+		f.settle()
+		f.expect()
+		f.latest("paris").gateway = nil
+		f.known("paris")
+		f.wait(10 * time.Second)
+		f.expect(mirrorWrites("create", "bar-paris")...)
+		after := f.pair()
+		if after.Service.Spec.ClusterIP != before.Service.Spec.ClusterIP || len(after.Endpoints.Subsets) != 1 {
+			f.Errorf("it had %s and %s, and has %s and %s", text(before.Service), text(before.Endpoints), text(after.Service), text(after.Endpoints))
+		}
+		// While the remote is not known, nothing is lost of a mirror; once it is not configured, nothing is remembered.
+		key := cache.NewObjectName("default", "bar-paris")
+		remembered := func() bool { return f.world.controller.local.Tombstone(key, plan.Objects{}) != nil }
+		f.configure(bySecret("paris", "records=sm"))
+		f.server.remove("services", "default", "bar-paris")
+		f.settle()
+		if !remembered() {
+			f.Error("what the mirror had is not remembered")
+		}
+		f.configure()
+		f.wait(time.Minute)
+		if remembered() {
+			f.Error("what the mirror had is still remembered")
+		}
+		f.configure(bySecret("paris", ""))
+		f.known("paris")
+		f.wait(10 * time.Second)
+		f.server.wrote()
+		f.configure()
+		f.server.remove("services", "default", "bar-paris")
+		f.server.remove("endpoints", "default", "bar-paris")
+		f.settle()
+		f.configure(bySecret("paris", ""))
+		f.latest("paris").gateway = nil
+		f.known("paris")
+		f.wait(10 * time.Second)
+		f.expect(mirrorWrites("create", "bar-paris")...)
+		if after := f.pair(); len(after.Endpoints.Subsets) != 0 {
+			f.Errorf("it has %s", text(after.Endpoints))
+		}
+	})
+}
+
 // Changed credentials go to the remote that runs. Changed keys replace it, and until it is known nothing is written.
 func TestRemoteChanges(t *testing.T) {
 	runFleet(t, Options{}, func(f *fleet) {
@@ -365,6 +420,14 @@ func (r *record) updatesOnly() bool {
 	return r.backoffs == [plan.Kinds]*backoff{} && r.paused.IsZero() && r.noSlices.IsZero() && r.stray.Empty()
 }
 
+// moving wants these to be the mirrors of default/bar of paris that are to have another name.
+func (f *fleet) moving(want ...cache.ObjectName) {
+	f.Helper()
+	if got := f.world.controller.local.Moving("paris", cache.NewObjectName("default", "bar")); !slices.Equal(got, want) {
+		f.Errorf("moving: %v, want %v", got, want)
+	}
+}
+
 // A remote's mirrors get other names while the daemon runs, as they do by a restart.
 func TestNamesOfARemoteChange(t *testing.T) {
 	runFleet(t, Options{Policy: Policy{EndpointsAPI: UseEndpointSlices}}, func(f *fleet) {
@@ -378,15 +441,17 @@ func TestNamesOfARemoteChange(t *testing.T) {
 		} {
 			f.configure(bySecret("paris", "name="+step.name))
 			f.expect()
+			f.moving(cache.NewObjectName("default", step.from))
 			f.known("paris")
-			f.wait(5e9)
+			f.wait(5 * time.Second)
 			f.expect(slices.Concat(created("default/"+step.to), deleted("default/"+step.from))...)
+			f.moving()
 		}
 		// It moves to another namespace, too.
 		f.server.put(shopNamespace())
 		f.configure(bySecret("paris", "namespace=default:shop"))
 		f.known("paris")
-		f.wait(5e9)
+		f.wait(5 * time.Second)
 		f.expect(slices.Concat(created("shop/bar-paris"), deleted("default/bar-paris"))...)
 		f.latest("paris").unexport(named("default", "bar"))
 		f.settle()
@@ -474,14 +539,14 @@ func TestFailoverToARemoteThatComes(t *testing.T) {
 		f.logged(1, `reason="UnknownRemote"`)
 		f.configure(bySecret("paris", ""))
 		f.known("paris")
-		f.wait(5e9)
+		f.wait(5 * time.Second)
 		before := f.beside()
 		if !strings.Contains(before, "paris") {
 			f.Fatalf("beside it are %q", before)
 		}
 		f.server.wrote()
 		f.configure()
-		f.wait(5e9)
+		f.wait(5 * time.Second)
 		if now := f.beside(); now != before {
 			f.Errorf("beside it are %q, before %q", now, before)
 		}

@@ -122,7 +122,7 @@ func (cfg *config) validate() error {
 	}
 	mistakes = append(mistakes, cfg.validateModes(), cfg.listen.Validate())
 	// A Deployment may exist before the first remote is linked.
-	if !cfg.flags.Changed("remote") && !cfg.flags.Changed("remotes-from") && !cfg.prunes() && !cfg.election.On {
+	if !cfg.flags.Changed("remote") && cfg.parts.remotes.From() == "" && !cfg.prunes() && !cfg.election.On {
 		mistakes = append(mistakes, errors.New("--remote: no remote cluster is given: give one as NAME=KUBECONFIG, or --remotes-from"))
 	}
 	return errors.Join(mistakes...)

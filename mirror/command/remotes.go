@@ -28,7 +28,7 @@ func (cfg *config) resolve(found []*corev1.Secret) secrets.Set {
 func (cfg *config) configure(ctx context.Context, fleet *mirror.Fleet, found []*corev1.Secret, pending bool) {
 	set := cfg.resolve(found)
 	if from := cfg.parts.remotes.From(); from != "" {
-		fleet.Controller.Local("labels of Secrets in namespace "+from, set.Misnamed)
+		fleet.Controller.Misnamed(from, set.Misnamed)
 	}
 	fleet.Set(ctx, set, pending)
 }

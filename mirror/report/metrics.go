@@ -152,7 +152,7 @@ func newCollector(overview func() status.Page) *collector {
 		unknown:          desc("unknown_remote_objects", "Services, Endpoints and EndpointSlices with a mirror's labels that name a remote cluster which is not configured."),
 		problems:         desc("problems", "Problems of mirrors, by remote cluster and reason; only the leader knows them.", "remote", "reason"),
 		up:               desc("remote_up", "1 where the exports of a remote cluster are known and followed, of one namespace at least, else 0.", "remote"),
-		failing:          desc("remote_problems", "Problems of a remote cluster, by the part that fails.", "remote", "part"),
+		failing:          desc("remote_problems", "Problems of a remote cluster (empty: of Secrets that name none), by the part that fails.", "remote", "part"),
 		since:            desc("remote_state_since_timestamp_seconds", "When a remote cluster came up or went down; 0: never.", "remote"),
 		sync:             desc("remote_last_sync_timestamp_seconds", "When the exports of a remote cluster, or of one of its namespaces, last became known; 0: never.", "remote"),
 		event:            desc("remote_last_event_timestamp_seconds", "When a watch on a remote cluster last had an event, bookmarks included; 0: never.", "remote"),
@@ -193,7 +193,11 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		leader = 1
 	}
 	gauge(c.leader, leader)
-	gauge(c.local, float64(len(page.Problems)))
+	unread := slices.DeleteFunc(slices.Clone(page.Problems), func(p status.Problem) bool { return isMisnamed(p.Part) })
+	gauge(c.local, float64(len(unread)))
+	if n := len(page.Problems) - len(unread); n > 0 {
+		gauge(c.failing, float64(n), "", remote.ConfigurationProblem)
+	}
 	gauge(c.unknown, float64(page.Unknown))
 
 	type pair struct{ cluster, word string }
