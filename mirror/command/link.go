@@ -12,17 +12,18 @@ import (
 	"service-mirror.io/service-mirror/remote/link"
 )
 
-const linkUsage = `service-mirror link makes the remote cluster NAME, say paris, known to the local cluster, say
-london, where the daemon runs:
+const linkUsage = `service-mirror link adds the remote cluster NAME, for example paris, to the daemon in the
+local cluster, for example london:
 
-  1. in paris, it creates a ServiceAccount that can read what is exported;
-  2. it makes a kubeconfig with its token, paris's CA and server URL, and tries it from here;
-  3. in london, it permits mirrors of NAME, by an annotation of the daemon's ServiceAccount,
-     and connections to paris's API server and gateways, by a NetworkPolicy where one is needed;
-  4. it stores the kubeconfig and each KEY in a Secret with the label
-     service-mirror.io/remote=NAME, which the daemon watches (--remotes-from): no restart;
-  5. it waits until the daemon has connected to paris, and sends requests to the mirrors of
-     NAME from the daemon's pod.
+  1. creates a ServiceAccount in paris that can read exported Services;
+  2. creates a kubeconfig with its token and paris's CA and server URL, and tries it from here;
+  3. allows mirrors of NAME with an annotation on the daemon's ServiceAccount, and connections
+     to paris's API server and gateways with a NetworkPolicy, if one is needed;
+  4. stores the kubeconfig and each KEY in a Secret in london, with the label
+     service-mirror.io/remote=NAME. The daemon watches such Secrets (--remotes-from) and is
+     not restarted;
+  5. waits until the daemon has connected to paris, and sends requests to the mirrors of NAME
+     from the daemon's pod.
 
 What can be refused is refused before anything is written. Link again after a change of
 paris's token, CA or address, of its gateway's ports, or of a KEY: what is as it is to be is
@@ -51,9 +52,10 @@ Exit codes:
 `
 
 const unlinkUsage = `service-mirror unlink removes the remote cluster NAME from the local cluster: its Secret,
-and what permits mirrors of it and connections to it. Its mirrors stay until service-mirror
-prune deletes them. Nothing is deleted in the remote cluster: how to revoke the token there is
-printed. What an earlier version's link added to the Deployment is removed, too.
+and the annotation and the NetworkPolicy that allow it; also the --remote argument that an
+earlier version's link added to the Deployment. Its mirrors are kept until service-mirror prune
+deletes them. Nothing is deleted in the remote cluster; the command to revoke the token is
+printed.
 
 Usage:
   service-mirror unlink NAME [FLAGS]
@@ -110,8 +112,8 @@ func parseLink(args []string) (*linkCommand, error) {
 	own := c.own()
 	own.StringVar(&c.request.Server, "server", "", "`URL` of the remote's API server as pods of the local cluster reach it (default: as in your kubeconfig)")
 	own.StringVar(&c.ca, "ca", "", "`FILE` with the CA of that server, in PEM (default: as in your kubeconfig)")
-	own.DurationVar(&c.request.Wait, "wait", 2*time.Minute, "`DURATION` to wait until the daemon has connected to the remote: 90s, 5m; 0 sends no requests")
-	own.BoolVar(&c.request.Migrate, "migrate", false, "move the remote from the --remote of the Deployment, which an earlier version's link added, into a Secret; the pods are replaced")
+	own.DurationVar(&c.request.Wait, "wait", 2*time.Minute, "`DURATION` to wait until the daemon has connected to the remote, such as 90s or 5m; 0 skips verification")
+	own.BoolVar(&c.request.Migrate, "migrate", false, "move a remote that an earlier version linked with --remote in the Deployment into a Secret; the pods are replaced")
 	own.StringVar(&c.print, "print", "", "print the manifests of one `SIDE` as YAML, remote or local, and write nothing. For the remote side no cluster is read; for the local one the remote must have its own")
 	if err := c.parse(args); err != nil || c.version {
 		return c, err

@@ -63,7 +63,7 @@ func parseStatus(args []string) (*statusCommand, error) {
 	c.addOutput(&c.output)
 	own.StringVar(&c.url, "url", "", "`URL` at which a replica serves its status, as of kubectl port-forward, in place of the leader")
 	own.IntVar(&c.port, "port", 0, "`NUMBER` of the port at which the leader serves it (default: the first of its pod)")
-	own.DurationVar(&c.wait, "wait", 0, "`DURATION` to wait until all is healthy: 90s, 5m; the progress is printed as errors are")
+	own.DurationVar(&c.wait, "wait", 0, "`DURATION` to wait until everything is healthy, such as 90s or 5m; the progress is printed to stderr")
 	if err := c.parse(args); err != nil || c.version {
 		return c, err
 	}
@@ -76,7 +76,7 @@ func parseStatus(args []string) (*statusCommand, error) {
 func (c *statusCommand) validate() error {
 	mistakes := []error{c.noArguments()}
 	if c.wait < 0 {
-		mistakes = append(mistakes, fmt.Errorf("--wait: %v is negative: give a duration, or 0 to print the state as it is", c.wait))
+		mistakes = append(mistakes, fmt.Errorf("--wait: %v is negative: set a duration, or 0 to print the current status", c.wait))
 	}
 	if c.port < 0 || c.port > 65535 {
 		mistakes = append(mistakes, fmt.Errorf("--port: %d is not the number of a port", c.port))

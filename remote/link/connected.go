@@ -31,7 +31,7 @@ type remoteStatus struct {
 }
 
 // errExec says that nothing can be run in the daemon's pod, which waiting does not change.
-var errExec = errors.New("verify cannot be run in the daemon's pod")
+var errExec = errors.New("cannot run verify in the daemon's pod")
 
 // connected waits until the daemon has connected to the remote, and prints the progress. The error says why it has not.
 func (l *Linker) connected(ctx context.Context, d Daemon, name string, limit time.Duration) (exported int, err error) {
@@ -40,7 +40,7 @@ func (l *Linker) connected(ctx context.Context, d Daemon, name string, limit tim
 		l.line(err.Error())
 		return 0, nil
 	}
-	l.step(l.Local, "the connection of the daemon to %s, for at most %v", name, limit)
+	l.step(l.Local, "waiting up to %v until the daemon has connected to %s", limit, name)
 	said, same := "", 0
 	err = wait.PollUntilContextTimeout(ctx, statusInterval, limit, true, func(ctx context.Context) (bool, error) {
 		status, err := l.status(ctx, d, command, name)
@@ -67,13 +67,13 @@ func (s remoteStatus) progress(name string) (progress string, done bool) {
 	waiting := s.Counts["waiting"]
 	switch {
 	case s.State == "":
-		return "waiting: it does not know " + name + " yet", false
+		return "waiting: the daemon has not found " + name + " yet", false
 	case s.State != "up" && len(s.Problems) > 0:
 		return fmt.Sprintf("waiting: %s is %s: %s: %s", name, s.State, s.Problems[0].Part, s.Problems[0].Cause), false
 	case s.State != "up":
 		return fmt.Sprintf("waiting: %s is %s", name, s.State), false
 	case waiting > 0:
-		return fmt.Sprintf("connected: of %d exported Services, %d wait for their mirror", s.Exported, waiting), false
+		return fmt.Sprintf("connected: %d exported Services, %d of them without a mirror yet", s.Exported, waiting), false
 	}
 	return fmt.Sprintf("connected: %d exported Services", s.Exported), true
 }

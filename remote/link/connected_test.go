@@ -7,13 +7,13 @@ import (
 
 func TestProgressOfTheConnection(t *testing.T) {
 	for _, test := range []struct{ status, want string }{
-		{"", "waiting: it does not know paris yet"},
-		{"no JSON", "waiting: it does not know paris yet"},
-		{`{"remotes": [{"name": "berlin", "state": "up"}]}`, "waiting: it does not know paris yet"},
-		{`{"remotes": [{"name": "paris", "state": "not configured", "exported": -1}]}`, "waiting: it does not know paris yet"},
+		{"", "waiting: the daemon has not found paris yet"},
+		{"no JSON", "waiting: the daemon has not found paris yet"},
+		{`{"remotes": [{"name": "berlin", "state": "up"}]}`, "waiting: the daemon has not found paris yet"},
+		{`{"remotes": [{"name": "paris", "state": "not configured", "exported": -1}]}`, "waiting: the daemon has not found paris yet"},
 		{`{"remotes": [{"name": "paris", "state": "connecting", "problems": []}]}`, "waiting: paris is connecting"},
 		{`{"remotes": [{"name": "paris", "state": "down", "problems": [{"part": "exports", "cause": "connection refused"}]}]}`, "waiting: paris is down: exports: connection refused"},
-		{`{"remotes": [{"name": "paris", "state": "up", "exported": 3, "counts": {"mirrored": 1, "waiting": 2}}]}`, "connected: of 3 exported Services, 2 wait for their mirror"},
+		{`{"remotes": [{"name": "paris", "state": "up", "exported": 3, "counts": {"mirrored": 1, "waiting": 2}}]}`, "connected: 3 exported Services, 2 of them without a mirror yet"},
 		{`{"remotes": [{"name": "paris", "state": "up", "exported": 3, "counts": {"mirrored": 3, "waiting": 0}}]}`, "connected: 3 exported Services"},
 	} {
 		got, done := statusOf([]byte(test.status), "paris").progress("paris")

@@ -104,10 +104,10 @@ func Decide(request Request, keys Keys, local Local, remote Remote) (Plan, error
 // linkable finds what keeps the daemon from reading a Secret of the remote.
 func linkable(request Request, d Daemon) error {
 	if d.remotesFrom() == "" {
-		return fmt.Errorf("Deployment %s/%s does not read remotes from Secrets: apply deploy/local or the chart of this version, or add --remotes-from=%s to its command and permit it to list and watch Secrets there; then link again", d.Namespace, d.Name, d.Namespace)
+		return fmt.Errorf("Deployment %s/%s does not read remotes from Secrets: apply deploy/local or the chart of this version, or add --remotes-from=%s to its command and allow it to list and watch Secrets there; then run link again", d.Namespace, d.Name, d.Namespace)
 	}
 	if before := d.remote(request.Name); before != "" && !request.Migrate {
-		return fmt.Errorf("Deployment %s/%s has --remote=%s, which takes precedence over a Secret: link again with --migrate, which moves it into a Secret", d.Namespace, d.Name, before)
+		return fmt.Errorf("Deployment %s/%s has --remote=%s, which takes precedence over a Secret: run link again with --migrate to move it into a Secret", d.Namespace, d.Name, before)
 	}
 	return nil
 }

@@ -85,7 +85,7 @@ func TestRefused(t *testing.T) {
 		"no https":      {"gateway=a/b", func(s *situation) { s.remote.Endpoint.Server = "http://192.0.2.7" }, "is not https://HOST:PORT"},
 		"a flag of the remote": {"gateway=a/b", func(s *situation) {
 			s.local.Daemon.Command = append(s.local.Daemon.Command, "--remote", "paris=/x,gateway=c/d")
-		}, "Deployment service-mirror/service-mirror has --remote=paris=/x,gateway=c/d, which takes precedence over a Secret: link again with --migrate"},
+		}, "Deployment service-mirror/service-mirror has --remote=paris=/x,gateway=c/d, which takes precedence over a Secret: run link again with --migrate"},
 		"a daemon that reads no Secrets": {"gateway=a/b", func(s *situation) { s.local.Daemon.Command = s.local.Daemon.Command[:2] },
 			"Deployment service-mirror/service-mirror does not read remotes from Secrets: apply deploy/local or the chart of this version"},
 	} {

@@ -161,21 +161,21 @@ func (l *Linker) write(ctx context.Context, plan Plan, local Local, credentials 
 	if err := l.allow(ctx, plan, local); err != nil {
 		return err
 	}
-	l.step(l.Local, "the annotation %s of the ServiceAccount %s/%s: %q", annotation(plan.Name), d.Namespace, d.Account, plan.Rule)
+	l.step(l.Local, "setting annotation %s of ServiceAccount %s/%s to %q", annotation(plan.Name), d.Namespace, d.Account, plan.Rule)
 	if plan.Moves {
-		l.note(l.Local, "until you link again, the previous names are permitted, too: mirrors keep them until those with the new names are complete")
+		l.note(l.Local, "the old mirror names are allowed, too, until you run link again: old mirrors are kept until the renamed ones are complete")
 	}
 	if err := l.annotate(ctx, d, plan.Name, &plan.Rule); err != nil {
 		return err
 	}
-	l.step(l.Local, "the Secret %s, with that kubeconfig and the keys %q", plan.Secret, strings.TrimPrefix(plan.Keys.String(), ","))
+	l.step(l.Local, "storing the kubeconfig and the keys %q in Secret %s", strings.TrimPrefix(plan.Keys.String(), ","), plan.Secret)
 	if local.Secret != nil {
 		if before := serverOf(local.Secret.Data[kubeconfigKey]); before != "" && before != plan.Server {
-			l.note(l.Local, "the server there was %s", before)
+			l.note(l.Local, "the server was %s before", before)
 		}
 	}
 	for _, other := range local.Others {
-		l.note(l.Local, "Secret %s/%s has the label of this remote, too, and is ignored because it is newer: delete it", plan.Secret.Namespace, other)
+		l.note(l.Local, "Secret %s/%s also has the label of this remote, and is ignored because it is newer: delete it", plan.Secret.Namespace, other)
 	}
 	return l.store(ctx, plan.secret(credentials), local.Secret)
 }

@@ -285,7 +285,7 @@ func TestLinkOfGitOps(t *testing.T) {
 		t.Fatalf("%v, %+v", err, result)
 	}
 	p.hasKeys(t, "from-git", "gateway=c/d", "gateway=e/f", "namespaces=a,b")
-	if want := "Secret service-mirror/a-newer-one has the label of this remote, too, and is ignored"; !strings.Contains(strings.Join(result.Notes, "\n"), want) {
+	if want := "Secret service-mirror/a-newer-one also has the label of this remote, and is ignored"; !strings.Contains(strings.Join(result.Notes, "\n"), want) {
 		t.Errorf("the notes are %q, want %q", result.Notes, want)
 	}
 	if _, err := p.linker.Unlink(t.Context(), "paris"); err != nil || p.secret(t, "from-git") != nil || p.secret(t, "a-newer-one") != nil || p.secret(t, "berlin") == nil {
@@ -299,7 +299,7 @@ func TestMigrate(t *testing.T) {
 	earlier := &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Namespace: DefaultName, Name: "service-mirror-remotes"},
 		Data: map[string][]byte{"paris.kubeconfig": []byte("old"), "berlin.kubeconfig": []byte("berlin's")}}
 	p := newPairWith(t, func(pod *corev1.PodSpec) { pod.Containers[1].Args = []string{flag, "--remote=berlin=/b"} }, earlier)
-	if _, err := p.link(t, "uid=unverified"); err == nil || !strings.Contains(err.Error(), "has "+flag+", which takes precedence over a Secret: link again with --migrate") || len(p.london.writes)+len(p.paris.writes) > 0 {
+	if _, err := p.link(t, "uid=unverified"); err == nil || !strings.Contains(err.Error(), "has "+flag+", which takes precedence over a Secret: run link again with --migrate") || len(p.london.writes)+len(p.paris.writes) > 0 {
 		t.Errorf("%v, %q", err, p.london.writes)
 	}
 	p.migrate = true

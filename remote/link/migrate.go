@@ -22,7 +22,7 @@ func (l *Linker) migrate(ctx context.Context, plan Plan, local Local) error {
 func (l *Linker) removeEarlier(ctx context.Context, local Local, name string) error {
 	d := local.Daemon
 	if d.remote(name) != "" {
-		l.step(l.Local, "removing --remote=%s from the arguments of the Deployment %s/%s", d.remote(name), d.Namespace, d.Name)
+		l.step(l.Local, "removing --remote=%s from the arguments of Deployment %s/%s", d.remote(name), d.Namespace, d.Name)
 		if err := l.changeDaemon(ctx, d, func(d Daemon) []string { return d.without(name) }); err != nil {
 			return err
 		}
@@ -30,6 +30,6 @@ func (l *Linker) removeEarlier(ctx context.Context, local Local, name string) er
 	if !local.Earlier {
 		return nil
 	}
-	l.step(l.Local, "removing %s from the Secret %s/%s", fileOf(name), d.Namespace, d.Earlier)
+	l.step(l.Local, "removing %s from Secret %s/%s", fileOf(name), d.Namespace, d.Earlier)
 	return l.patch(ctx, l.Local, secrets, d.Namespace, d.Earlier, map[string]any{"data": map[string]any{fileOf(name): nil}})
 }

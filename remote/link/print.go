@@ -64,8 +64,8 @@ func (l *Linker) PrintLocal(ctx context.Context, out io.Writer, request Request)
 	if err != nil {
 		return err
 	}
-	about := "For the local cluster. The Secret has a credential: encrypt it before you commit it. The\n" +
-		"# ServiceAccount is a part: a patch for kustomize, or for kubectl apply --server-side. The Secret's keys are\n" +
+	about := "For the local cluster. The Secret contains credentials: encrypt it before you commit it. The\n" +
+		"# ServiceAccount is a patch for kustomize, or for kubectl apply --server-side. The Secret's keys are\n" +
 		"# " + strings.Join(append([]string{kubeconfigKey}, plan.Keys.list()...), " ")
 	if err := printHeader(out, request.Name, about); err != nil {
 		return err
@@ -81,7 +81,7 @@ func (l *Linker) printable(ctx context.Context, name string) (Local, error) {
 		l.remark(l.Local, fmt.Sprintf("Deployment %s/%s does not exist yet: it must have --remotes-from=%s", l.Namespace, l.Deployment, l.Namespace))
 		local.Daemon, err = newDaemon(l.Namespace, l.Deployment), nil
 	case err == nil && local.Daemon.remotesFrom() == "":
-		l.remark(l.Local, fmt.Sprintf("Deployment %s/%s does not have --remotes-from=%s yet, as deploy/local of this version has: until it does, the Secret is not read", l.Namespace, l.Deployment, l.Namespace))
+		l.remark(l.Local, fmt.Sprintf("Deployment %s/%s does not have --remotes-from=%s yet, which deploy/local of this version has: until then, the Secret is not read", l.Namespace, l.Deployment, l.Namespace))
 		local.Daemon.Command = append(slices.Clone(local.Daemon.Command), "--remotes-from="+l.Namespace)
 	}
 	return local, err

@@ -14,9 +14,9 @@ func (l *Linker) Unlink(ctx context.Context, name string) (Result, error) {
 	}
 	d := local.Daemon
 	if d.inCommand(name) {
-		return l.result, fmt.Errorf("Deployment %s/%s has --remote=%s in its command, which unlink does not change: remove it from your manifests, and unlink again", d.Namespace, d.Name, d.remote(name))
+		return l.result, fmt.Errorf("Deployment %s/%s has --remote=%s in its command, which unlink does not change: remove it from your manifests, and run unlink again", d.Namespace, d.Name, d.remote(name))
 	}
-	l.step(l.Local, "removing the Secret with the label %s=%s", remoteLabel, name)
+	l.step(l.Local, "deleting the Secret with label %s=%s", remoteLabel, name)
 	if local.Secret == nil {
 		l.line(absent)
 	} else {
@@ -32,8 +32,8 @@ func (l *Linker) Unlink(ctx context.Context, name string) (Result, error) {
 	if err := l.delete(ctx, l.Local, networkPolicies, d.Namespace, egressName(name)); err != nil {
 		return l.result, err
 	}
-	l.step(l.Local, "removing the annotation %s of the ServiceAccount %s/%s", annotation(name), d.Namespace, d.Account)
+	l.step(l.Local, "removing annotation %s of ServiceAccount %s/%s", annotation(name), d.Namespace, d.Account)
 	return l.result, l.annotate(ctx, d, name, nil)
 }
 
-const absent = "it is not there"
+const absent = "not found"

@@ -88,7 +88,7 @@ func (l *Linker) send(ctx context.Context, d Daemon, command []string, exported 
 	case code == 0:
 		verified.State = Reached
 	case code == noMirror && exported > 0:
-		verified.Reason = fmt.Sprintf("%s exports %d Services, none of which has a mirror: service-mirror status shows why", l.result.Name, exported)
+		verified.Reason = fmt.Sprintf("none of the %d exported Services of %s has a mirror: run service-mirror status to see why", exported, l.result.Name)
 	case code == noMirror:
 		verified.Reason = l.result.Name + " exports nothing yet"
 	case code == someNotReached, code == wrongFlags:

@@ -271,7 +271,7 @@ func TestLinkMigrates(t *testing.T) {
 
 	before := e.versions()
 	server := "--server=" + paris.Config.Host
-	if out, err := e.tryLink("paris", server); err == nil || !strings.Contains(out, "which takes precedence over a Secret: link again with --migrate") {
+	if out, err := e.tryLink("paris", server); err == nil || !strings.Contains(out, "which takes precedence over a Secret: run link again with --migrate") {
 		t.Errorf("%v:\n%s", err, out)
 	}
 	if after := e.versions(); !slices.Equal(after, before) {

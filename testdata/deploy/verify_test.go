@@ -51,14 +51,14 @@ func TestLinkIsNotVerified(t *testing.T) {
 
 	p := e.runPod() // that no kubelet runs
 	e.rolledOut()
-	e.linksUnverified("verify cannot be run in the daemon's pod", "--wait=1m")
+	e.linksUnverified("cannot run verify in the daemon's pod", "--wait=1m")
 	e.kubelet(p)
 	e.linksUnverified("paris exports nothing yet", "--wait=1m")
 
 	out, err := run(e.ctx, harness.Program("service-mirror-race"), "link", "--kubeconfig", e.withoutExec(), "paris", "--remote-kubeconfig", paris.Kubeconfig,
 		"--server", paris.Config.Host, "gateway=ingress/gateway", "--wait=1m")
 	e.must(err)
-	if !strings.Contains(out, "cannot create resource \"pods/exec\"") || !strings.Contains(out, unverified+"verify cannot be run in the daemon's pod") {
+	if !strings.Contains(out, "cannot create resource \"pods/exec\"") || !strings.Contains(out, unverified+"cannot run verify in the daemon's pod") {
 		t.Errorf("without the permission to exec it says:\n%s", out)
 	}
 }
