@@ -137,7 +137,7 @@ func (p *publishCommand) publishAll(ctx context.Context, cluster *rest.Config, s
 		page := status.PublisherHandler(func() status.Publisher {
 			page := controller.Page()
 			page.Cluster, page.Version, page.Started, page.ElectionOn = cluster.Host, programVersion(), started, p.election.On
-			page.Leader = page.Leader && election.MayWrite()
+			page.Leader, page.LeaderPod = page.Leader && election.MayWrite(), election.Leader()
 			return page
 		})
 		served := mirror.Served{Status: page, Metrics: metrics.Gatherer(), Stuck: controller.Stuck, Ready: controller.Ready()}

@@ -26,6 +26,7 @@ type Election struct {
 	Client   coordinationv1.LeasesGetter // not one that Guard guards; nil where the election is off
 	Identity string                      // of this replica, different from every other's
 	fence    *Fence
+	seen     atomic.Pointer[string] // who held the Lease when it was last read
 }
 
 // New makes this process's part in the election that the options describe.
@@ -45,6 +46,21 @@ func (e *Election) Guard(cfg *rest.Config) {
 // MayWrite tells whether this replica holds the lease, as far as it can know by itself: a leader that was suspended
 // for a while does not, before it notices that another leads. Where the election is off, it may.
 func (e *Election) MayWrite() bool { return !e.On || e.fence.isOpen() }
+
+// Leader is the pod that leads, as far as this replica has seen; empty: none, or it is not known, or the election is
+// off.
+func (e *Election) Leader() string {
+	holder := e.seen.Load()
+	switch {
+	case !e.On:
+		return ""
+	case e.fence.isOpen():
+		return podOf(e.Lease, e.Identity).String()
+	case holder == nil || *holder == "" || *holder == e.Identity:
+		return ""
+	}
+	return podOf(e.Lease, *holder).String()
+}
 
 // grace is how long a write under way may take when the program ends, or when
 // another replica is about to lead.
@@ -75,7 +91,7 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, grace
 	failures := &failures{logger: klog.FromContext(ctx), lease: e.Lease}
 	for ctx.Err() == nil {
 		t := &term{Election: e, lead: lead, ended: make(chan struct{})}
-		t.lock = &timedLock{fence: e.fence, failures: failures, Interface: &resourcelock.LeaseLock{
+		t.lock = &timedLock{fence: e.fence, failures: failures, last: &e.seen, Interface: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: e.Lease.Namespace, Name: e.Lease.Name},
 			Client:     e.Client,
 			LockConfig: resourcelock.ResourceLockConfig{Identity: e.Identity},
@@ -154,6 +170,7 @@ type timedLock struct {
 	held     atomic.Bool // it has been, in this term
 	// holder is who held it when it was last read.
 	holder atomic.Pointer[string]
+	last   *atomic.Pointer[string] // likewise, in any term; nil: nobody wants to know
 	// beforeRelease waits for the write that is under way.
 	beforeRelease func(context.Context)
 	lost          func() // called when another holds it; client-go's elector would go on for a while
@@ -168,6 +185,9 @@ func (l *timedLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord
 	record, raw, err := l.Interface.Get(ctx)
 	if err == nil {
 		l.holder.Store(&record.HolderIdentity)
+		if l.last != nil {
+			l.last.Store(&record.HolderIdentity)
+		}
 		if holder := record.HolderIdentity; l.held.Load() && holder != "" && holder != l.Identity() {
 			l.fence.close()
 			l.lost()

@@ -103,6 +103,35 @@ func TestOneLeadsAndTheOtherTakesOver(t *testing.T) {
 	})
 }
 
+// Every replica knows which pod leads, once it has read the Lease.
+func TestWhoLeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewSimpleClientset()
+		off := New(Options{})
+		leads := func(r *replica, want string) {
+			t.Helper()
+			if got := r.election.Leader(); got != want {
+				t.Errorf("%s takes %q for the leader, want %q", r.election.Identity, got, want)
+			}
+		}
+		a := start(t, client, "pod-a_1")
+		leads(a, "")
+		wait(time.Second)
+		b := start(t, client, "pod-b_2")
+		wait(time.Minute)
+		leads(a, "service-mirror/pod-a")
+		leads(b, "service-mirror/pod-a")
+		a.stop()
+		leads(a, "")
+		wait(time.Minute)
+		leads(b, "service-mirror/pod-b")
+		b.stop()
+		if got := off.Leader(); got != "" {
+			t.Errorf("without an election %q leads", got)
+		}
+	})
+}
+
 // A leader that cannot renew stops in time, and leads again once it can.
 func TestLeaderThatCannotRenew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"service-mirror.io/service-mirror/mirror/plan"
 )
 
 // Summary is a Page in short, for a terminal and for scripts.
@@ -28,7 +26,7 @@ type Summary struct {
 	Problems         []Problem       `json:"problems"` // of reading the local cluster
 	Unknown          int             `json:"unknown"`  // as in Page
 	Remotes          []RemoteSummary `json:"remotes"`
-	Causes           []Cause         `json:"causes"` // of mirrors that are not healthy, the most frequent first
+	Causes           []Cause         `json:"causes"` // of mirrors that are not healthy, the worst first, then the most frequent
 }
 
 // Source is where a summary comes from.
@@ -71,6 +69,7 @@ type Cause struct {
 	Mirrors  []string `json:"mirrors"`  // namespace/name, of all
 	Messages int      `json:"messages"` // how many differ
 	Message  string   `json:"message"`  // of the first mirror
+	severity severity // of the worst mirror
 }
 
 // LocalOnly is what is known of mirrors where no remote is: whether they have endpoints.
@@ -130,12 +129,17 @@ func causesOf(mirrors []Mirror) []Cause {
 	byReason, messages := map[string]*Cause{}, map[string]map[string]bool{}
 	for i := range mirrors {
 		m := &mirrors[i]
-		for _, problem := range m.Problems {
+		problems := m.Problems
+		if m.State == Mirrored {
+			problems = m.shownProblems() // why it is not healthy, also if no sync found that
+		}
+		for _, problem := range problems {
 			c := byReason[problem.Reason]
 			if c == nil {
-				c = &Cause{Reason: problem.Reason, Remedy: plan.Reason(problem.Reason).Remedy(), Message: problem.Message}
+				c = &Cause{Reason: problem.Reason, Remedy: remedyOf(problem.Reason), Message: problem.Message, severity: fine}
 				byReason[problem.Reason], messages[problem.Reason] = c, map[string]bool{}
 			}
+			c.severity = min(c.severity, m.severityOf(problem.Reason))
 			if name := m.Namespace + "/" + m.Name; !slices.Contains(c.Mirrors[max(0, len(c.Mirrors)-1):], name) { // twice of one mirror is once
 				c.Mirrors = append(c.Mirrors, name)
 			}
@@ -151,7 +155,7 @@ func causesOf(mirrors []Mirror) []Cause {
 		causes = append(causes, *c)
 	}
 	slices.SortFunc(causes, func(a, b Cause) int {
-		return cmp.Or(cmp.Compare(len(b.Mirrors), len(a.Mirrors)), strings.Compare(a.Reason, b.Reason))
+		return cmp.Or(cmp.Compare(a.severity, b.severity), cmp.Compare(len(b.Mirrors), len(a.Mirrors)), strings.Compare(a.Reason, b.Reason))
 	})
 	return causes
 }
