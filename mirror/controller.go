@@ -130,7 +130,7 @@ func (c *Controller) Run(ctx context.Context) {
 	wg.Go(func() { c.problems.Run(ctx) })
 	wg.Go(func() { c.failover.Run(ctx) })
 	c.local.Run(ctx, func() {
-		c.logger.Info("Local caches are filled", "services", c.local.Services())
+		c.logger.Info("Local caches are synced", "services", c.local.Services())
 		logged := sets.New[string]()
 		logUnknown(c.logger, c.local, logged)
 		c.workers.Open()

@@ -552,7 +552,7 @@ func TestFailoverIsShown(t *testing.T) {
 		shows(plan.FailoverBoth, "paris")
 		w.wait(20 * time.Second)
 		shows(plan.FailoverLocal, "")
-		expectEvents(t, recorder, "FailedBack local endpoints are ready", "FailedOver no local endpoint is ready: remote paris serves", "UnknownRemote remote nowhere")
+		expectEvents(t, recorder, "FailedBack local endpoints are ready", "FailedOver no local endpoint is ready: failed over to remote paris", "UnknownRemote remote nowhere")
 
 		w.stop()
 		w.server.remove("endpointslices", "default", "bar.paris.ipv4")
@@ -603,7 +603,7 @@ func TestFailoverFight(t *testing.T) {
 		if slice := w.server.slice("default", "bar.paris.ipv4"); *slice.Ports[0].Port != 8080 {
 			t.Errorf("got %s", text(slice))
 		}
-		w.logged(1, "problem is over\" reason=\"Overwritten")
+		w.logged(1, "no longer has this problem\" reason=\"Overwritten")
 	})
 }
 

@@ -240,7 +240,7 @@ func (m *memory) commitObject(r *record, kind plan.Kind, p plan.Plan, outcome wr
 	if outcome.Updated && (r.fights(kind, now) || again) && outcome.Overwritten == nil {
 		source := p.Source.Service
 		fight = &plan.Problem{Reason: plan.Overwritten, Cluster: p.Cluster, Source: cache.MetaObjectToName(source),
-			Message: "the " + kind.String() + " is changed back as soon as it is written: stop the other program that manages it. It is retried with back-off"}
+			Message: "the " + kind.String() + " is changed back as soon as it is written: stop the other program that manages it. The write is retried with back-off"}
 		outcome.Overwritten = fight
 	}
 	switch {
@@ -321,7 +321,7 @@ func (r *record) commitSlices(p plan.Plan, slices write.Slices, now time.Time) *
 		return nil
 	}
 	return &plan.Problem{Reason: plan.NoEndpointSlices, Cluster: p.Cluster, Source: cache.MetaObjectToName(p.Source.Service),
-		Message: "Kubernetes makes no EndpointSlices of the mirror's Endpoints: have kube-controller-manager run the controller endpointslice-mirroring-controller, or use --endpoints-api=endpointslices"}
+		Message: "Kubernetes does not create EndpointSlices for the mirror's Endpoints: enable endpointslice-mirroring-controller in kube-controller-manager, or use --endpoints-api=endpointslices"}
 }
 
 // next is after how long the key must be looked at again; zero: never. Where there is to be no mirror now,

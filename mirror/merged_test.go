@@ -285,7 +285,7 @@ func TestMergedPorts(t *testing.T) {
 		w.settle()
 		w.wantRows("berlin incomplete serving PortConflict", "paris mirrored serving")
 		w.logged(1, `reason="PortConflict" cluster="berlin" service="default/bar"`)
-		w.logged(1, "its ports differ from those of remote paris, which the merged mirror has: it lacks https 443/TCP and has https 444/TCP")
+		w.logged(1, "its ports differ from those of remote paris, which the merged mirror uses: it lacks https 443/TCP and has https 444/TCP")
 		if ports := w.server.service("default", "bar").Spec.Ports; ports[1].Port != 443 {
 			t.Errorf("the mirror has the ports %v", ports)
 		}

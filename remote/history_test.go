@@ -223,7 +223,7 @@ func TestHistoryThatGoesBack(t *testing.T) {
 		if h.resets != 1 {
 			h.Errorf("%d resets, want one", h.resets)
 		}
-		if failures := h.failures(); len(failures) == 0 || !strings.Contains(failures[len(failures)-1].Error(), "went back from resourceVersion 163 to 101") {
+		if failures := h.failures(); len(failures) == 0 || !strings.Contains(failures[len(failures)-1].Error(), "resourceVersion went back from 163 to 101") {
 			h.Errorf("reported %v", failures)
 		}
 		h.set("bar", 82)

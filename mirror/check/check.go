@@ -93,7 +93,7 @@ func (r *Report) remoteCluster(ctx context.Context, options Options, spec remote
 		r.Fail("%v", err)
 		return
 	}
-	r.OK("kubeconfig %s is for %s", spec.KubeconfigName(), cfg.Host)
+	r.OK("kubeconfig %s points to %s", spec.KubeconfigName(), cfg.Host)
 	reached := false
 	within(func(ctx context.Context) {
 		reached = r.Reach(ctx, options.Remote.Client.Tune(cfg, spec.Name, &remote.Network{}))

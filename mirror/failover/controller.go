@@ -60,7 +60,7 @@ func New(options Options) *Controller {
 	c := &Controller{options: options, queue: queue.New(options.Metrics)}
 	c.workers = queue.NewWorkers(c.queue, queue.Config{Number: workers, What: "failover of Service", Sync: c.work})
 	c.watches = newWatches(options, c.queue.Add)
-	c.problems = report.NewFor(report.Words{One: "Failover of a Service", Many: "Failover of Services"}, options.Logger, options.Events, func(key cache.ObjectName) *corev1.Service {
+	c.problems = report.NewFor(report.Words{One: "Service with failover", Many: "Services with failover"}, options.Logger, options.Events, func(key cache.ObjectName) *corev1.Service {
 		return options.Local.FailoverService(key)
 	})
 	return c

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/klog/v2"
+	"service-mirror.io/service-mirror/remote/logging"
 )
 
 // Election is one replica's part in electing a leader.
@@ -100,7 +101,7 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, grace
 			return fmt.Errorf("leader election with Lease %v: %w", e.Lease, err)
 		}
 		if ctx.Err() == nil {
-			klog.FromContext(ctx).Info("The lease is lost: another replica may lead now; this one is a standby", "lease", e.Lease)
+			logging.Warn(klog.FromContext(ctx), "Lost the Lease; another replica may be the leader, this one is now a standby", "lease", e.Lease)
 		}
 	}
 	return nil
@@ -134,14 +135,14 @@ func (t *term) run(ctx context.Context) error {
 			OnStartedLeading: func(held context.Context) {
 				defer close(t.ended)
 				defer context.AfterFunc(held, cancel)()
-				klog.FromContext(ctx).Info("This replica leads", "lease", t.Lease)
+				klog.FromContext(ctx).Info("This replica is the leader", "lease", t.Lease)
 				t.lead(leading, t.grace())
 				stop() // nothing is written any more, so the lease may be released
 			},
 			OnStoppedLeading: func() {},
 			OnNewLeader: func(identity string) {
 				if identity != t.Identity {
-					klog.FromContext(ctx).Info("Another replica leads; this one is a standby", "lease", t.Lease, "leader", identity)
+					klog.FromContext(ctx).Info("Another replica is the leader; this one is a standby", "lease", t.Lease, "leader", identity)
 				}
 			},
 		},
@@ -199,7 +200,7 @@ func (l *timedLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord
 
 // errNotOurs keeps an elector that was suspended, and still believes to be the
 // holder, from releasing another's lease.
-var errNotOurs = errors.New("another replica holds the lease: it is not released")
+var errNotOurs = errors.New("another replica has the Lease, which is not released")
 
 // Create implements resourcelock.Interface.
 func (l *timedLock) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {

@@ -132,17 +132,17 @@ func (p FailoverPolicy) refuse(s FailoverSnapshot) *Problem {
 	_, mirror := Owner(svc)
 	switch {
 	case mirror:
-		return refuse(IsMirror, "it is itself a mirror: label a Service of the local cluster's own")
+		return refuse(IsMirror, "it is a mirror itself: label a local Service instead")
 	case s.Key.Namespace == metav1.NamespaceDefault && s.Key.Name == "kubernetes":
 		return refuse(SystemService, "it is the local cluster's API server, which no remote can replace: remove the label "+FailoverLabel)
 	case svc.Spec.Type == corev1.ServiceTypeExternalName:
-		return refuse(ExternalName, "it is of type ExternalName, and has no endpoints: use a Service with a ClusterIP")
+		return refuse(ExternalName, "it is of type ExternalName and has no endpoints: use a Service with a ClusterIP")
 	case svc.Spec.ClusterIP == corev1.ClusterIPNone:
-		return refuse(Headless, "it is headless: DNS would return the gateway's address, where the port is another one. Use a Service with a ClusterIP")
+		return refuse(Headless, "it is headless: DNS would return the gateway's address, which serves other ports. Use a Service with a ClusterIP")
 	case svc.Spec.InternalTrafficPolicy != nil && *svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal:
-		return refuse(LocalTraffic, "its internalTrafficPolicy is Local, which excludes the gateway's endpoints as it excludes those of other nodes: set it to Cluster")
+		return refuse(LocalTraffic, "its internalTrafficPolicy is Local, which excludes the gateway's endpoints: set it to Cluster")
 	case len(s.Remotes) == 0:
-		return refuse(NoRemote, "the annotation "+FailoverAnnotation+" lists no remote: set it to the names of some, the preferred one first")
+		return refuse(NoRemote, "the annotation "+FailoverAnnotation+" lists no remote: list remotes in order of preference")
 	}
 	return nil
 }
@@ -171,7 +171,7 @@ func (d *failover) decide() {
 		d.plan.State = FailoverLocal
 	case d.plan.Serving == "":
 		d.plan.State = FailoverUnavailable
-		d.plan.Problems = append(d.plan.Problems, Problem{Reason: NoHealthyRemote, Message: "no local endpoint is ready, and none of its remotes can serve: see what is said of each of them"})
+		d.plan.Problems = append(d.plan.Problems, Problem{Reason: NoHealthyRemote, Message: "no local endpoint is ready and no remote can serve: see the problems of each remote"})
 	case local.Ready:
 		d.plan.State = FailoverBoth
 	default:

@@ -233,7 +233,7 @@ func (m *merged) ports() ([]corev1.ServicePort, string) {
 func (d *decision) decideMerged(live Objects) {
 	m, others := d.merge(live.Service)
 	if m.anothers() {
-		d.conflict(d.wanted, "a merged mirror of remotes that the flags do not name has this name: prune these remotes, or have another template or namespace")
+		d.conflict(d.wanted, "a merged mirror of remotes that are not configured already has this name: prune these remotes, or set another name template or namespace")
 		return
 	}
 	for _, c := range others {

@@ -109,7 +109,7 @@ func (o Objects) owned(key cache.ObjectName) (own Objects, foreign string) {
 		if obj := o.Get(k); obj != nil && !ownsAddresses(obj, key, o.Service != nil) {
 			own.Set(k, nil)
 			if foreign == "" {
-				foreign = k.Foreign()
+				foreign = k.Foreign(key)
 			}
 		}
 	}

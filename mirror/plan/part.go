@@ -189,11 +189,11 @@ func (m *merged) portConflict(c Candidate) *Problem {
 	case extra == "":
 		difference = "it lacks " + lacks
 	case lacks == "":
-		difference = "only it has " + extra
+		difference = "it also has " + extra
 	default:
 		difference = "it lacks " + lacks + " and has " + extra
 	}
-	problem := c.problem(PortConflict, fmt.Sprintf("its ports differ from those of remote %s, which the merged mirror has: %s. It serves those that agree: export the same names, numbers and protocols in both",
+	problem := c.problem(PortConflict, fmt.Sprintf("its ports differ from those of remote %s, which the merged mirror uses: %s. Only the ports in common are served: export the same names, numbers and protocols in both",
 		of, difference))
 	return &problem
 }

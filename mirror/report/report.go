@@ -226,12 +226,12 @@ func (r *Problems) noteLocal(name string, err error, cause string) (lines []line
 func (p *part) line(name string) line {
 	switch {
 	case isMisnamed(name) && p.Shown == "":
-		return line{"All Secrets with the label of a remote name one", nil}
+		return line{false, "All Secrets with the label of a remote name one", nil}
 	case isMisnamed(name):
-		return line{"Secrets do not name a remote, and are not used", []any{"err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
+		return line{true, "Secrets do not name a remote, and are not used", []any{"err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
 	}
 	if p.Shown == "" {
-		return line{"Reading from the local API server again", []any{"resource", name}}
+		return line{false, "Reading from the local API server again", []any{"resource", name}}
 	}
-	return line{"Cannot read from the local API server, retrying", []any{"resource", name, "err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
+	return line{true, "Cannot read from the local API server, retrying", []any{"resource", name, "err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
 }

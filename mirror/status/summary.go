@@ -176,7 +176,7 @@ func (s Summary) WriteText(out io.Writer) error {
 		fmt.Fprintf(out, "\n%s\n", text(c.title()))
 		about := ""
 		if c.Messages > 1 {
-			about = fmt.Sprintf("%d messages, as of %s: ", c.Messages, c.Mirrors[0])
+			about = fmt.Sprintf("%d messages, for example %s: ", c.Messages, c.Mirrors[0])
 		}
 		fmt.Fprintf(out, "  %s\n", message(about+c.Message))
 		if c.Remedy != "" {
@@ -197,15 +197,15 @@ func (s Summary) origin() string {
 	case FromURL:
 		return fmt.Sprintf("%s, service-mirror %s, from %s", what, s.Version, s.Source.Name)
 	case FromClusters:
-		return what + ", worked out from the clusters" + why
+		return what + ", computed from the clusters" + why
 	}
-	return what + ", worked out from this cluster alone" + why
+	return what + ", computed from this cluster alone" + why
 }
 
 // table has a line for each remote, and one more for each further gateway.
 func (s Summary) table(out io.Writer) {
 	if len(s.Remotes) == 0 {
-		fmt.Fprintln(out, "No remote is configured, and there is no mirror.")
+		fmt.Fprintln(out, "No remotes are configured, and there are no mirrors.")
 		return
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
@@ -270,7 +270,7 @@ func (g *Gateway) line() string {
 // writeProblems prints what is wrong with the clusters.
 func (s Summary) writeProblems(out io.Writer) {
 	if !s.Synced {
-		fmt.Fprintln(out, "\nThe local cluster has not been read yet: nothing is written until it has been.")
+		fmt.Fprintln(out, "\nThe local cluster has not been read yet; nothing is written until then.")
 	}
 	for _, p := range s.Problems {
 		fmt.Fprintf(out, "\nLocal cluster, %s: %s\n", text(p.Part), message(p.Cause))
@@ -286,7 +286,7 @@ func (s Summary) writeProblems(out io.Writer) {
 		}
 	}
 	if s.Unknown > 0 && s.Source.From != FromLocal {
-		fmt.Fprintf(out, "\n%s with a mirror's labels are of remotes that are not configured\n  Fix: configure the remote, or run service-mirror prune.\n", noun(s.Unknown, "object"))
+		fmt.Fprintf(out, "\n%s with a mirror's labels belong to remotes that are not configured\n  Fix: configure the remote, or run service-mirror prune.\n", noun(s.Unknown, "object"))
 	}
 }
 

@@ -47,12 +47,12 @@ rome     not configured   ?          1 orphan                                  ?
 
 Remote berlin, exports: connection refused
 
-2 objects with a mirror's labels are of remotes that are not configured
+2 objects with a mirror's labels belong to remotes that are not configured
   Fix: configure the remote, or run service-mirror prune.
 
 PortNotServed: 60 mirrors of paris: shop/s200-paris, shop/s201-paris, shop/s202-paris and 57 more
-  61 messages, as of shop/s200-paris: port 200 is not served
-  Fix: set the port's appProtocol if it is HTTP; else reserve a gateway port for it.
+  61 messages, for example shop/s200-paris: port 200 is not served
+  Fix: set the port's appProtocol if it is HTTP, otherwise reserve a gateway port for it.
 
 NamespaceMissing: 200 mirrors of paris: shop/s000-paris, shop/s001-paris, shop/s002-paris and 197 more
   namespace shop does not exist
@@ -131,7 +131,7 @@ func TestSummaryOfTheLocalClusterAlone(t *testing.T) {
 	if err := s.WriteText(&out); err != nil {
 		t.Fatal(err)
 	}
-	const want = "Local cluster https://london, worked out from this cluster alone: the leader's status cannot be read: read Lease a/b: forbidden\ufffd[2J\n\n" +
+	const want = "Local cluster https://london, computed from this cluster alone: the leader's status cannot be read: read Lease a/b: forbidden\ufffd[2J\n\n" +
 		"REMOTE   STATE       EXPORTED   MIRRORS                    GATEWAY\n" +
 		"paris    not known   ?          1 mirrored, 1 incomplete   ?\n\n" +
 		"Unhealthy: 0 of 1 remote, 1 of 2 mirrors.\n"

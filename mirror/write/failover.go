@@ -81,15 +81,15 @@ func (w *Writer) judgeSlice(ctx context.Context, result *FailoverResult, step pl
 	switch {
 	case ctx.Err() != nil, errors.Is(err, leader.ErrFenced), errors.Is(err, remote.ErrOtherCluster),
 		apierrors.IsConflict(err), apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
-		klog.FromContext(ctx).V(2).Info("What the sync was based on has changed, requeued", "err", err)
+		klog.FromContext(ctx).V(2).Info("Objects changed during the sync, requeued", "err", err)
 		result.Stale = true
 	case apierrors.IsAlreadyExists(err):
 		result.Foreign = true
-		refused(plan.Conflict, fmt.Sprintf("a foreign EndpointSlice has the name %s: delete it, or remove the remote from the annotation", name.Name))
+		refused(plan.Conflict, fmt.Sprintf("EndpointSlice %s already exists and is not managed by service-mirror: delete it, or remove the remote from the annotation", name.Name))
 	case apierrors.IsForbidden(err) && step.Action != plan.Delete:
-		refused(plan.Rejected, "the local API server refuses it: "+err.Error()+": failover needs permission to create and update EndpointSlices, as in deploy/local/endpointslices/rbac.yaml")
+		refused(plan.Rejected, "the local API server rejected it: "+err.Error()+": failover needs permission to create and update EndpointSlices, as in deploy/local/endpointslices/rbac.yaml")
 	case rejected(err):
-		refused(plan.Rejected, "the local API server refuses it: "+err.Error())
+		refused(plan.Rejected, "the local API server rejected it: "+err.Error())
 	default:
 		report(plan.WriteFailed, err.Error())
 	}

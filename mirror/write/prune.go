@@ -25,7 +25,7 @@ import (
 // cluster that client is for.
 func Prune(ctx context.Context, client remote.Client, local, cluster string, dry bool, out io.Writer) error {
 	if problems := validation.IsDNS1123Label(cluster); len(problems) > 0 { // it goes into label selectors
-		return fmt.Errorf("%.70q is not the name of a remote: %s", cluster, problems[0])
+		return fmt.Errorf("%.70q is not a valid remote name: %s", cluster, problems[0])
 	}
 	all, err := ownedBy(ctx, client, cluster)
 	if err != nil {

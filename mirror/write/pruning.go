@@ -56,7 +56,7 @@ func (p Pruning) Prune(ctx context.Context, out io.Writer) (all []Pruned, err er
 		if err != nil {
 			return nil, err
 		}
-		return nil, fmt.Errorf("%s: no mirror in %s is of this remote: %s", strings.Join(unknown, ", "), p.Local, known)
+		return nil, fmt.Errorf("%s: no mirrors of this remote in %s: %s", strings.Join(unknown, ", "), p.Local, known)
 	}
 	var failed []string
 	for _, name := range p.Remotes {
@@ -92,11 +92,11 @@ func (p Pruning) known(ctx context.Context) (string, error) {
 		}
 	}
 	if len(mirrors) == 0 {
-		return "there are no mirrors", nil
+		return "there are no mirrors at all", nil
 	}
 	var texts []string
 	for _, name := range slices.Sorted(maps.Keys(mirrors)) {
 		texts = append(texts, fmt.Sprintf("%s (%d)", name, mirrors[name]))
 	}
-	return "there are mirrors of " + strings.Join(texts, ", "), nil
+	return "there are mirrors of remotes " + strings.Join(texts, ", "), nil
 }

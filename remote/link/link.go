@@ -140,7 +140,7 @@ func (l *Linker) Link(ctx context.Context, request Request) (Result, error) {
 
 // grant creates the account that reads in the remote cluster.
 func (l *Linker) grant(ctx context.Context, plan Plan) error {
-	l.step(l.Remote, "a ServiceAccount that can read %s", plan.Reads)
+	l.step(l.Remote, "creating a ServiceAccount that can read %s", plan.Reads)
 	for _, object := range plan.Grants {
 		if err := l.apply(ctx, l.Remote, manager, object); err != nil {
 			return err
@@ -199,7 +199,7 @@ func (l *Linker) store(ctx context.Context, wanted, live *corev1.Secret) error {
 // allow has the NetworkPolicy that the link needs, and removes one that it needs no more.
 func (l *Linker) allow(ctx context.Context, plan Plan, local Local) error {
 	if plan.Egress != nil {
-		l.step(l.Local, "a NetworkPolicy that allows the daemon the ports %s", portsOf(plan.Egress))
+		l.step(l.Local, "creating a NetworkPolicy that allows the daemon to connect to ports %s", portsOf(plan.Egress))
 		return l.apply(ctx, l.Local, manager, plan.Egress)
 	}
 	if local.HasEgress {

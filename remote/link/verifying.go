@@ -44,7 +44,7 @@ func (l *Linker) verify(ctx context.Context, request Request) error {
 	l.result.Verified = verified
 	switch {
 	case request.Wait == 0:
-		verified.Reason = "no requests are sent, because of --wait 0"
+		verified.Reason = "no requests were sent because of --wait 0"
 	case d.Replicas == 0:
 		verified.Reason = fmt.Sprintf("the Deployment %s/%s is scaled to 0", d.Namespace, d.Name)
 	default:
@@ -64,7 +64,7 @@ func (l *Linker) verify(ctx context.Context, request Request) error {
 
 // send runs the verification in the daemon's pod.
 func (l *Linker) send(ctx context.Context, d Daemon, command []string, exported int, verified *Verified) error {
-	l.step(l.Local, "requests to the mirrors of %s, from the daemon's pod", l.result.Name)
+	l.step(l.Local, "sending requests to the mirrors of %s from the daemon's pod", l.result.Name)
 	pod, err := l.pod(ctx, d)
 	if err != nil {
 		verified.Reason = errExec.Error() + ": " + err.Error()
@@ -95,7 +95,7 @@ func (l *Linker) send(ctx context.Context, d Daemon, command []string, exported 
 		verified.State = NotReached
 		return ErrNotReached
 	default:
-		verified.Reason = fmt.Sprintf("verify ended with exit code %d", code)
+		verified.Reason = fmt.Sprintf("verify exited with code %d", code)
 	}
 	return nil
 }
@@ -166,7 +166,7 @@ func (l *Linker) pod(ctx context.Context, d Daemon) (string, error) {
 		}
 	}
 	if running == "" {
-		return "", errors.New("no pod of it is running")
+		return "", errors.New("no pod is running")
 	}
 	return running, nil
 }
@@ -210,13 +210,13 @@ func noUpgrade(err error) bool {
 	return strings.Contains(err.Error(), "unable to upgrade streaming request: ") || strings.Contains(err.Error(), "proxy: unknown scheme: https")
 }
 
-// logFilter passes on what a program prints as errors, without its log of what is normal.
+// logFilter passes on what a program prints as errors, without its log of what is normal, and of problems, which it prints, too.
 type logFilter struct {
 	to   io.Writer
 	line []byte
 }
 
-var logLine = regexp.MustCompile(`^I\d{4} `)
+var logLine = regexp.MustCompile(`^[IW]\d{4} `)
 
 func (f *logFilter) Write(data []byte) (int, error) {
 	f.line = append(f.line, data...)

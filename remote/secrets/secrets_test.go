@@ -114,7 +114,7 @@ func TestResolve(t *testing.T) {
 			secrets:  []*corev1.Secret{secret("a", "paris", 1, map[string]string{"kubeconfig": "-", "max-bytes": "x", "records": "A"})},
 			want:     []string{"paris by sm/a"},
 			unusable: []string{"paris"},
-			problems: map[string]string{"paris": "max-bytes=x is not a size from 1Mi to 4Gi, as 64Mi; records=A is not a namespace name; it has no kubeconfig: add one"},
+			problems: map[string]string{"paris": "max-bytes=x is not a size from 1Mi to 4Gi, as 64Mi; records=A is not a valid namespace name; it has no kubeconfig: add one"},
 		},
 		"no gateway": {
 			secrets:  []*corev1.Secret{secret("a", "paris", 1, map[string]string{"gateway": "-"})},
@@ -201,7 +201,7 @@ func TestKeysAreThoseOfTheFlag(t *testing.T) {
 func TestValuesThatAreNotRepeatable(t *testing.T) {
 	for key, values := range map[string]string{"records": "a\nb", "uid": "a\nb", "gateway-port": "80\n81", "name": "{service}\n{service}-x", "context": ""} {
 		set := Resolve(nil, []*corev1.Secret{secret("s", "paris", 1, map[string]string{key: values})}, complete)
-		want := key + "= is given twice"
+		want := key + "= is set twice"
 		if values == "" {
 			want = `"context=" is not KEY=VALUE`
 		}
@@ -231,10 +231,10 @@ func TestKubeconfigsInSecrets(t *testing.T) {
 			want: `field certificate-authority of cluster "c" is not permitted in a Secret: it is a file: use certificate-authority-data; field client-certificate of user "u" is not permitted in a Secret: it is a file: use client-certificate-data; field client-key`},
 		"no such context":         {user: "token: t", data: map[string]string{"context": "rome"}, want: "rome"},
 		"nothing":                 {data: map[string]string{"kubeconfig": ""}, want: "it has no kubeconfig"},
-		"an empty one":            {data: map[string]string{"kubeconfig": "{}"}, want: "it names no cluster: is its current-context set?"},
+		"an empty one":            {data: map[string]string{"kubeconfig": "{}"}, want: "it has no cluster: check its current-context"},
 		"something else":          {data: map[string]string{"kubeconfig": "top-secret-token"}, want: "kubeconfig: "},
-		"a token of two lines":    {user: `token: "a\nb"`, want: "has a line break"},
-		"a password in the proxy": {user: "token: t", cluster: `, proxy-url: "ftp://u:secret@proxy"`, want: "field proxy-url"},
+		"a token of two lines":    {user: `token: "a\nb"`, want: "contains a control character"},
+		"a password in the proxy": {user: "token: t", cluster: `, proxy-url: "ftp://u:secret@proxy"`, want: "the proxy-url of cluster"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			data := map[string]string{"kubeconfig": kubeconfig(test.user, test.cluster)}

@@ -331,12 +331,12 @@ func TestLinkRefuses(t *testing.T) {
 		args string
 		says string
 	}{
-		{"paris " + server, "There is ingress/gateway"},
-		{"paris gateway=ingress/gateway", "Pods in the local cluster cannot reach that: use --server https://HOST:PORT. It is also at https://192.0.2.77:6443"},
-		{"london gateway=ingress/gateway " + server, "are one cluster"},
+		{"paris " + server, "Existing gateways: ingress/gateway"},
+		{"paris gateway=ingress/gateway", "not reachable from pods in the local cluster: use --server https://HOST:PORT. Other addresses: https://192.0.2.77:6443"},
+		{"london gateway=ingress/gateway " + server, "are the same"},
 		{"rome gateway=ingress/gateway", "context rome does not exist"},
-		{"paris gateway=ingress/gateway --server=" + london.Config.Host + " --ca=" + otherCA, "refuses the token: is it another cluster?"},
-		{"paris gateway=ingress/gateway " + server + " --ca=" + otherCA, "cannot be trusted"},
+		{"paris gateway=ingress/gateway --server=" + london.Config.Host + " --ca=" + otherCA, "rejected the token"},
+		{"paris gateway=ingress/gateway " + server + " --ca=" + otherCA, "is not trusted"},
 		{"paris gateway=ingress/gateway namespaces=nowhere " + server, `"nowhere" not found`},
 	} {
 		out, err := e.tryLink(strings.Fields(c.args)...)
@@ -423,7 +423,7 @@ func TestPrintedManifests(t *testing.T) {
 		return path
 	}
 	server := "--server=" + paris.Config.Host
-	if out, err := e.tryLink(append(keys, "--print=local", server)...); err == nil || !strings.Contains(out, "apply there what --print=remote prints") {
+	if out, err := e.tryLink(append(keys, "--print=local", server)...); err == nil || !strings.Contains(out, "apply the output of --print=remote first") {
 		t.Errorf("before paris has it: %v\n%s", err, out)
 	}
 	e.cleanup(func(e *env) { e.kubectl(paris, "delete", "--ignore-not-found", "-k", shipped("remote")) })

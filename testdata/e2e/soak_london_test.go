@@ -338,7 +338,7 @@ func (w *walk) startDaemon() error {
 	}
 	w.d = w.daemon(remotes, append([]string{"--copy-labels", "team"}, args...)...)
 	return w.until(func() error {
-		if w.d.logged("Local caches are filled") == 0 {
+		if w.d.logged("Local caches are synced") == 0 {
 			time.Sleep(10 * time.Millisecond)
 			return fmt.Errorf("its caches are not synced")
 		}
