@@ -32,7 +32,7 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 		"cluster-domain=DOMAIN, which overrides the flag of the same name; "+
 		fmt.Sprintf("max-services=NUMBER of exported Services (default %d) and max-bytes=SIZE of one answer and of all cached exports (default %s), above which the remote is not followed; ", DefaultLimits.Services, quantity(DefaultLimits.Bytes))+
 		"uid=UID of the expected cluster (the UID of its kube-system namespace), any other is refused; or uid=unverified to accept a cluster whose UID cannot be read")
-	f.StringVar(&raw.from, "remotes-from", "", "`NAMESPACE` of Secrets that also configure remotes, and can be added, changed and removed at any time: the label "+SecretLabel+" is the remote's NAME, and the data has a kubeconfig and the keys of --remote, with one line per value of a repeatable key. --remote takes precedence if both have the same name")
+	f.StringVar(&raw.from, "remotes-from", "", "`NAMESPACE` of Secrets that also configure remotes, and can be added, changed and deleted at any time: the label "+SecretLabel+" is the remote's NAME, and the data contains kubeconfig and the keys of --remote, the values of a repeatable key on separate lines. --remote takes precedence")
 	f.StringVar(&raw.selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of the Services to mirror, evaluated in the remote clusters")
 	f.Float32Var(&raw.client.QPS, "kube-api-qps", 0, "maximum `NUMBER` of requests per second to each API server; 0 is no client-side limit, which relies on API Priority and Fairness")
 	f.IntVar(&raw.client.Burst, "kube-api-burst", 0, "burst `NUMBER` of requests above --kube-api-qps; 0 is the same as --kube-api-qps")

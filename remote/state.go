@@ -169,6 +169,8 @@ func (c change) log(logger klog.Logger) {
 	switch {
 	case gateway:
 		message = "Gateway of remote cluster is failing"
+	case c.Kind() == ConfigurationProblem:
+		message = "Secret with the configuration of a remote cluster is not used"
 	case c.down && unanswered:
 		message = "Lost contact with remote cluster; its mirrors are kept unchanged"
 	}

@@ -16,8 +16,8 @@ import (
 
 const pruneUsage = `service-mirror prune lists and deletes all mirrors of removed remotes. If one of the remotes
 has no mirrors, it deletes nothing and lists the remotes that have. A remote that is still
-configured with --remote, or with a Secret of --remotes-from, is refused, because the daemon
-would recreate its mirrors; the daemon's flags are accepted for this check.
+configured, with --remote or a Secret of --remotes-from, is refused, because the daemon would
+recreate its mirrors; the daemon's flags are accepted for this check.
 
 Usage:
   service-mirror prune NAME... [--dry-run] [-o json] [FLAGS OF THE DAEMON]

@@ -226,9 +226,9 @@ func (r *Problems) noteLocal(name string, err error, cause string) (lines []line
 func (p *part) line(name string) line {
 	switch {
 	case isMisnamed(name) && p.Shown == "":
-		return line{false, "All Secrets with the label of a remote name one", nil}
+		return line{false, "All Secrets with the label of a remote are used", nil}
 	case isMisnamed(name):
-		return line{true, "Secrets do not name a remote, and are not used", []any{"err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
+		return line{true, "Secrets with invalid names of remotes are not used", []any{"err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
 	}
 	if p.Shown == "" {
 		return line{false, "Reading from the local API server again", []any{"resource", name}}

@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
@@ -37,7 +38,7 @@ var epoch = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 
 // secret configures a remote with a kubeconfig and these keys; it was created so many seconds after the epoch.
 func secret(name, label string, age int, data map[string]string) *corev1.Secret {
-	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "sm", Name: name, Labels: map[string]string{remote.SecretLabel: label},
+	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "sm", Name: name, UID: types.UID(name + "-uid"), Labels: map[string]string{remote.SecretLabel: label},
 		CreationTimestamp: metav1.NewTime(epoch.Add(time.Duration(age) * time.Second))},
 		Data: map[string][]byte{"kubeconfig": []byte(kubeconfig("token: t", "")), "gateway": []byte("ingress/gateway\n")}}
 	for key, value := range data {

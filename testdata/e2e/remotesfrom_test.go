@@ -109,7 +109,7 @@ func TestRemotesFromSecrets(t *testing.T) {
 	from := append([]string{"--remotes-from", e.id}, listening...)
 	first.configure(nil)
 	d := e.daemon(nil, from...)
-	e.logs(d, "annot read from the local API server", "secrets of remotes in namespace "+e.id)
+	e.logs(d, "annot read from the local API server", "forbidden", "secrets of remotes in namespace "+e.id)
 	e.soon("the reason is shown", d.measures(map[string]float64{"local_problems": 1}))
 	e.readSecrets()
 	e.eventually(2*time.Minute, "the first mirror", first.mirrored("bar", "203.0.113.1"))
