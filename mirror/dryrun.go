@@ -134,6 +134,9 @@ func printFailover(to io.Writer, p plan.FailoverPlan, local string) {
 		name := cache.MetaObjectToName(step.Slice)
 		switch step.Action {
 		case plan.Create:
+			if step.Replaces != nil {
+				print("delete EndpointSlice %v, which lacks its label, %s", name, where)
+			}
 			print("create EndpointSlice %v %s", name, where)
 			changes(nil, step.Slice)
 		case plan.Update:

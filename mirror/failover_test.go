@@ -395,6 +395,13 @@ func TestFailoverOfARefusedRemote(t *testing.T) {
 			w.server.remove("endpointslices", "default", "bar.paris.ipv4")
 			w.server.put(foreign)
 		},
+		"changed on its way": func(w *world) {
+			w.server.setAdmit(func(obj runtime.Object) {
+				if slice, ok := obj.(*discoveryv1.EndpointSlice); ok && slice.Name == "bar.paris.ipv4" {
+					slice.Endpoints[0].Conditions.Ready = new(bool)
+				}
+			})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			failsOver(t, "paris,berlin", func(w *world) {
@@ -408,6 +415,7 @@ func TestFailoverOfARefusedRemote(t *testing.T) {
 				}
 				w.logged(1, `"Failed over: no local endpoint is ready" service="default/bar" remote="berlin"`)
 				w.server.setRefuse(nil)
+				w.server.setAdmit(nil)
 				if w.server.slice("default", "bar.paris.ipv4") != nil {
 					w.server.remove("endpointslices", "default", "bar.paris.ipv4")
 				}

@@ -174,7 +174,7 @@ func TestRemoteComesAndGoes(t *testing.T) {
 		// What is still under way of it changes nothing.
 		gone.hooks.Changed("paris", named("default", "bar"), nil)
 		gone.hooks.Resync("paris")
-		gone.hooks.RecordChanged("paris", cache.NewObjectName("default", "bar"), nil, nil)
+		gone.hooks.RecordChanged("paris", remote.RecordChange{Service: cache.NewObjectName("default", "bar")})
 		f.settle()
 		f.expect()
 		page := f.world.controller.Overview()

@@ -32,8 +32,7 @@ func (r *fakeRemote) publish(rec published.Record, edits ...func(*corev1.ConfigM
 		edit(configMap)
 	}
 	must(r.configMaps.GetIndexer().Add(remote.Encode(configMap)))
-	had, has := r.records.Changed(configMap.Name, configMap)
-	r.hooks.RecordChanged(r.name, rec.Service, had, has)
+	r.hooks.RecordChanged(r.name, r.records.Changed(configMap.Name, configMap))
 }
 
 // unpublish deletes the record of a Service.
@@ -41,8 +40,7 @@ func (r *fakeRemote) unpublish(rec published.Record) {
 	configMap, err := rec.ConfigMap("service-mirror")
 	must(err)
 	must(r.configMaps.GetIndexer().Delete(remote.Encode(configMap)))
-	had, _ := r.records.Changed(configMap.Name, nil)
-	r.hooks.RecordChanged(r.name, rec.Service, had, nil)
+	r.hooks.RecordChanged(r.name, r.records.Changed(configMap.Name, nil))
 }
 
 // database is an exported Service of one TCP port, created some seconds after others, and its record.

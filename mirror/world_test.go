@@ -194,6 +194,7 @@ type fakeRemote struct {
 	namespaces []string
 	problems   []remote.Problem
 	refiltered int
+	views      int // how often it was looked at
 }
 
 func newFakeRemote(name string) *fakeRemote {
@@ -224,6 +225,7 @@ func (r *fakeRemote) Refilter() {
 func (r *fakeRemote) View() (remote.View, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.views++
 	if r.unknown {
 		return remote.View{}, false
 	}

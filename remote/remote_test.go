@@ -180,10 +180,10 @@ func connecting(t *testing.T, spec Spec, start bool, test func(*rig)) {
 				defer r.mu.Unlock()
 				r.changed = append(r.changed, cache.MetaObjectToName(cmp.Or(after, before)).String())
 			},
-			RecordChanged: func(_ string, service cache.ObjectName, had, has []string) {
+			RecordChanged: func(_ string, change RecordChange) {
 				r.mu.Lock()
 				defer r.mu.Unlock()
-				r.records = append(r.records, fmt.Sprintf("%v: %s -> %s", service, strings.Join(had, " "), strings.Join(has, " ")))
+				r.records = append(r.records, fmt.Sprintf("%v: %s -> %s", change.Service, strings.Join(change.Had, " "), strings.Join(change.Has, " ")))
 			},
 			Resync: func(string) {
 				r.mu.Lock()

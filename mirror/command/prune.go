@@ -22,7 +22,11 @@ recreate its mirrors; the daemon's flags are accepted for this check.
 Usage:
   service-mirror prune NAME... [--dry-run] [-o json] [FLAGS OF THE DAEMON]
 
-It requires list and delete on Services, Endpoints and EndpointSlices in all namespaces.
+The Service of a merged mirror is kept while it lists another remote; only the pruned
+remotes are removed from its list.
+
+It requires list and delete on Services, Endpoints and EndpointSlices in all namespaces and,
+for merged mirrors, update on Services.
 
 Exit codes:
   0  all deleted, or listed with --dry-run

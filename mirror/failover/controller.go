@@ -72,19 +72,11 @@ func (c *Controller) Changed(key cache.ObjectName) {
 	c.queue.Add(key)
 }
 
-// ExportChanged is called when a remote exports a Service, no longer does, or exports it differently.
-func (c *Controller) ExportChanged(cluster string, service cache.ObjectName) {
-	if svc := c.options.Local.FailoverService(service); svc != nil {
-		c.queue.AddFor(cluster, service)
-	}
-}
-
-// RecordChanged is called when what a remote's publisher says of a Service has changed: it may route the name of another
-// one to it.
-func (c *Controller) RecordChanged(cluster string, service cache.ObjectName) {
-	c.ExportChanged(cluster, service)
-	for _, key := range c.options.Local.FailoverKeys(cluster) {
-		if r := c.options.Remote(cluster, key); key != service && (r.Service == nil || cache.MetaObjectToName(r.Service) == service) {
+// ExportChanged is called when a remote exports a Service, no longer does, or exports it differently, or when what its
+// publisher says of it has changed, with the names that are, or were, routed to it: its own, and aliases.
+func (c *Controller) ExportChanged(cluster string, names ...cache.ObjectName) {
+	for _, key := range names {
+		if c.options.Local.FailoverService(key) != nil {
 			c.queue.AddFor(cluster, key)
 		}
 	}

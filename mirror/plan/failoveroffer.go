@@ -35,7 +35,7 @@ const (
 func (d *failover) offer(r FailoverRemote) offer {
 	o := offer{remote: r.Cluster}
 	live := d.live(r.Cluster)
-	o.serves = slices.ContainsFunc(live, hasReady)
+	o.serves = slices.ContainsFunc(live, HasReady)
 	if len(validation.IsDNS1123Label(r.Cluster)) > 0 {
 		d.problem(r, UnknownRemote, fmt.Sprintf("%.70q in the annotation %s is not the name of a remote: correct it", r.Cluster, FailoverAnnotation))
 		o.gone = true
