@@ -15,7 +15,7 @@ import (
 
 // TestRandomWalkOfMerged is TestRandomWalk with the mirrors of both remotes merged, and with --merge and the order of
 // the remotes changed at restarts. SOAK_SEED and SOAK_STEPS are as there.
-func TestRandomWalkOfMerged(t *testing.T) { walkAtRandom(t, newMergedWalk) }
+func TestRandomWalkOfMerged(t *testing.T) { walkAtRandom(t, 300, newMergedWalk) }
 
 // mergedModel is what the flags say of merging. What must exist is derived from deploy/guides/merged.md.
 type mergedModel struct {
@@ -51,7 +51,6 @@ var mergedKinds = []kind{
 func newMergedWalk(t *testing.T, seed uint64) *walk {
 	w := newWalkIn(t, newSlicesEnv(t), newMergedModel(), seed)
 	for _, r := range w.far {
-		r.shared = true
 		r.named("name={service}")
 	}
 	return w
@@ -59,7 +58,12 @@ func newMergedWalk(t *testing.T, seed uint64) *walk {
 
 func newMergedModel() *model {
 	m := newWalkModel()
-	m.merged, m.failing = &mergedModel{}, nil
+	m.merged = &mergedModel{}
+	for _, r := range m.remotes {
+		r.own = namingRule{template: "{service}"}
+	}
+	m.rename()
+	m.rested()
 	return m
 }
 
@@ -208,8 +212,6 @@ func (w *walk) mergeOtherwise() *step {
 	if !w.runs {
 		return nil
 	}
-	w.kill()
-	w.runs = true
 	if w.rnd.IntN(2) > 0 {
 		w.merged.first = !w.merged.first
 	} else {
@@ -218,12 +220,8 @@ func (w *walk) mergeOtherwise() *step {
 	for _, e := range w.entries() {
 		e.moves = true // its endpoints
 	}
-	return &step{text: fmt.Sprintf("the daemon is restarted, the first one alone serves: %v, in the other order: %v", w.merged.first, w.merged.reversed), touches: []string{"daemon"}, act: func() error {
-		if err := w.endDaemon((*daemon).stop); err != nil {
-			return err
-		}
-		return w.startDaemon()
-	}}
+	text := fmt.Sprintf("the daemon is restarted, the first one alone serves: %v, in the other order: %v", w.merged.first, w.merged.reversed)
+	return w.restart(text, (*daemon).stop, func() error { return nil })
 }
 
 // mergedArgs are the daemon's flags.
