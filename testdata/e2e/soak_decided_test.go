@@ -20,7 +20,7 @@ func decided(t *testing.T, m *model, seed uint64, look func(*walk)) (steps []str
 		}
 		w.taken++ // the gateways are there now
 		w.rested()
-		for range 30 {
+		for range w.untilRest() {
 			w.begin()
 			steps = append(steps, w.choose().text)
 			look(w)

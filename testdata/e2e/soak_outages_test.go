@@ -19,7 +19,7 @@ func TestRandomWalkOfFailover(t *testing.T) { walkAtRandom(t, 180, newFailoverWa
 // what the daemon makes of outages.
 var failoverKinds = []kind{
 	{14, (*walk).export},
-	{2, (*walk).unexport},
+	{1, (*walk).unexport},
 	{1, (*walk).deleteExported},
 	{1, (*walk).recreate},
 	{2, (*walk).changePorts},
@@ -74,14 +74,6 @@ func (w *walk) beginFailover() (all []*step) {
 		all = append(all, w.makeOwn())
 	}
 	return all
-}
-
-// exportedPorts are those of an exported Service. In the walk of failover most could replace one of London's own.
-func (w *walk) exportedPorts() []modelPort {
-	if w.failing != nil && w.rnd.IntN(4) > 0 {
-		return any1(w, ownPorts...)
-	}
-	return w.randomPorts()
 }
 
 // foreseeable: who serves this one once it is ready, or once it is not, follows from what is known.

@@ -152,6 +152,17 @@ func (w *walk) randomPorts() []modelPort {
 	return ports
 }
 
+// exportedPorts are those of an exported Service.
+func (w *walk) exportedPorts() []modelPort {
+	if w.joins() && w.rnd.IntN(6) > 0 {
+		return any1(w, ownPorts...)
+	}
+	return w.randomPorts()
+}
+
+// joins: a Service in London is served by several remotes. Most of the time, what they export must fit together.
+func (w *walk) joins() bool { return w.failing != nil || w.merged != nil }
+
 // allowed: an API server takes these ports.
 func allowed(ports []modelPort) bool {
 	names, numbers := map[string]bool{}, map[string]bool{}
@@ -181,6 +192,9 @@ func (w *walk) changePorts() *step {
 		ports = append(ports, other)
 	case 5:
 		ports = slices.Delete(ports, i, i+1)
+	}
+	if w.joins() && w.rnd.IntN(2) > 0 {
+		ports = any1(w, ownPorts...)
 	}
 	changed := &entry{exported: true, ports: ports}
 	if !allowed(ports) || e.foreign == underTheMirror && !changed.mirrorable() {
@@ -220,6 +234,9 @@ var gatewayPorts = [][]modelPort{
 func (w *walk) randomAddresses() []string {
 	pool := []string{"203.0.113.1", "203.0.113.2", "203.0.113.3", "198.51.100.200", "198.51.100.201", theLinkLocal}
 	w.rnd.Shuffle(len(pool), func(i, j int) { pool[i], pool[j] = pool[j], pool[i] })
+	if w.joins() { // most of the time one of them can be used
+		return pool[:any1(w, 0, 1, 1, 2, 2, 2, 3, 3, 3, 5)]
+	}
 	return pool[:any1(w, 0, 1, 1, 1, 2, 2, 3, 5)]
 }
 

@@ -43,7 +43,7 @@ func walkAtRandom(t *testing.T, byDefault uint64, newWalk func(*testing.T, uint6
 	t.Logf("to take these steps again: SOAK_SEED=%d SOAK_STEPS=%d", seed, steps)
 	w := newWalk(t, seed)
 	for w.rest(); w.taken < steps; w.rest() {
-		for end := min(steps, w.taken+20+w.rnd.IntN(31)); w.taken < end; {
+		for end := min(steps, w.taken+w.untilRest()); w.taken < end; {
 			w.together(min(end-w.taken, 1+w.rnd.IntN(2)*w.rnd.IntN(4))) // half of the time one
 			w.look()
 		}
@@ -130,6 +130,14 @@ func lowPort(r *remote) {
 	r.proxy.cut()
 	r.proxy.listen(fmt.Sprintf("127.0.0.1:%d", 20000+lowPorts.Add(1)))
 	r.writeKubeconfig()
+}
+
+// untilRest is how many steps are taken until the next rest. Of what has changed since then, little can be checked.
+func (w *walk) untilRest() int {
+	if w.failing != nil {
+		return 10 + w.rnd.IntN(16)
+	}
+	return 20 + w.rnd.IntN(31)
 }
 
 // together takes so many steps at once, but the last one alone where another
