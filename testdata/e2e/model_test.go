@@ -137,6 +137,7 @@ type modelRemote struct {
 	naming    namingRule // how its mirrors are called
 	before    namingRule // the same at the last rest
 	known     knowledge  // what the daemon that runs knows of it
+	moved     bool       // since the last rest, the flags did not name it for a while
 	// sure means that it is cut off, and was before the steps that are under way. shaken: one of these changes that.
 	sure, shaken bool
 }
@@ -343,7 +344,7 @@ func (m *model) rested() {
 	}
 	m.restarted = false
 	for _, r := range m.remotes {
-		r.before, r.known = r.naming, known
+		r.before, r.known, r.moved = r.naming, known, false
 	}
 	for _, f := range m.failing {
 		f.rested()

@@ -150,6 +150,9 @@ func TestMergedWalkIsDecidedByItsSeed(t *testing.T) {
 			met("a part stays though the remote behind it changed", first.exists() && s.partStays(first) && !s.partStays(last))
 			met("a part stays while its remote is in trouble", last.exists() && s.partStays(last) && last.remote.fault != fault{})
 			met("a part stays while nothing is known of its remote", s.partStays(first) && parts[first] != nil && first.remote.known == unknown)
+			met("a part stays while its remote is not in the flags", s.partStays(first) && parts[first] != nil && first.remote.fault.removed)
+			met("a part is renamed", s.renamed() && first.keepsService() && s.partWould(first) && parts[first] != nil)
+			met("two parts are renamed", s.renamed() && last.keepsService() && s.partWould(last) && len(parts) == 2)
 			met("a Service stays though the first remote is gone", last.exists() && !first.exported && first.since.interrupted)
 			met("a deleted Service comes back with its ClusterIP", last.deleted && last.existed && !last.forgotten && !last.since.interrupted)
 		}
@@ -157,5 +160,6 @@ func TestMergedWalkIsDecidedByItsSeed(t *testing.T) {
 		"Service is deleted by hand", "by hand: port", "by hand: type", "by hand: label", "by hand: affinity",
 		"slice of paris is edited by hand: deleted", "slice of berlin is edited by hand: ready", "edited by hand: address",
 		"the first one alone serves: true", "the first one alone serves: false", "in the other order: true", "in the other order: false",
+		"restarted without paris", "restarted with berlin again", "--name-template is " + sharedTemplates[0], "--name-template is " + sharedTemplates[1],
 	})
 }

@@ -348,7 +348,7 @@ func (w *walk) starter() func() error {
 	case w.failing != nil:
 		args = append(args, walkFailover...)
 	}
-	if w.merged == nil && w.template != templates[0] {
+	if w.template != templates[0] {
 		args = append(args, "--name-template", w.template)
 	}
 	return func() error {

@@ -107,6 +107,10 @@ func (w *walk) renameMirrors() *step {
 		w.template = templates[1-slices.Index(templates, w.template)]
 		text = "--name-template is " + w.template
 	}
+	return w.renameStep(text)
+}
+
+func (w *walk) renameStep(text string) *step {
 	w.rename()
 	flags, rules := map[*remote]string{}, map[*remote]string{}
 	for _, m := range w.remotes {

@@ -376,11 +376,14 @@ func (w *walk) restartInTrouble() *step {
 
 // removeRemote restarts the daemon with one remote less.
 func (w *walk) removeRemote() *step {
-	if !w.runs || slices.ContainsFunc(w.remotes, func(r *modelRemote) bool { return r.fault.removed }) {
+	if !w.runs || w.renaming() || slices.ContainsFunc(w.remotes, func(r *modelRemote) bool { return r.fault.removed }) {
 		return nil
 	}
 	r := any1(w, w.remotes...)
 	w.setFault(r, removed)
+	if w.merged != nil {
+		w.merged.reconfigured(r, w.sharedMirrors())
+	}
 	return w.restart("the daemon is restarted without "+r.short, (*daemon).stop, w.atRest(r))
 }
 
@@ -391,6 +394,9 @@ func (w *walk) addRemote() *step {
 		return nil
 	}
 	w.setFault(r, fault{})
+	if w.merged != nil {
+		w.merged.reconfigured(r, w.sharedMirrors())
+	}
 	return w.restart("the daemon is restarted with "+r.short+" again", (*daemon).stop, w.atRest(r))
 }
 
