@@ -84,37 +84,45 @@ func (m *model) foreseeable(f *failoverService) bool {
 	})
 }
 
-// outage is a remote that fails while the daemon restarts: it knows nothing of that remote then.
+// outage is a remote that fails while the daemon restarts, so that nothing is known of it then.
 type outage struct {
 	remote *modelRemote
 	fault  fault
 }
 
-// pickOutage picks one, and a Service that lists the remote, of which it can be foreseen what comes of that.
+// pickOutage picks one, and a Service that lists the remote.
 func (w *walk) pickOutage() (o outage, f *failoverService, ok bool) {
-	o.fault = any1(w, faults[0], faults[1], removed)
-	if o.remote = any1(w, w.remotes...); o.remote.fault.removed {
-		return o, nil, false
+	o = outage{any1(w, w.remotes...), any1(w, faults[0], faults[1], removed)}
+	if o.remote.fault.silent() && !o.fault.removed {
+		o.fault = o.remote.fault // it goes on
 	}
 	other := w.remotes[1-slices.Index(w.remotes, o.remote)]
-	if other.fault.removed && o.fault.removed {
+	if !w.runs || o.remote.fault.removed || other.fault.removed && o.fault.removed {
 		return o, nil, false
 	}
-	f, ok = pick(w, w.failing, func(f *failoverService) bool {
-		return w.runs && f.lasts() && !f.flipsNow && w.existing[f.namespace] && f.labelled && slices.Contains(f.listed, o.remote.short) && !slices.ContainsFunc(f.listed, func(remote string) bool {
-			e := w.exportOf(f, remote)
-			switch {
-			case e == nil:
-				return false
-			case e.since != since{}:
-				return true
-			case e.remote == o.remote: // it is not cut off for a moment
-				return e.hidden != since{}
-			}
-			return other.shaken && !other.fault.removed || other.fault != fault{} && !other.fault.silent()
-		})
-	})
+	f, ok = pick(w, w.failing, func(f *failoverService) bool { return w.foreseeableIn(o, f) })
 	return o, f, ok
+}
+
+// foreseeableIn is foreseeable once the daemon has restarted in the outage.
+func (m *model) foreseeableIn(o outage, f *failoverService) bool {
+	if !f.lasts() || f.flipsNow || !m.existing[f.namespace] || !f.labelled || !slices.Contains(f.listed, o.remote.short) {
+		return false
+	}
+	return !slices.ContainsFunc(f.listed, func(remote string) bool {
+		e := m.exportOf(f, remote)
+		switch {
+		case e == nil:
+			return false
+		case e.since != since{}:
+			return true
+		case e.remote == o.remote: // it is not cut off for a moment
+			return e.hidden != since{}
+		case e.remote.fault.removed:
+			return false
+		}
+		return e.remote.shaken || e.remote.fault != fault{} && !e.remote.fault.silent()
+	})
 }
 
 // foreseen is who serves a Service with failover: the first remote that has something to serve it with and that is known; if none
@@ -162,23 +170,20 @@ func (w *walk) failOverInOutage() *step {
 	if !ok {
 		return nil
 	}
-	had := o.remote.fault.silent()
-	if !had || o.fault.removed {
+	begins := o.fault != o.remote.fault
+	if begins {
 		w.setFault(o.remote, o.fault)
-	} else {
-		o.fault = o.remote.fault
 	}
 	w.kill()
 	start, far := w.starter(), w.far[o.remote.short]
 	w.learn(o.remote, unknown) // as it failed before the daemon was started
-	end := any1(w, (*daemon).kill, (*daemon).stop)
+	end, proxied := any1(w, (*daemon).kill, (*daemon).stop), o.fault
+	if o.fault.removed {
+		proxied = fault{}
+	}
 	return w.failOverStep(f, fmt.Sprintf("%s %s, the daemon is restarted, and ", o.remote.short, o.fault.name), func() error {
-		if !had || o.fault.removed {
-			suffers := o.fault
-			if suffers.removed {
-				suffers = fault{}
-			}
-			far.suffer(suffers, w.plain[o.remote.short])
+		if begins {
+			far.suffer(proxied, w.plain[o.remote.short])
 		}
 		if err := w.endDaemon(end); err != nil {
 			return err
