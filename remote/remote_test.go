@@ -666,3 +666,18 @@ func TestRemoteEndsAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// What a new connection knows counts from the moment at which it serves: a dry run must not take the
+// moment before for a remote without exports.
+func TestUnknownUntilServed(t *testing.T) {
+	connecting(t, through(), true, func(r *rig) {
+		r.known("a-uid", "192.0.2.1", "default/bar")
+		if err := r.Unknown(); err != nil {
+			t.Error(err)
+		}
+		r.current.Store(nil) // as while only the newest connection knows it
+		if err := r.Unknown(); err == nil {
+			t.Error("the remote is known, and has no view")
+		}
+	})
+}

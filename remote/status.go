@@ -91,7 +91,10 @@ func (r *Remote) Unknown() error {
 	failing := func(part string) bool {
 		return slices.ContainsFunc(s.Problems, func(problem Problem) bool { return problem.Part == part })
 	}
-	view, _ := r.View()
+	view, ok := r.View()
+	if !ok { // the connection that knows it does not serve yet
+		return errors.New("its exported Services are not known yet")
+	}
 	for _, namespace := range r.spec.Namespaces {
 		if !view.Knows(namespace) {
 			incomplete = true
