@@ -13,7 +13,7 @@ import (
 
 // TestRandomWalkOfFailover is TestRandomWalk with Services that fail over, and with outages of their remotes that the daemon is
 // restarted in. SOAK_SEED and SOAK_STEPS are as there. It is not parallel to others: each daemon looks after all Services that fail over.
-func TestRandomWalkOfFailover(t *testing.T) { walkAtRandom(t, 180, newFailoverWalk) }
+func TestRandomWalkOfFailover(t *testing.T) { walkAtRandom(t, 150, newFailoverWalk) }
 
 // failoverKinds leave most Services of London's own, and what is exported for them, as they are for long enough to see
 // what the daemon makes of outages.
