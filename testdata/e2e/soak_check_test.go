@@ -66,7 +66,10 @@ func (w *walk) mirrorOf(e *entry) (string, *corev1.Service, *corev1.Endpoints) {
 // look checks what must be true at any moment.
 func (w *walk) look() {
 	w.Helper()
-	err := w.see()
+	err := w.judge()
+	if err == nil {
+		err = w.see()
+	}
 	if w.merged != nil {
 		for _, s := range w.sharedMirrors() {
 			if err == nil && w.existing[s.namespace] {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -21,6 +22,8 @@ import (
 // history is all that has existed in London since the last rest: what lasts for a moment only, no look at it would find.
 type history struct {
 	kinds  []*kindHistory
+	state  map[string]metav1.Object // after the last change that was judged
+	judged uint64                   // its revision
 	cancel context.CancelFunc
 	all    sync.WaitGroup
 }
@@ -29,12 +32,11 @@ type history struct {
 type kindHistory struct {
 	list  func(context.Context, metav1.ListOptions) (runtime.Object, error)
 	watch func(context.Context, metav1.ListOptions) (watch.Interface, error)
-	began []metav1.Object // when it begins
+	began map[string]string // the versions of the objects that existed when it begins, by name
 
-	mu       sync.Mutex
-	versions map[string]string // of the objects that exist after all changes, by name
-	changes  []change
-	err      error // it ends before its time
+	mu      sync.Mutex
+	changes []change
+	err     error // it ends before its time
 }
 
 // change is an object as it is from a revision on. All kinds are in one etcd, so that these count the changes of all.
@@ -48,7 +50,7 @@ type change struct {
 func (w *walk) remember() error {
 	w.forget()
 	ctx, cancel := context.WithCancel(w.ctx)
-	h := &history{cancel: cancel}
+	h := &history{cancel: cancel, state: map[string]metav1.Object{}}
 	for _, short := range w.namespaces {
 		services, endpoints, made := london.CoreV1().Services(w.long(short)), london.CoreV1().Endpoints(w.long(short)), london.DiscoveryV1().EndpointSlices(w.long(short))
 		h.kinds = append(h.kinds,
@@ -58,9 +60,17 @@ func (w *walk) remember() error {
 	}
 	w.history = h
 	for _, k := range h.kinds {
-		watching, err := k.begin(ctx)
+		all, revision, err := k.now(ctx)
 		if err != nil {
 			return err
+		}
+		watching, err := k.watch(ctx, metav1.ListOptions{ResourceVersion: fmt.Sprint(revision)})
+		if err != nil {
+			return err
+		}
+		k.began = versionsOf(all)
+		for _, object := range all {
+			h.state[keyOf(object)] = object
 		}
 		h.all.Go(func() { k.follow(ctx, watching) })
 	}
@@ -82,17 +92,25 @@ func (w *walk) forget() {
 	}
 }
 
-// now lists what exists.
-func (k *kindHistory) now(ctx context.Context) (all []metav1.Object, version string, err error) {
+// now lists what exists, at a revision.
+func (k *kindHistory) now(ctx context.Context) (all []metav1.Object, revision uint64, err error) {
 	list, err := k.list(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, "", err
+		return nil, 0, err
 	}
 	err = meta.EachListItem(list, func(item runtime.Object) error {
 		all = append(all, item.(metav1.Object))
 		return nil
 	})
-	return all, list.(metav1.ListInterface).GetResourceVersion(), err
+	if err != nil {
+		return nil, 0, err
+	}
+	revision, err = strconv.ParseUint(list.(metav1.ListInterface).GetResourceVersion(), 10, 64)
+	return all, revision, err
+}
+
+func keyOf(object metav1.Object) string {
+	return fmt.Sprintf("%T %s/%s", object, object.GetNamespace(), object.GetName())
 }
 
 func versionsOf(all []metav1.Object) map[string]string {
@@ -101,15 +119,6 @@ func versionsOf(all []metav1.Object) map[string]string {
 		versions[object.GetName()] = object.GetResourceVersion()
 	}
 	return versions
-}
-
-func (k *kindHistory) begin(ctx context.Context) (watch.Interface, error) {
-	all, version, err := k.now(ctx)
-	if err != nil {
-		return nil, err
-	}
-	k.began, k.versions = all, versionsOf(all)
-	return k.watch(ctx, metav1.ListOptions{ResourceVersion: version})
 }
 
 func (k *kindHistory) follow(ctx context.Context, watching watch.Interface) {
@@ -136,12 +145,7 @@ func (k *kindHistory) add(event watch.Event) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	gone := event.Type == watch.Deleted
-	if k.changes = append(k.changes, change{revision, object, gone}); gone {
-		delete(k.versions, object.GetName())
-	} else {
-		k.versions[object.GetName()] = object.GetResourceVersion()
-	}
+	k.changes = append(k.changes, change{revision, object, event.Type == watch.Deleted})
 	return nil
 }
 
@@ -151,57 +155,82 @@ func (k *kindHistory) end(err error) {
 	k.err = err
 }
 
-// complete checks that no change up to now is missing.
-func (k *kindHistory) complete(ctx context.Context) error {
-	all, _, err := k.now(ctx)
+// complete waits until no change up to now is missing, and gives the revision of now.
+func (w *walk) complete(k *kindHistory) (uint64, error) {
+	all, revision, err := k.now(w.ctx)
+	if err != nil {
+		return 0, err
+	}
+	want := versionsOf(all)
+	return revision, w.until(func() error {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.err != nil {
+			return fmt.Errorf("the history is not complete: %w", k.err)
+		}
+		if got := k.versionsAt(revision); !maps.Equal(got, want) {
+			return fmt.Errorf("the history has the objects %v, want %v", got, want)
+		}
+		return nil
+	})
+}
+
+// versionsAt are those of the objects that existed at a revision.
+func (k *kindHistory) versionsAt(revision uint64) map[string]string {
+	versions := maps.Clone(k.began)
+	for _, c := range k.changes {
+		switch {
+		case c.revision > revision:
+		case c.gone:
+			delete(versions, c.object.GetName())
+		default:
+			versions[c.object.GetName()] = c.object.GetResourceVersion()
+		}
+	}
+	return versions
+}
+
+// changes are those that were not judged yet, in their order, up to a revision before which none is missing.
+func (w *walk) changes() (all []change, err error) {
+	h, until := w.history, uint64(math.MaxUint64)
+	for _, k := range h.kinds {
+		revision, err := w.complete(k)
+		if err != nil {
+			return nil, err
+		}
+		until = min(until, revision)
+	}
+	for _, k := range h.kinds {
+		k.mu.Lock()
+		for _, c := range k.changes {
+			if c.revision > h.judged && c.revision <= until {
+				all = append(all, c)
+			}
+		}
+		k.mu.Unlock()
+	}
+	slices.SortStableFunc(all, func(a, b change) int { return cmp.Compare(a.revision, b.revision) })
+	h.judged = until
+	return all, nil
+}
+
+// revisions has judge look at all that existed at each moment that it has not looked at yet, in w.seen.
+func (w *walk) revisions(judge func() error) error {
+	all, err := w.changes()
 	if err != nil {
 		return err
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.err != nil {
-		return fmt.Errorf("the history is not complete: %w", k.err)
-	}
-	if want := versionsOf(all); !maps.Equal(k.versions, want) {
-		return fmt.Errorf("the history ends with the objects %v, want %v", k.versions, want)
+	for _, c := range all {
+		key := keyOf(c.object)
+		if w.history.state[key] = c.object; c.gone {
+			delete(w.history.state, key)
+		}
+		w.seen = w.contents(maps.Values(w.history.state))
+		if err := judge(); err != nil {
+			return fmt.Errorf("at revision %d, which changed %s (gone: %t): %w", c.revision, key, c.gone, err)
+		}
 	}
 	return nil
-}
-
-// revisions has judge look at all that existed at each moment, in w.seen.
-func (w *walk) revisions(judge func() error) error {
-	state, changes := map[string]metav1.Object{}, []change{}
-	key := func(object metav1.Object) string {
-		return fmt.Sprintf("%T %s/%s", object, object.GetNamespace(), object.GetName())
-	}
-	for _, k := range w.history.kinds {
-		if err := w.until(func() error { return k.complete(w.ctx) }); err != nil {
-			return err
-		}
-		k.mu.Lock()
-		changes = append(changes, k.changes...)
-		k.mu.Unlock()
-		for _, object := range k.began {
-			state[key(object)] = object
-		}
-	}
-	w.forget()
-	slices.SortStableFunc(changes, func(a, b change) int { return cmp.Compare(a.revision, b.revision) })
-	w.seen = w.contents(maps.Values(state))
-	err := judge()
-	for _, c := range changes {
-		if err != nil {
-			return err
-		}
-		if state[key(c.object)] = c.object; c.gone {
-			delete(state, key(c.object))
-		}
-		w.seen = w.contents(maps.Values(state))
-		if err = judge(); err != nil {
-			err = fmt.Errorf("at revision %d, which changed %s (gone: %t): %w", c.revision, key(c.object), c.gone, err)
-		}
-	}
-	return err
 }
 
 // contents are objects as see reads them.
@@ -229,7 +258,7 @@ func (w *walk) contents(objects func(yield func(metav1.Object) bool)) map[string
 	return seen
 }
 
-// judge checks what must have been true at each moment since the last rest, by what has happened since then.
+// judge checks what must have been true at each moment since it was last called, by what has happened since the last rest.
 func (w *walk) judge() error {
 	if w.history == nil {
 		return nil

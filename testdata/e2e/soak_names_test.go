@@ -120,7 +120,8 @@ func (w *walk) renameStep(text string) *step {
 			flags[r] = "," + w.keys(m.own)
 		}
 	}
-	return w.restart("the daemon is restarted: "+text, (*daemon).stop, func() error {
+	moving := w.moving()
+	s := w.restart("the daemon is restarted: "+text, (*daemon).stop, func() error {
 		for r, rule := range rules {
 			r.keys = flags[r]
 			if err := london.ConfigureNames(w.ctx, r.name, rule); err != nil {
@@ -129,4 +130,39 @@ func (w *walk) renameStep(text string) *step {
 		}
 		return nil
 	})
+	restart := s.act
+	s.act = func() error {
+		if err := restart(); err != nil {
+			return err
+		}
+		return w.until(func() error { return w.haveMoved(moving) })
+	}
+	return s
+}
+
+// moving are the places that mirrors move from now, as nothing keeps the daemon from that: what else happens later, could.
+func (w *walk) moving() map[place]place {
+	all := map[place]place{}
+	if slices.ContainsFunc(w.remotes, func(r *modelRemote) bool { return r.fault != fault{} }) {
+		return all
+	}
+	for _, e := range w.entries() {
+		if e.moves && w.mirrored(e) {
+			all[w.place(e, e.remote.before)] = w.place(e, e.remote.naming)
+		}
+	}
+	return all
+}
+
+// haveMoved checks that no mirror is at its place of before, and each at the new one.
+func (w *walk) haveMoved(moving map[place]place) error {
+	if err := w.see(); err != nil {
+		return err
+	}
+	for from, to := range moving {
+		if w.seen[from.namespace].services[from.name] != nil || w.seen[to.namespace].services[to.name] == nil {
+			return fmt.Errorf("the mirror %v does not move to %v", from, to)
+		}
+	}
+	return nil
 }

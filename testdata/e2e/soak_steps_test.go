@@ -41,7 +41,7 @@ var kinds = []kind{
 	{1, (*walk).stopDaemon},
 	{8, (*walk).startAgain},
 	{2, (*walk).restartInTrouble},
-	{4, (*walk).renameMirrors},
+	{5, (*walk).renameMirrors},
 	{2, (*walk).removeRemote},
 	{6, (*walk).addRemote},
 }
