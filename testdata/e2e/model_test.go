@@ -167,6 +167,7 @@ type model struct {
 	runs       bool         // the daemon does
 	sure       bool         // and did before the steps under way
 	restarted  bool         // since the last rest
+	first      bool         // the next step is the first one since then
 }
 
 // theLinkLocal address is one that a gateway may not have.
@@ -342,7 +343,7 @@ func (m *model) rested() {
 		e.deleted, e.forgotten, e.edited, e.moves = false, false, e.foreign == underTheMirror, false
 		e.existed = m.mirrored(e)
 	}
-	m.restarted = false
+	m.restarted, m.first = false, true
 	for _, r := range m.remotes {
 		r.before, r.known, r.moved = r.naming, known, false
 	}

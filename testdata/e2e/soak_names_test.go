@@ -110,6 +110,19 @@ func (w *walk) renameMirrors() *step {
 	return w.renameStep(text)
 }
 
+// renameAtOnce is now and then the first step after a rest: most mirrors must route where they do then, whatever they are called.
+func (w *walk) renameAtOnce() *step {
+	first := w.first
+	w.first = false
+	switch {
+	case !first || w.failing != nil || w.rnd.IntN(3) > 0:
+		return nil
+	case w.merged != nil:
+		return w.renameMerged()
+	}
+	return w.renameMirrors()
+}
+
 func (w *walk) renameStep(text string) *step {
 	w.rename()
 	flags, rules := map[*remote]string{}, map[*remote]string{}

@@ -254,6 +254,9 @@ func (w *walk) fail(err error) {
 
 // choose decides on the next step.
 func (w *walk) choose() *step {
+	if s := w.renameAtOnce(); s != nil {
+		return s
+	}
 	kinds := kinds
 	switch {
 	case w.merged != nil:
