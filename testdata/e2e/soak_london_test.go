@@ -110,6 +110,19 @@ func (w *walk) createLondonNamespace(name string) error {
 	return w.until(func() error { return w.create(london, w.long(name)) })
 }
 
+// namespacesGone checks that no namespace is being deleted: the daemon tries again to write there until it is gone.
+func (w *walk) namespacesGone() error {
+	for _, name := range w.namespaces {
+		if w.existing[name] {
+			continue
+		}
+		if _, err := london.CoreV1().Namespaces().Get(w.ctx, w.long(name), metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("namespace %s is being deleted (%v)", w.long(name), err)
+		}
+	}
+	return nil
+}
+
 // until retries until it succeeds: the daemon may be quicker to use a name.
 func (w *walk) until(try func() error) error {
 	for deadline := time.Now().Add(restWithin); ; time.Sleep(time.Millisecond) {

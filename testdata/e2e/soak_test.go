@@ -48,6 +48,7 @@ func walkAtRandom(t *testing.T, byDefault uint64, newWalk func(*testing.T, uint6
 			w.look()
 		}
 	}
+	w.must(w.until(w.namespacesGone))
 	since := london.mark(t)
 	time.Sleep(5 * time.Second) // the absence of writes cannot be awaited
 	w.noWrites(since)
