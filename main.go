@@ -13,6 +13,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/mirror/command"
+	"service-mirror.io/service-mirror/remote/logging"
 )
 
 // version is set by the linker for releases.
@@ -23,7 +24,7 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(klog.NewContext(context.Background(), logging.New()), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	command.Version = version
 	code := command.Run(ctx, os.Args[1:], os.Stdout, os.Stderr)

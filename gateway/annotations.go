@@ -42,7 +42,7 @@ func TrimAnnotation(key, value string) string {
 func entries(exported *corev1.Service, key string) (list []string, err error) {
 	value := exported.Annotations[key]
 	if len(value) > maxLength {
-		return nil, fmt.Errorf("annotation %s is longer than %d bytes, so it is not read: shorten it", key, maxLength)
+		return nil, fmt.Errorf("annotation %s is longer than %d bytes and is ignored: shorten it", key, maxLength)
 	}
 	for entry := range strings.SplitSeq(value, ",") {
 		if entry = strings.TrimSpace(entry); entry == "" {
@@ -76,7 +76,7 @@ func parsePortRef(text string) (portRef, error) {
 		return portRef{number: n, protocol: protocol}, nil
 	}
 	if ValidatePort(text) != nil {
-		return portRef{}, errors.New("it is not a port's name or number")
+		return portRef{}, errors.New("not a port name or number")
 	}
 	return portRef{name: text}, nil
 }
@@ -144,7 +144,7 @@ func choices(exported *corev1.Service) (all []choice, err error) {
 			err = one.of.find(exported)
 		}
 		if err == nil && slices.ContainsFunc(all, func(other choice) bool { return other.of == one.of }) {
-			err = errors.New("there is another entry for the same port, which is used: remove one")
+			err = errors.New("another entry for the same port is used: remove one")
 		}
 		if err != nil {
 			problems = append(problems, badEntry(PortAnnotation, entry, err))
@@ -160,11 +160,11 @@ func parseChoice(entry string) (one choice, err error) {
 	if !each {
 		right = left
 	} else if one.of, err = parsePortRef(left); err != nil {
-		return choice{}, errors.New("it is not GATEWAYPORT, as http, or PORT=GATEWAYPORT, as 8080=http")
+		return choice{}, errors.New("expected GATEWAYPORT such as http, or PORT=GATEWAYPORT such as 8080=http")
 	}
 	one.gateway = strings.TrimSpace(right)
 	if ValidatePort(one.gateway) != nil {
-		return choice{}, errors.New("it is not GATEWAYPORT, as http, or PORT=GATEWAYPORT, as 8080=http")
+		return choice{}, errors.New("expected GATEWAYPORT such as http, or PORT=GATEWAYPORT such as 8080=http")
 	}
 	return one, nil
 }

@@ -31,7 +31,7 @@ type Listener struct {
 // ReadAPI is Read for a Gateway of the Gateway API; nil: it does not exist.
 func (c Config) ReadAPI(gw *APIGateway, filter Filter) (Entrance, error) {
 	if gw == nil {
-		return c.read(nil, fmt.Errorf("Gateway %v does not exist: create it, or name another one with gateway=%sNAMESPACE/NAME", c.Service, APIPrefix), filter)
+		return c.read(nil, fmt.Errorf("Gateway %v does not exist: create it, or set another one with gateway=%sNAMESPACE/NAME", c.Service, APIPrefix), filter)
 	}
 	f := &front{texts: gw.IPs, hostnames: gw.Hostnames}
 	for _, problem := range gw.Problems {
@@ -39,13 +39,13 @@ func (c Config) ReadAPI(gw *APIGateway, filter Filter) (Entrance, error) {
 	}
 	for _, l := range gw.Listeners {
 		if l.Problem != "" {
-			f.problems = append(f.problems, fmt.Errorf("listener %.63q of Gateway %v is not served: %.300s: fix that listener", l.Name, c.Service, l.Problem))
+			f.problems = append(f.problems, fmt.Errorf("listener %.63q of Gateway %v is not served: %.300s: fix the listener", l.Name, c.Service, l.Problem))
 		} else if port := l.port(); !slices.ContainsFunc(f.ports, func(p corev1.ServicePort) bool { return same(p, port) }) {
 			f.ports = append(f.ports, port)
 		}
 	}
 	if len(gw.IPs)+len(gw.Hostnames) == 0 {
-		f.noAddress = fmt.Errorf("Gateway %v has no address yet: see its conditions, and whether a controller of its GatewayClass runs", c.Service)
+		f.noAddress = fmt.Errorf("Gateway %v has no address yet: check its conditions, and that the controller of its GatewayClass runs", c.Service)
 	}
 	return c.read(f, nil, filter)
 }

@@ -22,11 +22,11 @@ func TestReadAPI(t *testing.T) {
 		from    *APIGateway
 		wantErr string
 	}{
-		{name: "absent", wantErr: "Gateway ingress/public does not exist: create it, or name another one with gateway=gateway-api:NAMESPACE/NAME"},
-		{name: "no address", from: &APIGateway{Listeners: listeners}, wantErr: "Gateway ingress/public has no address yet: see its conditions"},
+		{name: "absent", wantErr: "Gateway ingress/public does not exist: create it, or set another one with gateway=gateway-api:NAMESPACE/NAME"},
+		{name: "no address", from: &APIGateway{Listeners: listeners}, wantErr: "Gateway ingress/public has no address yet: check its conditions"},
 		{name: "not programmed", from: &APIGateway{IPs: []string{"192.0.2.1"}, Listeners: listeners, Problems: []string{"is not programmed (x)"}}, wantErr: "Gateway ingress/public is not programmed (x)"},
 		{name: "a listener", from: &APIGateway{IPs: []string{"192.0.2.1"}, Listeners: append(listeners, Listener{Name: "bad", Port: 8443, Protocol: "HTTPS", Problem: "no certificate"})},
-			wantErr: `listener "bad" of Gateway ingress/public is not served: no certificate: fix that listener`},
+			wantErr: `listener "bad" of Gateway ingress/public is not served: no certificate: fix the listener`},
 		{name: "as it should be", from: &APIGateway{IPs: []string{"192.0.2.1"}, Listeners: listeners}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -38,12 +38,12 @@ func (r Range) describe() string {
 // special are ranges that no other cluster's gateway is in, though their addresses look like any. They are used
 // only if --gateway-allow has the range, or a part of it: a larger one does not mean them.
 var special = []Range{
-	{netip.MustParsePrefix("100.100.100.200/32"), "the metadata service of a cloud"}, // Alibaba Cloud
-	{netip.MustParsePrefix("168.63.129.16/32"), "the metadata service of a cloud"},   // Azure
-	{netip.MustParsePrefix("fd00:ec2::/32"), "for the services of a cloud's hosts"},  // AWS: metadata, DNS, time
-	{netip.MustParsePrefix("fd20:ce::254/128"), "the metadata service of a cloud"},   // Google Cloud
-	{netip.MustParsePrefix("0.0.0.0/8"), "this network (RFC 791)"},
-	{netip.MustParsePrefix("192.0.0.0/24"), "for protocols (RFC 6890)"}, // 192.0.0.192 was Oracle Cloud's metadata service
+	{netip.MustParsePrefix("100.100.100.200/32"), "a cloud metadata service"},    // Alibaba Cloud
+	{netip.MustParsePrefix("168.63.129.16/32"), "a cloud metadata service"},      // Azure
+	{netip.MustParsePrefix("fd00:ec2::/32"), "reserved for cloud host services"}, // AWS: metadata, DNS, time
+	{netip.MustParsePrefix("fd20:ce::254/128"), "a cloud metadata service"},      // Google Cloud
+	{netip.MustParsePrefix("0.0.0.0/8"), "reserved for this network (RFC 791)"},
+	{netip.MustParsePrefix("192.0.0.0/24"), "reserved for protocols (RFC 6890)"}, // 192.0.0.192 was Oracle Cloud's metadata service
 	{netip.MustParsePrefix("240.0.0.0/4"), "reserved (RFC 1112)"},
 	{netip.MustParsePrefix("::/96"), "IPv4 in IPv6 (RFC 4291), deprecated"},
 	{netip.MustParsePrefix("fec0::/10"), "site-local (RFC 3879), deprecated"},
@@ -78,7 +78,7 @@ func (f Filter) special(addr netip.Addr) error {
 			if !one.IsSingleIP() {
 				what = fmt.Sprintf("it is in %v, which is ", one.Prefix)
 			}
-			return fmt.Errorf("%s%s: if that is intended, list it in --gateway-allow", what, one.Name)
+			return fmt.Errorf("%s%s: if this is intended, add it to --gateway-allow", what, one.Name)
 		}
 	}
 	return nil
@@ -91,28 +91,28 @@ func (f Filter) special(addr netip.Addr) error {
 func (f Filter) address(addr netip.Addr) error {
 	addr, zone := addr.Unmap(), addr.Zone()
 	if zone != "" || !addr.IsGlobalUnicast() {
-		return errors.New("not a unicast address that another cluster can be reached at")
+		return errors.New("not a unicast address that is routable between clusters")
 	}
 	if err := f.special(addr); err != nil {
 		return err
 	}
 	if v4, ok := inner(addr); ok {
 		if err := f.address(v4); err != nil && !slices.ContainsFunc(f.Allow, func(prefix netip.Prefix) bool { return prefix.Contains(addr) }) {
-			return fmt.Errorf("in it is %v: %w", v4, err)
+			return fmt.Errorf("it embeds %v: %w", v4, err)
 		}
 	}
 	contains := func(prefix netip.Prefix) bool { return prefix.Contains(addr) }
 	if i := slices.IndexFunc(f.Deny, contains); i >= 0 {
-		return fmt.Errorf("--gateway-deny has %v", f.Deny[i])
+		return fmt.Errorf("--gateway-deny contains %v", f.Deny[i])
 	}
 	if slices.ContainsFunc(f.Allow, contains) {
 		return nil
 	}
 	if own, ok := f.local(addr); ok {
-		return fmt.Errorf("%s: if that is intended, permit it with --gateway-allow", own.describe())
+		return fmt.Errorf("%s: if this is intended, add it to --gateway-allow", own.describe())
 	}
 	if len(f.Allow) > 0 {
-		return errors.New("--gateway-allow does not have it")
+		return errors.New("--gateway-allow does not contain it")
 	}
 	return nil
 }
@@ -140,7 +140,7 @@ func (f Filter) hostname(name string) error {
 		return errors.New("not a hostname")
 	}
 	if f.Domain != "" && (name == f.Domain || strings.HasSuffix(name, "."+f.Domain)) {
-		return fmt.Errorf("it is a name of this cluster, whose domain is %s", f.Domain)
+		return fmt.Errorf("it is in the domain of this cluster, %s", f.Domain)
 	}
 	return nil
 }
@@ -155,9 +155,9 @@ func ParsePrefix(text string) (netip.Prefix, error) {
 	case err != nil:
 		return prefix, fmt.Errorf("%.64q is neither a CIDR nor an IP address", text)
 	case prefix.Addr().Is4In6():
-		return prefix, fmt.Errorf("%v is IPv4 in IPv6: give it as an IPv4 range", prefix)
+		return prefix, fmt.Errorf("%v is an IPv4-mapped IPv6 range: write it as an IPv4 range", prefix)
 	case prefix != prefix.Masked():
-		return prefix, fmt.Errorf("%v has bits beyond its length: give %v", prefix, prefix.Masked())
+		return prefix, fmt.Errorf("%v has host bits set: write %v", prefix, prefix.Masked())
 	}
 	return prefix, nil
 }

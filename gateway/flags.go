@@ -24,21 +24,21 @@ type Flags struct {
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
 	raw.given = f.Changed
-	f.StringVar(&raw.gateway, "gateway", "", "gateway Service `NS/NAME` of the remotes that name none, or gateway-api:NS/NAME of a Gateway of the Gateway API")
-	f.StringVar(&raw.port, "gateway-port", "", "`NAME|NUMBER` of the gateway port that receives all traffic, for the remotes that name none (default: chosen for each port by its class: HTTP, HTTPS or gRPC)")
-	f.StringVar(&raw.defaultPort, "default-gateway-port", "", "`NAME|NUMBER` of the gateway port that receives what no other one serves, such as plain TCP, for the remotes that name none (default: such ports have no endpoints)")
-	f.StringSliceVar(&raw.deny, "gateway-deny", nil, "`CIDR,...` of addresses that no gateway may have, besides this cluster's own and those that are never another cluster's")
-	f.StringSliceVar(&raw.allow, "gateway-allow", nil, "`CIDR,...` of the only addresses that gateways may have; this cluster's own among them are permitted")
-	f.StringVar(&raw.domain, "cluster-domain", "cluster.local", "DNS `DOMAIN` of this cluster, under which no gateway may have its hostname, and of the remotes that name no other")
-	f.DurationVar(&raw.options.Refresh, "dns-refresh", 30*time.Second, "`DURATION` after which a gateway's hostname is resolved again, at least 1s")
+	f.StringVar(&raw.gateway, "gateway", "", "`NS/NAME` of the gateway Service of remotes that set no gateway=, or gateway-api:NS/NAME for a Gateway of the Gateway API")
+	f.StringVar(&raw.port, "gateway-port", "", "`NAME|NUMBER` of the gateway port that receives all traffic, for remotes that set no gateway-port= (default: chosen for each port by its class: HTTP, HTTPS or gRPC)")
+	f.StringVar(&raw.defaultPort, "default-gateway-port", "", "`NAME|NUMBER` of the gateway port for ports that no other gateway port serves, such as plain TCP, for remotes that set no default-gateway-port= (default: such ports have no endpoints)")
+	f.StringSliceVar(&raw.deny, "gateway-deny", nil, "`CIDR,...` of denied gateway addresses, in addition to those of this cluster and special ranges")
+	f.StringSliceVar(&raw.allow, "gateway-allow", nil, "`CIDR,...` of allowed gateway addresses; all others are denied. Addresses of this cluster are allowed if listed")
+	f.StringVar(&raw.domain, "cluster-domain", "cluster.local", "DNS `DOMAIN` of this cluster, in which gateway hostnames are denied, and of remotes that set no cluster-domain=")
+	f.DurationVar(&raw.options.Refresh, "dns-refresh", 30*time.Second, "`DURATION` between two lookups of a gateway's hostname, at least 1s")
 	f.StringVar(&raw.dnsServer, "dns-server", "", "`ADDRESS:PORT` of a DNS server to use instead of the system's, for debugging")
 	probe := &raw.options.Probe
-	f.StringVar((*string)(&probe.Kind), "probe", string(ProbeNone), "`KIND` of probe that finds out whether a gateway's address is healthy: tcp, http or none. One that fails becomes not ready")
+	f.StringVar((*string)(&probe.Kind), "probe", string(ProbeNone), "`KIND` of health probe of gateway addresses: tcp, http or none. Addresses that fail it become not ready")
 	f.StringVar(&probe.Port, "probe-port", "", "`NAME|NUMBER` of the gateway port to probe (default: the port that receives all traffic, else the lowest TCP port)")
-	f.StringVar(&probe.Path, "probe-path", "/", "`PATH` that an http probe requests; any answer below 400 is a success")
+	f.StringVar(&probe.Path, "probe-path", "/", "`PATH` of an http probe; any status below 400 is a success")
 	f.DurationVar(&probe.Period, "probe-period", 5*time.Second, "`DURATION` between two probes of an address")
-	f.DurationVar(&probe.Timeout, "probe-timeout", 2*time.Second, "`DURATION` after which a probe has failed")
-	f.IntVar(&probe.Threshold, "probe-threshold", 3, "`NUMBER` of probes in a row that must fail; one that succeeds makes the address ready again")
+	f.DurationVar(&probe.Timeout, "probe-timeout", 2*time.Second, "`DURATION` after which a probe times out")
+	f.IntVar(&probe.Threshold, "probe-threshold", 3, "`NUMBER` of consecutive failures after which an address is not ready; one success makes it ready again")
 }
 
 // Options are the values for all gateways; the error lists the mistakes, by flag.
@@ -66,7 +66,7 @@ func (raw *Flags) Options() (Options, error) {
 		to    *[]netip.Prefix
 	}{{"--gateway-deny", raw.deny, &options.Filter.Deny}, {"--gateway-allow", raw.allow, &options.Filter.Allow}} {
 		if len(list.texts) == 0 && raw.given(strings.TrimPrefix(list.flag, "--")) { // as of a variable that is not set
-			add(list.flag, errors.New("it is empty, which would refuse nothing: give a CIDR, or remove the flag"))
+			add(list.flag, errors.New("an empty value has no effect: set a CIDR, or remove the flag"))
 		}
 		for _, text := range list.texts {
 			prefix, err := ParsePrefix(text)
@@ -77,7 +77,7 @@ func (raw *Flags) Options() (Options, error) {
 	add("--cluster-domain", ValidateDomain(raw.domain))
 	options.Filter.Domain = raw.domain
 	if options.Refresh < time.Second {
-		add("--dns-refresh", fmt.Errorf("%v is less than 1s: give a longer one", options.Refresh))
+		add("--dns-refresh", fmt.Errorf("%v is less than 1s: set a longer duration", options.Refresh))
 	}
 	if raw.dnsServer != "" {
 		if _, err := netip.ParseAddrPort(raw.dnsServer); err != nil {
@@ -101,7 +101,7 @@ func ParseName(text string) (_ cache.ObjectName, api bool, _ error) {
 	namespace, name, _ := strings.Cut(name, "/")
 	switch {
 	case len(validation.IsDNS1123Label(namespace)) > 0, !api && len(validation.IsDNS1123Label(name)) > 0, api && len(validation.IsDNS1123Subdomain(name)) > 0:
-		return cache.ObjectName{}, false, fmt.Errorf("%.320q is not the NS/NAME of a Service, or %sNS/NAME of a Gateway", text, APIPrefix)
+		return cache.ObjectName{}, false, fmt.Errorf("%.320q is not NS/NAME of a Service, or %sNS/NAME of a Gateway", text, APIPrefix)
 	}
 	return cache.NewObjectName(namespace, name), api, nil
 }

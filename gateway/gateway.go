@@ -129,7 +129,7 @@ func (c Config) overrides() bool { return len(c.Addresses)+len(c.Hostnames) > 0 
 func (c Config) Validate(filter Filter) error {
 	var wrong []error
 	if c.ReadsService() && c.Service == (cache.ObjectName{}) {
-		wrong = append(wrong, errors.New("no gateway is configured: give gateway=NAMESPACE/NAME of a Service, gateway=gateway-api:NAMESPACE/NAME of a Gateway, or address=IP together with a numeric gateway-port"))
+		wrong = append(wrong, errors.New("no gateway is configured: set gateway=NAMESPACE/NAME of a Service, gateway=gateway-api:NAMESPACE/NAME of a Gateway, or address=IP with a numeric gateway-port"))
 	}
 	for _, addr := range c.Addresses {
 		if err := filter.address(addr); err != nil {
@@ -180,7 +180,7 @@ type Entrance struct {
 // the entrance can be used all the same.
 func (c Config) Read(svc *corev1.Service, filter Filter) (Entrance, error) {
 	if svc == nil {
-		return c.read(nil, fmt.Errorf("gateway Service %v does not exist: create it, or name another one with gateway=NAMESPACE/NAME", c.Service), filter)
+		return c.read(nil, fmt.Errorf("gateway Service %v does not exist: create it, or set another one with gateway=NAMESPACE/NAME", c.Service), filter)
 	}
 	f := &front{ports: svc.Spec.Ports}
 	if identity := svc.Annotations[identityAnnotation]; identity != "" {
@@ -318,13 +318,13 @@ func addressTexts(addrs []netip.Addr) (texts []string) {
 // the Service are not those of its nodes: an address of a node needs a node port.
 func noAddress(svc *corev1.Service) error {
 	if svc.Spec.Type == corev1.ServiceTypeLoadBalancer {
-		return fmt.Errorf("gateway Service %s/%s has no address yet: see its Events for what its load balancer reports", svc.Namespace, svc.Name)
+		return fmt.Errorf("gateway Service %s/%s has no address yet: check its Events for errors of its load balancer", svc.Namespace, svc.Name)
 	}
-	fix := "the port at which that address reaches the gateway"
+	fix := "the port of the gateway at that address"
 	if ports := nodePorts(svc); len(ports) > 0 {
 		fix = "the node port: " + strings.Join(ports, ", ")
 	}
-	return fmt.Errorf("gateway Service %s/%s is of type %s and has no external address: make it a LoadBalancer, or give address=IP together with a numeric gateway-port, %s",
+	return fmt.Errorf("gateway Service %s/%s is of type %s and has no external address: make it a LoadBalancer, or set address=IP with a numeric gateway-port, %s",
 		svc.Namespace, svc.Name, cmp.Or(svc.Spec.Type, corev1.ServiceTypeClusterIP), fix)
 }
 

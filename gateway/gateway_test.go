@@ -80,13 +80,13 @@ func TestRead(t *testing.T) {
 		{name: "no address yet", svc: balancer(), wantErr: "gateway Service ingress/gateway has no address yet"},
 		{name: "an empty entry is none", svc: balancer(""), wantErr: "no address yet"},
 		{name: "NodePort", svc: with(balancer(), ofType(corev1.ServiceTypeNodePort)),
-			wantErr: "is of type NodePort and has no external address: make it a LoadBalancer, or give address=IP together with a numeric gateway-port, the port at which that address reaches the gateway"},
+			wantErr: "is of type NodePort and has no external address: make it a LoadBalancer, or set address=IP with a numeric gateway-port, the port of the gateway at that address"},
 		{name: "NodePort with its node ports", svc: with(with(balancer(), ofType(corev1.ServiceTypeNodePort)), func(svc *corev1.Service) {
 			svc.Spec.Ports = slices.Clone(web)
 			svc.Spec.Ports[0].NodePort, svc.Spec.Ports[1].NodePort = 30080, 30443
-		}), wantErr: "address=IP together with a numeric gateway-port, the node port: 30080 for http (80/TCP), 30443 for https (443/TCP)"},
+		}), wantErr: "address=IP with a numeric gateway-port, the node port: 30080 for http (80/TCP), 30443 for https (443/TCP)"},
 		{name: "ClusterIP", svc: with(balancer(), ofType(corev1.ServiceTypeClusterIP)),
-			wantErr: "is of type ClusterIP and has no external address: make it a LoadBalancer, or give address=IP together with a numeric gateway-port, the port at which"},
+			wantErr: "is of type ClusterIP and has no external address: make it a LoadBalancer, or set address=IP with a numeric gateway-port, the port of the gateway"},
 		{name: "NodePort with an externalIP", svc: with(with(balancer(), ofType(corev1.ServiceTypeNodePort)), external("192.0.2.7")), addrs: parse("192.0.2.7")},
 		{name: "externalIPs where there is no ingress", svc: with(balancer(), external("192.0.2.8", "192.0.2.7")), addrs: parse("192.0.2.7", "192.0.2.8")},
 		{name: "ingress counts alone", svc: with(balancer("192.0.2.1"), external("192.0.2.7")), addrs: parse("192.0.2.1")},
@@ -97,13 +97,13 @@ func TestRead(t *testing.T) {
 		{name: "hostnames once each, however they are written", svc: with(balancer(), hostname("A.Example.com.", "a.example.com", "b.EXAMPLE.com")), hostnames: []string{"a.example.com", "b.example.com"}},
 		{name: "hostnames once each", svc: with(balancer(), hostname("a.example.com", "a.example.com")), hostnames: []string{"a.example.com"}},
 		{name: "a hostname of this cluster", svc: with(balancer("192.0.2.1"), hostname("bar.default.svc.cluster.local")), addrs: parse("192.0.2.1"),
-			wantErr: `hostname "bar.default.svc.cluster.local" is refused: it is a name of this cluster, whose domain is cluster.local`},
-		{name: "a hostname of this cluster, written otherwise", svc: with(balancer(), hostname("Bar.Cluster.LOCAL.")), wantErr: "it is a name of this cluster"},
+			wantErr: `hostname "bar.default.svc.cluster.local" is refused: it is in the domain of this cluster, cluster.local`},
+		{name: "a hostname of this cluster, written otherwise", svc: with(balancer(), hostname("Bar.Cluster.LOCAL.")), wantErr: "it is in the domain of this cluster"},
 		{name: "no hostname", svc: with(balancer(), hostname("gw_1.example.com")), wantErr: `hostname "gw_1.example.com" is refused: not a hostname`},
 		{name: "hostnames stay few", svc: with(balancer(), hostname(manyNames(17)...)), hostnames: manyNames(16), wantErr: "the gateway has 17 hostnames: only the first 16 are resolved"},
 		{name: "some refused", svc: balancer("127.0.0.1", "192.0.2.1"), addrs: parse("192.0.2.1"), wantErr: "address 127.0.0.1 is refused"},
 		{name: "nonsense", svc: balancer("example.com", "192.0.2.1"), addrs: parse("192.0.2.1"), wantErr: `address "example.com" is refused: not an IP address`},
-		{name: "refusals stay few", svc: balancer("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"), wantErr: "127.0.0.3 is refused: not a unicast address that another cluster can be reached at\nand 2 more"},
+		{name: "refusals stay few", svc: balancer("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"), wantErr: "127.0.0.3 is refused: not a unicast address that is routable between clusters\nand 2 more"},
 		{name: "refused externalIPs", svc: with(balancer(), external("::1")), wantErr: "address ::1 is refused"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -273,9 +273,9 @@ func TestValidate(t *testing.T) {
 		{name: "a number alone", config: Config{Port: "443"}, wantErr: "no gateway is configured"},
 		{name: "an address and a Service", config: Config{Service: gatewayName, Addresses: parse("192.0.2.1")}},
 		{name: "one address of two refused", config: Config{Service: gatewayName, Addresses: parse("192.0.2.1", "127.0.0.1")}, wantErr: "address=127.0.0.1"},
-		{name: "a denied address", config: Config{Service: gatewayName, Addresses: parse("198.51.100.1")}, wantErr: "address=198.51.100.1: --gateway-deny has 198.51.100.0/24"},
+		{name: "a denied address", config: Config{Service: gatewayName, Addresses: parse("198.51.100.1")}, wantErr: "address=198.51.100.1: --gateway-deny contains 198.51.100.0/24"},
 		{name: "a hostname and a number", config: Config{Hostnames: []string{"gw.example.com"}, Port: "443"}},
-		{name: "a hostname of this cluster", config: Config{Hostnames: []string{"gw.svc.cluster.local"}, Port: "443"}, wantErr: "address=gw.svc.cluster.local: it is a name of this cluster"},
+		{name: "a hostname of this cluster", config: Config{Hostnames: []string{"gw.svc.cluster.local"}, Port: "443"}, wantErr: "address=gw.svc.cluster.local: it is in the domain of this cluster"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			checkErr(t, test.config.Validate(Filter{Domain: "cluster.local", Deny: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}), test.wantErr)

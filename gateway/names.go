@@ -50,9 +50,9 @@ func (a answer) addresses() []netip.Addr { return append(a.v4[:len(a.v4):len(a.v
 
 func (a answer) kept() string {
 	if a.good {
-		return "its last addresses are used"
+		return "its last known addresses are used"
 	}
-	return "until it is resolved, existing endpoints stay"
+	return "existing endpoints are kept until it is resolved"
 }
 
 // resolveName keeps one hostname resolved until the context ends.
@@ -117,7 +117,7 @@ func lookup(ctx context.Context, resolver Resolver, host string, last answer) an
 		return now
 	}
 	if now.problem == nil {
-		now.problem = errors.New("DNS has no address for it")
+		now.problem = errors.New("DNS has no address")
 	}
 	last.problem = now.problem
 	return last
@@ -136,8 +136,8 @@ func brief(err error) error {
 	case !errors.As(err, &dns):
 		return err
 	case dns.IsTimeout:
-		return errors.New("DNS does not answer in time")
+		return errors.New("DNS lookup timed out")
 	}
 	parts := strings.Split(dns.Err, ": ")
-	return errors.New("DNS fails: " + parts[len(parts)-1])
+	return errors.New("DNS lookup failed: " + parts[len(parts)-1])
 }

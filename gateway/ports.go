@@ -118,7 +118,7 @@ func Problems(all []Mapping, err error) error {
 	if problem == nil || len(served) == 0 {
 		return problem
 	}
-	return fmt.Errorf("%w\nserved are %s", problem, Texts(served, 5))
+	return fmt.Errorf("%w\nserved ports: %s", problem, Texts(served, 5))
 }
 
 // Texts are the first few of a mapping, for a line.
@@ -169,7 +169,7 @@ func (r request) route(port corev1.ServicePort) (int32, Line, error) {
 		name string
 		fix  string
 	}{
-		{ByGatewayPort, r.Port, "set gateway-port in --remote to one that it has"},
+		{ByGatewayPort, r.Port, "set gateway-port in --remote to one of its ports"},
 		{ByAnnotation, chosen(r.choices, port), "correct the annotation " + PortAnnotation + " on the exported Service"},
 	} {
 		if explicit.name != "" {
@@ -182,11 +182,11 @@ func (r request) route(port corev1.ServicePort) (int32, Line, error) {
 	}
 	problem := r.none(port)
 	if r.Default != "" {
-		target, err := r.named(r.Default, port, "set default-gateway-port in --remote to one that it has")
+		target, err := r.named(r.Default, port, "set default-gateway-port in --remote to one of its ports")
 		if err == nil {
 			return r.checked(target, port, ByDefault, nil)
 		}
-		problem = fmt.Errorf("%w; nor is there a default for it: %w", problem, err)
+		problem = fmt.Errorf("%w; the default gateway port cannot be used: %w", problem, err)
 	}
 	return 0, "", problem
 }
@@ -223,7 +223,7 @@ func (r request) named(name string, port corev1.ServicePort, fix string) (int32,
 		return 0, err
 	}
 	if other := r.publishedHolder(claim); other != r.self && other != (cache.ObjectName{}) {
-		return 0, fmt.Errorf("gateway port %s is given to %v by the remote's publisher: %s", claim, other, fix)
+		return 0, fmt.Errorf("gateway port %s is allocated to %v by the remote's publisher: %s", claim, other, fix)
 	}
 	return target, nil
 }
@@ -281,11 +281,11 @@ func (r request) none(port corev1.ServicePort) error {
 	case HTTP:
 		what, names = "HTTP", `"http"`
 	case Unknown:
-		class, what, names = HTTP, "HTTP, which it is assumed to be", `"http"`
+		class, what, names = HTTP, "HTTP (assumed)", `"http"`
 	case HTTPS:
 		what, names = "HTTPS", `"https"`
 	case GRPC:
-		what, names = "HTTP/2 without TLS, as gRPC needs it", `"grpc", or "http2" if it serves HTTP/1.1 too,`
+		what, names = "HTTP/2 without TLS, which gRPC requires", `"grpc", or "http2" if it serves HTTP/1.1 too,`
 	case TCP:
 		return fmt.Errorf("it is not HTTP, and no gateway port is reserved for it: reserve one with the annotation %s on the exported Service, or in the ConfigMap of tcp-services=; or, if it is HTTP, set its appProtocol to http", PortsAnnotation)
 	default:

@@ -310,7 +310,7 @@ func TestExplicitLines(t *testing.T) {
 		{name: "the default for UDP", gateway: Gateway{Default: "53"}, exported: dns, want: 53, line: ByDefault},
 		{name: "the default after the class", gateway: Gateway{Default: "alt"}, exported: http, want: 80, line: SameClassHTTP},
 		{name: "a default that the gateway lacks", gateway: Gateway{Default: "absent"}, exported: db,
-			wantErr: `no gateway port is reserved for it: reserve one with the annotation service-mirror.io/gateway-ports on the exported Service, or in the ConfigMap of tcp-services=; or, if it is HTTP, set its appProtocol to http; nor is there a default for it: the gateway has no TCP port "absent"`},
+			wantErr: `no gateway port is reserved for it: reserve one with the annotation service-mirror.io/gateway-ports on the exported Service, or in the ConfigMap of tcp-services=; or, if it is HTTP, set its appProtocol to http; the default gateway port cannot be used: the gateway has no TCP port "absent"`},
 		{name: "a default that is reserved", gateway: Gateway{Default: "81", Reserved: taken}, exported: db, wantErr: "81/TCP is reserved for default/postgres:x: set default-gateway-port"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -354,9 +354,9 @@ func TestReasonsNameTheirRemedy(t *testing.T) {
 		want     string
 	}{
 		{port("http", 80, tcp, ""), `no port of the gateway serves HTTP: it has mesh (4143/TCP): in the gateway Service, name the one that does "http" or choose one with the annotation service-mirror.io/gateway-port on the exported Service`},
-		{port("api", 3000, tcp, ""), `no port of the gateway serves HTTP, which it is assumed to be: it has mesh (4143/TCP): in the gateway Service, name the one that does "http" or choose`},
+		{port("api", 3000, tcp, ""), `no port of the gateway serves HTTP (assumed): it has mesh (4143/TCP): in the gateway Service, name the one that does "http" or choose`},
 		{port("", 443, tcp, ""), `serves HTTPS: it has mesh (4143/TCP): in the gateway Service, name the one that does "https" or choose`},
-		{port("grpc", 1, tcp, ""), `serves HTTP/2 without TLS, as gRPC needs it: it has mesh (4143/TCP): in the gateway Service, name the one that does "grpc", or "http2" if it serves HTTP/1.1 too, or choose`},
+		{port("grpc", 1, tcp, ""), `serves HTTP/2 without TLS, which gRPC requires: it has mesh (4143/TCP): in the gateway Service, name the one that does "grpc", or "http2" if it serves HTTP/1.1 too, or choose`},
 		{port("db", 5432, tcp, ""), `it is not HTTP, and no gateway port is reserved for it: reserve one with the annotation service-mirror.io/gateway-ports on the exported Service, or in the ConfigMap of tcp-services=; or, if it is HTTP, set its appProtocol to http`},
 		{port("dns", 53, udp, ""), `no UDP port of the gateway is reserved for it: reserve one with the annotation service-mirror.io/gateway-ports on the exported Service, or in the ConfigMap of udp-services=`},
 		{port("s", 7, sctp, ""), `no SCTP port of the gateway is reserved for it: reserve one with`},
@@ -416,7 +416,7 @@ func TestMap(t *testing.T) {
 			exported: []corev1.ServicePort{port("a", 5432, tcp, ""), port("b", 3000, tcp, "")},
 			want:     []corev1.EndpointPort{{Name: "b", Port: 80, Protocol: tcp}},
 			mapping:  "5432 -> none, 3000 -> 80 (assumed HTTP)",
-			wantErr:  "\nserved are 3000 -> 80 (assumed HTTP)",
+			wantErr:  "\nserved ports: 3000 -> 80 (assumed HTTP)",
 		},
 		{
 			name:     "every port that is not served is named",

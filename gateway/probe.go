@@ -42,7 +42,7 @@ type Probe struct {
 func (p Probe) Validate() error {
 	var wrong []error
 	if p.Kind != ProbeNone && p.Kind != ProbeTCP && p.Kind != ProbeHTTP {
-		wrong = append(wrong, fmt.Errorf("--probe: %.40q is not known: give tcp, http or none", p.Kind))
+		wrong = append(wrong, fmt.Errorf("--probe: unknown kind %.40q: set tcp, http or none", p.Kind))
 	}
 	if p.Port != "" {
 		if err := ValidatePort(p.Port); err != nil {
@@ -53,13 +53,13 @@ func (p Probe) Validate() error {
 		wrong = append(wrong, fmt.Errorf("--probe-path: %w", err))
 	}
 	if p.Period < 100*time.Millisecond {
-		wrong = append(wrong, fmt.Errorf("--probe-period: %v is less than 100ms: give a longer one", p.Period))
+		wrong = append(wrong, fmt.Errorf("--probe-period: %v is less than 100ms: set a longer duration", p.Period))
 	}
 	if p.Timeout <= 0 || p.Timeout > p.Period {
-		wrong = append(wrong, fmt.Errorf("--probe-timeout: %v is out of range: give more than 0 and at most --probe-period, %v", p.Timeout, p.Period))
+		wrong = append(wrong, fmt.Errorf("--probe-timeout: %v is out of range: set more than 0 and at most --probe-period, %v", p.Timeout, p.Period))
 	}
 	if p.Threshold < 1 {
-		wrong = append(wrong, fmt.Errorf("--probe-threshold: %d is less than 1: give a number of failures", p.Threshold))
+		wrong = append(wrong, fmt.Errorf("--probe-threshold: %d is less than 1: set a number of failures", p.Threshold))
 	}
 	return errors.Join(wrong...)
 }
@@ -67,13 +67,13 @@ func (p Probe) Validate() error {
 // validatePath checks what goes into the first line of a request as it is.
 func validatePath(path string) error {
 	if !strings.HasPrefix(path, "/") {
-		return fmt.Errorf("%.100q does not begin with a slash: give an absolute path", path)
+		return fmt.Errorf("%.100q does not start with a slash: set an absolute path", path)
 	}
 	if strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '#' }) {
-		return fmt.Errorf("%.100q has a character that no request can have in its path: escape it, as %%20", path)
+		return fmt.Errorf("%.100q has a character that is invalid in a URL path: escape it, such as %%20", path)
 	}
 	if _, err := url.ParseRequestURI(path); err != nil {
-		return fmt.Errorf("%.100q is no valid path: %w", path, errors.Unwrap(err))
+		return fmt.Errorf("%.100q is not a valid path: %w", path, errors.Unwrap(err))
 	}
 	return nil
 }
@@ -97,9 +97,9 @@ func (p Probe) Target(gw *Gateway) (uint16, error) {
 	}
 	switch {
 	case len(fit) == 0 && want == "":
-		return 0, fmt.Errorf("there is no TCP port to probe: the gateway has %s: set --probe=none", ListPorts(gw.Ports))
+		return 0, fmt.Errorf("no TCP port to probe: the gateway has %s: set --probe=none", ListPorts(gw.Ports))
 	case len(fit) == 0:
-		return 0, fmt.Errorf("there is no TCP port %q to probe: the gateway has %s: set --probe-port to one that it has", want, ListPorts(gw.Ports))
+		return 0, fmt.Errorf("no TCP port %q to probe: the gateway has %s: set --probe-port to one of its ports", want, ListPorts(gw.Ports))
 	}
 	return uint16(slices.Min(fit)), nil
 }
@@ -174,7 +174,7 @@ func (p Probe) once(ctx context.Context, target netip.AddrPort) error {
 	}
 	resp.Body.Close()
 	if resp.StatusCode >= http.StatusBadRequest {
-		return fmt.Errorf("it answers with status %d", resp.StatusCode)
+		return fmt.Errorf("probe answered with status %d", resp.StatusCode)
 	}
 	return nil
 }
@@ -187,7 +187,7 @@ var probeTransport = &http.Transport{DisableKeepAlives: true, MaxResponseHeaderB
 func innermost(err error) error {
 	var slow net.Error
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &slow) && slow.Timeout() {
-		return errors.New("no answer in time")
+		return errors.New("probe timed out")
 	}
 	for {
 		inner := errors.Unwrap(err)

@@ -36,9 +36,9 @@ type Published struct {
 func PublishedFor(exported *corev1.Service, read record.Record, err error) Published {
 	switch {
 	case err != nil:
-		return Published{Problem: fmt.Errorf("its record cannot be used, so it is ignored: %w: fix what the remote's publisher writes", err)}
+		return Published{Problem: fmt.Errorf("its record is invalid and ignored: %w: check the version of the remote's publisher", err)}
 	case read.UID != exported.UID:
-		return Published{Problem: errors.New("its record is of a Service of this name with another UID, so it is ignored until the remote's publisher has followed: check that it runs")}
+		return Published{Problem: errors.New("its record is for a Service with the same name and another UID, and is ignored: check that the remote's publisher runs")}
 	}
 	return Published{Record: &read}
 }
@@ -58,7 +58,7 @@ func RecordClaims(r record.Record) (alone, shared []string) {
 }
 
 // errUnpublished is why a port has no target while records are not known.
-var errUnpublished = errors.New("the records of the remote's publisher are not known yet: see the problems of the remote")
+var errUnpublished = errors.New("the records of the remote's publisher have not been read yet: see the problems of the remote")
 
 // awaits tells that records, which are not known yet, have a say: an annotation may claim what they give to another
 // Service.
@@ -77,7 +77,7 @@ func (r request) crowded(claim string) error {
 	if r.Published == nil || r.Published.Crowded == nil || !r.Published.Crowded(claim) {
 		return nil
 	}
-	return fmt.Errorf("gateway port %s is nobody's: the records of the remote's publisher give it to too many Services, each alone: fix what writes them", claim)
+	return fmt.Errorf("gateway port %s is not used: the records of the remote's publisher allocate it exclusively to too many Services: check for a second publisher", claim)
 }
 
 // record is what the record says of a port; nil: nothing.
@@ -91,12 +91,12 @@ func (r request) record(port corev1.ServicePort) *record.Port {
 // published is the gateway port that the record says. The error is why there is none, or why it cannot be used.
 func (r request) published(port corev1.ServicePort, says *record.Port) (int32, error) {
 	if says.Gateway == 0 {
-		return 0, fmt.Errorf("the remote's publisher routes no gateway port to it: %.500s", says.Problem)
+		return 0, fmt.Errorf("the remote's publisher has no route to it: %.500s", says.Problem)
 	}
 	claim := Reservation{Gateway: says.Gateway, Protocol: protocol(port)}.claim()
 	const fix = "see the problems of the remote's publisher"
 	if other, reserved := r.reservedFor(says.Gateway, protocol(port)); reserved && other.Service != r.self {
-		return 0, fmt.Errorf("the record of the remote's publisher has gateway port %s, which is reserved for %v: %s", claim, other.Service, fix)
+		return 0, fmt.Errorf("the remote's publisher allocated gateway port %s, which is reserved for %v: %s", claim, other.Service, fix)
 	}
 	if err := r.crowded(claim); err != nil {
 		return 0, err
@@ -107,11 +107,11 @@ func (r request) published(port corev1.ServicePort, says *record.Port) (int32, e
 	}
 	if holder != nil {
 		if other := holder(claim); other != r.self && other != (cache.ObjectName{}) {
-			return 0, fmt.Errorf("the record of the remote's publisher has gateway port %s, which %v has alone: %s", claim, other, fix)
+			return 0, fmt.Errorf("the remote's publisher allocated gateway port %s, which is exclusive to %v: %s", claim, other, fix)
 		}
 	}
 	if !r.Static && !hasPort(r.Ports, PortNumber{says.Gateway, protocol(port)}) {
-		return 0, fmt.Errorf("the record of the remote's publisher has gateway port %s, which the gateway does not have: it has %s: add the port to the gateway, or have the publisher use this one", claim, ListPorts(r.Ports))
+		return 0, fmt.Errorf("the remote's publisher allocated gateway port %s, which the gateway does not have: it has %s: add the port to the gateway, or set --gateway of the publisher to this gateway", claim, ListPorts(r.Ports))
 	}
 	return says.Gateway, nil
 }

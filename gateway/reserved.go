@@ -44,7 +44,7 @@ func ParseReserved(data map[string]string, protocol corev1.Protocol) (Reserved, 
 		}
 		target.Protocol = protocol
 		if other, ok := reserved[target]; ok {
-			problems = append(problems, fmt.Errorf("ports %d and %d are both for %v:%s: the lower one is used", min(other, gatewayPort), max(other, gatewayPort), target.Service, target.Port))
+			problems = append(problems, fmt.Errorf("ports %d and %d are both reserved for %v:%s: the lower one is used", min(other, gatewayPort), max(other, gatewayPort), target.Service, target.Port))
 			gatewayPort = min(other, gatewayPort)
 		}
 		reserved[target] = gatewayPort
@@ -60,7 +60,7 @@ func parseReserved(key, value string) (ReservedFor, int32, error) {
 	parts := strings.Split(strings.TrimSpace(value), ":")
 	namespace, name, slash := strings.Cut(parts[0], "/")
 	if !slash || len(parts) < 2 || len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Label(name)) > 0 {
-		return ReservedFor{}, 0, errors.New("it is not NAMESPACE/SERVICE:PORT")
+		return ReservedFor{}, 0, errors.New("expected NAMESPACE/SERVICE:PORT")
 	}
 	port := parts[1]
 	if err := ValidatePort(port); err != nil {
@@ -68,7 +68,7 @@ func parseReserved(key, value string) (ReservedFor, int32, error) {
 	}
 	// The third part is what the gateway expects of its clients: mirrors send none.
 	if len(parts) > 2 && strings.HasPrefix(strings.ToUpper(parts[2]), "PROXY") {
-		return ReservedFor{}, 0, errors.New("the gateway expects the PROXY protocol there, which clients of mirrors do not send")
+		return ReservedFor{}, 0, errors.New("the gateway expects the PROXY protocol on this port, which clients of mirrors do not send")
 	}
 	return ReservedFor{Service: cache.NewObjectName(namespace, name), Port: port}, gatewayPort, nil
 }
@@ -95,7 +95,7 @@ func ParseReservations(annotation string) ([]Reservation, error) {
 		}
 		r, err := parseReservation(entry)
 		if err == nil && slices.ContainsFunc(all, func(other Reservation) bool { return other.Port == r.Port && other.Protocol == r.Protocol }) {
-			err = fmt.Errorf("port %d is given twice", r.Port)
+			err = fmt.Errorf("port %d is set twice", r.Port)
 		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("annotation %s, entry %.40q: %w", PortsAnnotation, entry, err))
@@ -111,13 +111,13 @@ func parseReservation(entry string) (Reservation, error) {
 	port, protocol, portOK := portAndProtocol(left)
 	gatewayPort, gatewayProtocol, gatewayOK := portAndProtocol(right)
 	if !portOK || !gatewayOK {
-		return Reservation{}, errors.New("it is not PORT=GATEWAYPORT, as 5432=15432 or 53/UDP=15353/UDP")
+		return Reservation{}, errors.New("expected PORT=GATEWAYPORT such as 5432=15432 or 53/UDP=15353/UDP")
 	}
 	if !strings.Contains(right, "/") {
 		gatewayProtocol = protocol
 	}
 	if protocol != gatewayProtocol {
-		return Reservation{}, fmt.Errorf("%s cannot go to %s", protocol, gatewayProtocol)
+		return Reservation{}, fmt.Errorf("%s cannot be routed to %s", protocol, gatewayProtocol)
 	}
 	return Reservation{Port: port, Gateway: gatewayPort, Protocol: protocol}, nil
 }
@@ -204,9 +204,9 @@ func (r request) claimed(mine Reservation) (int32, error) {
 // why is what another Service has a gateway port by that this one claims.
 func (r request) why(claim string, other cache.ObjectName) string {
 	if r.publishedHolder(claim) == other {
-		return "to which the remote's publisher has given it"
+		return "which the remote's publisher allocated it to"
 	}
-	return "which is older and claims it too"
+	return "which is older and claims it, too"
 }
 
 // reservedFor is what a ConfigMap reserves a gateway port for, the first of several.

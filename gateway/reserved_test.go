@@ -33,9 +33,9 @@ func TestParseReserved(t *testing.T) {
 		{name: "malformed entries are named, the others count", data: map[string]string{"x": "a/b:1", "0": "a/b:1", "070": "a/b:1", "70000": "a/b:1", "7": "a/b:1"},
 			want: Reserved{forPort("a/b", "1", tcp): 7}, wantErr: `entry "0": "a/b:1": the key is not a port number`},
 		{name: "malformed values", data: map[string]string{"1": "b:1", "2": "a/b", "3": "a/b:", "4": "A/b:1", "5": "a/b:0", "6": "a/b/c:1", "7": ""},
-			want: Reserved{}, wantErr: "it is not NAMESPACE/SERVICE:PORT"},
+			want: Reserved{}, wantErr: "expected NAMESPACE/SERVICE:PORT"},
 		{name: "one Service at two ports", data: map[string]string{"9": "a/b:1", "8": "a/b:1"},
-			want: Reserved{forPort("a/b", "1", tcp): 8}, wantErr: "ports 8 and 9 are both for a/b:1"},
+			want: Reserved{forPort("a/b", "1", tcp): 8}, wantErr: "ports 8 and 9 are both reserved for a/b:1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := ParseReserved(test.data, tcp)
@@ -58,12 +58,12 @@ func TestParseReservations(t *testing.T) {
 		{text: "5432=15432", want: []Reservation{{5432, 15432, tcp}}},
 		{text: "5432=15432, 53/UDP=15353/udp,7/sctp=8", want: []Reservation{{5432, 15432, tcp}, {53, 15353, udp}, {7, 8, sctp}}},
 		{text: "53=1,53/UDP=1", want: []Reservation{{53, 1, tcp}, {53, 1, udp}}},
-		{text: "1=2,1=3", want: []Reservation{{1, 2, tcp}}, wantErr: `entry "1=3": port 1 is given twice`},
-		{text: "1", wantErr: "it is not PORT=GATEWAYPORT"},
-		{text: "http=1", wantErr: "it is not PORT=GATEWAYPORT"},
-		{text: "1=2=3", wantErr: "it is not PORT=GATEWAYPORT"},
-		{text: "1/ICMP=2", wantErr: "it is not PORT=GATEWAYPORT"},
-		{text: "1/TCP=2/UDP", wantErr: "TCP cannot go to UDP"},
+		{text: "1=2,1=3", want: []Reservation{{1, 2, tcp}}, wantErr: `entry "1=3": port 1 is set twice`},
+		{text: "1", wantErr: "expected PORT=GATEWAYPORT"},
+		{text: "http=1", wantErr: "expected PORT=GATEWAYPORT"},
+		{text: "1=2=3", wantErr: "expected PORT=GATEWAYPORT"},
+		{text: "1/ICMP=2", wantErr: "expected PORT=GATEWAYPORT"},
+		{text: "1/TCP=2/UDP", wantErr: "TCP cannot be routed to UDP"},
 		{text: "0=1,1=65536,2=3", want: []Reservation{{2, 3, tcp}}, wantErr: `entry "0=1"`},
 	} {
 		got, err := ParseReservations(test.text)
@@ -121,9 +121,9 @@ func TestReservedPorts(t *testing.T) {
 		{name: "an annotation of a port that a ConfigMap gives to another", annotation: "5432=15432", reserved: Reserved{forPort("default/mysql", "3306", tcp): 15432},
 			want: map[string]int32{"http": 80}, wantErr: "gateway port 15432/TCP is reserved for default/mysql"},
 		{name: "one that an older Service claims", annotation: "5432=15432", holder: "z",
-			want: map[string]int32{"http": 80}, wantErr: "gateway port 15432/TCP is reserved for default/z, which is older and claims it too"},
+			want: map[string]int32{"http": 80}, wantErr: "gateway port 15432/TCP is reserved for default/z, which is older and claims it, too"},
 		{name: "one that it has", annotation: "5432=15432", holder: "postgres", want: map[string]int32{"db": 15432, "http": 80}},
-		{name: "a malformed entry is named", annotation: "5432=15432,x", want: map[string]int32{"db": 15432, "http": 80}, wantErr: `entry "x": it is not PORT=GATEWAYPORT`},
+		{name: "a malformed entry is named", annotation: "5432=15432,x", want: map[string]int32{"db": 15432, "http": 80}, wantErr: `entry "x": expected PORT=GATEWAYPORT`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			gw := &Gateway{Ports: ports, Port: test.only, Static: test.static, Reserved: test.reserved}

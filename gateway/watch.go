@@ -203,7 +203,7 @@ func (w *Watch) setHealth(gw *Gateway) error {
 		if known := w.health[netip.AddrPortFrom(address.Addr, port)]; known != nil {
 			address.Health = known.health
 			if known.health == NotReady {
-				problems = append(problems, fmt.Errorf("address %v does not answer on port %d: %w: fix the gateway there, or probe another port with --probe-port", address.Addr, port, known.cause))
+				problems = append(problems, fmt.Errorf("address %v does not answer on port %d: %w: fix the gateway, or probe another port with --probe-port", address.Addr, port, known.cause))
 			}
 		}
 	}

@@ -254,9 +254,9 @@ func TestLastGoodAnswerIsKept(t *testing.T) {
 		fail func(*fakeDNS)
 		says string
 	}{
-		{"SERVFAIL", func(d *fakeDNS) { d.answers["gw.example.com."] = nil }, "DNS fails: server misbehaving; its last addresses are used"},
-		{"no answer", func(d *fakeDNS) { d.silent = true }, "DNS does not answer in time"},
-		{"an empty answer", func(d *fakeDNS) { d.answers["gw.example.com."] = []string{} }, "DNS has no address for it"},
+		{"SERVFAIL", func(d *fakeDNS) { d.answers["gw.example.com."] = nil }, "DNS lookup failed: server misbehaving; its last known addresses are used"},
+		{"no answer", func(d *fakeDNS) { d.silent = true }, "DNS lookup timed out"},
+		{"an empty answer", func(d *fakeDNS) { d.answers["gw.example.com."] = []string{} }, "DNS has no address"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			watching(t, Config{Service: gatewayName}, nil, func(w *watched) {
@@ -286,7 +286,7 @@ func TestOneFamilyFails(t *testing.T) {
 		w.dns.set("gw.example.com", "192.0.2.2", "2001:db8::1")
 		w.wait(time.Minute)
 		w.has(false, 3, "192.0.2.2", "2001:db8::1")
-		w.says("DNS fails")
+		w.says("DNS lookup failed")
 		w.dns.change(func(d *fakeDNS) { d.no6 = &net.DNSError{Err: "no such host", IsNotFound: true} })
 		w.wait(time.Minute)
 		w.has(false, 4, "192.0.2.2")
@@ -301,7 +301,7 @@ func TestUnresolvedHostnameIsNotEmpty(t *testing.T) {
 		w.Set(svc, nil)
 		w.wait(time.Hour)
 		w.has(true, 1, "192.0.2.9")
-		w.says("until it is resolved, existing endpoints stay")
+		w.says("existing endpoints are kept until it is resolved")
 		w.dns.set("gw.example.com", "192.0.2.9", "192.0.2.1")
 		w.wait(time.Minute)
 		w.has(false, 2, "192.0.2.1", "192.0.2.9")
@@ -435,15 +435,15 @@ func TestProbePort(t *testing.T) {
 	}{
 		{ports: web, failed: 80, want: 443},
 		{ports: web, failed: 80, only: "http", want: 80},
-		{ports: []corev1.ServicePort{port("", 80, tcp, "")}, failed: 80, wantErr: "there is no TCP port to probe: the gateway has 80/TCP"},
-		{ports: web[:1], failed: 80, wantErr: "there is no TCP port to probe: the gateway has http (80/TCP)"},
+		{ports: []corev1.ServicePort{port("", 80, tcp, "")}, failed: 80, wantErr: "no TCP port to probe: the gateway has 80/TCP"},
+		{ports: web[:1], failed: 80, wantErr: "no TCP port to probe: the gateway has http (80/TCP)"},
 		{ports: web, want: 80},
 		{ports: []corev1.ServicePort{port("dns", 53, udp, ""), port("b", 443, tcp, ""), port("a", 81, tcp, "")}, want: 81},
 		{only: "https", ports: web, want: 443},
 		{only: "8443", ports: web, want: 8443},
 		{probe: "https", ports: web, want: 443},
 		{probe: "9", only: "https", ports: web, want: 9},
-		{probe: "x", ports: web, wantErr: `there is no TCP port "x" to probe: the gateway has http (80/TCP), https (443/TCP)`},
+		{probe: "x", ports: web, wantErr: `no TCP port "x" to probe: the gateway has http (80/TCP), https (443/TCP)`},
 		{ports: []corev1.ServicePort{port("dns", 53, udp, "")}, wantErr: "no TCP port"},
 	} {
 		got, err := Probe{Port: test.probe}.Target(&Gateway{Ports: test.ports, Port: test.only, Unserved: map[PortNumber]string{{test.failed, tcp}: "X"}})
@@ -461,7 +461,7 @@ func TestProbeThatHasNoPortChangesNothing(t *testing.T) {
 		w.Set(balancer("192.0.2.1"), nil)
 		w.wait(time.Minute)
 		w.health("192.0.2.1 not asked yet")
-		w.says(`there is no TCP port "x" to probe`)
+		w.says(`no TCP port "x" to probe`)
 	})
 }
 

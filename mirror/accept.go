@@ -22,17 +22,17 @@ func accept(ctx context.Context, local *local.Cluster, spec remote.Spec, uid typ
 		return ctx.Err()
 	}
 	if uid != "" && uid == local.UID() {
-		return errors.New("its kubeconfig is for the local cluster itself, so nothing is mirrored from it: use the remote's kubeconfig")
+		return errors.New("its kubeconfig points to the local cluster, so nothing is mirrored: use the remote's kubeconfig")
 	}
 	switch {
 	case spec.UID == remote.Unverified && uid == "":
 		return nil
 	case spec.UID == "" || spec.UID == remote.Unverified: // the mirrors say which one it is
 	case uid == "":
-		return fmt.Errorf("its kubeconfig may be for another cluster than the one with uid=%s, which the flags expect, so nothing is done for it: "+
-			"allow it to get namespace kube-system, or set uid=unverified in --remote %s", spec.UID, spec.Name)
+		return fmt.Errorf("the UID of the cluster cannot be read, but uid=%s is configured, so its mirrors are not updated: "+
+			"allow the account to get namespace kube-system, or set uid=unverified in --remote %s", spec.UID, spec.Name)
 	case uid != spec.UID:
-		return fmt.Errorf("its kubeconfig is for the cluster with UID %s, but the flags expect uid=%s, so nothing is done for it: correct the kubeconfig or the flag", uid, spec.UID)
+		return fmt.Errorf("its kubeconfig points to the cluster with UID %s, but uid=%s is configured, so its mirrors are not updated: correct the kubeconfig or the flag", uid, spec.UID)
 	default:
 		return nil
 	}
@@ -50,11 +50,11 @@ func accept(ctx context.Context, local *local.Cluster, spec remote.Spec, uid typ
 	case other == "":
 		return nil
 	case uid == "":
-		return fmt.Errorf("its kubeconfig may be for another cluster than the one with UID %s, which its mirrors are of, so nothing is done for it: "+
-			"allow it to get namespace kube-system, or set uid=unverified in --remote %s", other, spec.Name)
+		return fmt.Errorf("the UID of the cluster cannot be read, but its mirrors are from the cluster with UID %s, so they are not updated: "+
+			"allow the account to get namespace kube-system, or set uid=unverified in --remote %s", other, spec.Name)
 	default:
-		return fmt.Errorf("its kubeconfig is for the cluster with UID %s, but its mirrors are of the one with UID %s, so nothing is done for it: "+
-			"if the other cluster is meant, add uid=%s to --remote %s", uid, other, uid, spec.Name)
+		return fmt.Errorf("its kubeconfig points to the cluster with UID %s, but its mirrors are from the cluster with UID %s, so they are not updated: "+
+			"if the cluster was replaced on purpose, add uid=%s to --remote %s", uid, other, uid, spec.Name)
 	}
 }
 

@@ -25,7 +25,7 @@ func TestAlikeProblemsAreOneLine(t *testing.T) {
 		w.server.put(shopNamespace())
 		w.wait(time.Minute)
 		w.logged(2, "reason=")
-		w.logged(1, `"Mirrors' problem is over" reason="NamespaceMissing" cluster="paris" mirrors=2000`)
+		w.logged(1, `"Mirrors no longer have this problem" reason="NamespaceMissing" cluster="paris" mirrors=2000`)
 	})
 }
 

@@ -101,11 +101,12 @@ func (c *Controller) Hooks(cluster string) remote.Hooks {
 		Trim:    c.options.TrimExported,
 		Changed: func(cluster string, before, after *corev1.Service) {
 			c.exportChanged(cluster, before, after)
-			c.failover.ExportChanged(cluster, cache.MetaObjectToName(cmp.Or(after, before)))
+			exported := cache.MetaObjectToName(cmp.Or(after, before))
+			c.failover.ExportChanged(cluster, append(c.remotes.aliases(cluster, exported), exported)...)
 		},
-		RecordChanged: func(cluster string, service cache.ObjectName, had, has []string) {
-			c.recordChanged(cluster, service, had, has)
-			c.failover.RecordChanged(cluster, service)
+		RecordChanged: func(cluster string, change remote.RecordChange) {
+			c.recordChanged(cluster, change)
+			c.failover.ExportChanged(cluster, append(change.Aliases, change.Service)...)
 		},
 		Resync: func(cluster string) {
 			c.resync(cluster)
@@ -129,7 +130,7 @@ func (c *Controller) Run(ctx context.Context) {
 	wg.Go(func() { c.problems.Run(ctx) })
 	wg.Go(func() { c.failover.Run(ctx) })
 	c.local.Run(ctx, func() {
-		c.logger.Info("Local caches are filled", "services", c.local.Services())
+		c.logger.Info("Local caches are synced", "services", c.local.Services())
 		logged := sets.New[string]()
 		logUnknown(c.logger, c.local, logged)
 		c.workers.Open()

@@ -145,7 +145,7 @@ func TestMirrorOfARefusedServiceIsDeleted(t *testing.T) {
 		w.remotes["paris"].export(exportedBar())
 		w.settle()
 		w.mirrored()
-		w.logged(1, `"Mirror's problem is over" reason="Headless"`)
+		w.logged(1, `"Mirror no longer has this problem" reason="Headless"`)
 	})
 }
 
@@ -229,7 +229,7 @@ func TestRemovedRemoteKeepsItsMirrors(t *testing.T) {
 		w.wait(time.Hour)
 		w.expect()
 		w.mirrored()
-		w.logged(1, `The flags do not name this remote`)
+		w.logged(1, `Remote cluster is not configured`)
 		w.logged(1, `cluster="paris" mirrors=1`)
 	})
 }
@@ -258,7 +258,7 @@ func TestUnknownRemoteIsReported(t *testing.T) {
 		w.server.put(copied.Service)
 		w.wait(time.Hour)
 		w.expect()
-		w.logged(1, `The flags do not name this remote`)
+		w.logged(1, `Remote cluster is not configured`)
 		w.logged(1, `cluster="ghost" mirrors=1 objects=3`)
 		if got := w.controller.Overview().Unknown; got != 3 {
 			w.Errorf("%d objects are of unknown remotes, want 3", got)
@@ -275,8 +275,8 @@ func TestUnknownRemoteIsReported(t *testing.T) {
 		}
 		w.wait(time.Hour)
 		w.expect()
-		w.logged(11, `The flags do not name this remote`)
-		w.logged(1, `name more remotes that the flags do not name, and stay" remotes=5`)
+		w.logged(11, `Remote cluster is not configured`)
+		w.logged(1, `"More remote clusters are not configured; their mirrors are kept until they are pruned" remotes=5`)
 		w.mirrored()
 	})
 }

@@ -121,7 +121,7 @@ func TestRecreatedElsewhereIsReported(t *testing.T) {
 			w.Errorf("got %s again", got)
 		}
 		w.logged(1, `"Mirror has a problem" reason="ClusterIPLost"`)
-		w.logged(1, "it had the ClusterIPs "+had+" and has 10.96.77.77 now")
+		w.logged(1, "its ClusterIPs changed from "+had+" to 10.96.77.77")
 		w.server.wrote() // an attempt to create it, if a sync ran between the two events
 		w.wait(time.Hour)
 		w.expect()

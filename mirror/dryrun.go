@@ -38,7 +38,7 @@ func (c *Controller) DryRun(ctx context.Context, remotes []*remote.Remote, local
 		printFailover(out, p, local)
 	}
 	if len(foreseen.Plans)+len(foreseen.Failovers) == 0 {
-		fmt.Fprintln(out, "nothing would be written in", local)
+		fmt.Fprintln(out, "no changes in", local)
 	}
 	return foreseen.Unknown
 }
@@ -49,7 +49,7 @@ func awaitRemotes(ctx context.Context, remotes []*remote.Remote) error {
 		var unknown []error
 		for _, r := range remotes {
 			if err := r.Unknown(); err != nil {
-				unknown = append(unknown, fmt.Errorf("remote %s is not known, and nothing would be written for it: %w", r.Name(), err))
+				unknown = append(unknown, fmt.Errorf("remote %s cannot be read, so its changes are not shown: %w", r.Name(), err))
 			}
 		}
 		if len(unknown) == 0 || ctx.Err() != nil || time.Now().After(deadline) {
@@ -100,9 +100,9 @@ func printPlan(to io.Writer, p plan.Plan, local string) {
 	switch {
 	case p.Successor == nil:
 	case p.Successor.Circular && !p.Successor.Complete:
-		print("rename mirror %v to %v %s: it is deleted first, as mirrors wait for each other's names", key, p.Successor.Key, where)
+		print("rename mirror %v to %v %s: it is deleted first, because mirrors swap names", key, p.Successor.Key, where)
 	default:
-		print("rename mirror %v to %v %s: it is deleted once the other one is complete", key, p.Successor.Key, where)
+		print("rename mirror %v to %v %s: it is deleted as soon as the new one is complete", key, p.Successor.Key, where)
 	}
 	for _, step := range p.Steps {
 		switch step.Action {
@@ -117,7 +117,7 @@ func printPlan(to io.Writer, p plan.Plan, local string) {
 		case plan.Delete:
 			print("delete %s %v %s", step.Kind.Title(), key, where)
 		case plan.DeleteLeftover:
-			print("delete EndpointSlice %v that a selector left behind %s", cache.MetaObjectToName(step.Object), where)
+			print("delete leftover EndpointSlice %v of a selector %s", cache.MetaObjectToName(step.Object), where)
 		}
 	}
 }
@@ -134,6 +134,9 @@ func printFailover(to io.Writer, p plan.FailoverPlan, local string) {
 		name := cache.MetaObjectToName(step.Slice)
 		switch step.Action {
 		case plan.Create:
+			if step.Replaces != nil {
+				print("delete EndpointSlice %v, which lacks its label, %s", name, where)
+			}
 			print("create EndpointSlice %v %s", name, where)
 			changes(nil, step.Slice)
 		case plan.Update:

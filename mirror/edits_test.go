@@ -217,7 +217,7 @@ func TestInvalidAnnotations(t *testing.T) {
 				w.logged(1, `"Mirror has a problem" reason="AnnotationsRemoved"`)
 				w.wait(time.Hour)
 				w.expect()
-				w.logged(0, "problem is over")
+				w.logged(0, "no longer has this problem")
 			})
 		})
 	}
@@ -260,10 +260,10 @@ func TestConflictEndsNoProblem(t *testing.T) {
 		w.remotes["paris"].export(changed)
 		w.wait(time.Hour)
 		expectEvents(w.T, recorder, "Warning WriteFailed")
-		w.logged(0, "problem is over")
+		w.logged(0, "no longer has this problem")
 		w.server.setRefuse(nil)
 		w.wait(time.Minute)
-		w.logged(1, "problem is over")
+		w.logged(1, "no longer has this problem")
 	})
 }
 
@@ -331,7 +331,7 @@ func TestAddressesOfAnotherFamily(t *testing.T) {
 		w.remotes["paris"].setGateway(parisGateway())
 		w.wait(time.Minute)
 		w.mirrored()
-		w.logged(2, `problem is over" reason="NoAddress"`)
+		w.logged(2, `no longer has this problem" reason="NoAddress"`)
 	})
 }
 
@@ -371,11 +371,11 @@ func TestFightBacksOff(t *testing.T) {
 			w.Errorf("%d writes in the second hour, want two every five minutes", n)
 		}
 		expectEvents(w.T, recorder, "Warning Overwritten")
-		w.logged(0, "problem is over")
+		w.logged(0, "no longer has this problem")
 		rival.Store(false)
 		w.wait(lastOverwritten + fightPeriod + time.Second)
 		w.mirrored()
-		w.logged(1, `problem is over" reason="Overwritten"`)
+		w.logged(1, `no longer has this problem" reason="Overwritten"`)
 	})
 }
 

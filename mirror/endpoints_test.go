@@ -69,8 +69,8 @@ func TestForeignObjectsInTheWayOfSlices(t *testing.T) {
 		object metav1.Object
 		log    string
 	}{
-		"a slice":   {&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris-ipv4"}, AddressType: discoveryv1.AddressTypeIPv4}, plan.IPv4Slice.Foreign()},
-		"Endpoints": {&corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris"}}, plan.Endpoints.Foreign()},
+		"a slice":   {&discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris-ipv4"}, AddressType: discoveryv1.AddressTypeIPv4}, plan.IPv4Slice.Foreign(cache.NewObjectName("default", "bar-paris"))},
+		"Endpoints": {&corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris"}}, plan.Endpoints.Foreign(cache.NewObjectName("default", "bar-paris"))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			run(t, slicesOnly, paris, func(w *world) {
@@ -129,7 +129,7 @@ func TestForeignEndpointsAreListedByNamespace(t *testing.T) {
 		w.wait(250*time.Millisecond + time.Second)
 		w.remotes["paris"].export(exportedBar())
 		w.wait(time.Second)
-		w.logged(1, plan.Endpoints.Foreign())
+		w.logged(1, plan.Endpoints.Foreign(cache.NewObjectName("default", "bar-paris")))
 		if w.server.service("default", "bar-paris") != nil {
 			w.Error("a mirror was created over foreign Endpoints")
 		}
@@ -175,7 +175,7 @@ func TestEndpointsAPIIsChanged(t *testing.T) {
 		w.server.put(made)
 		w.wait(30 * time.Second)
 		w.expect(deleteSlice)
-		w.logged(1, `"Mirror's problem is over" reason="NoEndpointSlices"`)
+		w.logged(1, `"Mirror no longer has this problem" reason="NoEndpointSlices"`)
 		w.wait(time.Hour)
 		w.expect()
 	})
@@ -235,7 +235,7 @@ func TestTwoServicesClaimOneGatewayPort(t *testing.T) {
 		w.remotes["paris"].export(claiming("b", "5432=15432", 1)) // older than a
 		served("a", false)
 		served("b", true)
-		w.logged(1, "reserved for default/b, which is older and claims it too")
+		w.logged(1, "reserved for default/b, which is older and claims it, too")
 		w.remotes["paris"].export(claiming("b", "", 1))
 		served("a", true)
 		w.remotes["paris"].export(claiming("b", "5432=15432", 1))
@@ -259,7 +259,7 @@ func TestUnlistedGatewayIsRefused(t *testing.T) {
 		if got := w.server.endpoints("default", "bar-paris").Subsets; len(got) > 0 {
 			w.Errorf("it routes to %s", text(got))
 		}
-		w.logged(1, "which is not one of the gateways in the flags")
+		w.logged(1, "which is not a configured gateway")
 		w.remotes["paris"].export(exportedBar())
 		w.wait(time.Second)
 		w.expect(updateEndpoints)
@@ -267,7 +267,7 @@ func TestUnlistedGatewayIsRefused(t *testing.T) {
 }
 
 func TestLocalRanges(t *testing.T) {
-	const refused = "May not be read"
+	const refused = "No permission to read"
 	run(t, Options{}, paris, func(w *world) {
 		w.server.put(&networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16", "fd00:1::/108"}}})
 		w.server.put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Spec: corev1.NodeSpec{PodCIDR: "10.0.0.0/24", PodCIDRs: []string{"10.0.0.0/24"}}})

@@ -80,11 +80,11 @@ func another(before, after *corev1.Service) bool {
 
 // recordChanged enqueues the mirror of a Service whose record has changed, and those of Services that claim a
 // gateway port which it had alone, or has now.
-func (e *enqueuer) recordChanged(cluster string, service cache.ObjectName, had, has []string) {
-	before, after := sets.New(had...), sets.New(has...)
+func (e *enqueuer) recordChanged(cluster string, change remote.RecordChange) {
+	before, after := sets.New(change.Had...), sets.New(change.Has...)
 	if view, ok := e.remotes.get(cluster).View(); ok {
-		e.add(cluster, view, service)
-		e.rivals(cluster, view, service, before.Difference(after), after.Difference(before))
+		e.add(cluster, view, change.Service)
+		e.rivals(cluster, view, change.Service, before.Difference(after), after.Difference(before))
 	}
 }
 

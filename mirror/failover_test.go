@@ -395,6 +395,13 @@ func TestFailoverOfARefusedRemote(t *testing.T) {
 			w.server.remove("endpointslices", "default", "bar.paris.ipv4")
 			w.server.put(foreign)
 		},
+		"changed on its way": func(w *world) {
+			w.server.setAdmit(func(obj runtime.Object) {
+				if slice, ok := obj.(*discoveryv1.EndpointSlice); ok && slice.Name == "bar.paris.ipv4" {
+					slice.Endpoints[0].Conditions.Ready = new(bool)
+				}
+			})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			failsOver(t, "paris,berlin", func(w *world) {
@@ -408,6 +415,7 @@ func TestFailoverOfARefusedRemote(t *testing.T) {
 				}
 				w.logged(1, `"Failed over: no local endpoint is ready" service="default/bar" remote="berlin"`)
 				w.server.setRefuse(nil)
+				w.server.setAdmit(nil)
 				if w.server.slice("default", "bar.paris.ipv4") != nil {
 					w.server.remove("endpointslices", "default", "bar.paris.ipv4")
 				}
@@ -552,7 +560,7 @@ func TestFailoverIsShown(t *testing.T) {
 		shows(plan.FailoverBoth, "paris")
 		w.wait(20 * time.Second)
 		shows(plan.FailoverLocal, "")
-		expectEvents(t, recorder, "FailedBack local endpoints are ready", "FailedOver no local endpoint is ready: remote paris serves", "UnknownRemote remote nowhere")
+		expectEvents(t, recorder, "FailedBack local endpoints are ready", "FailedOver no local endpoint is ready: failed over to remote paris", "UnknownRemote remote nowhere")
 
 		w.stop()
 		w.server.remove("endpointslices", "default", "bar.paris.ipv4")
@@ -603,7 +611,7 @@ func TestFailoverFight(t *testing.T) {
 		if slice := w.server.slice("default", "bar.paris.ipv4"); *slice.Ports[0].Port != 8080 {
 			t.Errorf("got %s", text(slice))
 		}
-		w.logged(1, "problem is over\" reason=\"Overwritten")
+		w.logged(1, "no longer has this problem\" reason=\"Overwritten")
 	})
 }
 

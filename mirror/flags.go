@@ -27,18 +27,18 @@ const maxWorkers = 1000
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.StringSliceVar(&raw.options.CopyLabels, "copy-labels", nil, "label `KEY,...` copied from exported Services to their mirrors")
-	f.StringSliceVar(&raw.options.CopyAnnotations, "copy-annotations", nil, "annotation `KEY,...` likewise")
-	f.StringVar(&raw.template, "name-template", plan.DefaultTemplate, "`TEMPLATE` of mirrors' names: {service} is the exported Service's name, {cluster} the remote's, {namespace} the exported Service's namespace; name= in --remote is that of one remote")
+	f.StringSliceVar(&raw.options.CopyAnnotations, "copy-annotations", nil, "annotation `KEY,...` copied from exported Services to their mirrors")
+	f.StringVar(&raw.template, "name-template", plan.DefaultTemplate, "`TEMPLATE` of mirrors' names: {service} is the exported Service's name, {cluster} the remote's name, {namespace} the exported Service's namespace; name= in --remote sets it for one remote")
 	f.BoolVar(&raw.obey, "allow-names", false, "let exported Services choose their mirrors' names with the annotation "+plan.NameAnnotation)
-	f.StringVar(&raw.options.ClusterName, "cluster-name", "", "`NAME` of the local cluster, on the status page, in logs and in Events: of exported Services with the annotation "+plan.ExportToAnnotation+" only those that list it are mirrored")
-	f.BoolVar(&raw.options.IncludeSystem, "include-system", false, "mirror exported Services of kube-system too")
-	f.BoolVar(&raw.options.CreateNamespaces, "create-namespaces", false, "create a namespace that an exported Service needs, instead of waiting for it")
-	f.StringVar((*string)(&raw.options.EndpointsAPI), "endpoints-api", string(plan.UseEndpoints), "`KIND` of object that carries a mirror's addresses: endpoints or endpointslices; to change it on a running cluster loses no endpoint")
-	f.StringVar((*string)(&raw.options.Merge), "merge", string(plan.MergeOff), "merge exports of several remotes whose mirrors have one name into one mirror: with the `MODE` all every remote serves, with first the first healthy one in the order of --remote, and off merges none; needs --endpoints-api=endpointslices and a --name-template without {cluster}")
-	f.IntVar(&raw.options.MaxDeletes, "max-deletes", 0, "most mirrors of one remote, a `NUMBER`, that are deleted within a minute because they are no longer exported; more wait until they are confirmed with the annotation "+plan.ConfirmAnnotation+"=true (0: no limit)")
-	f.DurationVar(&raw.options.FailoverAfter, "failover-after", time.Second, "`TIME` that a local Service which fails over must have had no ready endpoint until a remote serves it")
-	f.DurationVar(&raw.options.FailbackAfter, "failback-after", 10*time.Second, "`TIME` that it must have had one again until the remote serves it no more; until then both do")
-	f.IntVar(&raw.options.Workers, "workers", 32, fmt.Sprintf("`NUMBER` of mirrors that are synced in parallel, 1 to %d", maxWorkers))
+	f.StringVar(&raw.options.ClusterName, "cluster-name", "", "`NAME` of the local cluster, on the status page, in logs and in Events; exported Services with the annotation "+plan.ExportToAnnotation+" are mirrored only if they list it")
+	f.BoolVar(&raw.options.IncludeSystem, "include-system", false, "also mirror exported Services in kube-system")
+	f.BoolVar(&raw.options.CreateNamespaces, "create-namespaces", false, "create missing namespaces of mirrors instead of waiting for them")
+	f.StringVar((*string)(&raw.options.EndpointsAPI), "endpoints-api", string(plan.UseEndpoints), "`KIND` of object with a mirror's addresses: endpoints or endpointslices; it can be changed at any time without losing endpoints")
+	f.StringVar((*string)(&raw.options.Merge), "merge", string(plan.MergeOff), "merge exports of several remotes with the same mirror name into one mirror. `MODE` is all (every remote serves), first (the first healthy remote serves, in the order of --remote) or off; requires --endpoints-api=endpointslices and a --name-template without {cluster}")
+	f.IntVar(&raw.options.MaxDeletes, "max-deletes", 0, "maximum `NUMBER` of mirrors of one remote that are deleted within a minute because they are no longer exported; further deletions wait for the annotation "+plan.ConfirmAnnotation+"=true (0: no limit)")
+	f.DurationVar(&raw.options.FailoverAfter, "failover-after", time.Second, "`TIME` without a ready local endpoint after which a Service fails over to a remote")
+	f.DurationVar(&raw.options.FailbackAfter, "failback-after", 10*time.Second, "`TIME` with a ready local endpoint after which the Service fails back; until then both serve")
+	f.IntVar(&raw.options.Workers, "workers", 32, fmt.Sprintf("`NUMBER` of mirrors synced in parallel, 1 to %d", maxWorkers))
 }
 
 // Options are what the flags say of the mirrors of these remotes; the error lists what is wrong with them, by flag.
@@ -48,7 +48,7 @@ func (raw *Flags) Options(remotes []remote.Spec) (Options, error) {
 	options.Names = names
 	mistakes := []error{err}
 	if name := options.ClusterName; name != "" && len(validation.IsDNS1123Label(name)) > 0 {
-		mistakes = append(mistakes, fmt.Errorf("--cluster-name: %.70q is not a DNS label: give one such as london", name))
+		mistakes = append(mistakes, fmt.Errorf("--cluster-name: %.70q is not a DNS label: set one such as london", name))
 	}
 	for _, list := range []struct {
 		flag string
@@ -61,25 +61,25 @@ func (raw *Flags) Options(remotes []remote.Spec) (Options, error) {
 		}
 	}
 	if api := options.EndpointsAPI; api != plan.UseEndpoints && api != plan.UseEndpointSlices {
-		mistakes = append(mistakes, fmt.Errorf("--endpoints-api: %.40q is not known: give %s or %s", api, plan.UseEndpoints, plan.UseEndpointSlices))
+		mistakes = append(mistakes, fmt.Errorf("--endpoints-api: unknown kind %.40q: set %s or %s", api, plan.UseEndpoints, plan.UseEndpointSlices))
 	}
 	for _, spec := range remotes {
 		options.Order = append(options.Order, spec.Name)
 	}
 	mistakes = append(mistakes, raw.validateMerge(remotes))
 	if n := options.MaxDeletes; n < 0 {
-		mistakes = append(mistakes, fmt.Errorf("--max-deletes: %d is negative: give a number, or 0 for no limit", n))
+		mistakes = append(mistakes, fmt.Errorf("--max-deletes: %d is negative: set a number, or 0 for no limit", n))
 	}
 	for _, one := range []struct {
 		flag string
 		time time.Duration
 	}{{"--failover-after", options.FailoverAfter}, {"--failback-after", options.FailbackAfter}} {
 		if one.time < 0 {
-			mistakes = append(mistakes, fmt.Errorf("%s: %v is negative: give a time, or 0 for none", one.flag, one.time))
+			mistakes = append(mistakes, fmt.Errorf("%s: %v is negative: set a time, or 0", one.flag, one.time))
 		}
 	}
 	if n := options.Workers; n < 1 || n > maxWorkers {
-		mistakes = append(mistakes, fmt.Errorf("--workers: %d is out of range: give a number from 1 to %d", n, maxWorkers))
+		mistakes = append(mistakes, fmt.Errorf("--workers: %d is out of range: set a number from 1 to %d", n, maxWorkers))
 	}
 	return options, errors.Join(mistakes...)
 }
@@ -91,7 +91,7 @@ func (raw *Flags) validateMerge(remotes []remote.Spec) error {
 		return nil
 	case plan.MergeAll, plan.MergeFirst:
 	default:
-		return fmt.Errorf("--merge: %.40q is not known: give %s, %s or %s", raw.options.Merge, plan.MergeAll, plan.MergeFirst, plan.MergeOff)
+		return fmt.Errorf("--merge: unknown mode %.40q: set %s, %s or %s", raw.options.Merge, plan.MergeAll, plan.MergeFirst, plan.MergeOff)
 	}
 	var lacking []string
 	if raw.options.EndpointsAPI != plan.UseEndpointSlices {
@@ -110,7 +110,7 @@ func (raw *Flags) validateMerge(remotes []remote.Spec) error {
 	if len(lacking) == 0 {
 		return nil
 	}
-	return fmt.Errorf("--merge=%s: it needs %s", raw.options.Merge, strings.Join(lacking, " and "))
+	return fmt.Errorf("--merge=%s requires %s", raw.options.Merge, strings.Join(lacking, " and "))
 }
 
 // names are the rules for the names of these remotes' mirrors.

@@ -51,17 +51,17 @@ func TestFlagMistakes(t *testing.T) {
 	}{
 		{"--copy-labels=team,service-mirror.io/cluster,kubernetes.io/x", []string{"--copy-labels: service-mirror.io/cluster cannot be copied", "--copy-labels: kubernetes.io/x cannot be copied"}},
 		{"--copy-annotations=a/b/c", []string{`--copy-annotations: "a/b/c" is not a valid key`}},
-		{"--endpoints-api=slices", []string{`--endpoints-api: "slices" is not known: give endpoints or endpointslices`}},
-		{"--workers=0", []string{"--workers: 0 is out of range: give a number from 1 to 1000"}},
-		{"--failover-after=-1s --failback-after=-2s", []string{"--failover-after: -1s is negative: give a time, or 0 for none", "--failback-after: -2s is negative: give a time, or 0 for none"}},
-		{"--max-deletes=-1", []string{"--max-deletes: -1 is negative: give a number, or 0 for no limit"}},
-		{"--name-template={cluster}", []string{`--name-template: "{cluster}" must contain {service} once`}},
+		{"--endpoints-api=slices", []string{`--endpoints-api: unknown kind "slices": set endpoints or endpointslices`}},
+		{"--workers=0", []string{"--workers: 0 is out of range: set a number from 1 to 1000"}},
+		{"--failover-after=-1s --failback-after=-2s", []string{"--failover-after: -1s is negative: set a time, or 0", "--failback-after: -2s is negative: set a time, or 0"}},
+		{"--max-deletes=-1", []string{"--max-deletes: -1 is negative: set a number, or 0 for no limit"}},
+		{"--name-template={cluster}", []string{`--name-template: "{cluster}" must contain {service} exactly once`}},
 		{"--cluster-name=London", []string{`--cluster-name: "London" is not a DNS label`}},
-		{"--merge=some", []string{`--merge: "some" is not known: give all, first or off`}},
-		{"--merge=all", []string{"--merge=all: it needs --endpoints-api=endpointslices and a --name-template, and name= in --remote, without {cluster}, such as {service}"}},
-		{"--merge=first --name-template={service}", []string{"--merge=first: it needs --endpoints-api=endpointslices"}},
+		{"--merge=some", []string{`--merge: unknown mode "some": set all, first or off`}},
+		{"--merge=all", []string{"--merge=all requires --endpoints-api=endpointslices and a --name-template, and name= in --remote, without {cluster}, such as {service}"}},
+		{"--merge=first --name-template={service}", []string{"--merge=first requires --endpoints-api=endpointslices"}},
 		{"--workers=1001", []string{"--workers: 1001 is out of range"}},
-		{"--workers=0 --endpoints-api= --copy-labels=_", []string{"--copy-labels: ", "--endpoints-api: ", "--workers: "}},
+		{"--workers=0 --endpoints-api= --copy-labels=_", []string{"--copy-labels: ", "--endpoints-api: unknown kind ", "--workers: "}},
 	} {
 		_, err := optionsOf(t, strings.Fields(test.args)...)
 		if err == nil {
@@ -85,7 +85,7 @@ func TestFlagsOfNames(t *testing.T) {
 		t.Errorf("got %+v, %v, want %+v", options.Names, err, want)
 	}
 	remotes[0].Template = "x"
-	if _, err := optionsFor(t, remotes); err == nil || err.Error() != `--remote paris: name= "x" must contain {service} once, not 0 times` {
+	if _, err := optionsFor(t, remotes); err == nil || err.Error() != `--remote paris: name= "x" must contain {service} exactly once, not 0 times` {
 		t.Errorf("got %v", err)
 	}
 }
@@ -98,7 +98,7 @@ func TestFlagsOfMerging(t *testing.T) {
 		t.Errorf("got %+v, %v", options, err)
 	}
 	remotes[1].Template = "{service}-{cluster}"
-	if _, err := optionsFor(t, remotes, args...); err == nil || err.Error() != "--merge=first: it needs a --name-template, and name= in --remote, without {cluster}, such as {service}" {
+	if _, err := optionsFor(t, remotes, args...); err == nil || err.Error() != "--merge=first requires a --name-template, and name= in --remote, without {cluster}, such as {service}" {
 		t.Errorf("got %v", err)
 	}
 }

@@ -29,7 +29,7 @@ func (c *Controller) Foresee(ctx context.Context, remotes []*remote.Remote, loca
 	case <-ctx.Done():
 		return Foreseen{}, ctx.Err()
 	case <-time.After(dryRunTime):
-		return Foreseen{}, fmt.Errorf("local cluster %s: not all that is needed of it can be read: service-mirror check may say why", local)
+		return Foreseen{}, fmt.Errorf("local cluster %s: cannot read all required objects: run service-mirror check for the cause", local)
 	case <-c.Ready():
 	}
 	unknown := awaitRemotes(ctx, remotes)

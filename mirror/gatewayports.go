@@ -107,7 +107,7 @@ func logPortChanges(logger klog.Logger, now remote.Gateways, changes map[cache.O
 	}
 	for _, name := range slices.SortedFunc(maps.Keys(changes), plan.CompareKeys) {
 		change := changes[name]
-		logger.Info("The gateway's ports have changed", "gateway", strings.Trim(name.String(), "/"),
+		logger.Info("Gateway ports changed", "gateway", strings.Trim(name.String(), "/"),
 			"gained", gateway.ListPorts(change.gained), "lost", gateway.ListPorts(change.lost),
 			"mirrorsGaining", change.gaining, "mirrorsLosing", change.losing, "mirrorsMoving", change.moving)
 	}

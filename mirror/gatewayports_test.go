@@ -33,7 +33,7 @@ func TestGatewayPortsAreLogged(t *testing.T) {
 		gw.Ports = append(gw.Ports, ports...)
 		return gw
 	}
-	const changed = `"The gateway's ports have changed"`
+	const changed = `"Gateway ports changed"`
 	run(t, Options{}, paris, func(w *world) {
 		w.remotes["paris"].setGateway(with())
 		for _, svc := range []*corev1.Service{
@@ -89,7 +89,7 @@ func TestMappingIsShown(t *testing.T) {
 				w.Errorf("%s: got %+v", row.Name, row.Mapping)
 			}
 		}
-		w.logged(1, `served are 80 -> 8080 (same class (http)), 3000 -> 8080 (assumed HTTP)`)
+		w.logged(1, `served ports: 80 -> 8080 (same class (http)), 3000 -> 8080 (assumed HTTP)`)
 		var out bytes.Buffer
 		for _, p := range w.controller.Plans() {
 			printPlan(&out, p, "london")

@@ -24,9 +24,9 @@ type Listen struct {
 
 // Add adds the flags.
 func (l *Listen) Add(f *pflag.FlagSet) {
-	f.StringVar(&l.Address, "listen", "", "`ADDRESS:PORT` of the status page, /status.json, /metrics, /healthz and /readyz, as :8080 (default: none)")
-	f.StringSliceVar(&l.Hosts, "listen-host", nil, "`NAME,...` under which these are requested, besides IP addresses, localhost and the pod's name: those of a Service or an Ingress, or the API server's in a request that it passes on. Any other name is refused, since a web page could have pointed it here")
-	f.BoolVar(&l.Profile, "pprof", false, "serve Go's profiles at /debug/pprof/, too")
+	f.StringVar(&l.Address, "listen", "", "`ADDRESS:PORT` to serve the status page, /status.json, /metrics, /healthz and /readyz on, such as :8080 (default: not served)")
+	f.StringSliceVar(&l.Hosts, "listen-host", nil, "`NAME,...` accepted in the Host header, in addition to IP addresses, localhost and the pod's name, such as the host name of a Service or an Ingress, or of the API server for proxied requests. Other names are refused to protect against DNS rebinding")
+	f.BoolVar(&l.Profile, "pprof", false, "also serve Go profiles at /debug/pprof/")
 }
 
 // Validate lists what is wrong with the flags.
@@ -39,7 +39,7 @@ func (l *Listen) Validate() error {
 	}
 	for _, host := range l.Hosts {
 		if len(validation.IsDNS1123Subdomain(normalHost(host))) > 0 {
-			mistakes = append(mistakes, fmt.Errorf("--listen-host: %.300q is not a name: give one without a port", host))
+			mistakes = append(mistakes, fmt.Errorf("--listen-host: %.300q is not a host name: set one without a port", host))
 		}
 	}
 	for _, one := range []struct {
@@ -47,7 +47,7 @@ func (l *Listen) Validate() error {
 		given bool
 	}{{"--listen-host", len(l.Hosts) > 0}, {"--pprof", l.Profile}} {
 		if one.given && l.Address == "" {
-			mistakes = append(mistakes, fmt.Errorf("%s: there is no address to serve it at: give --listen", one.flag))
+			mistakes = append(mistakes, fmt.Errorf("%s requires --listen", one.flag))
 		}
 	}
 	return errors.Join(mistakes...)
@@ -56,13 +56,13 @@ func (l *Listen) Validate() error {
 func validateListen(address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("%.300q is not ADDRESS:PORT: give one, as :8080", address)
+		return fmt.Errorf("%.300q is not ADDRESS:PORT: set one such as :8080", address)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
-		return fmt.Errorf("%.300q has no port number: give ADDRESS:PORT, as :8080", address)
+		return fmt.Errorf("%.300q has no port number: set ADDRESS:PORT, such as :8080", address)
 	}
 	if _, err := netip.ParseAddr(host); err != nil && host != "" && len(validation.IsDNS1123Subdomain(normalHost(host))) > 0 {
-		return fmt.Errorf("%.300q has neither an IP address nor a hostname: give ADDRESS:PORT, as :8080", address)
+		return fmt.Errorf("%.300q has an invalid host: set ADDRESS:PORT, such as :8080", address)
 	}
 	return nil
 }
@@ -108,7 +108,7 @@ func (h hosts) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !h.serves(r.Host) {
 			w.Header().Set("X-Content-Type-Options", "nosniff")
-			http.Error(w, fmt.Sprintf("this is not served under the name %.300q: add it to --listen-host, or use an IP address", r.Host), http.StatusMisdirectedRequest)
+			http.Error(w, fmt.Sprintf("host name %.300q is not accepted: add it to --listen-host, or use an IP address", r.Host), http.StatusMisdirectedRequest)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -128,7 +128,7 @@ func limited(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 		default:
 			w.Header().Set("Retry-After", "1")
-			http.Error(w, fmt.Sprintf("%d requests are being answered: retry later", maxRequests), http.StatusServiceUnavailable)
+			http.Error(w, fmt.Sprintf("too many requests (%d) in progress: retry later", maxRequests), http.StatusServiceUnavailable)
 		}
 	})
 }

@@ -58,7 +58,7 @@ func TestHandlerRefusesOtherHosts(t *testing.T) {
 				if recorder.Code != want {
 					w.Errorf("%s at %s: status %d, want %d: %s", path, host, recorder.Code, want, recorder.Body)
 				}
-				if body := recorder.Body.String(); want == 421 && (!strings.Contains(body, `"evil.example.com": add it to --listen-host`) || strings.Contains(body, "paris")) {
+				if body := recorder.Body.String(); want == 421 && (!strings.Contains(body, `"evil.example.com" is not accepted: add it to --listen-host`) || strings.Contains(body, "paris")) {
 					w.Errorf("%s: %s", path, body)
 				}
 			}

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,7 +36,17 @@ type record struct {
 	stray    plan.Objects
 	updates  [plan.Kinds]int // since counted
 	counted  time.Time
+	refusal  *refusal // of a part of a merged mirror; nil: its slices were written when that was last tried
 }
+
+// refusal is why the slices of a part could not be written, and until when other remotes are preferred for it.
+type refusal struct {
+	plan.Problem
+	until time.Time
+}
+
+// refusedPeriod is how long that is after each attempt.
+const refusedPeriod = foreignPeriod
 
 // backoff is why one object is not written for a while.
 type backoff struct {
@@ -190,7 +201,7 @@ func (m *memory) commit(p plan.Plan, result write.Result) (after time.Duration, 
 			m.record(p.Key).stray = result.Stray
 		}
 		return 0, problems
-	case r == nil && quiet(result):
+	case r == nil && quiet(p, result):
 		return 0, problems // as most often
 	}
 	r = m.record(p.Key)
@@ -209,6 +220,9 @@ func (m *memory) commit(p plan.Plan, result write.Result) (after time.Duration, 
 		if problem := r.commitSlices(p, result.Slices, now); problem != nil {
 			problems = append(problems, *problem)
 		}
+		if problem := r.refuse(p, result, now); problem != nil {
+			problems = append(problems, *problem)
+		}
 	}
 	m.sweep(now)
 	return r.next(p, now), problems
@@ -224,8 +238,59 @@ func (m *memory) sweep(now time.Time) {
 }
 
 // quiet tells a result that leaves nothing to be remembered.
-func quiet(result write.Result) bool {
-	return result.Stray.Empty() && result.Objects == [plan.Kinds]write.Outcome{} && result.Slices == write.SlicesUnknown
+func quiet(p plan.Plan, result write.Result) bool {
+	return conflict(p, result) == nil && result.Stray.Empty() && result.Objects == [plan.Kinds]write.Outcome{} && result.Slices == write.SlicesUnknown
+}
+
+// conflict is that of a part with a foreign slice that is in no cache; nil: there is none.
+func conflict(p plan.Plan, result write.Result) *plan.Problem {
+	_, _, part := plan.PartOf(p.Key)
+	i := slices.IndexFunc(result.Problems, func(problem plan.Problem) bool { return problem.Reason == plan.Conflict })
+	if !part || i < 0 {
+		return nil
+	}
+	return &result.Problems[i]
+}
+
+// refuse notes whether the slices of a part can be written. It returns the problem if they cannot and were not tried
+// now, so that nothing else says it.
+func (r *record) refuse(p plan.Plan, result write.Result, now time.Time) *plan.Problem {
+	if _, _, part := plan.PartOf(p.Key); !part {
+		return nil
+	}
+	problem := conflict(p, result)
+	for _, k := range plan.SliceKinds {
+		if b := r.backoffs[k]; problem == nil && b != nil && now.Before(b.until) {
+			problem = &b.Problem
+		}
+	}
+	written := func(o write.Outcome) bool { return o.Created || o.Updated }
+	switch {
+	case problem != nil:
+		r.refusal = &refusal{*problem, now.Add(refusedPeriod)}
+	case r.refusal == nil:
+	case slices.ContainsFunc(result.Objects[:], written), !now.Before(r.refusal.until):
+		r.refusal = nil
+	default:
+		return &r.refusal.Problem
+	}
+	return nil
+}
+
+// refused tells which of the remotes' parts of a mirror could not be written lately.
+func (m *memory) refused(mirror cache.ObjectName, remotes []Remote) (refused map[string]bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	for _, one := range remotes {
+		if r := m.records[plan.Part(mirror, one.Name())]; r != nil && r.refusal != nil && now.Before(r.refusal.until) {
+			if refused == nil {
+				refused = map[string]bool{}
+			}
+			refused[one.Name()] = true
+		}
+	}
+	return refused
 }
 
 // commitObject has one object back off, or not any more. It returns a problem that only the number of its
@@ -240,7 +305,7 @@ func (m *memory) commitObject(r *record, kind plan.Kind, p plan.Plan, outcome wr
 	if outcome.Updated && (r.fights(kind, now) || again) && outcome.Overwritten == nil {
 		source := p.Source.Service
 		fight = &plan.Problem{Reason: plan.Overwritten, Cluster: p.Cluster, Source: cache.MetaObjectToName(source),
-			Message: "the " + kind.String() + " is changed back as soon as it is written: stop the other program that manages it. It is retried with back-off"}
+			Message: "the " + kind.String() + " is changed back as soon as it is written: stop the other program that manages it. The write is retried with back-off"}
 		outcome.Overwritten = fight
 	}
 	switch {
@@ -321,7 +386,7 @@ func (r *record) commitSlices(p plan.Plan, slices write.Slices, now time.Time) *
 		return nil
 	}
 	return &plan.Problem{Reason: plan.NoEndpointSlices, Cluster: p.Cluster, Source: cache.MetaObjectToName(p.Source.Service),
-		Message: "Kubernetes makes no EndpointSlices of the mirror's Endpoints: have kube-controller-manager run the controller endpointslice-mirroring-controller, or use --endpoints-api=endpointslices"}
+		Message: "Kubernetes does not create EndpointSlices for the mirror's Endpoints: enable endpointslice-mirroring-controller in kube-controller-manager, or use --endpoints-api=endpointslices"}
 }
 
 // next is after how long the key must be looked at again; zero: never. Where there is to be no mirror now,
@@ -343,6 +408,9 @@ func (r *record) next(p plan.Plan, now time.Time) (after time.Duration) {
 	if !r.paused.IsZero() {
 		after = queue.Sooner(after, max(r.paused.Sub(now), time.Millisecond))
 	}
+	if r.refusal != nil {
+		after = queue.Sooner(after, max(r.refusal.until.Sub(now), time.Millisecond))
+	}
 	if r.check != nil && !p.WritesMirror() { // which comes back as an event
 		after = queue.Sooner(after, max(r.check.at.Sub(now), time.Millisecond))
 	}
@@ -351,7 +419,7 @@ func (r *record) next(p plan.Plan, now time.Time) (after time.Duration) {
 
 // empty tells that there is nothing to be remembered.
 func (r *record) empty(now time.Time) bool {
-	return r.backoffs == [plan.Kinds]*backoff{} && r.check == nil && r.paused.IsZero() && r.noSlices.IsZero() && r.stray.Empty() && now.Sub(r.counted) > fightPeriod
+	return r.backoffs == [plan.Kinds]*backoff{} && r.check == nil && r.paused.IsZero() && r.noSlices.IsZero() && (r.refusal == nil || !now.Before(r.refusal.until)) && r.stray.Empty() && now.Sub(r.counted) > fightPeriod
 }
 
 // forget forgets everything of a key. m.mu is held.

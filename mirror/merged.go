@@ -60,8 +60,23 @@ func (c *Controller) observeMerged(s *plan.Snapshot) {
 	if !c.policy.Merges() && !plan.IsMerged(s.Live.Service) {
 		return
 	}
-	s.Parts = c.parts(s.Key, s.Live.Service)
+	s.Parts, s.Refused = c.parts(s.Key, s.Live.Service), c.refused(s.Key)
 	c.addOwners(s, s.Key, s.Live.Service)
+	for _, remote := range slices.Sorted(maps.Keys(s.Parts)) {
+		source, recorded := s.Parts[remote].Owned(plan.Part(s.Key, remote)).PartSource()
+		origin := c.remotes.origin(remote, source)
+		if fate, _ := c.options.Fate(origin, s.Key); recorded && fate == plan.Moves {
+			s.Moving = append(s.Moving, origin.Candidate)
+		}
+	}
+}
+
+// refused are the remotes whose slices of a mirror, of which a key may be a part, could not be written lately.
+func (c *Controller) refused(key cache.ObjectName) map[string]bool {
+	if c.policy.Merge != plan.MergeFirst {
+		return nil
+	}
+	return c.memory.refused(plan.MirrorKey(key), c.remotes.list)
 }
 
 // addOwners adds the remotes that a merged mirror is of, as far as they are no candidates.
@@ -86,7 +101,7 @@ func (c *Controller) observePart(key cache.ObjectName, follow bool) plan.Snapsho
 	s.Candidates = append(s.Candidates, c.remotes.candidates(mirror)...)
 	s.Live = c.local.Live(key)
 	s.Mirror = c.local.Live(mirror).Service
-	s.Parts = c.parts(mirror, s.Mirror)
+	s.Parts, s.Refused = c.parts(mirror, s.Mirror), c.refused(mirror)
 	s.Memory.Tombstone = c.local.Tombstone(key, s.Live)
 	s.Families = c.local.Families()
 	s.Namespace = c.local.Namespace(key.Namespace)
@@ -136,7 +151,7 @@ func (c *Controller) othersComplete(s plan.Snapshot, mirror cache.ObjectName, re
 // merged are the keys of the merged mirrors that list a remote.
 func (e *enqueuer) merged(cluster string) (keys []cache.ObjectName) {
 	for _, svc := range e.local.Mirrors(plan.MergedCluster) {
-		if slices.ContainsFunc(plan.Remotes(svc), func(l plan.Listed) bool { return l.Remote == cluster }) {
+		if plan.Lists(svc, cluster) {
 			keys = append(keys, cache.MetaObjectToName(svc))
 		}
 	}

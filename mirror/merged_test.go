@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
@@ -285,7 +286,7 @@ func TestMergedPorts(t *testing.T) {
 		w.settle()
 		w.wantRows("berlin incomplete serving PortConflict", "paris mirrored serving")
 		w.logged(1, `reason="PortConflict" cluster="berlin" service="default/bar"`)
-		w.logged(1, "its ports differ from those of remote paris, which the merged mirror has: it lacks https 443/TCP and has https 444/TCP")
+		w.logged(1, "its ports differ from those of remote paris, which the merged mirror uses: it lacks https 443/TCP and has https 444/TCP")
 		if ports := w.server.service("default", "bar").Spec.Ports; ports[1].Port != 443 {
 			t.Errorf("the mirror has the ports %v", ports)
 		}
@@ -571,15 +572,77 @@ func TestPruneMerged(t *testing.T) {
 			return out.String()
 		}
 		for remote, want := range map[string]string{"rome": "", "paris": "EndpointSlice default/bar.paris.ipv4"} {
-			if got := prune(remote, true); !strings.Contains(got, want) || strings.Contains(got, "berlin.ipv4") || strings.Contains(got, "Service default/bar ") || strings.Contains(got, "Service default/bar\n") {
+			if got := prune(remote, true); !strings.Contains(got, want) || strings.Contains(got, "berlin.ipv4") || strings.HasPrefix(got, "Service") || strings.Contains(got, "\nService") {
 				t.Errorf("a dry run of pruning %s lists %q", remote, got)
 			}
 		}
 		w.expect()
 		prune("paris", false)
-		w.expect("delete " + parisSlice)
+		w.expect("update "+barService, "delete "+parisSlice)
 		prune("berlin", false)
 		w.expect("delete "+barService, "delete "+berlinSlice)
+	})
+}
+
+// The Service stays, with its ClusterIPs, while it lists a remote that is not pruned, although that has no slice now.
+func TestPruneMergedKeepsTheService(t *testing.T) {
+	run(t, merging(plan.MergeAll), bothRemotes, func(w *world) {
+		w.at("", "")
+		w.remotes["berlin"].setGateway(nil) // not known
+		for _, r := range bothRemotes {
+			w.remotes[r].export(named("default", "bar"))
+		}
+		w.settle()
+		w.expect("create "+barService, "create "+parisSlice)
+		w.stop()
+		before := w.server.service("default", "bar")
+		prune := func(dry bool, remotes ...string) ([]write.Pruned, string) {
+			t.Helper()
+			var out strings.Builder
+			all, err := write.Pruning{Client: w.server.client, Local: "london", Remotes: remotes, Dry: dry}.Prune(w.Context(), &out)
+			if err != nil {
+				t.Error(err)
+			}
+			return all, out.String()
+		}
+		const unlisted = "remote paris in the annotation service-mirror.io/remotes of Service default/bar in london\n"
+		if all, got := prune(true, "paris"); !strings.Contains(got, unlisted) || strings.HasPrefix(got, "Service") || strings.Contains(got, "\nService") || len(all[0].Unlisted) != 1 {
+			t.Errorf("a dry run says %q, and returns %+v", got, all)
+		}
+		if all, got := prune(true, "paris", "berlin"); !strings.Contains(got, "Service default/bar in london of remote paris\n") || strings.Contains(got, unlisted) || len(all[1].Objects)+len(all[1].Unlisted) > 0 {
+			t.Errorf("a dry run for both says %q, and returns %+v", got, all)
+		}
+		w.expect()
+		prune(false, "paris")
+		w.expect("update "+barService, "delete "+parisSlice)
+		after := w.server.service("default", "bar")
+		if got := after.Annotations[plan.RemotesAnnotation]; got != "berlin=default/bar" || after.UID != before.UID || after.Spec.ClusterIP != before.Spec.ClusterIP {
+			t.Errorf("the Service lists %q, has the UID %s, which was %s", got, after.UID, before.UID)
+		}
+		prune(false, "berlin") // only the Service says that it is berlin's
+		w.expect("delete " + barService)
+	})
+}
+
+// A list that changes during the prune is read again.
+func TestPruneMergedWhoseListChanges(t *testing.T) {
+	run(t, merging(plan.MergeAll), []string{"paris", "berlin"}, func(w *world) {
+		w.merge()
+		w.stop()
+		changed := false
+		w.server.setRefuse(func(action clienttesting.Action) error {
+			if update, ok := action.(clienttesting.UpdateAction); ok && action.GetVerb() == "update" && !changed {
+				changed = true
+				other := update.GetObject().(*corev1.Service).DeepCopy()
+				return apierrors.NewConflict(corev1.Resource("services"), other.Name, errForbidden)
+			}
+			return nil
+		})
+		var out strings.Builder
+		if err := write.Prune(w.Context(), w.server.client, "london", "paris", false, &out); err != nil {
+			t.Error(err)
+		}
+		w.expect("update "+barService, "update "+barService, "delete "+parisSlice)
 	})
 }
 

@@ -81,11 +81,11 @@ func TestTwoNamespacesInOne(t *testing.T) {
 		w.settle()
 		w.expect()
 		w.logged(1, `reason="Conflict" cluster="paris" service="old/bar"`)
-		w.logged(1, `the mirror of web/bar in remote paris has this name`)
+		w.logged(1, `the mirror of web/bar in remote paris already has this name`)
 		w.remotes["paris"].unexport(named("web", "bar"))
 		w.settle()
 		w.expect("update services shop/bar-paris")
-		w.logged(1, `problem is over" reason="Conflict"`)
+		w.logged(1, `no longer has this problem" reason="Conflict"`)
 	})
 }
 

@@ -31,7 +31,7 @@ func TestMissingNamespaceIsAwaited(t *testing.T) {
 		w.server.put(shopNamespace())
 		w.settle()
 		w.expect(createShopEndpoints, createShopService)
-		w.logged(1, `problem is over" reason="NamespaceMissing"`)
+		w.logged(1, `no longer has this problem" reason="NamespaceMissing"`)
 	})
 }
 
@@ -54,7 +54,7 @@ func TestTerminatingNamespaceIsAwaited(t *testing.T) {
 		w.wait(time.Hour)
 		w.expect()
 		w.logged(1, `"Mirror has a problem" reason="NamespaceMissing"`)
-		w.logged(1, `problem is over" reason="NamespaceTerminating"`)
+		w.logged(1, `no longer has this problem" reason="NamespaceTerminating"`)
 		w.server.put(shopNamespace())
 		w.settle()
 		w.expect(createShopEndpoints, createShopService)
@@ -129,7 +129,7 @@ func TestNamespaceCreationIsRetried(t *testing.T) {
 		const create = "create namespaces shop"
 		w.expect(create, create, create, create, createShopEndpoints, createShopService)
 		w.logged(1, `"Mirror has a problem" reason="WriteFailed"`)
-		w.logged(1, `problem is over" reason="WriteFailed"`)
+		w.logged(1, `no longer has this problem" reason="WriteFailed"`)
 	})
 }
 

@@ -142,7 +142,7 @@ func TestDryRunOfAStandby(t *testing.T) {
 		for _, line := range []string{
 			"create Service default/bar-paris in london for remote paris\n", "create Endpoints default/bar-paris in london for remote paris\n", `+  - ip: "192.0.2.1"`,
 			"delete Service default/left-paris in london for remote paris\n", "delete Endpoints default/left-paris in london for remote paris\n",
-			"! mirror default/taken-paris in london for remote paris: Conflict: a foreign Service has the mirror's name",
+			"! mirror default/taken-paris in london for remote paris: Conflict: Service default/taken-paris already exists and is not managed by service-mirror",
 			"create Namespace lonely in london for remote paris\n",
 		} {
 			if !strings.Contains(out.String(), line) {
@@ -203,7 +203,7 @@ func TestOverview(t *testing.T) {
 func TestEveryReasonHasAState(t *testing.T) {
 	known := []plan.State{plan.StateMirrored, plan.StateIncomplete, plan.StateWaiting, plan.StateConflict, plan.StateRefused, plan.StateOrphan}
 	remotes := []plan.Reason{remote.RemoteFailing, "RemoteRecovered", remote.RemoteTooLarge, remote.GatewayFailing, "GatewayRecovered"}
-	for _, reason := range slices.Concat(plan.Reasons, plan.PublisherReasons, remotes) {
+	for _, reason := range slices.Concat(plan.Reasons, plan.PublisherReasons, plan.FailoverReasons, remotes) {
 		if !slices.Contains(known, reason.State()) {
 			t.Errorf("%s: %q", reason, reason.State())
 		}
@@ -232,7 +232,7 @@ func TestMetrics(t *testing.T) {
 				w.Errorf("%s does not exist from the start:\n%s", line, before)
 			}
 		}
-		if code, text := fetch("/readyz"); code != 503 || !strings.Contains(text, "not filled yet") {
+		if code, text := fetch("/readyz"); code != 503 || !strings.Contains(text, "not synced yet") {
 			w.Errorf("readyz: %d %s", code, text)
 		}
 		w.remotes["paris"].export(exportedBar())
@@ -267,7 +267,7 @@ func TestMetrics(t *testing.T) {
 		changed.Spec.Ports[0].Port++
 		w.remotes["paris"].export(changed)
 		w.wait(queue.MaxSync + time.Second)
-		if code, text := fetch("/healthz"); code != 503 || !strings.Contains(text, "the sync of mirror default/bar-paris has not ended") {
+		if code, text := fetch("/healthz"); code != 503 || !strings.Contains(text, "the sync of mirror default/bar-paris has been running") {
 			w.Errorf("healthz: %d %s", code, text)
 		}
 	})
@@ -321,7 +321,7 @@ func TestPruneOfSeveral(t *testing.T) {
 			return write.Pruning{Client: w.server.client, Local: "london", Remotes: remotes}.Prune(w.Context(), io.Discard)
 		}
 		got, err := prune("paris", "pariss")
-		if want := "pariss: no mirror in london is of this remote: there are mirrors of berlin (1), paris (2)"; err == nil || err.Error() != want || got != nil {
+		if want := "pariss: no mirrors of this remote in london: there are mirrors of remotes berlin (1), paris (2)"; err == nil || err.Error() != want || got != nil {
 			w.Errorf("got %v, %+v", err, got)
 		}
 		w.expect()
@@ -329,7 +329,7 @@ func TestPruneOfSeveral(t *testing.T) {
 		if err != nil || len(got) != 2 || got[0].Remote != "paris" || got[0].Removed != 4 || len(got[1].Objects) != 2 || got[1].Objects[0] != (write.PrunedObject{Kind: "Service", Namespace: "default", Name: "bar-berlin"}) {
 			w.Errorf("got %+v, %v", got, err)
 		}
-		if _, err = prune("paris"); err == nil || !strings.HasSuffix(err.Error(), ": there are no mirrors") {
+		if _, err = prune("paris"); err == nil || !strings.HasSuffix(err.Error(), ": there are no mirrors at all") {
 			w.Errorf("got %v", err)
 		}
 	})
@@ -356,7 +356,7 @@ func TestOperationsPageHasEveryMetricAndReason(t *testing.T) {
 		}
 	}
 	remotes := []plan.Reason{remote.RemoteFailing, "RemoteRecovered", remote.RemoteTooLarge, remote.GatewayFailing, "GatewayRecovered"}
-	for _, reason := range slices.Concat(plan.Reasons, plan.PublisherReasons, remotes) {
+	for _, reason := range slices.Concat(plan.Reasons, plan.PublisherReasons, plan.FailoverReasons, remotes) {
 		if !strings.Contains(string(operations), "`"+string(reason)+"`") {
 			t.Errorf("operations.md does not have the reason %s", reason)
 		}

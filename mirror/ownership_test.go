@@ -53,7 +53,7 @@ func TestForeignServiceIsNeverTouched(t *testing.T) {
 		w.settle()
 		w.expect(createEndpoints, createService)
 		w.mirrored()
-		w.logged(1, `"Mirror's problem is over" reason="Conflict"`)
+		w.logged(1, `"Mirror no longer has this problem" reason="Conflict"`)
 	})
 }
 
@@ -73,7 +73,7 @@ func TestForeignServiceWithoutAnExportIsNoConflict(t *testing.T) {
 		w.remotes["paris"].unexport(exportedBar())
 		w.settle()
 		w.expect()
-		w.logged(1, `"Mirror's problem is over" reason="Conflict"`)
+		w.logged(1, `"Mirror no longer has this problem" reason="Conflict"`)
 	})
 }
 
@@ -264,7 +264,7 @@ func TestTwoRemotesWantOneName(t *testing.T) {
 				if owner() != second {
 					w.Errorf("the mirror is of %q, want %q", owner(), second)
 				}
-				w.logged(1, `"Mirror's problem is over" reason="Conflict" cluster="`+second+`"`)
+				w.logged(1, `"Mirror no longer has this problem" reason="Conflict" cluster="`+second+`"`)
 			})
 		})
 	}

@@ -32,8 +32,7 @@ func (r *fakeRemote) publish(rec published.Record, edits ...func(*corev1.ConfigM
 		edit(configMap)
 	}
 	must(r.configMaps.GetIndexer().Add(remote.Encode(configMap)))
-	had, has := r.records.Changed(configMap.Name, configMap)
-	r.hooks.RecordChanged(r.name, rec.Service, had, has)
+	r.hooks.RecordChanged(r.name, r.records.Changed(configMap.Name, configMap))
 }
 
 // unpublish deletes the record of a Service.
@@ -41,8 +40,7 @@ func (r *fakeRemote) unpublish(rec published.Record) {
 	configMap, err := rec.ConfigMap("service-mirror")
 	must(err)
 	must(r.configMaps.GetIndexer().Delete(remote.Encode(configMap)))
-	had, _ := r.records.Changed(configMap.Name, nil)
-	r.hooks.RecordChanged(r.name, rec.Service, had, nil)
+	r.hooks.RecordChanged(r.name, r.records.Changed(configMap.Name, nil))
 }
 
 // database is an exported Service of one TCP port, created some seconds after others, and its record.
@@ -137,10 +135,10 @@ func TestRecordThatCannotBeUsed(t *testing.T) {
 		edit   func(*corev1.ConfigMap)
 		want   string
 	}{
-		"malformed":     {edit: func(c *corev1.ConfigMap) { c.Data[published.DataKey] = "<html>" }, want: "it is not a record"},
+		"malformed":     {edit: func(c *corev1.ConfigMap) { c.Data[published.DataKey] = "<html>" }, want: "malformed record"},
 		"without data":  {edit: func(c *corev1.ConfigMap) { c.Data = nil }, want: "it has no key record.json"},
 		"too large":     {edit: func(c *corev1.ConfigMap) { c.Data[published.DataKey] += strings.Repeat(" ", published.MaxBytes) }, want: "more than 16384"},
-		"of another":    {change: func(r *published.Record) { r.UID = "before" }, want: "with another UID"},
+		"of another":    {change: func(r *published.Record) { r.UID = "before" }, want: "another UID"},
 		"no such port":  {change: func(r *published.Record) { r.Ports[0].Gateway = 9 }, want: "which the gateway does not have"},
 		"not a port":    {change: func(r *published.Record) { r.Ports[0].Gateway = 99_999 }, want: "is not a port number"},
 		"100,000 ports": {change: func(r *published.Record) { r.Ports = make([]published.Port, 100_000) }, want: "bytes, more than 16384"},
@@ -222,7 +220,7 @@ func TestRecordsThatAreNotKnown(t *testing.T) {
 					t.Errorf("%s: %s", api, write.what)
 				}
 			}
-			if got := w.problem("fresh"); !strings.Contains(got, "not known yet") {
+			if got := w.problem("fresh"); !strings.Contains(got, "have not been read yet") {
 				t.Errorf("%s: the problem of one without endpoints is %q", api, got)
 			}
 			moved := *paris.gateway
@@ -264,7 +262,7 @@ func TestUDPMirrorWhileRecordsAreNotKnown(t *testing.T) {
 		paris.hooks.Resync("paris")
 		w.ports(map[string]int32{"dns": 15353})
 		w.expect()
-		if got := w.problem("fresh"); !strings.Contains(got, "the records of the remote's publisher are not known yet") {
+		if got := w.problem("fresh"); !strings.Contains(got, "the records of the remote's publisher have not been read yet") {
 			t.Errorf("the problem of a new one is %q", got)
 		}
 		paris.recordsUnknown = false
@@ -293,7 +291,7 @@ func TestRecordsThatClaimOnePort(t *testing.T) {
 				begin(paris)
 				w.ports(map[string]int32{"old": 15000, "young": 0, "sharing": 0})
 				for _, name := range []string{"young", "sharing"} {
-					if got := w.problem(name); !strings.Contains(got, "which default/old has alone") {
+					if got := w.problem(name); !strings.Contains(got, "which is exclusive to default/old") {
 						t.Errorf("the problem of %s is %q", name, got)
 					}
 				}
@@ -325,7 +323,7 @@ func TestRecordAndAnnotationThatClaimOnePort(t *testing.T) {
 				w.ports(map[string]int32{"recorded": 0, "annotated": 15000})
 				paris.publish(rec)
 				w.ports(map[string]int32{"recorded": 15000, "annotated": 0})
-				if got := w.problem("annotated"); !strings.Contains(got, "15000/TCP is reserved for default/recorded, to which the remote's publisher has given it") {
+				if got := w.problem("annotated"); !strings.Contains(got, "15000/TCP is reserved for default/recorded, which the remote's publisher allocated it to") {
 					t.Errorf("the problem of the annotated one is %q", got)
 				}
 				refusing.Ports[0].Gateway, refusing.Ports[0].Problem = 0, "gateway port 15000/TCP is given to default/recorded"
@@ -351,7 +349,7 @@ func TestRecordWithoutAReadyEndpoint(t *testing.T) {
 		paris.publish(rec)
 		w.settle()
 		w.ports(map[string]int32{"db": 15000}) // endpoints stay as they are
-		if got := w.problem("db"); !strings.Contains(got, "NoReadyEndpoint: no ready endpoint in the remote") {
+		if got := w.problem("db"); !strings.Contains(got, "NoReadyEndpoint: the exported Service has no ready endpoint") {
 			t.Errorf("its problem is %q", got)
 		}
 		row := w.controller.Overview().Mirrors[0]
@@ -369,7 +367,7 @@ func TestRecordWithoutAReadyEndpoint(t *testing.T) {
 	})
 }
 
-// Of a crowd of records that have one port alone it is nobody's, and each says so. Whatever the order in which they come
+// Of a crowd of records that have one port alone it is not used, and each says so. Whatever the order in which they come
 // and go, the oldest has it once they are few enough; what comes to a crowd, or goes, has no other one looked at.
 func TestCrowdOfRecords(t *testing.T) {
 	metrics := report.NewMetrics("", paris)
@@ -410,7 +408,7 @@ func TestCrowdOfRecords(t *testing.T) {
 		}
 		w.ports(map[string]int32{"n119": 0, "n99": 0, "n0": 0, "annotated": 0, "good": 15001})
 		for _, name := range []string{"n119", "n99", "n0", "annotated"} {
-			if got := w.problem(name); !strings.Contains(got, "15000/TCP is nobody's") {
+			if got := w.problem(name); !strings.Contains(got, "15000/TCP is not used") {
 				t.Errorf("the problem of %s is %q", name, got)
 			}
 		}

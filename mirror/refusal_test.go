@@ -154,7 +154,7 @@ func TestQuotaDelaysNoOtherMirror(t *testing.T) {
 				if n := mirrors(w); n != 1100 {
 					w.Errorf("%d mirrors once the quota allows it, want 1100", n)
 				}
-				w.logged(1, `"Mirrors' problem is over" reason="Rejected" cluster="paris" mirrors=100`)
+				w.logged(1, `"Mirrors no longer have this problem" reason="Rejected" cluster="paris" mirrors=100`)
 				w.logged(2, "reason=")
 			})
 		})

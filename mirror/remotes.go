@@ -200,13 +200,23 @@ func (r *remotes) failover(cluster string, key cache.ObjectName) plan.FailoverRe
 	svc := view.Services.Get(key)
 	if svc == nil {
 		var known bool
-		svc, known = view.Routed(key.Name + "." + key.Namespace)
+		svc, known = view.Routed(key)
 		found.Watched = found.Watched && known
 	}
 	if svc != nil && r.policy.Concerns(svc) {
 		found.Candidate = exportOf(found.Candidate, view, svc)
 	}
 	return found
+}
+
+// aliases are the other Services whose names a remote routes to an exported one.
+func (r *remotes) aliases(cluster string, exported cache.ObjectName) []cache.ObjectName {
+	if one := r.get(cluster); one != nil {
+		if view, ok := one.View(); ok {
+			return view.Aliases(exported)
+		}
+	}
+	return nil
 }
 
 // exportOf is a candidate that exports a Service.

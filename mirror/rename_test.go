@@ -182,7 +182,7 @@ func TestRename(t *testing.T) {
 		}) {
 			t.Errorf("written in this order: %v", writes)
 		}
-		w.logged(1, `problem is over" reason="Renaming"`)
+		w.logged(1, `no longer has this problem" reason="Renaming"`)
 	})
 }
 

@@ -162,7 +162,7 @@ func TestRejectedUpdateIsRetriedRarely(t *testing.T) {
 		w.mirrored() // as it was
 		w.remotes["paris"].export(exportedBar())
 		w.settle()
-		w.logged(1, `problem is over" reason="Rejected"`)
+		w.logged(1, `no longer has this problem" reason="Rejected"`)
 	})
 }
 
@@ -245,14 +245,14 @@ func TestMutatingWebhookIsBackedOffFrom(t *testing.T) {
 			w.Errorf("%d writes in the second hour", writes)
 		}
 		w.logged(1, `"Mirror has a problem" reason="Overwritten"`)
-		w.logged(0, `problem is over" reason="Overwritten"`)
+		w.logged(0, `no longer has this problem" reason="Overwritten"`)
 
 		w.server.setAdmit(nil)
 		w.wait(6 * time.Minute)
 		w.expect(updateService)
 		w.wait(time.Hour)
 		w.expect()
-		w.logged(1, `problem is over" reason="Overwritten"`)
+		w.logged(1, `no longer has this problem" reason="Overwritten"`)
 	})
 }
 

@@ -42,7 +42,7 @@ func (s Served) Handler(listen Listen) http.Handler {
 		case <-s.Ready:
 			answer(w, nil)
 		default:
-			answer(w, fmt.Errorf("the local cluster's caches are not filled yet"))
+			answer(w, fmt.Errorf("the local cluster's caches are not synced yet"))
 		}
 	})
 	if listen.Profile {
@@ -70,7 +70,7 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler) {
 		IdleTimeout: idleTimeout, MaxHeaderBytes: 64 << 10}
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		klog.FromContext(ctx).Error(err, "The status page and metrics are no longer served", "address", listener.Addr())
+		klog.FromContext(ctx).Error(err, "Stopped serving the status page and metrics", "address", listener.Addr())
 	}
 }
 

@@ -72,7 +72,7 @@ func TestEndpointsWithoutSlicesAreRefreshed(t *testing.T) {
 				w.server.setWithoutSlices(false)
 				w.wait(2 * lastCheck)
 				w.expect(updateEndpoints, updateEndpoints)
-				w.logged(1, `"Mirror's problem is over" reason="NoEndpointSlices"`)
+				w.logged(1, `"Mirror no longer has this problem" reason="NoEndpointSlices"`)
 				w.wait(time.Hour)
 				w.expect()
 				w.mirrored()
@@ -377,7 +377,7 @@ func TestStuckMirroringIsRestarted(t *testing.T) {
 				}
 				w.wait(time.Hour)
 				w.expect()
-				w.logged(1, `"Mirror's problem is over" reason="NoEndpointSlices"`)
+				w.logged(1, `"Mirror no longer has this problem" reason="NoEndpointSlices"`)
 				if now := w.pair().Endpoints; now.UID != had.UID || text(now.Subsets) != text(had.Subsets) || text(now.Labels) != text(had.Labels) {
 					w.Errorf("they were %s and are %s", text(had), text(now))
 				}

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"k8s.io/client-go/tools/cache"
@@ -20,7 +21,11 @@ const foreignPeriod = 30 * time.Second
 func (c *Controller) work(ctx context.Context, key cache.ObjectName) queue.Next {
 	begin := time.Now()
 	p, result := c.sync(klog.NewContext(ctx, klog.LoggerWithValues(c.logger, "mirror", key)), key)
+	refused := c.refused(key)
 	after, problems := c.memory.commit(p, result)
+	if !maps.Equal(refused, c.refused(key)) { // another remote may have to serve
+		c.enqueue(p.Cluster, key)
+	}
 	if p.DropTombstone {
 		c.local.DropTombstone(key)
 	}

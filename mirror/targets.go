@@ -65,7 +65,7 @@ func noEndpoint(p plan.Plan) string {
 	for _, problem := range p.Problems {
 		texts = append(texts, problem.Error())
 	}
-	return cmp.Or(strings.Join(texts, "; "), "the mirror has no endpoint for it")
+	return cmp.Or(strings.Join(texts, "; "), "the mirror has no endpoint for the port")
 }
 
 // reserved tells a port that has a gateway port of its own.

@@ -9,6 +9,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/mirror/local"
+	"service-mirror.io/service-mirror/remote/logging"
 )
 
 // unknownPeriod is how often the objects that name an unknown remote are counted for the log.
@@ -28,9 +29,9 @@ func logUnknown(logger klog.Logger, local *local.Cluster, logged sets.Set[string
 	fresh = slices.DeleteFunc(fresh, logged.Has)
 	logged.Insert(fresh...)
 	for _, cluster := range fresh[:min(most, len(fresh))] {
-		logger.Info("The flags do not name this remote, so its mirrors stay until they are pruned", "cluster", cluster, "mirrors", len(local.Mirrors(cluster)), "objects", unknown[cluster])
+		logging.Warn(logger, "Remote cluster is not configured; its mirrors are kept until they are pruned", "cluster", cluster, "mirrors", len(local.Mirrors(cluster)), "objects", unknown[cluster])
 	}
 	if more := len(fresh) - most; more > 0 {
-		logger.Info("Objects name more remotes that the flags do not name, and stay", "remotes", more)
+		logging.Warn(logger, "More remote clusters are not configured; their mirrors are kept until they are pruned", "remotes", more)
 	}
 }

@@ -30,7 +30,7 @@ type Wanted struct {
 }
 
 // ErrNoMirror says that there is nothing to verify, and nothing else is wrong.
-var ErrNoMirror = errors.New("there is no mirror to verify: export a Service first")
+var ErrNoMirror = errors.New("no mirrors to verify: export a Service first")
 
 // verifyWorkers is how many ports are verified at once.
 const verifyWorkers = 8
@@ -58,7 +58,7 @@ func (c *Controller) Verify(ctx context.Context, remotes []*remote.Remote, want 
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(dryRunTime):
-		return errors.New("local cluster: not all that is needed of it can be read: service-mirror check may say why")
+		return errors.New("local cluster: cannot read all required objects: run service-mirror check for the cause")
 	case <-c.Ready():
 	}
 	if want.Remote != "" {
@@ -70,7 +70,7 @@ func (c *Controller) Verify(ctx context.Context, remotes []*remote.Remote, want 
 	plans := c.wanted(want)
 	for _, name := range want.Mirrors {
 		if !slices.ContainsFunc(plans, func(p plan.Plan) bool { return meant(p.Key, name) }) {
-			missing = append(missing, fmt.Errorf("mirror %.320s: no known remote exports its Service: check the name, and that the Service has the label of --export-selector", name))
+			missing = append(missing, fmt.Errorf("mirror %.320s: no remote exports its Service: check the name, and that the Service matches --export-selector", name))
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -165,7 +165,7 @@ func (v *verification) await(ctx context.Context) error {
 
 func printVerifications(ctx context.Context, all []*verification, want Wanted, out io.Writer) error {
 	if !want.JSON {
-		fmt.Fprintf(out, "Verified from %s; workloads may have another network.\n", failure.Line(want.From))
+		fmt.Fprintf(out, "Verified from %s; pods may use another network.\n", failure.Line(want.From))
 	}
 	for _, v := range all {
 		if err := v.await(ctx); err != nil {
@@ -221,9 +221,9 @@ func verdict(all []*verification) error {
 	}
 	switch {
 	case wrong > 0:
-		return fmt.Errorf("%d of %d were not reached", wrong, len(all))
+		return fmt.Errorf("%d of %d not reached", wrong, len(all))
 	case reached == 0 && len(all) > 0:
-		return errors.New("nothing was reached: whether packets arrive cannot be known")
+		return errors.New("nothing reached: only UDP ports, which cannot be verified")
 	}
 	return nil
 }

@@ -125,16 +125,16 @@ func TestVerifyCommand(t *testing.T) {
 		lines []string // the start of each
 		err   string   // empty: none
 	}{
-		{"all", Wanted{}, "", []string{"Verified from here; workloads may have another network.",
+		{"all", Wanted{}, "", []string{"Verified from here; pods may use another network.",
 			"reached      default/bar-paris, port http 80/TCP, http to 192.0.2.1:8080, 3 ms: status 200", "reached      default/bar-paris, port https 443/TCP",
-			"no endpoint  default/headless-paris: Headless: it is headless", "reached      default/web-paris, port http", "reached      default/web-paris, port https"}, "1 of 5 were not reached"},
+			"no endpoint  default/headless-paris: Headless: it is headless", "reached      default/web-paris, port http", "reached      default/web-paris, port https"}, "1 of 5 not reached"},
 		{"one", Wanted{Mirrors: []string{"default/bar-paris"}}, "", []string{"Verified", "reached      default/bar-paris, port http 80", "reached      default/bar-paris, port https 443"}, ""},
 		{"by name", Wanted{Mirrors: []string{"web-paris"}}, "", []string{"Verified", "reached      default/web-paris, port http 80", "reached      default/web-paris, port https 443"}, ""},
 		{"as in DNS", Wanted{Mirrors: []string{"web-paris.default"}}, "", []string{"Verified", "reached", "reached"}, ""},
-		{"one that does not exist", Wanted{Mirrors: []string{"no-paris"}}, "", []string{"Verified"}, "mirror no-paris: no known remote exports its Service"},
-		{"another remote's", Wanted{Remote: "berlin"}, "", []string{"Verified"}, "there is no mirror to verify"},
+		{"one that does not exist", Wanted{Mirrors: []string{"no-paris"}}, "", []string{"Verified"}, "mirror no-paris: no remote exports its Service"},
+		{"another remote's", Wanted{Remote: "berlin"}, "", []string{"Verified"}, "no mirrors to verify"},
 		{"one fails", Wanted{Mirrors: []string{"bar-paris"}}, "https bar", []string{"Verified", "reached ",
-			"not routed   default/bar-paris, port https 443/TCP, https to 192.0.2.1:8443: what it answers: what to do"}, "1 of 2 were not reached"},
+			"not routed   default/bar-paris, port https 443/TCP, https to 192.0.2.1:8443: what it answers: what to do"}, "1 of 2 not reached"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			run(t, Options{Domain: "cluster.local"}, []string{"paris", "berlin"}, func(w *world) {
@@ -238,7 +238,7 @@ func TestDaemonVerifies(t *testing.T) {
 		w.wait(10 * time.Minute)
 		shows("mirrored, reached")
 		w.logged(1, "Mirror has a problem")
-		w.logged(1, "Mirror's problem is over")
+		w.logged(1, "Mirror no longer has this problem")
 
 		checks.fail("https", verify.TimedOut)
 		w.wait(10 * time.Minute)

@@ -188,6 +188,7 @@ type fakeRemote struct {
 	namespaces []string
 	problems   []remote.Problem
 	refiltered int
+	views      int // how often it was looked at
 }
 
 func newFakeRemote(name string) *fakeRemote {
@@ -218,6 +219,7 @@ func (r *fakeRemote) Refilter() {
 func (r *fakeRemote) View() (remote.View, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.views++
 	if r.unknown {
 		return remote.View{}, false
 	}

@@ -102,17 +102,17 @@ func (f wellFormed) item(item runtime.Object) (key string, err error) {
 	case name == "":
 		return "", errors.New("an object has no name")
 	case len(path.IsValidPathSegmentName(name)) > 0, failure.Printable(name) != name:
-		return "", fmt.Errorf("an object has the name %.320q, which no object can have", name)
+		return "", fmt.Errorf("an object has the invalid name %.320q", name)
 	case obj.GetUID() == "":
 		return "", fmt.Errorf("%.320q has no UID", name)
 	case f.namespace != "" && namespace != f.namespace:
 		return "", fmt.Errorf("%.320q is in namespace %.320q, but namespace %q was requested", name, namespace, f.namespace)
 	case f.scope == clusterScope && namespace != "":
-		return "", fmt.Errorf("%.320q has a namespace, which its kind does not have", name)
+		return "", fmt.Errorf("%.320q has a namespace, but its kind is cluster-scoped", name)
 	case namespace == "" && f.scope == namespaceScope:
 		return "", fmt.Errorf("%.320q has no namespace", name)
 	case namespace != "" && f.namespace == "" && !validNamespace(namespace):
-		return "", fmt.Errorf("%.320q is in namespace %.320q, which cannot exist", name, namespace)
+		return "", fmt.Errorf("%.320q is in the invalid namespace %.320q", name, namespace)
 	case namespace == "":
 		return name, nil
 	}

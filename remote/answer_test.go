@@ -23,11 +23,11 @@ var malformedServices = []struct {
 	service     corev1.Service
 }{
 	{"no name", "no name", but(func(svc *corev1.Service) { svc.Name = "" })},
-	{"a name with a slash", "no object can have", but(func(svc *corev1.Service) { svc.Name = "a/b" })},
+	{"a name with a slash", "invalid name", but(func(svc *corev1.Service) { svc.Name = "a/b" })},
 	{"no UID", "no UID", but(func(svc *corev1.Service) { svc.UID = "" })},
 	{"no namespace", "no namespace", but(func(svc *corev1.Service) { svc.Namespace = "" })},
-	{"a name with a line break", "no object can have", but(func(svc *corev1.Service) { svc.Name = "a\n\x1b[2Jb" })},
-	{"a namespace that cannot exist", "cannot exist", but(func(svc *corev1.Service) { svc.Namespace = "a/b" })},
+	{"a name with a line break", "invalid name", but(func(svc *corev1.Service) { svc.Name = "a\n\x1b[2Jb" })},
+	{"a namespace that cannot exist", "invalid namespace", but(func(svc *corev1.Service) { svc.Namespace = "a/b" })},
 }
 
 func TestListsAreWellFormed(t *testing.T) {

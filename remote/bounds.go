@@ -54,12 +54,12 @@ func (t *bounds) bound(req *http.Request, resp *http.Response) error {
 	switch {
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
 		// Followed, the request would take the credentials along.
-		return fmt.Errorf("the server redirects to %.200q, which is not followed: write the API server's own address into the kubeconfig", resp.Header.Get("Location"))
+		return fmt.Errorf("the server redirects to %.200q, which is not followed: set the API server's own address in the kubeconfig", resp.Header.Get("Location"))
 	case resp.StatusCode >= 400:
 		resp.Body = readCloser{io.LimitReader(resp.Body, maxFailure), resp.Body}
 		return nil
 	case !slices.Contains([]string{"", "identity"}, resp.Header.Get("Content-Encoding")):
-		return fmt.Errorf("malformed answer: it is compressed (%.40q), which was not requested", resp.Header.Get("Content-Encoding"))
+		return fmt.Errorf("malformed answer: unexpected compression %.40q", resp.Header.Get("Content-Encoding"))
 	}
 	b := t.of(req)
 	if b.bytes == 0 {
@@ -193,7 +193,7 @@ func (f *frames) Read(p []byte) (int, error) {
 		f.waited = 0
 	}
 	if err != nil && f.waited >= eventTimeout {
-		return 0, f.refuse(fmt.Errorf("an event of a watch did not end within %v of its beginning", eventTimeout))
+		return 0, f.refuse(fmt.Errorf("a watch event was not complete within %v", eventTimeout))
 	}
 	return n, err
 }

@@ -90,7 +90,7 @@ func TestAnswersAreBounded(t *testing.T) {
 		most    int64 // bytes that are read
 		want    string
 	}{
-		"an endless identity":         {without(runtime.ContentTypeJSON, `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"`, "a"), identity, maxIdentity, "namespace kube-system is larger than 1Mi: no API server sends that: check that the kubeconfig of remote paris"},
+		"an endless identity":         {without(runtime.ContentTypeJSON, `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"`, "a"), identity, maxIdentity, "namespace kube-system is larger than 1Mi: an API server does not send this: check the server in the kubeconfig of remote paris"},
 		"an identity in protobuf":     {without(runtime.ContentTypeProtobuf, string(encode(&corev1.Namespace{}))[:20], "a"), identity, maxIdentity, ""},
 		"an endless object":           {without(runtime.ContentTypeJSON, `{"kind":"Namespace","metadata":{"name":"`, "a"), get, maxObject, "an answer is larger than 4Mi"},
 		"an endless object as HTML":   {without("text/html", ``, "a"), get, maxObject, ""},
@@ -169,7 +169,7 @@ func TestCompressedAnswers(t *testing.T) {
 		w.Header().Set("Content-Encoding", "gzip")
 		w.Header().Set("Content-Type", runtime.ContentTypeJSON)
 	})
-	if _, err := client.CoreV1().Services("").List(t.Context(), metav1.ListOptions{}); err == nil || !strings.Contains(err.Error(), "malformed answer: it is compressed") {
+	if _, err := client.CoreV1().Services("").List(t.Context(), metav1.ListOptions{}); err == nil || !strings.Contains(err.Error(), "malformed answer: unexpected compression") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -331,7 +331,7 @@ func TestSlowEvents(t *testing.T) {
 					_, err = body.Read(make([]byte, 10))
 					time.Sleep(test.pause)
 				}
-				if test.ends != (err != io.EOF) || test.ends && (!strings.Contains(err.Error(), "did not end within 30s") || time.Since(begin) > eventTimeout+time.Second) {
+				if test.ends != (err != io.EOF) || test.ends && (!strings.Contains(err.Error(), "was not complete within 30s") || time.Since(begin) > eventTimeout+time.Second) {
 					t.Errorf("after %v: %v", time.Since(begin), err)
 				}
 			})

@@ -34,8 +34,8 @@ func crowd(t *testing.T, n int) View {
 		if i == 0 {
 			must(records.GetIndexer().Add(Encode(configMap)))
 		}
-		if had, has := view.Records.Changed(configMap.Name, configMap); len(had) > 0 || len(has) != 1 || has[0] != "15000/TCP" {
-			t.Fatalf("it had %v and has %v", had, has)
+		if change := view.Records.Changed(configMap.Name, configMap); len(change.Had) > 0 || len(change.Has) != 1 || change.Has[0] != "15000/TCP" {
+			t.Fatalf("got %+v", change)
 		}
 	}
 	return view
@@ -74,15 +74,15 @@ func TestSyncsReadOneRecord(t *testing.T) {
 func TestClaimsAreForgotten(t *testing.T) {
 	view := crowd(t, 300)
 	for i := range 300 {
-		if had, has := view.Records.Changed(fmt.Sprint("default.n", i), nil); len(had) != 1 || len(has) > 0 {
-			t.Errorf("it had %v and has %v", had, has)
+		if change := view.Records.Changed(fmt.Sprint("default.n", i), nil); len(change.Had) != 1 || len(change.Has) > 0 {
+			t.Errorf("got %+v", change)
 		}
 	}
 	if c := view.Records.claims; len(c.of)+len(c.alone)+len(c.shared) > 0 {
 		t.Errorf("what is left: %v", c)
 	}
-	if had, has := view.Records.Changed("no-dot", nil); had != nil || has != nil {
-		t.Errorf("a ConfigMap of no Service had %v and has %v", had, has)
+	if change := view.Records.Changed("no-dot", nil); change.Service.Name != "" || change.Had != nil || change.Has != nil || change.Aliases != nil {
+		t.Errorf("a ConfigMap of no Service: %+v", change)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/remote/gatewayapi"
+	"service-mirror.io/service-mirror/remote/logging"
 )
 
 // Client is the part of a Kubernetes client that this program uses. With client-go's own,
@@ -156,5 +157,5 @@ func (w *warnings) HandleWarningHeaderWithContext(ctx context.Context, code int,
 		w.seen = map[string]bool{}
 	}
 	w.seen[text] = true
-	klog.FromContext(ctx).Info("The API server warns", "warning", text)
+	logging.Warn(klog.FromContext(ctx), "Warning from API server", "warning", text)
 }

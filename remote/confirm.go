@@ -31,7 +31,7 @@ const (
 )
 
 // errOnePiece has a pager list again without pages.
-var errOnePiece = apierrors.NewResourceExpired("the list must be requested again, in one piece")
+var errOnePiece = apierrors.NewResourceExpired("the list must be requested again without pages")
 
 // compare returns what a list lacks of the mirrored objects, and whether it is believed. The law: a
 // list may lack ten of them, or half of them. Those that the list before it lacks too, which was
@@ -75,7 +75,7 @@ func (lw *ListWatch) confirmed(ctx context.Context, options metav1.ListOptions, 
 		if ctx.Err() != nil {
 			return nil, nil, ctx.Err()
 		}
-		lw.Report(fmt.Errorf("%v: the exports are listed again in %v on a new connection, and what both lists lack is deleted", refusal, confirmDelay))
+		lw.Report(fmt.Errorf("%v: the exports are listed again in %v on a new connection; only mirrors missing in both lists are deleted", refusal, confirmDelay))
 		select {
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()
@@ -87,7 +87,7 @@ func (lw *ListWatch) confirmed(ctx context.Context, options metav1.ListOptions, 
 		}
 		before := absent
 		absent, refusal = lw.judge(ctx, setOf(keys), before)
-		klog.FromContext(ctx).Info("Listed again", "namespace", lw.Namespace, "missingMirrors", len(absent), "before", len(before), "confirmed", refusal == nil)
+		klog.FromContext(ctx).Info("Listed exports again to confirm deletions", "namespace", lw.Namespace, "missingMirrors", len(absent), "before", len(before), "confirmed", refusal == nil)
 	}
 	return list, keys, nil
 }

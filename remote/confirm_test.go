@@ -340,7 +340,7 @@ func TestStreamsAreConfirmedByLists(t *testing.T) {
 	}{
 		"all is there":     {numbered(0, 12), append(slices.Repeat([]watch.EventType{watch.Added}, 12), watch.Bookmark), ""},
 		"one is missing":   {numbered(0, 11), append(slices.Repeat([]watch.EventType{watch.Added}, 11), watch.Bookmark), ""},
-		"none is there":    {nil, []watch.EventType{watch.Error}, "the list lacks 12 of 12 mirrors: it is listed again without streaming"},
+		"none is there":    {nil, []watch.EventType{watch.Error}, "the list lacks 12 of 12 mirrors: listing again without streaming"},
 		"others than ours": {numbered(20, 22), []watch.EventType{watch.Added, watch.Added, watch.Error}, "lacks 12 of 12 mirrors"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -24,18 +24,18 @@ type Flags struct {
 
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
-	f.StringArrayVar(&raw.remotes, "remote", nil, "a remote cluster, as `NAME=KUBECONFIG[,KEY=VALUE]...`; repeat it for each. NAME is a DNS label and ends its mirrors' names. "+
-		"The keys: context=NAME in the kubeconfig; namespaces=NS,… to watch, ignoring all others; gateway=NS/NAME of a Service or gateway=gateway-api:NS/NAME of a Gateway of the Gateway API, gateway-port=NAME|NUMBER and default-gateway-port=NAME|NUMBER in place of the flags of those names; "+
-		"more gateway= for Services that choose one with the annotation service-mirror.io/gateway; "+
-		"address=IP|HOSTNAME, repeatable, in place of the addresses of the gateway Service; "+
-		"tcp-services=NS/NAME and udp-services=NS/NAME of a ConfigMap with reserved gateway ports, as ingress-nginx has them; "+
-		"records=NS, the namespace of the remote's publisher (service-mirror publish), whose records say which gateway port serves which port; "+
-		"cluster-domain=DOMAIN in place of the flag of that name; "+
-		fmt.Sprintf("max-services=NUMBER of exported Services (default %d) and max-bytes=SIZE of one answer and of all that is kept of them (default %s), beyond which it is not followed; ", DefaultLimits.Services, quantity(DefaultLimits.Bytes))+
-		"uid=UID of the cluster to expect, the UID of its kube-system namespace, without which nothing is written; or uid=unverified to accept a cluster in which that may not be read")
-	f.StringVar(&raw.selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of the Services that remotes export")
-	f.Float32Var(&raw.client.QPS, "kube-api-qps", 0, "`NUMBER` of requests per second to each API server; 0 sets no limit on the client's side: the server has API Priority and Fairness")
-	f.IntVar(&raw.client.Burst, "kube-api-burst", 0, "`NUMBER` of requests at once above --kube-api-qps; 0 is as many as that")
+	f.StringArrayVar(&raw.remotes, "remote", nil, "remote cluster, as `NAME=KUBECONFIG[,KEY=VALUE]...`; repeatable. NAME is a DNS label and the suffix of its mirrors' names. "+
+		"Keys: context=NAME in the kubeconfig; namespaces=NS,… to watch, ignoring all others; gateway=NS/NAME of a Service or gateway=gateway-api:NS/NAME of a Gateway of the Gateway API, gateway-port=NAME|NUMBER and default-gateway-port=NAME|NUMBER, which override the flags of the same names; "+
+		"additional gateway= for Services that choose one with the annotation service-mirror.io/gateway; "+
+		"address=IP|HOSTNAME, repeatable, which overrides the addresses of the gateway Service; "+
+		"tcp-services=NS/NAME and udp-services=NS/NAME of a ConfigMap with reserved gateway ports, in the format of ingress-nginx; "+
+		"records=NS, the namespace of the remote's publisher (service-mirror publish), whose records map ports to gateway ports; "+
+		"cluster-domain=DOMAIN, which overrides the flag of the same name; "+
+		fmt.Sprintf("max-services=NUMBER of exported Services (default %d) and max-bytes=SIZE of one answer and of all cached exports (default %s), above which the remote is not followed; ", DefaultLimits.Services, quantity(DefaultLimits.Bytes))+
+		"uid=UID of the expected cluster (the UID of its kube-system namespace), any other is refused; or uid=unverified to accept a cluster whose UID cannot be read")
+	f.StringVar(&raw.selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of the Services to mirror, evaluated in the remote clusters")
+	f.Float32Var(&raw.client.QPS, "kube-api-qps", 0, "maximum `NUMBER` of requests per second to each API server; 0 is no client-side limit, which relies on API Priority and Fairness")
+	f.IntVar(&raw.client.Burst, "kube-api-burst", 0, "burst `NUMBER` of requests above --kube-api-qps; 0 is the same as --kube-api-qps")
 }
 
 // Selected takes the values of --remote that are the name of a remote alone, which commands have that concern one
@@ -58,13 +58,13 @@ func (raw *Flags) Options() (Options, error) {
 	options := Options{Selector: raw.selector, Client: raw.client}
 	mistakes.add("--export-selector", ValidateSelector(raw.selector))
 	if qps := float64(options.Client.QPS); math.IsNaN(qps) || math.IsInf(qps, 0) {
-		mistakes.add("--kube-api-qps", fmt.Errorf("%v is not a number of requests per second: give one, or 0 for no limit", options.Client.QPS))
+		mistakes.add("--kube-api-qps", fmt.Errorf("%v is not a number of requests per second: set one, or 0 for no limit", options.Client.QPS))
 	} else if qps < 0 {
-		mistakes.add("--kube-api-qps", fmt.Errorf("%v is negative: give a number of requests per second, or 0 for no limit", options.Client.QPS))
+		mistakes.add("--kube-api-qps", fmt.Errorf("%v is negative: set a number of requests per second, or 0 for no limit", options.Client.QPS))
 	}
 	switch {
 	case options.Client.Burst < 0:
-		mistakes.add("--kube-api-burst", fmt.Errorf("%d is negative: give a number of requests, or 0 for as many as --kube-api-qps", options.Client.Burst))
+		mistakes.add("--kube-api-burst", fmt.Errorf("%d is negative: set a number of requests, or 0 for the same as --kube-api-qps", options.Client.Burst))
 	case options.Client.Burst == 0:
 		options.Client.Burst = max(1, int(min(options.Client.QPS, 1<<30)))
 	}
@@ -95,7 +95,7 @@ func (raw *Flags) Remotes(shared gateway.Config, filter gateway.Filter) ([]Spec,
 			mistakes.add("--remote "+spec.Name, config.Validate(filter))
 		}
 		if names[spec.Name] {
-			mistakes.add("--remote "+spec.Name, errors.New("two remotes have this name, so their mirrors would have the same names: rename one"))
+			mistakes.add("--remote "+spec.Name, errors.New("two remotes have the same name: rename one"))
 		}
 		names[spec.Name] = true
 		specs = append(specs, spec)

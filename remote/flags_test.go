@@ -73,7 +73,7 @@ func TestFlagMistakes(t *testing.T) {
 		want []string
 	}{
 		{optionsErr, []string{"--export-selector: an empty selector", "--kube-api-qps: -1 is negative", "--kube-api-burst: -2 is negative"}},
-		{remotesErr, []string{"--remote paris: two remotes have this name", "--remote Bad=,color=red: name ", "--remote Bad=,color=red: no kubeconfig", `--remote Bad=,color=red: unknown key "color"`}},
+		{remotesErr, []string{"--remote paris: two remotes have the same name", "--remote Bad=,color=red: name ", "--remote Bad=,color=red: no kubeconfig", `--remote Bad=,color=red: unknown key "color"`}},
 		{noGateway, []string{"--remote none: "}},
 	} {
 		for _, want := range test.want {

@@ -38,7 +38,7 @@ func (g Gateways) For(exported *corev1.Service) (*gateway.Gateway, error) {
 			return known, nil
 		}
 	}
-	return &gateway.Gateway{}, fmt.Errorf("annotation %s names %.128q, which is not one of the gateways in the flags: add gateway=%.128s to its --remote",
+	return &gateway.Gateway{}, fmt.Errorf("annotation %s sets %.128q, which is not a configured gateway: add gateway=%.128s to its --remote",
 		gateway.Annotation, text, text)
 }
 
@@ -202,7 +202,7 @@ func (g *gateways) read(e *entrance) {
 			return
 		}
 		var some gateway.Reserved
-		problem := errors.New("it does not exist: no port is reserved")
+		problem := errors.New("it does not exist, so no ports are reserved: create it")
 		if configMap := informer.Get(source.name); configMap != nil {
 			some, problem = gateway.ParseReserved(configMap.Data, source.protocol)
 		}

@@ -48,7 +48,7 @@ func TestReservedPortsFollowTheirConfigMap(t *testing.T) {
 	connecting(t, reserving(), true, func(r *rig) {
 		r.wait(time.Second)
 		r.reserved(nil)
-		r.logged(1, "it does not exist: no port is reserved")
+		r.logged(1, "it does not exist, so no ports are reserved: create it")
 		r.reserve(map[string]string{"15432": "default/postgres:5432", "x": "y"})
 		r.wait(time.Millisecond)
 		target := gateway.ReservedFor{Service: cache.NewObjectName("default", "postgres"), Port: "5432", Protocol: corev1.ProtocolTCP}
@@ -61,7 +61,7 @@ func TestReservedPortsFollowTheirConfigMap(t *testing.T) {
 		if r.resyncs() == 0 {
 			r.Error("no resync")
 		}
-		r.logged(1, "Remote recovered\" cluster=\"paris\" part=\"ConfigMap ingress/tcp-services\"")
+		r.logged(1, "Gateway of remote cluster recovered\" cluster=\"paris\" part=\"ConfigMap ingress/tcp-services\"")
 	})
 }
 

@@ -154,7 +154,7 @@ func (lw *ListWatch) synced(version string, plain bool) {
 // wentBack reports that the server's history went back, and has what was remembered of
 // the lost one dropped.
 func (lw *ListWatch) wentBack(from, to string) {
-	lw.Report(fmt.Errorf("the server's history went back from resourceVersion %s to %s, as after a restore from a backup: all is listed again", from, to))
+	lw.Report(fmt.Errorf("the server's resourceVersion went back from %s to %s, as after a restore from a backup: everything is listed again", from, to))
 	if lw.Reset != nil {
 		lw.Reset()
 	}

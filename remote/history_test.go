@@ -223,7 +223,7 @@ func TestHistoryThatGoesBack(t *testing.T) {
 		if h.resets != 1 {
 			h.Errorf("%d resets, want one", h.resets)
 		}
-		if failures := h.failures(); len(failures) == 0 || !strings.Contains(failures[len(failures)-1].Error(), "went back from resourceVersion 163 to 101") {
+		if failures := h.failures(); len(failures) == 0 || !strings.Contains(failures[len(failures)-1].Error(), "resourceVersion went back from 163 to 101") {
 			h.Errorf("reported %v", failures)
 		}
 		h.set("bar", 82)
@@ -466,4 +466,29 @@ func TestStreamThatEndsEarly(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What was written, and is gone before the cache saw it, is looked at again once a list lacks it: no event says so.
+func TestLostBeforeSeen(t *testing.T) {
+	following(t, func(h *historian) {
+		var again []string
+		written := Written[*corev1.Service]{Informer: h.Informer, Again: func(svc *corev1.Service) { again = append(again, svc.Name) }}
+		h.Informer.lw.Listed = written.Listed
+		for name, version := range map[string]string{"lost": "101", "bar": "102"} {
+			written.Add(withPort(name, 80, version))
+		}
+		written.objects.Store(cache.NewObjectName("default", "later"), withPort("later", 80, "999"))
+		h.cut(errDown)
+		h.wait(maxSilence + time.Second)
+		h.set("bar", 81)
+		h.cut(nil)
+		h.wait(4 * time.Second)
+		h.follows("bar:81")
+		if want := []string{"lost"}; !slices.Equal(again, want) {
+			t.Errorf("looked at again: %q, want %q", again, want)
+		}
+		if got := written.Latest(cache.NewObjectName("default", "lost")); got != nil {
+			t.Errorf("still known: %v", got)
+		}
+	})
 }

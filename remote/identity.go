@@ -14,8 +14,8 @@ import (
 // Failures that are not reported by the request that meets them: it is sent again, or
 // the identity is what fails.
 var (
-	errUnverified  = errors.New("it is not known which cluster answered: no network connection is reused, or each request goes out on a new one")
-	errNotAccepted = errors.New("another cluster answers")
+	errUnverified  = errors.New("cannot determine which cluster answered: every request uses a new connection")
+	errNotAccepted = errors.New("another cluster answered")
 )
 
 // identify makes sure that the right cluster answers a request: an empty list of
@@ -102,7 +102,7 @@ func (c *connection) readIdentity(ctx context.Context) (*route, error) {
 	uid, over, err := c.readUID(ctx)
 	switch {
 	case apierrors.IsForbidden(err):
-		err = fmt.Errorf("namespace kube-system may not be read, so another cluster in this one's place would not be noticed: %w", err)
+		err = fmt.Errorf("no permission to get namespace kube-system, so a replaced cluster cannot be detected: %w", err)
 	case err != nil:
 		return nil, err
 	}

@@ -73,7 +73,7 @@ func (e *expectation) check(resp *http.Response) error {
 	case e.stored && (head.name == "" || head.uid == ""):
 		return fmt.Errorf("malformed answer: the %s has no name or no UID", e.kind.Kind)
 	case e.stored && e.name != "" && head.name != e.name:
-		return fmt.Errorf("malformed answer: it is %s %.320q, and %.320q was requested", e.kind.Kind, head.name, e.name)
+		return fmt.Errorf("malformed answer: it is %s %.320q, but %.320q was requested", e.kind.Kind, head.name, e.name)
 	}
 	return nil
 }

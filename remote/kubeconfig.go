@@ -40,7 +40,7 @@ func LoadKubeconfig(path, contextName string) (*rest.Config, error) {
 	}
 	cfg, err := clientcmd.NewNonInteractiveClientConfig(*raw, contextName, &clientcmd.ConfigOverrides{}, rules).ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
-		err = errors.New("it names no cluster: is its current-context set?")
+		err = errors.New("it has no cluster: check its current-context")
 	}
 	if err == nil {
 		err = separateUser(cfg)
@@ -60,7 +60,7 @@ func checkToken(config *clientcmdapi.Config, contextName string) error {
 	}
 	user := config.AuthInfos[context.AuthInfo]
 	if user != nil && user.TokenFile == "" && strings.ContainsFunc(user.Token, unicode.IsControl) {
-		return fmt.Errorf("field token of user %.100q has a line break or another control character: write the token on one line without a trailing newline, or use tokenFile", context.AuthInfo)
+		return fmt.Errorf("the token of user %.100q contains a control character: write it on one line without a trailing newline, or use tokenFile", context.AuthInfo)
 	}
 	return nil
 }
@@ -77,7 +77,7 @@ func checkProxy(config *clientcmdapi.Config, contextName string) error {
 		return nil
 	}
 	if parsed, err := url.Parse(proxy); err != nil || !slices.Contains([]string{"http", "https", "socks5"}, parsed.Scheme) {
-		return fmt.Errorf("field proxy-url of cluster %.100q is not a URL of http, https or socks5: write it as http://USER:PASSWORD@HOST:PORT, with what is special in them escaped", context.Cluster)
+		return fmt.Errorf("the proxy-url of cluster %.100q is not an http, https or socks5 URL: write it as http://USER:PASSWORD@HOST:PORT, with special characters escaped", context.Cluster)
 	}
 	return nil
 }
@@ -99,7 +99,7 @@ func separateUser(cfg *rest.Config) error {
 	case err != nil:
 		return errors.New("the server's URL is malformed: write it as https://HOST:PORT, without user and password")
 	case cfg.BearerToken != "" || cfg.BearerTokenFile != "" || cfg.Username != "" || cfg.ExecProvider != nil || cfg.AuthProvider != nil:
-		return errors.New("the server's URL has a user name, and the user has credentials of its own: remove the name and the password from the URL")
+		return errors.New("the server's URL contains a user name, but the user has other credentials: remove the user name and password from the URL")
 	}
 	cfg.Username = server.User.Username()
 	cfg.Password, _ = server.User.Password()

@@ -137,7 +137,7 @@ func TestKubeconfigToken(t *testing.T) {
 	} {
 		write(t, path, kubeconfigFor("a.example.com", user))
 		_, err := LoadKubeconfig(path, "")
-		if bad && (err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "field token of user")) || !bad && err != nil {
+		if bad && (err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "the token of user")) || !bad && err != nil {
 			t.Errorf("%s: got %v", user, err)
 		}
 	}

@@ -92,10 +92,10 @@ type bound struct {
 
 // refuse makes the error for an answer that exceeds the bound. key is the one that raises it.
 func (b *bound) refuse(key, format string, args ...any) error {
-	remedy := fmt.Sprintf("no API server sends that: check that the kubeconfig of remote %s is for one", b.cluster)
+	remedy := fmt.Sprintf("an API server does not send this: check the server in the kubeconfig of remote %s", b.cluster)
 	switch {
 	case b.cluster == "":
-		remedy = "no API server sends that: check that the kubeconfig is for one"
+		remedy = "an API server does not send this: check the server in the kubeconfig"
 	case b.limited:
 		remedy = fmt.Sprintf("raise %s= of --remote %s and the memory of this program, or export fewer Services", key, b.cluster)
 	}

@@ -42,6 +42,8 @@ type ListWatch struct {
 	// as after a restore from a backup, before the Reflector lists again: what was
 	// remembered by resourceVersion is void.
 	Reset func()
+	// Listed, where set, is called with the keys of all objects at a version, before the Reflector has them.
+	Listed func(version string, keys map[string]bool)
 	// Client says whether it can stream a list; fakes cannot.
 	Client any
 	// Optional has a refused request sent again only every few minutes: for what may not
@@ -179,18 +181,21 @@ func (lw *ListWatch) list(ctx context.Context, over reader, options metav1.ListO
 func (lw *ListWatch) listed(list runtime.Object, keys []string, continues bool) {
 	listMeta, err := meta.ListAccessor(list)
 	must(err)
+	if !continues || lw.page == nil {
+		lw.page = map[string]bool{}
+	}
+	for _, key := range keys {
+		lw.page[key] = true
+	}
+	all := lw.page
 	if listMeta.GetContinue() == "" {
 		lw.page = nil
-	} else {
-		if !continues || lw.page == nil {
-			lw.page = map[string]bool{}
-		}
-		for _, key := range keys {
-			lw.page[key] = true
-		}
 	}
 	lw.keep(list)
 	lw.synced(listMeta.GetResourceVersion(), true)
+	if lw.page == nil && lw.Listed != nil {
+		lw.Listed(listMeta.GetResourceVersion(), all)
+	}
 }
 
 // missing are the keys of the objects that are known and not in a list.

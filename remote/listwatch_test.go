@@ -511,7 +511,7 @@ func TestOpeningAWatchTimesOut(t *testing.T) {
 		if took := time.Since(start); took < 30500*time.Millisecond || took > 30600*time.Millisecond {
 			t.Errorf("it took %v", took)
 		}
-		if got := reports.failures(); len(got) != 1 || got[0].Error() != "the server did not begin to answer within 30s" {
+		if got := reports.failures(); len(got) != 1 || got[0].Error() != "the server did not start to answer within 30s" {
 			t.Errorf("reported: %v", got)
 		}
 		// Once open it lives for as long as the server likes.

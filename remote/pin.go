@@ -18,7 +18,7 @@ import (
 )
 
 // ErrOtherCluster is the error of a request to the local cluster that another cluster would answer.
-var ErrOtherCluster = errors.New("another cluster answers at the local API server's address")
+var ErrOtherCluster = errors.New("another cluster answered at the local API server's address")
 
 // otherCluster is ErrOtherCluster with its details. It is the innermost error, so that Cause has its text.
 type otherCluster struct{ pinned, answers types.UID }
@@ -26,7 +26,7 @@ type otherCluster struct{ pinned, answers types.UID }
 func (e otherCluster) Is(target error) bool { return target == ErrOtherCluster }
 
 func (e otherCluster) Error() string {
-	return fmt.Sprintf("%v: its kube-system namespace has UID %.64s, and %s was the UID at the start of this program. Nothing is read from it or written to it: if it is the right one, restart this program", ErrOtherCluster, e.answers, e.pinned)
+	return fmt.Sprintf("%v: the UID of its namespace kube-system is %.64s, but was %s when this program started. It is neither read nor written: if the cluster was replaced on purpose, restart this program", ErrOtherCluster, e.answers, e.pinned)
 }
 
 // Pin keeps the clients of the local cluster on the cluster that they reached first, by the UID of its
@@ -209,7 +209,7 @@ func systemUID(body []byte) (types.UID, error) {
 		return "", malformed(err)
 	}
 	if len(list.Items) != 1 || list.Items[0].Name != metav1.NamespaceSystem || list.Items[0].UID == "" {
-		return "", malformed(errors.New("the list of namespaces with the name kube-system does not have it alone"))
+		return "", malformed(errors.New("the list of namespace kube-system contains other namespaces"))
 	}
 	return list.Items[0].UID, nil
 }

@@ -127,7 +127,7 @@ func TestPin(t *testing.T) {
 				}
 				if err := list(t, client); err == nil {
 					t.Error("a read from another cluster succeeds")
-				} else if !errors.Is(err, ErrOtherCluster) || !strings.Contains(Cause(err), "UID oslo, and london was") {
+				} else if !errors.Is(err, ErrOtherCluster) || !strings.Contains(Cause(err), "kube-system is oslo, but was london") {
 					t.Errorf("got %v", err)
 				}
 			}

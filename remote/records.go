@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"bytes"
 	"context"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ type Records struct {
 	namespace string
 	informer  *Informer[*corev1.ConfigMap]
 	claims    *claims
+	aliases   *aliases
 	synced    func() bool
 	filled    cache.DoneChecker // as synced, to be waited for
 }
@@ -27,7 +27,7 @@ type Records struct {
 // NewRecords are the records in a namespace, which an informer keeps; synced is whether it is filled, and all changes
 // up to then are noted.
 func NewRecords(namespace string, informer *Informer[*corev1.ConfigMap], synced func() bool) *Records {
-	return &Records{namespace: namespace, informer: informer, claims: newClaims(), synced: synced}
+	return &Records{namespace: namespace, informer: informer, claims: newClaims(), aliases: newAliases(), synced: synced}
 }
 
 // recordsPart is the name under which problems with reading them are reported.
@@ -72,30 +72,44 @@ func trimRecord(configMap *corev1.ConfigMap) *corev1.ConfigMap {
 	return trimmed
 }
 
-// Changed notes a record as it is now, nil if it is gone, and returns the gateway ports that it had and has alone. One that
-// is malformed has none.
-func (r *Records) Changed(name string, now *corev1.ConfigMap) (had, has []string) {
-	service := record.ServiceOf(name)
-	if service == (cache.ObjectName{}) {
-		return nil, nil
-	}
-	claims := claimsOf(service, nil)
-	if now != nil {
-		if read, err := record.Parse(now); err == nil {
-			claims = claimsOf(service, &read)
-		}
-	}
-	return r.claims.set(claims), claims.alone
+// RecordChange is what of a record may concern other Services than the one that it is about.
+type RecordChange struct {
+	Service cache.ObjectName // that the record is about
+	// Had and Has are the gateway ports that it had and has alone.
+	Had, Has []string
+	// Aliases are the other Services whose names it had or has routed to this one.
+	Aliases []cache.ObjectName
 }
 
-// recordChanged passes a change on, with the gateway ports that the record had or has alone.
-func (c *connection) recordChanged(r *Records, name string, now *corev1.ConfigMap) {
-	had, has := r.Changed(name, now)
+// Changed notes a record as it is now, nil if it is gone. One that is malformed has no gateway ports, and no aliases.
+func (r *Records) Changed(name string, now *corev1.ConfigMap) RecordChange {
 	service := record.ServiceOf(name)
-	if service == (cache.ObjectName{}) || c.remote.hooks.RecordChanged == nil {
+	if service == (cache.ObjectName{}) {
+		return RecordChange{}
+	}
+	var valid *record.Record
+	if now != nil {
+		if read, err := record.Parse(now); err == nil {
+			valid = &read
+		}
+	}
+	claims, aliases := claimsOf(service, valid), aliasesOf(service, valid)
+	change := RecordChange{Service: service, Had: r.claims.set(claims), Has: claims.alone, Aliases: slices.Clone(aliases.names)}
+	for _, name := range r.aliases.set(aliases) {
+		if !slices.Contains(change.Aliases, name) {
+			change.Aliases = append(change.Aliases, name)
+		}
+	}
+	return change
+}
+
+// recordChanged passes a change on.
+func (c *connection) recordChanged(r *Records, name string, now *corev1.ConfigMap) {
+	change := r.Changed(name, now)
+	if change.Service == (cache.ObjectName{}) || c.remote.hooks.RecordChanged == nil {
 		return
 	}
-	c.remote.hooks.RecordChanged(c.remote.spec.Name, service, had, has)
+	c.remote.hooks.RecordChanged(c.remote.spec.Name, change)
 }
 
 // run fills and follows the cache until the context ends. filled is called once it is filled.
@@ -133,28 +147,31 @@ func (v View) Published(exported *corev1.Service) *gateway.Published {
 	return &published
 }
 
-// Routed is the oldest exported Service to which a gateway routes a host name, as its record says; nil: there is none.
-// known tells whether that is known.
-func (v View) Routed(host string) (exported *corev1.Service, known bool) {
+// Routed is the oldest exported Service to which a gateway routes the name NAME.NAMESPACE of another one, as its record
+// says; nil: there is none. known tells whether that is known.
+func (v View) Routed(name cache.ObjectName) (exported *corev1.Service, known bool) {
 	if v.Records == nil {
 		return nil, true
 	}
 	var names []cache.ObjectName
-	quoted := []byte(`"` + host + `"`)
-	for _, obj := range v.Records.informer.GetIndexer().List() {
-		one := obj.(*encoded)
-		if !bytes.Contains(one.data, quoted) { // as of most: parsing all of them would take long
-			continue
-		}
-		read, err := record.Parse(v.Records.informer.decode(one))
-		if svc := v.Services.Get(read.Service); err == nil && slices.Contains(read.Hosts, host) && svc != nil && svc.UID == read.UID {
-			names = append(names, read.Service)
+	for _, one := range v.Records.aliases.routed(name) {
+		if svc := v.Services.Get(one.service); svc != nil && svc.UID == one.uid {
+			names = append(names, one.service)
 		}
 	}
 	if len(names) == 0 {
 		return nil, v.Records.known()
 	}
 	return v.Services.Get(v.Services.Oldest("", "", names...)), v.Records.known()
+}
+
+// Aliases are the other Services whose names are routed to an exported one by its record, whichever Service of this name
+// that is of.
+func (v View) Aliases(exported cache.ObjectName) []cache.ObjectName {
+	if v.Records == nil {
+		return nil
+	}
+	return v.Records.aliases.names(exported)
 }
 
 // Holder is the oldest exported Service of those that have a gateway port alone by their record or, without any, of

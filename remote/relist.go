@@ -28,7 +28,7 @@ type objectCache interface {
 const maxLag = time.Second
 
 // errExpired has a Reflector list again.
-var errExpired = apierrors.NewResourceExpired("the resourceVersion is not the server's any more, or may not be: all is listed again")
+var errExpired = apierrors.NewResourceExpired("the resourceVersion may no longer be valid: everything is listed again")
 
 // relist lists all, and returns what differs from the cache as events, and the version
 // after them. A Reflector that was sent to list again itself would back off: for half a

@@ -47,9 +47,8 @@ type Hooks struct {
 	// Changed is called for each exported Service that comes (before is nil),
 	// changes, or goes (after is nil).
 	Changed func(cluster string, before, after *corev1.Service)
-	// RecordChanged is called for each record of an exported Service that comes, changes, or goes, with the gateway ports
-	// that the Service had and has alone by it; nil: it is not called.
-	RecordChanged func(cluster string, service cache.ObjectName, had, has []string)
+	// RecordChanged is called for each record of an exported Service that comes, changes, or goes; nil: it is not called.
+	RecordChanged func(cluster string, change RecordChange)
 	// Resync is called when all of a cluster's mirrors must be synced: its cache, or a
 	// further namespace of it, is filled, or that of its records, its gateway or its UID has changed.
 	Resync func(cluster string)

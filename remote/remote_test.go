@@ -180,10 +180,10 @@ func connecting(t *testing.T, spec Spec, start bool, test func(*rig)) {
 				defer r.mu.Unlock()
 				r.changed = append(r.changed, cache.MetaObjectToName(cmp.Or(after, before)).String())
 			},
-			RecordChanged: func(_ string, service cache.ObjectName, had, has []string) {
+			RecordChanged: func(_ string, change RecordChange) {
 				r.mu.Lock()
 				defer r.mu.Unlock()
-				r.records = append(r.records, fmt.Sprintf("%v: %s -> %s", service, strings.Join(had, " "), strings.Join(has, " ")))
+				r.records = append(r.records, fmt.Sprintf("%v: %s -> %s", change.Service, strings.Join(change.Had, " "), strings.Join(change.Has, " ")))
 			},
 			Resync: func(string) {
 				r.mu.Lock()
@@ -362,7 +362,7 @@ func TestGatewayThatMayNotBeRead(t *testing.T) {
 		r.wait(time.Millisecond)
 		r.known("a-uid", "", "default/bar")
 		r.wait(time.Hour)
-		r.logged(1, `failing; what is known of it stays" cluster="paris" part="watch of the gateway Service ingress/gateway"`)
+		r.logged(1, `is failing" cluster="paris" part="watch of the gateway Service ingress/gateway"`)
 		r.resyncs()
 		r.a().refusing(nil)
 		r.wait(4 * time.Second)
@@ -425,7 +425,7 @@ func TestRemoteThatIsDown(t *testing.T) {
 		r.pointTo("a.example.com")
 		r.wait(time.Hour)
 		r.unknown()
-		r.logged(1, `failing; what is known of it stays" cluster="paris" part="watch of exported Services"`)
+		r.logged(1, `mirrors are kept unchanged" cluster="paris" part="watch of exported Services"`)
 		r.a().refusing(nil)
 		r.wait(4 * time.Second) // never more than 3.6 s
 		r.known("a-uid", "192.0.2.1", "default/bar")
@@ -497,7 +497,7 @@ func TestClusterThatMayNotBeIdentified(t *testing.T) {
 		if len(uids) == 0 || uids[0] != "" {
 			r.Errorf("Accept is called with %q", uids)
 		}
-		r.logged(1, "would not be noticed")
+		r.logged(1, "cannot be detected")
 	})
 }
 
@@ -613,7 +613,7 @@ func TestKubeconfigThatComesLate(t *testing.T) {
 	connecting(t, through(), false, func(r *rig) {
 		r.wait(time.Hour)
 		r.unknown()
-		r.logged(1, `failing; what is known of it stays" cluster="paris" part="kubeconfig"`)
+		r.logged(1, `mirrors are kept unchanged" cluster="paris" part="kubeconfig"`)
 		r.pointTo("a.example.com")
 		r.wait(reloadPeriod + time.Second)
 		r.known("a-uid", "192.0.2.1", "default/bar")
@@ -627,7 +627,7 @@ func TestKubeconfigThatBreaks(t *testing.T) {
 		write(r.T, r.path, "{")
 		r.wait(time.Hour)
 		r.known("a-uid", "192.0.2.1", "default/bar")
-		r.logged(1, `failing; what is known of it stays" cluster="paris" part="kubeconfig"`)
+		r.logged(1, `mirrors are kept unchanged" cluster="paris" part="kubeconfig"`)
 		r.pointTo("a.example.com")
 		r.wait(5 * time.Second)
 		r.logged(1, `recovered" cluster="paris" part="kubeconfig"`)
@@ -641,7 +641,7 @@ func TestKubeconfigThatMakesNoClient(t *testing.T) {
 		r.pointTo("c.example.com")
 		r.wait(time.Hour)
 		r.known("a-uid", "192.0.2.1", "default/bar")
-		r.logged(1, `failing; what is known of it stays" cluster="paris" part="kubeconfig"`)
+		r.logged(1, `mirrors are kept unchanged" cluster="paris" part="kubeconfig"`)
 		r.pointTo("b.example.com")
 		r.wait(10 * time.Second)
 		r.known("b-uid", "192.0.2.1", "default/bar")

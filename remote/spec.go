@@ -53,7 +53,7 @@ func ParseSpec(text string) (Spec, error) {
 		mistake("name %.70q is not a DNS label: %s", spec.Name, problems[0])
 	}
 	if !path || spec.Kubeconfig == "" {
-		mistake("no kubeconfig is given: write NAME=PATH")
+		mistake("no kubeconfig: set NAME=PATH")
 	}
 	seen, last := map[string]bool{}, ""
 	var gateways []gateway.Config
@@ -62,7 +62,7 @@ func ParseSpec(text string) (Spec, error) {
 		if last == "namespaces" && !pair { // its value is a list, and goes on
 			key, value = last, field
 		} else if seen[key] && key != "address" && key != "gateway" && key != "namespace" {
-			mistake("%s= is given twice", key)
+			mistake("%s= is set twice: remove one", key)
 		}
 		seen[key], last = true, key
 		if value == "" {
@@ -72,7 +72,7 @@ func ParseSpec(text string) (Spec, error) {
 		if key == "gateway" {
 			config, err := parseGateway(value)
 			if err == nil && slices.ContainsFunc(gateways, func(other gateway.Config) bool { return other.Service == config.Service }) {
-				err = fmt.Errorf("gateway=%v is given twice", config.Service)
+				err = fmt.Errorf("gateway=%v is set twice: remove one", config.Service)
 			}
 			mistakes = append(mistakes, err)
 			gateways = append(gateways, config)
@@ -81,7 +81,7 @@ func ParseSpec(text string) (Spec, error) {
 		}
 	}
 	if len(gateways) > 1 && seen["address"] {
-		mistake("address= cannot be given for several gateways: whose would it be?")
+		mistake("address= is ambiguous with several gateways: remove it, or set one gateway")
 	}
 	first := spec.Gateways[0]
 	for i, config := range gateways {
@@ -102,10 +102,10 @@ func (s *Spec) set(key, value string) (err error) {
 		s.UID = types.UID(value)
 	case "namespaces":
 		if len(validation.IsDNS1123Label(value)) > 0 {
-			return fmt.Errorf("namespaces= has %.70q, which is not a namespace name", value)
+			return fmt.Errorf("namespaces= contains %.70q, which is not a valid namespace name", value)
 		}
 		if slices.Contains(s.Namespaces, value) {
-			return fmt.Errorf("namespaces= has %s twice: remove one", value)
+			return fmt.Errorf("namespaces= contains %s twice: remove one", value)
 		}
 		s.Namespaces = append(s.Namespaces, value)
 	case "name":
@@ -124,7 +124,7 @@ func (s *Spec) set(key, value string) (err error) {
 		config.UDPServices, err = parseConfigMapName(key, value)
 	case "records":
 		if s.Records = value; len(validation.IsDNS1123Label(value)) > 0 {
-			return fmt.Errorf("records=%.70s is not a namespace name", value)
+			return fmt.Errorf("records=%.70s is not a valid namespace name", value)
 		}
 	case "max-services":
 		s.Limits.Services, err = parseMaxServices(value)
@@ -142,10 +142,10 @@ func (s *Spec) set(key, value string) (err error) {
 func (s *Spec) addNamespace(value string) error {
 	from, to, pair := strings.Cut(value, ":")
 	if !pair || len(validation.IsDNS1123Label(from)) > 0 || len(validation.IsDNS1123Label(to)) > 0 {
-		return fmt.Errorf("namespace=%.140s is not REMOTE:LOCAL, two names of namespaces", value)
+		return fmt.Errorf("namespace=%.140s is not REMOTE:LOCAL, two namespace names", value)
 	}
 	if _, twice := s.Local[from]; twice {
-		return fmt.Errorf("namespace= is given twice for %s: remove one", from)
+		return fmt.Errorf("namespace= is set twice for %s: remove one", from)
 	}
 	if s.Local == nil {
 		s.Local = map[string]string{}
@@ -196,7 +196,7 @@ func ParseObjectName(text string) (cache.ObjectName, error) {
 func ValidateSelector(text string) error {
 	selector, err := labels.Parse(text)
 	if err == nil && selector.Empty() {
-		err = errors.New("an empty selector would export every Service")
+		err = errors.New("an empty selector would mirror every Service")
 	}
 	return err
 }

@@ -53,7 +53,7 @@ func TestParseSpec(t *testing.T) {
 }
 
 func TestParseSpecMistakes(t *testing.T) {
-	const noName, noPath = "is not a DNS label", "no kubeconfig is given: write NAME=PATH"
+	const noName, noPath = "is not a DNS label", "no kubeconfig: set NAME=PATH"
 	for _, test := range []struct {
 		text string
 		want []string // a part of each line
@@ -70,10 +70,10 @@ func TestParseSpecMistakes(t *testing.T) {
 		{"paris=a,context", []string{`"context" is not KEY=VALUE`}},
 		{"paris=a,context=", []string{`"context=" is not KEY=VALUE`}},
 		{"paris=a,contxt=b", []string{`unknown key "contxt": the keys are context=, namespaces=, namespace=, name=, gateway=, gateway-port=, default-gateway-port=, address=, tcp-services=, udp-services=, records=, cluster-domain=, max-services=, max-bytes= and uid=`}},
-		{"paris=a,context=b,context=c", []string{"context= is given twice"}},
-		{"paris=a,namespace=web", []string{"namespace=web is not REMOTE:LOCAL, two names of namespaces"}},
+		{"paris=a,context=b,context=c", []string{"context= is set twice: remove one"}},
+		{"paris=a,namespace=web", []string{"namespace=web is not REMOTE:LOCAL, two namespace names"}},
 		{"paris=a,namespace=web:Shop", []string{"namespace=web:Shop is not REMOTE:LOCAL"}},
-		{"paris=a,namespace=web:shop,namespace=web:b", []string{"namespace= is given twice for web: remove one"}},
+		{"paris=a,namespace=web:shop,namespace=web:b", []string{"namespace= is set twice for web: remove one"}},
 		{"paris=a,max-services=0", []string{"max-services=0 is not a number from 1 to 1000000"}},
 		{"paris=a,max-services=-1", []string{"max-services=-1 is not a number"}},
 		{"paris=a,max-services=1e9", []string{"max-services=1e9 is not a number"}},
@@ -83,18 +83,18 @@ func TestParseSpecMistakes(t *testing.T) {
 		{"paris=a,max-bytes=5Gi", []string{"max-bytes=5Gi is not a size"}},
 		{"paris=a,max-bytes=NaN", []string{"max-bytes=NaN is not a size"}},
 		{"paris=a,max-bytes=1e999999", []string{"is not a size"}},
-		{"paris=a,uid=b,uid=b", []string{"uid= is given twice"}},
-		{"paris=a,gateway=a/b,gateway=a/b", []string{"gateway=a/b is given twice"}},
-		{"paris=a,namespaces=B,c", []string{`namespaces= has "B", which is not a namespace name`}},
-		{"paris=a,namespaces=b,c,b", []string{"namespaces= has b twice: remove one"}},
-		{"paris=a,namespaces=b,namespaces=c", []string{"namespaces= is given twice"}},
+		{"paris=a,uid=b,uid=b", []string{"uid= is set twice: remove one"}},
+		{"paris=a,gateway=a/b,gateway=a/b", []string{"gateway=a/b is set twice: remove one"}},
+		{"paris=a,namespaces=B,c", []string{`namespaces= contains "B", which is not a valid namespace name`}},
+		{"paris=a,namespaces=b,c,b", []string{"namespaces= contains b twice: remove one"}},
+		{"paris=a,namespaces=b,namespaces=c", []string{"namespaces= is set twice: remove one"}},
 		{"paris=a,namespaces=b,uid=u,c", []string{`"c" is not KEY=VALUE`}},
 		{"paris=a,gateway=b", []string{`gateway "b" is not NAMESPACE/NAME`}},
 		{"paris=a,gateway=a/b/c", []string{`gateway "a/b/c" is not NAMESPACE/NAME`}},
 		{"paris=a,gateway=gateway-api:b", []string{`gateway "gateway-api:b" is not gateway-api:NAMESPACE/NAME`}},
-		{"paris=a,gateway=a/b,gateway=gateway-api:a/b", []string{"gateway=a/b is given twice"}},
-		{"paris=a,records=a/b", []string{"records=a/b is not a namespace name"}},
-		{"paris=a,records=a,records=b", []string{"records= is given twice"}},
+		{"paris=a,gateway=a/b,gateway=gateway-api:a/b", []string{"gateway=a/b is set twice: remove one"}},
+		{"paris=a,records=a/b", []string{"records=a/b is not a valid namespace name"}},
+		{"paris=a,records=a,records=b", []string{"records= is set twice: remove one"}},
 		{"paris=a,gateway=/b", []string{"is not NAMESPACE/NAME"}},
 		{"paris=a,gateway=a/", []string{"is not NAMESPACE/NAME"}},
 		{"paris=a,gateway=A/b", []string{"is not NAMESPACE/NAME"}},
@@ -105,7 +105,7 @@ func TestParseSpecMistakes(t *testing.T) {
 		{"paris=a,address=gw_1.example.com", []string{"address=gw_1.example.com is neither an IP address nor a hostname"}},
 		{"paris=a,address=192.0.2.0/24", []string{"address=192.0.2.0/24 is neither an IP address nor a hostname"}},
 		{"paris=a,address=192.0.2.1:80", []string{"is neither an IP address"}},
-		{"paris=a,gateway=a/b,gateway=a/c,address=192.0.2.1", []string{"address= cannot be given for several gateways"}},
+		{"paris=a,gateway=a/b,gateway=a/c,address=192.0.2.1", []string{"address= is ambiguous with several gateways"}},
 		{"paris=a,tcp-services=x", []string{"tcp-services=x is not NAMESPACE/NAME of a ConfigMap"}},
 		{"paris=a,udp-services=x/Y", []string{"udp-services=x/Y is not NAMESPACE/NAME"}},
 		{"paris=a,cluster-domain=x_y", []string{`cluster domain "x_y" is not a DNS domain`}},

@@ -2,8 +2,10 @@ package remote
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +15,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/remote/failure"
+	"service-mirror.io/service-mirror/remote/logging"
 )
 
 // state is what is wrong with a remote, by the part that fails. A failure is
@@ -45,6 +48,7 @@ type change struct {
 	Problem
 	before string
 	err    error
+	down   bool // nothing of the remote is followed
 }
 
 // The parts without which nothing that a remote exports arrives any more. Exports do not
@@ -135,10 +139,33 @@ func (s *state) settle() {
 func (s *state) advance(name string, advance func(at time.Time) (news bool)) {
 	p := s.parts[name]
 	before := p.Shown
-	if advance(time.Now()) {
-		s.changes = append(s.changes, change{Problem{name, p.Shown}, before, p.err})
-	}
+	news := advance(time.Now())
 	s.judge()
+	if news {
+		s.changes = append(s.changes, change{Problem{name, p.Shown}, before, p.err, s.down})
+	}
+}
+
+// log says what the change means for the remote's mirrors.
+func (c change) log(logger klog.Logger) {
+	gateway := c.Kind() == GatewayProblem
+	switch {
+	case c.Cause == "" && gateway:
+		logger.Info("Gateway of remote cluster recovered", "part", c.Part, "before", c.before)
+		return
+	case c.Cause == "":
+		logger.Info("Remote cluster recovered", "part", c.Part, "before", c.before)
+		return
+	}
+	_, unanswered := errors.AsType[*url.Error](c.err)
+	message := "Cannot read from remote cluster; affected mirrors are kept unchanged"
+	switch {
+	case gateway:
+		message = "Gateway of remote cluster is failing"
+	case c.down && unanswered:
+		message = "Lost contact with remote cluster; its mirrors are kept unchanged"
+	}
+	logging.Warn(logger, message, "part", c.Part, "err", failure.Line(fmt.Sprintf("%.1000v", c.err)))
 }
 
 // deliver passes changes on without holding s.mu, in the order in which they came: those
@@ -152,11 +179,7 @@ func (s *state) deliver() {
 		next := s.changes[0]
 		s.changes = s.changes[1:]
 		s.mu.Unlock()
-		if next.Cause == "" {
-			s.logger.Info("Remote recovered", "part", next.Part, "before", next.before)
-		} else {
-			s.logger.Info("Remote is failing; what is known of it stays", "part", next.Part, "err", failure.Line(fmt.Sprintf("%.1000v", next.err)))
-		}
+		next.log(s.logger)
 		s.onProblem(next.Problem)
 		s.mu.Lock()
 	}

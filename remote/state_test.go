@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -46,7 +47,7 @@ func (b *logBuffer) logger() klog.Logger {
 }
 
 func TestStateLogsEachFailureOnce(t *testing.T) {
-	const failing, recovered = `"Remote is failing; what is known of it stays" part="a"`, `"Remote recovered" part="a"`
+	const failing, recovered = `"Gateway of remote cluster is failing" part="a"`, `"Gateway of remote cluster recovered" part="a"`
 	refused, gone := errors.New("connection refused"), errors.New("no route")
 	for _, test := range []struct {
 		name               string
@@ -73,6 +74,31 @@ func TestStateLogsEachFailureOnce(t *testing.T) {
 				t.Errorf("%d failures and %d recoveries, want %d and %d:\n%s", failed, recoveries, test.failed, test.recoveries, &log)
 			}
 		})
+	}
+}
+
+// A line names what its mirrors have to expect: contact is lost only where nothing of the remote is followed and nothing
+// answers.
+func TestStateNamesTheLoss(t *testing.T) {
+	unanswered := &url.Error{Op: "Get", URL: "https://192.0.2.1:1234", Err: errors.New("connection refused")}
+	for name, test := range map[string]struct {
+		part    string
+		err     error
+		exports int
+		want    string
+	}{
+		"no answer":                  {partExports, unanswered, 1, `"Lost contact with remote cluster; its mirrors are kept unchanged" part="watch of exported Services"`},
+		"no answer of one namespace": {partExports + " in a", unanswered, 2, `"Cannot read from remote cluster; affected mirrors are kept unchanged" part="watch of exported Services in a"`},
+		"forbidden":                  {partExports, errors.New("forbidden"), 1, `"Cannot read from remote cluster; affected mirrors are kept unchanged" part="watch of exported Services"`},
+		"another cluster":            {partIdentity, errors.New("another cluster"), 1, `"Cannot read from remote cluster; affected mirrors are kept unchanged" part="identity"`},
+		"a gateway":                  {"gateway a/b", unanswered, 1, `"Gateway of remote cluster is failing" part="gateway a/b"`},
+	} {
+		var log logBuffer
+		s := state{logger: log.logger(), onProblem: func(Problem) {}, exports: test.exports}
+		s.report(test.part, test.err)
+		if log.count(test.want) != 1 {
+			t.Errorf("%s: want %s, got %s", name, test.want, &log)
+		}
 	}
 }
 

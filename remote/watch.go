@@ -116,7 +116,7 @@ func (lw *ListWatch) open(ctx, request context.Context, options metav1.ListOptio
 	var overrun atomic.Pointer[error]
 	request, cancel := context.WithCancelCause(boundedWatch(request, lw.bounds, func(err error) { overrun.Store(&err) }))
 	timer := time.AfterFunc(requestTimeout, func() {
-		cancel(fmt.Errorf("the server did not begin to answer within %v", requestTimeout))
+		cancel(fmt.Errorf("the server did not start to answer within %v", requestTimeout))
 	})
 	w, err := lw.WatchFunc(request, options)
 	if !timer.Stop() && err == nil {
@@ -215,7 +215,7 @@ func (w *steadyWatch) run(ctx context.Context) {
 		case <-quiet.C:
 			if w.streamed != nil {
 				w.lw.plain.Store(true)
-				w.noStream(fmt.Errorf("a streamed list did not end, and there was no event for %v: lists are not streamed any more", maxQuiet))
+				w.noStream(fmt.Errorf("a streamed list did not end, and there was no event for %v: lists are no longer streamed", maxQuiet))
 				return
 			}
 		case <-late.C:
@@ -239,7 +239,7 @@ func (w *steadyWatch) run(ctx context.Context) {
 				quiet.Reset(maxQuiet)
 				continue
 			case !ok && w.streamed != nil && ctx.Err() == nil:
-				w.noStream(errors.New("a streamed list ended without the bookmark that ends it: a plain list is made"))
+				w.noStream(errors.New("a streamed list ended without its final bookmark: using a plain list"))
 				return
 			}
 			if !old {
@@ -314,11 +314,15 @@ func (w *steadyWatch) check(ctx context.Context, event watch.Event) error {
 		w.streamed[key] = true
 	case annotationsOf(event.Object)[metav1.InitialEventsAnnotationKey] == "true":
 		if _, refusal := w.lw.judge(ctx, w.streamed, nil); refusal != nil { // a plain list can be confirmed
-			return fmt.Errorf("%v: it is listed again without streaming", refusal)
+			return fmt.Errorf("%v: listing again without streaming", refusal)
 		}
+		all := w.streamed
 		w.streamed, w.listed = nil, version
 		w.lw.replace(w.listing)
 		w.lw.synced(version, false)
+		if w.lw.Listed != nil {
+			w.lw.Listed(version, all)
+		}
 	}
 	return nil
 }

@@ -231,7 +231,7 @@ func (w *wire) typeOf() (*message, error) {
 		obj, err = &metav1.PartialObjectMetadata{}, nil // the client's scheme does not have it
 	}
 	if err != nil {
-		return nil, fmt.Errorf("malformed answer: it is %.100s, which was not requested", describeKind(kind))
+		return nil, fmt.Errorf("malformed answer: unexpected content type %.100s", describeKind(kind))
 	}
 	m := messageOf(obj)
 	if canonical, err := meta.Marshal(); err == nil && bytes.Equal(canonical, w.meta) { // else a server could have any number kept

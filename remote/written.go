@@ -66,6 +66,18 @@ func (w *Written[T]) Reset() {
 	})
 }
 
+// Listed forgets what was written and is not in a complete list of that version or a later one: it is gone again. A
+// cache that never saw it has no event of that, so it is looked at again.
+func (w *Written[T]) Listed(version string, keys map[string]bool) {
+	w.objects.Range(func(key, own any) bool {
+		obj := own.(T)
+		if !keys[key.(cache.ObjectName).String()] && !lower(version, obj.GetResourceVersion()) && w.objects.CompareAndDelete(key, own) {
+			w.Again(obj)
+		}
+		return true
+	})
+}
+
 // Latest is what exists under a key now; the zero T if nothing does.
 func (w *Written[T]) Latest(key cache.ObjectName) T {
 	var none T

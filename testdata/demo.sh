@@ -146,10 +146,10 @@ step "Paris's control plane goes away: updates stop, bar-paris stays"
 kill "${pid[paris]}"
 wait "${pid[paris]}" || true
 for _ in $(seq 100); do
-	grep -q 'Remote is failing' "$dir/service-mirror.log" && break
+	grep -q 'mirrors are kept unchanged' "$dir/service-mirror.log" && break
 	sleep 0.1
 done
-echo "    $(grep 'Remote is failing' "$dir/service-mirror.log" | tail -n 1 | cut -c1-150)…"
+echo "    $(grep 'mirrors are kept unchanged' "$dir/service-mirror.log" | tail -n 1 | cut -c1-150)…"
 show "${mirror[@]}"
 
 step "Somebody deletes bar-paris by hand: it is recreated, with the same ClusterIP"

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Packages the chart. The same chart and VERSION give the same bytes, which those of helm package are not.
+# Packages the chart reproducibly, which helm package does not: the same chart and VERSION give the same bytes.
 set -eu
 
 usage() {
 	cat <<END
 usage: $0 [-o DIRECTORY] [-t VERSION] [-i IMAGE]
 
-  -o DIRECTORY  where the archive is written (default .build)
-  -t VERSION    of the application, which is the image's tag, and of the chart; that is 0.0.0-gVERSION unless VERSION is
-                a semantic one, as v1.2.3 (default: of git)
-  -i IMAGE      the values' image.repository: registry.example.com/service-mirror
+  -o DIRECTORY  directory to which the archive is written (default .build)
+  -t VERSION    the appVersion, which is the image's tag, and the chart's version. If VERSION is not a semantic version
+                such as v1.2.3, the chart's version is 0.0.0-gVERSION (default: from git)
+  -i IMAGE      image.repository in the values: registry.example.com/service-mirror
 
 Prints the archive's path.
 END
@@ -54,7 +54,7 @@ trap 'exit 130' INT TERM
 mkdir -p "$out" "$work/service-mirror"
 cp -r "$here/Chart.yaml" "$here/values.yaml" "$here/values.schema.json" "$here/templates" "$work/service-mirror"
 cp "$here/../../LICENSE" "$work/service-mirror"
-sed -i -e "s/^version: .*/version: \"$chart\"/" -e "s/^appVersion: .*/appVersion: \"$version\"/" -e '/^# Both are set by/d' "$work/service-mirror/Chart.yaml"
+sed -i -e "s/^version: .*/version: \"$chart\"/" -e "s/^appVersion: .*/appVersion: \"$version\"/" -e '/^# make release sets/d' "$work/service-mirror/Chart.yaml"
 [ -z "$image" ] || sed -i "s|^  repository: service-mirror .*|  repository: $image|" "$work/service-mirror/values.yaml"
 archive=$(cd "$out" && pwd)/service-mirror-$chart.tgz
 tar --format=ustar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -C "$work" -c service-mirror | gzip -n >"$archive"

@@ -65,7 +65,7 @@ trap 'exit 130' INT TERM
 
 mkdir "$work/context"
 cp "$here/Dockerfile" "$here/passwd" "$here/group" $certificates "$work/context"
-# What is copied keeps its mode, which must not be that of somebody's umask.
+# Copied files keep their mode, which must not depend on the umask.
 chmod 644 "$work"/context/*
 for arch in amd64 arm64; do
 	echo "compiling for $arch" >&2
@@ -75,11 +75,11 @@ for arch in amd64 arm64; do
 	chmod 755 "$work/context/$arch/service-mirror"
 done
 
-# A store of its own, made of plain folders: it needs no overlay mount and leaves nothing.
+# A separate store of plain directories, which needs no overlay mount and is removed afterwards.
 buildah() {
 	command buildah --storage-driver vfs --root "$work/store" --runroot "$work/run" "$@"
 }
-# One after the other: built at once they would stand in the index in either order.
+# Sequentially, because the order in the index would otherwise depend on which build finishes first.
 for arch in amd64 arm64; do
 	buildah build --quiet --isolation chroot --platform linux/$arch --timestamp 0 \
 		--build-arg "VERSION=$version" --manifest service-mirror "$work/context" >"$work/log" 2>&1 || {

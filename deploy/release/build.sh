@@ -44,7 +44,7 @@ if [ $# -gt 0 ]; then
 	exit 2
 fi
 [ -n "$version" ] || version=$(git -C "$source" describe --tags --always --dirty 2>/dev/null || echo dev)
-# When the source is from: of its last commit.
+# The time of the last commit.
 : "${SOURCE_DATE_EPOCH:=$(git -C "$source" log -1 --format=%ct 2>/dev/null || echo 0)}"
 export SOURCE_DATE_EPOCH
 
@@ -52,7 +52,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
-# archive writes what is in a directory as a tar archive that does not say who made it, or when.
+# archive writes a directory as a tar archive without the user and the time.
 archive() {
 	directory=$1
 	shift
@@ -77,7 +77,7 @@ done
 
 echo "building the image" >&2
 "$source/deploy/image/build.sh" -o "$work/image.tar" -t "$version" >"$work/digest"
-# With the times at which buildah wrote its files, the archive would be another one each time.
+# The archive must not contain the times at which buildah wrote its files, to be reproducible.
 mkdir "$work/image"
 tar -C "$work/image" -x -f "$work/image.tar"
 (cd "$work/image" && archive . -- *) >"$work/release/service-mirror-$version-image.tar"

@@ -116,16 +116,16 @@ func (c *Controller) requestRecord(ctx context.Context, step plan.Step) error {
 func (c *Controller) note(ctx context.Context, key cache.ObjectName, step plan.Step, got *unstructured.Unstructured, r *result) {
 	c.options.Metrics.Wrote(string(step.Ref.Kind), string(step.Action))
 	if step.Record == nil {
-		klog.FromContext(ctx).Info("Wrote a route", "action", step.Action, "kind", step.Ref.Kind, "route", cache.MetaObjectToName(step.Object))
+		klog.FromContext(ctx).Info("Wrote route", "action", step.Action, "kind", step.Ref.Kind, "route", cache.MetaObjectToName(step.Object))
 	}
 	now := time.Now()
 	fight := c.memory.wrote(key, step, now)
 	var message string
 	switch {
 	case got != nil && plan.Differs(got, step.Object):
-		message = fmt.Sprintf("%s %s is stored differently from how it was written: exempt it from the admission webhook or policy that changes it. It is retried with back-off", step.Ref.Kind, step.Ref.Name)
+		message = fmt.Sprintf("%s %s was changed by an admission webhook or policy: exempt it. The write is retried with back-off", step.Ref.Kind, step.Ref.Name)
 	case fight:
-		message = fmt.Sprintf("%s %s is changed back as soon as it is written: stop the other program that manages it. It is retried with back-off", step.Ref.Kind, step.Ref.Name)
+		message = fmt.Sprintf("%s %s is changed back as soon as it is written: stop the other program that manages it. The write is retried with back-off", step.Ref.Kind, step.Ref.Name)
 	default:
 		return
 	}
@@ -147,7 +147,7 @@ func (c *Controller) judge(ctx context.Context, key cache.ObjectName, step plan.
 		}
 		r.stale, r.retry = true, true
 	case step.Ref.Kind == plan.Alias && step.Action == plan.Create && apierrors.IsNotFound(err):
-		message := fmt.Sprintf("%v: create the namespace, as the component names of deploy/publish does. It is retried", err)
+		message := fmt.Sprintf("%v: create the namespace with the component names of deploy/publish. The write is retried", err)
 		c.backOff(key, step, mirrors.Rejected, message, step.Object, r)
 		c.queue.Add(key) // the record must say so
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
@@ -171,9 +171,9 @@ func (c *Controller) judge(ctx context.Context, key cache.ObjectName, step plan.
 func rejectedMessage(err error) string {
 	var status apierrors.APIStatus
 	if errors.As(err, &status) && apierrors.IsForbidden(err) {
-		return err.Error() + ": permit it in the ClusterRole, the quota or the policy that forbids it. It is retried"
+		return err.Error() + ": allow it in the ClusterRole, quota or policy. The write is retried"
 	}
-	return err.Error() + ". It is retried"
+	return err.Error() + ". The write is retried"
 }
 
 // isForeign reads what has the name of an object that could not be created: the cache may not know yet that it is

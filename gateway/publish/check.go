@@ -59,7 +59,7 @@ func needs(policy plan.Policy, lease cache.ObjectName) []check.Need {
 		{Resource: "namespaces", Verbs: read},
 		{Group: "discovery.k8s.io", Resource: "endpointslices", Verbs: read},
 		{Resource: "configmaps", Namespace: policy.Records, Verbs: write},
-		{Resource: "events", Verbs: []string{"create", "patch"}, Why: "no Events are created"},
+		{Resource: "events", Verbs: []string{"create", "patch"}, Why: "no Events will be created"},
 	}
 	for _, kind := range plan.Kinds {
 		verbs, resource := write, kind.Resource()
@@ -75,11 +75,11 @@ func needs(policy plan.Policy, lease cache.ObjectName) []check.Need {
 	if policy.To(plan.ToGatewayAPI) {
 		all = append(all, check.Need{Group: plan.Group, Resource: "gateways", Namespace: policy.Gateway.Namespace, Name: policy.Gateway.Name, Verbs: read},
 			check.Need{Group: plan.Group, Resource: "gatewayclasses", Verbs: read},
-			check.Need{Group: plan.Group, Resource: "listenersets", Verbs: read, Why: "no listeners are added by ListenerSets"},
-			check.Need{Group: plan.Group, Resource: "listenersets", Namespace: policy.Records, Verbs: []string{"create", "update", "delete"}, Why: "no listeners are added by ListenerSets"})
+			check.Need{Group: plan.Group, Resource: "listenersets", Verbs: read, Why: "no listeners will be added with ListenerSets"},
+			check.Need{Group: plan.Group, Resource: "listenersets", Namespace: policy.Records, Verbs: []string{"create", "update", "delete"}, Why: "no listeners will be added with ListenerSets"})
 	} else {
 		all = append(all, check.Need{Group: plan.Group, Resource: "listenersets", Namespace: policy.Records, Verbs: []string{"list", "watch", "delete"},
-			Why: "ListenerSets that were published with --to gateway-api stay"})
+			Why: "ListenerSets published with --to gateway-api will not be deleted"})
 	}
 	return append(all, check.LeaseNeeds(lease)...)
 }
@@ -103,7 +103,7 @@ func (c *Controller) check(ctx context.Context, r *check.Report) {
 	c.checkAliases(r)
 	if !c.workers.IsReady() {
 		if !r.Failed() {
-			r.Fail("what it exports cannot be read within %v: check that its API server is not overloaded", checkTime)
+			r.Fail("exported Services cannot be read within %v: check that the API server is not overloaded", checkTime)
 		}
 		return
 	}
@@ -145,13 +145,13 @@ func (c *Controller) checkGateway(ctx context.Context, r *check.Report) {
 	case !known:
 		return // why was said
 	case version == "":
-		r.Fail("its API server does not serve Gateways: install the CustomResourceDefinitions of Gateway API")
+		r.Fail("the API server does not serve Gateways: install the CustomResourceDefinitions of Gateway API")
 		return
 	case gw == nil:
-		r.Fail("Gateway %v does not exist: create it, or name another one with --gateway", name)
+		r.Fail("Gateway %v does not exist: create it, or set another one with --gateway", name)
 		return
 	case class == nil:
-		r.Warn("GatewayClass %s of Gateway %v does not exist: install its implementation, or name another class in the Gateway", className, name)
+		r.Warn("GatewayClass %s of Gateway %v does not exist: install its implementation, or set another class in the Gateway", className, name)
 	}
 	if why := plan.Unmet(gw, "Accepted", "Programmed"); why != "" {
 		r.Warn("Gateway %v: %s. Check that the implementation of GatewayClass %s runs", name, why, className)
@@ -171,7 +171,7 @@ func (c *Controller) checkGateway(ctx context.Context, r *check.Report) {
 		ctx, cancel := context.WithTimeout(ctx, checkTime)
 		defer cancel()
 		if r.Granted(ctx, patchGateway(name)) {
-			r.OK("Gateway %v may be given listeners", name)
+			r.OK("Gateway %v allows added listeners", name)
 		}
 	}
 }
@@ -179,7 +179,7 @@ func (c *Controller) checkGateway(ctx context.Context, r *check.Report) {
 // patchGateway is the permission to apply listeners to a Gateway that is labelled for it.
 func patchGateway(name cache.ObjectName) check.Need {
 	return check.Need{Group: plan.Group, Resource: "gateways", Namespace: name.Namespace, Name: name.Name, Verbs: []string{"patch"},
-		Why: "no listeners are added to the Gateway, which is labelled for it: grant it, as the component listeners of deploy/publish does"}
+		Why: "no listeners will be added to the Gateway, although its label allows it: grant the permission with the component listeners of deploy/publish"}
 }
 
 // checkKinds says which kinds of routes can be written.
@@ -193,13 +193,13 @@ func (c *Controller) checkKinds(r *check.Report) {
 		switch err := (plan.Served{Version: version}).Absent(of); {
 		case !known:
 		case err != nil:
-			r.Warn("%v. What needs it is not reachable", err)
+			r.Warn("%v. Services that need it will not be reachable", err)
 		default:
 			served = append(served, fmt.Sprintf("%s in %s", of, version))
 		}
 	}
 	if len(served) > 0 {
-		r.OK("its API server serves %s", strings.Join(served, ", "))
+		r.OK("the API server serves %s", strings.Join(served, ", "))
 	}
 }
 
@@ -214,9 +214,9 @@ func (c *Controller) checkIngressClass(ctx context.Context, r *check.Report) {
 	list, err := c.clients.Read.NetworkingV1().IngressClasses().List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
 	switch {
 	case err != nil:
-		r.Warn("it is not known whether IngressClass %s exists: %s. Only --check reads it", name, remote.Cause(err))
+		r.Warn("cannot check whether IngressClass %s exists: %s. Only --check reads it", name, remote.Cause(err))
 	case len(list.Items) == 0:
-		r.Fail("IngressClass %s does not exist: install its ingress controller, or name another one with --ingress-class", name)
+		r.Fail("IngressClass %s does not exist: install its ingress controller, or set another one with --ingress-class", name)
 	default:
 		r.OK("IngressClass %s of %s exists", name, list.Items[0].Spec.Controller)
 	}
@@ -228,7 +228,7 @@ func (c *Controller) checkRecords(r *check.Report) {
 	switch {
 	case !c.caches.namespaces.HasSynced():
 	case !c.caches.hasNamespace(name):
-		r.Fail("namespace %s of the records does not exist: create it, or name another one with --record-namespace", name)
+		r.Fail("namespace %s of the records does not exist: create it, or set another one with --record-namespace", name)
 	case c.caches.records.Informer.HasSynced():
 		r.OK("namespace %s has %d records", name, len(c.caches.records.Informer.GetIndexer().ListKeys()))
 	}
@@ -244,7 +244,7 @@ func (c *Controller) checkAliases(r *check.Report) {
 	switch {
 	case !c.caches.namespaces.HasSynced():
 	case !c.caches.hasNamespace(name):
-		r.Fail("namespace %s of the aliases does not exist: create it, as the component names of deploy/publish does, or name another one with --names-namespace", name)
+		r.Fail("namespace %s of the aliases does not exist: create it with the component names of deploy/publish, or set another one with --names-namespace", name)
 	case known:
 		r.OK("namespace %s has %d aliases", name, len(aliases.cached().Informer.GetIndexer().ListIndexFuncValues(byService)))
 	}
@@ -260,7 +260,7 @@ func (c *Controller) checkExports(ctx context.Context, r *check.Report) {
 	c.memory.fill(c.caches.records.Informer.All())
 	there, err := c.listNames(ctx)
 	if err != nil {
-		r.Warn("it is not known whether foreign objects have the names of routes: %s", remote.Cause(err))
+		r.Warn("cannot check whether routes conflict with existing objects: %s", remote.Cause(err))
 	}
 	tally := check.Tally{Done: "published"}
 	for _, key := range exported {

@@ -77,7 +77,7 @@ func (c *Controller) Run(ctx context.Context) {
 		return
 	}
 	c.settle(ctx, slicesGrace)
-	c.logger.Info("Caches are filled", "exportedServices", len(c.caches.services.GetIndexer().ListKeys()))
+	c.logger.Info("Caches are synced", "exportedServices", len(c.caches.services.GetIndexer().ListKeys()))
 	c.workers.Open()
 	running.Go(func() { c.workers.Feed(ctx) })
 	<-ctx.Done()
@@ -112,7 +112,7 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 		c.options.Events.Lead(false)
 		c.memory.clear()
 		c.problems.Clear()
-		for _, part := range []string{listenersPart, "TCPRoutes of the leader before", "UDPRoutes of the leader before"} {
+		for _, part := range []string{listenersPart, "TCPRoutes of the previous leader", "UDPRoutes of the leader before"} {
 			c.problems.Local(part, nil)
 		}
 	})
@@ -126,7 +126,7 @@ func (c *Controller) listRecords(ctx context.Context) (records []*corev1.ConfigM
 		if ctx.Err() != nil {
 			return nil, false
 		}
-		c.problems.Local("records of the leader before", err)
+		c.problems.Local("records of the previous leader", err)
 		if err == nil {
 			for i := range list.Items {
 				records = append(records, &list.Items[i])

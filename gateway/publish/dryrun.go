@@ -25,7 +25,7 @@ func (c *Controller) DryRun(ctx context.Context, cluster string, out io.Writer) 
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(dryRunTime):
-		return fmt.Errorf("cluster %s: not all that is needed of it can be read: grant the permissions in deploy/publish", cluster)
+		return fmt.Errorf("cluster %s: cannot read all required objects: grant the permissions in deploy/publish", cluster)
 	case <-c.Ready():
 	}
 	c.settle(ctx, dryRunTime)
@@ -40,10 +40,10 @@ func (c *Controller) DryRun(ctx context.Context, cluster string, out io.Writer) 
 	printed = c.printListeners(out, cluster) || printed
 	printed = c.printSets(out, cluster) || printed
 	if !printed {
-		fmt.Fprintln(out, "nothing would be written in", cluster)
+		fmt.Fprintln(out, "no changes in", cluster)
 	}
 	if !c.caches.settled() {
-		return errors.New("not all that is needed of the cluster can be read, so more may be written: grant the permissions in deploy/publish")
+		return errors.New("cannot read all required objects of the cluster, so there may be more changes: grant the permissions in deploy/publish")
 	}
 	return nil
 }

@@ -35,21 +35,21 @@ const defaultAliases = "gateway-exports"
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
 	o := &raw.options
-	f.StringArrayVar(&o.Names, "name", nil, "`NAME` that callers use for this cluster, as their --remote has it; repeatable")
-	f.StringArrayVar(&raw.targets, "to", nil, "`TARGET` that routes to exported Services: gateway-api, ingress, or names, for a gateway that reaches what has an alias; repeatable: the first that can serve a port does")
-	f.StringVar(&raw.gateway, "gateway", "", "`NS/NAME` of the Gateway that routes attach to, for --to gateway-api")
-	f.StringVar(&raw.service, "gateway-service", "", "`NS/NAME` of the LoadBalancer Service in front of the Gateway, for one whose ports differ from those of the listeners (default: they do not)")
+	f.StringArrayVar(&o.Names, "name", nil, "`NAME` of this cluster in the --remote of other clusters; repeatable")
+	f.StringArrayVar(&raw.targets, "to", nil, "`TARGET` of the routes to exported Services: gateway-api, ingress, or names (Service aliases for a static gateway); repeatable: each port uses the first that can serve it")
+	f.StringVar(&raw.gateway, "gateway", "", "`NS/NAME` of the Gateway to attach routes to, for --to gateway-api")
+	f.StringVar(&raw.service, "gateway-service", "", "`NS/NAME` of the LoadBalancer Service in front of the Gateway, if its ports differ from those of the listeners")
 	f.StringVar(&o.IngressClass, "ingress-class", "", "`NAME` of the IngressClass, for --to ingress")
-	f.StringVar(&o.TLSSecret, "tls-secret", "", "`NAME` of the Secret with the certificate, in the namespace of each exported Service, for --to ingress (default: no TLS)")
-	f.StringVar(&o.Aliases, "names-namespace", defaultAliases, "`NAMESPACE` of the aliases by which such gateways reach exported Services, for --to names: it must have nothing else")
+	f.StringVar(&o.TLSSecret, "tls-secret", "", "`NAME` of the Secret with the TLS certificate, in the namespace of each exported Service, for --to ingress (default: no TLS)")
+	f.StringVar(&o.Aliases, "names-namespace", defaultAliases, "`NAMESPACE` of the Service aliases, for --to names; it must be used for nothing else")
 	f.StringVar(&o.Domain, "cluster-domain", "cluster.local", "DNS `DOMAIN` of this cluster")
-	f.StringArrayVar(&o.HostTemplates, "host-template", nil, "`TEMPLATE` of further names of exported Services, with {service}, {namespace} and {name}, as {service}.{namespace}.example.com; repeatable")
-	f.StringArrayVar(&raw.callers, "caller-namespace", nil, "`OWN:CALLERS`: callers have the mirrors of the namespace OWN in CALLERS, as by namespace= in their --remote, so that names in OWN are routed there, too; repeatable (default: none)")
-	f.StringArrayVar(&o.HostSuffixes, "host-suffix", nil, "DNS `SUFFIX` below which exported Services may choose further names with the annotation "+plan.HostsAnnotation+", as shop.example.com; repeatable (default: names of their own namespace alone)")
-	f.StringVar(&raw.ports, "ports", "15000-15999", "`FIRST-LAST`: the gateway ports that are given to ports which need one of their own, such as plain TCP")
-	f.StringVar(&o.Selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of the Services that are exported; must not be empty")
-	f.StringVar(&o.Records, "record-namespace", "", "`NAMESPACE` of the records that other clusters read (default: the pod's own, else "+defaultNamespace+")")
-	f.BoolVar(&o.IncludeSystem, "include-system", false, "publish exported Services of kube-system, too")
+	f.StringArrayVar(&o.HostTemplates, "host-template", nil, "`TEMPLATE` of additional host names of exported Services, with {service}, {namespace} and {name}, such as {service}.{namespace}.example.com; repeatable")
+	f.StringArrayVar(&raw.callers, "caller-namespace", nil, "`OWN:CALLERS`: other clusters mirror the namespace OWN to CALLERS, as set by namespace= in their --remote, so that host names of both namespaces are routed; repeatable (default: none)")
+	f.StringArrayVar(&o.HostSuffixes, "host-suffix", nil, "DNS `SUFFIX` of additional host names that exported Services may choose with the annotation "+plan.HostsAnnotation+", such as shop.example.com; repeatable (default: only names of their own namespace)")
+	f.StringVar(&raw.ports, "ports", "15000-15999", "`FIRST-LAST`: range of gateway ports that are allocated to ports that need one of their own, such as plain TCP")
+	f.StringVar(&o.Selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of exported Services; must not be empty")
+	f.StringVar(&o.Records, "record-namespace", "", "`NAMESPACE` of the records that other clusters read (default: the pod's namespace, otherwise "+defaultNamespace+")")
+	f.BoolVar(&o.IncludeSystem, "include-system", false, "also publish exported Services in kube-system")
 }
 
 // Options are what the flags say; the error lists what is wrong with them, by flag.
@@ -59,13 +59,13 @@ func (raw *Flags) Options() (Options, error) {
 	var mistakes []error
 	wrong := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
 	if len(o.Names) == 0 {
-		wrong("--name: none is given: give the name that other clusters' --remote has for this one")
+		wrong("--name is required: set the name of this cluster in the --remote of other clusters")
 	}
 	for i, name := range o.Names {
 		if len(validation.IsDNS1123Label(name)) > 0 {
-			wrong("--name: %.70q is not a DNS label: give the name that other clusters' --remote has for this one", name)
+			wrong("--name: %.70q is not a DNS label: set the name of this cluster in the --remote of other clusters", name)
 		} else if slices.Contains(o.Names[:i], name) {
-			wrong("--name: %s is given twice: remove one", name)
+			wrong("--name: %s is set twice: remove one", name)
 		}
 	}
 	if err := gateway.ValidateDomain(o.Domain); err != nil {
@@ -83,9 +83,9 @@ func (raw *Flags) Options() (Options, error) {
 		own, callers, _ := strings.Cut(text, ":")
 		switch {
 		case len(validation.IsDNS1123Label(own)) > 0 || len(validation.IsDNS1123Label(callers)) > 0:
-			wrong("--caller-namespace: %.140q is not OWN:CALLERS, two names of namespaces", text)
+			wrong("--caller-namespace: %.140q is not OWN:CALLERS, two namespace names", text)
 		case own == callers || slices.Contains(o.CallerNamespaces[own], callers):
-			wrong("--caller-namespace: names in %s are routed in %s anyway: remove %s", own, callers, text)
+			wrong("--caller-namespace: names in %s are always routed to %s: remove %s", own, callers, text)
 		default:
 			if o.CallerNamespaces == nil {
 				o.CallerNamespaces = map[string][]string{}
@@ -100,10 +100,10 @@ func (raw *Flags) Options() (Options, error) {
 	if selector, err := labels.Parse(o.Selector); err != nil {
 		wrong("--export-selector: %w", err)
 	} else if selector.Empty() {
-		wrong("--export-selector: an empty selector would export every Service: give one, as service-mirror.io/exported=true")
+		wrong("--export-selector: an empty selector would export every Service: set one such as service-mirror.io/exported=true")
 	}
 	if len(validation.IsDNS1123Label(o.Records)) > 0 {
-		wrong("--record-namespace: %.70q is not the name of a namespace", o.Records)
+		wrong("--record-namespace: %.70q is not a valid namespace name", o.Records)
 	}
 	return o, errors.Join(errors.Join(mistakes...), raw.readTargets(&o))
 }
@@ -113,14 +113,14 @@ func (raw *Flags) readTargets(o *Options) error {
 	var mistakes []error
 	wrong := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
 	if len(raw.targets) == 0 {
-		wrong("--to: none is given: give gateway-api, ingress or names")
+		wrong("--to is required: set gateway-api, ingress or names")
 	}
 	for _, text := range raw.targets {
 		switch target := plan.Target(text); {
 		case !slices.Contains(plan.Targets, target):
-			wrong("--to: %.40q is not known: give gateway-api, ingress or names", text)
+			wrong("--to: unknown target %.40q: set gateway-api, ingress or names", text)
 		case slices.Contains(o.Targets, target):
-			wrong("--to: %s is given twice: remove one", target)
+			wrong("--to: %s is set twice: remove one", target)
 		default:
 			o.Targets = append(o.Targets, target)
 		}
@@ -128,11 +128,11 @@ func (raw *Flags) readTargets(o *Options) error {
 	namespace, name, _ := strings.Cut(raw.gateway, "/")
 	switch {
 	case raw.gateway == "" && o.To(plan.ToGatewayAPI):
-		wrong("--gateway: none is given: give the NS/NAME of the Gateway for --to gateway-api")
+		wrong("--gateway is required with --to gateway-api: set the NS/NAME of the Gateway")
 	case raw.gateway != "" && (len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0):
-		wrong("--gateway: %.320q is not the NS/NAME of a Gateway", raw.gateway)
+		wrong("--gateway: %.320q is not NS/NAME of a Gateway", raw.gateway)
 	case raw.gateway != "" && !o.To(plan.ToGatewayAPI):
-		wrong("--gateway: it is for --to gateway-api, which is not given: remove it, or add that")
+		wrong("--gateway requires --to gateway-api: add that, or remove --gateway")
 	}
 	o.Gateway = cache.NewObjectName(namespace, name)
 	if raw.service != "" {
@@ -140,20 +140,20 @@ func (raw *Flags) readTargets(o *Options) error {
 		o.GatewayService = cache.NewObjectName(namespace, name)
 		switch {
 		case len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Label(name)) > 0:
-			wrong("--gateway-service: %.320q is not the NS/NAME of a Service", raw.service)
+			wrong("--gateway-service: %.320q is not NS/NAME of a Service", raw.service)
 		case raw.gateway == "":
-			wrong("--gateway-service: it is for --gateway, which is not given: remove it, or add that")
+			wrong("--gateway-service requires --gateway: add that, or remove --gateway-service")
 		}
 	}
 	switch {
 	case o.IngressClass == "" && o.To(plan.ToIngress):
-		wrong("--ingress-class: none is given: give the name of the IngressClass for --to ingress")
+		wrong("--ingress-class is required with --to ingress: set the name of the IngressClass")
 	case o.IngressClass != "" && len(validation.IsDNS1123Subdomain(o.IngressClass)) > 0:
-		wrong("--ingress-class: %.260q is not the name of an IngressClass", o.IngressClass)
+		wrong("--ingress-class: %.260q is not a valid name", o.IngressClass)
 	case o.TLSSecret != "" && len(validation.IsDNS1123Subdomain(o.TLSSecret)) > 0:
-		wrong("--tls-secret: %.260q is not the name of a Secret", o.TLSSecret)
+		wrong("--tls-secret: %.260q is not a valid name", o.TLSSecret)
 	case (o.IngressClass != "" || o.TLSSecret != "") && !o.To(plan.ToIngress):
-		wrong("--ingress-class and --tls-secret: they are for --to ingress, which is not given: remove them, or add that")
+		wrong("--ingress-class and --tls-secret require --to ingress: add that, or remove them")
 	}
 	return errors.Join(errors.Join(mistakes...), readNames(o))
 }
@@ -162,13 +162,13 @@ func (raw *Flags) readTargets(o *Options) error {
 func readNames(o *Options) error {
 	switch {
 	case !o.To(plan.ToNames) && o.Aliases != defaultAliases:
-		return errors.New("--names-namespace: it is for --to names, which is not given: remove it, or add that")
+		return errors.New("--names-namespace requires --to names: add that, or remove --names-namespace")
 	case !o.To(plan.ToNames):
 		o.Aliases = ""
 	case len(validation.IsDNS1123Label(o.Aliases)) > 0:
-		return fmt.Errorf("--names-namespace: %.70q is not the name of a namespace", o.Aliases)
+		return fmt.Errorf("--names-namespace: %.70q is not a valid namespace name", o.Aliases)
 	case len(o.Targets) == 1 && len(o.HostTemplates)+len(o.HostSuffixes)+len(o.CallerNamespaces) > 0:
-		return errors.New("--host-template, --host-suffix and --caller-namespace: a gateway that reaches what has an alias routes no further names: remove them, or give another --to, too")
+		return errors.New("--host-template, --host-suffix and --caller-namespace have no effect with --to names alone: remove them, or add another --to")
 	}
 	return nil
 }

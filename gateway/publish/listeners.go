@@ -118,7 +118,7 @@ func (c *Controller) applyListeners(ctx context.Context, gw plan.Gateway) (done 
 		}
 	}
 	if fight {
-		done.reason, done.err = mirrors.Overwritten, fmt.Errorf("Gateway %v loses its listeners again after they are applied: have the program that manages it ignore them, or remove the label %s and add listeners there. They are applied with back-off", gw.Name, plan.ListenersLabel)
+		done.reason, done.err = mirrors.Overwritten, fmt.Errorf("Gateway %v loses its added listeners again: configure the program that manages it to ignore them, or remove the label %s and add the listeners there. They are applied with back-off", gw.Name, plan.ListenersLabel)
 	}
 	done.wait = c.memory.listenersWait(onGateway, time.Now())
 	return done
@@ -143,7 +143,7 @@ func (c *Controller) applyWithin(ctx context.Context, gw plan.Gateway, listeners
 		}
 		return done
 	}
-	owned := fmt.Errorf("Gateway %v has listeners %s that another program has changed, and owns: set them back there, or remove them, and they are added again: %w", gw.Name, strings.Join(gw.Edited(listeners), ", "), err)
+	owned := fmt.Errorf("Gateway %v has listeners %s that another program changed and now owns: revert or remove them there: %w", gw.Name, strings.Join(gw.Edited(listeners), ", "), err)
 	done = outcome{reason: mirrors.Overwritten, err: owned, wait: ownedPeriod}
 	if rest, changed := gw.Yield(listeners); changed {
 		if err := c.applyToGateway(ctx, gw, rest); err != nil {

@@ -282,7 +282,7 @@ func TestDryRunShowsListeners(t *testing.T) {
 			t.Errorf("%d applications\n%s", n, w.log)
 		}
 		w.stop()
-		if out := w.dryRun(); !strings.Contains(out, "nothing would be written") {
+		if out := w.dryRun(); !strings.Contains(out, "no changes in") {
 			t.Errorf("it prints %s", out)
 		}
 	})

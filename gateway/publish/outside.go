@@ -55,13 +55,13 @@ func (o *outside) read() (*plan.Outside, error) {
 	case !o.services.HasSynced() || !o.slices.HasSynced():
 		return nil, fmt.Errorf("Service %v has not been read yet", o.name)
 	case svc == nil:
-		return nil, fmt.Errorf("Service %v does not exist: create it, or name another one with --gateway-service", o.name)
+		return nil, fmt.Errorf("Service %v does not exist: create it, or set another one with --gateway-service", o.name)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	read, targets, known := plan.ReadOutside(svc, o.slices.All(), o.targets)
 	if o.targets = targets; !known {
-		return nil, fmt.Errorf("Service %v has named targetPorts and no pods that say which these are: wait for the gateway's pods", o.name)
+		return nil, fmt.Errorf("Service %v has named targetPorts but no pods to resolve them: wait for the gateway's pods", o.name)
 	}
 	return read, nil
 }

@@ -53,7 +53,7 @@ func (c *Controller) showAliases(row *status.Target) {
 		return
 	}
 	if !c.caches.hasNamespace(c.options.Aliases) {
-		row.State, row.Problem = status.Down, "it does not exist: create it, or name another one with --names-namespace"
+		row.State, row.Problem = status.Down, "it does not exist: create it, or set another one with --names-namespace"
 	}
 }
 
@@ -66,7 +66,7 @@ func (c *Controller) showGateway(row *status.Target) {
 		row.State, row.Problem = status.Connecting, c.caches.gateway.problem()
 		return
 	case gw == nil:
-		row.State, row.Problem = status.Down, "it does not exist: create it, or name another one with --gateway"
+		row.State, row.Problem = status.Down, "it does not exist: create it, or set another one with --gateway"
 		return
 	}
 	if row.Problem = plan.Unmet(gw, "Accepted", "Programmed"); row.Problem != "" {

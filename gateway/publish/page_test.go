@@ -21,7 +21,7 @@ func TestPage(t *testing.T) {
 		if !page.Leader || !page.Synced || len(page.Problems) > 0 || len(page.Targets) != 1 || len(page.Services) != 2 {
 			t.Fatalf("got %+v", page)
 		}
-		wantTarget := status.Target{Kind: "gateway-api", Name: "Gateway ingress/public", State: status.Down, Problem: "Accepted is not true: no implementation has said so yet",
+		wantTarget := status.Target{Kind: "gateway-api", Name: "Gateway ingress/public", State: status.Down, Problem: "Accepted is not true: not reported by any implementation yet",
 			Listeners: []status.Listener{{Name: "http", Port: 80, Protocol: "HTTP"}, {Name: "tcp-15000", Port: 15000, Protocol: "TCP"}}}
 		if got := page.Targets[0]; !reflect.DeepEqual(got, wantTarget) {
 			t.Errorf("the target is\n%+v, want\n%+v", got, wantTarget)

@@ -57,14 +57,14 @@ func (p Pruning) idle(ctx context.Context) error {
 	case apierrors.IsNotFound(err):
 		return nil
 	case err != nil:
-		return fmt.Errorf("read Lease %v, to see whether a publisher runs: %w", p.Lease, err)
+		return fmt.Errorf("read Lease %v to check whether a publisher runs: %w", p.Lease, err)
 	}
 	spec := lease.Spec
 	if spec.HolderIdentity == nil || *spec.HolderIdentity == "" || spec.RenewTime == nil || spec.LeaseDurationSeconds == nil {
 		return nil
 	}
 	if until := spec.RenewTime.Add(time.Duration(*spec.LeaseDurationSeconds) * time.Second); time.Now().Before(until) {
-		return fmt.Errorf("publisher %.100s holds Lease %v, and would publish all again: scale its Deployment to 0 first", *spec.HolderIdentity, p.Lease)
+		return fmt.Errorf("publisher %.100s has Lease %v and would publish everything again: scale its Deployment to 0 first", *spec.HolderIdentity, p.Lease)
 	}
 	return nil
 }

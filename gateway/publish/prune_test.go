@@ -69,7 +69,7 @@ func TestPruneWaitsForNoPublisher(t *testing.T) {
 		w.server.put("leases", lease)
 		p := Pruning{Clients: w.controller.clients, Policy: w.controller.options.Policy, Cluster: "paris", Lease: cache.NewObjectName("sm", "lease")}
 		var out bytes.Buffer
-		if err := p.Prune(w.Context(), &out); err == nil || !strings.Contains(err.Error(), "publisher-1 holds Lease sm/lease") || out.Len() > 0 {
+		if err := p.Prune(w.Context(), &out); err == nil || !strings.Contains(err.Error(), "publisher-1 has Lease sm/lease") || out.Len() > 0 {
 			t.Errorf("got %v: %s", err, &out)
 		}
 		w.wrote()

@@ -119,7 +119,7 @@ func (c *Controller) writeSet(ctx context.Context, name string, step *plan.Step)
 		}
 	}
 	if fight && done.err == nil {
-		done.reason, done.err = mirrors.Overwritten, fmt.Errorf("ListenerSet %s/%s is changed back as soon as it is written: stop the other program that manages it. It is written with back-off", c.options.Records, name)
+		done.reason, done.err = mirrors.Overwritten, fmt.Errorf("ListenerSet %s/%s is changed back as soon as it is written: stop the other program that manages it. The write is retried with back-off", c.options.Records, name)
 	}
 	done.wait = max(done.wait, c.memory.listenersWait(name, time.Now()))
 	return done
@@ -133,7 +133,7 @@ func (c *Controller) requestSet(ctx context.Context, step plan.Step) (err error)
 	client := c.clients.WriteDynamic.Resource(plan.ListenerSet.Resource().WithVersion(version)).Namespace(step.Object.GetNamespace())
 	cached := c.caches.sets.cached()
 	if cached == nil {
-		return errors.New("the API server does not serve the kind any more")
+		return errors.New("the API server no longer serves the kind")
 	}
 	var got *unstructured.Unstructured
 	switch step.Action {
@@ -154,6 +154,6 @@ func (c *Controller) requestSet(ctx context.Context, step plan.Step) (err error)
 		c.caches.sets.wrote(got)
 	}
 	c.options.Metrics.Wrote(string(plan.ListenerSet), string(step.Action))
-	c.logger.Info("Wrote a ListenerSet", "action", step.Action, "listenerSet", cache.MetaObjectToName(step.Object))
+	c.logger.Info("Wrote ListenerSet", "action", step.Action, "listenerSet", cache.MetaObjectToName(step.Object))
 	return nil
 }

@@ -164,14 +164,14 @@ func TestControllerRepairsListenerSets(t *testing.T) {
 		w.wait(time.Second)
 		w.wantPort("bar", 0)
 		w.wantPort("new", 15032)
-		if problem := fmt.Sprint(w.controller.problems.Of(cache.NewObjectName("default", "bar"))); !strings.Contains(problem, "foreign") || w.countWrites(firstSet) > 0 {
+		if problem := fmt.Sprint(w.controller.problems.Of(cache.NewObjectName("default", "bar"))); !strings.Contains(problem, "is not managed by service-mirror") || w.countWrites(firstSet) > 0 {
 			t.Errorf("the problem is %q\n%s", problem, w.log)
 		}
 		setAccepted(foreign, "False", "Invalid") // it has no port any more, but the name
 		w.server.put("listenersets", foreign)
 		w.wait(time.Minute)
 		w.wantPort("bar", 0)
-		if problem := w.localProblem(listenersPart); !strings.Contains(problem, "foreign ListenerSet") || w.countWrites(firstSet) > 0 {
+		if problem := w.localProblem(listenersPart); !strings.Contains(problem, "already exists and is not managed by service-mirror") || w.countWrites(firstSet) > 0 {
 			t.Errorf("the problem is %q\n%s", problem, w.log)
 		}
 		w.server.drop("listenersets", "sm", firstSet)

@@ -69,7 +69,7 @@ func (c *Controller) readRouted(ctx context.Context) (left []plan.Kind) {
 		if ctx.Err() != nil {
 			return nil
 		}
-		c.problems.Local(fmt.Sprintf("%ss of the leader before", of), err)
+		c.problems.Local(fmt.Sprintf("%ss of the previous leader", of), err)
 		if err != nil {
 			left = append(left, of)
 			c.memory.failed(of, failure.Cause(err))

@@ -24,7 +24,7 @@ func (t Target) judge(got, unknown answer) Outcome {
 		text = fmt.Sprintf("gRPC status %.20s", failure.Printable(got.grpc))
 	}
 	if got.location != "" {
-		text += fmt.Sprintf(", a redirect to %.100s that is not followed", failure.Printable(got.location))
+		text += fmt.Sprintf(", redirect to %.100s, not followed", failure.Printable(got.location))
 	}
 	outcome := func(result Result, answer, remedy string) Outcome {
 		return Outcome{Result: result, Answer: answer, Remedy: remedy, Latency: got.latency, Names: got.certificate.names}
@@ -32,16 +32,16 @@ func (t Target) judge(got, unknown answer) Outcome {
 	same := unknown.err == nil && unknown.print == got.print && !t.Reserved
 	switch {
 	case got.certificate.demanded && (got.status == http.StatusBadRequest || got.status == http.StatusForbidden && same || got.status == 495 || got.status == 496): // nginx's own
-		return outcome(Certificate, text+" without a client certificate, which the gateway demands", demandedRemedy)
+		return outcome(Certificate, text+", the gateway requires a client certificate", demandedRemedy)
 	case got.status == http.StatusMisdirectedRequest:
-		return outcome(NotRouted, text+": the gateway does not know the name "+t.Host, t.route())
+		return outcome(NotRouted, text+": the gateway has no route for "+t.Host, t.route())
 	case same && got.status == http.StatusBadRequest:
-		return outcome(Failed, text+" whatever the name is: the gateway port may speak another protocol", t.speak())
+		return outcome(Failed, text+" for any host name: the gateway port may speak another protocol", t.speak())
 	case same:
-		return outcome(NotRouted, text+", as for a name that cannot exist: the gateway does not know the name "+t.Host, t.route())
+		return outcome(NotRouted, text+", the same as for an unknown host name: the gateway has no route for "+t.Host, t.route())
 	case got.status == http.StatusBadGateway, got.status == http.StatusServiceUnavailable, got.status == http.StatusGatewayTimeout,
 		got.grpc == "14": // UNAVAILABLE
-		return outcome(Unavailable, text+": the gateway knows the name, and nothing answers behind it", "check that the exported Service has ready pods, and the port "+fmt.Sprint(t.Port)+" that the gateway routes to"+t.overTLS())
+		return outcome(Unavailable, text+": the gateway has a route, but its backend does not answer", "check that the exported Service has ready pods, and the port "+fmt.Sprint(t.Port)+" that the gateway routes to"+t.overTLS())
 	}
 	return outcome(Reached, text, "")
 }
@@ -57,26 +57,26 @@ func (t Target) unanswered(got answer) Outcome {
 	case got.certificate.problem != "":
 		set(Certificate, got.certificate.problem, got.certificate.remedy)
 	case timeoutOf(err) && got.connected:
-		set(TimedOut, fmt.Sprintf("the gateway accepts the connection and does not answer within %v", answerTime), "check the gateway and the exported Service behind it")
+		set(TimedOut, fmt.Sprintf("the gateway accepts the connection but does not answer within %v", answerTime), "check the gateway and the exported Service behind it")
 	case timeoutOf(err):
-		set(TimedOut, fmt.Sprintf("no connection within %v", connectTime), "check that the gateway's address is alive, and that no firewall or NetworkPolicy drops connections to it from here")
+		set(TimedOut, fmt.Sprintf("no connection within %v", connectTime), "check that the gateway's address is up, and that no firewall or NetworkPolicy drops connections from here")
 	case !got.connected && errors.Is(err, syscall.ECONNREFUSED):
-		set(Refused, "connection refused", fmt.Sprintf("check that the gateway runs and listens on port %d there", t.Address.Port()))
+		set(Refused, "connection refused", fmt.Sprintf("check that the gateway runs and listens on port %d at that address", t.Address.Port()))
 	case !got.connected:
-		set(Failed, fmt.Sprintf("no connection: %.200s", cause), "check that the gateway's address is alive and can be reached from here")
+		set(Failed, fmt.Sprintf("no connection: %.200s", cause), "check that the gateway's address is up and reachable from here")
 	case got.certificate.demanded && alert(err):
-		set(Certificate, fmt.Sprintf("the gateway demands a client certificate: %.200s", cause), demandedRemedy)
+		set(Certificate, fmt.Sprintf("the gateway requires a client certificate: %.200s", cause), demandedRemedy)
 	case strings.Contains(cause, "unrecognized name"):
-		set(NotRouted, "the gateway does not know the SNI "+t.Host, t.route())
+		set(NotRouted, "the gateway has no route for SNI "+t.Host, t.route())
 	case closedBy(err):
-		set(Closed, "the gateway closes the connection without an answer", fmt.Sprintf("check that the gateway routes %s, that the exported Service has ready pods, and that port %d of the gateway speaks %s", t.Host, t.Address.Port(), t.Class))
+		set(Closed, "the gateway closed the connection without an answer", fmt.Sprintf("check that the gateway routes %s, that the exported Service has ready pods, and that port %d of the gateway speaks %s", t.Host, t.Address.Port(), t.Class))
 	default:
-		set(Failed, fmt.Sprintf("no answer in %s: %.200s", t.Class, cause), t.speak())
+		set(Failed, fmt.Sprintf("no valid %s answer: %.200s", t.Class, cause), t.speak())
 	}
 	return outcome
 }
 
-const demandedRemedy = "verify sends none: send a request with one from a pod"
+const demandedRemedy = "verify does not send one: send a request with a client certificate from a pod"
 
 func (t Target) route() string {
 	return "configure the gateway to route " + t.Host + " to the exported Service"
@@ -87,7 +87,7 @@ func (t Target) overTLS() string {
 	if t.Class != gateway.HTTPS {
 		return ""
 	}
-	return ", and that it speaks TLS if the gateway goes on over TLS"
+	return ", and that it speaks TLS if the gateway connects to it over TLS"
 }
 
 func (t Target) speak() string {

@@ -84,15 +84,15 @@ func (c *certificateCheck) explain(leaf *x509.Certificate, names []string, err e
 	switch {
 	case errors.As(err, &wrongName):
 		return fmt.Sprintf("the certificate is for %s, not for %s%s", list(names), c.host, otherNamespace(names, c.host)),
-			fmt.Sprintf("give the gateway a certificate for *.%s, or for %s", parent, c.host)
+			fmt.Sprintf("use a gateway certificate for *.%s, or for %s", parent, c.host)
 	case errors.As(err, &unknown):
-		return fmt.Sprintf("the certificate for %s is signed by %.100q, which is not trusted", list(names), leaf.Issuer.CommonName),
-			"name the file of its root with --ca-file, or give the gateway a certificate that clients trust"
+		return fmt.Sprintf("the certificate for %s is signed by the untrusted CA %.100q", list(names), leaf.Issuer.CommonName),
+			"set its root certificate with --ca-file, or use a gateway certificate that clients trust"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return fmt.Sprintf("the certificate for %s is valid from %s to %s", list(names), leaf.NotBefore.UTC().Format(time.DateTime), leaf.NotAfter.UTC().Format(time.DateTime)),
-			"renew the gateway's certificate, and check the clock here"
+			"renew the gateway's certificate, and check the clock of this machine"
 	}
-	return fmt.Sprintf("the certificate for %s is not valid: %.200s", list(names), failure.Line(failure.Cause(err))), "give the gateway a valid certificate"
+	return fmt.Sprintf("the certificate for %s is not valid: %.200s", list(names), failure.Line(failure.Cause(err))), "use a valid gateway certificate"
 }
 
 // namesOf are the first few names of a certificate, which its owner chose.
@@ -125,7 +125,7 @@ func otherNamespace(names []string, host string) string {
 	for _, name := range names {
 		below, wildcard := strings.CutPrefix(name, "*.")
 		if namespace, rest, _ := strings.Cut(below, "."); wildcard && rest == domain && below != parent {
-			return ": it is the wildcard of namespace " + namespace
+			return ": it is a wildcard for namespace " + namespace
 		}
 	}
 	return ""

@@ -29,8 +29,8 @@ type Flags struct {
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
 	raw.given = f.Changed
-	f.DurationVar(&raw.options.Period, "verify", 0, "`PERIOD`, at least 10s, in which the daemon sends requests to a sample of the mirrors, to find out whether they arrive: at most one mirror every 2s, each in its turn (0: none)")
-	f.StringVar(&raw.options.CAFile, "ca-file", "", "`FILE` of the root certificates that this cluster's clients trust, to verify gateways with (default: the system's)")
+	f.DurationVar(&raw.options.Period, "verify", 0, "`PERIOD`, at least 10s, in which the daemon sends requests to a sample of the mirrors to verify that they arrive: at most one mirror every 2s, in turn (0: never)")
+	f.StringVar(&raw.options.CAFile, "ca-file", "", "`FILE` with the root certificates that clients in this cluster trust, to verify gateway certificates (default: the system's)")
 }
 
 // Options are what the flags say; the error lists what is wrong with them, by flag.
@@ -38,10 +38,10 @@ func (raw *Flags) Options() (Options, error) {
 	var mistakes []error
 	options := raw.options
 	if options.Period != 0 && options.Period < minPeriod {
-		mistakes = append(mistakes, fmt.Errorf("--verify: %v is less than %v: give a longer period, or 0 for none", options.Period, minPeriod))
+		mistakes = append(mistakes, fmt.Errorf("--verify: %v is less than %v: set a longer period, or 0 to disable it", options.Period, minPeriod))
 	}
 	if options.CAFile == "" && raw.given("ca-file") {
-		mistakes = append(mistakes, errors.New("--ca-file: it is empty: give the path of a file, or remove the flag"))
+		mistakes = append(mistakes, errors.New("--ca-file: the path is empty: set the path of a file, or remove the flag"))
 	}
 	if _, err := options.roots(); err != nil {
 		mistakes = append(mistakes, fmt.Errorf("--ca-file: %w", err))
@@ -68,7 +68,7 @@ func (o Options) roots() (*x509.CertPool, error) {
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s has no certificate in PEM", o.CAFile)
+		return nil, fmt.Errorf("%s has no PEM certificate", o.CAFile)
 	}
 	return roots, nil
 }

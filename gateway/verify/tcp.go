@@ -32,6 +32,6 @@ func connect(ctx context.Context, t Target) Outcome {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return Outcome{Result: Reached, Answer: "the connection stays open", Latency: latency}
 	}
-	return Outcome{Result: Closed, Answer: "the connection is accepted and closed at once", Latency: latency,
-		Remedy: "check that the gateway port is routed to the exported Service, and that it has ready pods"}
+	return Outcome{Result: Closed, Answer: "the connection is accepted and closed immediately", Latency: latency,
+		Remedy: "check that the gateway port is routed to the exported Service, and that the Service has ready pods"}
 }

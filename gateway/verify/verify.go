@@ -76,7 +76,7 @@ const (
 func (o Options) Check(ctx context.Context, t Target) Outcome {
 	switch {
 	case t.Class == gateway.UDP, t.Class == gateway.SCTP:
-		return Outcome{Result: NotKnown, Answer: "UDP has no connection: whether packets arrive cannot be known from here"}
+		return Outcome{Result: NotKnown, Answer: "UDP cannot be verified: it has no connections"}
 	case t.Class == gateway.TCP, t.Class == gateway.Unknown && t.Reserved:
 		return connect(ctx, t)
 	case t.Class != gateway.HTTPS && t.Class != gateway.GRPC:
@@ -84,7 +84,7 @@ func (o Options) Check(ctx context.Context, t Target) Outcome {
 	}
 	roots, err := o.roots()
 	if err != nil {
-		return Outcome{Result: Certificate, Answer: err.Error(), Remedy: "fix the file of --ca-file"}
+		return Outcome{Result: Certificate, Answer: err.Error(), Remedy: "fix the file set by --ca-file"}
 	}
 	r := requester{Target: t, roots: roots}
 	var unknown answer

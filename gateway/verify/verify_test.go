@@ -127,31 +127,31 @@ func TestOutcomes(t *testing.T) {
 		{"the application's own 404", gateway.HTTP, false, serve(t, nil, routed(404, status(404, "no such page"))), Reached, "status 404"},
 		{"the application's own 500", gateway.HTTP, false, serve(t, nil, routed(404, status(500, "oh"))), Reached, "status 500"},
 		{"what is not known is assumed to be HTTP", gateway.Unknown, false, serve(t, nil, routed(404, status(200, "hello"))), Reached, "status 200"},
-		{"the gateway's 404", gateway.HTTP, false, serve(t, nil, noRoute(404)), NotRouted, "status 404, as for a name that cannot exist: the gateway does not know the name " + bar},
-		{"one page for all names", gateway.HTTP, false, serve(t, nil, status(200, "Welcome to nginx!")), NotRouted, "status 200, as for a name that cannot exist"},
+		{"the gateway's 404", gateway.HTTP, false, serve(t, nil, noRoute(404)), NotRouted, "status 404, the same as for an unknown host name: the gateway has no route for " + bar},
+		{"one page for all names", gateway.HTTP, false, serve(t, nil, status(200, "Welcome to nginx!")), NotRouted, "status 200, the same as for an unknown host name"},
 		{"one page for all names, of a reserved port", gateway.HTTP, true, serve(t, nil, status(200, "hello")), Reached, "status 200"},
 		{"421", gateway.HTTP, false, serve(t, nil, routed(421, status(421, "not here"))), NotRouted, "status 421"},
-		{"503", gateway.HTTP, false, serve(t, nil, routed(404, status(503, "no backend"))), Unavailable, "status 503: the gateway knows the name"},
+		{"503", gateway.HTTP, false, serve(t, nil, routed(404, status(503, "no backend"))), Unavailable, "status 503: the gateway has a route"},
 		{"502", gateway.HTTP, false, serve(t, nil, routed(404, status(502, "no backend"))), Unavailable, "status 502"},
-		{"503 for all names", gateway.HTTP, false, serve(t, nil, status(503, "no backend")), NotRouted, "status 503, as for a name"},
-		{"a redirect", gateway.HTTP, false, serve(t, nil, routed(404, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://"+bar+"/", 308) })), Reached, "a redirect to https://" + bar},
+		{"503 for all names", gateway.HTTP, false, serve(t, nil, status(503, "no backend")), NotRouted, "status 503, the same as for an unknown host name"},
+		{"a redirect", gateway.HTTP, false, serve(t, nil, routed(404, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://"+bar+"/", 308) })), Reached, "redirect to https://" + bar},
 		{"a redirect of all names", gateway.HTTP, false, serve(t, nil, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://"+r.Host+"/", 308) }), NotRouted, "status 308"},
 		{"a dead address", gateway.HTTP, false, closed(t), Refused, "connection refused"},
 		{"a dead address for gRPC", gateway.GRPC, false, closed(t), Refused, "connection refused"},
 		{"a dead address for TCP", gateway.TCP, true, closed(t), Refused, "connection refused"},
 		{"a dead address for TLS", gateway.HTTPS, false, closed(t), Refused, "connection refused"},
-		{"closed without an answer", gateway.HTTP, false, raw(t, func(c net.Conn) { c.Read(make([]byte, 1)) }), Closed, "closes the connection"},
-		{"another protocol", gateway.HTTP, false, raw(t, func(c net.Conn) { fmt.Fprint(c, "220 mail ESMTP\r\n"); io.Copy(io.Discard, c) }), Failed, "no answer in http"},
+		{"closed without an answer", gateway.HTTP, false, raw(t, func(c net.Conn) { c.Read(make([]byte, 1)) }), Closed, "closed the connection"},
+		{"another protocol", gateway.HTTP, false, raw(t, func(c net.Conn) { fmt.Fprint(c, "220 mail ESMTP\r\n"); io.Copy(io.Discard, c) }), Failed, "no valid http answer"},
 		{"h2c, gRPC", gateway.GRPC, false, serve(t, h2c, routed(404, grpc("0", ""))), Reached, "gRPC status 0"},
 		{"h2c, gRPC without a health service", gateway.GRPC, false, serve(t, h2c, routed(404, grpc("12", "unknown service"))), Reached, "gRPC status 12"},
-		{"h2c, gRPC, unknown", gateway.GRPC, false, serve(t, h2c, grpc("12", "no route")), NotRouted, "gRPC status 12, as for a name"},
+		{"h2c, gRPC, unknown", gateway.GRPC, false, serve(t, h2c, grpc("12", "no route")), NotRouted, "gRPC status 12, the same as for an unknown host name"},
 		{"h2c, gRPC, no backend", gateway.GRPC, false, serve(t, h2c, routed(404, grpc("14", "no healthy upstream"))), Unavailable, "gRPC status 14"},
 		{"h2c, no gRPC", gateway.GRPC, false, serve(t, h2c, routed(404, status(200, "hello"))), Reached, "status 200"},
 		{"TCP", gateway.TCP, true, raw(t, func(c net.Conn) { io.Copy(io.Discard, c) }), Reached, "stays open"},
 		{"a reserved port of which nothing is known", gateway.Unknown, true, raw(t, func(c net.Conn) { io.Copy(io.Discard, c) }), Reached, "stays open"},
 		{"TCP, a server that begins", gateway.TCP, true, raw(t, func(c net.Conn) { fmt.Fprint(c, "220"); io.Copy(io.Discard, c) }), Reached, "sends data"},
-		{"TCP, closed at once", gateway.TCP, true, raw(t, func(net.Conn) {}), Closed, "closed at once"},
-		{"UDP", gateway.UDP, true, closed(t), NotKnown, "cannot be known"},
+		{"TCP, closed immediately", gateway.TCP, true, raw(t, func(net.Conn) {}), Closed, "closed immediately"},
+		{"UDP", gateway.UDP, true, closed(t), NotKnown, "cannot be verified"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -276,17 +276,17 @@ func TestCertificates(t *testing.T) {
 		{"a wildcard", ours.ca, ours.config(never, "*.default.svc.cluster.local"), routed(404, status(200, "")), Reached, "status 200", []string{"*.default.svc.cluster.local"}},
 		{"the gateway's 404", ours.ca, ours.config(never, "*.default.svc.cluster.local"), noRoute(404), NotRouted, "status 404", []string{"*.default.svc.cluster.local"}},
 		{"passed through by SNI", ours.ca, passthrough, status(200, "hello"), Reached, "status 200", []string{bar}},
-		{"an SNI that nobody knows", ours.ca, unrecognized, status(200, "hello"), Failed, "no answer in https", nil},
+		{"an SNI that nobody knows", ours.ca, unrecognized, status(200, "hello"), Failed, "no valid https answer", nil},
 		{"the wildcard of another namespace", ours.ca, ours.config(never, "*.team.svc.cluster.local"), routed(404, status(200, "")), Certificate,
-			"the certificate is for *.team.svc.cluster.local, not for " + bar + ": it is the wildcard of namespace team", []string{"*.team.svc.cluster.local"}},
+			"the certificate is for *.team.svc.cluster.local, not for " + bar + ": it is a wildcard for namespace team", []string{"*.team.svc.cluster.local"}},
 		{"another name", ours.ca, ours.config(never, "gateway.example.com"), routed(404, status(200, "")), Certificate,
 			"the certificate is for gateway.example.com, not for " + bar, []string{"gateway.example.com"}},
 		{"many names", ours.ca, ours.config(never, many...), routed(404, status(200, "")), Certificate, "95 more", nil},
-		{"another root", other.ca, ours.config(never, bar), routed(404, status(200, "")), Certificate, `signed by "the root", which is not trusted`, []string{bar}},
-		{"the system's roots", "", ours.config(never, bar), routed(404, status(200, "")), Certificate, "which is not trusted", []string{bar}},
+		{"another root", other.ca, ours.config(never, bar), routed(404, status(200, "")), Certificate, `signed by the untrusted CA "the root"`, []string{bar}},
+		{"the system's roots", "", ours.config(never, bar), routed(404, status(200, "")), Certificate, "signed by the untrusted CA", []string{bar}},
 		{"expired", ours.ca, ours.config(time.Now().Add(-time.Hour), bar), routed(404, status(200, "")), Certificate, "is valid from", []string{bar}},
-		{"a client certificate is demanded, TLS 1.3", ours.ca, demanding(tls.VersionTLS13), routed(404, status(200, "")), Certificate, "demands a client certificate", nil},
-		{"a client certificate is demanded, TLS 1.2", ours.ca, demanding(tls.VersionTLS12), routed(404, status(200, "")), Certificate, "demands a client certificate", nil},
+		{"a client certificate is demanded, TLS 1.3", ours.ca, demanding(tls.VersionTLS13), routed(404, status(200, "")), Certificate, "requires a client certificate", nil},
+		{"a client certificate is demanded, TLS 1.2", ours.ca, demanding(tls.VersionTLS12), routed(404, status(200, "")), Certificate, "requires a client certificate", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -321,7 +321,7 @@ func TestSilenceTimesOut(t *testing.T) {
 			t.Parallel()
 			begin := time.Now()
 			got := Options{}.Check(t.Context(), Target{Address: raw(t, func(c net.Conn) { io.Copy(io.Discard, c) }), Class: class, Host: bar, Port: 80})
-			if got.Result != TimedOut || !strings.Contains(got.Answer, "accepts the connection and does not answer") {
+			if got.Result != TimedOut || !strings.Contains(got.Answer, "accepts the connection but does not answer") {
 				t.Errorf("got %s: %s", got.Result, got.Message())
 			}
 			if took := time.Since(begin); took > connectTime+answerTime+busy {
@@ -418,9 +418,9 @@ func TestFlags(t *testing.T) {
 		{[]string{"--verify=10m", "--ca-file=" + ca}, Options{Period: 10 * time.Minute, CAFile: ca}, ""},
 		{[]string{"--verify=1s"}, Options{}, "--verify: 1s is less than 10s"},
 		{[]string{"--verify=-1m"}, Options{}, "--verify: -1m0s is less than 10s"},
-		{[]string{"--ca-file="}, Options{}, "--ca-file: it is empty"},
+		{[]string{"--ca-file="}, Options{}, "--ca-file: the path is empty"},
 		{[]string{"--ca-file=/does/not/exist"}, Options{}, "--ca-file: open /does/not/exist"},
-		{[]string{"--ca-file=" + empty}, Options{}, "--ca-file: " + empty + " has no certificate"},
+		{[]string{"--ca-file=" + empty}, Options{}, "--ca-file: " + empty + " has no PEM certificate"},
 	} {
 		var raw Flags
 		f := pflag.NewFlagSet("", pflag.ContinueOnError)

@@ -34,12 +34,12 @@ func TestAnswerThatIsNoVersion(t *testing.T) {
 		want, unwanted    []string
 	}{
 		"a login page": {200, "text/html", "<html>\n<title>Log in\x1b[2J</title>", []string{`"<html>\n<title>Log in\x1b[2J</title>" of type "text/html"`, "a proxy or a login page", "server in the kubeconfig"}, []string{"credentials"}},
-		"empty JSON":   {200, "application/json", "{}", []string{`"{}"`, "not the version of Kubernetes"}, []string{"credentials"}},
-		"other JSON":   {200, "application/json", `{"kind":"Status"}`, []string{"not the version of Kubernetes"}, []string{"credentials"}},
+		"empty JSON":   {200, "application/json", "{}", []string{`"{}"`, "instead of a Kubernetes version"}, []string{"credentials"}},
+		"other JSON":   {200, "application/json", `{"kind":"Status"}`, []string{"instead of a Kubernetes version"}, []string{"credentials"}},
 		"unauthorized": {401, "application/json", "{}", []string{"401", "check the credentials"}, nil},
 		"forbidden":    {403, "application/json", "{}", []string{"403", "check the credentials"}, nil},
 		"not found":    {404, "text/html", "<html>", []string{"404", "server in the kubeconfig"}, []string{"credentials"}},
-		"endless":      {200, "application/json", `{"gitVersion":"` + strings.Repeat("v", 2*maxVersion), []string{"not the version of Kubernetes"}, []string{"credentials"}},
+		"endless":      {200, "application/json", `{"gitVersion":"` + strings.Repeat("v", 2*maxVersion), []string{"instead of a Kubernetes version"}, []string{"credentials"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -112,12 +112,12 @@ func TestIdentityOfAnotherCluster(t *testing.T) {
 		uid     types.UID // in the flags
 		want    string
 	}{
-		"no mirrors":           {nil, "", "+ paris: it is the cluster with UID paris-uid"},
-		"its mirrors":          {[]*corev1.Service{mirror("paris-uid")}, "", "+ paris: it is the cluster with UID paris-uid"},
-		"another's mirrors":    {[]*corev1.Service{mirror("berlin-uid")}, "", "- paris: it is the cluster with UID paris-uid, but its mirrors are of the one with UID berlin-uid"},
-		"mirrors that say not": {[]*corev1.Service{mirror("")}, "", "+ paris: it is the cluster with UID paris-uid"},
-		"it is meant":          {[]*corev1.Service{mirror("berlin-uid")}, "paris-uid", "+ paris: it is the cluster with UID paris-uid"},
-		"another is meant":     {nil, "berlin-uid", "- paris: it is the cluster with UID paris-uid, but uid=berlin-uid is expected"},
+		"no mirrors":           {nil, "", "+ paris: cluster UID is paris-uid"},
+		"its mirrors":          {[]*corev1.Service{mirror("paris-uid")}, "", "+ paris: cluster UID is paris-uid"},
+		"another's mirrors":    {[]*corev1.Service{mirror("berlin-uid")}, "", "- paris: cluster UID is paris-uid, but its mirrors are from the cluster with UID berlin-uid"},
+		"mirrors that say not": {[]*corev1.Service{mirror("")}, "", "+ paris: cluster UID is paris-uid"},
+		"it is meant":          {[]*corev1.Service{mirror("berlin-uid")}, "paris-uid", "+ paris: cluster UID is paris-uid"},
+		"another is meant":     {nil, "berlin-uid", "- paris: cluster UID is paris-uid, but uid=berlin-uid is configured"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			local := &target{services: map[cache.ObjectName]*corev1.Service{}}

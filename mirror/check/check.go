@@ -79,7 +79,7 @@ func (r *Report) remoteCluster(ctx context.Context, options Options, spec remote
 		r.Fail("%v", err)
 		return
 	}
-	r.OK("kubeconfig %s is for %s", spec.Kubeconfig, cfg.Host)
+	r.OK("kubeconfig %s points to %s", spec.Kubeconfig, cfg.Host)
 	reached := false
 	within(func(ctx context.Context) {
 		reached = r.Reach(ctx, options.Remote.Client.Tune(cfg, spec.Name, &remote.Network{}))

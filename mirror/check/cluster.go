@@ -49,7 +49,7 @@ func (r *Report) Reach(ctx context.Context, cfg *rest.Config) bool {
 	begin := time.Now()
 	resp, err := transport.Do(req)
 	if err != nil {
-		r.Fail("the API server does not answer: %s. Check that %s is right, and that this machine can reach it", remote.Cause(err), cfg.Host)
+		r.Fail("cannot reach the API server: %s. Check that %s is correct and reachable from this machine", remote.Cause(err), cfg.Host)
 		return false
 	}
 	took := time.Since(begin)
@@ -60,13 +60,13 @@ func (r *Report) Reach(ctx context.Context, cfg *rest.Config) bool {
 		return false
 	}
 	if has, err := utilversion.ParseGeneric(info.GitVersion); err == nil && has.LessThan(oldest) {
-		r.Warn("Kubernetes %s is older than %v, the oldest version that is tested", info.GitVersion, oldest)
+		r.Warn("Kubernetes %s is older than %v, the oldest supported version", info.GitVersion, oldest)
 	}
 	r.OK("Kubernetes %s answers in %v", info.GitVersion, took.Round(time.Millisecond))
 	if at, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 		// The header has whole seconds.
 		if skew := begin.Add(took / 2).Sub(at.Add(time.Second / 2)); skew.Abs() > maxSkew {
-			r.Warn("its clock and this machine's are %v apart: set both by NTP", skew.Round(time.Second).Abs())
+			r.Warn("its clock differs from this machine's by %v: synchronize both with NTP", skew.Round(time.Second).Abs())
 		}
 	}
 	r.client = client
@@ -86,10 +86,10 @@ func versionOf(resp *http.Response) (info version.Info, err error) {
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxVersion))
 	if err != nil {
-		return info, fmt.Errorf("does not answer to the end: %s", remote.Cause(err))
+		return info, fmt.Errorf("sends an incomplete answer: %s", remote.Cause(err))
 	}
 	if json.Unmarshal(body, &info) != nil || info.GitVersion == "" {
-		return info, fmt.Errorf("answers with %q of type %q, which is not the version of Kubernetes: something else answers in the API server's place, such as a proxy or a login page. Check the server in the kubeconfig",
+		return info, fmt.Errorf("answers with %q of type %q instead of a Kubernetes version: it may be a proxy or a login page. Check the server in the kubeconfig",
 			fmt.Sprintf("%.80s", body), resp.Header.Get("Content-Type"))
 	}
 	return info, nil
@@ -113,10 +113,10 @@ func localNeeds(options Options) []Need {
 		{Resource: "endpoints", Verbs: write},
 		{Group: "discovery.k8s.io", Resource: "endpointslices", Verbs: slices},
 		{Resource: "namespaces", Verbs: []string{"list", "watch"}},
-		{Resource: "events", Verbs: []string{"create", "patch"}, Why: "no Events are created"},
-		{Group: "networking.k8s.io", Resource: "servicecidrs", Verbs: []string{"list", "watch"}, Why: "a gateway address in this cluster's Service ranges is not recognized"},
-		{Group: "networking.k8s.io", Resource: "ipaddresses", Verbs: []string{"get"}, Why: "a mirror that someone deletes may lose its ClusterIPs"},
-		{Resource: "nodes", Verbs: []string{"list", "watch"}, Why: "a gateway address in this cluster's pod ranges is not recognized"},
+		{Resource: "events", Verbs: []string{"create", "patch"}, Why: "no Events will be created"},
+		{Group: "networking.k8s.io", Resource: "servicecidrs", Verbs: []string{"list", "watch"}, Why: "gateway addresses in this cluster's Service ranges will not be recognized"},
+		{Group: "networking.k8s.io", Resource: "ipaddresses", Verbs: []string{"get"}, Why: "a recreated mirror may lose its ClusterIPs"},
+		{Resource: "nodes", Verbs: []string{"list", "watch"}, Why: "gateway addresses in this cluster's pod ranges will not be recognized"},
 	}
 	if options.Policy.CreateNamespaces {
 		needs = append(needs, Need{Resource: "namespaces", Verbs: []string{"create"}})
@@ -149,7 +149,7 @@ func remoteNeeds(spec remote.Spec) []Need {
 		case !config.ReadsService():
 		case config.API:
 			needs = append(needs, Need{Group: gatewayapi.Group, Resource: "gateways", Namespace: config.Service.Namespace, Name: config.Service.Name, Verbs: read},
-				Need{Group: gatewayapi.Group, Resource: "listenersets", Verbs: read, Why: "nothing is known of a Gateway that allows ListenerSets"})
+				Need{Group: gatewayapi.Group, Resource: "listenersets", Verbs: read, Why: "Gateways that allow ListenerSets cannot be used"})
 		default:
 			needs = append(needs, Need{Resource: "services", Namespace: config.Service.Namespace, Name: config.Service.Name, Verbs: read})
 		}
@@ -164,13 +164,13 @@ func remoteNeeds(spec remote.Spec) []Need {
 	}
 	// A Namespace is in itself, as the authorizer sees it: a Role there is enough.
 	return append(needs, Need{Resource: "namespaces", Namespace: metav1.NamespaceSystem, Name: metav1.NamespaceSystem, Verbs: []string{"get"},
-		Why: "another cluster behind this kubeconfig would not be noticed"})
+		Why: "a replaced cluster will not be detected"})
 }
 
 // Permissions checks with an API server what these credentials may do.
 func (r *Report) Permissions(ctx context.Context, needs []Need) {
 	if r.Granted(ctx, needs...) {
-		r.OK("all permissions that are needed are granted")
+		r.OK("all required permissions are granted")
 	}
 }
 
@@ -197,11 +197,11 @@ func (r *Report) Granted(ctx context.Context, needs ...Need) bool {
 			continue
 		}
 		all, r.missing = false, true
-		what := fmt.Sprintf("may not %s %s", strings.Join(missing, ", "), need)
+		what := fmt.Sprintf("no permission to %s %s", strings.Join(missing, ", "), need)
 		if need.Why != "" {
 			r.Warn("%s: %s", what, need.Why)
 		} else {
-			r.Fail("%s: grant it (deploy/ has the roles)", what)
+			r.Fail("%s: grant it, see the roles in deploy/", what)
 		}
 	}
 	return all

@@ -30,31 +30,31 @@ func (r *Report) identity(ctx context.Context, local *target, spec remote.Spec) 
 		expected = ""
 	}
 	if apierrors.IsForbidden(err) && expected != "" {
-		r.Fail("uid=%s is expected, but namespace kube-system may not be read, so nothing will be mirrored: allow it to get that namespace, or set uid=unverified", expected)
+		r.Fail("uid=%s is configured, but there is no permission to get namespace kube-system, so nothing will be mirrored: allow the account to get that namespace, or set uid=unverified", expected)
 		return
 	}
 	if err != nil {
-		r.Unread("its identity, the UID of namespace kube-system,", err)
+		r.Unread("the UID of namespace kube-system", err)
 		return
 	}
 	if system.UID == "" {
-		r.Fail("its namespace kube-system has no UID, so the answer is malformed: check the server in the kubeconfig")
+		r.Fail("malformed answer: namespace kube-system has no UID: check the server in the kubeconfig")
 		return
 	}
 	if local.uid() == system.UID {
-		r.Fail("its kubeconfig is for the local cluster itself: use the remote's")
+		r.Fail("the kubeconfig points to the local cluster: use the remote's kubeconfig")
 		return
 	}
 	if expected != "" && expected != system.UID {
-		r.Fail("it is the cluster with UID %s, but uid=%s is expected: change the kubeconfig or the flag", system.UID, expected)
+		r.Fail("cluster UID is %s, but uid=%s is configured: correct the kubeconfig or the flag", system.UID, expected)
 		return
 	}
 	if known := local.mirrored(spec.Name); expected == "" && len(known) > 0 && !slices.Contains(known, system.UID) {
-		r.Fail("it is the cluster with UID %s, but its mirrors are of the one with UID %s, so nothing will be done for it: change the kubeconfig or, if the other cluster is meant, set uid=%s in --remote %s",
+		r.Fail("cluster UID is %s, but its mirrors are from the cluster with UID %s, so they will not be updated: correct the kubeconfig or, if the cluster was replaced on purpose, set uid=%s in --remote %s",
 			system.UID, known[0], system.UID, spec.Name)
 		return
 	}
-	r.OK("it is the cluster with UID %s", system.UID)
+	r.OK("cluster UID is %s", system.UID)
 }
 
 // gateways looks at those that the flags list.
@@ -113,7 +113,7 @@ func (r *Report) gateway(ctx context.Context, config gateway.Config, options gat
 		target := netip.AddrPortFrom(address.Addr, port).String()
 		conn, err := (&net.Dialer{Timeout: 3 * time.Second}).DialContext(ctx, "tcp", target)
 		if err != nil {
-			r.Warn("%s does not answer at %s: %s; pods may reach it where this machine does not", name, target, remote.Cause(err))
+			r.Warn("%s does not answer at %s: %s. Pods may reach it even if this machine cannot", name, target, remote.Cause(err))
 			continue
 		}
 		conn.Close()
@@ -158,7 +158,7 @@ func (r *Report) exports(ctx context.Context, local *target, options Options, sp
 	for _, namespace := range namespaces {
 		services, err := spec.ListServices(ctx, r.client, namespace, metav1.ListOptions{LabelSelector: options.Remote.Selector}, options.Policy.TrimExported)
 		if err != nil {
-			r.Unread("what it exports"+inNamespace(namespace), err)
+			r.Unread("exported Services"+inNamespace(namespace), err)
 			return
 		}
 		exported = append(exported, slices.DeleteFunc(services, func(svc *corev1.Service) bool { return !options.Policy.Concerns(svc) })...)
@@ -221,10 +221,10 @@ func (r *Report) records(ctx context.Context, spec remote.Spec) (published func(
 	list, err := spec.ListRecords(ctx, r.client)
 	switch {
 	case err != nil:
-		r.Unread("the records in namespace "+spec.Records, err)
+		r.Unread("records in namespace "+spec.Records, err)
 		return func(*corev1.Service) *gateway.Published { return &gateway.Published{Unknown: true} }
 	case len(list) == 0:
-		r.Warn("namespace %s has no records: check that records= names the namespace of service-mirror publish there, and that it runs", spec.Records)
+		r.Warn("namespace %s has no records: check that records= is the namespace of service-mirror publish in the remote, and that it runs", spec.Records)
 	default:
 		r.OK("namespace %s has the records of %d exported Services", spec.Records, len(list))
 	}
@@ -267,7 +267,7 @@ func (r *Report) reserved(ctx context.Context, config gateway.Config) gateway.Re
 			continue
 		}
 		if len(list.Items) == 0 {
-			r.Warn("ConfigMap %s does not exist: no port is reserved", source.name)
+			r.Warn("ConfigMap %s does not exist, so no ports are reserved: create it", source.name)
 			continue
 		}
 		some, err := gateway.ParseReserved(list.Items[0].Data, source.protocol)
@@ -290,14 +290,14 @@ type target struct {
 func (r *Report) look(ctx context.Context) *target {
 	t := &target{services: map[cache.ObjectName]*corev1.Service{}}
 	if list, err := r.client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{}); err != nil {
-		r.Unread("its Services", err)
+		r.Unread("Services", err)
 	} else {
 		for i := range list.Items {
 			t.services[cache.MetaObjectToName(&list.Items[i])] = &list.Items[i]
 		}
 	}
 	if list, err := r.client.CoreV1().Namespaces().List(ctx, metav1.ListOptions{}); err != nil {
-		r.Unread("its namespaces", err)
+		r.Unread("Namespaces", err)
 	} else {
 		t.namespaces = map[string]*corev1.Namespace{}
 		for i := range list.Items {

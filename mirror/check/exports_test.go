@@ -31,16 +31,16 @@ func TestReservedPortsCount(t *testing.T) {
 	reserves := func(entry string) *corev1.ConfigMap {
 		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ingress", Name: "udp-services"}, Data: map[string]string{"15353": entry}}
 	}
-	const none = "! paris: shop/dns will not be mirrored: it has no TCP port, and no gateway port is reserved for it: reserve one with the annotation service-mirror.io/gateway-ports or a ConfigMap\n+ paris: 1 Services are exported, 0 of them can be mirrored\n"
+	const none = "! paris: shop/dns will not be mirrored: it has no TCP port, and no gateway port is reserved for it: reserve one with the annotation service-mirror.io/gateway-ports or a ConfigMap\n+ paris: 0 of 1 exported Services can be mirrored\n"
 	for name, test := range map[string]struct {
 		objects []runtime.Object
 		config  gateway.Config
 		want    string
 	}{
 		"none is named": {[]runtime.Object{dns, reserves("shop/dns:53")}, gateway.Config{}, none},
-		"for it":        {[]runtime.Object{dns, reserves("shop/dns:53")}, named, "+ paris: 1 Services are exported, 1 of them can be mirrored\n"},
+		"for it":        {[]runtime.Object{dns, reserves("shop/dns:53")}, named, "+ paris: 1 of 1 exported Services can be mirrored\n"},
 		"for another":   {[]runtime.Object{dns, reserves("shop/other:53")}, named, none},
-		"missing":       {[]runtime.Object{dns}, named, "! paris: ConfigMap ingress/udp-services does not exist: no port is reserved\n" + none},
+		"missing":       {[]runtime.Object{dns}, named, "! paris: ConfigMap ingress/udp-services does not exist, so no ports are reserved: create it\n" + none},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
@@ -67,7 +67,7 @@ func TestTwoSourcesOfOneName(t *testing.T) {
 	gateways := remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{{}: {Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}}}
 	policy := plan.Policy{Names: plan.Names{"paris": {Namespaces: map[string]string{"web": "shop", "old": "shop"}}}}
 	loses := func(loser, winner string) string {
-		return "! paris: " + loser + "/bar will not be mirrored: the mirror of " + winner + "/bar in remote paris has this name: unexport one of the two, or have another template or namespace for one of them\n+ paris: 2 Services are exported, 1 of them can be mirrored\n"
+		return "! paris: " + loser + "/bar will not be mirrored: the mirror of " + winner + "/bar in remote paris already has this name: stop exporting one of the two, or set another name template or namespace for one of them\n+ paris: 1 of 2 exported Services can be mirrored\n"
 	}
 	mirror := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bar-paris",
 		Labels:      map[string]string{plan.ManagedByLabel: plan.ManagedBy, plan.ClusterLabel: "paris"},
@@ -110,8 +110,8 @@ func TestPortsThatTheGatewayDoesNotServe(t *testing.T) {
 		{}: public, cache.NewObjectName("ingress", "private"): {Ports: []corev1.ServicePort{http}},
 	}})
 	const want = `! paris: shop/b-postgres will be mirrored, but not all of its ports will be reachable: port db (5432/TCP): it is not HTTP, and no gateway port is reserved for it: reserve one with the annotation service-mirror.io/gateway-ports on the exported Service, or in the ConfigMap of tcp-services=; or, if it is HTTP, set its appProtocol to http
-! paris: shop/d-lost will be mirrored, but not all of its ports will be reachable: annotation service-mirror.io/gateway names "ingress/other", which is not one of the gateways in the flags: add gateway=ingress/other to its --remote
-+ paris: 4 Services are exported, 4 of them can be mirrored
+! paris: shop/d-lost will be mirrored, but not all of its ports will be reachable: annotation service-mirror.io/gateway sets "ingress/other", which is not a configured gateway: add gateway=ingress/other to its --remote
++ paris: 4 of 4 exported Services can be mirrored
 `
 	if out.String() != want {
 		t.Errorf("it says\n%swant\n%s", &out, want)
@@ -132,7 +132,7 @@ func TestRecordsCount(t *testing.T) {
 		}
 		return configMap
 	}
-	const has, all = "+ paris: namespace service-mirror has the records of 1 exported Services\n", "+ paris: 1 Services are exported, 1 of them can be mirrored\n"
+	const has, all = "+ paris: namespace service-mirror has the records of 1 exported Services\n", "+ paris: 1 of 1 exported Services can be mirrored\n"
 	const partly = "! paris: shop/db will be mirrored, but not all of its ports will be reachable: "
 	for name, test := range map[string]struct {
 		objects []runtime.Object
@@ -140,9 +140,9 @@ func TestRecordsCount(t *testing.T) {
 		want    []string
 	}{
 		"its record":     {[]runtime.Object{db, records("db-uid")}, nil, []string{has, all}},
-		"another one's":  {[]runtime.Object{db, records("before")}, nil, []string{has, partly + "its record is of a Service of this name with another UID", all}},
-		"none":           {[]runtime.Object{db}, nil, []string{"! paris: namespace service-mirror has no records: check that records= names", partly, all}},
-		"not to be read": {[]runtime.Object{db}, errors.New("no"), []string{"- paris: the records in namespace service-mirror cannot be read: no\n", partly + "port postgres (5432/TCP): the records of the remote's publisher are not known yet", all}},
+		"another one's":  {[]runtime.Object{db, records("before")}, nil, []string{has, partly + "its record is for a Service with the same name and another UID", all}},
+		"none":           {[]runtime.Object{db}, nil, []string{"! paris: namespace service-mirror has no records: check that records= is", partly, all}},
+		"not to be read": {[]runtime.Object{db}, errors.New("no"), []string{"- paris: records in namespace service-mirror cannot be read: no\n", partly + "port postgres (5432/TCP): the records of the remote's publisher have not been read yet", all}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
@@ -189,8 +189,8 @@ func TestObstacles(t *testing.T) {
 	}{
 		"nothing":                       {exported: bar, namespace: namespace(false)},
 		"its own mirror":                {exported: bar, live: mirror("paris"), namespace: namespace(false)},
-		"another remote's mirror":       {exported: bar, live: mirror("eu-paris"), namespace: namespace(false), want: "the mirror of remote eu-paris has this name"},
-		"a foreign Service":             {exported: bar, live: &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "api-eu-paris"}}, namespace: namespace(false), want: "a foreign Service has the mirror's name"},
+		"another remote's mirror":       {exported: bar, live: mirror("eu-paris"), namespace: namespace(false), want: "the mirror of remote eu-paris already has this name"},
+		"a foreign Service":             {exported: bar, live: &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "api-eu-paris"}}, namespace: namespace(false), want: "Service shop/api-eu-paris already exists and is not managed by service-mirror"},
 		"no namespace":                  {exported: bar, want: "namespace shop does not exist in the local cluster"},
 		"no namespace, but permission":  {exported: bar, policy: plan.Policy{CreateNamespaces: true}},
 		"a namespace that is deleted":   {exported: bar, namespace: namespace(true), want: "namespace shop is being deleted"},
@@ -209,9 +209,9 @@ func TestObstacles(t *testing.T) {
 			r.exports(t.Context(), local, Options{Policy: test.policy}, remote.Spec{Name: "paris"}, remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{
 				{}: {Ports: http},
 			}})
-			last := "+ paris: 1 Services are exported, 1 of them can be mirrored\n"
+			last := "+ paris: 1 of 1 exported Services can be mirrored\n"
 			if test.want != "" {
-				last = "1 Services are exported, 0 of them can be mirrored\n"
+				last = "0 of 1 exported Services can be mirrored\n"
 			}
 			if !strings.Contains(out.String(), test.want) || !strings.HasSuffix(out.String(), last) {
 				t.Errorf("it says\n%s", &out)
@@ -231,15 +231,15 @@ func TestMergedExports(t *testing.T) {
 	policy := plan.Policy{Merge: plan.MergeAll, EndpointsAPI: plan.UseEndpointSlices, Order: []string{"paris", "berlin"},
 		Names: plan.Names{"paris": {Template: "{service}"}, "berlin": {Template: "{service}"}}}
 	foreign := &target{services: map[cache.ObjectName]*corev1.Service{cache.NewObjectName("shop", "bar"): {ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "bar"}}}}
-	const fine = "+ paris: 1 Services are exported, 1 of them can be mirrored\n"
+	const fine = "+ paris: 1 of 1 exported Services can be mirrored\n"
 	for name, test := range map[string]struct {
 		local  *target
 		berlin int32
 		want   []string
 	}{
-		"alike":     {nil, 80, []string{fine, "+ berlin: 1 Services are exported, 1 of them can be mirrored\n"}},
+		"alike":     {nil, 80, []string{fine, "+ berlin: 1 of 1 exported Services can be mirrored\n"}},
 		"different": {nil, 81, []string{fine, "! berlin: shop/bar will be mirrored, but not all of its ports will be reachable: its ports differ from those of remote paris"}},
-		"foreign":   {foreign, 80, []string{"! paris: shop/bar will not be mirrored: a foreign Service", "! berlin: shop/bar will not be mirrored: a foreign Service"}},
+		"foreign":   {foreign, 80, []string{"! paris: shop/bar will not be mirrored: Service shop/bar already exists", "! berlin: shop/bar will not be mirrored: Service shop/bar already exists"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer

@@ -36,7 +36,7 @@ func (r *Report) failover(ctx context.Context, options Options, local *target) {
 	if len(all) == 0 {
 		return
 	}
-	r.Permissions(ctx, []Need{{Group: "discovery.k8s.io", Resource: "endpointslices", Verbs: []string{"create", "update"}, Why: "Services do not fail over"}})
+	r.Permissions(ctx, []Need{{Group: "discovery.k8s.io", Resource: "endpointslices", Verbs: []string{"create", "update"}, Why: "Services will not fail over"}})
 	var causes []cause
 	for _, svc := range all {
 		var remotes []plan.FailoverRemote
@@ -47,7 +47,7 @@ func (r *Report) failover(ctx context.Context, options Options, local *target) {
 		causes = append(causes, failoverProblems(options, svc, "", remotes)...)
 	}
 	r.failoverCauses(causes)
-	r.OK("%d Services are to fail over to remotes", len(all))
+	r.OK("%d Services are configured to fail over to remotes", len(all))
 }
 
 // failoverTo finds out which local Services cannot fail over to a remote.
@@ -69,7 +69,7 @@ func (r *Report) failoverTo(local *target, options Options, spec remote.Spec, ca
 		causes = append(causes, failoverProblems(options, svc, spec.Name, []plan.FailoverRemote{found})...)
 	}
 	r.failoverCauses(causes)
-	r.OK("%d local Services are to fail over to it", len(all))
+	r.OK("%d local Services are configured to fail over to it", len(all))
 }
 
 // routes tells that a record has a host name.

@@ -37,7 +37,7 @@ func TestFailoverIsChecked(t *testing.T) {
 	r.failover(t.Context(), options, local)
 	for _, want := range []string{
 		"! london: failover of Service shop/lost: UnknownRemote: remote berlin: ", "! london: failover of Service shop/nowhere: NoRemote: ",
-		"! london: failover of Service shop/pods: Headless: ", "+ london: 4 Services are to fail over to remotes",
+		"! london: failover of Service shop/pods: Headless: ", "+ london: 4 Services are configured to fail over to remotes",
 	} {
 		if strings.Count(out.String(), want) != 1 {
 			t.Errorf("%q is not there once:\n%s", want, &out)
@@ -53,7 +53,7 @@ func TestFailoverIsChecked(t *testing.T) {
 	out.Reset()
 	r = &Report{cluster: "paris", out: &out}
 	r.failoverTo(local, options, spec, []plan.Candidate{candidate})
-	if got := out.String(); strings.Count(got, "NotExported") != 1 || !strings.Contains(got, "failover of Service shop/lost: NotExported: remote paris: ") || !strings.Contains(got, "+ paris: 3 local Services are to fail over to it") {
+	if got := out.String(); strings.Count(got, "NotExported") != 1 || !strings.Contains(got, "failover of Service shop/lost: NotExported: remote paris: ") || !strings.Contains(got, "+ paris: 3 local Services are configured to fail over to it") {
 		t.Errorf("got\n%s", got)
 	}
 

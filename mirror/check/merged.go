@@ -68,7 +68,7 @@ func (r *Report) lookAtParts(ctx context.Context, t *target) {
 	ours := plan.ManagedByLabel + "=" + plan.ManagedBy + "," + discoveryv1.LabelManagedBy + "=" + plan.SliceManager
 	list, err := r.client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll).List(ctx, metav1.ListOptions{LabelSelector: ours})
 	if err != nil {
-		r.Unread("its EndpointSlices", err)
+		r.Unread("EndpointSlices", err)
 		return
 	}
 	t.parts = map[string][]types.UID{}

@@ -57,14 +57,14 @@ func judge(problems []plan.Problem) (state plan.State, reason plan.Reason, why s
 
 // NoExports says that there are none.
 func (r *Report) NoExports(selector string) {
-	r.Warn("no Service is exported: label one with %s", selector)
+	r.Warn("no exported Services: label one with %s", selector)
 }
 
 // Exports says what will become of exported Services.
 func (r *Report) Exports(t Tally) {
 	r.causes(t.notDone, "will not be "+t.Done, "")
 	r.causes(t.incomplete, "will be "+t.Done, ", but not all of %s ports will be reachable")
-	r.OK("%d Services are exported, %d of them can be %s", t.all, t.all-t.refused, t.Done)
+	r.OK("%d of %d exported Services can be %s", t.all-t.refused, t.all, t.Done)
 }
 
 // apart is how many causes of one reason have a line each, and how many Services of one cause are named.
@@ -130,7 +130,7 @@ func mergeReasons(all []cause, causes map[plan.Reason]int) (merged []cause) {
 		}
 		byReason[c.reason] = nil
 		example := slices.MaxFunc(same, func(a, b cause) int { return cmp.Compare(len(a.services), len(b.services)) })
-		one := cause{reason: c.reason, why: fmt.Sprintf("%d causes, as of %s: %s", len(same), example.services[0], example.why)}
+		one := cause{reason: c.reason, why: fmt.Sprintf("%d causes, for example %s: %s", len(same), example.services[0], example.why)}
 		for _, s := range same {
 			one.services = append(one.services, s.services...)
 		}

@@ -46,8 +46,8 @@ func TestManyExportsAreFewLines(t *testing.T) {
 	want := []string{
 		"! paris: 200 exported Services will not be mirrored: NamespaceMissing: shop/s000, shop/s001, shop/s002 and 197 more: namespace shop does not exist",
 		"! paris: shop/s260 will not be mirrored: a foreign Service has the name",
-		"! paris: 60 exported Services will be mirrored, but not all of their ports will be reachable: PortNotServed: shop/s200, shop/s201, shop/s202 and 57 more: 60 causes, as of shop/s200: port 200 is not served",
-		"+ paris: 310 Services are exported, 109 of them can be mirrored",
+		"! paris: 60 exported Services will be mirrored, but not all of their ports will be reachable: PortNotServed: shop/s200, shop/s201, shop/s202 and 57 more: 60 causes, for example shop/s200: port 200 is not served",
+		"+ paris: 109 of 310 exported Services can be mirrored",
 	}
 	if strings.Join(lines, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))

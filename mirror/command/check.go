@@ -10,17 +10,17 @@ import (
 	"service-mirror.io/service-mirror/mirror/check"
 )
 
-const checkUsage = `service-mirror check finds out whether the clusters can be reached, read and written, and
-what will not be mirrored, and why. Nothing is written. Each line begins with a mark:
-+ it is in order, ! it will not work as expected, - it must be fixed.
+const checkUsage = `service-mirror check checks whether the clusters can be reached, read and written, and
+lists what will not be mirrored and why. It writes nothing. Each line starts with a mark:
++ for ok, ! for a warning, - for an error.
 
 Usage:
   service-mirror check [--strict] [-o json] FLAGS OF THE DAEMON
 
 Exit codes:
-  0  there is no error; with --strict, no warning either
-  1  there is
-  2  a flag is wrong
+  0  no errors; with --strict, no warnings either
+  1  errors; with --strict, errors or warnings
+  2  invalid flags
 `
 
 // checkCommand is what its own flags say.
@@ -37,7 +37,7 @@ func runCheck(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 
 func parseCheck(args []string) (*checkCommand, error) {
 	c := &checkCommand{config: newConfig("check")}
-	c.own().BoolVar(&c.strict, "strict", false, "fail if there is a warning, too")
+	c.own().BoolVar(&c.strict, "strict", false, "fail on warnings, too")
 	c.addOutput(&c.output)
 	if err := c.parse(args); err != nil || c.version {
 		return c, err

@@ -33,16 +33,16 @@ var commands []command
 
 func init() {
 	commands = []command{
-		{"check", "find out what is missing, and what will not be mirrored", runCheck, flagsOf(parseCheck), nil},
+		{"check", "check the clusters, and list what will not be mirrored", runCheck, flagsOf(parseCheck), nil},
 		{"plan", "show what the daemon would write, as a diff", runPlan, flagsOf(parsePlan), nil},
 		{"status", "show remotes, mirrors and their problems", runStatus, flagsOf(parseStatus), nil},
-		{"verify", "send requests to mirrors, and say which of them arrive", runVerify, flagsOf(parseVerify), nil},
-		{"link", "make a remote cluster known to the daemon", runLink, flagsOf(parseLink), nil},
+		{"verify", "send requests to mirrors and report which arrive", runVerify, flagsOf(parseVerify), nil},
+		{"link", "add a remote cluster to the daemon", runLink, flagsOf(parseLink), nil},
 		{"unlink", "remove a remote cluster from the daemon", runUnlink, flagsOf(parseUnlink), nil},
-		{"prune", "delete the mirrors of remotes that were removed", runPrune, flagsOf(parsePrune), nil},
-		{"publish", "route the gateway of this cluster to the Services that it exports", runPublish, flagsOf(parsePublish), nil},
+		{"prune", "delete the mirrors of removed remotes", runPrune, flagsOf(parsePrune), nil},
+		{"publish", "create gateway routes for the Services that this cluster exports", runPublish, flagsOf(parsePublish), nil},
 		{"version", "print the version", runVersion, flagsOf(parseVersion), nil},
-		{"completion", "print a script that completes commands and flags in a shell", runCompletion, flagsOf(parseCompletion), shells},
+		{"completion", "print a shell completion script", runCompletion, flagsOf(parseCompletion), shells},
 	}
 }
 
@@ -57,12 +57,12 @@ func flagsOf[C interface{ set() *pflag.FlagSet }](parse func([]string) (C, error
 func (cfg *config) set() *pflag.FlagSet { return cfg.flags }
 
 const usage = `service-mirror makes the Services of other Kubernetes clusters reachable in this
-one, through those clusters' gateways. For each Service that a remote cluster
-exports it keeps a Service NAME-REMOTE in the same namespace.
+one, through the gateways of those clusters. For each Service that a remote cluster
+exports, it keeps a mirror Service NAME-REMOTE in the same namespace.
 
 Usage:
-  service-mirror FLAGS           the daemon, which keeps mirrors until it is stopped
-  service-mirror COMMAND FLAGS   a command; COMMAND --help has its flags
+  service-mirror FLAGS           run the daemon until it is stopped
+  service-mirror COMMAND FLAGS   run a command; see COMMAND --help
 
 Example:
   service-mirror --remote paris=paris.kubeconfig --gateway ingress/gateway
@@ -72,9 +72,9 @@ Commands:
 
 const usageExits = `
 Exit codes:
-  0  it was stopped
-  1  it failed
-  2  a flag is wrong, which a restart does not fix
+  0  stopped
+  1  failed
+  2  invalid flags; a restart does not help
 `
 
 // Run runs the command that the first argument names, or else the daemon, and returns the exit code.
@@ -113,7 +113,7 @@ func unknownCommand(word string) string {
 	for _, c := range commands {
 		names = append(names, c.name)
 	}
-	return fmt.Sprintf("%.70s: not a command: give one of %s, or flags for the daemon", word, strings.Join(names, ", "))
+	return fmt.Sprintf("unknown command %.70s: use one of %s, or flags for the daemon", word, strings.Join(names, ", "))
 }
 
 // Exit codes that all commands share.

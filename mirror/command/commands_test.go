@@ -28,20 +28,20 @@ func TestMistakesOfCommands(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{[]string{"check"}, []string{"--remote: no remote cluster is given"}},
-		{append([]string{"check", "-o", "yaml", "now"}, paris...), []string{`--output: "yaml" is not known: give text or json`, "now: not a flag"}},
+		{[]string{"check"}, []string{"--remote is required"}},
+		{append([]string{"check", "-o", "yaml", "now"}, paris...), []string{`--output: unknown format "yaml": set text or json`, "unexpected argument now"}},
 		{append([]string{"check", "--dry-run"}, paris...), []string{"unknown flag: --dry-run"}},
 		{append([]string{"plan", "--check"}, paris...), []string{"unknown flag: --check"}},
-		{append([]string{"plan", "--output="}, paris...), []string{`--output: "" is not known`}},
-		{[]string{"prune"}, []string{"prune: no remote is named"}},
-		{[]string{"prune", "x!=y", "b", "b"}, []string{`prune: "x!=y" is not the name of a remote`, "prune: b is named twice"}},
-		{append([]string{"prune", "paris"}, paris...), []string{"prune paris: --remote names it too"}},
-		{[]string{"status", "now", "--port=70000"}, []string{"now: not a flag", "--port: 70000 is not"}},
-		{[]string{"status", "--url=localhost:8080", "--port=1"}, []string{`--url: "localhost:8080" is not a URL`, "--port: it is of the leader's pod"}},
-		{[]string{"version", "now", "-o=x"}, []string{`--output: "x" is not known`, "now: not a flag"}},
-		{[]string{"completion"}, []string{"completion: no shell is named"}},
-		{[]string{"completion", "csh"}, []string{"completion: no shell is named"}},
-		{[]string{"statsu"}, []string{"statsu: not a command: give one of check, plan, status, "}},
+		{append([]string{"plan", "--output="}, paris...), []string{`--output: unknown format ""`}},
+		{[]string{"prune"}, []string{"prune: no remote name"}},
+		{[]string{"prune", "x!=y", "b", "b"}, []string{`prune: "x!=y" is not a valid remote name`, "prune: b is set twice"}},
+		{append([]string{"prune", "paris"}, paris...), []string{"prune paris: the remote is still configured"}},
+		{[]string{"status", "now", "--port=70000"}, []string{"unexpected argument now", "--port: 70000 is not"}},
+		{[]string{"status", "--url=localhost:8080", "--port=1"}, []string{`--url: "localhost:8080" is not an http or https URL`, "--port and --url are mutually exclusive"}},
+		{[]string{"version", "now", "-o=x"}, []string{`--output: unknown format "x"`, "unexpected argument now"}},
+		{[]string{"completion"}, []string{"completion: unknown or missing shell"}},
+		{[]string{"completion", "csh"}, []string{"completion: unknown or missing shell"}},
+		{[]string{"statsu"}, []string{"unknown command statsu: use one of check, plan, status, "}},
 	} {
 		var stdout, stderr bytes.Buffer
 		if code := Run(t.Context(), test.args, &stdout, &stderr); code != 2 || stdout.Len() > 0 {
@@ -234,12 +234,12 @@ func TestStatusOfTheLocalClusterAlone(t *testing.T) {
 	t.Setenv("POD_NAMESPACE", "")
 	args := []string{"status", "--kubeconfig", writeLocal(t, apiServer(t).Host)}
 	got := printed(t, 0, args...)
-	for _, part := range []string{"worked out from this cluster alone: the leader's status cannot be read: ", "Lease service-mirror/service-mirror", "Healthy: 0 mirrors of 0 remotes.\n"} {
+	for _, part := range []string{"computed from this cluster alone: the leader's status cannot be read: ", "Lease service-mirror/service-mirror", "Healthy: 0 mirrors of 0 remotes.\n"} {
 		if !strings.Contains(got, part) {
 			t.Errorf("%q is not in\n%s", part, got)
 		}
 	}
-	if got := printed(t, 0, append(args, "--cluster-name=london")...); !strings.HasPrefix(got, "Local cluster london, worked out") {
+	if got := printed(t, 0, append(args, "--cluster-name=london")...); !strings.HasPrefix(got, "Local cluster london, computed") {
 		t.Errorf("with a name it prints\n%s", got)
 	}
 	var read struct {
@@ -314,10 +314,10 @@ func TestStatusThatALeaderDoesNotGive(t *testing.T) {
 			}
 			fmt.Fprintf(w, aStatus, true)
 		}, ""},
-		"by no name":    {answer(http.StatusMisdirectedRequest, "not served under this name"), "pod sm/sm-1: "},
+		"by no name":    {answer(http.StatusMisdirectedRequest, "host name is not accepted"), "pod sm/sm-1: "},
 		"forbidden":     {answer(403, ""), "grant get on pods/proxy in namespace sm"},
-		"gone":          {answer(404, ""), "check that --leader-elect-lease names the Lease of the daemon, and --port its port"},
-		"a standby":     {answer(200, fmt.Sprintf(aStatus, false)), "it does not lead any more"},
+		"gone":          {answer(404, ""), "check --leader-elect-lease and --port"},
+		"a standby":     {answer(200, fmt.Sprintf(aStatus, false)), "it is no longer the leader"},
 		"an empty one":  {answer(200, "{}"), "it has no remotes and mirrors"},
 		"a publisher's": {answer(200, `{"services":[],"targets":[]}`), "it has no remotes and mirrors"},
 		"a page":        {answer(200, "<html>"), "the answer is not the daemon's status"},

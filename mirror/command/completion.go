@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const completionUsage = `service-mirror completion prints a script that completes commands and flags in a shell.
+const completionUsage = `service-mirror completion prints a completion script for a shell.
 
 Usage:
   service-mirror completion bash|zsh|fish
@@ -22,8 +22,8 @@ Usage:
   fish:  service-mirror completion fish | source
 
 Exit codes:
-  0  it was printed
-  2  the shell is not known
+  0  printed
+  2  unknown shell
 `
 
 var shells = []string{"bash", "zsh", "fish"}
@@ -42,7 +42,7 @@ func parseCompletion(args []string) (*completionCommand, error) {
 		return c, err
 	}
 	if words := c.flags.Args(); len(words) != 1 || !slices.Contains(shells, words[0]) {
-		return c, errors.New("completion: no shell is named that is known: give bash, zsh or fish")
+		return c, errors.New("completion: unknown or missing shell: use bash, zsh or fish")
 	}
 	return c, nil
 }

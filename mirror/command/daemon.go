@@ -97,7 +97,7 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, instead on
 	overview := func() status.Page {
 		page := controller.Overview()
 		page.Local, page.Version, page.Started, page.ElectionOn = cfg.localName(local), programVersion(), started, cfg.election.On
-		page.Leader = page.Leader && election.MayWrite()
+		page.Leader, page.LeaderPod = page.Leader && election.MayWrite(), election.Leader()
 		return page
 	}
 	cfg.mirror.Metrics.Observe(overview)

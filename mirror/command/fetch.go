@@ -61,7 +61,7 @@ func fetchFromPod(ctx context.Context, local *rest.Config, pod cache.ObjectName,
 	case apierrors.IsForbidden(err):
 		return page, fmt.Errorf("%s: grant get on pods/proxy in namespace %s", remote.Cause(err), pod.Namespace)
 	case apierrors.IsNotFound(err):
-		return page, fmt.Errorf("%s: check that --leader-elect-lease names the Lease of the daemon, and --port its port", remote.Cause(err))
+		return page, fmt.Errorf("%s: check --leader-elect-lease and --port", remote.Cause(err))
 	}
 	return page, err
 }
@@ -113,7 +113,7 @@ func decodeStatus(body io.Reader) (page status.Page, err error) {
 	case err != nil:
 		return page, fmt.Errorf("the answer is not the daemon's status: %w", err)
 	case read.Remotes == nil || read.Mirrors == nil:
-		return page, errors.New("the answer is not the daemon's status: it has no remotes and mirrors; a publisher's has none")
+		return page, errors.New("the answer is not the daemon's status: it has no remotes and mirrors, it may be a publisher's")
 	}
 	page.Remotes, page.Mirrors = *read.Remotes, *read.Mirrors
 	return page, nil
@@ -122,7 +122,7 @@ func decodeStatus(body io.Reader) (page status.Page, err error) {
 // validateURL finds what is wrong with the URL of a status.
 func validateURL(at string) error {
 	if u, err := url.Parse(at); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("--url: %.300q is not a URL of http or https: give one such as http://localhost:8080", at)
+		return fmt.Errorf("--url: %.300q is not an http or https URL: set one such as http://localhost:8080", at)
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ type config struct {
 // parse reads and validates the daemon's flags. The error has a line for each mistake.
 func parse(args []string) (*config, error) {
 	cfg := newConfig("service-mirror")
-	f := cfg.group("Deprecated flags, which the next release removes")
+	f := cfg.group("Deprecated flags, removed in the next release")
 	f.BoolVar(&cfg.check, "check", false, "deprecated: use service-mirror check")
 	f.BoolVar(&cfg.dryRun, "dry-run", false, "deprecated: use service-mirror plan")
 	f.StringVar(&cfg.prune, "prune", "", "deprecated: use service-mirror prune `NAME`")
@@ -80,8 +80,8 @@ func emptyConfig(name string) *config {
 // addKubeconfig adds the flags that say how to reach a cluster.
 func (cfg *config) addKubeconfig(cluster string) {
 	f := cfg.group(strings.ToUpper(cluster[4:5]) + cluster[5:]) // without "the"
-	f.StringVar(&cfg.kubeconfig, "kubeconfig", "", "kubeconfig `PATH` of "+cluster+" (default: in a pod its own ServiceAccount, else as kubectl does)")
-	f.StringVar(&cfg.kubecontext, "context", "", "context `NAME` for "+cluster+" (default: the kubeconfig's current one)")
+	f.StringVar(&cfg.kubeconfig, "kubeconfig", "", "kubeconfig `PATH` of "+cluster+" (default: the pod's ServiceAccount, otherwise the same as kubectl)")
+	f.StringVar(&cfg.kubecontext, "context", "", "context `NAME` of "+cluster+" (default: the current context)")
 }
 
 // parse reads the flags, with those that come last in every command.
@@ -118,12 +118,12 @@ func (cfg *config) read() error {
 func (cfg *config) validate() error {
 	var mistakes []error
 	for _, arg := range cfg.flags.Args() {
-		mistakes = append(mistakes, fmt.Errorf("%s: not a flag: remove it, there are no other arguments; a command comes first", arg))
+		mistakes = append(mistakes, fmt.Errorf("unexpected argument %s: remove it; a command must come first", arg))
 	}
 	mistakes = append(mistakes, cfg.validateModes(), cfg.listen.Validate())
 	// A Deployment may exist before the first remote is linked.
 	if !cfg.flags.Changed("remote") && !cfg.prunes() && !cfg.election.On {
-		mistakes = append(mistakes, errors.New("--remote: no remote cluster is given: give one as NAME=KUBECONFIG"))
+		mistakes = append(mistakes, errors.New("--remote is required: set NAME=KUBECONFIG"))
 	}
 	return errors.Join(mistakes...)
 }
@@ -140,9 +140,9 @@ func (cfg *config) validateModes() error {
 		switch {
 		case !cfg.flags.Changed(one.flag):
 		case len(validation.IsDNS1123Label(one.name)) > 0:
-			mistakes = append(mistakes, fmt.Errorf("--%s: %.70q is not the name of a remote, a DNS label", one.flag, one.name))
+			mistakes = append(mistakes, fmt.Errorf("--%s: %.70q is not a valid remote name (a DNS label)", one.flag, one.name))
 		case slices.ContainsFunc(cfg.remotes, func(spec remote.Spec) bool { return spec.Name == one.name }):
-			mistakes = append(mistakes, fmt.Errorf("--%s %s: --remote names it too, and would create its mirrors again: remove that first", one.flag, one.name))
+			mistakes = append(mistakes, fmt.Errorf("--%s %s: the remote is still configured and its mirrors would be recreated: remove its --remote first", one.flag, one.name))
 		}
 	}
 	var modes []string
@@ -161,5 +161,5 @@ func (cfg *config) validateModes() error {
 }
 
 func onlyOne(a, b string) error {
-	return fmt.Errorf("--%s and --%s: only one of these can be done at once: remove the other", a, b)
+	return fmt.Errorf("--%s and --%s are mutually exclusive: remove one", a, b)
 }

@@ -62,7 +62,7 @@ func (cfg *config) flagHelp() string {
 		}
 	}
 	if len(listed) > 0 {
-		fmt.Fprintf(&out, "\nFlags of the daemon, which service-mirror --help explains:\n  %s\n", wrapped(strings.Join(listed, ", "), 2))
+		fmt.Fprintf(&out, "\nFlags of the daemon, see service-mirror --help:\n  %s\n", wrapped(strings.Join(listed, ", "), 2))
 	}
 	return out.String()
 }
@@ -125,12 +125,12 @@ func wrapped(text string, indent int) string {
 
 // addOutput adds the flag for the format of what is printed.
 func (cfg *config) addOutput(output *string) {
-	cfg.own().StringVarP(output, "output", "o", "text", "`FORMAT` of what is printed: text or json")
+	cfg.own().StringVarP(output, "output", "o", "text", "output `FORMAT`: text or json")
 }
 
 func validateOutput(output string) error {
 	if output != "text" && output != "json" {
-		return fmt.Errorf("--output: %.40q is not known: give text or json", output)
+		return fmt.Errorf("--output: unknown format %.40q: set text or json", output)
 	}
 	return nil
 }

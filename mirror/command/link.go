@@ -12,26 +12,26 @@ import (
 	"service-mirror.io/service-mirror/remote/link"
 )
 
-const linkUsage = `service-mirror link makes the remote cluster NAME, say paris, known to the local cluster, say
-london, where the daemon runs:
+const linkUsage = `service-mirror link adds the remote cluster NAME, for example paris, to the daemon in the
+local cluster, for example london:
 
-  1. in paris, it creates a ServiceAccount that can read what is exported;
-  2. it makes a kubeconfig with its token, paris's CA and server URL, and tries it from here;
-  3. in london, it stores that in the Secret of the daemon, as NAME.kubeconfig;
-  4. it permits mirrors of NAME, by an annotation of the daemon's ServiceAccount, and
-     connections to paris's API server and gateways, by a NetworkPolicy where one is needed;
-  5. it adds --remote=NAME=... to the arguments of the daemon's Deployment;
-  6. it waits for the rollout, and sends requests to the mirrors of NAME from the daemon's pod.
+  1. creates a ServiceAccount in paris that can read exported Services;
+  2. creates a kubeconfig with its token and paris's CA and server URL, and tries it from here;
+  3. stores the kubeconfig in the daemon's Secret in london, as NAME.kubeconfig;
+  4. allows mirrors of NAME with an annotation on the daemon's ServiceAccount, and connections
+     to paris's API server and gateways with a NetworkPolicy, if one is needed;
+  5. adds --remote=NAME=... to the arguments of the daemon's Deployment;
+  6. waits for the rollout, and sends requests to the mirrors of NAME from the daemon's pod.
 
-What can be refused is refused before anything is written. Link again after a change of
-paris's token, CA or address, of its gateway's ports, or of a KEY: what is as it is to be is
-not written. Nothing is deleted in paris.
+All arguments are checked before anything is written. Run link again after a change of
+paris's token, CA or address, of its gateway's ports, or of a KEY; objects that are up to
+date are not written. Nothing is deleted in paris.
 
 Usage:
   service-mirror link NAME [KEY=VALUE | KEY-]... [FLAGS]
 
-KEY=VALUE is as in --remote of the daemon, and sets a key; KEY- removes one. Other keys stay
-as they are. Access to what a key names is granted in paris, and to nothing else:
+KEY=VALUE sets a key of the daemon's --remote; KEY- removes it. Other keys are kept. In paris,
+access is granted only to the objects that the keys name:
 
   gateway=NS/NAME, gateway=gateway-api:NS/NAME, gateway-port=, default-gateway-port=,
   address=, tcp-services=NS/NAME, udp-services=NS/NAME, records=NS, namespaces=NS,NS...,
@@ -43,24 +43,24 @@ Examples:
   service-mirror link paris --print=remote gateway=ingress/gateway >paris.yaml
 
 Exit codes:
-  0  it is linked, and verified or, as it says, NOT verified
-  1  it failed: the last step that is printed was not done
-  2  a flag or an argument is wrong; nothing was done
-  3  it is linked, but not all requests to its mirrors arrive
+  0  linked; verified, or NOT verified as printed
+  1  failed in the last step printed
+  2  invalid flags or arguments; nothing was changed
+  3  linked, but not all requests to its mirrors arrive
 `
 
 const unlinkUsage = `service-mirror unlink removes the remote cluster NAME from the local cluster: from the
-arguments of the daemon's Deployment and from its Secret, and what permits mirrors of it and
-connections to it. Its mirrors stay until service-mirror prune deletes them. Nothing is
-deleted in the remote cluster: how to revoke the token there is printed.
+arguments of the daemon's Deployment, from its Secret, and from the annotation and the
+NetworkPolicy that allow it. Its mirrors are kept until service-mirror prune deletes them.
+Nothing is deleted in the remote cluster; the command to revoke the token is printed.
 
 Usage:
   service-mirror unlink NAME [FLAGS]
 
 Exit codes:
-  0  it is removed, or was not there
-  1  it failed
-  2  a flag or an argument is wrong; nothing was done
+  0  removed, or not found
+  1  failed
+  2  invalid flags or arguments; nothing was changed
 `
 
 const exitNotReached = 3
@@ -93,13 +93,13 @@ func runUnlink(ctx context.Context, args []string, stdout, stderr io.Writer) int
 func newLinkCommand(name string) *linkCommand {
 	c := &linkCommand{config: emptyConfig(name)}
 	own := c.own()
-	own.StringVar(&c.kubecontext, "context", "", "`NAME` of the local cluster's context (default: the kubeconfig's current one)")
-	own.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig `PATH` for the local cluster (default: as kubectl does)")
-	own.StringVar(&c.remote.context, "remote-context", "", "`NAME` of the remote cluster's context (default: the remote's name; with --remote-kubeconfig its current one)")
-	own.StringVar(&c.remote.kubeconfig, "remote-kubeconfig", "", "kubeconfig `PATH` for the remote cluster (default: that of the local one)")
+	own.StringVar(&c.kubecontext, "context", "", "context `NAME` of the local cluster (default: the current context)")
+	own.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig `PATH` of the local cluster (default: the same as kubectl)")
+	own.StringVar(&c.remote.context, "remote-context", "", "context `NAME` of the remote cluster (default: the remote's name; with --remote-kubeconfig the current context)")
+	own.StringVar(&c.remote.kubeconfig, "remote-kubeconfig", "", "kubeconfig `PATH` of the remote cluster (default: the local cluster's)")
 	own.StringVar(&c.namespace, "namespace", link.DefaultName, "`NAMESPACE` of the daemon in the local cluster")
 	own.StringVar(&c.deployment, "deployment", link.DefaultName, "`NAME` of the daemon's Deployment")
-	own.StringVar(&c.request.Reader, "remote-namespace", link.DefaultName, "`NAMESPACE` of the account in the remote cluster")
+	own.StringVar(&c.request.Reader, "remote-namespace", link.DefaultName, "`NAMESPACE` of the ServiceAccount in the remote cluster")
 	c.addOutput(&c.output)
 	return c
 }
@@ -107,10 +107,10 @@ func newLinkCommand(name string) *linkCommand {
 func parseLink(args []string) (*linkCommand, error) {
 	c := newLinkCommand("link")
 	own := c.own()
-	own.StringVar(&c.request.Server, "server", "", "`URL` of the remote's API server as pods of the local cluster reach it (default: as in your kubeconfig)")
-	own.StringVar(&c.ca, "ca", "", "`FILE` with the CA of that server, in PEM (default: as in your kubeconfig)")
-	own.DurationVar(&c.request.Wait, "wait", 2*time.Minute, "`DURATION` to wait for the rollout: 90s, 5m; 0 sends no requests")
-	own.StringVar(&c.print, "print", "", "print the manifests of one `SIDE` as YAML, remote or local, and write nothing. For the remote side no cluster is read; for the local one the remote must have its own")
+	own.StringVar(&c.request.Server, "server", "", "`URL` of the remote's API server, reachable from pods of the local cluster (default: from your kubeconfig)")
+	own.StringVar(&c.ca, "ca", "", "`FILE` with the CA of that server, in PEM (default: from your kubeconfig)")
+	own.DurationVar(&c.request.Wait, "wait", 2*time.Minute, "`DURATION` to wait for the rollout, such as 90s or 5m; 0 skips verification")
+	own.StringVar(&c.print, "print", "", "print the manifests of one `SIDE`, remote or local, as YAML and write nothing. The remote side reads no cluster; the local side requires that the manifests of the remote side are applied")
 	if err := c.parse(args); err != nil || c.version {
 		return c, err
 	}
@@ -124,7 +124,7 @@ func parseUnlink(args []string) (*linkCommand, error) {
 	}
 	err := c.request.ParseArguments(c.flags.Args())
 	if len(c.request.Set)+len(c.request.Remove) > 0 {
-		err = errors.Join(err, errors.New("unlink: it takes no KEY=VALUE: remove it; link changes keys"))
+		err = errors.Join(err, errors.New("unlink: unexpected KEY=VALUE: remove it; use link to change keys"))
 	}
 	return c, errors.Join(validateOutput(c.output), err)
 }
@@ -148,13 +148,13 @@ func (c *linkCommand) validate() error {
 		c.request.CA = content
 	}
 	if c.request.Wait < 0 {
-		mistakes = append(mistakes, fmt.Errorf("--wait: %v is negative: give a duration, or 0 to send no requests", c.request.Wait))
+		mistakes = append(mistakes, fmt.Errorf("--wait: %v is negative: set a duration, or 0 to skip verification", c.request.Wait))
 	}
 	switch {
 	case c.print != "" && c.print != "remote" && c.print != "local":
-		mistakes = append(mistakes, fmt.Errorf("--print: %.40q is not known: give remote or local", c.print))
+		mistakes = append(mistakes, fmt.Errorf("--print: unknown side %.40q: set remote or local", c.print))
 	case c.print != "" && c.output == "json":
-		mistakes = append(mistakes, errors.New("--output: --print writes YAML: remove one of them"))
+		mistakes = append(mistakes, errors.New("--output and --print are mutually exclusive: remove one"))
 	}
 	return errors.Join(mistakes...)
 }
@@ -232,7 +232,7 @@ func (c *linkCommand) conclude(out io.Writer, result link.Result, remote string)
 	case link.Reached:
 		fmt.Fprintf(out, "Linked and verified: requests to the mirrors of %s arrive.\n", result.Name)
 	case link.NotReached:
-		fmt.Fprintf(out, "\nLinked, but not all requests arrive: see above. To verify again:\n%s\n", again)
+		fmt.Fprintf(out, "\nLinked, but not all requests arrive, see above. To verify again:\n%s\n", again)
 	default:
 		fmt.Fprintf(out, "\nLinked, NOT verified: %s.\nTo export a Service, and to verify:\n", failure.Line(v.Reason))
 		fmt.Fprintf(out, "    kubectl %s label service SERVICE service-mirror.io/exported=true\n%s\n", remote, again)
@@ -254,9 +254,9 @@ func (c *linkCommand) unlink(ctx context.Context, stdout io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(c.progress(stdout), `
-The mirrors of %[1]s stay as they are. To remove them:
+The mirrors of %[1]s are kept. To delete them:
     service-mirror prune %[1]s %[2]s
-Its token stays valid until you delete the account in %[1]s. If no other cluster uses it:
+Its token is valid until you delete the ServiceAccount in %[1]s. If no other cluster uses it:
     kubectl %[3]s --namespace %[4]s delete serviceaccount %[5]s
 `, result.Name, l.Local.Flags, link.KubectlFlags(c.reached()), c.request.Reader, link.Account)
 	return nil

@@ -52,23 +52,23 @@ func TestLinkMistakes(t *testing.T) {
 		args string
 		want []string
 	}{
-		{"link", []string{"no name of a remote cluster is given"}},
+		{"link", []string{"no remote name"}},
 		{"link Paris", []string{`name "Paris" is not a DNS label`}},
-		{"link paris berlin", []string{"berlin: the remote cluster is paris already"}},
+		{"link paris berlin", []string{"berlin: the remote name is already paris"}},
 		{"link paris --sever=x", []string{"unknown flag: --sever"}},
 		{"link paris --server", []string{"flag needs an argument: --server"}},
 		{"link paris --server=http://x", []string{`--server: "http://x" is not https://HOST:PORT`}},
 		{"link paris --wait=5", []string{`invalid argument "5" for "--wait" flag`}},
 		{"link paris --wait=-5s", []string{"--wait: -5s is negative"}},
-		{"link paris --ca=" + notPEM, []string{"--ca " + notPEM + ": there is no certificate in it"}},
+		{"link paris --ca=" + notPEM, []string{"--ca " + notPEM + ": no certificate found"}},
 		{"link paris --ca=/does/not/exist", []string{"--ca /does/not/exist: open"}},
-		{"link paris gatway=a/b -o yaml", []string{`--output: "yaml" is not known`, `unknown key "gatway"`}},
-		{"link paris context=x", []string{"context=: the kubeconfig that is made has one context"}},
-		{"link paris --print=both", []string{`--print: "both" is not known: give remote or local`}},
-		{"link paris --print=local -o json", []string{"--output: --print writes YAML"}},
+		{"link paris gatway=a/b -o yaml", []string{`--output: unknown format "yaml"`, `unknown key "gatway"`}},
+		{"link paris context=x", []string{"context=: not supported by link"}},
+		{"link paris --print=both", []string{`--print: unknown side "both": set remote or local`}},
+		{"link paris --print=local -o json", []string{"--output and --print are mutually exclusive"}},
 		{"link paris --remote=x=y", []string{"unknown flag: --remote"}},
-		{"unlink", []string{"no name of a remote cluster is given"}},
-		{"unlink paris gateway=a/b", []string{"unlink: it takes no KEY=VALUE"}},
+		{"unlink", []string{"no remote name"}},
+		{"unlink paris gateway=a/b", []string{"unlink: unexpected KEY=VALUE"}},
 		{"unlink paris --server=x", []string{"unknown flag: --server"}},
 	} {
 		var stdout, stderr bytes.Buffer

@@ -9,18 +9,18 @@ import (
 	"service-mirror.io/service-mirror/remote"
 )
 
-const planUsage = `service-mirror plan shows what the daemon would write with the same flags, and what is in
-its way: each object as a diff of YAML, each problem with its reason. Nothing is written.
-The last line counts the objects: 1 create, 1 update, 274 delete.
+const planUsage = `service-mirror plan shows what the daemon would write with the same flags: each object as a
+YAML diff, each problem with its reason. It writes nothing. The last line is a summary, such
+as: 1 create, 1 update, 274 delete.
 
 Usage:
   service-mirror plan [-o json] FLAGS OF THE DAEMON
 
 Exit codes:
-  0  nothing would be written
-  1  something would be, as of kubectl diff
-  2  a flag is wrong
-  3  a cluster cannot be read: of what is not known, nothing would be written
+  0  no changes
+  1  changes, as for kubectl diff
+  2  invalid flags
+  3  a cluster cannot be read; changes that depend on it are not shown
 `
 
 // planCommand is what its own flags say.

@@ -14,20 +14,24 @@ import (
 	"service-mirror.io/service-mirror/remote"
 )
 
-const pruneUsage = `service-mirror prune deletes all mirrors of remotes that were removed, after it has listed
-them. It deletes nothing if there is no mirror of one of these remotes, and says of which
-there are. A remote that --remote names is refused: the daemon would create its mirrors
-again. The daemon's flags are permitted, so that this can be seen.
+const pruneUsage = `service-mirror prune lists and deletes all mirrors of removed remotes. If one of the remotes
+has no mirrors, it deletes nothing and lists the remotes that have. A remote that is still
+configured with --remote is refused, because the daemon would recreate its mirrors; the
+daemon's flags are accepted for this check.
 
 Usage:
   service-mirror prune NAME... [--dry-run] [-o json] [FLAGS OF THE DAEMON]
 
-It needs list on Services, Endpoints and EndpointSlices, and delete, in all namespaces.
+The Service of a merged mirror is kept while it lists another remote; only the pruned
+remotes are removed from its list.
+
+It requires list and delete on Services, Endpoints and EndpointSlices in all namespaces and,
+for merged mirrors, update on Services.
 
 Exit codes:
-  0  all were deleted, or listed
+  0  all deleted, or listed with --dry-run
   1  a remote has no mirrors, or some were not deleted
-  2  a flag or a name is wrong
+  2  invalid flags or names
 `
 
 // pruneCommand is what its own flags say.
@@ -44,7 +48,7 @@ func runPrune(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 
 func parsePrune(args []string) (*pruneCommand, error) {
 	c := &pruneCommand{config: newConfig("prune")}
-	c.own().BoolVar(&c.dry, "dry-run", false, "list what would be deleted, and delete nothing")
+	c.own().BoolVar(&c.dry, "dry-run", false, "only list what would be deleted")
 	c.addOutput(&c.output)
 	for _, g := range c.groups { // of these only --remote has an effect
 		if g.listed {
@@ -63,16 +67,16 @@ func (c *pruneCommand) validate() error {
 	var mistakes []error
 	names := c.flags.Args()
 	if len(names) == 0 {
-		mistakes = append(mistakes, errors.New("prune: no remote is named: give the name of one"))
+		mistakes = append(mistakes, errors.New("prune: no remote name: set at least one"))
 	}
 	for i, name := range names {
 		switch {
 		case len(validation.IsDNS1123Label(name)) > 0:
-			mistakes = append(mistakes, fmt.Errorf("prune: %.70q is not the name of a remote, a DNS label", name))
+			mistakes = append(mistakes, fmt.Errorf("prune: %.70q is not a valid remote name (a DNS label)", name))
 		case slices.Contains(names[:i], name):
-			mistakes = append(mistakes, fmt.Errorf("prune: %s is named twice: remove one", name))
+			mistakes = append(mistakes, fmt.Errorf("prune: %s is set twice: remove one", name))
 		case slices.Contains(remote.Names(c.remotes), name):
-			mistakes = append(mistakes, fmt.Errorf("prune %s: --remote names it too, and would create its mirrors again: remove that first", name))
+			mistakes = append(mistakes, fmt.Errorf("prune %s: the remote is still configured and its mirrors would be recreated: remove its --remote first", name))
 		}
 	}
 	return errors.Join(mistakes...)

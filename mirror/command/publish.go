@@ -20,9 +20,9 @@ import (
 	"service-mirror.io/service-mirror/mirror/status"
 )
 
-const publishUsage = `service-mirror publish runs in a cluster that exports Services. It keeps what has that
-cluster's gateway route to them, by the names that other clusters use, and a record of
-each, from which other clusters learn its gateway ports.
+const publishUsage = `service-mirror publish runs in a cluster that exports Services. It keeps routes to them on
+that cluster's gateway, for the host names that other clusters use, and a record of each
+with its gateway ports, which other clusters read.
 
 Usage:
   service-mirror publish FLAGS
@@ -31,9 +31,9 @@ Example:
   service-mirror publish --name paris --to gateway-api --gateway ingress/public
 
 Exit codes:
-  0  it was stopped, or nothing is wrong
-  1  it failed, or --check found an error
-  2  a flag is wrong
+  0  stopped, or no errors
+  1  failed, or --check found an error
+  2  invalid flags
 `
 
 // publishCommand is what its own flags say.
@@ -60,22 +60,22 @@ func parsePublish(args []string) (*publishCommand, error) {
 	p.listen.Add(p.group("Status page and metrics"))
 	p.parts.election.Namespace, p.parts.election.Name = namespace, "service-mirror-publish"
 	p.parts.election.Add(p.group("Leader election"))
-	f.BoolVar(&p.check, "check", false, "check whether the cluster can be reached, read and written, its gateway, and what will not be published; write nothing, and exit: with code 1 if something must be fixed")
-	f.StringVarP(&p.output, "output", "o", "text", "`FORMAT` of what --check prints: text or json")
-	f.BoolVar(&p.dryRun, "dry-run", false, "print what would be written as a diff, write nothing, and exit")
-	f.BoolVar(&p.pruneAll, "prune", false, "delete all that was published, whatever is exported, and exit; with --dry-run, print it only")
+	f.BoolVar(&p.check, "check", false, "check the cluster, its permissions and its gateway, list what will not be published, and exit; with code 1 if there is an error")
+	f.StringVarP(&p.output, "output", "o", "text", "output `FORMAT` of --check: text or json")
+	f.BoolVar(&p.dryRun, "dry-run", false, "print what would be written as a diff and exit")
+	f.BoolVar(&p.pruneAll, "prune", false, "delete everything that was published and exit; with --dry-run, only print it")
 	if err := p.parse(args); err != nil || p.version {
 		return p, err
 	}
 	var errs [4]error
 	if errs[3] = validateOutput(p.output); p.output == "json" && !p.check {
-		errs[3] = errors.New("--output json: only --check prints JSON: add that, or remove it")
+		errs[3] = errors.New("--output json requires --check: add that, or remove --output")
 	}
 	p.publish, errs[0] = p.raw.Options()
 	p.election, errs[1] = p.parts.election.Options()
 	errs[2] = p.listen.Validate()
 	for _, arg := range p.flags.Args() {
-		errs[2] = errors.Join(errs[2], fmt.Errorf("%s: not a flag: remove it, there are no other arguments", arg))
+		errs[2] = errors.Join(errs[2], fmt.Errorf("unexpected argument %s: remove it", arg))
 	}
 	for _, one := range []struct {
 		flag string
@@ -137,7 +137,7 @@ func (p *publishCommand) publishAll(ctx context.Context, cluster *rest.Config, s
 		page := status.PublisherHandler(func() status.Publisher {
 			page := controller.Page()
 			page.Cluster, page.Version, page.Started, page.ElectionOn = cluster.Host, programVersion(), started, p.election.On
-			page.Leader = page.Leader && election.MayWrite()
+			page.Leader, page.LeaderPod = page.Leader && election.MayWrite(), election.Leader()
 			return page
 		})
 		served := mirror.Served{Status: page, Metrics: metrics.Gatherer(), Stuck: controller.Stuck, Ready: controller.Ready()}

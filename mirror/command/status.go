@@ -18,26 +18,26 @@ import (
 	"service-mirror.io/service-mirror/remote/failure"
 )
 
-const statusUsage = `service-mirror status shows each remote with its gateways, how many of its mirrors are in
-which state, and what is wrong with them, by reason, with the fix. Nothing is written.
+const statusUsage = `service-mirror status shows each remote with its gateways and its mirrors by state, and the
+problems by reason with their fix. It writes nothing.
 
-It shows what the daemon's leader knows: the pod that holds the Lease, whose /status.json is
-read through the API server. Where that is not possible, it says why and works the same out
-from the clusters, with the daemon's flags if they are given. Without them, only the local
-cluster's mirrors and whether they have endpoints are known.
+It reads /status.json of the daemon's leader, the pod that has the Lease, through the API
+server. If that fails, it prints why and computes the status from the clusters, with the
+daemon's flags if they are set. Without them, only the local cluster's mirrors and whether
+they have endpoints are known.
 
 Usage:
   service-mirror status [-o json] [FLAGS OF THE DAEMON]
 
-In the namespace of the Lease it needs get on leases.coordination.k8s.io and on pods/proxy;
-to work it out, list and watch on what the daemon reads. In a pod of the daemon, use
---url http://localhost:8080, which shows what that replica knows.
+It requires get on leases.coordination.k8s.io and pods/proxy in the namespace of the Lease; to
+compute the status, list and watch on everything that the daemon reads. In a pod of the
+daemon, use --url http://localhost:8080 for the status of that replica.
 
 Exit codes:
-  0  all is healthy, as far as is known
-  1  something is not: a remote, a gateway or a mirror
-  2  a flag is wrong
-  3  nothing can be read
+  0  healthy, as far as known
+  1  a remote, a gateway or a mirror is unhealthy
+  2  invalid flags
+  3  the status cannot be read
 `
 
 // statusCommand is what its own flags say.
@@ -57,8 +57,8 @@ func parseStatus(args []string) (*statusCommand, error) {
 	c.parts.election.Namespace = cmp.Or(os.Getenv("POD_NAMESPACE"), "service-mirror")
 	own := c.own()
 	c.addOutput(&c.output)
-	own.StringVar(&c.url, "url", "", "`URL` at which a replica serves its status, as of kubectl port-forward, in place of the leader")
-	own.IntVar(&c.port, "port", 0, "`NUMBER` of the port at which the leader serves it (default: the first of its pod)")
+	own.StringVar(&c.url, "url", "", "`URL` of a replica to read the status from instead of the leader, such as one of kubectl port-forward")
+	own.IntVar(&c.port, "port", 0, "`NUMBER` of the leader's port (default: the first port of its pod)")
 	if err := c.parse(args); err != nil || c.version {
 		return c, err
 	}
@@ -71,12 +71,12 @@ func parseStatus(args []string) (*statusCommand, error) {
 func (c *statusCommand) validate() error {
 	mistakes := []error{c.noArguments()}
 	if c.port < 0 || c.port > 65535 {
-		mistakes = append(mistakes, fmt.Errorf("--port: %d is not the number of a port", c.port))
+		mistakes = append(mistakes, fmt.Errorf("--port: %d is not a port number", c.port))
 	}
 	if c.url != "" {
 		mistakes = append(mistakes, validateURL(c.url))
 		if c.port != 0 {
-			mistakes = append(mistakes, errors.New("--port: it is of the leader's pod, and --url names another place: remove one of them"))
+			mistakes = append(mistakes, errors.New("--port and --url are mutually exclusive: remove one"))
 		}
 	}
 	return errors.Join(mistakes...)
@@ -120,7 +120,7 @@ func (c *statusCommand) summary(ctx context.Context) (status.Summary, error) {
 	}
 	source := status.Source{From: status.FromClusters, Name: c.localName(local), Why: failure.Line(why.Error())}
 	if page, err = c.workOut(ctx, local); err != nil {
-		return status.Summary{}, fmt.Errorf("the leader's status cannot be read: %w\nnor can it be worked out: %w", why, err)
+		return status.Summary{}, fmt.Errorf("the leader's status cannot be read: %w\nand it cannot be computed from the clusters: %w", why, err)
 	}
 	if len(c.remotes) == 0 {
 		source.From = status.FromLocal
@@ -151,7 +151,7 @@ func (c *statusCommand) fromLeader(ctx context.Context, local *rest.Config) (pag
 	bare.UserAgent = local.UserAgent
 	page, err = fetchFromPod(ctx, bare, holder, port)
 	if err == nil && page.ElectionOn && !page.Leader {
-		err = errors.New("it does not lead any more")
+		err = errors.New("it is no longer the leader")
 	}
 	if err != nil {
 		return page, "", fmt.Errorf("pod %v: %w", holder, err)

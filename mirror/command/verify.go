@@ -13,20 +13,20 @@ import (
 	"service-mirror.io/service-mirror/remote"
 )
 
-const verifyUsage = `service-mirror verify sends a request to mirrors, as pods of this cluster would, at each
-address of their gateways, and prints which of them arrive. Nothing is written.
+const verifyUsage = `service-mirror verify sends requests to mirrors, as pods of this cluster would, at each
+address of their gateways, and prints which of them arrive. It writes nothing.
 
 Usage:
   service-mirror verify [MIRROR...] [--remote NAME] [--all] FLAGS OF THE DAEMON
 
-MIRROR is NAMESPACE/NAME, or NAME in any namespace. --remote NAME, beside the --remote
-NAME=KUBECONFIG of the daemon, selects the mirrors of one remote, and --all those of all.
+MIRROR is NAMESPACE/NAME, or NAME in any namespace. --remote NAME selects the mirrors of one
+remote (in addition to the daemon's --remote NAME=KUBECONFIG), --all those of all remotes.
 
 Exit codes:
-  0  all were reached; UDP ports, of which nothing can be known, do not count
-  1  some were not, or a cluster cannot be read
-  2  a flag is wrong
-  3  there is no mirror
+  0  all reached, except UDP ports, which cannot be verified
+  1  some not reached, or a cluster cannot be read
+  2  invalid flags
+  3  no mirrors
 `
 
 // verifyCommand is what its own flags say.
@@ -64,21 +64,21 @@ func (v *verifyCommand) validate(selected []string) error {
 	case 1:
 		v.wanted.Remote = selected[0]
 	default:
-		mistakes = append(mistakes, fmt.Errorf("--remote %s: only one remote can be selected: remove it, or give --all", selected[1]))
+		mistakes = append(mistakes, fmt.Errorf("--remote %s: only one remote can be selected: remove it, or use --all", selected[1]))
 	}
 	narrow := len(v.wanted.Mirrors) > 0 || len(selected) > 0
 	switch {
 	case !narrow && !v.all:
-		mistakes = append(mistakes, errors.New("verify: nothing is named: name mirrors, give --remote NAME, or give --all"))
+		mistakes = append(mistakes, errors.New("verify: nothing selected: set mirrors, --remote NAME, or --all"))
 	case narrow && v.all:
-		mistakes = append(mistakes, errors.New("--all: mirrors or a remote are named, too: remove these, or --all"))
+		mistakes = append(mistakes, errors.New("--all: mirrors or a remote are selected, too: remove them, or --all"))
 	}
 	return errors.Join(mistakes...)
 }
 
 func (v *verifyCommand) run(ctx context.Context, stdout io.Writer) error {
 	if name := v.wanted.Remote; name != "" && !slices.Contains(remote.Names(v.remotes), name) {
-		return fmt.Errorf("--remote %s: this remote is not configured: give its --remote NAME=KUBECONFIG, too", name)
+		return fmt.Errorf("--remote %s: the remote is not configured: add its --remote NAME=KUBECONFIG", name)
 	}
 	local, err := v.local()
 	if err != nil {

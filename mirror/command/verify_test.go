@@ -41,11 +41,11 @@ func TestVerifyMistakes(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{nil, []string{"verify: nothing is named"}},
-		{[]string{"--all", "bar-paris"}, []string{"--all: mirrors or a remote are named"}},
-		{[]string{"--all", "--remote", "paris"}, []string{"--all: mirrors or a remote are named"}},
+		{nil, []string{"verify: nothing selected"}},
+		{[]string{"--all", "bar-paris"}, []string{"--all: mirrors or a remote are selected"}},
+		{[]string{"--all", "--remote", "paris"}, []string{"--all: mirrors or a remote are selected"}},
 		{[]string{"--remote", "paris", "--remote", "berlin"}, []string{"--remote berlin: only one remote can be selected"}},
-		{[]string{"--all", "-o", "yaml"}, []string{`--output: "yaml" is not known`}},
+		{[]string{"--all", "-o", "yaml"}, []string{`--output: unknown format "yaml"`}},
 		{[]string{"--all", "--prune", "x"}, []string{"unknown flag: --prune"}},
 		{[]string{"--all", "--ca-file=/does/not/exist", "--verify=1s"}, []string{"--verify: 1s is less", "--ca-file: open /does/not/exist"}},
 	} {
@@ -68,7 +68,7 @@ func TestVerifyMistakes(t *testing.T) {
 func TestVerifyOfAnUnknownRemote(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	args := []string{"verify", "--remote", "rome", "--remote", "paris=a,gateway=ingress/gateway"}
-	if code := Run(t.Context(), args, &stdout, &stderr); code != 1 || !strings.HasPrefix(stderr.String(), "service-mirror: --remote rome: this remote is not configured") {
+	if code := Run(t.Context(), args, &stdout, &stderr); code != 1 || !strings.HasPrefix(stderr.String(), "service-mirror: --remote rome: the remote is not configured") {
 		t.Errorf("exit code %d, stderr %s", code, &stderr)
 	}
 }

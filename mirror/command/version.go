@@ -14,8 +14,8 @@ Usage:
   service-mirror version [-o json]
 
 Exit codes:
-  0  it was printed
-  2  a flag is wrong
+  0  printed
+  2  invalid flags
 `
 
 // versionCommand is what its own flags say.
@@ -54,7 +54,7 @@ func (c *versionCommand) run(_ context.Context, stdout io.Writer) error {
 func (cfg *config) noArguments() error {
 	var mistakes []error
 	for _, arg := range cfg.flags.Args() {
-		mistakes = append(mistakes, fmt.Errorf("%s: not a flag: remove it, there are no other arguments", arg))
+		mistakes = append(mistakes, fmt.Errorf("unexpected argument %s: remove it", arg))
 	}
 	return errors.Join(mistakes...)
 }

@@ -60,7 +60,7 @@ func New(options Options) *Controller {
 	c := &Controller{options: options, queue: queue.New(options.Metrics)}
 	c.workers = queue.NewWorkers(c.queue, queue.Config{Number: workers, What: "failover of Service", Sync: c.work})
 	c.watches = newWatches(options, c.queue.Add)
-	c.problems = report.NewFor(report.Words{One: "Failover of a Service", Many: "Failover of Services"}, options.Logger, options.Events, func(key cache.ObjectName) *corev1.Service {
+	c.problems = report.NewFor(report.Words{One: "Service with failover", Many: "Services with failover"}, options.Logger, options.Events, func(key cache.ObjectName) *corev1.Service {
 		return options.Local.FailoverService(key)
 	})
 	return c
@@ -72,19 +72,11 @@ func (c *Controller) Changed(key cache.ObjectName) {
 	c.queue.Add(key)
 }
 
-// ExportChanged is called when a remote exports a Service, no longer does, or exports it differently.
-func (c *Controller) ExportChanged(cluster string, service cache.ObjectName) {
-	if svc := c.options.Local.FailoverService(service); svc != nil {
-		c.queue.AddFor(cluster, service)
-	}
-}
-
-// RecordChanged is called when what a remote's publisher says of a Service has changed: it may route the name of another
-// one to it.
-func (c *Controller) RecordChanged(cluster string, service cache.ObjectName) {
-	c.ExportChanged(cluster, service)
-	for _, key := range c.options.Local.FailoverKeys(cluster) {
-		if r := c.options.Remote(cluster, key); key != service && (r.Service == nil || cache.MetaObjectToName(r.Service) == service) {
+// ExportChanged is called when a remote exports a Service, no longer does, or exports it differently, or when what its
+// publisher says of it has changed, with the names that are, or were, routed to it: its own, and aliases.
+func (c *Controller) ExportChanged(cluster string, names ...cache.ObjectName) {
+	for _, key := range names {
+		if c.options.Local.FailoverService(key) != nil {
 			c.queue.AddFor(cluster, key)
 		}
 	}

@@ -106,7 +106,7 @@ func (m *memory) held(p plan.FailoverPlan, now time.Time) (time.Duration, *plan.
 	if r == nil || r.wait == 0 {
 		return 0, nil
 	}
-	problem := plan.Problem{Reason: plan.Overwritten, Message: "its EndpointSlices of remotes are changed back as soon as they are written: stop the other program that manages them. It is retried with back-off"}
+	problem := plan.Problem{Reason: plan.Overwritten, Message: "the EndpointSlices of its remotes are changed back as soon as they are written: stop the other program that manages them. The write is retried with back-off"}
 	if len(p.Steps) == 0 || r.serving != p.Serving || !now.Before(r.until) {
 		return 0, &problem
 	}

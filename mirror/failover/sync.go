@@ -59,13 +59,13 @@ func (c *Controller) tell(logger klog.Logger, svc *corev1.Service, was string, p
 	switch {
 	case was == "":
 		logger.Info("Failed over: no local endpoint is ready", "remote", p.Serving)
-		c.options.Events.OfService(svc, "FailedOver", "no local endpoint is ready: remote "+p.Serving+" serves")
+		c.options.Events.OfService(svc, "FailedOver", "no local endpoint is ready: failed over to remote "+p.Serving)
 	case p.Serving != "":
 		logger.Info("Failed over to another remote", "remote", p.Serving, "before", was)
-		c.options.Events.OfService(svc, "FailedOver", "remote "+p.Serving+" serves in place of "+was)
+		c.options.Events.OfService(svc, "FailedOver", "failed over from remote "+was+" to remote "+p.Serving)
 	case p.State == plan.FailoverLocal:
 		logger.Info("Failed back: local endpoints are ready", "remote", was)
-		c.options.Events.OfService(svc, "FailedBack", "local endpoints are ready: remote "+was+" serves no more")
+		c.options.Events.OfService(svc, "FailedBack", "local endpoints are ready: failed back from remote "+was)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/remote/failure"
+	"service-mirror.io/service-mirror/remote/logging"
 )
 
 // failures logs when requests for the Lease begin to fail and when they succeed again:
@@ -51,6 +52,6 @@ func (f *failures) note(verb string, err error) {
 	case err == nil:
 		f.logger.Info("Requests for the Lease succeed again", "lease", f.lease, "verb", verb)
 	default:
-		f.logger.Error(errors.New(failure.Line(err.Error())), "Requests for the Lease fail, and are retried: without the lease this replica writes nothing", "lease", f.lease, "verb", verb)
+		logging.Warn(f.logger, "Requests for the Lease fail, retrying; this replica writes nothing without the Lease", "lease", f.lease, "verb", verb, "err", failure.Line(err.Error()))
 	}
 }

@@ -35,7 +35,7 @@ func (f *Fence) isOpen() bool {
 }
 
 // ErrFenced is the error of a refused write.
-var ErrFenced = errors.New("another replica may lead by now: nothing is written until the lease is held again")
+var ErrFenced = errors.New("another replica may be the leader: nothing is written until this one has the Lease again")
 
 // Guard makes a client configuration refuse requests while the lease is not held:
 // each before it begins, and each byte of it before it is sent, since a process may

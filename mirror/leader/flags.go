@@ -32,9 +32,9 @@ const minDuration = 3 * time.Second
 
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
-	f.BoolVar(&raw.options.On, "leader-elect", false, "write only while holding a Lease: of several replicas one leads, the others are standbys with filled caches")
+	f.BoolVar(&raw.options.On, "leader-elect", false, "run leader election: of several replicas only the leader writes, the others are standbys with synced caches")
 	f.StringVar(&raw.lease, "leader-elect-lease", "", "`NS/NAME` of the Lease (default: "+raw.name()+", in the pod's own namespace)")
-	f.DurationVar(&raw.options.Duration, "leader-elect-duration", 15*time.Second, "`DURATION` after a leader's last renewal when another replica takes over, at least 3s")
+	f.DurationVar(&raw.options.Duration, "leader-elect-duration", 15*time.Second, "`DURATION` after the leader's last renewal until another replica takes over, at least 3s")
 }
 
 // Options are what the flags say; the error lists what is wrong with them, by flag.
@@ -42,19 +42,19 @@ func (raw *Flags) Options() (Options, error) {
 	var mistakes []error
 	options := raw.options
 	if options.Duration < minDuration {
-		mistakes = append(mistakes, fmt.Errorf("--leader-elect-duration: %v is less than %v: give a longer one", options.Duration, minDuration))
+		mistakes = append(mistakes, fmt.Errorf("--leader-elect-duration: %v is less than %v: set a longer duration", options.Duration, minDuration))
 	}
 	lease := raw.lease
 	switch {
 	case lease == "" && raw.Namespace != "":
 		lease = raw.Namespace + "/" + raw.name()
 	case lease == "" && options.On:
-		mistakes = append(mistakes, errors.New("--leader-elect-lease: there is no default, since POD_NAMESPACE is not set in the environment: give NS/NAME"))
+		mistakes = append(mistakes, errors.New("--leader-elect-lease is required because POD_NAMESPACE is not set: set NS/NAME"))
 	}
 	if lease != "" {
 		namespace, name, _ := strings.Cut(lease, "/")
 		if len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0 {
-			mistakes = append(mistakes, fmt.Errorf("--leader-elect-lease: %.320q is not the NS/NAME of a Lease", lease))
+			mistakes = append(mistakes, fmt.Errorf("--leader-elect-lease: %.320q is not NS/NAME of a Lease", lease))
 		}
 		if options.On {
 			options.Lease = cache.NewObjectName(namespace, name)

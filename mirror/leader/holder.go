@@ -22,14 +22,18 @@ func Holder(ctx context.Context, client coordinationv1.LeasesGetter, lease cache
 	}
 	spec := got.Spec
 	if spec.HolderIdentity == nil || *spec.HolderIdentity == "" || spec.RenewTime == nil || spec.LeaseDurationSeconds == nil {
-		return pod, fmt.Errorf("no replica holds Lease %v: check that the daemon runs with --leader-elect", lease)
+		return pod, fmt.Errorf("no replica has Lease %v: check that the daemon runs with --leader-elect", lease)
 	}
 	if late := time.Since(spec.RenewTime.Time) - time.Duration(*spec.LeaseDurationSeconds)*time.Second; late > maxExpired {
-		return pod, fmt.Errorf("the lease of %.100s in Lease %v ended %v ago: check that the daemon runs", *spec.HolderIdentity, lease, late.Round(time.Second))
+		return pod, fmt.Errorf("%.100s has not renewed Lease %v, which expired %v ago: check that the daemon runs", *spec.HolderIdentity, lease, late.Round(time.Second))
 	}
-	host := *spec.HolderIdentity
-	if i := strings.LastIndexByte(host, '_'); i >= 0 {
-		host = host[:i]
+	return podOf(lease, *spec.HolderIdentity), nil
+}
+
+// podOf is the pod with an identity that New gave it.
+func podOf(lease cache.ObjectName, identity string) cache.ObjectName {
+	if i := strings.LastIndexByte(identity, '_'); i >= 0 {
+		identity = identity[:i]
 	}
-	return cache.NewObjectName(lease.Namespace, host), nil
+	return cache.NewObjectName(lease.Namespace, identity)
 }

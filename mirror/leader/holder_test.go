@@ -26,8 +26,8 @@ func TestHolder(t *testing.T) {
 	}{
 		"its own identity": {lease: lease("service-mirror-abc_"+own[strings.LastIndexByte(own, '_')+1:], time.Second), pod: "service-mirror-abc"},
 		"a late renewal":   {lease: lease("a_b_c", 20*time.Second), pod: "a_b"},
-		"expired":          {lease: lease("a_b", time.Hour), fail: "the lease of a_b in Lease sm/lease ended "},
-		"released":         {lease: lease("", time.Second), fail: "no replica holds Lease sm/lease"},
+		"expired":          {lease: lease("a_b", time.Hour), fail: "a_b has not renewed Lease sm/lease, which expired "},
+		"released":         {lease: lease("", time.Second), fail: "no replica has Lease sm/lease"},
 		"missing":          {lease: &coordinationv1.Lease{}, fail: "read Lease sm/lease: "},
 	} {
 		t.Run(name, func(t *testing.T) {

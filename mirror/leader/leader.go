@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/klog/v2"
+	"service-mirror.io/service-mirror/remote/logging"
 )
 
 // Election is one replica's part in electing a leader.
@@ -26,6 +27,7 @@ type Election struct {
 	Client   coordinationv1.LeasesGetter // not one that Guard guards; nil where the election is off
 	Identity string                      // of this replica, different from every other's
 	fence    *Fence
+	seen     atomic.Pointer[string] // who held the Lease when it was last read
 }
 
 // New makes this process's part in the election that the options describe.
@@ -45,6 +47,21 @@ func (e *Election) Guard(cfg *rest.Config) {
 // MayWrite tells whether this replica holds the lease, as far as it can know by itself: a leader that was suspended
 // for a while does not, before it notices that another leads. Where the election is off, it may.
 func (e *Election) MayWrite() bool { return !e.On || e.fence.isOpen() }
+
+// Leader is the pod that leads, as far as this replica has seen; empty: none, or it is not known, or the election is
+// off.
+func (e *Election) Leader() string {
+	holder := e.seen.Load()
+	switch {
+	case !e.On:
+		return ""
+	case e.fence.isOpen():
+		return podOf(e.Lease, e.Identity).String()
+	case holder == nil || *holder == "" || *holder == e.Identity:
+		return ""
+	}
+	return podOf(e.Lease, *holder).String()
+}
 
 // grace is how long a write under way may take when the program ends, or when
 // another replica is about to lead.
@@ -75,7 +92,7 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, grace
 	failures := &failures{logger: klog.FromContext(ctx), lease: e.Lease}
 	for ctx.Err() == nil {
 		t := &term{Election: e, lead: lead, ended: make(chan struct{})}
-		t.lock = &timedLock{fence: e.fence, failures: failures, Interface: &resourcelock.LeaseLock{
+		t.lock = &timedLock{fence: e.fence, failures: failures, last: &e.seen, Interface: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: e.Lease.Namespace, Name: e.Lease.Name},
 			Client:     e.Client,
 			LockConfig: resourcelock.ResourceLockConfig{Identity: e.Identity},
@@ -84,7 +101,7 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, grace
 			return fmt.Errorf("leader election with Lease %v: %w", e.Lease, err)
 		}
 		if ctx.Err() == nil {
-			klog.FromContext(ctx).Info("The lease is lost: another replica may lead now; this one is a standby", "lease", e.Lease)
+			logging.Warn(klog.FromContext(ctx), "Lost the Lease; another replica may be the leader, this one is now a standby", "lease", e.Lease)
 		}
 	}
 	return nil
@@ -118,14 +135,14 @@ func (t *term) run(ctx context.Context) error {
 			OnStartedLeading: func(held context.Context) {
 				defer close(t.ended)
 				defer context.AfterFunc(held, cancel)()
-				klog.FromContext(ctx).Info("This replica leads", "lease", t.Lease)
+				klog.FromContext(ctx).Info("This replica is the leader", "lease", t.Lease)
 				t.lead(leading, t.grace())
 				stop() // nothing is written any more, so the lease may be released
 			},
 			OnStoppedLeading: func() {},
 			OnNewLeader: func(identity string) {
 				if identity != t.Identity {
-					klog.FromContext(ctx).Info("Another replica leads; this one is a standby", "lease", t.Lease, "leader", identity)
+					klog.FromContext(ctx).Info("Another replica is the leader; this one is a standby", "lease", t.Lease, "leader", identity)
 				}
 			},
 		},
@@ -154,6 +171,7 @@ type timedLock struct {
 	held     atomic.Bool // it has been, in this term
 	// holder is who held it when it was last read.
 	holder atomic.Pointer[string]
+	last   *atomic.Pointer[string] // likewise, in any term; nil: nobody wants to know
 	// beforeRelease waits for the write that is under way.
 	beforeRelease func(context.Context)
 	lost          func() // called when another holds it; client-go's elector would go on for a while
@@ -168,6 +186,9 @@ func (l *timedLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord
 	record, raw, err := l.Interface.Get(ctx)
 	if err == nil {
 		l.holder.Store(&record.HolderIdentity)
+		if l.last != nil {
+			l.last.Store(&record.HolderIdentity)
+		}
 		if holder := record.HolderIdentity; l.held.Load() && holder != "" && holder != l.Identity() {
 			l.fence.close()
 			l.lost()
@@ -179,7 +200,7 @@ func (l *timedLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord
 
 // errNotOurs keeps an elector that was suspended, and still believes to be the
 // holder, from releasing another's lease.
-var errNotOurs = errors.New("another replica holds the lease: it is not released")
+var errNotOurs = errors.New("another replica has the Lease, which is not released")
 
 // Create implements resourcelock.Interface.
 func (l *timedLock) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {

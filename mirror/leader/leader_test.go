@@ -103,6 +103,35 @@ func TestOneLeadsAndTheOtherTakesOver(t *testing.T) {
 	})
 }
 
+// Every replica knows which pod leads, once it has read the Lease.
+func TestWhoLeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewSimpleClientset()
+		off := New(Options{})
+		leads := func(r *replica, want string) {
+			t.Helper()
+			if got := r.election.Leader(); got != want {
+				t.Errorf("%s takes %q for the leader, want %q", r.election.Identity, got, want)
+			}
+		}
+		a := start(t, client, "pod-a_1")
+		leads(a, "")
+		wait(time.Second)
+		b := start(t, client, "pod-b_2")
+		wait(time.Minute)
+		leads(a, "service-mirror/pod-a")
+		leads(b, "service-mirror/pod-a")
+		a.stop()
+		leads(a, "")
+		wait(time.Minute)
+		leads(b, "service-mirror/pod-b")
+		b.stop()
+		if got := off.Leader(); got != "" {
+			t.Errorf("without an election %q leads", got)
+		}
+	})
+}
+
 // A leader that cannot renew stops in time, and leads again once it can.
 func TestLeaderThatCannotRenew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -295,11 +324,11 @@ func TestFlags(t *testing.T) {
 		{"--leader-elect", "sm", Options{On: true, Duration: duration, Lease: cache.NewObjectName("sm", "service-mirror")}, ""},
 		{"--leader-elect --leader-elect-lease=a/b.c", "sm", Options{On: true, Duration: duration, Lease: cache.NewObjectName("a", "b.c")}, ""},
 		{"--leader-elect --leader-elect-duration=1m", "sm", Options{On: true, Duration: time.Minute, Lease: cache.NewObjectName("sm", "service-mirror")}, ""},
-		{"--leader-elect", "", Options{}, "--leader-elect-lease: there is no default, since POD_NAMESPACE is not set in the environment: give NS/NAME"},
-		{"--leader-elect --leader-elect-lease=a", "", Options{}, `--leader-elect-lease: "a" is not the NS/NAME of a Lease`},
-		{"--leader-elect-lease=A/b", "", Options{}, `--leader-elect-lease: "A/b" is not the NS/NAME of a Lease`},
-		{"--leader-elect-duration=2999ms", "", Options{}, "--leader-elect-duration: 2.999s is less than 3s: give a longer one"},
-		{"--leader-elect --leader-elect-duration=1s", "", Options{}, "--leader-elect-duration: 1s is less than 3s: give a longer one\n--leader-elect-lease: there is no default, since POD_NAMESPACE is not set in the environment: give NS/NAME"},
+		{"--leader-elect", "", Options{}, "--leader-elect-lease is required because POD_NAMESPACE is not set: set NS/NAME"},
+		{"--leader-elect --leader-elect-lease=a", "", Options{}, `--leader-elect-lease: "a" is not NS/NAME of a Lease`},
+		{"--leader-elect-lease=A/b", "", Options{}, `--leader-elect-lease: "A/b" is not NS/NAME of a Lease`},
+		{"--leader-elect-duration=2999ms", "", Options{}, "--leader-elect-duration: 2.999s is less than 3s: set a longer duration"},
+		{"--leader-elect --leader-elect-duration=1s", "", Options{}, "--leader-elect-duration: 1s is less than 3s: set a longer duration\n--leader-elect-lease is required because POD_NAMESPACE is not set: set NS/NAME"},
 	} {
 		flags := Flags{Namespace: test.namespace}
 		set := pflag.NewFlagSet("", pflag.ContinueOnError)
@@ -423,7 +452,7 @@ func TestSuspendedLeaderNoticesAnother(t *testing.T) {
 		}
 		wait(duration*2/15 + time.Second) // one attempt
 		a.is(false, false)
-		if n := strings.Count(logger.GetSink().(ktesting.Underlier).GetBuffer().String(), "The lease is lost"); n != 1 {
+		if n := strings.Count(logger.GetSink().(ktesting.Underlier).GetBuffer().String(), "Lost the Lease"); n != 1 {
 			t.Errorf("that the lease is lost is logged %d times", n)
 		}
 		a.stop()

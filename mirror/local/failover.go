@@ -34,7 +34,7 @@ func (c *Cluster) indexFailover() {
 
 // forFailover tells a slice that is added to one of the cluster's own Services.
 func forFailover(slice *discoveryv1.EndpointSlice) bool {
-	return slice.Labels[plan.FailoverLabel] != ""
+	return plan.ForFailover(slice)
 }
 
 // failoverService notes that a Service that fails over, or did, has changed; before is nil of one that is new.

@@ -95,11 +95,11 @@ func New(options Options) *Cluster {
 	core, discovery := client.CoreV1(), discoveryv1.SchemeGroupVersion
 	c := &Cluster{hooks: options.Hooks}
 	report := options.Hooks.Report
-	c.services = inform(source[*corev1.ServiceList]{client, core.Services(metav1.NamespaceAll), "", "services", report, c.ownServices.Reset}, &corev1.Service{}, plan.TrimLocal)
-	c.endpoints = inform(source[*corev1.EndpointsList]{client, core.Endpoints(metav1.NamespaceAll), ours, "endpoints", report, c.ownEndpoints.Reset}, &corev1.Endpoints{}, plan.TrimEndpoints)
-	c.slices = inform(source[*discoveryv1.EndpointSliceList]{client, client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), ourSlices, "endpointslices", report, c.ownSlices.Reset}, &discoveryv1.EndpointSlice{}, plan.TrimSlice)
+	c.services = inform(source[*corev1.ServiceList]{client, core.Services(metav1.NamespaceAll), "", "services", report, &c.ownServices}, &corev1.Service{}, plan.TrimLocal)
+	c.endpoints = inform(source[*corev1.EndpointsList]{client, core.Endpoints(metav1.NamespaceAll), ours, "endpoints", report, &c.ownEndpoints}, &corev1.Endpoints{}, plan.TrimEndpoints)
+	c.slices = inform(source[*discoveryv1.EndpointSliceList]{client, client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), ourSlices, "endpointslices", report, &c.ownSlices}, &discoveryv1.EndpointSlice{}, plan.TrimSlice)
 	c.namespaces = inform(source[*metav1.PartialObjectMetadataList]{meta, meta.Resource(corev1.SchemeGroupVersion.WithResource("namespaces")), "", "namespaces", report, nil}, &metav1.PartialObjectMetadata{}, plan.TrimMetadata)
-	c.leftovers = inform(source[*metav1.PartialObjectMetadataList]{meta, meta.Resource(discovery.WithResource("endpointslices")), leftovers, "endpointslices' metadata", report, c.ownLeftovers.Reset}, &metav1.PartialObjectMetadata{}, plan.TrimMetadata)
+	c.leftovers = inform(source[*metav1.PartialObjectMetadataList]{meta, meta.Resource(discovery.WithResource("endpointslices")), leftovers, "endpointslices' metadata", report, &c.ownLeftovers}, &metav1.PartialObjectMetadata{}, plan.TrimMetadata)
 	c.services.Index(byCluster, func(svc *corev1.Service) []string {
 		if cluster, ours := plan.Owner(svc); ours {
 			return []string{cluster}
@@ -139,14 +139,22 @@ type source[L runtime.Object] struct {
 	selector string
 	part     string
 	report   func(part string, err error)
-	reset    func() // called when the server's history has gone back; nil: nothing to do
+	own      written // nil: nothing of it is written here
+}
+
+// written is what is remembered of our own writes.
+type written interface {
+	Reset()
+	Listed(version string, keys map[string]bool)
 }
 
 func inform[T remote.Object, L runtime.Object](from source[L], example T, trim func(T) T) *remote.Informer[T] {
 	lw := remote.NewListWatch(from.objects, func(options *metav1.ListOptions) { options.LabelSelector = from.selector })
 	lw.Client = from.client
 	lw.Report = func(err error) { from.report(from.part, err) }
-	lw.Reset = from.reset
+	if from.own != nil {
+		lw.Reset, lw.Listed = from.own.Reset, from.own.Listed
+	}
 	return remote.NewInformer(lw, example, trim)
 }
 

@@ -75,7 +75,7 @@ func optional[T remote.Object, L runtime.Object](r *ranges, i int, from source[L
 			from.report(from.part, err)
 			return
 		}
-		r.logger.V(1).Info("May not be read: gateway addresses that are this cluster's own are not recognized by it", "resource", from.part, "err", err)
+		r.logger.V(1).Info("No permission to read resource; gateway addresses of this cluster may not be recognized", "resource", from.part, "err", err)
 		refuse()
 	}
 	informer := remote.NewInformer(lw, example, trim)

@@ -56,9 +56,9 @@ func (c Candidate) explain(refusal Problem) Problem {
 	case refusal.Reason != NoTCPPort:
 		return refusal
 	case c.Gateway == nil:
-		return c.problem(NoAddress, "the gateway is not known yet: see the problems of the remote")
+		return c.problem(NoAddress, "the gateway has not been read yet: see the problems of the remote")
 	}
-	return c.problem(NoAddress, "the records of the remote's publisher are not known yet: see the problems of the remote")
+	return c.problem(NoAddress, "the records of the remote's publisher have not been read yet: see the problems of the remote")
 }
 
 func (d *decision) decide() {
@@ -68,7 +68,7 @@ func (d *decision) decide() {
 	if svc := d.snapshot.Live.Service; svc != nil {
 		if _, ours := Owner(svc); !ours {
 			// Endpoints included: of a mirror that a user made theirs they are, too.
-			d.conflict(d.wanted, Service.Foreign())
+			d.conflict(d.wanted, Service.Foreign(d.snapshot.Key))
 			d.deleteAll(d.snapshot.Memory.Stray)
 			d.plan.Forget, d.plan.DropTombstone = true, true
 			return
@@ -104,7 +104,7 @@ func (d *decision) decide() {
 }
 
 // takenName is what two Services have in common whose mirrors are to have one name.
-const takenName = " has this name: unexport one of the two, or have another template or namespace for one of them"
+const takenName = " already has this name: stop exporting one of the two, or set another name template or namespace for one of them"
 
 // choose says what becomes of the mirror and whose it is to be: that of the Service whose mirror exists already, else of
 // the first one by name.
@@ -197,7 +197,7 @@ func (d *decision) reportReplaced(source Candidate) {
 	had, live := d.snapshot.Memory.Tombstone, d.snapshot.Live.Service
 	if had != nil && (had.Cluster == source.Cluster || had.Cluster == MergedCluster) && len(had.Replaced) > 0 && live != nil {
 		d.plan.Replaced = true
-		d.plan.Problems = append(d.plan.Problems, source.problem(ClusterIPLost, fmt.Sprintf("someone recreated the mirror: it had the ClusterIPs %s and has %s now. Clients that keep connections open must reconnect",
+		d.plan.Problems = append(d.plan.Problems, source.problem(ClusterIPLost, fmt.Sprintf("the mirror was recreated: its ClusterIPs changed from %s to %s. Restart clients that use the old ones",
 			strings.Join(had.Replaced, ", "), strings.Join(live.Spec.ClusterIPs, ", "))))
 	}
 }

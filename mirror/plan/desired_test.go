@@ -87,7 +87,7 @@ func TestDesired(t *testing.T) {
 			name:    "an unknown gateway makes new Endpoints empty",
 			source:  func(s *Candidate) { s.Gateway = nil },
 			want:    func(o *Objects) { o.Endpoints.Subsets = nil },
-			wantErr: "the gateway is not known yet",
+			wantErr: "the gateway has not been read yet",
 		},
 		{
 			name:   "an unknown gateway leaves live Endpoints",

@@ -42,7 +42,7 @@ func (p Policy) addresses(b basis, want *Objects) []Problem {
 	}
 	if b.Gateway == nil {
 		if len(had.Endpointed()) == 0 {
-			problems = append(problems, b.problem(NoAddress, "the gateway is not known yet: see the problems of the remote"))
+			problems = append(problems, b.problem(NoAddress, "the gateway has not been read yet: see the problems of the remote"))
 		}
 		return problems
 	}
@@ -54,10 +54,10 @@ func (p Policy) addresses(b basis, want *Objects) []Problem {
 		problems = append(problems, b.problem(PortNotServed, err.Error()))
 	}
 	if published := b.Assigned.Published; published != nil && published.Record != nil && !published.Record.Ready {
-		problems = append(problems, b.problem(NoReadyEndpoint, "no ready endpoint in the remote: requests arrive once the exported Service has one"))
+		problems = append(problems, b.problem(NoReadyEndpoint, "the exported Service has no ready endpoint: check its pods in the remote cluster"))
 	}
 	if !b.routed(mapping) {
-		problems = append(problems, b.problem(NotRouted, fmt.Sprintf("the gateway routes other host names than %s.%s, which clients send: add it to those of the remote's publisher, by --name, --host-template or --caller-namespace",
+		problems = append(problems, b.problem(NotRouted, fmt.Sprintf("the gateway does not route the host name %s.%s, which clients send: add it to the remote's publisher with --name, --host-template or --caller-namespace",
 			b.key.Name, b.key.Namespace)))
 	}
 	all := b.endpoints(had)
@@ -65,7 +65,7 @@ func (p Policy) addresses(b basis, want *Objects) []Problem {
 	switch {
 	case b.NoGateway != nil:
 	case len(b.Gateway.Ports) == 0:
-		problems = append(problems, b.problem(NoAddress, "the gateway does not exist, or has no ports: see the problems of the remote"))
+		problems = append(problems, b.problem(NoAddress, "the gateway does not exist or has no ports: see the problems of the remote"))
 	case len(addrs) == 0 && len(targets) > 0:
 		problems = append(problems, b.problem(NoAddress, b.noAddress(all)))
 	}
@@ -161,10 +161,10 @@ func (b basis) noAddress(all []endpoint) string {
 	switch {
 	case len(all) > 0:
 		families := b.mirrorFamilies()
-		return fmt.Sprintf("the gateway has only %s addresses, but Services of the local cluster only have %s: give the gateway an %s address",
+		return fmt.Sprintf("the gateway has only %s addresses, but Services of the local cluster have only %s: give the gateway an %s address",
 			all[0].family(), families[0], families[0])
 	case b.Gateway.Partial:
-		return "the gateway's hostnames are not resolved yet: see the problems of the remote"
+		return "the gateway's hostnames have not been resolved yet: see the problems of the remote"
 	}
 	return "the gateway has no address: see the problems of the remote"
 }

@@ -95,18 +95,21 @@ type FailoverPlan struct {
 
 // SliceStep writes one EndpointSlice.
 type SliceStep struct {
-	Action  Action // Create, Update or Delete
-	Remote  string
-	Slice   *discoveryv1.EndpointSlice // as it should be; of Delete, as it is
-	Live    *discoveryv1.EndpointSlice // of Update
-	serving bool                       // it has a ready endpoint
+	Action Action // Create, Update or Delete
+	Remote string
+	Slice  *discoveryv1.EndpointSlice // as it should be; of Delete, as it is
+	Live   *discoveryv1.EndpointSlice // of Update
+	// Replaces is, of Create, the slice of ours that has the name, and is deleted first: it lacks the label, and the admission
+	// policy permits no update that adds it. nil: there is none.
+	Replaces *discoveryv1.EndpointSlice
+	serving  bool // it has a ready endpoint
 }
 
 // Serves tells a step by which a remote serves, or goes on to.
 func (s SliceStep) Serves() bool { return s.serving }
 
 // Stops tells a step by which a remote that serves no longer does, although its slice stays.
-func (s SliceStep) Stops() bool { return s.Action == Update && !s.serving && hasReady(s.Live) }
+func (s SliceStep) Stops() bool { return s.Action == Update && !s.serving && HasReady(s.Live) }
 
 // Decide says how the slices beside a Service are to be, and what is wrong with its failover.
 func (p FailoverPolicy) Decide(s FailoverSnapshot) FailoverPlan {
@@ -132,17 +135,17 @@ func (p FailoverPolicy) refuse(s FailoverSnapshot) *Problem {
 	_, mirror := Owner(svc)
 	switch {
 	case mirror:
-		return refuse(IsMirror, "it is itself a mirror: label a Service of the local cluster's own")
+		return refuse(IsMirror, "it is a mirror itself: label a local Service instead")
 	case s.Key.Namespace == metav1.NamespaceDefault && s.Key.Name == "kubernetes":
 		return refuse(SystemService, "it is the local cluster's API server, which no remote can replace: remove the label "+FailoverLabel)
 	case svc.Spec.Type == corev1.ServiceTypeExternalName:
-		return refuse(ExternalName, "it is of type ExternalName, and has no endpoints: use a Service with a ClusterIP")
+		return refuse(ExternalName, "it is of type ExternalName and has no endpoints: use a Service with a ClusterIP")
 	case svc.Spec.ClusterIP == corev1.ClusterIPNone:
-		return refuse(Headless, "it is headless: DNS would return the gateway's address, where the port is another one. Use a Service with a ClusterIP")
+		return refuse(Headless, "it is headless: DNS would return the gateway's address, which serves other ports. Use a Service with a ClusterIP")
 	case svc.Spec.InternalTrafficPolicy != nil && *svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal:
-		return refuse(LocalTraffic, "its internalTrafficPolicy is Local, which excludes the gateway's endpoints as it excludes those of other nodes: set it to Cluster")
+		return refuse(LocalTraffic, "its internalTrafficPolicy is Local, which excludes the gateway's endpoints: set it to Cluster")
 	case len(s.Remotes) == 0:
-		return refuse(NoRemote, "the annotation "+FailoverAnnotation+" lists no remote: set it to the names of some, the preferred one first")
+		return refuse(NoRemote, "the annotation "+FailoverAnnotation+" lists no remote: list remotes in order of preference")
 	}
 	return nil
 }
@@ -171,7 +174,7 @@ func (d *failover) decide() {
 		d.plan.State = FailoverLocal
 	case d.plan.Serving == "":
 		d.plan.State = FailoverUnavailable
-		d.plan.Problems = append(d.plan.Problems, Problem{Reason: NoHealthyRemote, Message: "no local endpoint is ready, and none of its remotes can serve: see what is said of each of them"})
+		d.plan.Problems = append(d.plan.Problems, Problem{Reason: NoHealthyRemote, Message: "no local endpoint is ready and no remote can serve: see the problems of each remote"})
 	case local.Ready:
 		d.plan.State = FailoverBoth
 	default:
@@ -182,7 +185,7 @@ func (d *failover) decide() {
 // activate decides whether remotes are to serve. While the local endpoints are not known that stays as it is.
 func (d *failover) activate() {
 	s, p := d.snapshot, d.policy
-	active := slices.ContainsFunc(s.Live, hasReady)
+	active := slices.ContainsFunc(s.Live, HasReady)
 	if s.Active != nil {
 		active = *s.Active
 	}
@@ -239,9 +242,13 @@ func (d *failover) write() {
 				continue
 			}
 			delete(left, of.ObjectName())
-			step := SliceStep{Action: Create, Remote: o.remote, Slice: want, Live: live, serving: hasReady(want)}
-			if live != nil {
+			step := SliceStep{Action: Create, Remote: o.remote, Slice: want, Live: live, serving: HasReady(want)}
+			switch {
+			case live == nil:
+			case labelledForFailover(live):
 				step.Action = Update
+			default:
+				step.Slice, step.Live, step.Replaces = of.desired(nil, o.ports, addrs), nil, live
 			}
 			if live == nil || SliceDiffers(live, want) {
 				d.plan.Steps = append(d.plan.Steps, step)
@@ -265,8 +272,8 @@ func (d *failover) write() {
 	}
 }
 
-// hasReady tells that a slice has an endpoint that is ready.
-func hasReady(slice *discoveryv1.EndpointSlice) bool {
+// HasReady tells that a slice has an endpoint that is ready.
+func HasReady(slice *discoveryv1.EndpointSlice) bool {
 	return slices.ContainsFunc(slice.Endpoints, func(e discoveryv1.Endpoint) bool { return e.Conditions.Ready == nil || *e.Conditions.Ready })
 }
 

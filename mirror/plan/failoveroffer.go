@@ -35,7 +35,7 @@ const (
 func (d *failover) offer(r FailoverRemote) offer {
 	o := offer{remote: r.Cluster}
 	live := d.live(r.Cluster)
-	o.serves = slices.ContainsFunc(live, hasReady)
+	o.serves = slices.ContainsFunc(live, HasReady)
 	if len(validation.IsDNS1123Label(r.Cluster)) > 0 {
 		d.problem(r, UnknownRemote, fmt.Sprintf("%.70q in the annotation %s is not the name of a remote: correct it", r.Cluster, FailoverAnnotation))
 		o.gone = true
@@ -44,7 +44,7 @@ func (d *failover) offer(r FailoverRemote) offer {
 	for _, slice := range RemoteSlices(d.snapshot.Key, r.Cluster, true) {
 		switch {
 		case d.snapshot.Foreign[slice.Name()]:
-			d.problem(r, Conflict, fmt.Sprintf("a foreign EndpointSlice has the name %s: delete it, or remove the remote from the annotation", slice.Name()))
+			d.problem(r, Conflict, fmt.Sprintf("EndpointSlice %s already exists and is not managed by service-mirror: delete it, or remove the remote from the annotation", slice.Name()))
 		case len(d.snapshot.Service.Spec.IPFamilies) == 0 || slices.Contains(d.snapshot.Service.Spec.IPFamilies, corev1.IPFamily(slice.Family)):
 			o.slices = append(o.slices, slice)
 		}
@@ -82,7 +82,7 @@ func (d *failover) fill(o *offer, r FailoverRemote, live []*discoveryv1.Endpoint
 	}
 	switch {
 	case !r.Configured:
-		d.problem(r, UnknownRemote, "no remote of this name is configured: add it with --remote, or remove it from the annotation "+FailoverAnnotation+". What exists of it stays until it is pruned")
+		d.problem(r, UnknownRemote, "no remote of this name is configured: add it with --remote, or remove it from the annotation "+FailoverAnnotation+". Its EndpointSlices are kept until they are pruned")
 		if o.keep(live); !o.serves { // an operator has removed it
 			o.healthy = unusable
 		}
@@ -92,7 +92,7 @@ func (d *failover) fill(o *offer, r FailoverRemote, live []*discoveryv1.Endpoint
 		known(NotExported, fmt.Sprintf("the remote does not export %v to this cluster: export the Service there, under the same name and namespace", d.snapshot.Key))
 	default:
 		if refusal := d.policy.Refuse(r.Candidate); refusal != nil && refusal.Reason != InvalidName { // of a mirror
-			d.problem(r, refusal.Reason, "of the exported Service: "+refusal.Message)
+			d.problem(r, refusal.Reason, "exported Service: "+refusal.Message)
 			if r.unsettled(*refusal) {
 				o.keep(live)
 			} else {
@@ -158,17 +158,17 @@ func (d *failover) reach(o *offer, r FailoverRemote, live []*discoveryv1.Endpoin
 	case len(ports) == 0:
 		o.gone = true
 	case len(o.addrs) == 0:
-		d.problem(r, NoAddress, "the gateway has no address of an IP family that the Service has: see the problems of the remote")
+		d.problem(r, NoAddress, "the gateway has no address in the IP families of the Service: see the problems of the remote")
 		o.gone = true
 	case !routed:
-		d.problem(r, NotRouted, fmt.Sprintf("the gateway routes other host names than %s.%s, which clients send: add it to those of the remote's publisher, by --name, --host-template or the annotation service-mirror.io/hosts on the exported Service",
+		d.problem(r, NotRouted, fmt.Sprintf("the gateway does not route the host name %s.%s, which clients send: add it to the remote's publisher with --name, --host-template or the annotation service-mirror.io/hosts on the exported Service",
 			d.snapshot.Key.Name, d.snapshot.Key.Namespace))
 		o.healthy = unusable
 	case published != nil && published.Record != nil && !published.Record.Ready:
-		d.problem(r, NoReadyEndpoint, "no ready endpoint in the remote: it is skipped until the exported Service has one")
+		d.problem(r, NoReadyEndpoint, "the exported Service has no ready endpoint: the remote is skipped until it has one")
 		o.healthy = unusable
 	case o.healthy == unusable:
-		d.problem(r, NoHealthyAddress, "no address of the gateway answers its probes: it is skipped until one does")
+		d.problem(r, NoHealthyAddress, "no gateway address answers its probes: the remote is skipped until one does")
 	}
 }
 

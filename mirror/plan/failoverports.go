@@ -25,11 +25,11 @@ func failoverPorts(svc *corev1.Service, b basis) (targets []corev1.EndpointPort,
 		i := portOf(mapping, port)
 		switch {
 		case i < 0:
-			problems = append(problems, number+": the exported Service has no such port: give it one")
+			problems = append(problems, number+": the exported Service has no such port: add it")
 		case mapping[i].Target == 0 && mapping[i].Problem != nil:
 			problems = append(problems, number+": "+mapping[i].Problem.Error())
 		case mapping[i].Target == 0:
-			problems = append(problems, number+": the gateway does not exist, or has no ports: see the problems of the remote")
+			problems = append(problems, number+": the gateway does not exist or has no ports: see the problems of the remote")
 		default:
 			targets = append(targets, corev1.EndpointPort{Name: port.Name, Port: mapping[i].Target, Protocol: protocol, AppProtocol: port.AppProtocol})
 		}

@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"fmt"
+
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -38,38 +40,35 @@ var (
 // kinds is everything that differs from kind to kind.
 var kinds = [Kinds]struct {
 	name, title string // of the API kind; in a diff
-	foreign     string // the conflict where a foreign object has the name
 	get         func(Objects) metav1.Object
 	set         func(*Objects, metav1.Object)
 	same        func(a, b metav1.Object) bool // apart from labels and annotations
 }{
 	Service: {
-		"Service", "Service", "a foreign Service has the mirror's name: rename or delete it, or unexport the remote's",
+		"Service", "Service",
 		func(o Objects) metav1.Object { return orNil(o.Service) },
 		func(o *Objects, obj metav1.Object) { o.Service, _ = obj.(*corev1.Service) },
 		comparing(func(a, b *corev1.Service) bool { return equality.Semantic.DeepEqual(a.Spec, b.Spec) }),
 	},
 	Endpoints: {
-		"Endpoints", "Endpoints", "foreign Endpoints have the mirror's name: rename or delete them, or unexport the remote's Service",
+		"Endpoints", "Endpoints",
 		func(o Objects) metav1.Object { return orNil(o.Endpoints) },
 		func(o *Objects, obj metav1.Object) { o.Endpoints, _ = obj.(*corev1.Endpoints) },
 		comparing(func(a, b *corev1.Endpoints) bool { return sameSubsets(a.Subsets, b.Subsets) }),
 	},
 	IPv4Slice: {
-		"EndpointSlice", "EndpointSlice " + string(discoveryv1.AddressTypeIPv4), foreignSlice,
+		"EndpointSlice", "EndpointSlice " + string(discoveryv1.AddressTypeIPv4),
 		func(o Objects) metav1.Object { return orNil(o.IPv4) },
 		func(o *Objects, obj metav1.Object) { o.IPv4, _ = obj.(*discoveryv1.EndpointSlice) },
 		comparing(sameSlices),
 	},
 	IPv6Slice: {
-		"EndpointSlice", "EndpointSlice " + string(discoveryv1.AddressTypeIPv6), foreignSlice,
+		"EndpointSlice", "EndpointSlice " + string(discoveryv1.AddressTypeIPv6),
 		func(o Objects) metav1.Object { return orNil(o.IPv6) },
 		func(o *Objects, obj metav1.Object) { o.IPv6, _ = obj.(*discoveryv1.EndpointSlice) },
 		comparing(sameSlices),
 	},
 }
-
-const foreignSlice = "a foreign EndpointSlice has the name that the mirror's own would have: rename or delete it, or unexport the remote's Service"
 
 // String is the name of the API kind.
 func (k Kind) String() string { return kinds[k].name }
@@ -88,8 +87,10 @@ func (k Kind) ObjectName(key cache.ObjectName) cache.ObjectName {
 	return key
 }
 
-// Foreign says that a foreign object of this kind has the mirror's name, and what to do about it.
-func (k Kind) Foreign() string { return kinds[k].foreign }
+// Foreign says that a foreign object of this kind has the name of the mirror's, and what to do about it.
+func (k Kind) Foreign(key cache.ObjectName) string {
+	return fmt.Sprintf("%v %v already exists and is not managed by service-mirror: rename or delete it, or stop exporting the remote Service", k, k.ObjectName(key))
+}
 
 // Get is the object of a kind; a nil interface where it is absent.
 func (o Objects) Get(k Kind) metav1.Object { return kinds[k].get(o) }

@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -86,6 +87,31 @@ func Remotes(svc *corev1.Service) (all []Listed) {
 	return all
 }
 
+// Lists tells whether a Service is that of a merged mirror which lists a remote.
+func Lists(svc *corev1.Service, remote string) bool {
+	return slices.ContainsFunc(Remotes(svc), func(listed Listed) bool { return listed.Remote == remote })
+}
+
+// Unlist returns a merged mirror's Service without a remote in its list; nil if it lists no other one, or not this one.
+func Unlist(svc *corev1.Service, remote string) *corev1.Service {
+	left := slices.DeleteFunc(Remotes(svc), func(listed Listed) bool { return listed.Remote == remote })
+	if !Lists(svc, remote) || len(left) == 0 {
+		return nil
+	}
+	svc = svc.DeepCopy()
+	svc.Annotations[RemotesAnnotation] = listText(left)
+	return svc
+}
+
+// listText is the value of RemotesAnnotation.
+func listText(all []Listed) string {
+	var texts []string
+	for _, one := range all {
+		texts = append(texts, one.Remote+"="+one.Source.String())
+	}
+	return strings.Join(texts, ",")
+}
+
 // rank is the place of a remote in the order of the flags. Those that they do not name come last.
 func (p Policy) rank(remote string) int {
 	if i := slices.Index(p.Order, remote); i >= 0 {
@@ -106,11 +132,12 @@ type merged struct {
 	exports []Candidate     // one of each remote that exports it, in the order of the flags
 	unknown []string        // remotes that may export it, in the same order
 	parts   map[string]Objects
+	refused map[string]bool // remotes whose slices cannot be written now
 }
 
 // merge finds out whose a merged mirror is. A second Service of one remote is a conflict.
 func (d *decision) merge(service *corev1.Service) (m merged, others []Candidate) {
-	m = merged{policy: d.policy, parts: map[string]Objects{}, listed: Remotes(service)}
+	m = merged{policy: d.policy, parts: map[string]Objects{}, refused: maps.Clone(d.snapshot.Refused), listed: Remotes(service)}
 	mirror := MirrorKey(d.snapshot.Key)
 	if service != nil {
 		if owner, ours := Owner(service); ours {
@@ -121,8 +148,12 @@ func (d *decision) merge(service *corev1.Service) (m merged, others []Candidate)
 		}
 	}
 	for remote, objects := range d.snapshot.Parts {
-		if own, _ := objects.owned(Part(mirror, remote)); !own.Empty() {
+		own, foreign := objects.owned(Part(mirror, remote))
+		if !own.Empty() {
 			m.parts[remote] = own
+		}
+		if foreign != "" || own.deleting() != nil {
+			m.refuse(remote)
 		}
 	}
 	if d.policy.Merges() {
@@ -154,6 +185,14 @@ func (m *merged) chosen(c Candidate, all []Candidate) bool {
 		}
 	}
 	return of[0].name() == c.name()
+}
+
+// refuse notes a remote whose slices cannot be written.
+func (m *merged) refuse(remote string) {
+	if m.refused == nil {
+		m.refused = map[string]bool{}
+	}
+	m.refused[remote] = true
 }
 
 // remotes are those that the mirror is of, as far as the local cluster says, in the order of the flags.
@@ -196,11 +235,7 @@ func (m *merged) list() string {
 		}
 	}
 	slices.SortFunc(all, func(a, b Listed) int { return m.policy.compareRemotes(a.Remote, b.Remote) })
-	var texts []string
-	for _, one := range all {
-		texts = append(texts, one.Remote+"="+one.Source.String())
-	}
-	return strings.Join(texts, ",")
+	return listText(all)
 }
 
 // configured tells a remote that the flags name.
@@ -231,7 +266,7 @@ func (m *merged) ports() ([]corev1.ServicePort, string) {
 func (d *decision) decideMerged(live Objects) {
 	m, others := d.merge(live.Service)
 	if m.anothers() {
-		d.conflict(d.wanted, "a merged mirror of remotes that the flags do not name has this name: prune these remotes, or have another template or namespace")
+		d.conflict(d.wanted, "a merged mirror of remotes that are not configured already has this name: prune these remotes, or set another name template or namespace")
 		return
 	}
 	for _, c := range others {
@@ -243,7 +278,7 @@ func (d *decision) decideMerged(live Objects) {
 	}
 	switch origin := d.snapshot.Origin; {
 	case len(m.exports) == 0:
-		d.removeMerged(live, m)
+		d.keepOrRemove(live, m)
 	case m.kept() != "":
 	case origin != nil && origin.Successor != nil && !IsMerged(live.Service): // the name is taken until that is complete
 		d.conflict(m.exports, fmt.Sprintf("the mirror of remote %s", origin.Cluster)+takenName)
@@ -261,6 +296,27 @@ func (m *merged) anothers() bool {
 	return IsMerged(m.service) && len(m.listed) > 0 && !slices.ContainsFunc(m.listed, func(listed Listed) bool { return m.configured(listed.Remote) })
 }
 
+// keepOrRemove keeps a merged Service as it should be while the sources of its parts move to another key. What it lists
+// stays until it goes with the last of them.
+func (d *decision) keepOrRemove(live Objects, m merged) {
+	for _, c := range d.snapshot.Moving {
+		if !m.parts[c.Cluster].Empty() {
+			m.exports = append(m.exports, c)
+		}
+	}
+	if len(m.exports) == 0 || !IsMerged(live.Service) {
+		d.removeMerged(live, m)
+		return
+	}
+	slices.SortFunc(m.exports, func(a, b Candidate) int { return d.policy.compareRemotes(a.Cluster, b.Cluster) })
+	if m.kept() != "" {
+		return
+	}
+	d.merged = &m
+	d.plan.merged = &mergedBasis{remotes: cmp.Or(listText(m.listed), m.list())}
+	d.update(live, m.exports[0])
+}
+
 // removeMerged deletes a merged Service when its last part is gone.
 func (d *decision) removeMerged(live Objects, m merged) {
 	if slices.ContainsFunc(m.unknown, m.configured) || len(m.parts) > 0 {
@@ -274,7 +330,7 @@ func (d *decision) removeMerged(live Objects, m merged) {
 // else takes the place of a remote of which nothing is known.
 func (d *decision) split(live Objects, m merged) {
 	if len(d.wanted) == 0 {
-		d.removeMerged(live, m)
+		d.keepOrRemove(live, m)
 		return
 	}
 	all := slices.SortedStableFunc(slices.Values(d.wanted), func(a, b Candidate) int { return d.policy.compareRemotes(a.Cluster, b.Cluster) })

@@ -8,9 +8,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
@@ -31,6 +33,7 @@ type joint struct {
 	exports map[string]Candidate // of remotes that export it, known or not
 	live    Objects              // under the mirror's key
 	parts   map[string]Objects
+	refused map[string]bool // remotes whose slices the API server refuses to write, which is known
 	written []string
 	uid     int
 }
@@ -42,7 +45,7 @@ func newJoint(merge Merge) *joint {
 	}
 	return &joint{
 		policy: Policy{EndpointsAPI: UseEndpointSlices, Merge: merge, Order: allRemotes, Names: names},
-		known:  map[string]bool{"paris": true, "berlin": true, "rome": true}, exports: map[string]Candidate{}, parts: map[string]Objects{},
+		known:  map[string]bool{"paris": true, "berlin": true, "rome": true}, exports: map[string]Candidate{}, parts: map[string]Objects{}, refused: map[string]bool{},
 	}
 }
 
@@ -52,7 +55,7 @@ func (j *joint) export(remote string, addresses ...string) {
 }
 
 func (j *joint) snapshot(key cache.ObjectName) Snapshot {
-	s := Snapshot{Key: key, Families: []corev1.IPFamily{ipv4}, Parts: maps.Clone(j.parts)}
+	s := Snapshot{Key: key, Families: []corev1.IPFamily{ipv4}, Parts: maps.Clone(j.parts), Refused: maps.Clone(j.refused)}
 	for _, remote := range slices.Sorted(slices.Values(allRemotes)) {
 		if c, exports := j.exports[remote]; j.known[remote] && exports {
 			s.Candidates = append(s.Candidates, c)
@@ -95,7 +98,7 @@ func (j *joint) sync(key cache.ObjectName) Plan {
 	p := j.policy.Decide(j.snapshot(key))
 	_, remote, part := PartOf(key)
 	for _, step := range p.Steps {
-		if !step.Action.ofKind() {
+		if !step.Action.ofKind() || part && j.refused[remote] && step.Action != Delete {
 			continue
 		}
 		obj := step.Object
@@ -204,7 +207,26 @@ func TestMergedServes(t *testing.T) {
 			j.export("berlin", "192.0.2.2 unasked")
 		}, []string{"paris 192.0.2.1", "berlin 192.0.2.2 dead"}},
 		"first, only the second is probed": {MergeFirst, func(j *joint) { j.export("paris", "192.0.2.1 unasked") }, []string{"paris 192.0.2.1 dead", "berlin 192.0.2.2"}},
-		"first, the second is unknown":     {MergeFirst, func(j *joint) { j.known["berlin"] = false }, []string{"paris 192.0.2.1"}},
+		"first, its slices are refused":    {MergeFirst, func(j *joint) { j.refused["paris"] = true }, []string{"berlin 192.0.2.2"}},
+		"first, its slices are refused, and the others are dead": {MergeFirst, func(j *joint) {
+			j.refused["paris"] = true
+			j.export("berlin", "192.0.2.2 dead")
+		}, []string{"berlin 192.0.2.2 dead"}},
+		"first, its slices are foreign": {MergeFirst, func(j *joint) {
+			slice := RemoteSlices(mergedKey, "paris", true)[0].desired(nil, []corev1.EndpointPort{{Port: 80}}, []endpoint{{netip.MustParseAddr("192.0.2.9"), false}})
+			j.parts["paris"] = Objects{IPv4: slice}
+		}, []string{"paris 192.0.2.9 dead", "berlin 192.0.2.2"}},
+		"first, its slices wait for finalizers": {MergeFirst, func(j *joint) {
+			j.export("paris", "192.0.2.1 dead")
+			j.settle(t, inOrder)
+			j.parts["paris"].IPv4.DeletionTimestamp = &metav1.Time{Time: time.Unix(0, 0)}
+			j.export("paris", "192.0.2.1")
+		}, []string{"paris 192.0.2.1 dead", "berlin 192.0.2.2"}},
+		"first, it serves, and its slices are refused now": {MergeFirst, func(j *joint) {
+			j.settle(t, inOrder)
+			j.refused["paris"] = true
+		}, []string{"paris 192.0.2.1", "berlin 192.0.2.2 dead"}},
+		"first, the second is unknown": {MergeFirst, func(j *joint) { j.known["berlin"] = false }, []string{"paris 192.0.2.1"}},
 		"first, all are dead": {MergeFirst, func(j *joint) {
 			j.export("paris", "192.0.2.1 dead")
 			j.export("berlin", "192.0.2.2 dead")
@@ -312,7 +334,9 @@ func TestMergedLaws(t *testing.T) {
 // disturb changes what a remote exports, or what is known of it.
 func (g generator) disturb(j *joint) {
 	remote := pickOne(g, allRemotes...)
-	switch g.IntN(5) {
+	switch g.IntN(6) {
+	case 5:
+		j.refused[remote] = !j.refused[remote]
 	case 0:
 		j.known[remote] = !j.known[remote]
 	case 1:
@@ -366,13 +390,13 @@ func (j *joint) check(t *testing.T, where string, service *corev1.Service, parts
 	if service != nil && wanted && service.UID != j.live.Service.UID {
 		t.Fatalf("%s: the Service is another one", where)
 	}
-	known := slices.DeleteFunc(slices.Clone(ready), func(remote string) bool { return !j.known[remote] })
+	known := slices.DeleteFunc(slices.Clone(ready), func(remote string) bool { return !j.known[remote] || j.refused[remote] })
 	if j.policy.Merge == MergeFirst && len(known) > 1 {
 		t.Fatalf("%s: %v serve", where, ready)
 	}
 	if j.policy.Merge == MergeFirst && len(ready) == 0 {
 		for remote, c := range j.exports {
-			if j.known[remote] && c.Gateway != nil && len(j.reasons(remote)) == 0 && slices.ContainsFunc(c.Gateway.Addresses, func(a gateway.Address) bool { return a.Health == gateway.Ready }) {
+			if j.known[remote] && !j.refused[remote] && c.Gateway != nil && len(j.reasons(remote)) == 0 && slices.ContainsFunc(c.Gateway.Addresses, func(a gateway.Address) bool { return a.Health == gateway.Ready }) {
 				t.Fatalf("%s: %s is healthy, and no remote serves", where, remote)
 			}
 		}

@@ -31,14 +31,14 @@ const NameAnnotation = "service-mirror.io/name"
 // ValidateTemplate refuses a template that can make no valid name, or one name for all Services.
 func ValidateTemplate(template string) error {
 	if n := strings.Count(template, servicePlaceholder); n != 1 {
-		return fmt.Errorf("%.70q must contain %s once, not %d times", template, servicePlaceholder, n)
+		return fmt.Errorf("%.70q must contain %s exactly once, not %d times", template, servicePlaceholder, n)
 	}
 	sample := expand(strings.Replace(template, servicePlaceholder, "a", 1), "a", "a")
 	if strings.ContainsAny(sample, "{}") {
 		return fmt.Errorf("%.70q has an unknown placeholder: the known ones are %s, %s and %s", template, servicePlaceholder, clusterPlaceholder, namespacePlaceholder)
 	}
 	if problems := validation.IsDNS1123Label(sample); len(problems) > 0 {
-		return fmt.Errorf("%.70q makes no valid Service name: %s", template, problems[0])
+		return fmt.Errorf("%.70q does not produce a valid Service name: %s", template, problems[0])
 	}
 	return nil
 }
@@ -120,9 +120,9 @@ func (n Naming) validate(exported *corev1.Service) error {
 	case len(problems) == 0:
 		return nil
 	case len(problems) == 1 && excess > 0: // so it is printable
-		return fmt.Errorf("its mirror's name %.200s has %d characters, %d more than a Service name may have: rename the Service, or have a shorter template for its remote", name, len(name), excess)
+		return fmt.Errorf("its mirror's name %.200s has %d characters, %d more than a Service name may have: rename the Service, or set a shorter name template for its remote", name, len(name), excess)
 	}
-	return fmt.Errorf("its mirror's name %.70q is not a valid Service name: %s: have another template for its remote, or another name in the annotation %s", name, problems[len(problems)-1], NameAnnotation)
+	return fmt.Errorf("its mirror's name %.70q is not a valid Service name: %s: set another name template for its remote, or another name in the annotation %s", name, problems[len(problems)-1], NameAnnotation)
 }
 
 // Names are the rules of all remotes, by the remote's name.

@@ -121,15 +121,15 @@ func TestValidateTemplate(t *testing.T) {
 		DefaultTemplate:                       "",
 		"{cluster}-{namespace}-{service}":     "",
 		"{service}":                           "",
-		"":                                    "must contain {service} once, not 0 times",
-		"{cluster}":                           "must contain {service} once, not 0 times",
-		"{service}-{service}":                 "must contain {service} once, not 2 times",
+		"":                                    "must contain {service} exactly once, not 0 times",
+		"{cluster}":                           "must contain {service} exactly once, not 0 times",
+		"{service}-{service}":                 "must contain {service} exactly once, not 2 times",
 		"{service}-{remote}":                  "unknown placeholder",
 		"{service}-{":                         "unknown placeholder",
-		"-{service}":                          "makes no valid Service name",
-		"{service}.{cluster}":                 "makes no valid Service name",
-		"{service}-Paris":                     "makes no valid Service name",
-		"{service}" + strings.Repeat("a", 63): "makes no valid Service name",
+		"-{service}":                          "does not produce a valid Service name",
+		"{service}.{cluster}":                 "does not produce a valid Service name",
+		"{service}-Paris":                     "does not produce a valid Service name",
+		"{service}" + strings.Repeat("a", 63): "does not produce a valid Service name",
 	} {
 		err := ValidateTemplate(template)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {

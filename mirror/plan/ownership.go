@@ -68,7 +68,7 @@ func ownsAddresses(obj metav1.Object, key cache.ObjectName, serviceExists bool) 
 	}
 	mirror, _, part := PartOf(key)
 	if recorded, ok := obj.GetAnnotations()[MirrorAnnotation]; ok || part {
-		return recorded == mirror.String() && !(part && obj.GetLabels()[FailoverLabel] == failoverOn)
+		return recorded == mirror.String() && !(part && ForFailover(obj))
 	}
 	return serviceExists || Naming{Cluster: cluster}.Makes(key)
 }
@@ -77,7 +77,7 @@ func ownsAddresses(obj metav1.Object, key cache.ObjectName, serviceExists bool) 
 func SliceKey(slice metav1.Object) cache.ObjectName {
 	if recorded, ok := parseName(slice.GetAnnotations()[MirrorAnnotation]); ok && recorded.Namespace == slice.GetNamespace() {
 		rest, part := strings.CutPrefix(slice.GetName(), recorded.Name+".")
-		if remote, _, found := strings.Cut(rest, "."); part && found && slice.GetLabels()[FailoverLabel] != failoverOn {
+		if remote, _, found := strings.Cut(rest, "."); part && found && !ForFailover(slice) {
 			return Part(recorded, remote)
 		}
 		return recorded
@@ -109,7 +109,7 @@ func (o Objects) owned(key cache.ObjectName) (own Objects, foreign string) {
 		if obj := o.Get(k); obj != nil && !ownsAddresses(obj, key, o.Service != nil) {
 			own.Set(k, nil)
 			if foreign == "" {
-				foreign = k.Foreign()
+				foreign = k.Foreign(key)
 			}
 		}
 	}

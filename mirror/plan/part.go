@@ -189,11 +189,11 @@ func (m *merged) portConflict(c Candidate) *Problem {
 	case extra == "":
 		difference = "it lacks " + lacks
 	case lacks == "":
-		difference = "only it has " + extra
+		difference = "it also has " + extra
 	default:
 		difference = "it lacks " + lacks + " and has " + extra
 	}
-	problem := c.problem(PortConflict, fmt.Sprintf("its ports differ from those of remote %s, which the merged mirror has: %s. It serves those that agree: export the same names, numbers and protocols in both",
+	problem := c.problem(PortConflict, fmt.Sprintf("its ports differ from those of remote %s, which the merged mirror uses: %s. Only the ports in common are served: export the same names, numbers and protocols in both",
 		of, difference))
 	return &problem
 }
@@ -216,7 +216,7 @@ const (
 )
 
 // serves is the remote that serves where only one does: the first healthy one. One whose health is not known
-// serves if it did; and if none is healthy, the first of these does.
+// serves if it did; and if none is healthy, the first of these does. The same goes for one whose slices cannot be written.
 func (m *merged) serves(b basis) (remote string) {
 	all := m.remotes()
 	for _, c := range m.exports {
@@ -230,6 +230,9 @@ func (m *merged) serves(b basis) (remote string) {
 		case c != nil:
 			b.Candidate, b.tombstone = *c, nil
 			h = m.health(b)
+			if m.refused[one] {
+				h = min(h, healthUnknown)
+			}
 		case !slices.Contains(m.unknown, one):
 			h = unhealthy
 		}
@@ -340,6 +343,8 @@ func (b basis) setPartMeta(slice *discoveryv1.EndpointSlice) {
 	}
 	delete(slice.Annotations, ConfirmAnnotation)
 	delete(slice.Annotations, StandbyAnnotation)
+	delete(slice.Annotations, FailoverAnnotation)
+	delete(slice.Labels, FailoverLabel)
 }
 
 // sliceKey is the key that the names of slices are made of.

@@ -57,6 +57,6 @@ func pausedMessage(cluster string, limit int, part bool) string {
 	if part {
 		resource = "endpointslices"
 	}
-	return fmt.Sprintf("remote %s no longer exports it, but more than %d mirrors of that remote would be deleted within a minute (--max-deletes): if they are to go, run kubectl annotate %s --all-namespaces --selector %s=%s,%s=%s %s=true",
+	return fmt.Sprintf("remote %s no longer exports it, but more than %d mirrors of that remote would be deleted within a minute (--max-deletes): to confirm the deletion, run kubectl annotate %s --all-namespaces --selector %s=%s,%s=%s %s=true",
 		cluster, limit, resource, ManagedByLabel, ManagedBy, ClusterLabel, cluster, ConfirmAnnotation)
 }

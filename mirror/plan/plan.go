@@ -32,6 +32,10 @@ type Snapshot struct {
 	Origin     *Origin // nil: no Service of ours is live, it records none, or that is a candidate; of a part, that of its slices
 	// Parts are the live EndpointSlices of the remotes of a merged mirror, by remote.
 	Parts map[string]Objects
+	// Moving are the sources of these, as far as they move to another key.
+	Moving []Candidate
+	// Refused are the remotes whose slices the local API server refused lately: others are preferred, where only one serves.
+	Refused map[string]bool
 	// Mirror is, of a part, the live Service of the mirror, ours or not; nil: there is none.
 	Mirror *corev1.Service
 }

@@ -53,7 +53,7 @@ func ValidateKeys(keys []string) error {
 		}
 		prefix, _, prefixed := strings.Cut(key, "/")
 		if prefixed && (within(prefix, "service-mirror.io") || within(prefix, "kubernetes.io") || within(prefix, "k8s.io")) {
-			refused = append(refused, fmt.Errorf("%s cannot be copied from a remote: it has a meaning here, to service-mirror or to Kubernetes", key))
+			refused = append(refused, fmt.Errorf("%s cannot be copied from a remote: it is reserved for service-mirror or Kubernetes", key))
 		}
 	}
 	return errors.Join(refused...)
@@ -71,19 +71,19 @@ func (p Policy) Refuse(c Candidate) *Problem {
 		return &problem
 	}
 	if _, mirror := svc.Labels[ClusterLabel]; mirror {
-		return refuse(IsMirror, "it is itself a mirror of another cluster's Service")
+		return refuse(IsMirror, "it is a mirror of another cluster's Service: export the original Service instead")
 	}
 	if svc.Namespace == metav1.NamespaceDefault && svc.Name == "kubernetes" {
-		return refuse(SystemService, "it is the remote's own API server")
+		return refuse(SystemService, "it is the remote's own API server, which is never mirrored: remove its export label")
 	}
 	if svc.Namespace == metav1.NamespaceSystem && !p.IncludeSystem {
 		return refuse(SystemService, "kube-system is excluded: use --include-system to mirror it")
 	}
 	if svc.Spec.Type == corev1.ServiceTypeExternalName {
-		return refuse(ExternalName, "it is of type ExternalName: there is nothing behind the gateway")
+		return refuse(ExternalName, "it is of type ExternalName, which a gateway cannot route to: export a Service with a ClusterIP instead")
 	}
 	if svc.Spec.ClusterIP == corev1.ClusterIPNone {
-		return refuse(Headless, "it is headless: a gateway cannot tell its pods apart. Export a Service with a ClusterIP instead")
+		return refuse(Headless, "it is headless, and a gateway cannot address single pods: export a Service with a ClusterIP instead")
 	}
 	ports, _ := gateway.Selected(svc)
 	if !slices.ContainsFunc(ports, func(port corev1.ServicePort) bool {
@@ -92,7 +92,7 @@ func (p Policy) Refuse(c Candidate) *Problem {
 		return refuse(NoTCPPort, "it has no TCP port, and no gateway port is reserved for it: reserve one with the annotation "+gateway.PortsAnnotation+" or a ConfigMap")
 	}
 	if _, limited := svc.Annotations[ExportToAnnotation]; limited && p.ClusterName == "" {
-		return refuse(NoClusterName, "the annotation "+ExportToAnnotation+" limits it to some clusters, and whether this is one of them is not known: set --cluster-name")
+		return refuse(NoClusterName, "the annotation "+ExportToAnnotation+" limits it to some clusters, and the name of this cluster is not set: set --cluster-name")
 	}
 	if err := p.Names.Of(c.Cluster).validate(svc); err != nil {
 		return refuse(InvalidName, err.Error())

@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -21,7 +22,7 @@ type RemoteSlice struct {
 }
 
 // FailoverLabel with the value "true" is set by its owner on a Service of the local cluster that fails over, and here on
-// the EndpointSlices that are added to it.
+// the EndpointSlices that are added to it, which have it as an annotation, too: whoever edits the one leaves the other.
 const FailoverLabel = "service-mirror.io/failover"
 
 const failoverOn = "true"
@@ -50,9 +51,22 @@ func (r RemoteSlice) ObjectName() cache.ObjectName {
 func RemoteSliceOf(slice *discoveryv1.EndpointSlice) (RemoteSlice, bool) {
 	remote, labelled := Labelled(slice)
 	key, recorded := parseName(slice.Annotations[MirrorAnnotation])
-	r := RemoteSlice{Key: key, Remote: remote, Family: slice.AddressType, Failover: slice.Labels[FailoverLabel] == failoverOn}
+	r := RemoteSlice{Key: key, Remote: remote, Family: slice.AddressType, Failover: ForFailover(slice)}
 	ours := labelled && recorded && r.ObjectName() == cache.MetaObjectToName(slice) && slice.Labels[discoveryv1.LabelManagedBy] == SliceManager
 	return r, ours
+}
+
+// ForFailover tells a slice of ours that is beside one of the local cluster's own Services from one of a merged mirror. It has
+// the label, the annotation, and records no exported Service: two of these decide, so that an edit by hand of one of them is
+// undone. Slices from before the annotation was added lack it. Those of other mirrors have no dot in their names.
+func ForFailover(slice metav1.Object) bool {
+	_, merged := slice.GetAnnotations()[RemoteServiceAnnotation]
+	label, annotation := labelledForFailover(slice), slice.GetAnnotations()[FailoverAnnotation] == failoverOn
+	return strings.Contains(slice.GetName(), ".") && (label && annotation || !merged && (label || annotation))
+}
+
+func labelledForFailover(slice metav1.Object) bool {
+	return slice.GetLabels()[FailoverLabel] == failoverOn
 }
 
 // Owns tells whether a slice is the one that is meant, and ours.
@@ -76,9 +90,11 @@ func (r RemoteSlice) desired(live *discoveryv1.EndpointSlice, targets []corev1.E
 	setOwner(want, r.Remote, r.Key)
 	belongTo(want, r.Key.Name)
 	if r.Failover {
-		want.Labels[FailoverLabel] = failoverOn
+		want.Labels[FailoverLabel], want.Annotations[FailoverAnnotation] = failoverOn, failoverOn
+		delete(want.Annotations, RemoteServiceAnnotation)
 	} else {
 		delete(want.Labels, FailoverLabel)
+		delete(want.Annotations, FailoverAnnotation)
 	}
 	setContents(want, endpoints, ports)
 	return want

@@ -24,7 +24,7 @@ func TestSliceOfARemote(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar.paris.ipv4", Labels: map[string]string{
 			"app.kubernetes.io/managed-by": "service-mirror", "service-mirror.io/cluster": "paris", "service-mirror.io/failover": "true",
 			"kubernetes.io/service-name": "bar", "endpointslice.kubernetes.io/managed-by": "service-mirror.io",
-		}, Annotations: map[string]string{"service-mirror.io/mirror": "default/bar"}},
+		}, Annotations: map[string]string{"service-mirror.io/mirror": "default/bar", "service-mirror.io/failover": "true"}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.1"}, Conditions: discoveryv1.EndpointConditions{Ready: &no}}},
 		Ports:       []discoveryv1.EndpointPort{{Name: &name, Port: &port, Protocol: &tcp}},
@@ -98,7 +98,13 @@ func TestWhoseASliceOfARemoteIs(t *testing.T) {
 		{"without the annotation", func(s *discoveryv1.EndpointSlice) { s.Annotations = nil }, false},
 		{"without the label", func(s *discoveryv1.EndpointSlice) { delete(s.Labels, "app.kubernetes.io/managed-by") }, false},
 		{"of another manager", func(s *discoveryv1.EndpointSlice) { s.Labels["endpointslice.kubernetes.io/managed-by"] = "me" }, false},
-		{"of a merged mirror", func(s *discoveryv1.EndpointSlice) { delete(s.Labels, "service-mirror.io/failover") }, false},
+		{"without the label for failover", func(s *discoveryv1.EndpointSlice) { delete(s.Labels, "service-mirror.io/failover") }, true},
+		{"without the annotation for failover", func(s *discoveryv1.EndpointSlice) { delete(s.Annotations, "service-mirror.io/failover") }, true},
+		{"with an exported Service", func(s *discoveryv1.EndpointSlice) { s.Annotations["service-mirror.io/remote-service"] = "default/bar" }, true},
+		{"of a merged mirror", func(s *discoveryv1.EndpointSlice) {
+			delete(s.Labels, "service-mirror.io/failover")
+			s.Annotations["service-mirror.io/remote-service"] = "default/bar"
+		}, false},
 		{"of another family", func(s *discoveryv1.EndpointSlice) { s.AddressType = discoveryv1.AddressTypeIPv6 }, false},
 	} {
 		live := stored.DeepCopy()

@@ -160,5 +160,5 @@ func (d *decision) rename(live Objects, source Candidate) {
 
 // Renamed says why a mirror exists under a name that its source does not give it any more.
 func Renamed(to cache.ObjectName) string {
-	return fmt.Sprintf("the mirror is to be called %.320s: it is deleted once that one is complete. If that takes long, fix the problems of that one", to)
+	return fmt.Sprintf("the mirror is being renamed to %.320s: it is deleted as soon as the new mirror is complete. If that takes long, fix the problems of the new one", to)
 }

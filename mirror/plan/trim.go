@@ -92,7 +92,7 @@ func TrimBeside(slice *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
 	trimmed := &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: slice.Namespace, Name: slice.Name, UID: slice.UID, ResourceVersion: slice.ResourceVersion,
-			Labels: slice.Labels, Annotations: pick(slice.Annotations, []string{MirrorAnnotation}),
+			Labels: slice.Labels, Annotations: pick(slice.Annotations, []string{MirrorAnnotation, FailoverAnnotation, RemoteServiceAnnotation}),
 		},
 		AddressType: slice.AddressType,
 	}

@@ -131,7 +131,7 @@ func (w *Workers) Stuck() error {
 	var stuck error
 	w.syncing.Range(func(key, begin any) bool {
 		if took := time.Since(begin.(time.Time)); took > MaxSync {
-			stuck = fmt.Errorf("the sync of %s %v has not ended for %v", w.config.What, key, took.Round(time.Second))
+			stuck = fmt.Errorf("the sync of %s %v has been running for %v", w.config.What, key, took.Round(time.Second))
 		}
 		return stuck == nil
 	})

@@ -50,7 +50,7 @@ func TestStuck(t *testing.T) {
 			t.Errorf("after %v: %v; %d others were synced", MaxSync, err, others)
 		}
 		time.Sleep(time.Second)
-		if err := w.Stuck(); err == nil || err.Error() != "the sync of mirror default/slow has not ended for 5m1s" {
+		if err := w.Stuck(); err == nil || err.Error() != "the sync of mirror default/slow has been running for 5m1s" {
 			t.Errorf("got %v", err)
 		}
 		close(release)

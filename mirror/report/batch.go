@@ -11,6 +11,7 @@ import (
 
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote/failure"
+	"service-mirror.io/service-mirror/remote/logging"
 )
 
 // alike is what problems have in common that are one line of the log.
@@ -101,16 +102,21 @@ func (r *Problems) Run(ctx context.Context) {
 	}
 }
 
-// line is one of the log.
+// line is one of the log: a warning, or news that something is over.
 type line struct {
-	text   string
-	values []any
+	warning bool
+	text    string
+	values  []any
 }
 
 // log writes lines; not under r.mu, since what reads the log may be slow.
 func (r *Problems) log(lines []line) {
 	for _, one := range lines {
-		r.logger.Info(one.text, one.values...)
+		if one.warning {
+			logging.Warn(r.logger, one.text, one.values...)
+		} else {
+			r.logger.Info(one.text, one.values...)
+		}
 	}
 }
 
@@ -152,16 +158,16 @@ func (b *batch) take(what alike, words Words) (lines []line) {
 		problems  map[cache.ObjectName]plan.Problem
 		one, many string
 		message   bool
-	}{{b.begun, words.One + " has a problem", words.Many + " have a problem", true}, {b.over, words.One + "'s problem is over", words.Many + "' problem is over", false}} {
+	}{{b.begun, words.One + " has a problem", words.Many + " have a problem", true}, {b.over, words.One + " no longer has this problem", words.Many + " no longer have this problem", false}} {
 		keys := slices.SortedFunc(maps.Keys(list.problems), func(a, b cache.ObjectName) int { return strings.Compare(a.String(), b.String()) })
-		first := line{list.one, []any{"reason", what.reason, "cluster", what.cluster}}
+		first := line{list.message, list.one, []any{"reason", what.reason, "cluster", what.cluster}}
 		if len(keys) > few {
-			first = line{list.many, append(first.values, "mirrors", len(keys))}
+			first = line{list.message, list.many, append(first.values, "mirrors", len(keys))}
 			keys = keys[:1] // an example
 		}
 		for _, key := range keys {
 			p := list.problems[key]
-			next := line{first.text, append(slices.Clip(first.values), "service", p.Source, "mirror", key)}
+			next := line{first.warning, first.text, append(slices.Clip(first.values), "service", p.Source, "mirror", key)}
 			if list.message {
 				next.values = append(next.values, "message", failure.Line(p.Message))
 			}

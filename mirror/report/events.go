@@ -26,6 +26,7 @@ import (
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 	"service-mirror.io/service-mirror/remote/failure"
+	"service-mirror.io/service-mirror/remote/logging"
 )
 
 // Events says what is wrong to the users of the local cluster, where they look for it: when it appears, not at
@@ -128,9 +129,9 @@ func (s *sink) note(err error) {
 	switch {
 	case !s.refusals.Note(cause, time.Now()):
 	case err != nil:
-		s.logger.Info("An Event is refused and not retried; the log, the metrics and the status page have what it says", "err", failure.Line(err.Error()))
+		logging.Warn(s.logger, "API server rejected an Event, not retrying; see the log, the metrics and the status page instead", "err", failure.Line(err.Error()))
 	default:
-		s.logger.Info("Events are accepted again")
+		s.logger.Info("API server accepts Events again")
 	}
 }
 

@@ -213,7 +213,7 @@ func (r *Problems) noteLocal(name string, err error, cause string) (lines []line
 // line says how the part is doing now.
 func (p *part) line(name string) line {
 	if p.Shown == "" {
-		return line{"Reading from the local API server again", []any{"resource", name}}
+		return line{false, "Reading from the local API server again", []any{"resource", name}}
 	}
-	return line{"Cannot read from the local API server, retrying", []any{"resource", name, "err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
+	return line{true, "Cannot read from the local API server, retrying", []any{"resource", name, "err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
 }

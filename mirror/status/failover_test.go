@@ -20,7 +20,7 @@ func TestFailoverOnThePage(t *testing.T) {
 		want, unwanted []string
 	}{
 		"none":         {nil, []string{"Everything is healthy"}, []string{"Failover"}},
-		"local":        {[]Failover{fine}, []string{"Everything is healthy", "Failover 1 Service", "local cart shop local endpoints paris berlin"}, []string{"failed over to remotes"}},
+		"local":        {[]Failover{fine}, []string{"Everything is healthy", "Failover 1 local 1 Service", "local cart shop local endpoints paris berlin"}, []string{"failed over to remotes"}},
 		"away":         {[]Failover{fine, away}, []string{"1 Service with failover: see why", "1 Service of the local cluster failed over to remotes.", "failed over till shop paris paris"}, []string{"Everything"}},
 		"both":         {[]Failover{both}, []string{"both desk shop local endpoints and paris"}, []string{"Everything"}},
 		"nobody":       {[]Failover{fine, dead}, []string{"1 Service with failover", "unavailable lost shop nobody paris NoHealthyAddress remote paris: no address answers <b> NoHealthyRemote none can serve local cart"}, []string{"Everything"}},

@@ -30,6 +30,7 @@ var publisherStates = []string{Incomplete, Conflict, Refused, Waiting, Published
 type filter struct {
 	State   string // empty: all; unhealthy
 	Remote  string // empty: all
+	Reason  string // empty: all
 	Text    string // words that must all occur
 	Page    int    // from 1
 	Refresh int    // seconds; 0: no automatic refresh
@@ -37,7 +38,7 @@ type filter struct {
 
 // parseFilter ignores what it does not understand: an old link must still work.
 func parseFilter(query url.Values) filter {
-	f := filter{State: text(query.Get("state")), Remote: text(query.Get("remote")), Text: strings.TrimSpace(text(query.Get("q"))), Page: 1}
+	f := filter{State: text(query.Get("state")), Remote: text(query.Get("remote")), Reason: text(query.Get("reason")), Text: strings.TrimSpace(text(query.Get("q"))), Page: 1}
 	if f.State == unwell {
 		f.State = unhealthy
 	}
@@ -57,7 +58,7 @@ func parseFilter(query url.Values) filter {
 // behind a proxy too.
 func (f filter) link() string {
 	query := url.Values{}
-	for key, value := range map[string]string{"state": f.State, "remote": f.Remote, "q": f.Text} {
+	for key, value := range map[string]string{"state": f.State, "remote": f.Remote, "reason": f.Reason, "q": f.Text} {
 		if value != "" {
 			query.Set(key, value)
 		}
@@ -82,10 +83,13 @@ func mark(prefix, text string) string {
 
 func (f filter) withState(state string) filter   { f.State, f.Page = state, 1; return f }
 func (f filter) withRemote(remote string) filter { f.Remote, f.Page = remote, 1; return f }
+func (f filter) withReason(reason string) filter { f.Reason, f.Page = reason, 1; return f }
 func (f filter) withText(text string) filter     { f.Text, f.Page = text, 1; return f }
 
 // narrow reports whether it leaves out any mirror.
-func (f filter) narrow() bool { return f.State != "" || f.Remote != "" || f.Text != "" }
+func (f filter) narrow() bool {
+	return f.State != "" || f.Remote != "" || f.Reason != "" || f.Text != ""
+}
 
 // none is the filter that leaves out no mirror.
 func (f filter) none() filter { return filter{Page: 1, Refresh: f.Refresh} }
@@ -96,7 +100,8 @@ type row interface {
 	origin() (cluster, source string) // in a remote; empty: there is none
 	state() string
 	healthy() bool
-	problems() []MirrorProblem
+	severity() severity
+	problems() []MirrorProblem     // one at least of what is unhealthy
 	appendText(text []byte) []byte // what can be searched for, in lower case
 }
 
@@ -105,7 +110,6 @@ type found struct {
 	all       int            // of every state
 	unhealthy int            // of every state
 	states    map[string]int // likewise
-	reasons   map[string]int // of the rows
 }
 
 // chosen is the result of a filter.
@@ -121,7 +125,7 @@ func choose[R interface {
 	*T
 	row
 }, T any](f filter, all []T) chosen[R] {
-	c := chosen[R]{found{states: map[string]int{}, reasons: map[string]int{}}, make([]R, 0, len(all))}
+	c := chosen[R]{found{states: map[string]int{}}, make([]R, 0, len(all))}
 	var words [][]byte
 	for word := range strings.FieldsSeq(strings.ToLower(f.Text)) {
 		words = append(words, []byte(word))
@@ -138,6 +142,9 @@ func choose[R interface {
 				continue
 			}
 		}
+		if f.Reason != "" && !slices.ContainsFunc(row.problems(), func(p MirrorProblem) bool { return p.Reason == f.Reason }) {
+			continue
+		}
 		c.found.all++
 		c.states[row.state()]++
 		healthy := row.healthy()
@@ -148,9 +155,6 @@ func choose[R interface {
 			continue
 		}
 		c.rows = append(c.rows, row)
-		for _, p := range row.problems() {
-			c.reasons[p.Reason]++
-		}
 	}
 	sort(c.rows)
 	return c
@@ -159,7 +163,7 @@ func choose[R interface {
 func (m *Mirror) key() (namespace, name string)    { return m.Namespace, m.Name }
 func (m *Mirror) origin() (cluster, source string) { return m.Cluster, m.Source }
 func (m *Mirror) state() string                    { return m.State }
-func (m *Mirror) problems() []MirrorProblem        { return m.Problems }
+func (m *Mirror) problems() []MirrorProblem        { return m.shownProblems() }
 
 // appendLower appends texts in lower case, each on a line of its own.
 func appendLower(text []byte, parts ...string) []byte {
@@ -178,7 +182,7 @@ func (m *Mirror) appendText(text []byte) []byte {
 		text = appendLower(text, one.Line)
 	}
 	text = appendLower(text, m.Endpoints...)
-	for _, p := range m.Problems {
+	for _, p := range m.problems() {
 		text = appendLower(text, p.Reason, p.Message)
 	}
 	return text
@@ -201,18 +205,13 @@ func sort[R row](rows []R) {
 	}
 }
 
+// rankOf orders by severity, then by state.
 func rankOf[R row](r R) int {
-	state := r.state()
-	switch {
-	case r.healthy():
-		return len(states) + 1
-	case state == Mirrored || state == Published:
-		return len(states)
+	rank := int(r.severity()) * (len(states) + 1)
+	if at := slices.Index(states, r.state()); at >= 0 {
+		return rank + at
 	}
-	if at := slices.Index(states, state); at >= 0 {
-		return at
-	}
-	return len(states) // a state that is not known here
+	return rank + len(states) // a state that is not known here
 }
 
 func compare[R row](a, b R) int {

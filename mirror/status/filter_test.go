@@ -36,6 +36,9 @@ func TestFilter(t *testing.T) {
 		{"q=PARIS", []string{"db-paris", "bar-paris"}},
 		{"q=default/bar-paris", []string{"bar-paris"}},
 		{"q=shop%2Fcart", []string{"cart-berlin"}},
+		{"reason=PortNotServed", []string{"db-paris"}},
+		{"reason=PortNotServed&remote=berlin", nil},
+		{"reason=portnotserved", nil},
 		{"q=10.96.0.11", []string{"db-paris"}},
 		{"q=203.0.113.1:80", []string{"bar-paris"}},
 		{"q=80/tcp", []string{"bar-paris"}},
@@ -74,8 +77,8 @@ func TestCountsAreOfTheOtherFilters(t *testing.T) {
 			}
 		}
 	}
-	if found := (filter{}).choose(p.Mirrors); found.all != 10_000 || found.unhealthy != 100 || found.states[Waiting] != 100 || found.reasons["NamespaceMissing"] != 100 {
-		t.Errorf("of all: %d, %d, %v, %v", found.all, found.unhealthy, found.states, found.reasons)
+	if found := (filter{}).choose(p.Mirrors); found.all != 10_000 || found.unhealthy != 100 || found.states[Waiting] != 100 {
+		t.Errorf("of all: %d, %d, %v", found.all, found.unhealthy, found.states)
 	}
 }
 
@@ -97,8 +100,9 @@ func TestOrder(t *testing.T) {
 		{Namespace: "y", Name: "y", State: Conflict},
 		{Namespace: "x", Name: "x", State: Refused},
 		{Namespace: "w", Name: "w", State: Waiting},
-		{Namespace: "v", Name: "v", State: Orphan},
 		{Namespace: "t", Name: "t", State: "of a later version"},
+		{Namespace: "p", Name: "p", State: Incomplete, Endpoints: []string{"192.0.2.1:80"}},
+		{Namespace: "v", Name: "v", State: Orphan},
 		{Namespace: "u", Name: "u", State: Mirrored, Problems: blemish},
 		{Namespace: "a", Name: "a", Cluster: "a", State: Mirrored},
 		{Namespace: "a", Name: "a", Cluster: "b", State: Mirrored},
@@ -147,17 +151,17 @@ func TestPages(t *testing.T) {
 	}
 	p = large()
 	for query, want := range map[string]string{
-		"":                                 "1–100 of 10,000 mirrors",
-		"page=1":                           "1–100 of 10,000 mirrors",
-		"page=0":                           "1–100 of 10,000 mirrors",
-		"page=-3":                          "1–100 of 10,000 mirrors",
-		"page=x":                           "1–100 of 10,000 mirrors",
-		"page=100":                         "9,901–10,000 of 10,000 mirrors",
-		"page=101":                         "9,901–10,000 of 10,000 mirrors",
-		"page=9" + strings.Repeat("0", 17): "9,901–10,000 of 10,000 mirrors",
-		"page=9" + strings.Repeat("0", 30): "1–100 of 10,000 mirrors",
-		"state=mirrored&page=99":           "9,801–9,900 of 9,900 mirrors that match, of 10,000",
-		"state=waiting&page=7":             "1–100 of 100 mirrors that match, of 10,000",
+		"":                                 "1–100 of 10,000, the worst first",
+		"page=1":                           "1–100 of 10,000, the worst first",
+		"page=0":                           "1–100 of 10,000, the worst first",
+		"page=-3":                          "1–100 of 10,000, the worst first",
+		"page=x":                           "1–100 of 10,000, the worst first",
+		"page=100":                         "9,901–10,000 of 10,000, the worst first",
+		"page=101":                         "9,901–10,000 of 10,000, the worst first",
+		"page=9" + strings.Repeat("0", 17): "9,901–10,000 of 10,000, the worst first",
+		"page=9" + strings.Repeat("0", 30): "1–100 of 10,000, the worst first",
+		"state=mirrored&page=99":           "9,801–9,900 of 9,900 that match, of 10,000",
+		"state=waiting&page=7":             "1–100 of 100 that match, of 10,000",
 	} {
 		if text := read(t, p, "/?"+query); !strings.Contains(text, want) {
 			t.Errorf("%s: the page lacks %q", query, want)
@@ -220,12 +224,13 @@ func TestPager(t *testing.T) {
 
 // TestLinksKeepTheFilter: what a link of the page selects is what it was made of.
 func TestLinksKeepTheFilter(t *testing.T) {
-	f := filter{State: Waiting, Remote: "a&b", Text: "100% of #1 +", Page: 3, Refresh: 15}
+	f := filter{State: Waiting, Remote: "a&b", Reason: "c=d", Text: "100% of #1 +", Page: 3, Refresh: 15}
 	for link, want := range map[string]filter{
 		f.link():                      f,
-		f.withState(unhealthy).link(): {State: unhealthy, Remote: f.Remote, Text: f.Text, Page: 1, Refresh: 15},
-		f.withRemote("paris").link():  {State: Waiting, Remote: "paris", Text: f.Text, Page: 1, Refresh: 15},
-		f.withText("x").link():        {State: Waiting, Remote: f.Remote, Text: "x", Page: 1, Refresh: 15},
+		f.withState(unhealthy).link(): {State: unhealthy, Remote: f.Remote, Reason: f.Reason, Text: f.Text, Page: 1, Refresh: 15},
+		f.withRemote("paris").link():  {State: Waiting, Remote: "paris", Reason: f.Reason, Text: f.Text, Page: 1, Refresh: 15},
+		f.withText("x").link():        {State: Waiting, Remote: f.Remote, Reason: f.Reason, Text: "x", Page: 1, Refresh: 15},
+		f.withReason("x").link():      {State: Waiting, Remote: f.Remote, Reason: "x", Text: f.Text, Page: 1, Refresh: 15},
 		f.none().link():               {Page: 1, Refresh: 15},
 		filter{Page: 1}.link():        {Page: 1},
 	} {
@@ -254,7 +259,7 @@ func FuzzQuery(f *testing.F) {
 		if utf8.ValidString(query.Get("q")) && !utf8.ValidString(got.Text) {
 			t.Errorf("a character of %q was cut", got.Text)
 		}
-		body := get(t, p, "/?"+url.Values{"q": query["q"], "state": query["state"], "remote": query["remote"], "page": query["page"]}.Encode()).Body.String()
+		body := get(t, p, "/?"+url.Values{"q": query["q"], "state": query["state"], "remote": query["remote"], "reason": query["reason"], "page": query["page"]}.Encode()).Body.String()
 		if !strings.HasSuffix(body, "</html>\n") || strings.Contains(body, "ZgotmplZ") {
 			t.Errorf("the page ends with %q", body[max(0, len(body)-80):])
 		}

@@ -24,16 +24,18 @@ const (
 )
 
 var functions = template.FuncMap{
-	"text":    text,
-	"message": message,
-	"health":  health,
-	"count":   count,
-	"tone":    tone,
-	"noun":    noun,
-	"pair":    func(page *view, remote remoteView) pair { return pair{page, remote} },
-	"texts":   func(list []string) list[string] { return newList(list, few) },
-	"ports":   func(m *Mirror) list[string] { return newList(m.shown(), few) },
-	"served":  func(s *Service) list[string] { return newList(textsOf(s.Ports), few) },
+	"text":     text,
+	"message":  message,
+	"health":   health,
+	"count":    count,
+	"tone":     tone,
+	"noun":     noun,
+	"pair":     func(page *view, remote remoteView) pair { return pair{page, remote} },
+	"texts":    func(list []string) list[string] { return newList(list, few) },
+	"ports":    func(m *Mirror) list[string] { return newList(m.shown(), few) },
+	"rowTone":  func(r row) string { return rowTone(r) },
+	"problems": func(r row) []MirrorProblem { return r.problems() },
+	"served":   func(s *Service) list[string] { return newList(textsOf(s.Ports), few) },
 }
 
 func textsOf[T fmt.Stringer](all []T) []string {
@@ -117,6 +119,14 @@ func tone(state string) string {
 	}
 }
 
+// rowTone is the colour of a row: of its state, unless nothing of it serves.
+func rowTone(r row) string {
+	if r.severity() <= unreachable {
+		return "bad"
+	}
+	return tone(r.state())
+}
+
 // list is a list whose end is folded.
 type list[T any] struct {
 	First, Rest []T
@@ -131,6 +141,15 @@ func newList[T any](all []T, first int) list[T] {
 
 // More is how many are not shown at once.
 func (l list[T]) More() int { return len(l.Rest) + l.Left }
+
+// clock is a time of day; of another day than now, with the date.
+func clock(t, now time.Time) string {
+	t, now = t.UTC(), now.UTC()
+	if t.Format(time.DateOnly) == now.Format(time.DateOnly) {
+		return t.Format("15:04:05 UTC")
+	}
+	return t.Format("2006-01-02 15:04 UTC")
+}
 
 // moment is a time in the forms that the page shows.
 type moment struct{ Relative, Absolute, Machine string }

@@ -35,7 +35,7 @@ func digest(text string) string {
 }
 
 // Handler serves the page at / and its data at /status.json; every other path is
-// not found. Both take the same query: state, remote, and q, words that must all
+// not found. Both take the same query: state, remote, reason, and q, words that must all
 // occur; the page takes page and refresh (seconds) too. snapshot is called once for
 // each request, concurrently, and its result is only read.
 func Handler(snapshot func() Page) http.Handler {
@@ -106,7 +106,9 @@ func handler(snapshot func() content) http.Handler {
 func servePage(w http.ResponseWriter, r *http.Request, view func(filter) *view) {
 	f := parseFilter(r.URL.Query())
 	var out bytes.Buffer
-	if err := pageTemplate.Execute(&out, view(f)); err != nil {
+	v := view(f)
+	v.servedAt(r)
+	if err := pageTemplate.Execute(&out, v); err != nil {
 		http.Error(w, "render the page: "+err.Error(), http.StatusInternalServerError)
 		return
 	}

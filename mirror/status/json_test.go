@@ -13,7 +13,7 @@ import (
 // TestJSON is the contract with programs: names, order, and lists that are never
 // null.
 func TestJSON(t *testing.T) {
-	const want = `{"local":"london","version":"v1.2.3","electionOn":true,"leader":true,"started":"2026-03-04T09:00:00Z","now":"2026-03-04T12:00:00Z","synced":true,"verifying":false,"problems":[],"unknown":0,"remotes":[` +
+	const want = `{"local":"london","version":"v1.2.3","electionOn":true,"leader":true,"leaderPod":"","started":"2026-03-04T09:00:00Z","now":"2026-03-04T12:00:00Z","synced":true,"verifying":false,"problems":[],"unknown":0,"remotes":[` +
 		`{"name":"paris","state":"up","since":"2026-03-04T10:00:00Z","lastSync":"2026-03-04T10:30:00Z","lastEvent":"2026-03-04T11:57:00Z","uid":"uid-of-paris","problems":[],"exported":2,` +
 		`"gateways":[{"name":"ingress/gateway","known":true,"addresses":[{"ip":"203.0.113.1","health":"ready"},{"ip":"2001:db8::1","health":"not asked yet"}],"problem":""}]},` +
 		`{"name":"berlin","state":"down","since":"2026-03-04T11:59:50Z","lastSync":"2026-03-01T12:00:00Z","uid":"","problems":[{"part":"services","cause":"connection refused"}],"exported":0,` +
@@ -25,7 +25,7 @@ func TestJSON(t *testing.T) {
 	if got := get(t, small(), "/status.json").Body.String(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if got := get(t, Page{Now: noon}, "/status.json").Body.String(); got != `{"local":"","version":"","electionOn":false,"leader":false,"now":"2026-03-04T12:00:00Z","synced":false,"verifying":false,"problems":[],"unknown":0,"remotes":[],`+
+	if got := get(t, Page{Now: noon}, "/status.json").Body.String(); got != `{"local":"","version":"","electionOn":false,"leader":false,"leaderPod":"","now":"2026-03-04T12:00:00Z","synced":false,"verifying":false,"problems":[],"unknown":0,"remotes":[],`+
 		`"failover":[],"counts":{"conflict":0,"incomplete":0,"mirrored":0,"orphan":0,"refused":0,"waiting":0},"mirrors":[`+"\n]}\n" {
 		t.Errorf("of nothing: %s", got)
 	}

@@ -16,6 +16,7 @@ type Publisher struct {
 	Version    string    `json:"version"`    // of the program
 	ElectionOn bool      `json:"electionOn"` // one of several replicas leads
 	Leader     bool      `json:"leader"`     // this one does
+	LeaderPod  string    `json:"leaderPod"`  // as in Page
 	Started    time.Time `json:"started,omitzero"`
 	Now        time.Time `json:"now,omitzero"` // when this was the state
 	Synced     bool      `json:"synced"`       // the caches are filled
@@ -90,7 +91,7 @@ func (p Port) String() string {
 
 // page is the part of it that the pages of all programs have.
 func (p *Publisher) page() *Page {
-	return &Page{Local: p.Cluster, Version: p.Version, ElectionOn: p.ElectionOn, Leader: p.Leader, Started: p.Started, Now: p.Now, Synced: p.Synced, Problems: p.Problems}
+	return &Page{Local: p.Cluster, Version: p.Version, ElectionOn: p.ElectionOn, Leader: p.Leader, LeaderPod: p.LeaderPod, Started: p.Started, Now: p.Now, Synced: p.Synced, Problems: p.Problems}
 }
 
 // Endpoint says whether the Service has an endpoint that is ready.
@@ -110,7 +111,14 @@ func (s *Service) healthy() bool { return s.State == Published && len(s.Problems
 func (s *Service) key() (namespace, name string)    { return s.Namespace, s.Name }
 func (s *Service) origin() (cluster, source string) { return "", "" }
 func (s *Service) state() string                    { return s.State }
-func (s *Service) problems() []MirrorProblem        { return s.Problems }
+
+// problems are its problems; of one that is unhealthy, one at least.
+func (s *Service) problems() []MirrorProblem {
+	if len(s.Problems) > 0 || s.healthy() {
+		return s.Problems
+	}
+	return []MirrorProblem{{Reason: reasonUnpublished, Message: unrecorded[reasonUnpublished].message}}
+}
 
 // appendText appends what can be searched for.
 func (s *Service) appendText(text []byte) []byte {
@@ -119,7 +127,7 @@ func (s *Service) appendText(text []byte) []byte {
 		text = appendLower(text, p.String())
 	}
 	text = appendLower(appendLower(text, s.Hosts...), s.Routes...)
-	for _, p := range s.Problems {
+	for _, p := range s.problems() {
 		text = appendLower(text, p.Reason, p.Message)
 	}
 	return text

@@ -41,22 +41,22 @@ func getPublished(t *testing.T, p Publisher, path string) string {
 
 // TestPublisherJSON is the contract with programs, as TestJSON.
 func TestPublisherJSON(t *testing.T) {
-	const head = `{"cluster":"paris","version":"v1.2.3","electionOn":true,"leader":true,"started":"2026-03-04T11:00:00Z","now":"2026-03-04T12:00:00Z","synced":true,"problems":[],"targets":[` +
+	const head = `{"cluster":"paris","version":"v1.2.3","electionOn":true,"leader":true,"leaderPod":"","started":"2026-03-04T11:00:00Z","now":"2026-03-04T12:00:00Z","synced":true,"problems":[],"targets":[` +
 		`{"kind":"gateway-api","name":"Gateway ingress/public","state":"up","problem":"","listeners":[{"name":"http","port":80,"protocol":"HTTP","own":false,"problem":""},` +
 		`{"name":"service-mirror-tcp-15000","port":15000,"protocol":"TCP","own":true,"problem":"PortUnavailable: no entry point"}]},` +
 		`{"kind":"ingress","name":"IngressClass traefik","state":"connecting","problem":"","listeners":[]}],` +
 		`"counts":{"conflict":0,"incomplete":1,"published":1,"refused":0,"waiting":1},"services":[` + "\n"
 	const db = `{"namespace":"shop","name":"db","state":"incomplete","ready":false,"hosts":[],"ports":[{"port":5432,"protocol":"TCP","class":"tcp","gatewayPort":0,"shared":false}],"routes":[],"problems":[{"reason":"PortNotServed","message":"no listener"}]}`
-	const others = `{"namespace":"shop","name":"new","state":"waiting","ready":false,"hosts":[],"ports":[],"routes":[],"problems":[]},` + "\n" +
-		`{"namespace":"default","name":"bar","state":"published","ready":true,"hosts":["bar-paris.default"],"ports":[{"port":80,"protocol":"TCP","class":"http","gatewayPort":80,"shared":true},` +
+	const waiting = `{"namespace":"shop","name":"new","state":"waiting","ready":false,"hosts":[],"ports":[],"routes":[],"problems":[]}`
+	const bar = `{"namespace":"default","name":"bar","state":"published","ready":true,"hosts":["bar-paris.default"],"ports":[{"port":80,"protocol":"TCP","class":"http","gatewayPort":80,"shared":true},` +
 		`{"port":53,"protocol":"UDP","class":"udp","gatewayPort":15001,"shared":false}],"routes":["HTTPRoute bar.service-mirror"],"problems":[]}`
-	if got, want := getPublished(t, published(), "/status.json"), head+db+",\n"+others+"\n]}\n"; got != want {
+	if got, want := getPublished(t, published(), "/status.json"), head+waiting+",\n"+db+",\n"+bar+"\n]}\n"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if got, want := getPublished(t, published(), "/status.json?state=unhealthy&q=SHOP%2Fdb+listener"), head+db+"\n]}\n"; got != want {
 		t.Errorf("filtered: got  %s\nwant %s", got, want)
 	}
-	if got := getPublished(t, Publisher{Now: noon}, "/status.json"); got != `{"cluster":"","version":"","electionOn":false,"leader":false,"now":"2026-03-04T12:00:00Z","synced":false,"problems":[],"targets":[],`+
+	if got := getPublished(t, Publisher{Now: noon}, "/status.json"); got != `{"cluster":"","version":"","electionOn":false,"leader":false,"leaderPod":"","now":"2026-03-04T12:00:00Z","synced":false,"problems":[],"targets":[],`+
 		`"counts":{"conflict":0,"incomplete":0,"published":0,"refused":0,"waiting":0},"services":[`+"\n]}\n" {
 		t.Errorf("of nothing: %s", got)
 	}
@@ -74,16 +74,16 @@ func TestWhatIsSaidOfAPublisher(t *testing.T) {
 		want   []string
 		not    []string
 	}{
-		{"/", all, []string{"2 targets and 2 exported Services are unhealthy: paris, service-mirror", "leader", "published 1", "incomplete 1", "waiting 1",
+		{"/", all, []string{"paris: 1 exported Service is not published, 1 exported Service is incomplete, and more, service-mirror", "2 targets 3 exported Services show the 2 unhealthy", "NotPublishedYet 1 exported Service", "leader", "published 1", "incomplete 1", "waiting 1",
 			"Gateway ingress/public", "http 80/HTTP", "service-mirror-tcp-15000 15000/TCP (added)", "service-mirror-tcp-15000: PortUnavailable: no entry point",
-			"IngressClass traefik", "connecting", "1–3 of 3 exported Services", "80 (http) -> 80, shared", "53/UDP (udp) -> 15001/UDP", "5432 (tcp) -> none", "an endpoint is ready", "no endpoint is ready",
+			"IngressClass traefik", "connecting", "1–3 of 3, the worst first", "80 (http) -> 80, shared", "53/UDP (udp) -> 15001/UDP", "5432 (tcp) -> none", "an endpoint is ready", "no endpoint is ready",
 			"bar-paris.default", "HTTPRoute bar.service-mirror", "PortNotServed no listener"}, []string{"Mirror", " mirror", "emote", "orphan", "Cluster IP"}},
-		{"/?q=bar-paris", all, []string{"1–1 of 1 exported Service that match, of 3", "bar"}, []string{"no listener"}},
+		{"/?q=bar-paris", all, []string{"1–1 of 1 that match, of 3", "bar"}, []string{"db shop"}},
 		{"/?state=refused", all, []string{"No exported Service matches this filter."}, nil},
-		{"/", healthy, []string{"Everything is published"}, []string{"unhealthy:"}},
+		{"/", healthy, []string{"Everything is published"}, []string{"Problems"}},
 		{"/", func(p *Publisher) { healthy(p); p.Services = nil }, []string{"Nothing is exported", "No Service is exported", "kubectl label service NAME service-mirror.io/exported=true"}, nil},
 		{"/", func(p *Publisher) { p.Synced = false }, []string{"Not ready yet", "The cluster has not been read yet"}, nil},
-		{"/", func(p *Publisher) { healthy(p); p.Leader = false }, []string{"This replica is a standby", "Everything is published"}, nil},
+		{"/", func(p *Publisher) { healthy(p); p.Leader = false }, []string{"This replica is a standby, and knows of no problem", "only the leader knows the problems of exported Services"}, []string{"Everything is published"}},
 		{"/", func(p *Publisher) { p.Problems = []Problem{{"records", "refused"}} }, []string{"The cluster is not read as it is", "The cluster, records: refused."}, nil},
 	} {
 		p := published()

@@ -13,6 +13,7 @@ type targetView struct {
 func newPublisherView(p *Publisher, f filter) *view {
 	v := &view{Page: p.page(), Words: publisherWords, Style: template.CSS(styleCSS), Filter: f, Total: len(p.Services)}
 	v.addTargets(p)
+	v.addGroups(v.groupServices(p))
 	v.Services = addRows(v, choose[*Service](f, p.Services))
 	switch {
 	case len(v.Services) > 0:
@@ -27,15 +28,16 @@ func newPublisherView(p *Publisher, f filter) *view {
 
 // addTargets adds the targets, and says how all is.
 func (v *view) addTargets(p *Publisher) {
-	unhealthy, worst := 0, "ok"
+	unhealthy, down := 0, 0
 	for i := range p.Targets {
 		t := &p.Targets[i]
 		shown := targetView{Target: t, Tone: tone(t.State), Refuse: t.refused()}
-		if !t.healthy() {
+		switch {
+		case t.State == Down:
+			down++
+		case !t.healthy():
 			unhealthy++
-			if shown.Tone == "bad" {
-				worst = "bad"
-			} else if t.State == Up {
+			if t.State == Up {
 				shown.Tone = "warn"
 			}
 		}
@@ -43,13 +45,18 @@ func (v *view) addTargets(p *Publisher) {
 		v.Targets = append(v.Targets, shown)
 	}
 	for i := range p.Services {
-		if !p.Services[i].healthy() {
+		severity := p.Services[i].severity()
+		if v.bySeverity[severity]++; severity != fine {
 			v.Unhealthy++
 		}
 	}
-	v.headline(unhealthy, worst)
+	var lost []clause
+	if down > 0 {
+		lost = append(lost, clause{"bad", noun(down, "target") + verb(down, " is", " are") + " down"})
+	}
+	v.headline(lost, unhealthy)
 	switch {
-	case !v.Synced || unhealthy+v.Unhealthy > 0:
+	case !v.Synced || down+unhealthy+v.Unhealthy > 0:
 	case v.Total == 0:
 		v.say("off", "Nothing is exported")
 	default:

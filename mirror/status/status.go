@@ -64,6 +64,7 @@ type Page struct {
 	Version    string    `json:"version"`    // of the daemon
 	ElectionOn bool      `json:"electionOn"` // one of several replicas leads
 	Leader     bool      `json:"leader"`     // this one does
+	LeaderPod  string    `json:"leaderPod"`  // the pod that leads, as this one last saw; empty: not known, or no election
 	Started    time.Time `json:"started,omitzero"`
 	Now        time.Time `json:"now,omitzero"` // when this was the state
 	Synced     bool      `json:"synced"`       // the local caches are filled
@@ -183,8 +184,11 @@ type MirrorProblem struct {
 	Message string `json:"message"`
 }
 
-// healthy reports whether nothing has to be done about a mirror.
-func (m *Mirror) healthy() bool { return m.State == Mirrored && len(m.Problems) == 0 }
+// healthy reports whether nothing has to be done about a mirror. One whose gateway answers no probe is as it should be,
+// and serves nothing.
+func (m *Mirror) healthy() bool {
+	return m.State == Mirrored && len(m.Problems) == 0 && !m.noneReady()
+}
 
 // healthy reports whether nothing has to be done about a remote.
 func (r *Remote) healthy() bool {

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"service-mirror.io/service-mirror/mirror/plan"
 )
 
 // Summary is a Page in short, for a terminal and for scripts.
@@ -28,7 +26,7 @@ type Summary struct {
 	Problems         []Problem       `json:"problems"` // of reading the local cluster
 	Unknown          int             `json:"unknown"`  // as in Page
 	Remotes          []RemoteSummary `json:"remotes"`
-	Causes           []Cause         `json:"causes"` // of mirrors that are not healthy, the most frequent first
+	Causes           []Cause         `json:"causes"` // of mirrors that are not healthy, the worst first, then the most frequent
 }
 
 // Source is where a summary comes from.
@@ -71,6 +69,7 @@ type Cause struct {
 	Mirrors  []string `json:"mirrors"`  // namespace/name, of all
 	Messages int      `json:"messages"` // how many differ
 	Message  string   `json:"message"`  // of the first mirror
+	severity severity // of the worst mirror
 }
 
 // LocalOnly is what is known of mirrors where no remote is: whether they have endpoints.
@@ -130,12 +129,17 @@ func causesOf(mirrors []Mirror) []Cause {
 	byReason, messages := map[string]*Cause{}, map[string]map[string]bool{}
 	for i := range mirrors {
 		m := &mirrors[i]
-		for _, problem := range m.Problems {
+		problems := m.Problems
+		if m.State == Mirrored {
+			problems = m.shownProblems() // why it is not healthy, also if no sync found that
+		}
+		for _, problem := range problems {
 			c := byReason[problem.Reason]
 			if c == nil {
-				c = &Cause{Reason: problem.Reason, Remedy: plan.Reason(problem.Reason).Remedy(), Message: problem.Message}
+				c = &Cause{Reason: problem.Reason, Remedy: remedyOf(problem.Reason), Message: problem.Message, severity: fine}
 				byReason[problem.Reason], messages[problem.Reason] = c, map[string]bool{}
 			}
+			c.severity = min(c.severity, m.severityOf(problem.Reason))
 			if name := m.Namespace + "/" + m.Name; !slices.Contains(c.Mirrors[max(0, len(c.Mirrors)-1):], name) { // twice of one mirror is once
 				c.Mirrors = append(c.Mirrors, name)
 			}
@@ -151,7 +155,7 @@ func causesOf(mirrors []Mirror) []Cause {
 		causes = append(causes, *c)
 	}
 	slices.SortFunc(causes, func(a, b Cause) int {
-		return cmp.Or(cmp.Compare(len(b.Mirrors), len(a.Mirrors)), strings.Compare(a.Reason, b.Reason))
+		return cmp.Or(cmp.Compare(a.severity, b.severity), cmp.Compare(len(b.Mirrors), len(a.Mirrors)), strings.Compare(a.Reason, b.Reason))
 	})
 	return causes
 }
@@ -172,7 +176,7 @@ func (s Summary) WriteText(out io.Writer) error {
 		fmt.Fprintf(out, "\n%s\n", text(c.title()))
 		about := ""
 		if c.Messages > 1 {
-			about = fmt.Sprintf("%d messages, as of %s: ", c.Messages, c.Mirrors[0])
+			about = fmt.Sprintf("%d messages, for example %s: ", c.Messages, c.Mirrors[0])
 		}
 		fmt.Fprintf(out, "  %s\n", message(about+c.Message))
 		if c.Remedy != "" {
@@ -193,15 +197,15 @@ func (s Summary) origin() string {
 	case FromURL:
 		return fmt.Sprintf("%s, service-mirror %s, from %s", what, s.Version, s.Source.Name)
 	case FromClusters:
-		return what + ", worked out from the clusters" + why
+		return what + ", computed from the clusters" + why
 	}
-	return what + ", worked out from this cluster alone" + why
+	return what + ", computed from this cluster alone" + why
 }
 
 // table has a line for each remote, and one more for each further gateway.
 func (s Summary) table(out io.Writer) {
 	if len(s.Remotes) == 0 {
-		fmt.Fprintln(out, "No remote is configured, and there is no mirror.")
+		fmt.Fprintln(out, "No remotes are configured, and there are no mirrors.")
 		return
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
@@ -266,7 +270,7 @@ func (g *Gateway) line() string {
 // writeProblems prints what is wrong with the clusters.
 func (s Summary) writeProblems(out io.Writer) {
 	if !s.Synced {
-		fmt.Fprintln(out, "\nThe local cluster has not been read yet: nothing is written until it has been.")
+		fmt.Fprintln(out, "\nThe local cluster has not been read yet; nothing is written until then.")
 	}
 	for _, p := range s.Problems {
 		fmt.Fprintf(out, "\nLocal cluster, %s: %s\n", text(p.Part), message(p.Cause))
@@ -282,7 +286,7 @@ func (s Summary) writeProblems(out io.Writer) {
 		}
 	}
 	if s.Unknown > 0 && s.Source.From != FromLocal {
-		fmt.Fprintf(out, "\n%s with a mirror's labels are of remotes that are not configured\n  Fix: configure the remote, or run service-mirror prune.\n", noun(s.Unknown, "object"))
+		fmt.Fprintf(out, "\n%s with a mirror's labels belong to remotes that are not configured\n  Fix: configure the remote, or run service-mirror prune.\n", noun(s.Unknown, "object"))
 	}
 }
 

@@ -47,16 +47,16 @@ rome     not configured   ?          1 orphan                                  ?
 
 Remote berlin, exports: connection refused
 
-2 objects with a mirror's labels are of remotes that are not configured
+2 objects with a mirror's labels belong to remotes that are not configured
   Fix: configure the remote, or run service-mirror prune.
+
+PortNotServed: 60 mirrors of paris: shop/s200-paris, shop/s201-paris, shop/s202-paris and 57 more
+  61 messages, for example shop/s200-paris: port 200 is not served
+  Fix: set the port's appProtocol if it is HTTP, otherwise reserve a gateway port for it.
 
 NamespaceMissing: 200 mirrors of paris: shop/s000-paris, shop/s001-paris, shop/s002-paris and 197 more
   namespace shop does not exist
   Fix: create the namespace in the local cluster, or set --create-namespaces.
-
-PortNotServed: 60 mirrors of paris: shop/s200-paris, shop/s201-paris, shop/s202-paris and 57 more
-  61 messages, as of shop/s200-paris: port 200 is not served
-  Fix: set the port's appProtocol if it is HTTP; else reserve a gateway port for it.
 
 Unhealthy: 2 of 3 remotes, 261 of 311 mirrors.
 `
@@ -76,11 +76,21 @@ func TestSummaryJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got.Healthy || got.Source.Why != "forbidden" || len(got.Remotes) != 3 || got.Remotes[0].Counts[Waiting] != 200 || got.Remotes[2].Exported != -1 ||
-		len(got.Causes) != 2 || len(got.Causes[0].Mirrors) != 200 || got.Causes[0].Remedy == "" || len(got.Causes[1].Mirrors) != 60 {
+		len(got.Causes) != 2 || len(got.Causes[0].Mirrors) != 60 || got.Causes[0].Remedy == "" || len(got.Causes[1].Mirrors) != 200 {
 		t.Errorf("got %+v", got)
 	}
 	if strings.Contains(out.String(), "null") {
 		t.Errorf("a list is null:\n%s", &out)
+	}
+}
+
+// What serves nothing has a cause, though the mirror is as it should be.
+func TestSummaryOfAGatewayThatAnswersNoProbe(t *testing.T) {
+	page := busy()
+	page.Mirrors = []Mirror{{Namespace: "shop", Name: "cart-paris", Cluster: "paris", State: Mirrored, Endpoints: []string{"192.0.2.1:80 (not ready)"}}}
+	s := Summarize(&page, Source{From: FromLeader})
+	if len(s.Causes) != 1 || s.Causes[0].Reason != "NoHealthyAddress" || s.Causes[0].Remedy == "" || s.UnhealthyMirrors != 1 {
+		t.Errorf("got %d unhealthy, %+v", s.UnhealthyMirrors, s.Causes)
 	}
 }
 
@@ -121,7 +131,7 @@ func TestSummaryOfTheLocalClusterAlone(t *testing.T) {
 	if err := s.WriteText(&out); err != nil {
 		t.Fatal(err)
 	}
-	const want = "Local cluster https://london, worked out from this cluster alone: the leader's status cannot be read: read Lease a/b: forbidden\ufffd[2J\n\n" +
+	const want = "Local cluster https://london, computed from this cluster alone: the leader's status cannot be read: read Lease a/b: forbidden\ufffd[2J\n\n" +
 		"REMOTE   STATE       EXPORTED   MIRRORS                    GATEWAY\n" +
 		"paris    not known   ?          1 mirrored, 1 incomplete   ?\n\n" +
 		"Unhealthy: 0 of 1 remote, 1 of 2 mirrors.\n"

@@ -13,36 +13,43 @@ import (
 )
 
 const (
-	unfolded    = 6  // remotes that are shown open, healthy or not
+	unfolded    = 3  // remotes that are shown open
 	addressesAt = 8  // of a gateway that are shown at once
-	reasonsAt   = 8  // that the page links to
 	refreshLink = 15 // seconds
 )
 
 // view is what the template shows of a Page.
 type view struct {
 	*Page
-	Style     template.CSS
-	Icon      template.URL
-	Tone      string // of the headline
-	Headline  string
-	Notices   []string
-	Words     words
-	Unhealthy int // rows, whatever the filter
-	Total     int // likewise
-	Remotes   []remoteView
-	Targets   []targetView
-	Filter    filter
-	Found     found
-	Chips     []chip
-	Failovers list[*Failover]
-	Names     []string   // of remotes, those of mirrors without a remote too
-	Rows      []*Mirror  // of the daemon's page
-	Services  []*Service // of a publisher's
-	Reasons   []chip
-	Pager     pager
-	Empty     string // why there are no rows
-	Hint      string // what to do about it
+	Style          template.CSS
+	Icon           template.URL
+	Tone           string // of the headline
+	Headline       string
+	Notices        []string
+	Standby        *standby // nil: this replica leads, or there is no election
+	Words          words
+	Total          int           // rows, whatever the filter
+	Unhealthy      int           // likewise
+	Exported       int           // Services that remotes export, as far as is known
+	Existing       int           // mirrors that exist
+	bySeverity     [fine + 1]int // rows
+	perRemote      map[string]perRemote
+	Problems       list[group]
+	ProblemCount   int
+	Remotes        []remoteView
+	RemoteStates   string // how many are up
+	Targets        []targetView
+	Filter         filter
+	Found          found
+	Chips          []chip
+	Failovers      list[*Failover]
+	FailoverStates string     // how many are in which
+	Names          []string   // of remotes, those of mirrors without a remote too
+	Rows           []*Mirror  // of the daemon's page
+	Services       []*Service // of a publisher's
+	Pager          pager
+	Empty          string // why there are no rows
+	Hint           string // what to do about it
 }
 
 // chip is a link that narrows what is shown.
@@ -52,12 +59,15 @@ type chip struct {
 	Current           bool
 }
 
+// perRemote counts the rows of one remote.
+type perRemote struct{ rows, exist, unhealthy int }
+
 type remoteView struct {
 	*Remote
 	Open      bool
 	Tone      string
-	Mirrors   int
-	Unhealthy int // of its mirrors
+	Mirrors   int // that exist
+	Unhealthy int // of its rows
 	// Links to its mirrors.
 	Link, UnhealthyLink string
 	Gateways            []gatewayView
@@ -75,17 +85,20 @@ type words struct {
 	Cluster        string   // as the beginning of a sentence
 	Done           string   // the state in which nothing has to be done
 	States         []string // all of them, the most urgent first
+	Texts          *texts   // of unhealthy rows
 }
 
 var (
-	daemonWords    = words{"mirrors", "Mirrors", "mirror", "remotes", "remote", "The local cluster", Mirrored, states}
-	publisherWords = words{"services", "Exported Services", "exported Service", "targets", "target", "The cluster", Published, publisherStates}
+	daemonWords    = words{"mirrors", "Mirrors", "mirror", "remotes", "remote", "The local cluster", Mirrored, states, &mirrorTexts}
+	publisherWords = words{"services", "Exported Services", "exported Service", "targets", "target", "The cluster", Published, publisherStates, &serviceTexts}
 )
 
 func newView(page *Page, f filter) *view {
 	v := &view{Page: page, Words: daemonWords, Style: template.CSS(styleCSS), Filter: f, Total: len(page.Mirrors)}
+	v.countMirrors()
 	v.addRemotes()
 	v.addFailovers()
+	v.addGroups(v.groupAll())
 	v.summarize()
 	v.Rows = addRows(v, f.choose(page.Mirrors))
 	if len(v.Rows) == 0 {
@@ -103,47 +116,77 @@ func addRows[R row](v *view, c chosen[R]) []R {
 	return shown
 }
 
-// addRemotes puts unhealthy remotes first, and folds the others if there are many.
-func (v *view) addRemotes() {
-	mirrors, unhealthyMirrors := map[string]int{}, map[string]int{}
+// countMirrors counts what there is: a row is an exported Service with its mirror, if it has one, or an orphan; of a
+// merged mirror there is a row for each remote.
+func (v *view) countMirrors() {
+	v.perRemote = map[string]perRemote{}
+	existing := make(map[[2]string]bool, len(v.Page.Mirrors))
 	for i := range v.Page.Mirrors {
 		m := &v.Page.Mirrors[i]
-		mirrors[m.Cluster]++
-		if !m.healthy() {
-			unhealthyMirrors[m.Cluster]++
+		of := v.perRemote[m.Cluster]
+		of.rows++
+		if m.exists() {
+			of.exist++
+			existing[[2]string{m.Namespace, m.Name}] = true
 		}
+		severity := m.severity()
+		if v.bySeverity[severity]++; severity != fine {
+			of.unhealthy++
+			v.Unhealthy++
+		}
+		v.perRemote[m.Cluster] = of
 	}
+	v.Existing = len(existing)
+	for i := range v.Page.Remotes {
+		v.Exported += v.Page.Remotes[i].Exported
+	}
+}
+
+// addRemotes puts unhealthy remotes first, and folds all if there are many.
+func (v *view) addRemotes() {
+	byState := map[string]int{}
+	names := map[string]bool{}
 	for i := range v.Page.Remotes {
 		r := &v.Page.Remotes[i]
-		shown := remoteView{
-			Remote: r, Tone: tone(r.State), Open: !r.healthy() || len(v.Page.Remotes) <= unfolded,
-			Mirrors: mirrors[r.Name], Unhealthy: unhealthyMirrors[r.Name],
-			Link: v.Filter.none().withRemote(r.Name).link(), UnhealthyLink: v.Filter.none().withRemote(r.Name).withState(unhealthy).link(),
-		}
-		if r.State == Up && !r.healthy() {
-			shown.Tone = "warn"
-		}
-		for j := range r.Gateways {
-			g := &r.Gateways[j]
-			byHealth := slices.Clone(g.Addresses)
-			slices.SortStableFunc(byHealth, func(a, b Address) int {
-				return cmp.Compare(order(a.Health == NotReady), order(b.Health == NotReady))
-			})
-			shown.Gateways = append(shown.Gateways, gatewayView{g, newList(byHealth, addressesAt)})
-		}
-		v.Remotes = append(v.Remotes, shown)
-		mirrors[r.Name] = 0
+		v.Remotes = append(v.Remotes, v.remote(r))
+		byState[text(r.State)]++
+		names[r.Name] = true
 	}
 	slices.SortStableFunc(v.Remotes, func(a, b remoteView) int { return cmp.Compare(order(!a.healthy()), order(!b.healthy())) })
-	for name := range mirrors {
-		v.Names = append(v.Names, name)
+	for name := range v.perRemote {
+		names[name] = true
 	}
-	for i := range v.Page.Remotes {
-		if name := v.Page.Remotes[i].Name; !slices.Contains(v.Names, name) {
-			v.Names = append(v.Names, name)
-		}
+	v.Names = slices.Sorted(maps.Keys(names))
+	v.RemoteStates = countsText(byState)
+}
+
+// countsText is how many there are of each state, the most frequent first.
+func countsText(byState map[string]int) string {
+	var parts []string
+	for _, state := range slices.SortedFunc(maps.Keys(byState), func(a, b string) int { return cmp.Or(cmp.Compare(byState[b], byState[a]), cmp.Compare(a, b)) }) {
+		parts = append(parts, count(byState[state])+" "+state)
 	}
-	slices.Sort(v.Names)
+	return strings.Join(parts[:min(len(parts), many)], ", ")
+}
+
+func (v *view) remote(r *Remote) remoteView {
+	of := v.perRemote[r.Name]
+	shown := remoteView{
+		Remote: r, Tone: tone(r.State), Open: len(v.Page.Remotes) <= unfolded, Mirrors: of.exist, Unhealthy: of.unhealthy,
+		Link: v.Filter.none().withRemote(r.Name).link(), UnhealthyLink: v.Filter.none().withRemote(r.Name).withState(unhealthy).link(),
+	}
+	if r.State == Up && !r.healthy() {
+		shown.Tone = "warn"
+	}
+	for j := range r.Gateways {
+		g := &r.Gateways[j]
+		byHealth := slices.Clone(g.Addresses)
+		slices.SortStableFunc(byHealth, func(a, b Address) int {
+			return cmp.Compare(order(a.Health == NotReady), order(b.Health == NotReady))
+		})
+		shown.Gateways = append(shown.Gateways, gatewayView{g, newList(byHealth, addressesAt)})
+	}
+	return shown
 }
 
 // addFailovers shows the first few Services that fail over, those first that need attention.
@@ -154,6 +197,11 @@ func (v *view) addFailovers() {
 	}
 	slices.SortStableFunc(all, func(a, b *Failover) int { return cmp.Compare(order(!a.healthy()), order(!b.healthy())) })
 	v.Failovers = newList(all, many)
+	byState := map[string]int{}
+	for _, f := range all {
+		byState[text(f.State)]++
+	}
+	v.FailoverStates = countsText(byState)
 }
 
 // failoverNotice says how many Services that fail over do not have local endpoints serve them as they should; alone: nothing
@@ -206,87 +254,19 @@ func order(first bool) int {
 	return 1
 }
 
-// summarize sets the headline and the notices below it.
-func (v *view) summarize() {
-	var remotes int
-	worst := "ok"
-	for i := range v.Page.Remotes {
-		if r := &v.Page.Remotes[i]; !r.healthy() {
-			remotes++
-			if tone(r.State) == "bad" {
-				worst = "bad"
-			}
-		}
-	}
-	for i := range v.Page.Mirrors {
-		if !v.Page.Mirrors[i].healthy() {
-			v.Unhealthy++
-		}
-	}
-	v.headline(remotes, worst)
-	if v.Synced && len(v.Page.Remotes) == 0 && v.Unhealthy == 0 {
-		v.say("off", "Nothing to do")
-	} else if v.Synced && remotes+v.Unhealthy == 0 {
-		v.say(v.Tone, "Everything is "+v.verification())
-	}
-	v.failoverNotice(remotes+v.Unhealthy == 0)
-	v.notice()
-}
-
-func (v *view) say(tone, headline string) { v.Tone, v.Headline = tone, headline }
-
-// headline says how many parts and rows are unhealthy. worst is the tone of the parts.
-func (v *view) headline(unhealthy int, worst string) {
-	var parts []string
-	if unhealthy > 0 {
-		parts = append(parts, noun(unhealthy, v.Words.Part))
-	}
-	if v.Unhealthy > 0 {
-		parts = append(parts, noun(v.Unhealthy, v.Words.One))
-	}
-	if len(parts) > 0 && worst == "ok" {
-		worst = "warn"
-	}
-	switch {
-	case !v.Synced:
-		v.say("info", "Not ready yet")
-		v.Notices = append(v.Notices, v.Words.Cluster+" has not been read yet: nothing is written until it has been.")
-	case len(parts) == 0:
-		v.say(worst, "Everything is healthy")
-	case unhealthy+v.Unhealthy == 1:
-		v.say(worst, parts[0]+" is unhealthy")
-	default:
-		v.say(worst, strings.Join(parts, " and ")+" are unhealthy")
-	}
-}
-
 // notice adds what else must be known.
 func (v *view) notice() {
 	if v.ElectionOn && !v.Leader {
-		v.Notices = append(v.Notices, "This replica is a standby: it watches, and writes nothing while another one leads. The leader may know of more problems.")
+		v.Standby = v.standby()
+		if v.Tone == "ok" || v.Tone == "off" {
+			v.say("off", "This replica is a standby, and knows of no problem")
+		}
 	}
 	for _, problem := range v.Page.Problems {
 		v.Notices = append(v.Notices, v.Words.Cluster+", "+text(problem.Part)+": "+message(problem.Cause)+".")
 		v.say("bad", v.Words.Cluster+" is not read as it is")
 	}
 	v.Icon = icons[v.Tone]
-}
-
-// verification says how much is known of whether requests arrive.
-func (v *view) verification() string {
-	known := 0
-	for i := range v.Page.Mirrors {
-		if result := v.Page.Mirrors[i].Verified; result == Reached || result == NotKnown { // of the others there is a problem
-			known++
-		}
-	}
-	switch {
-	case known == len(v.Page.Mirrors):
-		return "healthy"
-	case known == 0:
-		return "mirrored, " + NotVerified
-	}
-	return "mirrored, " + count(known) + " of " + count(len(v.Page.Mirrors)) + " verified"
 }
 
 // Verified says what the last verification of a mirror found; empty where there is nothing to verify.
@@ -297,7 +277,7 @@ func (v *view) Verified(m *Mirror) string {
 	return text(cmp.Or(m.Verified, NotVerified))
 }
 
-// addChips links to the mirrors of each state, and of the most frequent reasons.
+// addChips links to the rows of each state.
 func (v *view) addChips() {
 	known := append([]string{v.Words.Done}, v.Words.States[:len(v.Words.States)-1]...)
 	others := slices.DeleteFunc(slices.Sorted(maps.Keys(v.Found.states)), func(state string) bool { return slices.Contains(known, state) })
@@ -307,12 +287,6 @@ func (v *view) addChips() {
 	}
 	for _, state := range append(known, others...) {
 		v.Chips = append(v.Chips, chip{state, tone(state), v.Filter.withState(state).link(), v.Found.states[state], v.Filter.State == state})
-	}
-	reasons := slices.SortedFunc(maps.Keys(v.Found.reasons), func(a, b string) int {
-		return cmp.Or(cmp.Compare(v.Found.reasons[b], v.Found.reasons[a]), cmp.Compare(a, b))
-	})
-	for _, reason := range reasons[:min(len(reasons), reasonsAt)] {
-		v.Reasons = append(v.Reasons, chip{Label: reason, Count: v.Found.reasons[reason], Link: v.Filter.withText(reason).link(), Current: v.Filter.Text == reason})
 	}
 }
 
@@ -340,17 +314,23 @@ func (v *view) Ago(t time.Time) moment { return newMoment(ago(t, v.Now), t) }
 // For is how long something has lasted.
 func (v *view) For(t time.Time) moment { return newMoment("for "+span(max(0, v.Now.Sub(t))), t) }
 
+// At is a time and how long ago it was.
+func (v *view) At(t time.Time) moment { return newMoment(clock(t, v.Now)+", "+ago(t, v.Now), t) }
+
+// Unnamed reports whether the cluster has no name but the URL of its API server.
+func (v *view) Unnamed() bool { return strings.Contains(v.Local, "://") }
+
 // Clock is the time at which this was the state.
 func (v *view) Clock() moment { return newMoment(v.Now.UTC().Format("15:04:05 UTC"), v.Now) }
 
 // Title is the page's; browsers show its beginning in a tab.
 func (v *view) Title() string {
-	return fmt.Sprintf("%s: %s, service-mirror", v.Headline, text(v.Local))
+	return fmt.Sprintf("%s: %s, service-mirror", text(v.Local), v.Headline)
 }
 
 // HasReasons reports whether any of the rows has a reason to show.
 func (v *view) HasReasons() bool {
-	return slices.ContainsFunc(v.Rows, func(m *Mirror) bool { return len(m.Problems) > 0 }) ||
+	return slices.ContainsFunc(v.Rows, func(m *Mirror) bool { return len(m.problems()) > 0 }) ||
 		slices.ContainsFunc(v.Services, func(s *Service) bool { return len(s.Problems) > 0 })
 }
 

@@ -30,7 +30,9 @@ func TestWhatIsSaid(t *testing.T) {
 	healthy.Remotes = healthy.Remotes[:1]
 	healthy.Mirrors = healthy.Mirrors[:1]
 	standby := small()
-	standby.Leader = false
+	standby.Leader, standby.LeaderPod = false, "system/sm-1"
+	idler := healthy
+	idler.Leader = false
 	unverified := healthy
 	unverified.Mirrors = slices.Clone(healthy.Mirrors)
 	unverified.Mirrors[0].Verified, unverified.Mirrors[0].VerifiedAt = NotVerified, time.Time{}
@@ -53,33 +55,37 @@ func TestWhatIsSaid(t *testing.T) {
 	}{
 		"all": {page: small(), want: []string{
 			"service-mirror london leader v1.2.3 started 3 h ago as of 12:00:00 UTC refresh every 15 s JSON",
-			"1 remote and 2 mirrors are unhealthy 2 remotes 3 mirrors show the 2 unhealthy",
+			"london: 1 remote is unreachable, 1 mirror has no endpoints, and more, service-mirror", "and more 2 remotes 2 exported Services 2 mirrors show the 2 unhealthy",
 			// Unhealthy ones come first.
-			"Remotes berlin down for 10 s services connection refused Exported 0 Services Mirrors 1 , 1 unhealthy Last sync 3 days ago Last event none yet " +
-				"Gateway ingress/old there is no such Service Not known at the moment: its mirrors keep their endpoints. " +
-				"paris up for 2 h Exported 2 Services Mirrors 2 , 1 unhealthy Last sync 1 h ago Last event 3 min ago " +
+			"Remotes 1 down, 1 up berlin down for 10 s Exported 0 Services Mirrors 0 Unhealthy 1 Last full sync 2026-03-01 12:00 UTC, 3 days ago Last event none yet " +
+				"Gateway ingress/old Not known at the moment: its mirrors keep their endpoints. " +
+				"paris up for 2 h Exported 2 Services Mirrors 2 Unhealthy 1 Last full sync 10:30:00 UTC, 1 h ago Last event 3 min ago " +
 				"Gateway ingress/gateway 203.0.113.1 ready 2001:db8::1 not probed yet UID uid-of-paris",
 			"All 3 Unhealthy 2 mirrored 1 incomplete 1 conflict 0 refused 0 waiting 1 orphan 0",
-			"Reasons NamespaceMissing 1 PortNotServed 1 1–3 of 3 mirrors, unhealthy ones first",
-			"incomplete not verified db-paris default paris default/db 10.96.0.11 none PortNotServed nothing serves 5432 " +
+			"Problems PortNotServed 1 mirror of paris set the port's appProtocol",
+			"Remote berlin lost contact 10 s ago check that its API server runs and can be reached from this cluster; contact is retried connection refused services there is no such Service gateway ingress/old",
+			"NamespaceMissing 1 exported Service of berlin create the namespace in the local cluster, or set --create-namespaces the namespace shop does not exist shop/cart-berlin Show it in the table",
+			"Filter 1–3 of 3, the worst first",
+			"incomplete not verified db-paris default 10.96.0.11 paris default/db none none PortNotServed nothing serves 5432 " +
 				"waiting cart-berlin shop berlin shop/cart none none NamespaceMissing the namespace shop does not exist " +
-				"mirrored reached 2 min ago bar-paris default paris default/bar 10.96.0.10 80 -> 8080 (same class (http)) 203.0.113.1:80",
+				"mirrored reached 2 min ago bar-paris default 10.96.0.10 paris default/bar 80 -> 8080 (same class (http)) 203.0.113.1:80",
 		}, unwanted: []string{"standby", "Not ready yet", "not asked", "Show all", "Next"}},
-		"healthy":     {page: healthy, want: []string{"Everything is healthy 1 remote 1 mirror", "Cluster IP, ports Endpoints mirrored reached 2 min ago bar-paris"}, unwanted: []string{"unhealthy 1", "Reason"}},
-		"unverified":  {page: unverified, want: []string{"Everything is mirrored, not verified 1 remote 1 mirror", "Endpoints mirrored not verified bar-paris"}, unwanted: []string{"healthy 1"}},
-		"half":        {page: half, want: []string{"Everything is mirrored, 1 of 2 verified"}},
-		"not probed":  {page: unprobed, want: []string{"203.0.113.1 not probed"}, unwanted: []string{"ready"}},
-		"standby":     {page: standby, want: []string{"london standby", "This replica is a standby"}, unwanted: []string{"leader v1"}},
-		"no election": {page: alone, unwanted: []string{"standby", "leader"}},
-		"nothing":     {page: Page{Local: "london", Now: noon, Synced: true}, want: []string{"Nothing to do Remotes No remote cluster is configured. Configure each one with --remote NAME=KUBECONFIG . Mirrors There is nothing to mirror: no remote cluster is configured."}},
-		"unsynced":    {page: unsynced, want: []string{"Not ready yet The local cluster has not been read yet"}, unwanted: []string{"started"}},
-		"orphans":     {page: orphaned, want: []string{"1 mirror is unhealthy", "No remote cluster is configured.", "orphan bar-oslo default oslo"}},
-		"unread":      {page: unread, want: []string{"1 remote is unhealthy", "No gateway is known.", "No remote has been read yet"}, unwanted: []string{"connecting for"}},
+		"healthy":                         {page: healthy, want: []string{"Everything is healthy 1 remote 2 exported Services 1 mirror", "gateway port Endpoints mirrored reached 2 min ago bar-paris"}, unwanted: []string{"unhealthy 1", "Reason", "Problems"}},
+		"unverified":                      {page: unverified, want: []string{"Everything is mirrored, not verified 1 remote 2 exported Services 1 mirror", "Endpoints mirrored not verified bar-paris"}, unwanted: []string{"healthy 1"}},
+		"half":                            {page: half, want: []string{"Everything is mirrored, 1 of 2 verified"}},
+		"not probed":                      {page: unprobed, want: []string{"203.0.113.1 not probed"}, unwanted: []string{"ready"}},
+		"standby":                         {page: standby, want: []string{"london standby", "This replica is a standby: it writes nothing, and only the leader knows the problems of mirrors. Pod sm-1 leads; open its page: kubectl -n system port-forward pod/sm-1 8080"}, unwanted: []string{"leader v1"}},
+		"a standby that knows of nothing": {page: idler, want: []string{"This replica is a standby, and knows of no problem", "No leader is known."}, unwanted: []string{"healthy 1", "kubectl"}},
+		"no election":                     {page: alone, unwanted: []string{"standby", "leader"}},
+		"nothing":                         {page: Page{Local: "london", Now: noon, Synced: true}, want: []string{"Nothing to do Remotes No remote cluster is configured. Configure each one with --remote NAME=KUBECONFIG . Mirrors There is nothing to mirror: no remote cluster is configured."}},
+		"unsynced":                        {page: unsynced, want: []string{"Not ready yet The local cluster has not been read yet"}, unwanted: []string{"started"}},
+		"orphans":                         {page: orphaned, want: []string{"1 mirror is an orphan", "No remote cluster is configured.", "orphan bar-oslo default oslo none none Orphan no configured remote exports its Service"}},
+		"unread":                          {page: unread, want: []string{"1 remote is unhealthy", "No gateway is known.", "No remote has been read yet"}, unwanted: []string{"connecting for"}},
 		"idle": {page: idle, want: []string{"No address: its mirrors have no endpoints.",
 			"No remote exports a Service. Unless --export-selector is set, label a Service there: kubectl label service NAME service-mirror.io/exported=true"}},
 		"no match": {page: small(), path: "?q=nowhere", want: []string{"Show all No mirror matches this filter.", "All 0 Unhealthy 0"}, unwanted: []string{"bar-paris"}},
-		"a filter": {page: small(), path: "?remote=paris&state=unhealthy", want: []string{"All 2 Unhealthy 1", "Show all", "1–1 of 1 mirror that match, of 3 State"},
-			unwanted: []string{"bar-paris", "cart-berlin", "NamespaceMissing"}},
+		"a filter": {page: small(), path: "?remote=paris&state=unhealthy", want: []string{"All 2 Unhealthy 1", "Show all", "1–1 of 1 that match, of 3 State"},
+			unwanted: []string{"bar-paris", "cart-berlin shop"}},
 		"a refreshed one": {page: small(), path: "?refresh=60", want: []string{"refreshed every 60 s: stop"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -204,10 +210,10 @@ func TestMessagesAreWhole(t *testing.T) {
 	p := small()
 	p.Mirrors[0].Problems = []MirrorProblem{{"PortNotServed", message}, {"WriteFailed", "the second one"}}
 	p.Remotes[0].Problems = []Problem{{"services", message}}
-	p.Remotes[0].Gateways[0].Problem = message
+	p.Remotes[0].Gateways[0].Problem = "gone: " + message
 	text := read(t, p, "/")
 	whole := strings.ReplaceAll(message, "\n", "; ")
-	for _, want := range []string{"PortNotServed " + whole + " WriteFailed the second one", "services " + whole, "ingress/gateway " + whole} {
+	for _, want := range []string{"PortNotServed " + whole + " WriteFailed the second one", whole + " services", "gone: " + whole + " gateway ingress/gateway"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page lacks %q", want)
 		}
@@ -219,29 +225,53 @@ func TestMessagesAreWhole(t *testing.T) {
 }
 
 func TestUnhealthyRemotes(t *testing.T) {
-	for name, change := range map[string]func(*Remote){
-		"down":                  func(r *Remote) { r.State = Down },
-		"connecting":            func(r *Remote) { r.State = Connecting },
-		"refused":               func(r *Remote) { r.State = Refused },
-		"a problem":             func(r *Remote) { r.Problems = []Problem{{"configmaps", "forbidden"}} },
-		"a gateway's problem":   func(r *Remote) { r.Gateways[0].Problem = "refused 127.0.0.1" },
-		"an unknown gateway":    func(r *Remote) { r.Gateways[0].Known = false },
-		"a gateway without one": func(r *Remote) { r.Gateways[0].Addresses = nil },
-		"an unhealthy address":  func(r *Remote) { r.Gateways[0].Addresses[0].Health = NotReady },
+	const unhealthy = "1 remote is unhealthy"
+	for name, test := range map[string]struct {
+		change func(*Remote)
+		want   []string
+	}{
+		"down":       {func(r *Remote) { r.State = Down }, []string{"1 remote is unreachable", "Remote paris lost contact 2 h ago check that its API server runs"}},
+		"never up":   {func(r *Remote) { r.State, r.LastSync = Down, time.Time{} }, []string{"1 remote is unreachable", "Remote paris no contact yet"}},
+		"connecting": {func(r *Remote) { r.State = Connecting }, []string{unhealthy, "Remote paris connecting wait a few seconds"}},
+		"refused":    {func(r *Remote) { r.State = Refused }, []string{"1 remote is answered by another cluster", "Remote paris another cluster answers in its name fix its kubeconfig"}},
+		"a problem": {func(r *Remote) { r.Problems = []Problem{{"configmaps", "configmaps is forbidden"}} },
+			[]string{unhealthy, "Remote paris not all of it can be read grant its account what the message names, as with service-mirror link configmaps is forbidden configmaps"}},
+		"credentials": {func(r *Remote) {
+			r.State, r.Problems = Down, []Problem{{"identity", "Unauthorized"}, {"exports", "Unauthorized"}}
+		},
+			[]string{"lost contact 2 h ago renew its credentials", "Unauthorized identity exports"}},
+		"a certificate":         {func(r *Remote) { r.State, r.Problems = Down, []Problem{{"identity", "x509: certificate has expired"}} }, []string{"fix the certificate of its API server"}},
+		"a kubeconfig":          {func(r *Remote) { r.State, r.Problems = Down, []Problem{{"kubeconfig", "x: no such file"}} }, []string{"fix its kubeconfig; it is read again"}},
+		"a gateway's problem":   {func(r *Remote) { r.Gateways[0].Problem = "refused 127.0.0.1" }, []string{unhealthy, "Remote paris its gateway has no address", "refused 127.0.0.1 gateway ingress/gateway"}},
+		"an unknown gateway":    {func(r *Remote) { r.Gateways[0].Known = false }, []string{unhealthy, "its gateway is not known; its mirrors keep their endpoints"}},
+		"a gateway without one": {func(r *Remote) { r.Gateways[0].Addresses = nil }, []string{unhealthy, "its gateway has no address give the gateway an address", "it has no address gateway ingress/gateway"}},
+		"an unhealthy address":  {func(r *Remote) { r.Gateways[0].Addresses[0].Health = NotReady }, []string{unhealthy, "1 of 2 gateway addresses is not ready start the remote's gateway", "does not answer probes 203.0.113.1"}},
+		"none healthy": {func(r *Remote) {
+			r.Gateways[0].Addresses[0].Health, r.Gateways[0].Addresses[1].Health = NotReady, NotReady
+		},
+			[]string{unhealthy, "no address of its gateway is ready start the remote's gateway", "does not answer probes 203.0.113.1 2001:db8::1"}},
 	} {
-		p := small()
-		p.Mirrors, p.Remotes = nil, p.Remotes[:1]
-		if !p.Remotes[0].healthy() {
-			t.Fatal("it is unhealthy before the change")
-		}
-		change(&p.Remotes[0])
-		if text := read(t, p, "/"); !strings.Contains(text, "1 remote is unhealthy") {
-			t.Errorf("%s: %s", name, text)
-		}
+		t.Run(name, func(t *testing.T) {
+			p := small()
+			p.Mirrors, p.Remotes = nil, p.Remotes[:1]
+			if !p.Remotes[0].healthy() {
+				t.Fatal("it is unhealthy before the change")
+			}
+			test.change(&p.Remotes[0])
+			got := read(t, p, "/")
+			for _, want := range test.want {
+				if !strings.Contains(got, want) {
+					t.Errorf("the page lacks %q: %s", want, got)
+				}
+			}
+			if n := strings.Count(got, "Remote paris"); n != 1 {
+				t.Errorf("%d boxes of one remote", n)
+			}
+		})
 	}
 }
 
-// TestManyRemotes folds the healthy ones, if there are many.
+// TestManyRemotes folds them, the unhealthy ones first, if there are many: the problems are above.
 func TestManyRemotes(t *testing.T) {
 	p := small()
 	for i := range 7 {
@@ -254,7 +284,7 @@ func TestManyRemotes(t *testing.T) {
 	for _, f := range found {
 		got = append(got, f[2]+f[1])
 	}
-	want := []string{"berlin open", "paris", "remote-0", "remote-1", "remote-2", "remote-3", "remote-4", "remote-5", "remote-6"}
+	want := []string{"berlin", "paris", "remote-0", "remote-1", "remote-2", "remote-3", "remote-4", "remote-5", "remote-6"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote/logging"
 )
 
 // Result is what became of a plan.
@@ -66,6 +67,7 @@ func (w *Writer) Apply(ctx context.Context, p plan.Plan) Result {
 		logger = klog.LoggerWithValues(logger, "service", klog.KObj(p.Source.Service))
 	}
 	ctx = klog.NewContext(ctx, logger)
+	before := p.Live.Addresses()
 	for _, step := range p.Steps {
 		if a.stop || step.AfterAll && a.failed {
 			continue
@@ -76,9 +78,20 @@ func (w *Writer) Apply(ctx context.Context, p plan.Plan) Result {
 		}
 	}
 	if updated := a.addresses(); updated != nil {
-		logger.Info("Updated the mirror's addresses", "addresses", updated.Addresses())
+		logAddresses(logger, before, updated.Addresses())
 	}
 	return a.result
+}
+
+func logAddresses(logger klog.Logger, before, now []string) {
+	switch {
+	case len(now) == 0 && len(before) > 0:
+		logging.Warn(logger, "Mirror lost all endpoints", "before", before)
+	case len(now) > 0 && len(before) == 0:
+		logger.Info("Mirror has endpoints now", "addresses", now)
+	default:
+		logger.Info("Updated mirror's endpoints", "addresses", now)
+	}
 }
 
 func (a *application) take(ctx context.Context, step plan.Step) error {
@@ -150,7 +163,7 @@ func (a *application) takeUpdate(ctx context.Context, step plan.Step) error {
 	a.plan.Live.Set(step.Kind, got)
 	a.compare(step.Kind, got)
 	if step.Kind == plan.Service {
-		klog.FromContext(ctx).Info("Updated the mirror's Service")
+		klog.FromContext(ctx).Info("Updated mirror's Service")
 	}
 	return nil
 }
@@ -181,10 +194,10 @@ func (a *application) underForeign() bool {
 func (a *application) deleteLeftover(ctx context.Context, slice metav1.Object) error {
 	deleted, err := a.delete(ctx, plan.IPv4Slice, slice)
 	if err != nil {
-		return fmt.Errorf("an EndpointSlice that a selector left behind: %w", err)
+		return fmt.Errorf("leftover EndpointSlice of a selector: %w", err)
 	}
 	if deleted {
-		klog.FromContext(ctx).Info("Deleted an EndpointSlice that a selector left behind", "slice", klog.KObj(slice))
+		klog.FromContext(ctx).Info("Deleted leftover EndpointSlice of a selector", "slice", klog.KObj(slice))
 	}
 	return nil
 }
@@ -194,7 +207,7 @@ func (a *application) deleteLeftover(ctx context.Context, slice metav1.Object) e
 func (a *application) compare(kind plan.Kind, got metav1.Object) {
 	if a.plan.Overwrites(kind, got) {
 		problem := a.problem(plan.Overwritten, fmt.Sprintf(
-			"the %v is stored differently from how it was written: exempt mirrors from the admission webhook or policy that changes them. It is retried with back-off", kind))
+			"the %v was changed by an admission webhook or policy: exempt mirrors from it. The write is retried with back-off", kind))
 		a.result.Objects[kind].Overwritten = &problem
 		a.result.Problems = append(a.result.Problems, problem)
 	}
@@ -264,6 +277,6 @@ func (a *application) requeue(when plan.Requeue) { a.result.Requeue = max(a.resu
 
 // Errors of steps that wait for Kubernetes.
 var (
-	errNotReleased = errors.New("the ClusterIPs that it had are not released yet")
-	errNoSlicesYet = errors.New("Kubernetes has not made EndpointSlices of all addresses yet")
+	errNotReleased = errors.New("its former ClusterIPs have not been released yet")
+	errNoSlicesYet = errors.New("Kubernetes has not created EndpointSlices for all addresses yet")
 )

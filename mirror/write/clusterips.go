@@ -81,7 +81,7 @@ func (a *application) reportLost(svc *corev1.Service, had []string) {
 	lost := slices.DeleteFunc(slices.Clone(had), func(ip string) bool { return slices.Contains(svc.Spec.ClusterIPs, ip) })
 	if len(lost) > 0 {
 		a.local.Replaced(svc)
-		a.report(plan.ClusterIPLost, fmt.Sprintf("the mirror was deleted or changed by someone, and its ClusterIPs %s are taken: it has %s now. Clients that keep connections open must reconnect",
+		a.report(plan.ClusterIPLost, fmt.Sprintf("the mirror was deleted or changed, and its ClusterIPs %s are in use by another Service: it now has %s. Restart clients that use the old ones",
 			strings.Join(lost, ", "), strings.Join(svc.Spec.ClusterIPs, ", ")))
 	}
 }
@@ -123,7 +123,7 @@ func (a *application) updateAnnotated(ctx context.Context, kind plan.Kind, obj m
 	if len(removed) > 5 {
 		removed = append(removed[:5:5], fmt.Sprintf("and %d more", len(removed)-5))
 	}
-	a.report(plan.AnnotationsRemoved, fmt.Sprintf("the local API server refuses these annotations on a mirror's %v, so they were removed: %s", kind, strings.Join(removed, ", ")))
+	a.report(plan.AnnotationsRemoved, fmt.Sprintf("the local API server rejected these annotations of the %v, so they were removed: %s", kind, strings.Join(removed, ", ")))
 	return got, nil
 }
 

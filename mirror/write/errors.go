@@ -25,12 +25,12 @@ func (a *application) judge(ctx context.Context, step plan.Step, err error) {
 		a.requeue(plan.RequeueWithDelay)
 	// Fenced: another replica may lead, and does what is to be done.
 	case ctx.Err() != nil, errors.Is(err, leader.ErrFenced), errors.Is(err, remote.ErrOtherCluster), errors.Is(err, errNotReleased), a.stale(ctx, step, err):
-		klog.FromContext(ctx).V(2).Info("What the sync was based on has changed, requeued", "err", err)
+		klog.FromContext(ctx).V(2).Info("Objects changed during the sync, requeued", "err", err)
 		a.stop, a.result.Stale = true, true
 		a.requeue(plan.RequeueWithDelay)
 	case apierrors.IsAlreadyExists(err):
 		a.stop = true
-		a.report(plan.Conflict, step.Kind.Foreign())
+		a.report(plan.Conflict, step.Kind.Foreign(a.plan.Key))
 		a.requeue(plan.RequeueForeign)
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		a.stop = true
@@ -41,7 +41,7 @@ func (a *application) judge(ctx context.Context, step plan.Step, err error) {
 		a.report(plan.NamespaceMissing, "namespace "+namespace+" does not exist in the local cluster: create it, or use --create-namespaces")
 		a.requeue(plan.RequeueWithDelay)
 	case rejected(err) && (step.Action == plan.Create || step.Action == plan.Update || step.Action == plan.TryService):
-		problem := a.problem(plan.Rejected, "the local API server refuses it: "+err.Error())
+		problem := a.problem(plan.Rejected, "the local API server rejected it: "+err.Error())
 		a.result.Objects[step.Kind].Rejected = &problem
 		a.result.Problems = append(a.result.Problems, problem)
 	default:

@@ -6,7 +6,9 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -37,14 +39,17 @@ func (w *Writer) ApplyFailover(ctx context.Context, p plan.FailoverPlan) (result
 			result.Failed = append(result.Failed, step.Remote)
 			continue
 		}
-		err := w.takeSlice(ctx, step)
+		got, err := w.takeSlice(ctx, step)
 		if err == nil {
 			result.Written++
-			result.Accepted = append(result.Accepted, step.Remote)
-			if step.Action == plan.Update {
+			if step.Action == plan.Update || step.Replaces != nil {
 				result.Updated++
 			}
-			continue
+			if slice, ok := got.(*discoveryv1.EndpointSlice); !ok || !step.Serves() || plan.HasReady(slice) {
+				result.Accepted = append(result.Accepted, step.Remote)
+				continue
+			}
+			err = errOverwritten
 		}
 		replaced = replaced && !step.Serves()
 		result.Failed = append(result.Failed, step.Remote)
@@ -53,18 +58,26 @@ func (w *Writer) ApplyFailover(ctx context.Context, p plan.FailoverPlan) (result
 	return result
 }
 
-func (w *Writer) takeSlice(ctx context.Context, step plan.SliceStep) (err error) {
+// errOverwritten is that an admission webhook or policy keeps a slice from serving.
+var errOverwritten = errors.New("its EndpointSlice is stored without an endpoint that is ready: exempt it from the admission webhook or policy that changes it")
+
+func (w *Writer) takeSlice(ctx context.Context, step plan.SliceStep) (got metav1.Object, err error) {
 	switch step.Action {
 	case plan.Create:
-		_, err = w.create(ctx, plan.IPv4Slice, step.Slice)
+		if step.Replaces != nil {
+			if _, err := w.delete(ctx, plan.IPv4Slice, step.Replaces); err != nil {
+				return nil, err
+			}
+		}
+		got, err = w.create(ctx, plan.IPv4Slice, step.Slice)
 	case plan.Update:
-		_, err = w.update(ctx, plan.IPv4Slice, step.Slice)
+		got, err = w.update(ctx, plan.IPv4Slice, step.Slice)
 	case plan.Delete:
 		_, err = w.delete(ctx, plan.IPv4Slice, step.Slice)
 	default:
 		err = fmt.Errorf("unknown action %d", step.Action)
 	}
-	return err
+	return got, err
 }
 
 // judgeSlice turns the error of a step into what is reported of it, and into when the key is looked at again.
@@ -77,19 +90,22 @@ func (w *Writer) judgeSlice(ctx context.Context, result *FailoverResult, step pl
 		report(reason, message)
 		result.Refused = append(result.Refused, result.Problems[len(result.Problems)-1])
 	}
-	result.Retry = result.Retry || !apierrors.IsAlreadyExists(err)
+	// What lasts is tried again after a while.
+	result.Retry = result.Retry || !apierrors.IsAlreadyExists(err) && !errors.Is(err, errOverwritten)
 	switch {
+	case errors.Is(err, errOverwritten):
+		refused(plan.Overwritten, err.Error())
 	case ctx.Err() != nil, errors.Is(err, leader.ErrFenced), errors.Is(err, remote.ErrOtherCluster),
 		apierrors.IsConflict(err), apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
-		klog.FromContext(ctx).V(2).Info("What the sync was based on has changed, requeued", "err", err)
+		klog.FromContext(ctx).V(2).Info("Objects changed during the sync, requeued", "err", err)
 		result.Stale = true
 	case apierrors.IsAlreadyExists(err):
 		result.Foreign = true
-		refused(plan.Conflict, fmt.Sprintf("a foreign EndpointSlice has the name %s: delete it, or remove the remote from the annotation", name.Name))
+		refused(plan.Conflict, fmt.Sprintf("EndpointSlice %s already exists and is not managed by service-mirror: delete it, or remove the remote from the annotation", name.Name))
 	case apierrors.IsForbidden(err) && step.Action != plan.Delete:
-		refused(plan.Rejected, "the local API server refuses it: "+err.Error()+": failover needs permission to create and update EndpointSlices, as in deploy/local/endpointslices/rbac.yaml")
+		refused(plan.Rejected, "the local API server rejected it: "+err.Error()+": failover needs permission to create and update EndpointSlices, as in deploy/local/endpointslices/rbac.yaml")
 	case rejected(err):
-		refused(plan.Rejected, "the local API server refuses it: "+err.Error())
+		refused(plan.Rejected, "the local API server rejected it: "+err.Error())
 	default:
 		report(plan.WriteFailed, err.Error())
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -25,13 +26,10 @@ import (
 // cluster that client is for.
 func Prune(ctx context.Context, client remote.Client, local, cluster string, dry bool, out io.Writer) error {
 	if problems := validation.IsDNS1123Label(cluster); len(problems) > 0 { // it goes into label selectors
-		return fmt.Errorf("%.70q is not the name of a remote: %s", cluster, problems[0])
+		return fmt.Errorf("%.70q is not a valid remote name: %s", cluster, problems[0])
 	}
-	all, err := ownedBy(ctx, client, cluster)
-	if err != nil {
-		return err
-	}
-	return DeleteAll(ctx, deletions(client, all), "in "+local+" of remote "+cluster, dry, out)
+	_, err := Pruning{Client: client, Local: local, Remotes: []string{cluster}, Dry: dry}.prune(ctx, out, false)
+	return err
 }
 
 func deletions(client remote.Client, all []owned) (list []Deletion) {
@@ -49,19 +47,27 @@ type owned struct {
 	kind plan.Kind
 }
 
+// found is what was created for a remote cluster.
+type found struct {
+	objects []owned
+	stay    []*corev1.Service // of merged mirrors, which stay, and list it
+	listed  bool              // by the Service of a merged mirror
+}
+
 // ownedBy lists what was created for a remote cluster: Services first, so that no client is sent to where
 // nothing is.
-func ownedBy(ctx context.Context, client remote.Client, cluster string) ([]owned, error) {
+func (p Pruning) ownedBy(ctx context.Context, cluster string) (all found, err error) {
+	client := p.Client
 	ours := labels.Set{plan.ManagedByLabel: plan.ManagedBy, plan.ClusterLabel: cluster}
 	options := metav1.ListOptions{LabelSelector: ours.String()}
 	endpoints, err := client.CoreV1().Endpoints(metav1.NamespaceAll).List(ctx, options)
 	if err != nil {
-		return nil, fmt.Errorf("list Endpoints: %w", err)
+		return all, fmt.Errorf("list Endpoints: %w", err)
 	}
 	ours[discoveryv1.LabelManagedBy] = plan.SliceManager // labels are copied onto the slices of controllers
 	endpointSlices, err := client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll).List(ctx, metav1.ListOptions{LabelSelector: ours.String()})
 	if err != nil {
-		return nil, fmt.Errorf("list EndpointSlices: %w", err)
+		return all, fmt.Errorf("list EndpointSlices: %w", err)
 	}
 	var beside []owned // Services of the cluster's own
 	byKey := map[cache.ObjectName]plan.Objects{}
@@ -88,7 +94,7 @@ func ownedBy(ctx context.Context, client remote.Client, cluster string) ([]owned
 	}
 	services, err := client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("list Services: %w", err)
+		return all, fmt.Errorf("list Services: %w", err)
 	}
 	for i := range services.Items {
 		svc := &services.Items[i]
@@ -98,8 +104,9 @@ func ownedBy(ctx context.Context, client remote.Client, cluster string) ([]owned
 			add(key, plan.Service, svc)
 		}
 	}
-	last, err := pruneMerged(ctx, client, cluster, services.Items, byKey)
-	return append(sorted(byKey, cluster, last), beside...), err
+	listed := slices.ContainsFunc(services.Items, func(svc corev1.Service) bool { return plan.Lists(&svc, cluster) })
+	last, stay, err := p.pruneMerged(ctx, cluster, services.Items, byKey)
+	return found{append(sorted(byKey, cluster, last), beside...), stay, listed}, err
 }
 
 // sorted are the objects of a remote that are ours, by kind and then by name. last are merged mirrors of no other one.

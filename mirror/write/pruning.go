@@ -20,6 +20,8 @@ type Pruned struct {
 	Remote  string         `json:"remote"`
 	Objects []PrunedObject `json:"objects"`
 	Removed int            `json:"removed"`
+	// Unlisted are the Services of merged mirrors that stay, and do not list the remote any more.
+	Unlisted []PrunedObject `json:"unlisted,omitempty"`
 }
 
 // PrunedObject names an object.
@@ -41,30 +43,41 @@ type Pruning struct {
 // if one of them is not known: has no object of ours. The error lists the objects that stay, since they have changed
 // meanwhile or may not be deleted.
 func (p Pruning) Prune(ctx context.Context, out io.Writer) (all []Pruned, err error) {
-	found := map[string][]owned{}
+	return p.prune(ctx, out, true)
+}
+
+// prune is the same; known tells that each remote must be known.
+func (p Pruning) prune(ctx context.Context, out io.Writer, known bool) (all []Pruned, err error) {
+	of := map[string]found{}
 	var unknown []string
 	for _, name := range p.Remotes {
-		if found[name], err = ownedBy(ctx, p.Client, name); err != nil {
+		if of[name], err = p.ownedBy(ctx, name); err != nil {
 			return nil, err
 		}
-		if len(found[name]) == 0 {
+		if len(of[name].objects) == 0 && !of[name].listed {
 			unknown = append(unknown, name)
 		}
 	}
-	if len(unknown) > 0 {
+	if len(unknown) > 0 && known {
 		known, err := p.known(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return nil, fmt.Errorf("%s: no mirror in %s is of this remote: %s", strings.Join(unknown, ", "), p.Local, known)
+		return nil, fmt.Errorf("%s: no mirrors of this remote in %s: %s", strings.Join(unknown, ", "), p.Local, known)
 	}
 	var failed []string
 	for _, name := range p.Remotes {
 		pruned := Pruned{Remote: name}
-		for _, one := range found[name] {
+		for _, one := range of[name].objects {
 			pruned.Objects = append(pruned.Objects, PrunedObject{one.kind.String(), one.GetNamespace(), one.GetName()})
 		}
-		list := deletions(p.Client, found[name])
+		for _, svc := range of[name].stay {
+			pruned.Unlisted = append(pruned.Unlisted, PrunedObject{plan.Service.String(), svc.Namespace, svc.Name})
+		}
+		if err := p.unlisting(ctx, name, of[name].stay, out); err != nil {
+			failed = append(failed, err.Error())
+		}
+		list := deletions(p.Client, of[name].objects)
 		removed, err := deleteAll(ctx, list, "in "+p.Local+" of remote "+name, p.Dry, out)
 		if err != nil {
 			failed = append(failed, err.Error())
@@ -87,16 +100,20 @@ func (p Pruning) known(ctx context.Context) (string, error) {
 	}
 	mirrors := map[string]int{}
 	for i := range services.Items {
-		if owner, owned := plan.Owner(&services.Items[i]); owned {
+		if listed := plan.Remotes(&services.Items[i]); len(listed) > 0 {
+			for _, one := range listed {
+				mirrors[one.Remote]++
+			}
+		} else if owner, owned := plan.Owner(&services.Items[i]); owned {
 			mirrors[owner]++
 		}
 	}
 	if len(mirrors) == 0 {
-		return "there are no mirrors", nil
+		return "there are no mirrors at all", nil
 	}
 	var texts []string
 	for _, name := range slices.Sorted(maps.Keys(mirrors)) {
 		texts = append(texts, fmt.Sprintf("%s (%d)", name, mirrors[name]))
 	}
-	return "there are mirrors of " + strings.Join(texts, ", "), nil
+	return "there are mirrors of remotes " + strings.Join(texts, ", "), nil
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"service-mirror.io/service-mirror/mirror/plan"
+	"service-mirror.io/service-mirror/remote/logging"
 )
 
 // From Endpoints Kubernetes makes the EndpointSlices that kube-proxy reads. They are in no cache: they are
@@ -59,7 +60,7 @@ func (a *application) checkSlices(ctx context.Context) error {
 		return err
 	}
 	a.result.Slices = SlicesMissing
-	klog.FromContext(ctx).Info("The mirror's Endpoints have no EndpointSlices, updating them for Kubernetes to make some")
+	logging.Warn(klog.FromContext(ctx), "Kubernetes has created no EndpointSlices for the mirror, updating its Endpoints to trigger it")
 	_, err := a.update(ctx, plan.Endpoints, plan.Refreshed(a.plan.Live.Endpoints))
 	return err
 }
@@ -71,7 +72,7 @@ func (a *application) restartMirroring(ctx context.Context) error {
 	if missing, err := a.slicesMissing(ctx); !missing {
 		return err
 	}
-	klog.FromContext(ctx).Info("The mirror's Endpoints still have no EndpointSlices, excluding them from mirroring for a moment for Kubernetes to start over")
+	logging.Warn(klog.FromContext(ctx), "Kubernetes still has created no EndpointSlices for the mirror, disabling their mirroring for a moment to restart it")
 	_, err := a.update(ctx, plan.Endpoints, plan.Unmirrored(a.plan.Live.Endpoints))
 	a.result.Slices = SlicesMissing
 	if err == nil {

@@ -28,7 +28,7 @@ func Convert(g *Gateway, sets []*ListenerSet) *gateway.APIGateway {
 	}
 	for _, kind := range []string{"Accepted", "Programmed"} {
 		if c := condition(g.Status.Conditions, kind); c != nil && c.Status == metav1.ConditionFalse {
-			gw.Problems = append(gw.Problems, fmt.Sprintf("is not %s (%s): fix it, or its controller", strings.ToLower(kind), describe(c)))
+			gw.Problems = append(gw.Problems, fmt.Sprintf("is not %s (%s): check its status and its controller", strings.ToLower(kind), describe(c)))
 			break
 		}
 	}

@@ -22,7 +22,7 @@ func LoadCluster(kubeconfig, context, agent string) (*Cluster, error) {
 		raw.CurrentContext = context
 	}
 	if raw.CurrentContext == "" {
-		return nil, fmt.Errorf("no context is given, and %s has no current one", sources(rules))
+		return nil, fmt.Errorf("no context is set, and %s has no current context", sources(rules))
 	}
 	if raw.Contexts[raw.CurrentContext] == nil {
 		return nil, fmt.Errorf("context %s does not exist in %s", raw.CurrentContext, sources(rules))

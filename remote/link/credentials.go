@@ -26,7 +26,7 @@ var (
 
 // credentials makes the kubeconfig for the daemon, and tries it from here.
 func (l *Linker) credentials(ctx context.Context, request Request, remote Remote, plan Plan) ([]byte, error) {
-	l.step(l.Remote, "a kubeconfig with the token of the Secret %s/%s, for %s", request.Reader, reader, plan.Server)
+	l.step(l.Remote, "creating a kubeconfig with the token of Secret %s/%s, for server %s", request.Reader, reader, plan.Server)
 	token, err := l.token(ctx, request.Reader)
 	if err != nil {
 		return nil, err
@@ -35,7 +35,7 @@ func (l *Linker) credentials(ctx context.Context, request Request, remote Remote
 	if plan.CAFrom == clusterCA {
 		at.CA = token.Data[corev1.ServiceAccountRootCAKey]
 	}
-	l.line("its certificate is checked with " + plan.CAFrom)
+	l.line("server certificate verified with " + plan.CAFrom)
 	content, err := kubeconfig(plan.Name, at, string(token.Data[corev1.ServiceAccountTokenKey]))
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func (l *Linker) token(ctx context.Context, namespace string) (secret corev1.Sec
 		return found && len(secret.Data[corev1.ServiceAccountTokenKey]) > 0, err
 	})
 	if wait.Interrupted(err) && ctx.Err() == nil {
-		err = fmt.Errorf("%s: Secret %s/%s has no token after %v: does kube-controller-manager run there?", l.Remote.Name, namespace, reader, tokenTime)
+		err = fmt.Errorf("%s: Secret %s/%s has no token after %v: check that kube-controller-manager runs", l.Remote.Name, namespace, reader, tokenTime)
 	}
 	return secret, err
 }
@@ -81,17 +81,17 @@ func (l *Linker) try(ctx context.Context, content []byte, request Request, uid t
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		return fmt.Errorf("%s refuses the token: is it another cluster? %s", plan.Server, failure.Cause(last))
+		return fmt.Errorf("%s rejected the token: check that it is the same cluster. %s", plan.Server, failure.Cause(last))
 	case untrusted(last):
-		return fmt.Errorf("%s cannot be trusted with %s: use --ca. %s", plan.Server, plan.CAFrom, failure.Cause(last))
+		return fmt.Errorf("the certificate of %s is not trusted by %s: use --ca. %s", plan.Server, plan.CAFrom, failure.Cause(last))
 	case last != nil && (request.Server == "" || !unreachable(last)):
-		return fmt.Errorf("%s does not answer to the new kubeconfig: %s", plan.Server, failure.Cause(last))
+		return fmt.Errorf("%s does not answer with the new kubeconfig: %s", plan.Server, failure.Cause(last))
 	case last != nil:
 		l.note(l.Remote, "not tried: this machine cannot reach it (%s)", failure.Cause(last))
 	case answer != uid:
-		return fmt.Errorf("another cluster answers at %s than in context %s: use --server, or --remote-context", plan.Server, l.Remote.Name)
+		return fmt.Errorf("%s is not the cluster of context %s: use --server or --remote-context", plan.Server, l.Remote.Name)
 	default:
-		l.line("it works")
+		l.line("the kubeconfig works")
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ func readDaemon(d *appsv1.Deployment) (Daemon, error) {
 		i = 0
 	}
 	if i < 0 {
-		return Daemon{}, fmt.Errorf("Deployment %s/%s has no container %s: use --namespace and --deployment if the daemon's is another one", d.Namespace, d.Name, DefaultName)
+		return Daemon{}, fmt.Errorf("Deployment %s/%s has no container %s: use --namespace and --deployment to select the daemon", d.Namespace, d.Name, DefaultName)
 	}
 	c := pod.Containers[i]
 	all := newDaemon(d.Namespace, d.Name)

@@ -59,7 +59,7 @@ type Plan struct {
 func Decide(request Request, keys Keys, local Local, remote Remote) (Plan, error) {
 	d, name := local.Daemon, request.Name
 	if local.UID == remote.UID {
-		return Plan{}, errors.New("the local and the remote cluster are one cluster: use --context or --remote-context")
+		return Plan{}, errors.New("the local and the remote cluster are the same: use --context or --remote-context")
 	}
 	spec, err := keys.spec(name)
 	if err != nil {
@@ -67,7 +67,7 @@ func Decide(request Request, keys Keys, local Local, remote Remote) (Plan, error
 	}
 	gateways := gatewaysOf(spec, d)
 	if gateways[0].Service == (cache.ObjectName{}) && gateways[0].ReadsService() {
-		return Plan{}, fmt.Errorf("%s: no gateway is given: add gateway=NAMESPACE/NAME of a LoadBalancer Service, or gateway=gateway-api:NAMESPACE/NAME of a Gateway. %s", name, remote.Possible)
+		return Plan{}, fmt.Errorf("%s: no gateway is set: add gateway=NAMESPACE/NAME of a LoadBalancer Service, or gateway=gateway-api:NAMESPACE/NAME of a Gateway. %s", name, remote.Possible)
 	}
 	for _, one := range gateways {
 		if err := one.Validate(gateway.Filter{Domain: d.domain()}); err != nil {
@@ -77,7 +77,7 @@ func Decide(request Request, keys Keys, local Local, remote Remote) (Plan, error
 	plan := Plan{Name: name, Flag: name + "=" + d.Mount + "/" + fileOf(name) + keys.String()}
 	plan.Rule, plan.Moves = permitted(d.rule(keys), local.Permitted)
 	if d.inCommand(name) && d.remote(name) != plan.Flag {
-		return Plan{}, fmt.Errorf("Deployment %s/%s has --remote=%s in its command, which is not for links to change: write --remote=%s into your manifests, and link again", d.Namespace, d.Name, d.remote(name), plan.Flag)
+		return Plan{}, fmt.Errorf("Deployment %s/%s has --remote=%s in its command, which link does not change: set --remote=%s in your manifests, and run link again", d.Namespace, d.Name, d.remote(name), plan.Flag)
 	}
 	plan.Endpoint, plan.CAFrom = endpoint(request, remote)
 	plan.Server = plan.Endpoint.Server
@@ -86,11 +86,11 @@ func Decide(request Request, keys Keys, local Local, remote Remote) (Plan, error
 		return Plan{}, fmt.Errorf("the server URL %w", err)
 	}
 	if request.Server == "" && ownHost(host) {
-		return Plan{}, fmt.Errorf("your kubeconfig has %s for %s. Pods in the local cluster cannot reach that: use --server https://HOST:PORT. %s", plan.Server, name, candidates(remote.Servers))
+		return Plan{}, fmt.Errorf("the server %s of %s in your kubeconfig is not reachable from pods in the local cluster: use --server https://HOST:PORT. %s", plan.Server, name, candidates(remote.Servers))
 	}
 	plan.Grants, plan.Reads = grantsFor(request.Reader, spec, gateways), readsOf(spec)
 	if len(spec.Namespaces) > 0 && remote.ReadsAll {
-		plan.Notes = append(plan.Notes, "it can still read Services everywhere, until you delete what an earlier link created: clusterrolebinding/"+reader+" and clusterrole/"+reader)
+		plan.Notes = append(plan.Notes, "it can read Services in all namespaces until you delete objects of an earlier link: clusterrolebinding/"+reader+" and clusterrole/"+reader)
 	}
 	plan.Egress = egress(name, d, local.Policies, slices.Concat([]int32{port}, remote.Ports))
 	return plan, nil
@@ -119,7 +119,7 @@ func endpoint(request Request, remote Remote) (at Endpoint, from string) {
 	case len(at.CA) == 0 && at.Insecure: // the daemon must check it even if your kubeconfig does not
 		from = clusterCA
 	case len(at.CA) == 0:
-		from = "public CAs: your kubeconfig has none"
+		from = "public CAs, because your kubeconfig has no CA"
 	}
 	at.Insecure = false
 	return at, from
@@ -131,9 +131,9 @@ const clusterCA = "the cluster's own CA"
 // candidates are addresses of the API server, for people.
 func candidates(servers []string) string {
 	if len(servers) == 0 {
-		return "No other address of it is known"
+		return "No other address was found"
 	}
-	return "It is also at " + strings.Join(servers, ", ")
+	return "Other addresses: " + strings.Join(servers, ", ")
 }
 
 // gatewaysOf are the gateways of a remote; the daemon's flags say of them what its keys do not.

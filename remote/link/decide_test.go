@@ -24,7 +24,7 @@ func usual(args ...string) *situation {
 	s := &situation{
 		request: Request{Reader: DefaultName},
 		local:   Local{UID: "london", Daemon: newDaemon(DefaultName, DefaultName)},
-		remote:  Remote{UID: "paris", Endpoint: Endpoint{Server: "https://192.0.2.7:6443", CA: []byte("paris's")}, Possible: "There is ingress/gateway"},
+		remote:  Remote{UID: "paris", Endpoint: Endpoint{Server: "https://192.0.2.7:6443", CA: []byte("paris's")}, Possible: "Existing gateways: ingress/gateway"},
 	}
 	s.local.Daemon.Command = []string{"service-mirror", "--leader-elect"}
 	if err := s.request.ParseArguments(append([]string{"paris"}, args...)); err != nil {
@@ -59,7 +59,7 @@ func TestDecide(t *testing.T) {
 	}
 	s = usual("gateway=a/b", "namespaces=a")
 	s.remote.ReadsAll = true
-	if plan, err = s.decide(); err != nil || len(plan.Notes) != 1 || !strings.Contains(plan.Notes[0], "it can still read Services everywhere") {
+	if plan, err = s.decide(); err != nil || len(plan.Notes) != 1 || !strings.Contains(plan.Notes[0], "it can read Services in all namespaces") {
 		t.Errorf("after a link without namespaces: %v, %q", err, plan.Notes)
 	}
 }
@@ -72,21 +72,21 @@ func TestRefused(t *testing.T) {
 		change func(*situation)
 		says   string
 	}{
-		"no gateway":              {"", func(*situation) {}, "There is ingress/gateway"},
-		"an address without port": {"address=192.0.2.9", func(*situation) {}, "no gateway is given"},
+		"no gateway":              {"", func(*situation) {}, "Existing gateways: ingress/gateway"},
+		"an address without port": {"address=192.0.2.9", func(*situation) {}, "no gateway is set"},
 		"a loopback address":      {"address=127.0.0.1 gateway-port=80", func(*situation) {}, "not a unicast address"},
-		"one cluster":             {"gateway=a/b", func(s *situation) { s.remote.UID = "london" }, "are one cluster"},
+		"one cluster":             {"gateway=a/b", func(s *situation) { s.remote.UID = "london" }, "are the same"},
 		"loopback": {"gateway=a/b", func(s *situation) { s.remote.Endpoint.Server = "https://127.0.0.1:34567" },
-			"Pods in the local cluster cannot reach that: use --server https://HOST:PORT. No other address of it is known"},
+			"not reachable from pods in the local cluster: use --server https://HOST:PORT. No other address was found"},
 		"loopback with candidates": {"gateway=a/b", func(s *situation) {
 			s.remote.Endpoint.Server, s.remote.Servers = "https://localhost:34567", []string{"https://172.18.0.3:6443"}
-		}, "It is also at https://172.18.0.3:6443"},
-		"unspecified":   {"gateway=a/b", func(s *situation) { s.remote.Endpoint.Server = "https://[::]:1" }, "cannot reach that"},
-		"loopback of 6": {"gateway=a/b", func(s *situation) { s.remote.Endpoint.Server = "https://[::1]:1" }, "cannot reach that"},
+		}, "Other addresses: https://172.18.0.3:6443"},
+		"unspecified":   {"gateway=a/b", func(s *situation) { s.remote.Endpoint.Server = "https://[::]:1" }, "not reachable from pods"},
+		"loopback of 6": {"gateway=a/b", func(s *situation) { s.remote.Endpoint.Server = "https://[::1]:1" }, "not reachable from pods"},
 		"no https":      {"gateway=a/b", func(s *situation) { s.remote.Endpoint.Server = "http://192.0.2.7" }, "is not https://HOST:PORT"},
 		"a flag in the command": {"gateway=a/b", func(s *situation) {
 			s.local.Daemon.Command = append(s.local.Daemon.Command, "--remote", "paris="+kubeconfig+",gateway=c/d")
-		}, "write --remote=paris=" + kubeconfig + ",gateway=a/b into your manifests"},
+		}, "set --remote=paris=" + kubeconfig + ",gateway=a/b in your manifests"},
 	} {
 		s := usual(strings.Fields(test.args)...)
 		test.change(s)
@@ -119,7 +119,7 @@ func TestCertificate(t *testing.T) {
 	}{
 		"of the kubeconfig":    {Endpoint{CA: []byte("own")}, "", "own", "the CA in your kubeconfig"},
 		"given":                {Endpoint{CA: []byte("own"), Insecure: true}, "given", "given", "the CA of --ca"},
-		"public":               {Endpoint{}, "", "", "public CAs: your kubeconfig has none"},
+		"public":               {Endpoint{}, "", "", "public CAs, because your kubeconfig has no CA"},
 		"none that is checked": {Endpoint{Insecure: true}, "", "", clusterCA},
 	} {
 		at, from := endpoint(Request{CA: []byte(test.ca)}, Remote{Endpoint: test.endpoint})

@@ -89,21 +89,21 @@ func (r *Request) ParseArguments(args []string) error {
 		case removes && known(name):
 			r.Remove = append(r.Remove, name)
 		case removes:
-			mistakes = append(mistakes, fmt.Errorf("%.70s: %.70q is not a key that can be removed", arg, name))
+			mistakes = append(mistakes, fmt.Errorf("%.70s: key %.70q cannot be removed", arg, name))
 		default:
-			mistakes = append(mistakes, fmt.Errorf("%.70s: the remote cluster is %s already: give one name", arg, r.Name))
+			mistakes = append(mistakes, fmt.Errorf("%.70s: the remote name is already %s: set one name", arg, r.Name))
 		}
 	}
 	if r.Name == "" {
-		return errors.Join(append(mistakes, errors.New("no name of a remote cluster is given: give one, such as paris"))...)
+		return errors.Join(append(mistakes, errors.New("no remote name: set one such as paris"))...)
 	}
 	for _, name := range r.Remove {
 		if len(r.Set.values(name)) > 0 {
-			mistakes = append(mistakes, fmt.Errorf("%s-: the same key is set: remove one of them", name))
+			mistakes = append(mistakes, fmt.Errorf("%s-: the same key is set and removed: remove one", name))
 		}
 	}
 	if len(r.Set.values("context")) > 0 {
-		mistakes = append(mistakes, errors.New("context=: the kubeconfig that is made has one context: use --remote-context for that of your kubeconfig"))
+		mistakes = append(mistakes, errors.New("context=: not supported by link: use --remote-context to select a context of your kubeconfig"))
 	}
 	spec, err := r.Set.spec(r.Name)
 	if spec.Template != "" {

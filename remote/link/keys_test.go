@@ -65,18 +65,18 @@ func TestArguments(t *testing.T) {
 		args string
 		want []string
 	}{
-		{"", []string{"no name of a remote cluster is given"}},
-		{"gateway=a/b", []string{"no name of a remote cluster is given"}},
+		{"", []string{"no remote name"}},
+		{"gateway=a/b", []string{"no remote name"}},
 		{"Paris", []string{`name "Paris" is not a DNS label`}},
-		{"paris berlin", []string{"berlin: the remote cluster is paris already"}},
+		{"paris berlin", []string{"berlin: the remote name is already paris"}},
 		{"paris gatway=a/b", []string{`unknown key "gatway"`}},
-		{"paris gatway-", []string{`gatway-: "gatway" is not a key that can be removed`}},
+		{"paris gatway-", []string{`gatway-: key "gatway" cannot be removed`}},
 		{"paris uid=x uid-", []string{"uid-: the same key is set"}},
 		{"paris gateway=gateway", []string{`gateway "gateway" is not NAMESPACE/NAME`}},
-		{"paris gateway=a/b,namespaces=a,B", []string{`namespaces= has "B"`}},
-		{"paris context=x", []string{"context=: the kubeconfig that is made has one context"}},
+		{"paris gateway=a/b,namespaces=a,B", []string{`namespaces= contains "B"`}},
+		{"paris context=x", []string{"context=: not supported by link"}},
 		{"paris name={cluster}", []string{"name="}},
-		{"paris uid=x uid=y records=/", []string{"uid= is given twice", "records=/ is not"}},
+		{"paris uid=x uid=y records=/", []string{"uid= is set twice: remove one", "records=/ is not"}},
 	} {
 		err := new(Request).ParseArguments(strings.Fields(test.args))
 		if err == nil {

@@ -47,7 +47,7 @@ func ValidateServer(text string) error {
 func ValidateCA(text []byte) error {
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE" {
-		return errors.New("there is no certificate in it: give a file in PEM, with BEGIN CERTIFICATE")
+		return errors.New("no certificate found: use a PEM file with BEGIN CERTIFICATE")
 	}
 	return nil
 }

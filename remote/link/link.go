@@ -128,7 +128,7 @@ func (l *Linker) Link(ctx context.Context, request Request) (Result, error) {
 
 // grant creates the account that reads in the remote cluster.
 func (l *Linker) grant(ctx context.Context, plan Plan) error {
-	l.step(l.Remote, "a ServiceAccount that can read %s", plan.Reads)
+	l.step(l.Remote, "creating a ServiceAccount that can read %s", plan.Reads)
 	for _, object := range plan.Grants {
 		if err := l.apply(ctx, l.Remote, manager, object); err != nil {
 			return err
@@ -146,9 +146,9 @@ const manager = "service-mirror-link"
 // write makes the remote known to the daemon: its file first, and the flag that names it last.
 func (l *Linker) write(ctx context.Context, plan Plan, local Local, credentials []byte) error {
 	d := local.Daemon
-	l.step(l.Local, "that kubeconfig as %s in the Secret %s/%s", fileOf(plan.Name), d.Namespace, d.Secret)
+	l.step(l.Local, "storing the kubeconfig as %s in Secret %s/%s", fileOf(plan.Name), d.Namespace, d.Secret)
 	if before := serverOf(local.Credentials); before != "" && before != plan.Server {
-		l.note(l.Local, "the server there was %s", before)
+		l.note(l.Local, "the server was %s before", before)
 	}
 	if err := l.apply(ctx, l.Local, manager+"-"+plan.Name, plan.secret(d, credentials)); err != nil {
 		return err
@@ -156,21 +156,21 @@ func (l *Linker) write(ctx context.Context, plan Plan, local Local, credentials 
 	if err := l.allow(ctx, plan, local); err != nil {
 		return err
 	}
-	l.step(l.Local, "the annotation %s of the ServiceAccount %s/%s: %q", annotation(plan.Name), d.Namespace, d.Account, plan.Rule)
+	l.step(l.Local, "setting annotation %s of ServiceAccount %s/%s to %q", annotation(plan.Name), d.Namespace, d.Account, plan.Rule)
 	if plan.Moves {
-		l.note(l.Local, "until you link again, the names of before are permitted, too: mirrors keep them until those with the new names are complete")
+		l.note(l.Local, "the old mirror names are allowed, too, until you run link again: old mirrors are kept until the renamed ones are complete")
 	}
 	if err := l.annotate(ctx, d, plan.Name, &plan.Rule); err != nil {
 		return err
 	}
-	l.step(l.Local, "the argument --remote=%s of the Deployment %s/%s", plan.Flag, d.Namespace, d.Name)
+	l.step(l.Local, "adding argument --remote=%s to Deployment %s/%s", plan.Flag, d.Namespace, d.Name)
 	return l.changeDaemon(ctx, d, func(d Daemon) change {
 		switch before := d.remote(plan.Name); before {
 		case "":
 		case plan.Flag:
-			l.line("it is there already")
+			l.line("already set")
 		default:
-			l.line("in place of --remote=" + before)
+			l.line("replaces --remote=" + before)
 		}
 		return change{args: d.with(plan.Name, plan.Flag), mounts: true}
 	})
@@ -179,7 +179,7 @@ func (l *Linker) write(ctx context.Context, plan Plan, local Local, credentials 
 // allow has the NetworkPolicy that the link needs, and removes one that it needs no more.
 func (l *Linker) allow(ctx context.Context, plan Plan, local Local) error {
 	if plan.Egress != nil {
-		l.step(l.Local, "a NetworkPolicy that allows the daemon the ports %s", portsOf(plan.Egress))
+		l.step(l.Local, "creating a NetworkPolicy that allows the daemon to connect to ports %s", portsOf(plan.Egress))
 		return l.apply(ctx, l.Local, manager, plan.Egress)
 	}
 	if local.HasEgress {

@@ -241,15 +241,15 @@ func TestNothingHalfDone(t *testing.T) {
 		change func(*pair)
 		says   string
 	}{
-		"another cluster": {func(p *pair) { p.uid = "berlin" }, "another cluster answers at"},
+		"another cluster": {func(p *pair) { p.uid = "berlin" }, "is not the cluster of context"},
 		"no API server": {func(p *pair) {
 			p.server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") })
-		}, "does not answer to the new kubeconfig"},
+		}, "does not answer with the new kubeconfig"},
 		"another token": {func(p *pair) {
 			p.server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
-		}, "refuses the token: is it another cluster?"},
-		"an empty answer":     {func(p *pair) { p.uid = "" }, "its answer is not that of a Kubernetes API server"},
-		"another certificate": {func(p *pair) { p.linker.Remote.Endpoint.CA = nil }, "cannot be trusted with public CAs"},
+		}, "rejected the token"},
+		"an empty answer":     {func(p *pair) { p.uid = "" }, "the answer is not from a Kubernetes API server"},
+		"another certificate": {func(p *pair) { p.linker.Remote.Endpoint.CA = nil }, "is not trusted by public CAs"},
 		"a grant that is refused": {func(p *pair) {
 			p.paris.refuse = func(write string) error {
 				if strings.HasPrefix(write, "patch clusterroles ") {

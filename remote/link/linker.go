@@ -171,7 +171,7 @@ func (l *Linker) patch(ctx context.Context, c *Cluster, resource schema.GroupVer
 		return err
 	}
 	if live == nil {
-		return fmt.Errorf("%s: %s %s/%s does not exist: create it, and run this again", c.Name, resource.Resource, namespace, name)
+		return fmt.Errorf("%s: %s %s/%s does not exist: create it, and run the command again", c.Name, resource.Resource, namespace, name)
 	}
 	body, err := json.Marshal(change)
 	if err != nil {

@@ -50,10 +50,10 @@ func TestProgress(t *testing.T) {
 		updated, replicas, available int32
 		want                         string
 	}{
-		{2, 1, 2, 2, 2, "waiting for the change to be observed"},
-		{2, 2, 1, 3, 2, "waiting: 1 of 2 pods have the change"},
-		{2, 2, 2, 3, 2, "waiting: 1 pods without the change remain"},
-		{2, 2, 2, 2, 1, "waiting: 1 of 2 pods are ready"},
+		{2, 1, 2, 2, 2, "waiting for the Deployment controller"},
+		{2, 2, 1, 3, 2, "waiting: 1 of 2 pods updated"},
+		{2, 2, 2, 3, 2, "waiting: 1 old pods remain"},
+		{2, 2, 2, 2, 1, "waiting: 1 of 2 pods ready"},
 		{2, 2, 2, 2, 2, "rolled out"},
 	} {
 		d := &appsv1.Deployment{}
@@ -84,11 +84,11 @@ func TestNoUpgrade(t *testing.T) {
 func TestLogFilter(t *testing.T) {
 	var out bytes.Buffer
 	f := &logFilter{to: &out}
-	for _, part := range []string{"I1127 03:00:00 starting\nservice-mirror: 1 of", " 2 were not reached\nE1127 failed", "\nI was here\n", "\x1b[2J"} {
+	for _, part := range []string{"I1127 03:00:00 starting\nservice-mirror: 1 of", " 2 not reached\nE1127 failed", "\nI was here\n", "\x1b[2J"} {
 		f.Write([]byte(part))
 	}
 	f.flush()
-	if want := "service-mirror: 1 of 2 were not reached\nE1127 failed\nI was here\n\ufffd[2J\n"; out.String() != want {
+	if want := "service-mirror: 1 of 2 not reached\nE1127 failed\nI was here\n\ufffd[2J\n"; out.String() != want {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}
 }

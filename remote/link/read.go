@@ -33,7 +33,7 @@ import (
 func (l *Linker) readLocal(ctx context.Context, name string) (local Local, err error) {
 	c := l.Local
 	if local.UID, err = c.uid(ctx); err != nil {
-		return local, fmt.Errorf("the local cluster does not answer in context %s: use --context if it has another: %w", c.Name, err)
+		return local, fmt.Errorf("cannot reach the local cluster in context %s, use --context to select another one: %w", c.Name, err)
 	}
 	if local.Daemon, err = l.readDaemon(ctx); err != nil {
 		return local, err
@@ -68,7 +68,7 @@ func (l *Linker) readLocal(ctx context.Context, name string) (local Local, err e
 }
 
 // errNoDaemon says that the local cluster has no Deployment.
-var errNoDaemon = errors.New("install the daemon first, as with kubectl apply -k deploy/local, or use --namespace and --deployment if it is another one")
+var errNoDaemon = errors.New("install the daemon first, for example with kubectl apply -k deploy/local, or use --namespace and --deployment to select it")
 
 // readDaemon reads the Deployment.
 func (l *Linker) readDaemon(ctx context.Context) (Daemon, error) {
@@ -109,7 +109,7 @@ func (l *Linker) changeDaemon(ctx context.Context, d Daemon, decide func(Daemon)
 func (l *Linker) readRemote(ctx context.Context, keys Keys, d Daemon, request Request) (r Remote, err error) {
 	c := l.Remote
 	if r.UID, err = c.uid(ctx); err != nil {
-		return r, fmt.Errorf("the remote cluster does not answer in context %s: use --remote-context if it has another: %w", c.Name, err)
+		return r, fmt.Errorf("cannot reach the remote cluster in context %s, use --remote-context to select another one: %w", c.Name, err)
 	}
 	spec, err := keys.spec(request.Name)
 	if err != nil {
@@ -127,9 +127,9 @@ func (l *Linker) readRemote(ctx context.Context, keys Keys, d Daemon, request Re
 		ports, found, err := c.gatewayPorts(ctx, one)
 		switch {
 		case err != nil:
-			r.Notes = append(r.Notes, fmt.Sprintf("gateway %s cannot be read, so that its ports are not known: %v", one.Name(), err))
+			r.Notes = append(r.Notes, fmt.Sprintf("gateway %s cannot be read, so its ports are not known: %v", one.Name(), err))
 		case !found:
-			r.Notes = append(r.Notes, fmt.Sprintf("gateway %s does not exist yet: until it does, mirrors have no endpoints. Link again then, for its ports", one.Name()))
+			r.Notes = append(r.Notes, fmt.Sprintf("gateway %s does not exist yet, so mirrors will have no endpoints: create it and run link again", one.Name()))
 		}
 		r.Ports = append(r.Ports, ports...)
 	}
@@ -150,7 +150,7 @@ func (c *Cluster) uid(ctx context.Context) (types.UID, error) {
 		return "", err
 	}
 	if object.GetUID() == "" || object.GetKind() != "Namespace" {
-		return "", errors.New("its answer is not that of a Kubernetes API server")
+		return "", errors.New("the answer is not from a Kubernetes API server")
 	}
 	return object.GetUID(), nil
 }
@@ -192,7 +192,7 @@ func (c *Cluster) gatewayPorts(ctx context.Context, config gateway.Config) (port
 func (c *Cluster) possibleGateways(ctx context.Context) string {
 	all, err := c.list(ctx, services, "", metav1.ListOptions{})
 	if err != nil {
-		return fmt.Sprintf("Which there are is not known: %v", err)
+		return fmt.Sprintf("Existing gateways cannot be listed: %v", err)
 	}
 	var names []string
 	for _, object := range all {
@@ -206,7 +206,7 @@ func (c *Cluster) possibleGateways(ctx context.Context) string {
 			names = append(names, gateway.APIPrefix+object.GetNamespace()+"/"+object.GetName())
 		}
 	}
-	return "There is " + cmp.Or(strings.Join(names, ", "), "none yet")
+	return "Existing gateways: " + cmp.Or(strings.Join(names, ", "), "none")
 }
 
 // servers are where else the cluster says that its API server is: the URL for nodes that join, and the addresses

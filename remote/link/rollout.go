@@ -13,7 +13,7 @@ import (
 // rollout waits until the Deployment's pods have the change, and prints the progress. The error says why they do
 // not have it.
 func (l *Linker) rollout(ctx context.Context, d Daemon, limit time.Duration) error {
-	l.step(l.Local, "the rollout of the Deployment %s/%s, for at most %v", d.Namespace, d.Name, limit)
+	l.step(l.Local, "waiting up to %[3]v for the rollout of Deployment %[1]s/%[2]s", d.Namespace, d.Name, limit)
 	said := ""
 	err := wait.PollUntilContextTimeout(ctx, time.Second, limit, true, func(ctx context.Context) (bool, error) {
 		var deployment appsv1.Deployment
@@ -42,13 +42,13 @@ func progressOf(d *appsv1.Deployment) (progress string, done bool) {
 	}
 	switch {
 	case status.ObservedGeneration < d.Generation:
-		return "waiting for the change to be observed", false
+		return "waiting for the Deployment controller", false
 	case status.UpdatedReplicas < want:
-		return fmt.Sprintf("waiting: %d of %d pods have the change", status.UpdatedReplicas, want), false
+		return fmt.Sprintf("waiting: %d of %d pods updated", status.UpdatedReplicas, want), false
 	case status.Replicas > status.UpdatedReplicas:
-		return fmt.Sprintf("waiting: %d pods without the change remain", status.Replicas-status.UpdatedReplicas), false
+		return fmt.Sprintf("waiting: %d old pods remain", status.Replicas-status.UpdatedReplicas), false
 	case status.AvailableReplicas < want:
-		return fmt.Sprintf("waiting: %d of %d pods are ready", status.AvailableReplicas, want), false
+		return fmt.Sprintf("waiting: %d of %d pods ready", status.AvailableReplicas, want), false
 	}
 	return "rolled out", true
 }

@@ -14,9 +14,9 @@ func (l *Linker) Unlink(ctx context.Context, name string) (Result, error) {
 	}
 	d := local.Daemon
 	if d.inCommand(name) {
-		return l.result, fmt.Errorf("Deployment %s/%s has --remote=%s in its command, which is not for links to change: remove it from your manifests, and unlink again", d.Namespace, d.Name, d.remote(name))
+		return l.result, fmt.Errorf("Deployment %s/%s has --remote=%s in its command, which unlink does not change: remove it from your manifests, and run unlink again", d.Namespace, d.Name, d.remote(name))
 	}
-	l.step(l.Local, "removing --remote %s from the arguments of the Deployment %s/%s", name, d.Namespace, d.Name)
+	l.step(l.Local, "removing --remote %s from the arguments of Deployment %s/%s", name, d.Namespace, d.Name)
 	if d.remote(name) == "" {
 		l.line(absent)
 	}
@@ -24,7 +24,7 @@ func (l *Linker) Unlink(ctx context.Context, name string) (Result, error) {
 	if err != nil {
 		return l.result, err
 	}
-	l.step(l.Local, "removing %s from the Secret %s/%s", fileOf(name), d.Namespace, d.Secret)
+	l.step(l.Local, "removing %s from Secret %s/%s", fileOf(name), d.Namespace, d.Secret)
 	if len(local.Credentials) == 0 {
 		l.line(absent)
 	} else if err := l.patch(ctx, l.Local, secrets, d.Namespace, d.Secret, map[string]any{"data": map[string]any{fileOf(name): nil}}); err != nil {
@@ -33,8 +33,8 @@ func (l *Linker) Unlink(ctx context.Context, name string) (Result, error) {
 	if err := l.delete(ctx, l.Local, networkPolicies, d.Namespace, egressName(name)); err != nil {
 		return l.result, err
 	}
-	l.step(l.Local, "removing the annotation %s of the ServiceAccount %s/%s", annotation(name), d.Namespace, d.Account)
+	l.step(l.Local, "removing annotation %s of ServiceAccount %s/%s", annotation(name), d.Namespace, d.Account)
 	return l.result, l.annotate(ctx, d, name, nil)
 }
 
-const absent = "it is not there"
+const absent = "not found"

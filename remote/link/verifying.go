@@ -44,7 +44,7 @@ func (l *Linker) verify(ctx context.Context, request Request) error {
 	l.result.Verified = verified
 	switch {
 	case request.Wait == 0:
-		verified.Reason = "no requests are sent, because of --wait 0"
+		verified.Reason = "no requests were sent because of --wait 0"
 	case d.Replicas == 0:
 		verified.Reason = fmt.Sprintf("the Deployment %s/%s is scaled to 0", d.Namespace, d.Name)
 	default:
@@ -59,10 +59,10 @@ func (l *Linker) verify(ctx context.Context, request Request) error {
 
 // send runs the verification in the daemon's pod.
 func (l *Linker) send(ctx context.Context, d Daemon, command []string, verified *Verified) error {
-	l.step(l.Local, "requests to the mirrors of %s, from the daemon's pod", l.result.Name)
+	l.step(l.Local, "sending requests to the mirrors of %s from the daemon's pod", l.result.Name)
 	pod, err := l.pod(ctx, d)
 	if err != nil {
-		verified.Reason = "verify cannot be run in the daemon's pod: " + err.Error()
+		verified.Reason = "cannot run verify in the daemon's pod: " + err.Error()
 		return nil
 	}
 	var results bytes.Buffer
@@ -79,7 +79,7 @@ func (l *Linker) send(ctx context.Context, d Daemon, command []string, verified 
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		verified.Reason = "verify cannot be run in the daemon's pod: " + failure.Line(err.Error())
+		verified.Reason = "cannot run verify in the daemon's pod: " + failure.Line(err.Error())
 	case code == 0:
 		verified.State = Reached
 	case code == noMirror:
@@ -88,7 +88,7 @@ func (l *Linker) send(ctx context.Context, d Daemon, command []string, verified 
 		verified.State = NotReached
 		return ErrNotReached
 	default:
-		verified.Reason = fmt.Sprintf("verify ended with exit code %d", code)
+		verified.Reason = fmt.Sprintf("verify exited with code %d", code)
 	}
 	return nil
 }
@@ -151,7 +151,7 @@ func (l *Linker) pod(ctx context.Context, d Daemon) (string, error) {
 		}
 	}
 	if running == "" {
-		return "", errors.New("no pod of it is running")
+		return "", errors.New("no pod is running")
 	}
 	return running, nil
 }
@@ -195,13 +195,13 @@ func noUpgrade(err error) bool {
 	return strings.Contains(err.Error(), "unable to upgrade streaming request: ") || strings.Contains(err.Error(), "proxy: unknown scheme: https")
 }
 
-// logFilter passes on what a program prints as errors, without its log of what is normal.
+// logFilter passes on what a program prints as errors, without its log of what is normal, and of problems, which it prints, too.
 type logFilter struct {
 	to   io.Writer
 	line []byte
 }
 
-var logLine = regexp.MustCompile(`^I\d{4} `)
+var logLine = regexp.MustCompile(`^[IW]\d{4} `)
 
 func (f *logFilter) Write(data []byte) (int, error) {
 	f.line = append(f.line, data...)

@@ -108,6 +108,12 @@ func daemon(p status.Page) served {
 	return served{status.Handler(func() status.Page { return p }), p.Local, "H2 Remotes, H2 Mirrors"}
 }
 
+// troubled is a page that shows problems.
+func troubled(s served) served {
+	s.headings = "H2 Problems, " + s.headings
+	return s
+}
+
 func publisher(p status.Publisher) served {
 	return served{status.PublisherHandler(func() status.Publisher { return p }), p.Cluster, "H2 Targets, H2 Exported Services"}
 }

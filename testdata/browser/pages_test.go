@@ -73,6 +73,66 @@ func three() status.Page {
 	return p
 }
 
+// hundreds is an installation of 310 exported Services whose problems have few causes: a lost remote, and a gateway
+// without an address, among others.
+func hundreds() status.Page {
+	p := three()
+	p.Remotes = p.Remotes[:2]
+	p.Remotes[0].Exported, p.Remotes[1].Exported = 250, 20
+	p.Remotes[0].Gateways[0].Addresses = p.Remotes[0].Gateways[0].Addresses[:1]
+	p.Remotes[1].Problems = []status.Problem{
+		{Part: "identity", Cause: "connect: connection refused"}, {Part: "watch of exported Services", Cause: "connect: connection refused"},
+		{Part: "watch of gateway ingress/gateway", Cause: "connect: connection refused"}}
+	p.Remotes = append(p.Remotes, status.Remote{Name: "oslo", State: status.Up, Since: now().Add(-time.Hour), LastSync: now().Add(-time.Hour), UID: "7d7f3ce4-3c6a-4a8e-9a55-5f0b7c1eb0a1",
+		Exported: 40, Gateways: []status.Gateway{{Name: "ingress/gateway", Known: true, Problem: "Service ingress/gateway has no address yet: its load balancer has not given it one"}}})
+	p.Mirrors = nil
+	for i := range 310 {
+		remote := "paris"
+		switch {
+		case i >= 290:
+			remote = "berlin"
+		case i >= 250:
+			remote = "oslo"
+		}
+		name := fmt.Sprintf("service-%03d", i)
+		m := status.Mirror{
+			Namespace: fmt.Sprintf("team-%02d", i%7), Name: name + "-" + remote, Cluster: remote, Source: fmt.Sprintf("team-%02d/%s", i%7, name),
+			State: status.Mirrored, ClusterIP: fmt.Sprintf("10.96.%d.%d", i/250, i%250+1), Ports: []string{"80/TCP"}, Endpoints: []string{"203.0.113.1"},
+			Mapping:  []status.Mapping{{Name: "http", Port: 80, Protocol: "TCP", Class: "http", GatewayPort: 8080, Line: "same class (http)"}},
+			Verified: status.Reached, VerifiedAt: now().Add(-time.Minute),
+		}
+		problem := func(state, reason, message string) {
+			m.State, m.Problems, m.Verified = state, []status.MirrorProblem{{Reason: reason, Message: message}}, ""
+			m.VerifiedAt = time.Time{}
+		}
+		switch {
+		case remote == "oslo":
+			problem(status.Incomplete, "NoAddress", "the gateway ingress/gateway of oslo has no address")
+			m.Endpoints = nil
+		case remote == "berlin":
+			m.Verified = "timed out"
+			m.Problems = []status.MirrorProblem{{Reason: "NotReached", Message: "timed out: no connection to 198.51.100.7:80 within 5 s"}}
+		case i < 120:
+			problem(status.Waiting, "NamespaceMissing", "namespace "+m.Namespace+" does not exist")
+			m.ClusterIP, m.Endpoints = "", nil
+		case i < 140:
+			problem(status.Incomplete, "PortNotServed", "port 5432/TCP: no gateway port is reserved for it")
+			m.Endpoints, m.Mapping = nil, []status.Mapping{{Port: 5432, Protocol: "TCP", Class: "tcp"}}
+		case i < 150:
+			problem(status.Incomplete, "PortNotServed", "port 9090/TCP: no gateway port is reserved for it")
+			m.Mapping = append(m.Mapping, status.Mapping{Port: 9090, Protocol: "TCP", Class: "tcp"})
+		case i < 154:
+			problem(status.Conflict, "Conflict", "Service "+m.Namespace+"/"+m.Name+" already exists and was not created by service-mirror; rename or delete it")
+			m.ClusterIP, m.Endpoints = "", nil
+		case i < 157:
+			problem(status.Mirrored, "ClusterIPLost", "recreated with another ClusterIP: 10.96.7.7 was taken")
+		}
+		p.Mirrors = append(p.Mirrors, m)
+	}
+	p.Mirrors = append(p.Mirrors, status.Mirror{Namespace: "team-01", Name: "old-rome", Cluster: "rome", Source: "team-01/old", State: status.Orphan, ClusterIP: "10.96.9.9", Ports: []string{"80/TCP"}, Endpoints: []string{"192.0.2.77"}})
+	return p
+}
+
 // thousands is a large installation, in which a few are unhealthy and some texts are
 // hostile.
 func thousands() status.Page {

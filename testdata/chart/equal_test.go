@@ -63,6 +63,10 @@ func TestEqualToKustomize(t *testing.T) {
 				{dir: "remote/configmap", namespace: "ingress"}, {dir: "remote/records", namespace: ours},
 			},
 		},
+		"monitoring": {
+			values: "daemon: {enabled: false}\nmonitoring: {podMonitor: {enabled: true}, prometheusRule: {enabled: true}}",
+			is:     []kustomization{{dir: "monitoring"}},
+		},
 		"all": {
 			values: "publisher: {enabled: true, names: [paris], to: [gateway-api], gateway: ingress/public}\nreader: {enabled: true}",
 			is:     []kustomization{local, publish, {dir: "remote"}},

@@ -206,10 +206,10 @@ func TestPrometheusRule(t *testing.T) {
 // The notes say what an uninstall leaves, and what is missing.
 func TestNotes(t *testing.T) {
 	for values, want := range map[string][]string{
-		"": {"no remotes yet", "WARNING: image.repository", "leaves all mirrors behind", "prune each\nremote before"},
+		"": {"no remotes yet", "WARNING: image.repository", "does not delete mirrors", "prune each\nremote first"},
 		"remotes: {paris: {}}\nimage: {repository: registry.example.com/a}": {"remotes export: paris.", "paris.kubeconfig of Secret\nelsewhere/"},
-		"daemon: {enabled: false}\nreader: {enabled: true}":                 {"Secret elsewhere/service-mirror-reader", "leaves nothing behind"},
-		"publisher: {enabled: true, names: [paris], to: [names]}":           {"leaves what was published behind", "publish --prune"},
+		"daemon: {enabled: false}\nreader: {enabled: true}":                 {"Secret elsewhere/service-mirror-reader", "removes everything"},
+		"publisher: {enabled: true, names: [paris], to: [names]}":           {"does not delete what was published", "publish --prune first"},
 	} {
 		files, err := render("elsewhere", values)
 		must(t, err)

@@ -97,7 +97,7 @@ func TestLink(t *testing.T) {
 	t.Run("again nothing changes", func(t *testing.T) {
 		e := newEnv(t)
 		before := e.versions()
-		if says := e.linkAgain(); !strings.Contains(says, "it is there already") || strings.Contains(says, "configured\n") || strings.Contains(says, "created\n") {
+		if says := e.linkAgain(); !strings.Contains(says, "already set") || strings.Contains(says, "configured\n") || strings.Contains(says, "created\n") {
 			t.Errorf("it says:\n%s", says)
 		}
 		if after := e.versions(); !slices.Equal(after, before) {
@@ -238,7 +238,7 @@ func TestLinkInTheCommand(t *testing.T) {
 		`[{"op": "add", "path": "/spec/template/spec/containers/0/command", "value": ["/service-mirror", "--remote=paris=/old"]}]`)
 	before := e.versions()
 	out, err := e.tryLink("paris", "gateway=ingress/gateway", "name={service}", "--server="+paris.Config.Host)
-	if err == nil || !strings.Contains(out, "has --remote=paris=/old in its command, which is not for links to change: write --remote=paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=ingress/gateway,name={service} into your manifests") {
+	if err == nil || !strings.Contains(out, "has --remote=paris=/old in its command, which link does not change: set --remote=paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=ingress/gateway,name={service} in your manifests") {
 		t.Errorf("%v:\n%s", err, out)
 	}
 	if after := e.versions(); !slices.Equal(after, before) {
@@ -263,12 +263,12 @@ func TestLinkRefuses(t *testing.T) {
 		args string
 		says string
 	}{
-		{"paris " + server, "There is ingress/gateway"},
-		{"paris gateway=ingress/gateway", "Pods in the local cluster cannot reach that: use --server https://HOST:PORT. It is also at https://192.0.2.77:6443"},
-		{"london gateway=ingress/gateway " + server, "are one cluster"},
+		{"paris " + server, "Existing gateways: ingress/gateway"},
+		{"paris gateway=ingress/gateway", "not reachable from pods in the local cluster: use --server https://HOST:PORT. Other addresses: https://192.0.2.77:6443"},
+		{"london gateway=ingress/gateway " + server, "are the same"},
 		{"rome gateway=ingress/gateway", "context rome does not exist"},
-		{"paris gateway=ingress/gateway --server=" + london.Config.Host + " --ca=" + otherCA, "refuses the token: is it another cluster?"},
-		{"paris gateway=ingress/gateway " + server + " --ca=" + otherCA, "cannot be trusted"},
+		{"paris gateway=ingress/gateway --server=" + london.Config.Host + " --ca=" + otherCA, "rejected the token"},
+		{"paris gateway=ingress/gateway " + server + " --ca=" + otherCA, "is not trusted"},
 		{"paris gateway=ingress/gateway namespaces=nowhere " + server, `"nowhere" not found`},
 	} {
 		out, err := e.tryLink(strings.Fields(c.args)...)
@@ -356,7 +356,7 @@ func TestPrintedManifests(t *testing.T) {
 		return path
 	}
 	server := "--server=" + paris.Config.Host
-	if out, err := e.tryLink(append(keys, "--print=local", server)...); err == nil || !strings.Contains(out, "apply there what --print=remote prints") {
+	if out, err := e.tryLink(append(keys, "--print=local", server)...); err == nil || !strings.Contains(out, "apply the output of --print=remote first") {
 		t.Errorf("before paris has it: %v\n%s", err, out)
 	}
 	e.cleanup(func(e *env) { e.kubectl(paris, "delete", "--ignore-not-found", "-k", shipped("remote")) })

@@ -344,7 +344,7 @@ func TestRulesForNames(t *testing.T) {
 			}
 		}
 		for _, one := range test.no {
-			if err := denied(one.try(e.ctx, daemon, admin, "x"), "does not have the name that a mirror of remote paris has"); err != nil {
+			if err := denied(one.try(e.ctx, daemon, admin, "x"), "does not have the name of a mirror of remote paris"); err != nil {
 				t.Errorf("%s: %s %s: %v", test.rule, one.object("x").GetKind(), one.object("x").GetName(), err)
 			}
 		}

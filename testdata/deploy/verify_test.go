@@ -43,7 +43,7 @@ func TestLinkIsNotVerified(t *testing.T) {
 	e.apply(london, shipped("local"))
 	e.gateway("203.0.113.1")
 	e.link("gateway=ingress/gateway")
-	e.linksUnverified("no requests are sent, because of --wait 0", "--wait=0")
+	e.linksUnverified("no requests were sent because of --wait 0", "--wait=0")
 	e.linksUnverified("the daemon's pods are not ready: kubectl --context london", "--wait=1s")
 	e.kubectl(london, "--namespace", ours, "scale", "deployment", ours, "--replicas=0")
 	e.linksUnverified("the Deployment service-mirror/service-mirror is scaled to 0", "--wait=1m")
@@ -51,14 +51,14 @@ func TestLinkIsNotVerified(t *testing.T) {
 
 	p := e.runPod() // that no kubelet runs
 	e.rolledOut()
-	e.linksUnverified("verify cannot be run in the daemon's pod", "--wait=1m")
+	e.linksUnverified("cannot run verify in the daemon's pod", "--wait=1m")
 	e.kubelet(p)
 	e.linksUnverified("paris exports nothing yet", "--wait=1m")
 
 	out, err := run(e.ctx, harness.Program("service-mirror-race"), "link", "--kubeconfig", e.withoutExec(), "paris", "--remote-kubeconfig", paris.Kubeconfig,
 		"--server", paris.Config.Host, "gateway=ingress/gateway", "--wait=1m")
 	e.must(err)
-	if !strings.Contains(out, "cannot create resource \"pods/exec\"") || !strings.Contains(out, unverified+"verify cannot be run in the daemon's pod") {
+	if !strings.Contains(out, "cannot create resource \"pods/exec\"") || !strings.Contains(out, unverified+"cannot run verify in the daemon's pod") {
 		t.Errorf("without the permission to exec it says:\n%s", out)
 	}
 }
@@ -104,7 +104,7 @@ func TestLinkIsVerified(t *testing.T) {
 	link, err := harness.Start(command(e.ctx, harness.Program("service-mirror-race"), "link", "--context", london.Name, "paris", "gateway=ingress/gateway", "cluster-domain-", "--server", paris.Config.Host, "--wait=1m"))
 	e.must(err)
 	e.soon("it waits for the rollout", func() error {
-		if link.Log.Count("waiting for the change to be observed") == 0 {
+		if link.Log.Count("waiting for the Deployment controller") == 0 {
 			return errors.New("it does not say so")
 		}
 		return link.Running()
@@ -123,7 +123,7 @@ func TestLinkIsVerified(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "exit status 3") {
 		t.Errorf("baz is not reached, and the error is %v", err)
 	}
-	for _, want := range []string{"reached      shop/bar-paris", "not routed   shop/baz-paris", "service-mirror: 1 of 2 were not reached", "Linked, but not all requests arrive", verifyCommand} {
+	for _, want := range []string{"reached      shop/bar-paris", "not routed   shop/baz-paris", "service-mirror: 1 of 2 not reached", "Linked, but not all requests arrive", verifyCommand} {
 		if !strings.Contains(says, want) {
 			t.Errorf("it does not say %q:\n%s", want, says)
 		}

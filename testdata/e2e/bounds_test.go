@@ -59,8 +59,8 @@ var attacks = sync.OnceValue(func() []hostility {
 		{justBelow, exportsOnly(onLists(sends(inProtobuf, manyServices(9_000, 1100)))), "", true},
 		{"pages-full", exportsOnly(onLists(pages(500))), "too large: ", true},
 		{"pages-empty", exportsOnly(onLists(pages(0))), "too large: a list of exported Services has more than 50 pages", true},
-		{"list-bomb", exportsOnly(onLists(bomb(inJSON, listStart))), "malformed answer: it is compressed", true},
-		{"identity-bomb", onIdentity(bomb(inJSON, `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"`)), "malformed answer: it is compressed", true},
+		{"list-bomb", exportsOnly(onLists(bomb(inJSON, listStart))), "malformed answer: unexpected compression", true},
+		{"identity-bomb", onIdentity(bomb(inJSON, `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"`)), "malformed answer: unexpected compression", true},
 		{"list-trickle", exportsOnly(onLists(trickle(inJSON, listStart))), "", false},
 		{"stream-of-items", exportsOnly(byVerb(map[verb]frontFault{plainList: refuses(methodNotAllowed), streamedList: endless(inJSONStream, "", jsonEvent), resumedWatch: refuses(expired)})), "too large: ", false},
 		{"watch-of-items", exportsOnly(onWatches(endless(inJSONStream, "", jsonEvent))), "too large: the set of exported Services has more than 10000 Services", false},
@@ -101,7 +101,7 @@ func TestEndlessAnswers(t *testing.T) {
 				a.fault(w, r, upstream)
 			})
 			e.attacked(d, healthy)
-			if a.says != "" && d.logged("Remote is failing", hostile.name, a.says) == 0 {
+			if a.says != "" && d.logged("remote cluster", hostile.name, a.says) == 0 {
 				t.Errorf("there is no problem %q", a.says)
 			}
 			if now := e.identities()[hostile.mirror("bar")]; now != before && a.name != justBelow {

@@ -106,7 +106,7 @@ func TestCheckCommand(t *testing.T) {
 	r.gateway(address)
 	r.export("bar")
 	all := []*remote{r}
-	e.ends(e.command(all, "check", "--strict"), 0, "1 Services are exported, 1 of them can be mirrored")
+	e.ends(e.command(all, "check", "--strict"), 0, "1 of 1 exported Services can be mirrored")
 
 	const n = 40
 	elsewhere := e.id + "-elsewhere" // which London does not have
@@ -163,11 +163,11 @@ func TestPruneCommand(t *testing.T) {
 	d.stop()
 	since := london.mark(t)
 	unknown := e.command([]*remote{kept}, "prune", gone.name, gone.name+"x")
-	e.ends(unknown, 1, "service-mirror: "+gone.name+"x: no mirror in "+london.config.Host+" is of this remote: there are mirrors of ", gone.name+" (1)", kept.name+" (1)")
+	e.ends(unknown, 1, "service-mirror: "+gone.name+"x: no mirrors of this remote in "+london.config.Host+": there are mirrors of remotes ", gone.name+" (1)", kept.name+" (1)")
 	if unknown.stdout != "" {
 		t.Errorf("of a remote that is not known: %v", unknown)
 	}
-	e.ends(e.command([]*remote{gone}, "prune", gone.name), 2, "--remote names it too")
+	e.ends(e.command([]*remote{gone}, "prune", gone.name), 2, "the remote is still configured")
 	dry := e.command(nil, "prune", gone.name, "--dry-run")
 	if want := e.once(nil, "--prune-dry-run", gone.name); dry.code != 0 || dry.stdout != want.stdout || !strings.HasSuffix(dry.stdout, fmt.Sprintf("\n2 objects in %s of remote %s\n", london.config.Host, gone.name)) {
 		t.Errorf("%v\nand with the flag\n%v", dry, want)
@@ -186,7 +186,7 @@ func TestPruneCommand(t *testing.T) {
 	}
 	e.soon("it is gone", gone.gone("bar"))
 	e.must(kept.mirrored("bar", "203.0.113.2")())
-	e.ends(e.command(nil, "prune", gone.name), 1, "there are mirrors of ")
+	e.ends(e.command(nil, "prune", gone.name), 1, "there are mirrors of remotes ")
 }
 
 // leaderPod is a Pod that is this test's leader: a daemon with its name and address.
@@ -276,7 +276,7 @@ func TestStatusCommand(t *testing.T) {
 	// are orphans then.
 	since := london.mark(t)
 	reader := e.reader()
-	e.ends(reader.command([]*remote{r}, "status", lease...), 1, append(headless, "worked out from the clusters: the leader's status cannot be read: read Lease "+e.id+"/mirror: ")...)
+	e.ends(reader.command([]*remote{r}, "status", lease...), 1, append(headless, "computed from the clusters: the leader's status cannot be read: read Lease "+e.id+"/mirror: ")...)
 	read = statusOf{}
 	e.decode(reader.command(nil, "status", append(lease, "-o", "json")...), &read)
 	own := slices.IndexFunc(read.Remotes, func(one remoteOf) bool { return one.Name == r.name })
@@ -288,7 +288,7 @@ func TestStatusCommand(t *testing.T) {
 	}
 	// Nobody leads any more, and nothing may be read.
 	d.stop()
-	e.ends(viewer.command(nil, "status", lease...), 3, "no replica holds Lease "+e.id+"/mirror", "nor can it be worked out")
+	e.ends(viewer.command(nil, "status", lease...), 3, "no replica has Lease "+e.id+"/mirror", "it cannot be computed from the clusters")
 }
 
 // viewer is the test with credentials that have these permissions alone.

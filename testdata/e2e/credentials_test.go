@@ -119,14 +119,14 @@ func TestMountedCredentialsRotate(t *testing.T) {
 	e.stays("the mirror", r.mirrored("bar", "203.0.113.1"))
 	e.must(d.shows(r, "up")())
 	r.rotated(since, 81)
-	if n := d.logged("is failing", "nauthorized"); n > 0 {
+	if n := d.logged("mirrors are kept unchanged", "nauthorized"); n > 0 {
 		t.Errorf("the daemon was refused %d times, though it had the new token in time", n)
 	}
 
 	// The old one is revoked first: updates stop until the new one comes.
 	since = london.mark(t)
 	r.revoke("second", r.token)
-	e.logs(d, "is failing", r.name, "nauthorized")
+	e.logs(d, "mirrors are kept unchanged", r.name, "nauthorized")
 	e.soon("the cause", d.shows(r, "down", "nauthorized"), d.measures(map[string]float64{r.up(): 0}))
 	e.stays("the mirror", r.mirrored("bar", "203.0.113.1"))
 	r.token = e.token(paris, "third")
@@ -208,7 +208,7 @@ func TestNamedFilesRotate(t *testing.T) {
 
 	since = london.mark(t)
 	r.revoke("second", r.token)
-	e.logs(d, "is failing", r.name, "nauthorized")
+	e.logs(d, "mirrors are kept unchanged", r.name, "nauthorized")
 	r.token = e.token(paris, "third")
 	files["token"] = r.token
 	m.swap(files)
@@ -222,7 +222,7 @@ func TestNamedFilesRotate(t *testing.T) {
 	r.proxy.cut()
 	other.listen(r.proxy.address)
 	r.proxy = other
-	e.logs(d, "is failing", r.name, "certificate signed by unknown authority")
+	e.logs(d, "mirrors are kept unchanged", r.name, "certificate signed by unknown authority")
 	e.soon("the cause", d.shows(r, "down", "certificate signed by unknown authority"))
 	files["ca.crt"] = string(r.proxy.ca)
 	m.swap(files)
@@ -265,7 +265,7 @@ func TestExecPlugin(t *testing.T) {
 	e.must(os.WriteFile(r.kubeconfig, []byte(r.config(execConfig(command))), 0o600))
 	start := london.mark(t)
 	d := e.daemon([]*remote{r}, listening...)
-	e.logs(d, "is failing", r.name, "cloud-login")
+	e.logs(d, "mirrors are kept unchanged", r.name, "cloud-login")
 	e.soon("the cause", d.shows(r, "down", "cloud-login"))
 	e.noWrites(start)
 	e.plugin(command, tokenFile)
@@ -283,7 +283,7 @@ func TestExecPlugin(t *testing.T) {
 	since = london.mark(t)
 	e.must(os.Remove(command))
 	r.revoke("second", r.token)
-	e.logs(d, "is failing", r.name)
+	e.logs(d, "mirrors are kept unchanged", r.name)
 	e.stays("the mirror", r.mirrored("bar", "203.0.113.1"))
 	e.must(d.shows(r, "down", "nauthorized")())
 	r.token = e.token(paris, "third")

@@ -49,12 +49,12 @@ func TestGatewayMovesToAHostname(t *testing.T) {
 
 	since := london.mark(t)
 	n.set(gatewayHost, answer{code: dns.RcodeServerFailure})
-	e.logs(d, gatewayHost, "DNS fails", "its last addresses are used")
+	e.logs(d, gatewayHost, "DNS lookup failed", "its last known addresses are used")
 	e.refreshed(n, gatewayHost)
 	e.stays("the last good set", r.mirrored("bar0", "203.0.113.5"))
 	d.stop()
 	d = e.daemon([]*remote{r}, n.flags()...)
-	e.logs(d, gatewayHost, "DNS fails", "existing endpoints stay")
+	e.logs(d, gatewayHost, "DNS lookup failed", "existing endpoints are kept")
 	e.refreshed(n, gatewayHost)
 	e.stays("the last good set after a restart", r.mirrored("bar0", "203.0.113.5"))
 	lead("203.0.113.5")
@@ -160,11 +160,11 @@ func TestDNSFails(t *testing.T) {
 		failing answer
 		log     string
 	}{
-		{"SERVFAIL", answer{code: dns.RcodeServerFailure}, "DNS fails"},
-		{"REFUSED", answer{code: dns.RcodeRefused}, "DNS fails"},
+		{"SERVFAIL", answer{code: dns.RcodeServerFailure}, "DNS lookup failed"},
+		{"REFUSED", answer{code: dns.RcodeRefused}, "DNS lookup failed"},
 		{"NXDOMAIN", answer{code: dns.RcodeNameError}, "no address"},
 		{"no records", answer{}, "no address"},
-		{"no answer", answer{silent: true}, "does not answer in time"},
+		{"no answer", answer{silent: true}, "DNS lookup timed out"},
 	} {
 		since := london.mark(t)
 		last := fmt.Sprintf("203.0.113.%d", 1+i)
@@ -195,7 +195,7 @@ func TestDNSFails(t *testing.T) {
 	since := london.mark(t)
 	d = e.daemon([]*remote{r}, n.flags()...)
 	e.eventually(25*time.Second, "the first lookup has failed", func() error {
-		if d.logged(gatewayHost, "does not answer in time") == 0 {
+		if d.logged(gatewayHost, "DNS lookup timed out") == 0 {
 			return fmt.Errorf("nothing in the log")
 		}
 		return nil

@@ -135,7 +135,7 @@ func TestConflictIsReported(t *testing.T) {
 	d := e.inPod([]*remote{r})
 	conflict := d.measures(map[string]float64{r.state("conflict"): 1, r.problem("Conflict"): 1, r.state("mirrored"): 0})
 	none := d.measures(map[string]float64{r.state("conflict"): 0, r.problem("Conflict"): 0, r.state("mirrored"): 0})
-	reported := e.hasEvent(e.id, "Service/"+name, "Conflict", "remote "+r.name, "a foreign Service")
+	reported := e.hasEvent(e.id, "Service/"+name, "Conflict", "remote "+r.name, "already exists and is not managed by service-mirror")
 	r.export("bar")
 	e.soon("the conflict", conflict, reported)
 	e.change(paris, "bar", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })

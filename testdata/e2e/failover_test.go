@@ -160,6 +160,17 @@ func TestFailoverToTheNextRemote(t *testing.T) {
 	d := e.daemon([]*remote{first, second}, failoverArgs...)
 	e.soon("the first serves", first.besides("bar", parisServes), second.besides("bar", berlinIdle))
 	e.logs(d, "UnknownRemote", "nowhere")
+	// By the policies no update adds the label again: the slice is another one then.
+	_, err := e.local.DiscoveryV1().EndpointSlices(e.id).Patch(e.ctx, "bar."+first.name+".ipv4", types.MergePatchType,
+		[]byte(`{"metadata":{"labels":{"`+failoverKey+`":null}}}`), metav1.PatchOptions{})
+	e.must(err)
+	e.soon("the label that someone removed", func() error {
+		slice, err := e.local.DiscoveryV1().EndpointSlices(e.id).Get(e.ctx, "bar."+first.name+".ipv4", metav1.GetOptions{})
+		if err == nil && slice.Labels[failoverKey] != "true" {
+			err = fmt.Errorf("its labels are %v", slice.Labels)
+		}
+		return err
+	}, first.besides("bar", parisServes), second.besides("bar", berlinIdle))
 	first.remove("bar")
 	e.soon("the second serves", second.besides("bar", berlinServes), first.besides("bar", ""))
 	first.export("bar")

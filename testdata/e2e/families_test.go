@@ -79,7 +79,7 @@ func TestOneFamilyFails(t *testing.T) {
 	e.soon("both", r.mirrored("bar", "203.0.113.1", "2001:db8::1"))
 	n.set(gatewayHost, answer{addresses: []string{"203.0.113.2"}, code6: dns.RcodeServerFailure})
 	e.soon("the new A, the last AAAA", r.mirrored("bar", "203.0.113.2", "2001:db8::1"))
-	e.logs(d, gatewayHost, "DNS fails")
+	e.logs(d, gatewayHost, "DNS lookup failed")
 	n.set(gatewayHost, answer{addresses: []string{"203.0.113.2"}, code6: dns.RcodeNameError})
 	e.soon("no AAAA any more", r.mirrored("bar", "203.0.113.2"))
 	n.say(gatewayHost, "2001:db8::3")

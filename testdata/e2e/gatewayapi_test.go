@@ -84,7 +84,7 @@ func TestGatewayAPI(t *testing.T) {
 	r.patch("gateways", "gateway", map[string]any{"status": map[string]any{"listeners": []map[string]any{
 		{"name": "pg", "attachedRoutes": 0, "supportedKinds": []any{}, "conditions": []any{condition("Programmed", false)}}}}}, "status")
 	e.soon("a listener that is not programmed", r.leads("postgres"))
-	e.logs(d, `listener \"pg\" of Gateway `+e.id+"/gateway is not served", "fix that listener")
+	e.logs(d, `listener \"pg\" of Gateway `+e.id+"/gateway is not served", "fix the listener")
 	r.patch("gateways", "gateway", map[string]any{"status": map[string]any{"listeners": []any{}}}, "status")
 	e.soon("it is", r.leads("postgres", to("pg:15000", "203.0.113.8")...))
 

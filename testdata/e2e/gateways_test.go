@@ -51,8 +51,8 @@ func TestSeveralGateways(t *testing.T) {
 	bar, baz := to("http:8080", "203.0.113.1"), to("http:9090", "203.0.113.2")
 	e.soon("each by its own", r.leads("bar", bar...), r.leads("first", bar...), r.leads("baz", baz...))
 	e.soon("by none", r.leads("unlisted"), r.leads("garbage"))
-	e.logs(d, e.id+"/unlisted", gatewayAnnotation, third, "not one of the gateways in the flags")
-	e.logs(d, e.id+"/garbage", gatewayAnnotation, "not one of the gateways in the flags")
+	e.logs(d, e.id+"/unlisted", gatewayAnnotation, third, "not a configured gateway")
+	e.logs(d, e.id+"/garbage", gatewayAnnotation, "not a configured gateway")
 	before := e.identities()
 
 	mark := london.mark(t)
@@ -69,10 +69,10 @@ func TestSeveralGateways(t *testing.T) {
 	e.soon("bar has chosen", r.leads("bar", baz...))
 	r.choose("bar", third)
 	e.soon("what it may not", r.leads("bar"))
-	e.logs(d, e.id+"/bar", third, "not one of the gateways")
+	e.logs(d, e.id+"/bar", third, "not a configured gateway")
 	r.choose("bar", "")
 	e.soon("and nothing", r.leads("bar", bar...))
-	e.logs(d, "problem is over", e.id+"/bar")
+	e.logs(d, "no longer has this problem", e.id+"/bar")
 
 	e.remove(paris, "second")
 	e.soon("its gateway is gone", r.leads("baz"))
@@ -100,7 +100,7 @@ func TestSeveralGateways(t *testing.T) {
 	r.keys = "" // it is no longer listed
 	d = e.daemon([]*remote{r})
 	e.soon("not listed", r.leads("baz"))
-	e.logs(d, e.id+"/baz", second, "not one of the gateways in the flags")
+	e.logs(d, e.id+"/baz", second, "not a configured gateway")
 	e.must(r.leads("bar", bar...)())
 	e.sameIdentities(before)
 }
@@ -171,7 +171,7 @@ func TestGatewayWithoutAnExternalAddress(t *testing.T) {
 			r.export("bar")
 			d := e.daemon([]*remote{r})
 			e.soon("a mirror without addresses", r.mirrored("bar"))
-			words := []string{e.id + "/gateway", "is of type " + string(kind), "make it a LoadBalancer, or give address=IP together with a numeric gateway-port"}
+			words := []string{e.id + "/gateway", "is of type " + string(kind), "make it a LoadBalancer, or set address=IP with a numeric gateway-port"}
 			e.logs(d, words...)
 			e.stays("no addresses", r.mirrored("bar"))
 			if n := d.logged(words...); n != 1 {
@@ -223,7 +223,7 @@ func TestGatewayPortOfARemote(t *testing.T) {
 	})
 	e.soon("now it is", r.leads("bar", to("http:443", "203.0.113.1")...))
 	e.soon("it is over", func() error {
-		if d.logged("problem is over", "PortNotServed", e.id+"/bar") != 1 {
+		if d.logged("no longer has this problem", "PortNotServed", e.id+"/bar") != 1 {
 			return fmt.Errorf("not said")
 		}
 		return nil
@@ -259,10 +259,10 @@ func TestGatewayPortsByClass(t *testing.T) {
 	e.logs(d, "PortNotServed", "/bar", "grpc (50051/TCP): no port of the gateway serves HTTP/2 without TLS", "pg (5432/TCP): it is not HTTP", "3000 -> 80 (assumed HTTP)")
 	listen(append(web, tcp("http2-rpc", 81), tcp("postgres", 5432))...)
 	leads("a port more", to("api:80"), to("websecure:443"), to("grpc:81"))
-	e.logs(d, "The gateway's ports have changed", e.id+"/gateway", `gained="http2-rpc (81/TCP), postgres (5432/TCP)" lost="none"`, "mirrorsGaining=1 mirrorsLosing=0 mirrorsMoving=0")
+	e.logs(d, "Gateway ports changed", e.id+"/gateway", `gained="http2-rpc (81/TCP), postgres (5432/TCP)" lost="none"`, "mirrorsGaining=1 mirrorsLosing=0 mirrorsMoving=0")
 	annotate("gateway-port", "pg=postgres,3000=http2-rpc")
 	leads("the annotation", to("api:81"), to("websecure:443"), to("grpc:81"), to("pg:5432"))
-	e.logs(d, "problem is over", "PortNotServed", "/bar")
+	e.logs(d, "no longer has this problem", "PortNotServed", "/bar")
 	annotate("gateway-port", "pg=postgres,x=y")
 	leads("a mistake", to("api:80"), to("websecure:443"), to("grpc:81"), to("pg:5432"))
 	e.logs(d, "PortNotServed", "/bar", `entry \"x=y\": the Service has no such port`)
@@ -280,7 +280,7 @@ func TestGatewayPortsByClass(t *testing.T) {
 	leads("a default", to("api:80"), to("websecure:443"), to("grpc:81"), to("pg:5432"))
 	listen(web...)
 	leads("ports less", to("api:80"), to("websecure:443"))
-	e.logs(d, "The gateway's ports have changed", `lost="http2-rpc (81/TCP), postgres (5432/TCP)"`, "mirrorsGaining=0 mirrorsLosing=1 mirrorsMoving=0")
+	e.logs(d, "Gateway ports changed", `lost="http2-rpc (81/TCP), postgres (5432/TCP)"`, "mirrorsGaining=0 mirrorsLosing=1 mirrorsMoving=0")
 	e.logs(d, "PortNotServed", "/bar", `the gateway has no TCP port \"postgres\"`, "set default-gateway-port in --remote")
 	e.sameIdentities(before)
 }

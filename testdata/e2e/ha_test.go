@@ -435,7 +435,7 @@ func TestLeaseIsLostWithTheAPIServer(t *testing.T) {
 		rs.eventually(duration+10*time.Second, "the other leads", other.leads())
 		t.Logf("%s: the other led after %v", away.what, time.Since(begin).Round(10*time.Millisecond))
 		rs.soon("what changed", r.mirrored("bar", "203.0.113.1"), leader.isStandby(), leader.answers("/healthz", 200), leader.answers("/readyz", 200))
-		rs.logs(leader.daemon, "The lease is lost")
+		rs.logs(leader.daemon, "Lost the Lease")
 		away.end(toLeader)
 		moved()
 		rs.soon("what changed", r.mirrored("bar", "203.0.113.1"))

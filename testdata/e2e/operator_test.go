@@ -99,7 +99,7 @@ func TestCheck(t *testing.T) {
 	for _, words := range [][]string{
 		{localName, "Kubernetes v1."}, {localName, "all permissions"},
 		{remoteName, localName, r.kubeconfig, r.proxy.address}, {remoteName, "Kubernetes v1."}, {remoteName, "all permissions"}, {remoteName, "UID"},
-		{remoteName, "gateway " + e.id + "/gateway answers at " + address + ":8080"}, {remoteName, "1 Services are exported, 1 of them can be mirrored"},
+		{remoteName, "gateway " + e.id + "/gateway answers at " + address + ":8080"}, {remoteName, "1 of 1 exported Services can be mirrored"},
 	} {
 		if !slices.ContainsFunc(good.marked("+"), func(line string) bool {
 			return !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) })
@@ -123,7 +123,7 @@ func TestCheck(t *testing.T) {
 	doors.close()
 	hoped := [][]string{
 		{"! ", remoteName, "xxx will not be mirrored", "characters"}, {"! ", remoteName, "headless will not be mirrored"},
-		{"! ", remoteName, "theirs will not be mirrored", "a foreign Service"}, {"! ", remoteName, "-other/bar will not be mirrored", "namespace " + e.id + "-other does not exist"},
+		{"! ", remoteName, "theirs will not be mirrored", "already exists and is not managed by service-mirror"}, {"! ", remoteName, "-other/bar will not be mirrored", "namespace " + e.id + "-other does not exist"},
 		{"! ", remoteName, "database will be mirrored", "port db (5432/SCTP)", "no SCTP port of the gateway is reserved for it"},
 		{"! ", remoteName, "does not answer at " + address + ":8080", "connection refused"},
 	}
@@ -134,7 +134,7 @@ func TestCheck(t *testing.T) {
 	e.checked(1, e.once(all, "--check"), append(hoped, []string{"- ", remoteName, "uid=11111111-2222-3333-4444-555555555555 is expected"})...)
 	r.keys = ""
 	e.checked(1, e.once(all, "--check", "--endpoints-api", "endpointslices"), append(hoped,
-		[]string{"- ", localName, "may not create, update endpointslices.discovery.k8s.io"})...)
+		[]string{"- ", localName, "no permission to create, update endpointslices.discovery.k8s.io"})...)
 	two := []*remote{r, e.remote(berlin)}
 	two[1].proxy.cut()
 	e.checked(1, e.once(two, "--check"), append(hoped, []string{"- ", "remote " + two[1].name, "does not answer", "connection refused", two[1].proxy.address})...)
@@ -169,8 +169,8 @@ func TestCheck(t *testing.T) {
 	got := e.once(all, "--check")
 	e.bind(paris)
 	if got.code != 1 || !slices.ContainsFunc(got.marked("-"), func(line string) bool {
-		return strings.Contains(line, remoteName) && strings.Contains(line, "may not list, watch services")
-	}) || !slices.ContainsFunc(got.marked("!"), func(line string) bool { return strings.Contains(line, "may not get namespaces kube-system") }) {
+		return strings.Contains(line, remoteName) && strings.Contains(line, "no permission to list, watch services")
+	}) || !slices.ContainsFunc(got.marked("!"), func(line string) bool { return strings.Contains(line, "no permission to get namespaces kube-system") }) {
 		t.Errorf("%v\nwant the permissions that are missing", got)
 	}
 	toLondon := newProxy(t, london)
@@ -200,13 +200,13 @@ func TestCheckMissingPermissions(t *testing.T) {
 	r.gateway(address)
 	r.export("bar")
 	optional := [][]string{
-		{"! ", "may not create, patch events", "no Events"}, {"! ", "may not list, watch servicecidrs"}, {"! ", "may not get ipaddresses"}, {"! ", "may not list, watch nodes"},
+		{"! ", "no permission to create, patch events", "no Events"}, {"! ", "no permission to list, watch servicecidrs"}, {"! ", "no permission to get ipaddresses"}, {"! ", "no permission to list, watch nodes"},
 	}
-	missing := append(optional, []string{"- ", "local cluster", "may not create, delete services:", "grant it"})
+	missing := append(optional, []string{"- ", "local cluster", "no permission to create, delete services:", "grant it"})
 	e.checked(1, e.once([]*remote{r}, "--check"), missing...)
 	e.checked(1, e.once([]*remote{r}, "--check", "--leader-elect", "--leader-elect-lease", e.id+"/lease", "--create-namespaces"), append(missing,
-		[]string{"- ", "may not get, update leases.coordination.k8s.io lease in namespace " + e.id}, []string{"- ", "may not create leases.coordination.k8s.io in namespace " + e.id},
-		[]string{"- ", "may not create namespaces"})...)
+		[]string{"- ", "no permission to get, update leases.coordination.k8s.io lease in namespace " + e.id}, []string{"- ", "no permission to create leases.coordination.k8s.io in namespace " + e.id},
+		[]string{"- ", "no permission to create namespaces"})...)
 }
 
 var planned = regexp.MustCompile(`(?m)^(create|update|delete) (Service|Endpoints) (\S+) in (\S+) for remote (\S+)$`)
@@ -230,7 +230,7 @@ func TestDryRun(t *testing.T) {
 		return reader.once([]*remote{r}, "--dry-run")
 	}
 	since := london.mark(t)
-	if got := dryRun(); got.code != 0 || got.stdout != "nothing would be written in "+london.config.Host+"\n" {
+	if got := dryRun(); got.code != 0 || got.stdout != "no changes in "+london.config.Host+"\n" {
 		t.Errorf("with everything as desired: %v", got)
 	}
 	e.change(paris, "changed", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })

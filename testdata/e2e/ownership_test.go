@@ -195,7 +195,7 @@ func TestTwoRemotesWantOneName(t *testing.T) {
 	e.stays("the mirror of the other", two.mirrored("api", "203.0.113.2"))
 
 	twice := runDaemon(t, "--kubeconfig", e.kubeconfig, "--remote", one.flag(), "--remote", one.flag())
-	if code := twice.exitCode(); code != 2 || twice.logged("two remotes have this name") != 1 {
+	if code := twice.exitCode(); code != 2 || twice.logged("two remotes have the same name") != 1 {
 		t.Errorf("two remotes of one name: exit code %d and log %s", code, twice.log)
 	}
 }
@@ -213,7 +213,7 @@ func TestRemovedRemoteKeepsItsMirrors(t *testing.T) {
 	since := london.mark(t)
 	d = e.daemon([]*remote{two})
 	e.soon("it says that the remote is not named", func() error { // by its name, unless other tests have ten more of them
-		if d.logged("do not name", one.name) == 0 && d.logged("Objects name more remotes that the flags do not name") == 0 {
+		if d.logged("Remote cluster is not configured", one.name) == 0 && d.logged("More remote clusters are not configured") == 0 {
 			return errors.New("nothing in the log")
 		}
 		return nil

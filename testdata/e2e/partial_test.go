@@ -39,6 +39,6 @@ func TestRefusedWhileDNSFails(t *testing.T) {
 	d.stop()
 	n.set(gatewayHost, answer{code: dns.RcodeServerFailure})
 	d = e.daemon([]*remote{r}, append(n.flags(), "--gateway-deny", "203.0.113.2")...)
-	e.logs(d, gatewayHost, "DNS fails")
+	e.logs(d, gatewayHost, "DNS lookup failed")
 	e.soon("the other", r.mirrored("bar", "203.0.113.1"))
 }

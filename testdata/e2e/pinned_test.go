@@ -49,7 +49,7 @@ func TestAnotherClusterInThePlaceOfTheLocalOne(t *testing.T) {
 		_, err := london.CoreV1().Services(e.id).Get(e.ctx, r.mirror("removed"), metav1.GetOptions{})
 		return errors.Join(err, r.mirrored("kept", "203.0.113.1")())
 	})
-	if lines := d.logged("another cluster answers at the local API server's address"); lines == 0 || lines > 20 {
+	if lines := d.logged("another cluster answered at the local API server's address"); lines == 0 || lines > 20 {
 		t.Errorf("%d log lines name the cause", lines)
 	}
 

@@ -312,7 +312,7 @@ func TestHTTPProbe(t *testing.T) {
 		want := alive
 		if !step.alive {
 			want = dead(alive)
-			e.logs(d, address, fmt.Sprintf("it answers with status %d", step.status))
+			e.logs(d, address, fmt.Sprintf("probe answered with status %d", step.status))
 		}
 		e.soon(fmt.Sprintf("status %d", step.status), r.leads("bar", want...))
 	}

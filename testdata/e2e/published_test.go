@@ -55,7 +55,7 @@ func TestPublished(t *testing.T) {
 	t.Logf("served after %v", time.Since(begin).Round(time.Millisecond))
 	e.logs(d, e.id+"/bar", "NoReadyEndpoint")
 	r.postgres("late")
-	e.logs(d, e.id+"/late", "PortNotServed", "the remote's publisher routes no gateway port to it")
+	e.logs(d, e.id+"/late", "PortNotServed", "the remote's publisher has no route to it")
 	e.soon("there is none left", r.leads("late"))
 	r.patch("gateways", "gateway", map[string]any{"spec": map[string]any{"listeners": []listener{{"web", 80, "HTTP"}, {"tcp-0", 15000, "TCP"}, {"tcp-1", 15001, "TCP"}, {"tcp-2", 15002, "TCP"}}}})
 	e.soon("there is one more", r.leads("late", to("pg:15002", "203.0.113.7")...))

@@ -181,13 +181,13 @@ func TestSuspendedLeaderIsQuiet(t *testing.T) {
 	a.signal(syscall.SIGCONT)
 	rs.must(a.isStandby()()) // from the first answer on
 	rs.soon("it notices", func() error {
-		if a.logged("The lease is lost") != 1 {
+		if a.logged("Lost the Lease") != 1 {
 			return fmt.Errorf("it is not logged")
 		}
 		return nil
 	})
 	rs.stays("it stays a standby", a.isStandby(), b.leads())
-	for _, text := range []string{"a problem", "another replica may lead by now", "Unable to write event", "rejected event"} {
+	for _, text := range []string{"a problem", "nothing is written until this one has the Lease again", "Unable to write event", "rejected event"} {
 		if n := a.logged(text); n > 0 {
 			t.Errorf("%q is logged %d times", text, n)
 		}
@@ -275,7 +275,7 @@ func TestCheckDoesNotMislead(t *testing.T) {
 	b := e.remote(berlin)
 	b.gateway("203.0.113.1")
 	r.kubeconfig = b.kubeconfig
-	failing(e.once([]*remote{r}, "--check"), "remote "+r.name, "it is the cluster with UID", "its mirrors are of the one with UID", "uid=")
+	failing(e.once([]*remote{r}, "--check"), "remote "+r.name, "cluster UID is", "its mirrors are from the cluster with UID", "uid=")
 	r.kubeconfig = kept
 
 	f := r.behindFront(func(*httptest.Server) {})
@@ -283,5 +283,5 @@ func TestCheckDoesNotMislead(t *testing.T) {
 	got := e.once([]*remote{r}, "--check")
 	failing(got, "remote "+r.name, "<title>Sign in", "login page")
 	f.fail(exportsOnly(func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { <-r.Context().Done() }))
-	failing(e.once([]*remote{r}, "--check"), "remote "+r.name, "what it exports cannot be read")
+	failing(e.once([]*remote{r}, "--check"), "remote "+r.name, "exported Services cannot be read")
 }

@@ -130,17 +130,17 @@ func TestRecords(t *testing.T) {
 	e.soon("it is not routed", r.leads("bar"))
 	e.logs(d, e.id+"/bar", "PortNotServed", "the Gateway has no listener for it")
 	r.publish("bar", false, publishedPort{Port: 80, Protocol: "TCP", Gateway: 8080, Class: "http", Shared: true})
-	e.logs(d, e.id+"/bar", "NoReadyEndpoint", "no ready endpoint in the remote")
+	e.logs(d, e.id+"/bar", "NoReadyEndpoint", "the exported Service has no ready endpoint")
 	e.soon("it stays routed", r.leads("bar", to("http:8080", reservedGateway)...))
 
 	// A record that is malformed is one mirror's problem.
 	r.record("rival", "<html>")
 	e.soon("a malformed one is ignored", r.leads("rival"))
-	e.logs(d, e.id+"/rival", "PortNotServed", "it is not a record")
+	e.logs(d, e.id+"/rival", "PortNotServed", "malformed record")
 	e.must(r.leads("postgres", to("pg:15002", reservedGateway)...)())
 	// Nor does one give a Service what an older one has alone.
 	r.publish("rival", true, pg(15002))
-	e.logs(d, e.id+"/rival", "15002/TCP, which "+e.id+"/postgres has alone")
+	e.logs(d, e.id+"/rival", "15002/TCP, which is exclusive to "+e.id+"/postgres")
 	e.must(paris.CoreV1().ConfigMaps(e.id).Delete(e.ctx, e.id+".postgres", metav1.DeleteOptions{}))
 	e.soon("it is free", r.leads("rival", to("pg:15002", reservedGateway)...), r.leads("postgres"))
 	r.publish("postgres", true, pg(15002))
@@ -150,7 +150,7 @@ func TestRecords(t *testing.T) {
 	// One of the Service before it is not its own.
 	e.remove(paris, "rival")
 	r.postgres("rival")
-	e.logs(d, e.id+"/rival", "with another UID")
+	e.logs(d, e.id+"/rival", "another UID")
 	r.publish("rival", true, pg(15001))
 	e.soon("until it follows", r.leads("rival", to("pg:15001", reservedGateway)...))
 
@@ -178,7 +178,7 @@ func TestRecordsThatAreForbidden(t *testing.T) {
 	e.logs(d, "watch of records in "+e.id, "forbidden")
 	r.export("bar")
 	e.stays("what was known", r.leads("postgres", to("pg:15000", reservedGateway)...))
-	e.logs(d, e.id+"/bar", "the records of the remote's publisher are not known yet")
+	e.logs(d, e.id+"/bar", "the records of the remote's publisher have not been read yet")
 	for _, write := range london.writes(t, e.id, mark) {
 		if strings.HasPrefix(write.ObjectRef.Name, r.mirror("postgres")) {
 			t.Errorf("it is written: %v", write)
@@ -240,8 +240,8 @@ func TestHostileRecords(t *testing.T) {
 	}
 	within("what is right", good, others, hostile.leads("bar", to("http:8080", reservedGateway)...))
 	for name, words := range map[string]string{
-		"thief": "15000/TCP, which " + e.id + "/good has alone", "html": "it is not a record", "huge": "more than 16384", "many": "201 ports, more than 100",
-		"outdated": "with another UID", "liar": "not what its name says",
+		"thief": "15000/TCP, which is exclusive to " + e.id + "/good", "html": "malformed record", "huge": "more than 16384", "many": "201 ports, more than 100",
+		"outdated": "another UID", "liar": "does not match its name",
 	} {
 		within(name+" is reported", d.reports(hostile.mirror(name), words), hostile.leads(name))
 	}
@@ -313,7 +313,7 @@ func (d *daemon) crowd(r *remote, good, others func() error, within func(what st
 		e.must(err)
 	}
 	e.Logf("%d records were written in %v", n, time.Since(begin).Round(time.Second))
-	const nobodys = "gateway port 15003/TCP is nobody's"
+	const nobodys = "gateway port 15003/TCP is not used"
 	for _, name := range []string{"last", "crowd-0", fmt.Sprint("crowd-", exported-1)} {
 		within(name+" is reported", d.reports(r.mirror(name), nobodys), r.leads(name))
 	}

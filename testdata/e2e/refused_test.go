@@ -37,22 +37,22 @@ func TestRefusedAddresses(t *testing.T) {
 	d := e.daemon([]*remote{r}, append(n.flags(), "--gateway-deny", "203.0.113.64/26,192.0.2.7")...)
 	e.soon("the mirror", r.mirrored("bar", good))
 	for i, test := range []struct{ address, reason string }{
-		{"127.0.0.1", "not a unicast address that another cluster can be reached at"},
+		{"127.0.0.1", "not a unicast address that is routable between clusters"},
 		{"169.254.169.254", "not a unicast address"},
 		{"224.0.0.5", "not a unicast address"},
 		{"0.0.0.0", "not a unicast address"},
 		{"255.255.255.255", "not a unicast address"},
-		{"100.100.100.200", "the metadata service of a cloud"},
+		{"100.100.100.200", "a cloud metadata service"},
 		{"240.0.0.1", "in 240.0.0.0/4, which is reserved"},
 		{"192.0.0.8", "in 192.0.0.0/24"},
-		{"203.0.113.100", "--gateway-deny has 203.0.113.64/26"},
-		{"192.0.2.7", "--gateway-deny has 192.0.2.7/32"},
+		{"203.0.113.100", "--gateway-deny contains 203.0.113.64/26"},
+		{"192.0.2.7", "--gateway-deny contains 192.0.2.7/32"},
 		{"10.96.200.1", "this cluster's own Service range 10.96.0.0/16"},
 		{"10.244.7.8", "this cluster's own pod range 10.244.7.0/24"},
 		{"::1", "not a unicast address"},
 		{"fe80::1", "not a unicast address"},
-		{"bar.default.svc.cluster.local", "a name of this cluster"},
-		{"cluster.local", "a name of this cluster"},
+		{"bar.default.svc.cluster.local", "in the domain of this cluster"},
+		{"cluster.local", "in the domain of this cluster"},
 	} {
 		// In the gateway's status.
 		r.gateway(good, test.address)
@@ -161,11 +161,11 @@ func TestLocalRangesMayNotBeRead(t *testing.T) {
 	r.export("bar")
 	d := e.daemon([]*remote{r}, "-v=1")
 	e.soon("no range of London is known", r.mirrored("bar", "10.96.200.2", "10.244.9.1", "203.0.113.1"))
-	e.logs(d, "May not be read", "servicecidrs", "forbidden")
-	e.logs(d, "May not be read", "nodes", "forbidden")
+	e.logs(d, "No permission to read", "servicecidrs", "forbidden")
+	e.logs(d, "No permission to read", "nodes", "forbidden")
 	e.remove(paris, "bar")
 	e.soon("all goes on", r.gone("bar"))
-	if n := d.logged("May not be read"); n != 2 {
+	if n := d.logged("No permission to read"); n != 2 {
 		t.Errorf("it is logged %d times, want once each", n)
 	}
 }
@@ -180,11 +180,11 @@ func TestGatewayAllow(t *testing.T) {
 	allow := append(n.flags(), "--gateway-allow", "203.0.113.0/28,192.0.2.1,10.96.0.0/16")
 	d := e.daemon([]*remote{r}, allow...)
 	e.soon("those that are allowed", r.mirrored("bar", "10.96.200.3", "192.0.2.1", "203.0.113.1", "203.0.113.2", "203.0.113.3")) // even what is London's own
-	e.logs(d, "198.51.100.1", "is refused", "--gateway-allow does not have it")
+	e.logs(d, "198.51.100.1", "is refused", "--gateway-allow does not contain it")
 	d.stop()
 	d = e.daemon([]*remote{r}, append(allow, "--gateway-deny", "203.0.113.2/31")...)
 	e.soon("less what is denied", r.mirrored("bar", "10.96.200.3", "192.0.2.1", "203.0.113.1"))
-	e.logs(d, "203.0.113.2 is refused", "--gateway-deny has 203.0.113.2/31")
+	e.logs(d, "203.0.113.2 is refused", "--gateway-deny contains 203.0.113.2/31")
 	d.stop()
 	e.daemon([]*remote{r}, n.flags()...)
 	e.soon("without the flag", r.mirrored("bar", "192.0.2.1", "198.51.100.1", "203.0.113.1", "203.0.113.2", "203.0.113.3"))
@@ -201,7 +201,7 @@ func TestClusterDomain(t *testing.T) {
 	r.export("bar")
 	d := e.daemon([]*remote{r}, append(n.flags(), "--cluster-domain", "london.internal")...)
 	e.soon("all but London's own", r.mirrored("bar", "203.0.113.1", "203.0.113.2"))
-	e.logs(d, "gateway.default.svc.london.internal", "is refused", "whose domain is london.internal")
+	e.logs(d, "gateway.default.svc.london.internal", "is refused", "in the domain of this cluster, london.internal")
 }
 
 // The same rules apply to the operator's own flags.
@@ -215,17 +215,17 @@ func TestRefusedFlags(t *testing.T) {
 	}{
 		{",address=127.0.0.1", nil, []string{"--remote " + r.name, "address=127.0.0.1", "not a unicast address"}},
 		{",address=169.254.169.254", nil, []string{"--remote " + r.name, "address=169.254.169.254"}},
-		{",address=bar.default.svc.cluster.local", nil, []string{"--remote " + r.name, "a name of this cluster"}},
-		{",address=203.0.113.1", []string{"--gateway-deny", "203.0.113.0/24"}, []string{"--remote " + r.name, "--gateway-deny has 203.0.113.0/24"}},
-		{",address=203.0.113.1", []string{"--gateway-allow", "192.0.2.1"}, []string{"--remote " + r.name, "--gateway-allow does not have it"}},
+		{",address=bar.default.svc.cluster.local", nil, []string{"--remote " + r.name, "in the domain of this cluster"}},
+		{",address=203.0.113.1", []string{"--gateway-deny", "203.0.113.0/24"}, []string{"--remote " + r.name, "--gateway-deny contains 203.0.113.0/24"}},
+		{",address=203.0.113.1", []string{"--gateway-allow", "192.0.2.1"}, []string{"--remote " + r.name, "--gateway-allow does not contain it"}},
 		{",address=203.0.113.1.", nil, []string{"address=203.0.113.1. is neither an IP address nor a hostname"}},
 		{",tcp-services=nowhere", nil, []string{"tcp-services=nowhere is not NAMESPACE/NAME of a ConfigMap"}},
 		{",cluster-domain=-", nil, []string{"cluster-domain"}},
 		{"", []string{"--gateway-deny", "203.0.113.1/24"}, []string{"--gateway-deny", "give 203.0.113.0/24"}},
 		{"", []string{"--gateway-allow", "lb.example.com"}, []string{"--gateway-allow", "neither a CIDR nor an IP address"}},
 		{"", []string{"--gateway-allow", ""}, []string{"--gateway-allow", "it is empty"}},
-		{",address=100.100.100.200", nil, []string{"--remote " + r.name, "the metadata service of a cloud"}},
-		{",namespaces=a,b,a", nil, []string{"--remote " + r.name, "namespaces= has a twice"}},
+		{",address=100.100.100.200", nil, []string{"--remote " + r.name, "a cloud metadata service"}},
+		{",namespaces=a,b,a", nil, []string{"--remote " + r.name, "namespaces= contains a twice"}},
 		{"", []string{"--listen", "nonsense"}, []string{"--listen", "is not ADDRESS:PORT"}},
 		{"", []string{"--kube-api-qps", "NaN"}, []string{"--kube-api-qps", "NaN"}},
 		{"", []string{"--dns-refresh", "100ms"}, []string{"--dns-refresh", "1s"}},

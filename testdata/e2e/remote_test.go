@@ -177,7 +177,7 @@ func TestOneBadRemote(t *testing.T) {
 	e.soon("the good remote's mirror", good.mirrored("bar", "203.0.113.1"))
 	e.logs(d, missing.name, "kubeconfig", "no such file")
 	e.eventually(20*time.Second, "the cause of the other", func() error {
-		if d.logged(hole.name, "is failing") == 0 {
+		if d.logged(hole.name, "mirrors are kept unchanged") == 0 {
 			return fmt.Errorf("nothing in the log")
 		}
 		return nil
@@ -225,7 +225,7 @@ func TestConnectionLostForMinutes(t *testing.T) {
 		r.export("deleted")
 		e.soon("as before", append(mirrors, r.gone("added"))...)
 	}
-	if n := d.logged("is failing", "connection refused"); n > 2 {
+	if n := d.logged("mirrors are kept unchanged", "connection refused"); n > 2 {
 		t.Errorf("one outage is logged %d times", n)
 	}
 }
@@ -238,7 +238,7 @@ func TestForbiddenAndBack(t *testing.T) {
 	d := e.daemon([]*remote{r})
 	e.soon("the mirror", r.mirrored("bar", "203.0.113.1"))
 	r.unbind()
-	e.logs(d, "is failing", "forbidden")
+	e.logs(d, "mirrors are kept unchanged", "forbidden")
 	since := london.mark(t)
 	e.change(paris, "bar", e.unlabel)
 	e.stays("what was", func() error {
@@ -319,18 +319,18 @@ func TestWrongClusterBehindAKubeconfig(t *testing.T) {
 	e.must(os.Link(toParis.kubeconfig, kept))
 
 	replace(toBerlin.kubeconfig) // an empty cluster: it exports nothing to this test
-	e.logs(d, "is failing", string(uid(berlin)), string(uid(paris)))
+	e.logs(d, "mirrors are kept unchanged", string(uid(berlin)), string(uid(paris)))
 	e.stays("the mirrors", right...)
 	toBerlin.export("bar", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })
 	e.stays("the mirrors", right...)
 	replace(filepath.Join(london.dir, "kubeconfig"))
-	e.logs(d, "is failing", "the local cluster itself")
+	e.logs(d, "mirrors are kept unchanged", "points to the local cluster")
 	e.stays("the mirrors", right...)
 	d.stop()
 	d = e.daemon([]*remote{toParis}) // that has seen nothing else
-	e.logs(d, "is failing", "the local cluster itself")
+	e.logs(d, "mirrors are kept unchanged", "points to the local cluster")
 	replace(toBerlin.kubeconfig)
-	e.logs(d, "is failing", string(uid(berlin)))
+	e.logs(d, "mirrors are kept unchanged", string(uid(berlin)))
 	e.stays("the mirrors", right...)
 	e.sameIdentities(before)
 	e.noWrites(since)
@@ -338,7 +338,7 @@ func TestWrongClusterBehindAKubeconfig(t *testing.T) {
 	e.change(paris, "baz", e.unlabel)
 	e.soon("paris again", toParis.mirrored("bar", "203.0.113.1"), toParis.gone("baz"))
 	replace(e.kubeconfig) // that may not read the cluster's UID
-	e.logs(d, "is failing", "may be for another cluster")
+	e.logs(d, "mirrors are kept unchanged", "the UID of the cluster cannot be read")
 	e.stays("the mirror", toParis.mirrored("bar", "203.0.113.1"))
 	d.stop()
 	replace(kept)
@@ -348,7 +348,7 @@ func TestWrongClusterBehindAKubeconfig(t *testing.T) {
 	e.soon("the mirror", toParis.mirrored("bar", "203.0.113.1"))
 	toParis.proxy.redirect(berlin, toBerlin.token)
 	toParis.proxy.cutConnections()
-	e.logs(d, "is failing", string(uid(berlin)))
+	e.logs(d, "mirrors are kept unchanged", string(uid(berlin)))
 	e.stays("the mirror", toParis.mirrored("bar", "203.0.113.1"))
 	d.stop()
 
@@ -429,12 +429,12 @@ func TestUIDThatMayNotBeRead(t *testing.T) {
 	since := london.mark(t)
 	r.keys = ",uid=" + string(system.UID)
 	d := e.daemon([]*remote{r}, listening...)
-	e.logs(d, "is failing", "uid="+string(system.UID), "allow it to get namespace kube-system, or set uid=unverified in --remote "+r.name)
+	e.logs(d, "mirrors are kept unchanged", "uid="+string(system.UID), "allow the account to get namespace kube-system, or set uid=unverified in --remote "+r.name)
 	e.stays("not mirrored", r.gone("bar"))
 	e.noWrites(since)
 	d.stop()
 	e.checked(1, e.once([]*remote{r}, "--check"), []string{"- ", r.name, "uid=" + string(system.UID) + " is expected", "set uid=unverified"},
-		[]string{"! ", r.name, "may not get namespaces kube-system"})
+		[]string{"! ", r.name, "no permission to get namespaces kube-system"})
 
 	r.keys = ",uid=unverified"
 	d = e.daemon([]*remote{r}, listening...)
@@ -449,7 +449,7 @@ func TestUIDThatMayNotBeRead(t *testing.T) {
 	r.export("baz")
 	r.keys = ""
 	d = e.daemon([]*remote{r}, listening...)
-	e.logs(d, "is failing", "UID another", "set uid=unverified in --remote "+r.name)
+	e.logs(d, "mirrors are kept unchanged", "UID another", "set uid=unverified in --remote "+r.name)
 	e.stays("not mirrored", r.gone("baz"))
 	d.stop()
 	r.keys = ",uid=unverified"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -39,6 +40,22 @@ func (r *remote) withoutProblems(d *daemon, mirrors ...string) func() error {
 	}
 }
 
+// namesLeader checks that the page of a standby has the command that opens the leader's. All replicas run on this host.
+func (r *replica) namesLeader(namespace string) func() error {
+	return func() error {
+		host, err := os.Hostname()
+		if err != nil {
+			return err
+		}
+		_, text, err := r.get("/")
+		_, port, _ := strings.Cut(r.serves(), ":")
+		if want := fmt.Sprintf("Pod %s leads; open its page: <code>kubectl -n %s port-forward pod/%[1]s %[3]s</code>", host, namespace, port); err != nil || !strings.Contains(text, want) {
+			return fmt.Errorf("the page of the standby lacks %q: %v", want, err)
+		}
+		return nil
+	}
+}
+
 // A replica that no longer leads does not show the problems of its time: the new leader may
 // have fixed them, and an alert on them would never end.
 func TestFormerLeaderShowsNoOldProblems(t *testing.T) {
@@ -54,7 +71,7 @@ func TestFormerLeaderShowsNoOldProblems(t *testing.T) {
 	a := rs.start("a", toA, r)
 	rs.soon("a leader", a.leads(), r.mirrored("bar", "203.0.113.1"), a.measures(map[string]float64{r.problem("Conflict"): 1}))
 	b := rs.start("b", nil, r)
-	rs.soon("a standby", b.answers("/readyz", 200), b.isStandby())
+	rs.soon("a standby that names the leader", b.answers("/readyz", 200), b.isStandby(), b.namesLeader(rs.id))
 	toA.intercept(func(w http.ResponseWriter, request *http.Request, plain http.Handler) {
 		if isWrite(request, rs.id, "services") {
 			respond(w, failed)

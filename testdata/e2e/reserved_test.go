@@ -198,7 +198,7 @@ func TestReservedPortMistakes(t *testing.T) {
 		svc.Spec.Ports = append(svc.Spec.Ports, gatewayPort(15499, corev1.ProtocolTCP))
 	})
 	e.soon("the gateway listens", r.leads("absent", to("pg:15499", reservedGateway)...))
-	e.logs(d, "problem is over", "PortNotServed", "/absent")
+	e.logs(d, "no longer has this problem", "PortNotServed", "/absent")
 	e.change(paris, "gateway", func(svc *corev1.Service) {
 		svc.Spec.Ports = slices.DeleteFunc(svc.Spec.Ports, func(p corev1.ServicePort) bool { return p.Port == 15432 })
 	})
@@ -214,10 +214,10 @@ func TestReservedPortMistakes(t *testing.T) {
 	for annotation, words := range map[string][]string{
 		"5432":               {`entry \"5432\"`, "PORT=GATEWAYPORT"},
 		"5432=abc":           {`entry \"5432=abc\"`, "PORT=GATEWAYPORT"},
-		"5432=15435/UDP":     {"TCP cannot go to UDP"},
+		"5432=15435/UDP":     {"TCP cannot be routed to UDP"},
 		"5432=17000":         {"17000/TCP", "does not have that port"},
 		"5432=15434":         {"15434/TCP is reserved for", "/badkey"},
-		"5432=15435,5432=15": {"port 5432 is given twice"},
+		"5432=15435,5432=15": {"port 5432 is set twice"},
 	} {
 		r.annotate("postgres", annotation)
 		e.logs(d, append(words, "PortNotServed", e.id+"/postgres")...)
@@ -245,7 +245,7 @@ func TestTwoServicesOnOneReservedPort(t *testing.T) {
 	e.noWrites(since)
 	r.annotate("a", "")
 	e.soon("the other has it", r.leads("a"), r.leads("b", b...))
-	e.logs(d, "problem is over", e.id+"/b")
+	e.logs(d, "no longer has this problem", e.id+"/b")
 	r.annotate("a", "5432=15432")
 	e.soon("the first again", r.leads("a", a...), r.leads("b"))
 	e.change(paris, "a", e.unlabel)

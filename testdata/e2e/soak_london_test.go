@@ -367,7 +367,7 @@ func (w *walk) starter() func() error {
 	return func() error {
 		w.d = w.daemon(remotes, args...)
 		return w.until(func() error {
-			if w.d.logged("Local caches are filled") == 0 {
+			if w.d.logged("Local caches are synced") == 0 {
 				time.Sleep(10 * time.Millisecond)
 				return fmt.Errorf("its caches are not synced")
 			}

@@ -74,7 +74,7 @@ func TestStuckMirroringIsRestarted(t *testing.T) {
 		}
 		return right()
 	})
-	e.logs(d, "excluding them from mirroring")
+	e.logs(d, "disabling their mirroring for a moment")
 }
 
 func addressesOf(endpoints *corev1.Endpoints) (all []string) {

@@ -75,7 +75,7 @@ func TestAlias(t *testing.T) {
 		t.Errorf("the record is %+v", r)
 	}
 	e.export("a--b", port("http", 80))
-	e.soon("a name that can have no alias is logged", logs(p, "InvalidName", "could be that of another Service"))
+	e.soon("a name that can have no alias is logged", logs(p, "InvalidName", "could conflict with that of another Service"))
 	mark, err = paris.Mark()
 	e.must(err)
 	time.Sleep(5 * time.Second)
@@ -98,10 +98,10 @@ func TestAliasesAreCheckedAndPruned(t *testing.T) {
 	_, err := aliases.Create(e.ctx, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: e.aliasOf("foo")}, Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "foo.example.com"}}, metav1.CreateOptions{})
 	e.must(err)
 	e.says(e.once(0, e.args("--to", "names", "--check")...),
-		[]string{"+ ", "all permissions that are needed are granted"}, []string{"+ ", "namespace " + exports + " has 0 aliases"},
-		[]string{"! ", e.id + "/a--b will not be published", "could be that of another Service"},
+		[]string{"+ ", "all required permissions are granted"}, []string{"+ ", "namespace " + exports + " has 0 aliases"},
+		[]string{"! ", e.id + "/a--b will not be published", "could conflict with that of another Service"},
 		[]string{"! ", e.id + "/foo will not be published", "has the name of its alias"},
-		[]string{"+ ", "3 Services are exported, 1 of them can be published"})
+		[]string{"+ ", "1 of 3 exported Services can be published"})
 	e.says(e.once(1, append(e.args("--to", "names", "--names-namespace", "nowhere", "--check"), "--kubeconfig", paris.Kubeconfig)...),
 		[]string{"- ", "namespace nowhere of the aliases does not exist", "--names-namespace"})
 	p := e.start("--to", "names")
@@ -125,7 +125,7 @@ func TestDriftOfAliases(t *testing.T) {
 	e.export("foo", port("http", 80))
 	p := e.start("--to", "names")
 	e.soon("bar's alias", e.aliased("bar"))
-	e.soon("the conflict is logged", logs(p, "Conflict", "a foreign Service "+exports+"/"+e.aliasOf("foo")+" has the name of its alias"))
+	e.soon("the conflict is logged", logs(p, "Conflict", "Service "+exports+"/"+e.aliasOf("foo")+", the name of its alias, already exists"))
 	e.soon("foo's record says that it is not reached", e.recorded("foo", 0))
 	for name, patch := range map[string]string{
 		"another target": `{"spec":{"externalName":"secret.kube-system.svc.cluster.local"}}`,

@@ -69,7 +69,7 @@ func TestCheck(t *testing.T) {
 	mark, err := paris.Mark()
 	e.must(err)
 	missing := e.once(1, e.args("--check")...)
-	e.says(missing, []string{"- ", "Gateway " + e.id + "/public does not exist", "--gateway"}, []string{"! ", "no Service is exported: label one"}, []string{"check failed: "})
+	e.says(missing, []string{"- ", "Gateway " + e.id + "/public does not exist", "--gateway"}, []string{"! ", "no exported Services: label one"}, []string{"check failed: "})
 
 	e.gatewayOf(http)
 	e.says(e.once(0, e.args("--check")...), []string{"! ", "Gateway " + e.id + "/public: Accepted is not true: Pending"}, []string{"! ", "GatewayClass none", "does not exist"})
@@ -90,25 +90,25 @@ func TestCheck(t *testing.T) {
 	e.must(err)
 	out := e.once(0, e.args("--check")...)
 	e.says(out,
-		[]string{"+ ", "Kubernetes v1"}, []string{"+ ", "all permissions that are needed are granted"},
+		[]string{"+ ", "Kubernetes v1"}, []string{"+ ", "all required permissions are granted"},
 		[]string{"+ ", "Gateway " + e.id + "/public of GatewayClass none is accepted and programmed"}, []string{"+ ", "has the listeners http (HTTP, 80)"},
 		[]string{"+ ", "serves HTTPRoute in v1", "TLSRoute in v1"}, []string{"+ ", "namespace " + ours + " has 0 records"},
 		[]string{"! ", e.id + "/db will be published, but not all of its ports will be reachable", "TCP"},
 		[]string{"! ", e.id + "/foo will not be published", "a foreign HTTPRoute has the name foo.service-mirror"},
 		[]string{"! ", e.id + "/elsewhere will not be published", "ExternalName"},
-		[]string{"+ ", "4 Services are exported, 2 of them can be published"})
+		[]string{"+ ", "2 of 4 exported Services can be published"})
 	if strings.Contains(out, "\n- ") {
 		t.Errorf("something must be fixed:\n%s", out)
 	}
 	e.says(e.once(1, e.args("--to", "ingress", "--ingress-class", "traefik", "--record-namespace", "nowhere", "--check")...),
-		[]string{"! ", "it is not known whether IngressClass traefik exists"}, []string{"- ", "namespace nowhere of the records does not exist"})
+		[]string{"! ", "cannot check whether IngressClass traefik exists"}, []string{"- ", "namespace nowhere of the records does not exist"})
 	e.says(e.once(1, append(e.args("--to", "ingress", "--ingress-class", "traefik", "--check"), "--kubeconfig", paris.Kubeconfig)...),
-		[]string{"- ", "IngressClass traefik does not exist", "--ingress-class"}, []string{"+ ", "4 Services are exported, 3 of them can be published"})
+		[]string{"- ", "IngressClass traefik does not exist", "--ingress-class"}, []string{"+ ", "3 of 4 exported Services can be published"})
 	e.kubectl("label", "gateway/public", "service-mirror.io/listeners=managed")
-	e.says(e.once(0, e.args("--check")...), []string{"+ ", "Gateway " + e.id + "/public may be given listeners"})
+	e.says(e.once(0, e.args("--check")...), []string{"+ ", "Gateway " + e.id + "/public allows added listeners"})
 	e.kubectl("delete", "rolebinding/service-mirror-publish-listeners")
 	e.soon("the permission is gone", func() error {
-		if out := e.once(0, e.args("--check")...); !strings.Contains(out, "may not patch gateways.gateway.networking.k8s.io") {
+		if out := e.once(0, e.args("--check")...); !strings.Contains(out, "no permission to patch gateways.gateway.networking.k8s.io") {
 			return errors.New(out)
 		}
 		return nil
@@ -175,8 +175,8 @@ func TestCheckWithoutPermissions(t *testing.T) {
 	e.must(harness.WriteKubeconfig(path, harness.Credentials{Server: paris.Config.Host, CA: paris.Config.CAData, Token: token}))
 	args := append(e.args("--check", "--leader-elect", "--leader-elect-lease", ours+"/service-mirror-publish"), "--kubeconfig", path)
 	out := e.once(1, args...)
-	e.says(out, []string{"- ", "may not list, watch services"}, []string{"- ", "may not get, list, watch, create, update, delete httproutes.gateway.networking.k8s.io"},
-		[]string{"- ", "leases.coordination.k8s.io service-mirror-publish in namespace " + ours}, []string{"! ", "may not create, patch events", "no Events are created"})
+	e.says(out, []string{"- ", "no permission to list, watch services"}, []string{"- ", "no permission to get, list, watch, create, update, delete httproutes.gateway.networking.k8s.io"},
+		[]string{"- ", "leases.coordination.k8s.io service-mirror-publish in namespace " + ours}, []string{"! ", "no permission to create, patch events", "no Events will be created"})
 }
 
 // A prune deletes what was published, released records included, and nothing else.
@@ -213,7 +213,7 @@ func TestPrune(t *testing.T) {
 	e.must(err)
 	notes, err := paris.CoreV1().ConfigMaps(ours).Create(e.ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: e.id + ".notes", Labels: map[string]string{"service-mirror.io/record": "v1"}}}, metav1.CreateOptions{})
 	e.must(err)
-	e.says(e.once(1, append(slices.Clone(elected), "--prune")...), []string{"holds Lease " + ours + "/service-mirror-publish", "scale its Deployment to 0"})
+	e.says(e.once(1, append(slices.Clone(elected), "--prune")...), []string{"has Lease " + ours + "/service-mirror-publish", "scale its Deployment to 0"})
 	_, err = routes.Get(e.ctx, "bar.service-mirror", metav1.GetOptions{})
 	e.must(err)
 	e.must(p.Stop(10 * time.Second))

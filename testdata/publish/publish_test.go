@@ -156,7 +156,7 @@ func TestRestart(t *testing.T) {
 	e.must(err)
 	p = e.start()
 	e.soon("it is up", func() error {
-		if p.Log.Count("Caches are filled") == 0 {
+		if p.Log.Count("Caches are synced") == 0 {
 			return fmt.Errorf("not yet")
 		}
 		return nil
@@ -345,7 +345,7 @@ func TestExportIsNoProblemOfThePolicy(t *testing.T) {
 	}
 	p := e.start()
 	e.soon("it is up", func() error {
-		if p.Log.Count("Caches are filled") == 0 {
+		if p.Log.Count("Caches are synced") == 0 {
 			return fmt.Errorf("not yet")
 		}
 		return nil

@@ -112,7 +112,7 @@ func TestListenerSets(t *testing.T) {
 	e.must(p.Stop(10 * time.Second))
 	p = e.start()
 	e.soon("it is up", func() error {
-		if p.Log.Count("Caches are filled") == 0 {
+		if p.Log.Count("Caches are synced") == 0 {
 			return fmt.Errorf("not yet")
 		}
 		return nil
@@ -166,7 +166,7 @@ func TestRefusedListenerSet(t *testing.T) {
 			return nil
 		}
 	}
-	e.soon("the remedy is logged", logged("PortNotServed", "have it allow ListenerSets of namespace "+ours))
+	e.soon("the remedy is logged", logged("PortNotServed", "allow ListenerSets of namespace "+ours))
 	e.soon("record", e.recorded("db", 0))
 	e.gatewayWith(e.id, allowsOurs)
 	e.soon("it is allowed", e.recorded("db", 15000))

@@ -266,7 +266,8 @@ func (s *scene) controllersRun(kinds []controllerKind) {
 			if kind.published {
 				s.Run("verify", func(t *testing.T) { (&scene{t, s.world, s.gateway}).verifyPublished(kind.can) })
 				s.Run("one label", func(t *testing.T) { (&scene{t, s.world, s.gateway}).oneLabel(kind) })
-				if kind.splits {
+				if kind.splits { // one gateway suffices
+					s.Run("another namespace", func(t *testing.T) { (&scene{t, s.world, s.gateway}).moved(kind) })
 					s.Run("splitting", func(t *testing.T) { (&scene{t, s.world, s.gateway}).splitting() })
 				}
 			} else {

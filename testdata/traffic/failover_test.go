@@ -123,10 +123,10 @@ func (f *failing) daemonDead(flags []string) {
 
 // remotesDead has Paris without its API server, which changes nothing, and then without its gateway, and Berlin answers.
 func (f *failing) remotesDead() {
-	noticed := f.logged("Remote is failing")
+	noticed := f.logged("mirrors are kept unchanged")
 	f.world.paris.Stop()
 	f.must(eventually("the daemon notices", func() error {
-		if f.logged("Remote is failing") == noticed {
+		if f.logged("mirrors are kept unchanged") == noticed {
 			return errors.New("it does not")
 		}
 		return nil

@@ -40,7 +40,7 @@ func (kind controllerKind) publisherFlags() []string {
 	if !kind.can.gatewayAPI {
 		return []string{"--to", "ingress", "--ingress-class", kind.class, "--tls-secret", "gateway-tls"}
 	}
-	flags := []string{"--to", "gateway-api", "--gateway", "gateway/gateway"}
+	flags := []string{"--to", "gateway-api", "--gateway", "gateway/gateway", "--caller-namespace", depot + ":" + shop}
 	if !kind.gatewayAPI { // London has the ports of the Service, which may have other numbers than the listeners
 		flags = append(flags, "--gateway-service", "gateway/gateway")
 	}
@@ -52,8 +52,10 @@ func (s *scene) publish(kind controllerKind) {
 	s.Helper()
 	s.must(s.world.paris.createTLS("default"))
 	s.mayRead("gateways", "gateway", "gateways.gateway.networking.k8s.io,listenersets.gateway.networking.k8s.io")
+	s.world.namespaces = depot + ":" + shop
 	stop := s.startPublisher(kind.gatewayAPI, harness.Publisher{Class: kind.class}, kind.publisherFlags()...)
 	s.Cleanup(func() {
+		s.world.namespaces = ""
 		stop()
 		_, err := s.world.paris.Kubectl(background, "delete", "httproutes,tlsroutes,tcproutes,ingresses,listenersets", "-A", "-l", "app.kubernetes.io/managed-by=service-mirror")
 		s.must(err)

@@ -143,10 +143,10 @@ func (s *scene) switchOver() {
 func (s *scene) remoteDown() {
 	result := s.under(func() {
 		s.servesBoth()
-		noticed := s.logged("Remote is failing")
+		noticed := s.logged("mirrors are kept unchanged")
 		s.world.paris.Stop()
 		s.must(eventually("the daemon notices", func() error {
-			if s.logged("Remote is failing") == noticed {
+			if s.logged("mirrors are kept unchanged") == noticed {
 				return errors.New("it does not")
 			}
 			return nil

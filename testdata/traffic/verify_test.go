@@ -107,7 +107,7 @@ func (s *scene) verify(kind gatewayKind) {
 		want["default/lookup-paris lookup 5353/UDP"] = "not known"
 	}
 	lines := s.results(want, append(ca, "--remote", "paris")...)
-	s.says(lines, other+" https 443/TCP", "the certificate is for *.default.svc.cluster.local, not for other-paris.team.svc.cluster.local: it is the wildcard of namespace default")
+	s.says(lines, other+" https 443/TCP", "the certificate is for *.default.svc.cluster.local, not for other-paris.team.svc.cluster.local: it is a wildcard for namespace default")
 	if n := len(lines); n < 2*len(reached) {
 		s.Errorf("there are %d lines: is each address of the gateway verified?", n)
 	}
@@ -135,7 +135,7 @@ func (s *scene) notRouted() {
 		"default/bar-paris http 80/TCP": "not routed", "default/bar-paris https 443/TCP": "not routed",
 		"default/web-paris http 8080/TCP": "not routed", "default/hello-paris grpc 9090/TCP": "not routed",
 	}, "--ca-file", s.world.root.file("ca"), "--remote", "paris")
-	s.says(lines, "default/bar-paris http 80/TCP", "status 421: the gateway does not know the name bar-paris.default.svc.cluster.local: configure the gateway to route")
+	s.says(lines, "default/bar-paris http 80/TCP", "status 421: the gateway has no route for bar-paris.default.svc.cluster.local: configure the gateway to route")
 }
 
 // exportMore exports a Service without a backend, and one of another namespace, whose mirror is returned.

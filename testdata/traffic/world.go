@@ -27,6 +27,7 @@ type world struct {
 	daemon                *process
 	gatewayAPI            bool   // the daemon reads Paris's Gateway in place of its Service
 	records               string // the namespace of the records in Paris that the daemon reads; empty: none
+	namespaces            string // OWN:CALLERS, where the mirrors of a namespace of Paris are in another one of London; empty: none are
 }
 
 // newWorld makes the clusters named, London always, and their pods, with its files in a directory.
@@ -192,6 +193,9 @@ func (w *world) daemonFlags() []string {
 			remote := c.name + "=" + w.credentials(c.name) + ",tcp-services=gateway/tcp-services"
 			if c == w.paris && w.records != "" {
 				remote += ",records=" + w.records
+			}
+			if c == w.paris && w.namespaces != "" {
+				remote += ",namespace=" + w.namespaces
 			}
 			if c == w.paris && w.gatewayAPI {
 				remote += ",gateway=gateway-api:gateway/gateway"

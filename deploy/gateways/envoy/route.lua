@@ -1,6 +1,6 @@
 -- NAME[-CLUSTER].NAMESPACE[.svc[.cluster.local]][:PORT] becomes NAME.NAMESPACE.svc.cluster.local[:PORT].
--- A name that ends with the cluster's is always that of a mirror: nobody's Service bar-paris here
--- takes the requests that London sends to bar.
+-- A name that ends with the cluster's name is always that of a mirror: a Service bar-paris here cannot
+-- receive the requests that London sends to bar.
 local cluster = os.getenv("CLUSTER") or "paris"
 local certificate = os.getenv("CLIENT_CERTIFICATE") == "required"
 local suffixes = {[""] = true, [".svc"] = true, [".svc.cluster.local"] = true}
@@ -23,7 +23,7 @@ local function split(authority)
   return name, namespace, port
 end
 
--- Over TLS a browser speaks HTTP/2 to a Service that may not know it: there gRPC alone goes on as such.
+-- Over TLS, browsers use HTTP/2 for Services that may not support it, so only gRPC is sent on as HTTP/2.
 local function upstream(handle, headers, ssl)
   if not ssl then return "plain" end
   local version = (headers:get("content-type") or ""):sub(1, 16) == "application/grpc" and "2" or "1"
@@ -47,10 +47,10 @@ function envoy_on_request(handle)
   local service = name .. "." .. namespace .. ".svc.cluster.local"
   headers:replace("x-forwarded-host", authority)
   headers:replace(":authority", port == "" and service or service .. ":" .. port)
-  -- Where no port is named, it is that of the URL's scheme, as the client has it.
+  -- Without a port, it is that of the URL's scheme, as the client sees it.
   headers:replace("x-service-host", service)
   headers:replace("x-service-port", port ~= "" and port or ssl and "443" or "80")
   headers:replace("x-service-cluster", upstream(handle, headers, ssl))
-  -- A plain name that has no address is not one of this cluster's.
+  -- A plain name without an address does not belong to this cluster.
   handle:streamInfo():dynamicMetadata():set("service", "alias", alias)
 end

@@ -49,17 +49,17 @@ func refusals(route *unstructured.Unstructured) map[string]string {
 func remedy(reason string) string {
 	switch reason {
 	case "NotAllowedByListeners":
-		return "have the listener's allowedRoutes admit the namespace and the kind"
+		return "change the listener's allowedRoutes to allow the namespace and kind"
 	case "NoMatchingListenerHostname":
-		return "remove the listener's hostname, or have it match the route's"
+		return "remove the listener's hostname, or change it to match the route's"
 	case "NoMatchingParent":
-		return "add the listener that the route names to the Gateway"
+		return "add the listener named in the route to the Gateway"
 	case "BackendNotFound", "InvalidKind", "RefNotPermitted":
 		return "check that the exported Service exists and has the port"
 	case "UnsupportedProtocol":
 		return "change the appProtocol of the exported port"
 	case "UnsupportedValue":
-		return "use an implementation that supports all of the route"
+		return "use an implementation that supports the route"
 	}
 	return "see the documentation of the gateway's implementation"
 }

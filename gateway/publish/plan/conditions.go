@@ -16,10 +16,10 @@ func Unmet(obj *unstructured.Unstructured, conditions ...string) string {
 		} `json:"status"`
 	}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, &object); err != nil {
-		return "its status is malformed"
+		return "malformed status"
 	}
 	for _, wanted := range conditions {
-		why := "no implementation has said so yet"
+		why := "not reported by any implementation yet"
 		for _, c := range object.Status.Conditions {
 			switch current := c.ObservedGeneration == 0 || c.ObservedGeneration == obj.GetGeneration(); {
 			case c.Type != wanted || !current && c.Status == metav1.ConditionTrue:

@@ -56,9 +56,9 @@ func (d *decision) decide() {
 	}
 	gw := d.snapshot.Gateway
 	if d.policy.To(ToGatewayAPI) && !gw.Exists {
-		why := "is not known yet, so that what is published stays as it is: see the problems of the cluster"
+		why := "has not been read yet, so published objects are kept unchanged: see the problems of the cluster"
 		if gw.Known {
-			why = "does not exist: create it, or name another one with --gateway"
+			why = "does not exist: create it, or set another one with --gateway"
 		}
 		d.problem(mirrors.NoGateway, fmt.Sprintf("Gateway %v %s", d.policy.Gateway, why))
 		if !gw.Known || !d.policy.To(ToIngress) && !d.policy.To(ToNames) {
@@ -153,9 +153,9 @@ func (d *decision) writeRoute(desired *unstructured.Unstructured) {
 	live := d.live(ref)
 	switch {
 	case live != nil && !Owned(live), live == nil && d.snapshot.Foreign[ref]:
-		why := fmt.Sprintf("a foreign %s has the name %s: rename or delete it", ref.Kind, ref.Name)
+		why := fmt.Sprintf("%s %s already exists and is not managed by service-mirror: rename or delete it", ref.Kind, ref.Name)
 		if ref.Kind == Alias {
-			why = fmt.Sprintf("a foreign Service %s/%s has the name of its alias: delete it", d.policy.Aliases, ref.Name)
+			why = fmt.Sprintf("Service %s/%s, the name of its alias, already exists and is not managed by service-mirror: delete it", d.policy.Aliases, ref.Name)
 		}
 		d.problem(mirrors.Conflict, why)
 		d.unroute(desired, why)

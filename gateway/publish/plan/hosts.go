@@ -64,7 +64,7 @@ func (p Policy) called(svc *corev1.Service) (names []string, err error) {
 	for _, name := range p.Names {
 		called := svc.Name + "-" + name
 		if len(called) > validation.DNS1123LabelMaxLength {
-			problems = append(problems, fmt.Errorf("%s has %d characters, more than the %d of a DNS label: rename the Service, or give a shorter --name", called, len(called), validation.DNS1123LabelMaxLength))
+			problems = append(problems, fmt.Errorf("%s has %d characters, more than the %d of a DNS label: rename the Service, or set a shorter --name", called, len(called), validation.DNS1123LabelMaxLength))
 			continue
 		}
 		names = append(names, called)
@@ -129,7 +129,7 @@ func (p Policy) forms(short string) []string {
 func (p Policy) annotated(svc *corev1.Service) (hosts []string, err error) {
 	value := svc.Annotations[HostsAnnotation]
 	if len(value) > maxHostsLength {
-		return nil, fmt.Errorf("annotation %s is longer than %d bytes, so it is not read: shorten it", HostsAnnotation, maxHostsLength)
+		return nil, fmt.Errorf("annotation %s is longer than %d bytes and is ignored: shorten it", HostsAnnotation, maxHostsLength)
 	}
 	var problems []error
 	for host := range strings.SplitSeq(value, ",") {
@@ -156,7 +156,7 @@ func (p Policy) validateAnnotated(host string, svc *corev1.Service) error {
 	if own || slices.ContainsFunc(p.HostSuffixes, func(suffix string) bool { return strings.HasSuffix(host, "."+suffix) }) {
 		return nil
 	}
-	return fmt.Errorf("%.70q is not below any --host-suffix of the publisher: remove it, or have the publisher's operator add a suffix for it", host)
+	return fmt.Errorf("%.70q does not match any --host-suffix of the publisher: remove it, or add a suffix to the publisher", host)
 }
 
 // validateHost refuses what is no name, and what may be the name of another Service, in this cluster or, as a mirror's,
@@ -168,7 +168,7 @@ func (p Policy) validateHost(host string, svc *corev1.Service) error {
 	labels := strings.Split(strings.TrimSuffix(strings.TrimSuffix(host, "."+p.Domain), ".svc"), ".")
 	inCluster := strings.HasSuffix(host, ".svc") || p.below(host) || len(labels) <= 2
 	if inCluster && !(len(labels) == 2 && labels[1] == svc.Namespace) || ofAnother(strings.Split(host, "."), svc.Namespace) {
-		return fmt.Errorf("%.70q is, or may be, the name of a Service in another namespace: use a name outside of %s and .svc, with at least two dots", host, p.Domain)
+		return fmt.Errorf("%.70q could be the name of a Service in another namespace: use a name outside of %s and .svc, with at least two dots", host, p.Domain)
 	}
 	return nil
 }
@@ -193,9 +193,9 @@ func (p Policy) below(host string) bool {
 func (p Policy) ValidateSuffix(suffix string) error {
 	switch {
 	case len(validation.IsDNS1123Subdomain(suffix)) > 0:
-		return fmt.Errorf("%.300q is not a DNS name: give one as shop.example.com", suffix)
+		return fmt.Errorf("%.300q is not a DNS name: set one such as shop.example.com", suffix)
 	case p.below(suffix) || suffix == "svc" || strings.HasSuffix(suffix, ".svc"):
-		return fmt.Errorf("%.300q has the names of Services: give one outside of %s and .svc", suffix, p.Domain)
+		return fmt.Errorf("%.300q overlaps with names of Services: set one outside of %s and .svc", suffix, p.Domain)
 	}
 	return nil
 }
@@ -255,7 +255,7 @@ func (s Snapshot) held(hosts []string) (own []string, err error) {
 	var problems []error
 	for _, host := range hosts {
 		if other := s.holder(host); other != s.Key {
-			problems = append(problems, fmt.Errorf("%s is a name of %v, which is called so by --name or --host-template, or is older: rename one of the two, or correct the annotation %s", host, other, HostsAnnotation))
+			problems = append(problems, fmt.Errorf("host name %s already belongs to %v: rename one of the two Services, or correct the annotation %s", host, other, HostsAnnotation))
 			continue
 		}
 		own = append(own, host)

@@ -90,12 +90,12 @@ func TestValidateTemplates(t *testing.T) {
 		{"{service}.{namespace}.example.com {service}.{namespace}.example.org", ""},
 		{"{service}.{namespace}.example.com {service}-{name}.{namespace}.example.com", ""},
 		{"{service}.example.com", "must contain {service} and {namespace}"},
-		{"{service}.{namespace}._", "makes no DNS names"},
-		{"{service}-{namespace}.example.com", "{namespace} must be"},
-		{"{service}.{namespace}{name}.example.com", "{namespace} must be"},
-		{"{service}.{namespace}.example.com {namespace}.{service}.example.com", "may make one name for two Services"},
-		{"{service}.{namespace}.x.com {service}.y.{namespace}.com", "may make one name for two Services"},
-		{"{service}.{namespace}.example.com {service}.x-{namespace}.example.com", "may make one name for two Services"},
+		{"{service}.{namespace}._", "does not produce valid DNS names"},
+		{"{service}-{namespace}.example.com", "separate {namespace} by a dot"},
+		{"{service}.{namespace}{name}.example.com", "separate {namespace} by a dot"},
+		{"{service}.{namespace}.example.com {namespace}.{service}.example.com", "can produce the same name for two Services"},
+		{"{service}.{namespace}.x.com {service}.y.{namespace}.com", "can produce the same name for two Services"},
+		{"{service}.{namespace}.example.com {service}.x-{namespace}.example.com", "can produce the same name for two Services"},
 		{"{service}.{namespace}.example.com {service}.{namespace}.{name}.com", ""},
 	} {
 		err := Policy{HostTemplates: strings.Fields(test.templates)}.ValidateTemplates()
@@ -140,7 +140,7 @@ func FuzzHosts(f *testing.F) {
 func TestHeld(t *testing.T) {
 	s := Snapshot{Key: cache.NewObjectName("evil", "old"), Holder: func(string) cache.ObjectName { return cache.NewObjectName("prod", "pay") }}
 	if own, err := s.held([]string{"pay.prod.example.com"}); len(own) > 0 || err == nil ||
-		err.Error() != "pay.prod.example.com is a name of prod/pay, which is called so by --name or --host-template, or is older: rename one of the two, or correct the annotation service-mirror.io/hosts" {
+		err.Error() != "host name pay.prod.example.com already belongs to prod/pay: rename one of the two Services, or correct the annotation service-mirror.io/hosts" {
 		t.Errorf("got %v, %v", own, err)
 	}
 }

@@ -11,13 +11,13 @@ import (
 func (d *decision) throughIngress(a *assignment, main bool) error {
 	switch {
 	case a.class == gateway.HTTPS:
-		return errors.New("an Ingress does not pass TLS through: use --to gateway-api and a TLS listener, or give --tls-secret and export an HTTP port, too, for which the ingress controller ends TLS")
+		return errors.New("an Ingress cannot pass TLS through: use --to gateway-api and a TLS listener, or set --tls-secret and also export an HTTP port, for which the ingress controller terminates TLS")
 	case !main:
 		return errors.New("an Ingress routes to one HTTP port of a Service: use --to gateway-api for the others")
 	case a.class == gateway.GRPC:
-		return errors.New("an Ingress cannot say that it speaks HTTP/2 without TLS: use --to gateway-api")
+		return errors.New("an Ingress cannot route HTTP/2 without TLS: use --to gateway-api")
 	case len(d.hosts) == 0:
-		return errors.New("no name is routed to the Service")
+		return errors.New("no host name is routed to the Service")
 	}
 	if err := d.known(Ingress); err != nil {
 		return err

@@ -26,12 +26,12 @@ func ParsePortRange(text string) (PortRange, error) {
 	for text, into := range map[string]*int32{first: &r.First, last: &r.Last} {
 		n, err := strconv.ParseUint(text, 10, 16)
 		if err != nil || len(validation.IsValidPortNum(int(n))) > 0 {
-			return PortRange{}, fmt.Errorf("%.40q is not a range of ports: give one as 15000-15999", first+"-"+last)
+			return PortRange{}, fmt.Errorf("%.40q is not a port range: set one such as 15000-15999", first+"-"+last)
 		}
 		*into = int32(n)
 	}
 	if r.First > r.Last {
-		return PortRange{}, fmt.Errorf("%v ends before it begins: exchange the two", r)
+		return PortRange{}, fmt.Errorf("%v is reversed: swap the two numbers", r)
 	}
 	return r, nil
 }

@@ -150,9 +150,9 @@ func (g Gateway) String() string { return "Gateway " + g.Name.String() }
 func (l Listener) admits(kind Kind, s Snapshot) string {
 	switch {
 	case l.Refused != "":
-		return "its implementation does not serve it: " + l.Refused
+		return "its implementation does not serve the listener: " + l.Refused
 	case len(l.Kinds) > 0 && !slices.Contains(l.Kinds, kind):
-		return fmt.Sprintf("its allowedRoutes.kinds do not have %s: add it", kind)
+		return fmt.Sprintf("its allowedRoutes.kinds do not include %s: add it", kind)
 	case s.Gateway.closed(l.number()) != "":
 		return s.Gateway.closed(l.number())
 	case l.From == "All", l.From == "Same" && s.Gateway.Name.Namespace == s.Key.Namespace:
@@ -160,7 +160,7 @@ func (l Listener) admits(kind Kind, s Snapshot) string {
 	case l.From == "Selector" && l.Selector != nil && l.Selector.Matches(labels.Set(s.Namespace)):
 		return ""
 	case l.From == "Selector":
-		return fmt.Sprintf("its allowedRoutes select namespaces by labels that %s does not have: label the namespace, or change the selector", s.Key.Namespace)
+		return fmt.Sprintf("its allowedRoutes selector does not match namespace %s: label the namespace, or change the selector", s.Key.Namespace)
 	}
 	return fmt.Sprintf("its allowedRoutes exclude namespace %s: set allowedRoutes.namespaces.from to All", s.Key.Namespace)
 }

@@ -26,7 +26,7 @@ const aliasSeparator = "--"
 func AliasOf(key cache.ObjectName) (string, error) {
 	for _, part := range []struct{ kind, name string }{{"namespace", key.Namespace}, {"Service", key.Name}} {
 		if strings.Contains(part.name, aliasSeparator) {
-			return "", fmt.Errorf("%s %s has %q in its name, so its alias could be that of another Service: rename it, or use another --to", part.kind, part.name, aliasSeparator)
+			return "", fmt.Errorf("%s %s has %q in its name, so its alias could conflict with that of another Service: rename it, or use another --to", part.kind, part.name, aliasSeparator)
 		}
 	}
 	alias := key.Namespace + aliasSeparator + key.Name
@@ -40,7 +40,7 @@ func AliasOf(key cache.ObjectName) (string, error) {
 // At which of the gateway's ports is for the readers of the record to find out, who see these.
 func (d *decision) throughNames(a *assignment) error {
 	if !a.named() {
-		return errors.New("its requests have no name, by which a static gateway routes")
+		return errors.New("its requests have no host name, which a static gateway needs for routing")
 	}
 	if err := d.noAlias(); err != nil {
 		return err
@@ -58,7 +58,7 @@ func (d *decision) noAlias() error {
 		return d.unnamed
 	}
 	if len(d.ports) < len(d.snapshot.Service.Spec.Ports) {
-		return fmt.Errorf("an alias would open the ports, too, that the annotation %s leaves out: remove the annotation, or publish through Gateway API or an ingress controller", gateway.SelectAnnotation)
+		return fmt.Errorf("an alias would also open ports that the annotation %s excludes: remove the annotation, or publish through Gateway API or an ingress controller", gateway.SelectAnnotation)
 	}
 	return nil
 }
@@ -125,7 +125,7 @@ func (p Policy) wildcard(svc *corev1.Service) (hosts []string, err error) {
 		hosts = append(hosts, p.within(svc.Name, svc.Namespace)...)
 	}
 	if svc.Annotations[HostsAnnotation] != "" {
-		err = fmt.Errorf("a static gateway routes no names of the annotation %s: remove it, or use another --to", HostsAnnotation)
+		err = fmt.Errorf("a static gateway cannot route the names in the annotation %s: remove it, or use another --to", HostsAnnotation)
 	}
 	return hosts, err
 }

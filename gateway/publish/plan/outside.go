@@ -76,5 +76,5 @@ func (g Gateway) closed(port gateway.PortNumber) string {
 	if g.outside(port) != 0 {
 		return ""
 	}
-	return fmt.Sprintf("Service %v has no port for port %d/%s of the gateway: add one, with that targetPort", g.Outside.Service, port.Number, port.Protocol)
+	return fmt.Sprintf("Service %v has no port for port %d/%s of the gateway: add one with that targetPort", g.Outside.Service, port.Number, port.Protocol)
 }

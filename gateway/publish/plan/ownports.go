@@ -16,11 +16,11 @@ import (
 func (d *decision) own(a *assignment, chosen int32) error {
 	protocol := protocolOf(a.port)
 	if !d.policy.To(ToGatewayAPI) {
-		return errors.New("it needs a gateway port of its own, which an Ingress cannot give: use --to gateway-api, too")
+		return errors.New("it needs a gateway port of its own, which an Ingress cannot provide: also use --to gateway-api")
 	}
 	kind := RoutesOf(gateway.PortNumber{Protocol: protocol})
 	if protocol == corev1.ProtocolSCTP {
-		return errors.New("Gateway API has no routes for SCTP: remove the port from those that are exported, with the annotation " + gateway.SelectAnnotation)
+		return errors.New("Gateway API has no routes for SCTP: exclude the port with the annotation " + gateway.SelectAnnotation)
 	}
 	if err := errors.Join(d.exists(), d.served(kind), d.setsRead()); err != nil {
 		return err
@@ -90,7 +90,7 @@ func (d *decision) claimed(port gateway.PortNumber) (int32, error) {
 		other = d.snapshot.holder(fmt.Sprintf("%d/%s", port.Number, port.Protocol))
 	}
 	if other != d.snapshot.Key {
-		return 0, fmt.Errorf("gateway port %d/%s is given to %v: choose another one in the annotation %s", port.Number, port.Protocol, other, gateway.PortsAnnotation)
+		return 0, fmt.Errorf("gateway port %d/%s is allocated to %v: choose another one in the annotation %s", port.Number, port.Protocol, other, gateway.PortsAnnotation)
 	}
 	return inside, nil
 }
@@ -126,15 +126,15 @@ func (d *decision) choose(port corev1.ServicePort, free func(int32) error) (int3
 	count := int(ports.Last-ports.First) + 1
 	switch {
 	case taken == count:
-		return 0, fmt.Errorf("all ports of --ports %v are given or were released less than an hour ago: give a larger range", ports)
+		return 0, fmt.Errorf("all ports of --ports %v are allocated or were released less than an hour ago: set a larger range", ports)
 	case gw.Outside != nil:
-		return 0, fmt.Errorf("%v and Service %v have no free %s port of --ports %v: add a listener to the one, and a port with the listener's for its targetPort to the other", gw, gw.Outside.Service, protocol, ports)
+		return 0, fmt.Errorf("%v and Service %v have no free %s port of --ports %v: add a listener to the former, and a port with the targetPort of the listener to the latter", gw, gw.Outside.Service, protocol, ports)
 	case gw.Sets.Used || gw.Managed && d.room(gateway.PortNumber{}):
-		return 0, fmt.Errorf("%v has other listeners on all free ports of --ports %v: give a larger range", gw, ports)
+		return 0, fmt.Errorf("%v has other listeners on all free ports of --ports %v: set a larger range", gw, ports)
 	case gw.Managed:
 		return 0, d.full()
 	}
-	return 0, fmt.Errorf("%v has no free %s listener on a port of --ports %v: add one, as {name: %s-%d, protocol: %[2]s, port: %[5]d, allowedRoutes: {namespaces: {from: All}}}, or %s",
+	return 0, fmt.Errorf("%v has no free %s listener on a port of --ports %v: add one such as {name: %s-%d, protocol: %[2]s, port: %[5]d, allowedRoutes: {namespaces: {from: All}}}, or %s",
 		gw, protocol, ports, strings.ToLower(string(protocol)), d.firstUnheld(protocol), gw.offer())
 }
 
@@ -189,7 +189,7 @@ func (d *decision) free(port gateway.PortNumber, kind Kind) error {
 	case l == nil:
 		return fmt.Errorf("%v has no listener on port %d/%s: add one with protocol %[3]s and allowedRoutes.namespaces.from All, or %s", gw, port.Number, port.Protocol, gw.offer())
 	case l.Foreign:
-		return fmt.Errorf("port %d/%s is that of %s, which is foreign: remove that, or choose another port in the annotation %s", port.Number, port.Protocol, gw.describe(*l), gateway.PortsAnnotation)
+		return fmt.Errorf("port %d/%s is in use by %s, which is not managed by service-mirror: remove it, or choose another port in the annotation %s", port.Number, port.Protocol, gw.describe(*l), gateway.PortsAnnotation)
 	case l.Protocol != string(port.Protocol):
 		return fmt.Errorf("%s, on port %d, is of protocol %s, not %s: change it", gw.describe(*l), port.Number, l.Protocol, port.Protocol)
 	}
@@ -224,5 +224,5 @@ func (d *decision) promised() []gateway.PortNumber {
 
 func (d *decision) full() error {
 	gw := d.snapshot.Gateway
-	return fmt.Errorf("%v has %d listeners, as many as it can have, or needs them for other Services: remove some, or publish through another Gateway", gw, maxListeners)
+	return fmt.Errorf("%v has %d listeners, the maximum, or reserves them for other Services: remove some, or publish through another Gateway", gw, maxListeners)
 }

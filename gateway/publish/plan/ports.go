@@ -107,7 +107,7 @@ func (d *decision) through(target Target, a *assignment, main, tls bool) error {
 		if err := d.own(a, 0); unread(err) != nil {
 			return err
 		} else if err != nil {
-			return errors.New("a gateway would speak HTTP/1.1 to it: set its appProtocol to kubernetes.io/h2c")
+			return errors.New("gateways would use HTTP/1.1: set its appProtocol to kubernetes.io/h2c")
 		}
 		return nil
 	case main:
@@ -142,7 +142,7 @@ func (d *decision) share(a *assignment, w wanted) error {
 		return err
 	}
 	if len(d.hosts) == 0 {
-		return errors.New("no name is routed to the Service")
+		return errors.New("no host name is routed to the Service")
 	}
 	l, err := d.snapshot.listener(w, d.hosts)
 	if err != nil {

@@ -86,7 +86,7 @@ func (d *decision) record() (*corev1.ConfigMap, error) {
 		return nil, err
 	}
 	if n := len(want.Data[record.DataKey]); n > record.MaxBytes {
-		return nil, fmt.Errorf("its record has %d bytes, more than %d: export fewer ports, with the annotation service-mirror.io/ports, or list fewer names", n, record.MaxBytes)
+		return nil, fmt.Errorf("its record has %d bytes, more than %d: export fewer ports with the annotation service-mirror.io/ports, or list fewer host names", n, record.MaxBytes)
 	}
 	return want, d.remember(want)
 }
@@ -141,7 +141,7 @@ func (d *decision) writeRecord(want *corev1.ConfigMap) {
 	switch {
 	case live != nil && !RecordOwned(live), d.snapshot.Foreign[ref]:
 		if want != nil && d.snapshot.Service != nil {
-			d.problem(mirrors.Conflict, fmt.Sprintf("a foreign ConfigMap %s/%s has the name of its record: delete it, or give another --record-namespace", d.policy.Records, ref.Name))
+			d.problem(mirrors.Conflict, fmt.Sprintf("ConfigMap %s/%s, the name of its record, already exists and is not managed by service-mirror: delete it, or set another --record-namespace", d.policy.Records, ref.Name))
 		}
 	case d.backedOff(ref, nil):
 	case want == nil && live != nil:

@@ -98,7 +98,7 @@ func (g *Gateway) readSets(sets Sets, gw, class *unstructured.Unstructured) {
 	case sets.Known && !sets.Served:
 	case !allowsSets(gw, sets):
 		if sets.Known {
-			g.Sets.Offer = fmt.Sprintf("have it allow ListenerSets of namespace %s by spec.allowedListeners", sets.Namespace)
+			g.Sets.Offer = fmt.Sprintf("allow ListenerSets of namespace %s in its spec.allowedListeners", sets.Namespace)
 		}
 	case !sets.Known:
 		g.Sets.Unknown = "have not been read yet"
@@ -199,7 +199,7 @@ func (g *Gateway) addSet(obj *unstructured.Unstructured, set setObject, ours, ha
 	for _, l := range set.Spec.Listeners {
 		listener := Listener{Set: cache.MetaObjectToName(obj), Foreign: !ours, Name: l.Name, Port: l.Port, Protocol: l.Protocol, From: "All"}
 		if why := refusedListener(set.Status.Conditions, obj.GetGeneration()); why != "" {
-			listener.Refused = fmt.Sprintf("it refuses the ListenerSet: %s: %s", why, setRemedy(why))
+			listener.Refused = fmt.Sprintf("it does not accept the ListenerSet: %s: %s", why, setRemedy(why))
 		}
 		for _, status := range set.Status.Listeners {
 			if why := refusedListener(status.Conditions, obj.GetGeneration()); why != "" && status.Name == l.Name && listener.Refused == "" {
@@ -223,17 +223,17 @@ func (g *Gateway) addSet(obj *unstructured.Unstructured, set setObject, ours, ha
 func setRemedy(why string) string {
 	switch reason, _, _ := strings.Cut(why, ":"); reason {
 	case "NotAllowed":
-		return "have the Gateway's allowedListeners admit its namespace"
+		return "change the Gateway's allowedListeners to allow its namespace"
 	case "ParentNotAccepted":
 		return "fix the Gateway"
 	case "PortUnavailable":
-		return "open the port in the implementation, or give --ports that it has"
+		return "open the port in the implementation, or change --ports"
 	case "UnsupportedProtocol":
-		return "use an implementation that has the protocol"
+		return "use an implementation that supports the protocol"
 	case "TooManyListeners":
 		return "remove listeners, or publish through another Gateway"
 	case "HostnameConflict", "ProtocolConflict", "ListenerConflict":
-		return "remove the other listener that has the port"
+		return "remove the other listener on the port"
 	}
 	return "see its status, and the documentation of the gateway's implementation"
 }
@@ -247,7 +247,7 @@ func setOf(port gateway.PortNumber) string {
 // foreignSet is why the ListenerSet of ours for a gateway port cannot be had; nil: it can.
 func (g Gateway) foreignSet(port gateway.PortNumber) error {
 	if name := setOf(port); g.Sets.Used && slices.Contains(g.Sets.Foreign, name) {
-		return fmt.Errorf("a foreign ListenerSet has the name %s/%s: delete it", g.Sets.Namespace, name)
+		return fmt.Errorf("ListenerSet %s/%s already exists and is not managed by service-mirror: delete it", g.Sets.Namespace, name)
 	}
 	return nil
 }
@@ -381,7 +381,7 @@ func (d *decision) pending(a *assignment, l *Listener) bool {
 	}
 	fix := "check that its controller runs"
 	if !l.Promised {
-		fix = fmt.Sprintf("it may not have ListenerSets: remove allowedListeners, and add TCP and UDP listeners to the Gateway, or label it %s=%s", ListenersLabel, Managed)
+		fix = fmt.Sprintf("ListenerSets are not supported: remove allowedListeners, and add TCP and UDP listeners to the Gateway, or label it %s=%s", ListenersLabel, Managed)
 	}
 	a.problem = fmt.Errorf("ListenerSet %v has not been accepted for %v by the implementation of %v: %s", l.Set, pendingFor, gw, fix)
 	d.problem(mirrors.NotAccepted, fmt.Sprintf("port %s: %v", gateway.ListPorts([]corev1.ServicePort{a.port}), a.problem))

@@ -77,7 +77,7 @@ func TestUseOfListenerSets(t *testing.T) {
 		{"not implemented", all, lacks, served, UseOfSets{}},
 		{"not implemented nor allowed", nil, lacks, served, UseOfSets{}},
 		{"not served", all, hasSets, absent, UseOfSets{}},
-		{"not allowed", nil, hasSets, served, UseOfSets{Offer: "have it allow ListenerSets of namespace sm by spec.allowedListeners"}},
+		{"not allowed", nil, hasSets, served, UseOfSets{Offer: "allow ListenerSets of namespace sm in its spec.allowedListeners"}},
 		{"unread", all, hasSets, unread, UseOfSets{Unknown: "cannot be read: it is forbidden"}},
 		{"not read yet", all, hasSets, Sets{Namespace: "sm"}, UseOfSets{Unknown: "have not been read yet"}},
 		{"unread, but not allowed", nil, hasSets, unread, UseOfSets{}},

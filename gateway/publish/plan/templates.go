@@ -35,7 +35,7 @@ func (p Policy) ValidateTemplates() error {
 		problems = append(problems, validateTemplate(template))
 		for _, other := range p.HostTemplates[:i] {
 			if mayCollide(strings.Split(strings.ToLower(template), "."), strings.Split(strings.ToLower(other), ".")) {
-				problems = append(problems, fmt.Errorf("%.300q and %.300q may make one name for two Services: have {namespace} in the same place in both", other, template))
+				problems = append(problems, fmt.Errorf("%.300q and %.300q can produce the same name for two Services: put {namespace} in the same place in both", other, template))
 			}
 		}
 	}
@@ -46,13 +46,13 @@ func validateTemplate(template string) error {
 	text := strings.NewReplacer(ofService, "a", ofNamespace, "b", ofName, "c").Replace(template)
 	switch {
 	case !strings.Contains(template, ofService) || !strings.Contains(template, ofNamespace):
-		return fmt.Errorf("%.300q must contain {service} and {namespace}, or two Services would have one name", template)
+		return fmt.Errorf("%.300q must contain {service} and {namespace}, otherwise two Services have the same name", template)
 	case len(validation.IsDNS1123Subdomain(strings.ToLower(text))) > 0:
-		return fmt.Errorf("%.300q makes no DNS names: give one as {service}.{namespace}.example.com", template)
+		return fmt.Errorf("%.300q does not produce valid DNS names: set one such as {service}.{namespace}.example.com", template)
 	}
 	for label := range strings.SplitSeq(template, ".") {
 		if strings.Contains(label, ofNamespace) && (strings.Contains(label, ofService) || strings.Contains(label, ofName)) {
-			return fmt.Errorf("%.300q makes one name for a in b-c and a-b in c: {namespace} must be apart from the others by a dot, as in {service}.{namespace}.example.com", template)
+			return fmt.Errorf("%.300q produces the same name for a in b-c and a-b in c: separate {namespace} by a dot, such as in {service}.{namespace}.example.com", template)
 		}
 	}
 	return nil

@@ -40,7 +40,7 @@ func (d *decision) known(kind Kind) error {
 	if served.Err != "" {
 		why = "cannot be read: " + served.Err
 	}
-	return unknown{fmt.Errorf("%s %s: it stays as it is until then", what, why), true}
+	return unknown{fmt.Errorf("%s %s: it is kept unchanged until then", what, why), true}
 }
 
 // exists refuses a Gateway that does not exist. A port keeps what it has of it.
@@ -54,7 +54,7 @@ func (d *decision) exists() error {
 // setsRead refuses ListenerSets of which it is not known which there are.
 func (d *decision) setsRead() error {
 	if why := d.snapshot.Gateway.Sets.Unknown; why != "" {
-		return unknown{fmt.Errorf("ListenerSets %s: it stays as it is until then", why), true}
+		return unknown{fmt.Errorf("ListenerSets %s: they are kept unchanged until then", why), true}
 	}
 	return nil
 }

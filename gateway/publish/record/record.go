@@ -99,7 +99,7 @@ func Parse(configMap *corev1.ConfigMap) (Record, error) {
 	text, ok := configMap.Data[DataKey]
 	switch {
 	case configMap.Labels[Label] != Version:
-		return Record{}, fmt.Errorf("label %s is %.40q: only records of version %s can be read: use the same version of service-mirror in both clusters", Label, configMap.Labels[Label], Version)
+		return Record{}, fmt.Errorf("label %s is %.40q, but only records of version %s are supported: use the same version of service-mirror in both clusters", Label, configMap.Labels[Label], Version)
 	case !ok:
 		return Record{}, fmt.Errorf("it has no key %s", DataKey)
 	case len(text) > MaxBytes:
@@ -107,11 +107,11 @@ func Parse(configMap *corev1.ConfigMap) (Record, error) {
 	}
 	var s stored
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		return Record{}, fmt.Errorf("it is not a record: %.200v", err)
+		return Record{}, fmt.Errorf("malformed record: %.200v", err)
 	}
 	s.Service = cache.NewObjectName(s.Namespace, s.Name)
 	if NameOf(s.Service) != configMap.Name {
-		return Record{}, fmt.Errorf("it is about %.70q in namespace %.70q, which is not what its name says", s.Name, s.Namespace)
+		return Record{}, fmt.Errorf("it is about %.70q in namespace %.70q, which does not match its name", s.Name, s.Namespace)
 	}
 	return s.Record, s.validate()
 }
@@ -135,7 +135,7 @@ func (r Record) validate() error {
 			return fmt.Errorf("port %d: %w", p.Port, err)
 		}
 		if slices.ContainsFunc(r.Ports[:i], func(other Port) bool { return other.Port == p.Port && other.Protocol == p.Protocol }) {
-			return fmt.Errorf("port %d/%.10s is there twice", p.Port, p.Protocol)
+			return fmt.Errorf("port %d/%.10s is duplicated", p.Port, p.Protocol)
 		}
 	}
 	return nil

@@ -26,6 +26,10 @@ func TestUpToDate(t *testing.T) {
 			t.Errorf("%s is not what deploy/%s makes (%v): run deploy/chart/build.sh and commit its output", path, template.from, err)
 		}
 	}
+	rule, err := makeRule(deploy)
+	if has, errRead := os.ReadFile(rulePath(deploy)); err != nil || errRead != nil || string(has) != rule {
+		t.Errorf("monitoring/rule.yaml is not what alerts.yaml makes (%v, %v): run deploy/chart/build.sh and commit its output", err, errRead)
+	}
 	walk(t, filepath.Join(deploy, "chart/templates"), func(path, text string) {
 		if strings.Contains(text, "by deploy/chart/build.sh") && !made[path] {
 			t.Errorf("%s is not made from anything anymore: remove it", path)

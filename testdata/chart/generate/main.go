@@ -1,5 +1,6 @@
-// Command generate makes templates of the Helm chart in deploy/chart from the kustomize files beside it, so that
-// neither is a copy of the other that somebody keeps: deploy/chart/build.sh runs it.
+// Command generate makes templates of the Helm chart in deploy/chart from the kustomize files beside it, and the
+// PrometheusRule in deploy/monitoring from the alerts, so that nobody has to keep copies up to date:
+// deploy/chart/build.sh runs it.
 package main
 
 import (
@@ -28,6 +29,11 @@ func write(deploy string) error {
 		}
 		made[t.path(deploy)] = text
 	}
+	rule, err := makeRule(deploy)
+	if err != nil {
+		return err
+	}
+	made[rulePath(deploy)] = rule
 	for path, text := range made {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err

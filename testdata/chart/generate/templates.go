@@ -67,7 +67,7 @@ var publisherTemplates = []template{
 	{from: "publish/account.yaml", to: "publisher/account.yaml", when: ofPublisher, edits: []edit{
 		{"service-mirror.io/gateway: ingress/public", "service-mirror.io/gateway: {{ .Values.publisher.gateway | quote }}"},
 		{`service-mirror.io/ingress-class: ""`, "service-mirror.io/ingress-class: {{ .Values.publisher.ingressClass | quote }}"},
-		{" Change\n  # them here: kustomization.yaml has the Deployment, and the component listeners, follow.", ""},
+		{" Change them\n  # only here: kustomization.yaml copies them into the Deployment and the component listeners.", ""},
 	}},
 	{from: "publish/rbac.yaml", to: "publisher/rbac.yaml", when: ofPublisher},
 	{from: "publish/policy.yaml", to: "publisher/policy.yaml", when: ofPublisher},
@@ -171,7 +171,7 @@ func pods(side string) []edit {
 	memory := map[string]string{
 		"daemon": "        resources:  # measured: 36 MB without mirrors, 46 with 2,000, 82 with 10,000 (117 while they are created); 0.1 % of a core at rest\n" +
 			"          requests: {cpu: 20m, memory: 64Mi}\n          limits: {memory: 256Mi}\n",
-		"publisher": "        resources:\n          requests: {cpu: 20m, memory: 64Mi}\n          limits: {memory: 256Mi}  # 10,000 exports need some 150 MB\n",
+		"publisher": "        resources:\n          requests: {cpu: 20m, memory: 64Mi}\n          limits: {memory: 256Mi}  # 10,000 exports need about 150 MB\n",
 	}[side]
 	return []edit{
 		{"  replicas: 2 ", "  replicas: {{ " + values + ".replicas }} "},

@@ -87,7 +87,7 @@ reader:
 		return err
 	})
 
-	if !strings.Contains(inLondon.Info.Notes, "leaves all mirrors behind") {
+	if !strings.Contains(inLondon.Info.Notes, "does not delete mirrors") {
 		t.Errorf("the notes do not say what an uninstall leaves:\n%s", inLondon.Info.Notes)
 	}
 	here.must(daemon.Stop(soon))
