@@ -1,34 +1,36 @@
 # Everything is built into .build; nothing is installed but what a test needs.
 #
-#   make demo          see it work: two real clusters, one exported Service
-#   make demo KEEP=1   the same, and leave the clusters up to play with
-#   make test          everything: unit, race, fuzz seeds, end to end, traffic, manifests, publisher, chart, page
+#   make demo          see it work: a request between two real clusters, and then each step; KEEP=1 leaves clusters up to
+#                      play with; KUBEBUILDER_ASSETS and REQUEST=no compile less: testdata/demo.sh
+#   make test          everything: unit, race, fuzz seeds, end to end, traffic, manifests, publisher, chart, quick start, page
 #   make unit          the unit tests alone
 #   make compat        end to end with the oldest supported Kubernetes on either side; traffic through more gateways
 #   make soak          long random walks: three seeds of 10,000 steps; SEEDS="1 2", STEPS=500
 #   make bench         speed, memory and cost beside what the API server allows; deploy/performance
 #   make release       archives for each platform, lists of what is in them, image, chart and checksums, in .build/release
-#   make image         the container image, in .build/service-mirror-image.tar
+#   make image         the container image, in .build/service-mirror-image.tar; IMAGE=registry.example.com/service-mirror pushes
+#                      it there, and writes manifests and Helm values for it into .build/deploy
 
 BUILD := $(CURDIR)/.build
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Tests that wait overlap; more at once than this only slow one another down.
 PARALLEL ?= 8
 
-.PHONY: build race demo test unit vet cluster e2e publisher traffic manifests chart page tools compat other-gateways soak release image clean
+.PHONY: build race demo test unit vet cluster e2e publisher traffic manifests chart quickstart page tools compat other-gateways soak release image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BUILD)/service-mirror .
 
-demo: build cluster
-	BUILD=$(BUILD) KEEP=$(KEEP) testdata/demo.sh
+demo:
+	BUILD=$(BUILD) VERSION=$(VERSION) KEEP=$(KEEP) REQUEST=$(REQUEST) testdata/demo.sh
 
 # The last stages wait more than they work, so two of them run at a time, and each prints when it ends. What they
 # install is installed before, because apt fails where another one runs.
 test: vet unit e2e traffic
 	testdata/deploy/setup.sh $(BUILD)
 	testdata/browser/setup.sh
-	$(MAKE) --jobs 2 --output-sync=target manifests publisher chart page
+	testdata/quickstart/setup.sh $(BUILD)
+	$(MAKE) --jobs 2 --output-sync=target manifests publisher chart quickstart page
 
 vet:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
@@ -74,6 +76,11 @@ manifests: race cluster
 chart: race cluster
 	cd testdata/chart && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 10m ./...
 
+# The README's quick start, command by command; the same on kind, as far as it goes without Docker; the demo.
+quickstart: build cluster
+	testdata/quickstart/setup.sh $(BUILD)
+	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 30m ./quickstart
+
 # The status page in a real browser.
 page:
 	testdata/browser/setup.sh
@@ -117,7 +124,7 @@ release:
 
 # Installs what it needs from Debian: needs root.
 image:
-	deploy/image/build.sh -o $(BUILD)/service-mirror-image.tar -t $(VERSION)
+	deploy/image/build.sh -o $(BUILD)/service-mirror-image.tar -t $(VERSION) $(if $(IMAGE),-p $(IMAGE):$(VERSION))
 
 # The race detector needs a C compiler.
 tools:

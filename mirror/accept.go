@@ -30,7 +30,7 @@ func accept(ctx context.Context, local *local.Cluster, spec remote.Spec, uid typ
 	case spec.UID == "" || spec.UID == remote.Unverified: // the mirrors say which one it is
 	case uid == "":
 		return fmt.Errorf("the UID of the cluster cannot be read, but uid=%s is configured, so its mirrors are not updated: "+
-			"allow the account to get namespace kube-system, or set uid=unverified in --remote %s", spec.UID, spec.Name)
+			"allow the account to get namespace kube-system, or set uid=unverified in %s", spec.UID, spec.Where())
 	case uid != spec.UID:
 		return fmt.Errorf("its kubeconfig points to the cluster with UID %s, but uid=%s is configured, so its mirrors are not updated: correct the kubeconfig or the flag", uid, spec.UID)
 	default:
@@ -51,10 +51,10 @@ func accept(ctx context.Context, local *local.Cluster, spec remote.Spec, uid typ
 		return nil
 	case uid == "":
 		return fmt.Errorf("the UID of the cluster cannot be read, but its mirrors are from the cluster with UID %s, so they are not updated: "+
-			"allow the account to get namespace kube-system, or set uid=unverified in --remote %s", other, spec.Name)
+			"allow the account to get namespace kube-system, or set uid=unverified in %s", other, spec.Where())
 	default:
 		return fmt.Errorf("its kubeconfig points to the cluster with UID %s, but its mirrors are from the cluster with UID %s, so they are not updated: "+
-			"if the cluster was replaced on purpose, add uid=%s to --remote %s", uid, other, uid, spec.Name)
+			"if the cluster was replaced on purpose, add uid=%s to %s", uid, other, uid, spec.Where())
 	}
 }
 

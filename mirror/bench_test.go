@@ -23,7 +23,7 @@ func BenchmarkSnapshot(b *testing.B) {
 			server.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
 			c := New(Clients{Read: server.client, Metadata: server.meta, Write: server.client}, Options{Workers: 1}, klog.Background())
 			r := newFakeRemote("paris")
-			c.Add(r)
+			add(c, r)
 			const n = 1000
 			var keys []cache.ObjectName
 			for i := range n {
@@ -33,7 +33,7 @@ func BenchmarkSnapshot(b *testing.B) {
 				objects, _ := c.options.Desired(source, Objects{}, nil, nil)
 				server.put(objects.Service)
 				server.put(objects.Endpoints)
-				keys = append(keys, c.options.Names.Of("paris").Key(svc))
+				keys = append(keys, c.remotes.policy().Names.Of("paris").Key(svc))
 			}
 			ctx, cancel := context.WithCancel(b.Context())
 			ended := make(chan struct{})
@@ -46,7 +46,7 @@ func BenchmarkSnapshot(b *testing.B) {
 			b.ReportAllocs()
 			i := 0
 			for b.Loop() {
-				if p := c.options.Decide(c.snapshot(keys[i%n])); p.Writes() != moved || p.Source == nil {
+				if p := c.remotes.policy().Decide(c.snapshot(keys[i%n])); p.Writes() != moved || p.Source == nil {
 					b.Fatalf("it would write %v, problems %v", p.Steps, p.Problems)
 				}
 				i++

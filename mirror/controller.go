@@ -36,6 +36,7 @@ type Options struct {
 	Events                       *report.Events  // nil: none are made
 	Verify                       verify.Options
 	Domain                       string // DNS domain of the local cluster: clients' names are under it
+	Template                     string // of the names of mirrors of remotes that have none of their own; empty: plan.DefaultTemplate
 }
 
 // Controller mirrors the exported Services of remote clusters.
@@ -53,11 +54,12 @@ type Controller struct {
 // New makes a controller. Its remotes are added before it runs.
 func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	c := &Controller{
-		enqueuer: enqueuer{queue: queue.New(options.Metrics), remotes: &remotes{policy: options.Policy}, policy: options.Policy, logger: logger},
+		enqueuer: enqueuer{queue: queue.New(options.Metrics), remotes: newRemotes(options.Policy), logger: logger},
 		options:  options, memory: newMemory(options.MaxDeletes),
 	}
 	c.workers = queue.NewWorkers(c.queue, queue.Config{Number: options.Workers, What: "mirror", Sync: c.work})
-	c.local = local.New(local.Options{Client: clients.Read, Metadata: clients.Metadata, Logger: logger, Names: options.Names, Hooks: local.Hooks{
+	c.local = local.New(local.Options{Client: clients.Read, Metadata: clients.Metadata, Logger: logger, Names: options.Names, Template: options.Template, Hooks: local.Hooks{
+		Naming:           func(cluster string) plan.Naming { return c.remotes.policy().Names.Of(cluster) },
 		Changed:          c.enqueue,
 		Wanted:           c.remotes.want,
 		Configured:       func(cluster string) bool { return cluster == plan.MergedCluster || c.remotes.has(cluster) },
@@ -74,7 +76,9 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	c.writer = write.New(clients.Write, clients.Metadata, c.local, options.Metrics.Wrote)
 	c.problems = report.New(logger, options.Events, c.serviceOf)
 	c.failover = failover.New(failover.Options{
-		Policy: plan.FailoverPolicy{Policy: options.Policy, After: options.FailoverAfter, Back: options.FailbackAfter},
+		Policy: func() plan.FailoverPolicy {
+			return plan.FailoverPolicy{Policy: *c.remotes.policy(), After: options.FailoverAfter, Back: options.FailbackAfter}
+		},
 		Client: clients.Read, Local: c.local, Writer: c.writer, Metrics: options.Metrics, Events: options.Events, Logger: logger,
 		Remote: c.remotes.failover, Report: func(part string, err error) { c.problems.Local(part, err) },
 	})
@@ -90,9 +94,6 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	}
 	return c
 }
-
-// Add adds a remote cluster; no two may have the same name.
-func (c *Controller) Add(r Remote) { c.remotes.add(r) }
 
 // Hooks is what a remote of this name must be given.
 func (c *Controller) Hooks(cluster string) remote.Hooks {
@@ -167,7 +168,7 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 		c.options.Events.Lead(true)
 		failing.Go(func() { c.failover.Lead(ctx, grace) })
 		c.sweep()
-		for _, r := range c.remotes.list {
+		for _, r := range c.remotes.all() {
 			for _, problem := range r.Status().Problems { // from before
 				c.options.Events.Remote(r.Name(), problem)
 			}

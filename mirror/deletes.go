@@ -78,6 +78,13 @@ func (d *deletes) settled(key cache.ObjectName) {
 	}
 }
 
+// forget forgets what was deleted of a remote.
+func (d *deletes) forget(cluster string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.remotes, cluster)
+}
+
 // clear forgets everything: another replica may lead.
 func (d *deletes) clear() {
 	d.mu.Lock()

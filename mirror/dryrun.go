@@ -62,7 +62,7 @@ func awaitRemotes(ctx context.Context, remotes []*remote.Remote) error {
 // written.
 func (c *Controller) Plans() []plan.Plan {
 	keys := map[cache.ObjectName]bool{}
-	for _, r := range c.remotes.list {
+	for _, r := range c.remotes.all() {
 		for _, key := range c.keysOf(r.Name()) {
 			keys[key] = true
 			for remote := range c.partsOf(plan.MirrorKey(key)) {

@@ -21,7 +21,6 @@ type enqueuer struct {
 	queue   *queue.Queue
 	remotes *remotes
 	local   *local.Cluster
-	policy  plan.Policy
 	logger  klog.Logger
 }
 
@@ -47,7 +46,7 @@ var indexes = map[string]func(*corev1.Service) []string{
 // exportChanged enqueues the mirror of an exported Service, and those of Services that claim a gateway port
 // which it had, or has now: they may get it, or must yield it.
 func (e *enqueuer) exportChanged(cluster string, before, after *corev1.Service) {
-	naming := e.policy.Names.Of(cluster)
+	naming := e.remotes.policy().Names.Of(cluster)
 	for _, svc := range []*corev1.Service{before, after} {
 		if svc != nil {
 			e.enqueue(cluster, naming.Key(svc)) // it may choose another name
@@ -60,7 +59,7 @@ func (e *enqueuer) exportChanged(cluster string, before, after *corev1.Service) 
 	if !fresh && len(had)+len(has) == 0 {
 		return // as most often
 	}
-	view, ok := e.remotes.get(cluster).View()
+	view, ok := e.remotes.view(cluster)
 	if !ok {
 		return
 	}
@@ -82,7 +81,7 @@ func another(before, after *corev1.Service) bool {
 // gateway port which it had alone, or has now.
 func (e *enqueuer) recordChanged(cluster string, change remote.RecordChange) {
 	before, after := sets.New(change.Had...), sets.New(change.Has...)
-	if view, ok := e.remotes.get(cluster).View(); ok {
+	if view, ok := e.remotes.view(cluster); ok {
 		e.add(cluster, view, change.Service)
 		e.rivals(cluster, view, change.Service, before.Difference(after), after.Difference(before))
 	}
@@ -112,7 +111,7 @@ func (e *enqueuer) addMirrors(cluster string, exported cache.ObjectName) {
 	for _, key := range e.local.Moving(cluster, exported) {
 		e.enqueue(cluster, key)
 	}
-	if naming := e.policy.Names.Of(cluster); naming.ObeyNames {
+	if naming := e.remotes.policy().Names.Of(cluster); naming.ObeyNames {
 		e.enqueue(cluster, naming.KeyByTemplate(exported))
 	}
 }
@@ -126,12 +125,12 @@ func claimsOf(exported *corev1.Service) sets.Set[string] {
 }
 
 func (e *enqueuer) namespaceChanged(namespace string) {
-	for _, r := range e.remotes.list {
+	for _, r := range e.remotes.all() {
 		view, ok := r.View()
 		if !ok {
 			continue // all of its keys are enqueued when it syncs
 		}
-		for _, from := range e.policy.Names.Of(r.Name()).Remote(namespace) {
+		for _, from := range e.remotes.policy().Names.Of(r.Name()).Remote(namespace) {
 			for _, name := range view.Services.NamesByIndex(byNamespace, from) {
 				e.add(r.Name(), view, name)
 			}
@@ -141,7 +140,7 @@ func (e *enqueuer) namespaceChanged(namespace string) {
 
 // resync enqueues all keys of a remote.
 func (e *enqueuer) resync(cluster string) {
-	e.remotes.logPorts(e.logger, cluster, e.policy.Refuse)
+	e.remotes.logPorts(e.logger, cluster, e.remotes.policy().Refuse)
 	for _, key := range e.keysOf(cluster) {
 		e.enqueue(cluster, key)
 	}

@@ -44,9 +44,11 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 // Options are what the flags say of the mirrors of these remotes; the error lists what is wrong with them, by flag.
 func (raw *Flags) Options(remotes []remote.Spec) (Options, error) {
 	options := raw.options
-	names, err := raw.names(remotes)
-	options.Names = names
-	mistakes := []error{err}
+	options.Names = raw.Names(remotes)
+	if raw.template != plan.DefaultTemplate {
+		options.Template = raw.template
+	}
+	mistakes := []error{raw.validateTemplates(remotes)}
 	if name := options.ClusterName; name != "" && len(validation.IsDNS1123Label(name)) > 0 {
 		mistakes = append(mistakes, fmt.Errorf("--cluster-name: %.70q is not a DNS label: set one such as london", name))
 	}
@@ -113,19 +115,40 @@ func (raw *Flags) validateMerge(remotes []remote.Spec) error {
 	return fmt.Errorf("--merge=%s requires %s", raw.options.Merge, strings.Join(lacking, " and "))
 }
 
-// names are the rules for the names of these remotes' mirrors.
-func (raw *Flags) names(remotes []remote.Spec) (plan.Names, error) {
+// ValidateRemote finds what is wrong with what one remote that comes later says of its mirrors.
+func (raw *Flags) ValidateRemote(spec remote.Spec) error {
+	if spec.Template == "" {
+		return nil
+	}
+	if err := plan.ValidateTemplate(spec.Template); err != nil {
+		return fmt.Errorf("name= %w", err)
+	}
+	if (raw.options.Merge == plan.MergeAll || raw.options.Merge == plan.MergeFirst) && plan.NamesCluster(spec.Template) {
+		return fmt.Errorf("name= %.70q has {cluster}, and --merge=%s needs a name without it, such as {service}", spec.Template, raw.options.Merge)
+	}
+	return nil
+}
+
+// validateTemplates finds what is wrong with how these remotes' mirrors are called.
+func (raw *Flags) validateTemplates(remotes []remote.Spec) error {
 	var mistakes []error
 	if err := plan.ValidateTemplate(raw.template); err != nil {
 		mistakes = append(mistakes, fmt.Errorf("--name-template: %w", err))
 	}
-	var names plan.Names
 	for _, spec := range remotes {
 		if spec.Template != "" {
 			if err := plan.ValidateTemplate(spec.Template); err != nil {
 				mistakes = append(mistakes, fmt.Errorf("--remote %s: name= %w", spec.Name, err))
 			}
 		}
+	}
+	return errors.Join(mistakes...)
+}
+
+// Names are the rules for the names of these remotes' mirrors.
+func (raw *Flags) Names(remotes []remote.Spec) plan.Names {
+	var names plan.Names
+	for _, spec := range remotes {
 		template := cmp.Or(spec.Template, raw.template)
 		if template == plan.DefaultTemplate && spec.Local == nil && !raw.obey {
 			continue
@@ -135,5 +158,5 @@ func (raw *Flags) names(remotes []remote.Spec) (plan.Names, error) {
 		}
 		names[spec.Name] = plan.Naming{Cluster: spec.Name, Template: template, Namespaces: spec.Local, ObeyNames: raw.obey}
 	}
-	return names, errors.Join(mistakes...)
+	return names
 }

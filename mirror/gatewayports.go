@@ -45,6 +45,13 @@ func (g *gatewayPorts) swap(cluster string, now remote.Gateways) (before remote.
 	return before
 }
 
+// forget forgets the gateways of a remote.
+func (g *gatewayPorts) forget(cluster string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.last, cluster)
+}
+
 // portChange is how the ports of one gateway have changed.
 type portChange struct {
 	gained, lost []corev1.ServicePort

@@ -30,9 +30,9 @@ func (e *enqueuer) enqueue(cluster string, key cache.ObjectName) {
 // partsOf are the remotes that may have a part in a mirror.
 func (e *enqueuer) partsOf(mirror cache.ObjectName) sets.Set[string] {
 	all := sets.New(e.local.PartsOf(mirror)...)
-	if e.policy.Merges() {
-		for _, r := range e.remotes.list {
-			if e.policy.Names.Of(r.Name()).Makes(mirror) {
+	if e.remotes.policy().Merges() {
+		for _, r := range e.remotes.all() {
+			if e.remotes.policy().Names.Of(r.Name()).Makes(mirror) {
 				all.Insert(r.Name())
 			}
 		}
@@ -57,7 +57,7 @@ func (c *Controller) parts(mirror cache.ObjectName, svc *corev1.Service) map[str
 
 // observeMerged adds what is known of the parts of a mirror to the snapshot of its Service.
 func (c *Controller) observeMerged(s *plan.Snapshot) {
-	if !c.policy.Merges() && !plan.IsMerged(s.Live.Service) {
+	if !c.remotes.policy().Merges() && !plan.IsMerged(s.Live.Service) {
 		return
 	}
 	s.Parts, s.Refused = c.parts(s.Key, s.Live.Service), c.refused(s.Key)
@@ -65,7 +65,7 @@ func (c *Controller) observeMerged(s *plan.Snapshot) {
 	for _, remote := range slices.Sorted(maps.Keys(s.Parts)) {
 		source, recorded := s.Parts[remote].Owned(plan.Part(s.Key, remote)).PartSource()
 		origin := c.remotes.origin(remote, source)
-		if fate, _ := c.options.Fate(origin, s.Key); recorded && fate == plan.Moves {
+		if fate, _ := c.remotes.policy().Fate(origin, s.Key); recorded && fate == plan.Moves {
 			s.Moving = append(s.Moving, origin.Candidate)
 		}
 	}
@@ -73,10 +73,10 @@ func (c *Controller) observeMerged(s *plan.Snapshot) {
 
 // refused are the remotes whose slices of a mirror, of which a key may be a part, could not be written lately.
 func (c *Controller) refused(key cache.ObjectName) map[string]bool {
-	if c.policy.Merge != plan.MergeFirst {
+	if c.remotes.policy().Merge != plan.MergeFirst {
 		return nil
 	}
-	return c.memory.refused(plan.MirrorKey(key), c.remotes.list)
+	return c.memory.refused(plan.MirrorKey(key), c.remotes.all())
 }
 
 // addOwners adds the remotes that a merged mirror is of, as far as they are no candidates.
@@ -121,12 +121,12 @@ func (c *Controller) observePart(key cache.ObjectName, follow bool) plan.Snapsho
 // partOrigin is what is known of the source of a part. Its successor is the mirror that is not merged any more, too.
 func (c *Controller) partOrigin(mirror cache.ObjectName, remote string, source cache.ObjectName, follow bool) *plan.Origin {
 	origin, endpoints := c.remotes.origin(remote, source), len(c.local.Live(plan.Part(mirror, remote)).Endpointed()) > 0
-	switch fate, to := c.options.Fate(origin, mirror); {
+	switch fate, to := c.remotes.policy().Fate(origin, mirror); {
 	case !follow:
 	case fate == plan.Moves:
 		origin.Successor = c.successor(to, origin, endpoints)
-	case fate == plan.Stays && !c.policy.Merges(): // it may be another remote's
-		p := c.options.Decide(c.observed(mirror, false))
+	case fate == plan.Stays && !c.remotes.policy().Merges(): // it may be another remote's
+		p := c.remotes.policy().Decide(c.observed(mirror, false))
 		complete := p.Source != nil && p.Complete(p.Source.Cluster, cache.MetaObjectToName(p.Source.Service), endpoints)
 		origin.Successor = &plan.Successor{Key: mirror, Complete: complete, Endpoints: p.Live.Endpoints}
 	}
@@ -161,7 +161,7 @@ func (e *enqueuer) merged(cluster string) (keys []cache.ObjectName) {
 // reported are the keys of what is verified and reported of what a remote exports: of merged mirrors, its parts.
 func (r *remotes) reported(cluster string) []cache.ObjectName {
 	keys := r.keys(cluster)
-	if r.policy.Merges() {
+	if r.policy().Merges() {
 		for i, key := range keys {
 			keys[i] = plan.Part(key, cluster)
 		}
@@ -249,7 +249,7 @@ func orphanParts(c *Controller, seen map[cache.ObjectName]bool) (rows []status.M
 			continue
 		}
 		row := row{Namespace: mirror.Namespace, Name: mirror.Name, Cluster: remote, Source: source.String(), State: status.Orphan, Role: roleOf(live)}
-		switch fate, to := c.options.Fate(c.remotes.origin(remote, source), mirror); {
+		switch fate, to := c.remotes.policy().Fate(c.remotes.origin(remote, source), mirror); {
 		case !c.remotes.has(remote):
 		case fate == plan.Moves:
 			row.State = status.Mirrored

@@ -162,8 +162,8 @@ func TestOwnerIsNoLateCandidate(t *testing.T) {
 		"a key that exports may choose": {plan.Names{"paris": {ObeyNames: true}}, "bar", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &remotes{policy: Policy{Names: test.names}}
-			r.add(late)
+			r := newRemotes(Policy{Names: test.names})
+			r.set(*r.policy(), []Remote{late})
 			if got := r.owner(nil, cache.NewObjectName("default", test.key), "paris", "default"); len(got) != test.want {
 				t.Errorf("got %+v", got)
 			}

@@ -202,7 +202,7 @@ func TestOverview(t *testing.T) {
 
 func TestEveryReasonHasAState(t *testing.T) {
 	known := []plan.State{plan.StateMirrored, plan.StateIncomplete, plan.StateWaiting, plan.StateConflict, plan.StateRefused, plan.StateOrphan}
-	remotes := []plan.Reason{remote.RemoteFailing, "RemoteRecovered", remote.RemoteTooLarge, remote.GatewayFailing, "GatewayRecovered"}
+	remotes := []plan.Reason{remote.RemoteFailing, "RemoteRecovered", remote.RemoteTooLarge, remote.RemoteMisconfigured, remote.GatewayFailing, "GatewayRecovered"}
 	for _, reason := range slices.Concat(plan.Reasons, plan.PublisherReasons, plan.FailoverReasons, remotes) {
 		if !slices.Contains(known, reason.State()) {
 			t.Errorf("%s: %q", reason, reason.State())
@@ -355,7 +355,7 @@ func TestOperationsPageHasEveryMetricAndReason(t *testing.T) {
 			t.Errorf("operations.md does not have the metric %s", name)
 		}
 	}
-	remotes := []plan.Reason{remote.RemoteFailing, "RemoteRecovered", remote.RemoteTooLarge, remote.GatewayFailing, "GatewayRecovered"}
+	remotes := []plan.Reason{remote.RemoteFailing, "RemoteRecovered", remote.RemoteTooLarge, remote.RemoteMisconfigured, remote.GatewayFailing, "GatewayRecovered"}
 	for _, reason := range slices.Concat(plan.Reasons, plan.PublisherReasons, plan.FailoverReasons, remotes) {
 		if !strings.Contains(string(operations), "`"+string(reason)+"`") {
 			t.Errorf("operations.md does not have the reason %s", reason)

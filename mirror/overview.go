@@ -18,7 +18,7 @@ import (
 // Overview is the state of everything now: for the status page and the metrics.
 func (c *Controller) Overview() status.Page {
 	page := status.Page{Leader: c.workers.Leading(), Verifying: c.options.Verify.Period > 0, Now: time.Now(), Problems: c.problems.OfLocal()}
-	for _, r := range c.remotes.list {
+	for _, r := range c.remotes.all() {
 		page.Remotes = append(page.Remotes, remoteRow(r.Status()))
 	}
 	if page.Synced = c.workers.IsReady(); !page.Synced {
@@ -29,17 +29,17 @@ func (c *Controller) Overview() status.Page {
 	}
 	page.Failover = c.failover.Rows()
 	shown := map[cache.ObjectName]bool{} // mirrors that exist
-	for _, r := range c.remotes.list {
+	for _, r := range c.remotes.all() {
 		if view, ok := r.View(); ok {
-			naming := c.options.Names.Of(r.Name())
+			naming := c.remotes.policy().Names.Of(r.Name())
 			for _, svc := range view.Services.All() {
-				if !c.options.Concerns(svc) {
+				if !c.remotes.policy().Concerns(svc) {
 					continue
 				}
 				key := naming.Key(svc)
 				row, exists := mirrorRow(c, key, exportOf(plan.Candidate{Cluster: r.Name()}, view, svc))
 				shown[key] = shown[key] || exists
-				shown[plan.Part(key, r.Name())] = exists && c.options.Merges()
+				shown[plan.Part(key, r.Name())] = exists && c.remotes.policy().Merges()
 				page.Mirrors = append(page.Mirrors, row)
 			}
 		}
@@ -77,7 +77,7 @@ func remoteRow(s remote.Status) status.Remote {
 
 // mirrorRow is the state of the mirror of an exported Service. exists tells whether what has the key is that mirror.
 func mirrorRow(c *Controller, key cache.ObjectName, of plan.Candidate) (_ status.Mirror, exists bool) {
-	if c.options.Merges() {
+	if c.remotes.policy().Merges() {
 		return mergedRow(c, key, of)
 	}
 	cluster, svc := of.Cluster, of.Service
@@ -115,7 +115,7 @@ func newRow(c *Controller, key cache.ObjectName, of plan.Candidate) row {
 	for _, port := range ports {
 		row.Ports = append(row.Ports, fmt.Sprintf("%d/%s", port.Port, port.Protocol))
 	}
-	if c.options.Refuse(of) == nil {
+	if c.remotes.policy().Refuse(of) == nil {
 		row.mapped(of.Mapping())
 	}
 	return row
@@ -132,7 +132,7 @@ func otherRow(c *Controller, cluster string, key cache.ObjectName, svc *corev1.S
 		if !recorded {
 			source.Namespace = key.Namespace
 		}
-		switch fate, to := c.options.Fate(c.remotes.origin(cluster, source), key); fate {
+		switch fate, to := c.remotes.policy().Fate(c.remotes.origin(cluster, source), key); fate {
 		case plan.Unknown, plan.Stays:
 			row.State = status.Mirrored // as far as is known
 		case plan.Moves:

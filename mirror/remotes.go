@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -25,21 +26,41 @@ type Remote interface {
 	Status() remote.Status
 }
 
-// remotes are the configured remote clusters, sorted by name.
+// remotes are the configured remote clusters, which may change at any time. What is decided of a key is decided again where
+// they changed meanwhile.
 type remotes struct {
-	policy plan.Policy
-	list   []Remote
-	ports  gatewayPorts // as they were last logged
+	base    plan.Policy // without what the remotes add to it
+	current atomic.Pointer[configured]
+	ports   gatewayPorts // as they were last logged
 }
 
-func (r *remotes) add(one Remote) {
-	r.list = append(r.list, one)
-	slices.SortFunc(r.list, func(a, b Remote) int { return strings.Compare(a.Name(), b.Name()) })
+// configured is which remotes are configured at one moment. It is not changed.
+type configured struct {
+	policy plan.Policy
+	list   []Remote // sorted by name
+}
+
+func newRemotes(policy plan.Policy) *remotes {
+	r := &remotes{base: policy}
+	r.current.Store(&configured{policy: policy})
+	return r
+}
+
+// policy is the operator's, with what depends on the remotes that are configured now.
+func (r *remotes) policy() *plan.Policy { return &r.current.Load().policy }
+
+// all are the remotes that are configured now.
+func (r *remotes) all() []Remote { return r.current.Load().list }
+
+func (r *remotes) set(policy plan.Policy, list []Remote) {
+	list = slices.Clone(list)
+	slices.SortFunc(list, func(a, b Remote) int { return strings.Compare(a.Name(), b.Name()) })
+	r.current.Store(&configured{policy, list})
 }
 
 // get is the remote of a name; nil if there is none.
 func (r *remotes) get(name string) Remote {
-	for _, one := range r.list {
+	for _, one := range r.all() {
 		if one.Name() == name {
 			return one
 		}
@@ -47,10 +68,30 @@ func (r *remotes) get(name string) Remote {
 	return nil
 }
 
-func (r *remotes) has(name string) bool { return r.get(name) != nil }
+// view is what is known of the remote of a name; false where that is nothing.
+func (r *remotes) view(name string) (remote.View, bool) {
+	if one := r.get(name); one != nil {
+		return one.View()
+	}
+	return remote.View{}, false
+}
+
+// decided calls decide, and again if the remotes that are configured changed meanwhile: it must not be of some of before
+// and some of after.
+func decided[P any](r *remotes, decide func() P) P {
+	for {
+		before := r.current.Load()
+		if p := decide(); r.current.Load() == before {
+			return p
+		}
+	}
+}
+
+// has tells whether a remote of this name is configured, or may be.
+func (r *remotes) has(name string) bool { return r.policy().Pending || r.get(name) != nil }
 
 func (r *remotes) refilter() {
-	for _, one := range r.list {
+	for _, one := range r.all() {
 		one.Refilter()
 	}
 }
@@ -59,15 +100,15 @@ func (r *remotes) refilter() {
 func (r *remotes) keys(cluster string) (keys []cache.ObjectName) {
 	if one := r.get(cluster); one != nil {
 		if view, ok := one.View(); ok {
-			if r.policy.ClusterName == "" { // all are for it, and none needs to be decoded
+			if r.policy().ClusterName == "" { // all are for it, and none needs to be decoded
 				for _, svc := range view.Services.Names() {
 					keys = append(keys, r.keyOf(cluster, view, svc))
 				}
 				return keys
 			}
-			naming := r.policy.Names.Of(cluster)
+			naming := r.policy().Names.Of(cluster)
 			for _, svc := range view.Services.All() {
-				if r.policy.Concerns(svc) {
+				if r.policy().Concerns(svc) {
 					keys = append(keys, naming.Key(svc))
 				}
 			}
@@ -79,7 +120,7 @@ func (r *remotes) keys(cluster string) (keys []cache.ObjectName) {
 // exported are the keys of the mirrors, or of the parts of merged ones, of all that the remotes export, in an order that is the same each time.
 func (r *remotes) exported() []cache.ObjectName {
 	keys := sets.New[cache.ObjectName]()
-	for _, one := range r.list {
+	for _, one := range r.all() {
 		keys.Insert(r.reported(one.Name())...)
 	}
 	return slices.SortedFunc(maps.Keys(keys), plan.CompareKeys)
@@ -87,8 +128,8 @@ func (r *remotes) exported() []cache.ObjectName {
 
 // want tells whether any remote exports a Service whose mirror has the key, mirrored or refused.
 func (r *remotes) want(key cache.ObjectName) bool {
-	for _, one := range r.list {
-		if naming := r.policy.Names.Of(one.Name()); naming.Makes(key) {
+	for _, one := range r.all() {
+		if naming := r.policy().Names.Of(one.Name()); naming.Makes(key) {
 			if view, ok := one.View(); ok && len(r.exports(naming, view, key)) > 0 {
 				return true
 			}
@@ -99,7 +140,7 @@ func (r *remotes) want(key cache.ObjectName) bool {
 
 // keyOf is the key of the mirror of an exported Service.
 func (r *remotes) keyOf(cluster string, view remote.View, exported cache.ObjectName) cache.ObjectName {
-	naming := r.policy.Names.Of(cluster)
+	naming := r.policy().Names.Of(cluster)
 	if naming.ObeyNames {
 		if svc := view.Services.Get(exported); svc != nil {
 			return naming.Key(svc)
@@ -126,8 +167,8 @@ func (r *remotes) origin(cluster string, source cache.ObjectName) plan.Origin {
 // All of it is read before what is live, which may come of it: a remote that becomes known during a sync
 // must not look like one that exports nothing.
 func (r *remotes) candidates(key cache.ObjectName) (all []plan.Candidate) {
-	for _, one := range r.list {
-		naming := r.policy.Names.Of(one.Name())
+	for _, one := range r.all() {
+		naming := r.policy().Names.Of(one.Name())
 		if !naming.Makes(key) {
 			continue
 		}
@@ -161,7 +202,7 @@ func (r *remotes) exports(naming plan.Naming, view remote.View, key cache.Object
 		names = slices.Compact(names)
 	}
 	for _, name := range names {
-		if svc := view.Services.Get(name); svc != nil && naming.Key(svc) == key && r.policy.Concerns(svc) {
+		if svc := view.Services.Get(name); svc != nil && naming.Key(svc) == key && r.policy().Concerns(svc) {
 			all = append(all, svc)
 		}
 	}
@@ -172,7 +213,7 @@ func (r *remotes) exports(naming plan.Naming, view remote.View, key cache.Object
 // candidate, or was not known when those were read and must not look like one that exports nothing. namespace is
 // that of the exported Service, as far as it is known.
 func (r *remotes) owner(all []plan.Candidate, key cache.ObjectName, cluster, namespace string) []plan.Candidate {
-	if cluster == "" || r.policy.Names.Of(cluster).Makes(key) {
+	if cluster == "" || r.policy().Names.Of(cluster).Makes(key) {
 		return all
 	}
 	if one := r.get(cluster); one != nil {
@@ -187,12 +228,8 @@ func (r *remotes) owner(all []plan.Candidate, key cache.ObjectName, cluster, nam
 // namespace or, if none is exported, the one to which the remote's publisher routes that name.
 func (r *remotes) failover(cluster string, key cache.ObjectName) plan.FailoverRemote {
 	found := plan.FailoverRemote{Candidate: plan.Candidate{Cluster: cluster}}
-	one := r.get(cluster)
-	if one == nil {
-		return found
-	}
-	found.Configured = true
-	view, ok := one.View()
+	found.Configured = r.has(cluster)
+	view, ok := r.view(cluster)
 	if !ok {
 		return found
 	}
@@ -203,7 +240,7 @@ func (r *remotes) failover(cluster string, key cache.ObjectName) plan.FailoverRe
 		svc, known = view.Routed(key)
 		found.Watched = found.Watched && known
 	}
-	if svc != nil && r.policy.Concerns(svc) {
+	if svc != nil && r.policy().Concerns(svc) {
 		found.Candidate = exportOf(found.Candidate, view, svc)
 	}
 	return found

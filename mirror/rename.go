@@ -10,12 +10,12 @@ import (
 // has its successor looked at, too.
 func (c *Controller) origin(s plan.Snapshot, source cache.ObjectName, follow bool) *plan.Origin {
 	for _, candidate := range s.Candidates {
-		if svc := candidate.Service; svc != nil && candidate.Cluster == s.Live.Cluster() && cache.MetaObjectToName(svc) == source && c.options.Refuse(candidate) == nil {
+		if svc := candidate.Service; svc != nil && candidate.Cluster == s.Live.Cluster() && cache.MetaObjectToName(svc) == source && c.remotes.policy().Refuse(candidate) == nil {
 			return nil
 		}
 	}
 	origin := c.remotes.origin(s.Live.Cluster(), source)
-	if fate, to := c.options.Fate(origin, s.Key); follow && fate == plan.Moves {
+	if fate, to := c.remotes.policy().Fate(origin, s.Key); follow && fate == plan.Moves {
 		origin.Successor = c.successor(to, origin, len(s.Live.Endpointed()) > 0)
 		origin.Successor.Circular = c.firstOfCircle(s.Key, to)
 	}
@@ -24,11 +24,11 @@ func (c *Controller) origin(s plan.Snapshot, source cache.ObjectName, follow boo
 
 // successor is the mirror that the source of another one has under a key. endpoints tells that the other one has some.
 func (c *Controller) successor(key cache.ObjectName, origin plan.Origin, endpoints bool) *plan.Successor {
-	p := c.options.Decide(c.observed(key, false))
-	if !c.policy.Merges() {
+	p := c.remotes.policy().Decide(c.observed(key, false))
+	if !c.remotes.policy().Merges() {
 		return &plan.Successor{Key: key, Complete: p.Complete(origin.Cluster, origin.Source, endpoints), Endpoints: p.Live.Endpoints}
 	}
-	part := c.options.Decide(c.observed(plan.Part(key, origin.Cluster), false))
+	part := c.remotes.policy().Decide(c.observed(plan.Part(key, origin.Cluster), false))
 	return &plan.Successor{Key: key, Complete: p.Settled() && part.Complete(origin.Cluster, origin.Source, endpoints)}
 }
 
@@ -45,7 +45,7 @@ func (c *Controller) firstOfCircle(key, next cache.ObjectName) bool {
 		if !recorded {
 			return false
 		}
-		fate, to := c.options.Fate(c.remotes.origin(live.Cluster(), source), next)
+		fate, to := c.remotes.policy().Fate(c.remotes.origin(live.Cluster(), source), next)
 		if fate != plan.Moves {
 			return false
 		}
@@ -62,7 +62,7 @@ func (c *Controller) enqueueMoving(p plan.Plan) {
 	}
 	source := cache.MetaObjectToName(p.Source.Service)
 	moving := c.local.Moving(p.Cluster, source)
-	if naming := c.options.Names.Of(p.Cluster); naming.ObeyNames {
+	if naming := c.remotes.policy().Names.Of(p.Cluster); naming.ObeyNames {
 		key := naming.KeyByTemplate(source)
 		live := c.local.Live(key)
 		// Two Services may choose each other's names: without this check, these would enqueue each other forever.
@@ -74,7 +74,7 @@ func (c *Controller) enqueueMoving(p plan.Plan) {
 			moving = append(moving, part)
 		}
 	}
-	if !c.policy.Merges() { // parts go, too, once the mirror is one that is not merged
+	if !c.remotes.policy().Merges() { // parts go, too, once the mirror is one that is not merged
 		for _, remote := range c.local.PartsOf(p.Key) {
 			moving = append(moving, plan.Part(p.Key, remote))
 		}

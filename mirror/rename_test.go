@@ -111,12 +111,12 @@ func TestUnknownDuringASync(t *testing.T) {
 		w.server.put(named("default", "bar")) // foreign
 		w.again(naming(plain), "paris")
 		for looks := range 12 {
-			w.controller.remotes.list[0] = &failing{w.remotes["paris"], looks}
+			add(w.controller, &failing{w.remotes["paris"], looks})
 			if p := w.controller.planned(cache.NewObjectName("default", "bar-paris")); p.Writes() {
 				t.Errorf("unknown after %d looks: the mirror is written to: %v", looks, p.Steps)
 			}
 		}
-		w.controller.remotes.list[0] = w.remotes["paris"]
+		add(w.controller, w.remotes["paris"])
 	})
 }
 

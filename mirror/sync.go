@@ -46,7 +46,7 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) queue.Next 
 
 // sync makes one mirror as it should be, whatever has happened before.
 func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (plan.Plan, write.Result) {
-	p := c.memory.deletes.admit(c.options.Decide(c.snapshot(key)))
+	p := c.memory.deletes.admit(decided(c.remotes, func() plan.Plan { return c.remotes.policy().Decide(c.snapshot(key)) }))
 	return p, c.writer.Apply(ctx, p)
 }
 
@@ -87,4 +87,6 @@ func (c *Controller) observed(key cache.ObjectName, follow bool) plan.Snapshot {
 }
 
 // planned is what would be written for a key by a replica that remembers nothing.
-func (c *Controller) planned(key cache.ObjectName) plan.Plan { return c.options.Decide(c.observe(key)) }
+func (c *Controller) planned(key cache.ObjectName) plan.Plan {
+	return decided(c.remotes, func() plan.Plan { return c.remotes.policy().Decide(c.observe(key)) })
+}

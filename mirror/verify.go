@@ -108,7 +108,7 @@ func (c *Controller) Verify(ctx context.Context, remotes []*remote.Remote, want 
 // wanted are the plans of the mirrors that are wanted, by key.
 func (c *Controller) wanted(want Wanted) (plans []plan.Plan) {
 	keys := map[cache.ObjectName]bool{}
-	for _, r := range c.remotes.list {
+	for _, r := range c.remotes.all() {
 		for _, key := range c.remotes.reported(r.Name()) {
 			if want.Remote != "" && r.Name() != want.Remote {
 				continue

@@ -27,7 +27,7 @@ func (w *walk) startReplica() {
 	var ctx context.Context
 	ctx, r.stop = context.WithCancel(w.Context())
 	for _, name := range walkRemotes {
-		r.controller.Add(w.remotes[name].fakeRemote)
+		add(r.controller, w.remotes[name].fakeRemote)
 	}
 	w.replicas = append(w.replicas, r)
 	w.hook()

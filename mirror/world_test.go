@@ -70,7 +70,7 @@ func (w *world) use(options Options, remotes ...string) {
 			w.remotes[name] = r
 		}
 		r.hooks = w.controller.Hooks(name)
-		w.controller.Add(r)
+		add(w.controller, r)
 	}
 	ctx, cancel := context.WithCancel(w.Context())
 	started := make(chan struct{})
@@ -101,6 +101,12 @@ func (w *world) use(options Options, remotes ...string) {
 		controller.queue.ShutDown()
 		synctest.Wait()
 	}
+}
+
+// add configures one more remote, in place of one that has its name.
+func add(c *Controller, r Remote) {
+	others := slices.DeleteFunc(slices.Clone(c.remotes.all()), func(other Remote) bool { return other.Name() == r.Name() })
+	c.remotes.set(*c.remotes.policy(), append(others, r))
 }
 
 // lead has a standby lead until it is deposed.

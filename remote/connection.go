@@ -43,6 +43,7 @@ type connection struct {
 
 func newConnection(r *Remote) *connection {
 	c := &connection{remote: r, ready: make(chan struct{}), allowance: r.spec.Limits.ofExports(r.spec.Name)}
+	c.allowance.kept.bound.where = r.spec.Where()
 	c.settled = sync.OnceFunc(func() { close(c.ready) })
 	return c
 }

@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
 )
@@ -18,6 +16,7 @@ import (
 // Flags are the flags about remote clusters, as they are typed.
 type Flags struct {
 	remotes  []string
+	from     string
 	selector string
 	client   ClientOptions
 }
@@ -33,10 +32,17 @@ func (raw *Flags) Add(f *pflag.FlagSet) {
 		"cluster-domain=DOMAIN, which overrides the flag of the same name; "+
 		fmt.Sprintf("max-services=NUMBER of exported Services (default %d) and max-bytes=SIZE of one answer and of all cached exports (default %s), above which the remote is not followed; ", DefaultLimits.Services, quantity(DefaultLimits.Bytes))+
 		"uid=UID of the expected cluster (the UID of its kube-system namespace), any other is refused; or uid=unverified to accept a cluster whose UID cannot be read")
+	f.StringVar(&raw.from, "remotes-from", "", "`NAMESPACE` of Secrets that also configure remotes, and can be added, changed and deleted at any time: the label "+SecretLabel+" is the remote's NAME, and the data contains kubeconfig and the keys of --remote, the values of a repeatable key on separate lines. --remote takes precedence")
 	f.StringVar(&raw.selector, "export-selector", "service-mirror.io/exported=true", "label `SELECTOR` of the Services to mirror, evaluated in the remote clusters")
 	f.Float32Var(&raw.client.QPS, "kube-api-qps", 0, "maximum `NUMBER` of requests per second to each API server; 0 is no client-side limit, which relies on API Priority and Fairness")
 	f.IntVar(&raw.client.Burst, "kube-api-burst", 0, "burst `NUMBER` of requests above --kube-api-qps; 0 is the same as --kube-api-qps")
 }
+
+// SecretLabel on a Secret in the namespace of --remotes-from is the name of the remote that it configures.
+const SecretLabel = "service-mirror.io/remote"
+
+// From is the namespace of the Secrets that configure remotes; empty: there are none.
+func (raw *Flags) From() string { return raw.from }
 
 // Selected takes the values of --remote that are the name of a remote alone, which commands have that concern one
 // of those that are configured.
@@ -57,6 +63,9 @@ func (raw *Flags) Options() (Options, error) {
 	var mistakes mistakes
 	options := Options{Selector: raw.selector, Client: raw.client}
 	mistakes.add("--export-selector", ValidateSelector(raw.selector))
+	if raw.from != "" && len(validation.IsDNS1123Label(raw.from)) > 0 {
+		mistakes.add("--remotes-from", fmt.Errorf("%.70q is not the name of a namespace: set one such as service-mirror", raw.from))
+	}
 	if qps := float64(options.Client.QPS); math.IsNaN(qps) || math.IsInf(qps, 0) {
 		mistakes.add("--kube-api-qps", fmt.Errorf("%v is not a number of requests per second: set one, or 0 for no limit", options.Client.QPS))
 	} else if qps < 0 {
@@ -84,16 +93,7 @@ func (raw *Flags) Remotes(shared gateway.Config, filter gateway.Filter) ([]Spec,
 			mistakes.add("--remote "+text, err)
 			continue
 		}
-		for i := range spec.Gateways {
-			config := &spec.Gateways[i]
-			if config.Service == (cache.ObjectName{}) {
-				config.Service, config.API = shared.Service, shared.API
-			}
-			config.Port = cmp.Or(config.Port, shared.Port)
-			config.Default = cmp.Or(config.Default, shared.Default)
-			config.Domain = cmp.Or(config.Domain, shared.Domain)
-			mistakes.add("--remote "+spec.Name, config.Validate(filter))
-		}
+		mistakes.add("--remote "+spec.Name, spec.Complete(shared, filter))
 		if names[spec.Name] {
 			mistakes.add("--remote "+spec.Name, errors.New("two remotes have the same name: rename one"))
 		}

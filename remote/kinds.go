@@ -18,6 +18,7 @@ var kinds = map[schema.GroupVersionResource]string{
 	{Version: "v1", Resource: "events"}:     "Event",
 	{Version: "v1", Resource: "namespaces"}: "Namespace",
 	{Version: "v1", Resource: "nodes"}:      "Node",
+	{Version: "v1", Resource: "secrets"}:    "Secret",
 	{Version: "v1", Resource: "services"}:   "Service",
 
 	{Group: "authorization.k8s.io", Version: "v1", Resource: "selfsubjectaccessreviews"}: review,

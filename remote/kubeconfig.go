@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"unicode"
 
 	"k8s.io/client-go/rest"
@@ -22,8 +23,118 @@ import (
 // times or inodes: a mounted Secret changes by swapping a symlink.
 type kubeconfig struct {
 	path, context string
+	inline        *Inline  // in place of a file; nil: it is one
+	secret        string   // that has it, for people
 	files         []string // path and what it names
 	digest        []byte   // of the files, when they were last read with success
+}
+
+// Inline is a kubeconfig in a Secret, which may be replaced while it is in use.
+type Inline struct{ content atomic.Pointer[[]byte] }
+
+// NewInline makes one with a content.
+func NewInline(content []byte) *Inline {
+	i := &Inline{}
+	i.Set(content)
+	return i
+}
+
+// Set replaces the content.
+func (i *Inline) Set(content []byte) { i.content.Store(&content) }
+
+// Content is what was last set.
+func (i *Inline) Content() []byte { return *i.content.Load() }
+
+// kubeconfig is that of a remote.
+func (s *Spec) kubeconfig() kubeconfig {
+	return kubeconfig{path: s.Kubeconfig, context: s.Context, inline: s.Inline, secret: s.Secret.String()}
+}
+
+// Load reads the kubeconfig of a remote once.
+func (s *Spec) Load() (*rest.Config, error) {
+	k := s.kubeconfig()
+	return k.load()
+}
+
+// name is what the kubeconfig is called in messages.
+func (k *kubeconfig) name() string {
+	if k.inline != nil {
+		return "in Secret " + k.secret
+	}
+	return k.path
+}
+
+// KubeconfigName is what the kubeconfig of a remote is called in messages.
+func (s *Spec) KubeconfigName() string {
+	k := s.kubeconfig()
+	return k.name()
+}
+
+func (k *kubeconfig) load() (*rest.Config, error) {
+	if k.inline == nil {
+		return LoadKubeconfig(k.path, k.context)
+	}
+	cfg, err := ParseKubeconfig(k.inline.Content(), k.context)
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig %s: %w", k.name(), err)
+	}
+	return cfg, nil
+}
+
+// ParseKubeconfig reads a kubeconfig that someone else may have written, as in a Secret: nothing of what it has in use
+// may have this program read a file or run a program.
+func ParseKubeconfig(content []byte, contextName string) (*rest.Config, error) {
+	raw, err := clientcmd.Load(content)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkInline(raw, cmp.Or(contextName, raw.CurrentContext)); err != nil {
+		return nil, err
+	}
+	return clientConfigOf(raw, contextName, nil)
+}
+
+// checkInline refuses what is not in the kubeconfig itself, but is read or run where it is used.
+func checkInline(config *clientcmdapi.Config, contextName string) error {
+	context := config.Contexts[contextName]
+	if context == nil {
+		return nil // which is another error
+	}
+	var mistakes []error
+	refuse := func(given bool, field, of, name, remedy string) {
+		if given {
+			mistakes = append(mistakes, fmt.Errorf("field %s of %s %.100q is not permitted in a Secret: %s", field, of, name, remedy))
+		}
+	}
+	if cluster := config.Clusters[context.Cluster]; cluster != nil {
+		refuse(cluster.CertificateAuthority != "", "certificate-authority", "cluster", context.Cluster, "it is a file: use certificate-authority-data")
+	}
+	if user := config.AuthInfos[context.AuthInfo]; user != nil {
+		for _, file := range []struct {
+			path, field, remedy string
+		}{
+			{user.ClientCertificate, "client-certificate", "client-certificate-data"},
+			{user.ClientKey, "client-key", "client-key-data"},
+			{user.TokenFile, "tokenFile", "token"},
+		} {
+			refuse(file.path != "", file.field, "user", context.AuthInfo, "it is a file: use "+file.remedy)
+		}
+		refuse(user.Exec != nil, "exec", "user", context.AuthInfo, "it runs a program: use a token or a certificate, as service-mirror link does")
+		refuse(user.AuthProvider != nil, "auth-provider", "user", context.AuthInfo, "it runs a plugin: use a token or a certificate, as service-mirror link does")
+	}
+	return joined(mistakes)
+}
+
+// joined is one error of several, in one line.
+func joined(all []error) error {
+	if len(all) == 0 {
+		return nil
+	}
+	var texts []string
+	for _, err := range all {
+		texts = append(texts, err.Error())
+	}
+	return errors.New(strings.Join(texts, "; "))
 }
 
 // LoadKubeconfig reads a kubeconfig file and no other source: of an empty one,
@@ -34,21 +145,27 @@ func LoadKubeconfig(path, contextName string) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
 	}
-	inUse := cmp.Or(contextName, raw.CurrentContext)
-	if err := cmp.Or(checkToken(raw, inUse), checkProxy(raw, inUse)); err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
-	}
-	cfg, err := clientcmd.NewNonInteractiveClientConfig(*raw, contextName, &clientcmd.ConfigOverrides{}, rules).ClientConfig()
-	if clientcmd.IsEmptyConfig(err) {
-		err = errors.New("it has no cluster: check its current-context")
-	}
-	if err == nil {
-		err = separateUser(cfg)
-	}
+	cfg, err := clientConfigOf(raw, contextName, rules)
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
 	}
 	return cfg, nil
+}
+
+// clientConfigOf is the client configuration of a context; empty: of the current one.
+func clientConfigOf(raw *clientcmdapi.Config, contextName string, access clientcmd.ConfigAccess) (*rest.Config, error) {
+	inUse := cmp.Or(contextName, raw.CurrentContext)
+	if err := cmp.Or(checkToken(raw, inUse), checkProxy(raw, inUse)); err != nil {
+		return nil, err
+	}
+	cfg, err := clientcmd.NewNonInteractiveClientConfig(*raw, contextName, &clientcmd.ConfigOverrides{}, access).ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		err = errors.New("it has no cluster: check its current-context")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return cfg, separateUser(cfg)
 }
 
 // checkToken refuses a token that no HTTP header can carry: each request would fail as if
@@ -115,6 +232,9 @@ func (k *kubeconfig) again() { k.digest = nil }
 
 // reload gives the client configuration if it is new, else nil.
 func (k *kubeconfig) reload() (*rest.Config, error) {
+	if k.inline != nil {
+		return k.reloadInline()
+	}
 	if k.files == nil {
 		k.files = []string{k.path}
 	}
@@ -142,6 +262,19 @@ func (k *kubeconfig) reload() (*rest.Config, error) {
 	}
 	k.digest = digest
 	return cfg, nil
+}
+
+// reloadInline is reload without files.
+func (k *kubeconfig) reloadInline() (*rest.Config, error) {
+	digest := sha256.Sum256(k.inline.Content())
+	if bytes.Equal(digest[:], k.digest) {
+		return nil, nil
+	}
+	cfg, err := k.load()
+	if err == nil {
+		k.digest = digest[:]
+	}
+	return cfg, err
 }
 
 func digest(files []string) ([]byte, error) {

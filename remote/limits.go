@@ -85,6 +85,7 @@ type bound struct {
 	limited bool   // by the operator's limits
 	fixed   bool   // but for its bytes
 	cluster string
+	where   string      // it is configured; empty: by the flags
 	refused error       // why the rest of the answer was not read: of it client-go leaves only the text
 	took    int64       // of memory, the answer or the latest event
 	overrun func(error) // called with what is returned to the reader, too
@@ -97,7 +98,7 @@ func (b *bound) refuse(key, format string, args ...any) error {
 	case b.cluster == "":
 		remedy = "an API server does not send this: check the server in the kubeconfig"
 	case b.limited:
-		remedy = fmt.Sprintf("raise %s= of --remote %s and the memory of this program, or export fewer Services", key, b.cluster)
+		remedy = fmt.Sprintf("raise %s= of %s and the memory of this program, or export fewer Services", key, cmp.Or(b.where, "--remote "+b.cluster))
 	}
 	return &TooLarge{b.what + " " + fmt.Sprintf(format, args...) + ": " + remedy}
 }
@@ -140,6 +141,7 @@ type boundKey struct{}
 // bounded has the answer to a request that is made with the context bounded.
 func bounded(ctx context.Context, b *bound) context.Context {
 	b.cluster = cmp.Or(b.cluster, ClusterOf(ctx))
+	b.where = cmp.Or(b.where, whereOf(ctx))
 	return context.WithValue(ctx, boundKey{}, b)
 }
 

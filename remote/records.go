@@ -39,9 +39,11 @@ func newRecords(c *connection) *Records {
 	if namespace == "" {
 		return nil
 	}
+	bounds := c.remote.spec.Limits.ofRecords(c.remote.spec.Name)
+	bounds.kept.bound.where = c.remote.spec.Where()
 	informer := inform(c, source[*corev1.ConfigMapList]{
 		part: recordsPart(namespace), namespace: namespace, objects: c.client.CoreV1().ConfigMaps(namespace),
-		narrow: narrowRecords, bounds: c.remote.spec.Limits.ofRecords(c.remote.spec.Name),
+		narrow: narrowRecords, bounds: bounds,
 	}, &corev1.ConfigMap{}, trimRecord)
 	r := NewRecords(namespace, informer, nil)
 	registered := informer.Handle(Handler[*corev1.ConfigMap]{

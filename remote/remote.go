@@ -75,6 +75,8 @@ type Remote struct {
 	current atomic.Pointer[connection] // what View reads; nil until one is ready
 	newest  atomic.Pointer[connection] // current, or the one that will replace it
 	stale   atomic.Bool                // the newest must be replaced: another cluster answers it now
+
+	misconfigured atomic.Pointer[error] // what is wrong with how it is configured; nil: nothing
 }
 
 // Options are what all remotes have in common.
@@ -91,6 +93,9 @@ func New(spec Spec, options Options, hooks Hooks) *Remote {
 		newClient: func(cfg *rest.Config) (Client, error) { return NewClient(cfg) },
 	}
 }
+
+// Misconfigured says what is wrong with how the remote is configured, which may still be in use; nil: nothing is.
+func (r *Remote) Misconfigured(err error) { r.misconfigured.Store(&err) }
 
 // Name is the name that the flags give to the cluster.
 func (r *Remote) Name() string { return r.spec.Name }
@@ -120,6 +125,14 @@ func ClusterOf(ctx context.Context) string {
 	return cluster
 }
 
+type whereKey struct{}
+
+// whereOf is where the remote is configured to which a request is made, for people; empty: not known.
+func whereOf(ctx context.Context) string {
+	where, _ := ctx.Value(whereKey{}).(string)
+	return where
+}
+
 // Run connects and stays connected until the context ends.
 func (r *Remote) Run(ctx context.Context) {
 	r.state.onProblem = func(p Problem) {
@@ -129,13 +142,17 @@ func (r *Remote) Run(ctx context.Context) {
 	}
 	r.state.logger = klog.LoggerWithValues(klog.FromContext(ctx), "cluster", r.spec.Name)
 	ctx = context.WithValue(klog.NewContext(ctx, r.state.logger), clusterKey{}, r.spec.Name)
+	ctx = context.WithValue(ctx, whereKey{}, r.spec.Where())
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	file := kubeconfig{path: r.spec.Kubeconfig, context: r.spec.Context}
+	file := r.spec.kubeconfig()
 	ticker := time.NewTicker(reloadPeriod)
 	defer ticker.Stop()
 	stopCurrent, stopNext := func() {}, func() {}
 	for {
+		if err := r.misconfigured.Load(); err != nil {
+			r.state.report(partConfiguration, *err)
+		}
 		if r.stale.Swap(false) {
 			file.again()
 		}
@@ -170,6 +187,9 @@ func (r *Remote) Run(ctx context.Context) {
 
 // connect makes a connection of a kubeconfig that is new, else nil.
 func (r *Remote) connect(file *kubeconfig) *connection {
+	if !r.spec.Usable() {
+		return nil
+	}
 	cfg, err := file.reload()
 	if err != nil {
 		r.state.report(partKubeconfig, err)
@@ -185,7 +205,7 @@ func (r *Remote) connect(file *kubeconfig) *connection {
 	}
 	client, err := c.dial(&c.network)
 	if err != nil {
-		err = fmt.Errorf("%s: %w", r.spec.Kubeconfig, err)
+		err = fmt.Errorf("%s: %w", file.name(), err)
 	}
 	r.state.report(partKubeconfig, err)
 	if err != nil {

@@ -1,8 +1,11 @@
 package remote
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -15,10 +18,12 @@ import (
 	"service-mirror.io/service-mirror/gateway"
 )
 
-// Spec is what the --remote flag says of one remote cluster.
+// Spec is what the --remote flag, or a Secret, says of one remote cluster.
 type Spec struct {
 	Name       string            // a DNS label; a part of its mirrors' names
-	Kubeconfig string            // path
+	Secret     cache.ObjectName  // that configures it; zero: the flags do
+	Kubeconfig string            // path; empty: it is in the Secret
+	Inline     *Inline           // the kubeconfig in the Secret; nil: there is none that can be used
 	Context    string            // in the kubeconfig; empty: its current one
 	UID        types.UID         // the expected one, or Unverified; empty: the one that its mirrors record
 	Namespaces []string          // that are watched for exported Services; none: all
@@ -44,7 +49,7 @@ func (s *Spec) watched() []string {
 // be several names with commas; the error lists every mistake.
 func ParseSpec(text string) (Spec, error) {
 	fields := strings.Split(text, ",")
-	spec := Spec{Gateways: make([]gateway.Config, 1)}
+	var spec Spec
 	var path bool
 	spec.Name, spec.Kubeconfig, path = strings.Cut(fields[0], "=")
 	var mistakes []error
@@ -55,18 +60,67 @@ func ParseSpec(text string) (Spec, error) {
 	if !path || spec.Kubeconfig == "" {
 		mistake("no kubeconfig: set NAME=PATH")
 	}
-	seen, last := map[string]bool{}, ""
-	var gateways []gateway.Config
+	var settings []setting
+	last := ""
 	for _, field := range fields[1:] {
 		key, value, pair := strings.Cut(field, "=")
-		if last == "namespaces" && !pair { // its value is a list, and goes on
+		more := last == "namespaces" && !pair // its value is a list, and goes on
+		if more {
 			key, value = last, field
-		} else if seen[key] && key != "address" && key != "gateway" && key != "namespace" {
+		}
+		last = key
+		settings = append(settings, setting{text: field, key: key, value: value, more: more})
+	}
+	mistakes = append(mistakes, spec.apply(settings))
+	return spec, errors.Join(mistakes...)
+}
+
+// ParseData reads the same keys from the data of a Secret, but for its kubeconfig: the value of one that can be given
+// several times has a line for each. The error lists every mistake.
+func ParseData(name string, data map[string][]byte) (Spec, error) {
+	spec := Spec{Name: name}
+	var settings []setting
+	for _, key := range slices.Sorted(maps.Keys(data)) {
+		if key == KubeconfigKey {
+			continue
+		}
+		text := strings.TrimSpace(string(data[key]))
+		lines := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || key == "namespaces" && r == ',' })
+		if len(lines) == 0 {
+			lines = []string{""}
+		}
+		for i, line := range lines {
+			line = strings.TrimSpace(line)
+			settings = append(settings, setting{text: key + "=" + line, key: key, value: line, more: i > 0 && key == "namespaces"})
+		}
+	}
+	return spec, spec.apply(settings)
+}
+
+// KubeconfigKey is the key of the kubeconfig in the data of a Secret.
+const KubeconfigKey = "kubeconfig"
+
+// setting is the value of one key, as text has it.
+type setting struct {
+	text, key, value string
+	more             bool // it continues the list of the one before
+}
+
+// apply sets what the settings say. The error lists every mistake.
+func (s *Spec) apply(settings []setting) error {
+	s.Gateways = make([]gateway.Config, 1)
+	var mistakes []error
+	mistake := func(format string, args ...any) { mistakes = append(mistakes, fmt.Errorf(format, args...)) }
+	seen := map[string]bool{}
+	var gateways []gateway.Config
+	for _, one := range settings {
+		key, value := one.key, one.value
+		if seen[key] && !one.more && key != "address" && key != "gateway" && key != "namespace" {
 			mistake("%s= is set twice: remove one", key)
 		}
-		seen[key], last = true, key
+		seen[key] = true
 		if value == "" {
-			mistake("%q is not KEY=VALUE", field)
+			mistake("%q is not KEY=VALUE", one.text)
 			continue
 		}
 		if key == "gateway" {
@@ -76,21 +130,57 @@ func ParseSpec(text string) (Spec, error) {
 			}
 			mistakes = append(mistakes, err)
 			gateways = append(gateways, config)
-		} else if err := spec.set(key, value); err != nil {
+		} else if err := s.set(key, value); err != nil {
 			mistakes = append(mistakes, err)
 		}
 	}
 	if len(gateways) > 1 && seen["address"] {
 		mistake("address= is ambiguous with several gateways: remove it, or set one gateway")
 	}
-	first := spec.Gateways[0]
+	first := s.Gateways[0]
 	for i, config := range gateways {
 		if i > 0 {
-			spec.Gateways = append(spec.Gateways, first)
+			s.Gateways = append(s.Gateways, first)
 		}
-		spec.Gateways[i].Service, spec.Gateways[i].API = config.Service, config.API
+		s.Gateways[i].Service, s.Gateways[i].API = config.Service, config.API
 	}
-	return spec, errors.Join(mistakes...)
+	return errors.Join(mistakes...)
+}
+
+// Complete takes what the Spec does not say of its gateways from shared, and checks their addresses against filter.
+func (s *Spec) Complete(shared gateway.Config, filter gateway.Filter) error {
+	var mistakes []error
+	for i := range s.Gateways {
+		config := &s.Gateways[i]
+		if config.Service == (cache.ObjectName{}) {
+			config.Service, config.API = shared.Service, shared.API
+		}
+		config.Port = cmp.Or(config.Port, shared.Port)
+		config.Default = cmp.Or(config.Default, shared.Default)
+		config.Domain = cmp.Or(config.Domain, shared.Domain)
+		mistakes = append(mistakes, config.Validate(filter))
+	}
+	return errors.Join(mistakes...)
+}
+
+// Where is where the remote is configured, for people.
+func (s *Spec) Where() string {
+	if s.Secret == (cache.ObjectName{}) {
+		return "--remote " + s.Name
+	}
+	return "Secret " + s.Secret.String()
+}
+
+// Usable tells whether the remote can be connected to: a Secret may have no kubeconfig, or mistakes.
+func (s *Spec) Usable() bool { return s.Kubeconfig != "" || s.Inline != nil }
+
+// Same tells whether another Spec differs in nothing but its credentials, which a Remote takes up while it runs.
+func (s Spec) Same(other Spec) bool {
+	if s.Usable() != other.Usable() {
+		return false
+	}
+	s.Inline, other.Inline = nil, nil
+	return reflect.DeepEqual(s, other)
 }
 
 func (s *Spec) set(key, value string) (err error) {

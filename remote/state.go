@@ -54,9 +54,10 @@ type change struct {
 // The parts without which nothing that a remote exports arrives any more. Exports do not
 // depend on others, as its gateway.
 const (
-	partKubeconfig = "kubeconfig"
-	partIdentity   = "identity"
-	partExports    = "watch of exported Services" // of a namespace: with more words
+	partConfiguration = "configuration"
+	partKubeconfig    = "kubeconfig"
+	partIdentity      = "identity"
+	partExports       = "watch of exported Services" // of a namespace: with more words
 )
 
 // exportsPart is the watch of a namespace's exported Services, or of all.
@@ -69,18 +70,21 @@ func exportsPart(namespace string) string {
 
 // The kinds of problems.
 const (
-	KubeconfigProblem = "kubeconfig"
-	IdentityProblem   = "identity"
-	ExportsProblem    = "exports"
-	GatewayProblem    = "gateway" // its Service, its addresses, its reserved ports, or the publisher's records
+	ConfigurationProblem = "configuration" // its Secret, or another one that names it, too
+	KubeconfigProblem    = "kubeconfig"
+	IdentityProblem      = "identity"
+	ExportsProblem       = "exports"
+	GatewayProblem       = "gateway" // its Service, its addresses, its reserved ports, or the publisher's records
 )
 
 // Kinds are all kinds of problems.
-var Kinds = []string{KubeconfigProblem, IdentityProblem, ExportsProblem, GatewayProblem}
+var Kinds = []string{ConfigurationProblem, KubeconfigProblem, IdentityProblem, ExportsProblem, GatewayProblem}
 
 // Kind is the problem's part, without names.
 func (p Problem) Kind() string {
 	switch {
+	case p.Part == partConfiguration:
+		return ConfigurationProblem
 	case p.Part == partKubeconfig:
 		return KubeconfigProblem
 	case p.Part == partIdentity:
@@ -93,9 +97,10 @@ func (p Problem) Kind() string {
 
 // The reasons for problems, as Events have them.
 const (
-	RemoteFailing  = "RemoteFailing"
-	RemoteTooLarge = "RemoteTooLarge" // it sends more than its limits allow
-	GatewayFailing = "GatewayFailing"
+	RemoteFailing       = "RemoteFailing"
+	RemoteTooLarge      = "RemoteTooLarge"      // it sends more than its limits allow
+	RemoteMisconfigured = "RemoteMisconfigured" // its Secret cannot be used, or is not
+	GatewayFailing      = "GatewayFailing"
 )
 
 // Reason is the problem's reason.
@@ -103,6 +108,8 @@ func (p Problem) Reason() string {
 	switch {
 	case strings.HasPrefix(p.Cause, tooLargePrefix):
 		return RemoteTooLarge
+	case p.Kind() == ConfigurationProblem:
+		return RemoteMisconfigured
 	case p.Kind() == GatewayProblem:
 		return GatewayFailing
 	}
@@ -162,6 +169,8 @@ func (c change) log(logger klog.Logger) {
 	switch {
 	case gateway:
 		message = "Gateway of remote cluster is failing"
+	case c.Kind() == ConfigurationProblem:
+		message = "Secret with the configuration of a remote cluster is not used"
 	case c.down && unanswered:
 		message = "Lost contact with remote cluster; its mirrors are kept unchanged"
 	}
@@ -227,7 +236,7 @@ func brief(part string, err error) string {
 		return ""
 	}
 	text := Cause(err)
-	if part == partKubeconfig {
+	if part == partKubeconfig || part == partConfiguration {
 		text = fmt.Sprintf("%.1000s", err)
 	}
 	text, _, _ = strings.Cut(text, "\n\n")

@@ -57,7 +57,7 @@ func (r *Remote) Status() Status {
 		view, known = c.view()
 		s.LastSync, s.LastEvent = c.times()
 		s.Gateways = c.gateways.status(s.Problems)
-	} else {
+	} else if r.spec.Usable() {
 		for _, config := range r.spec.Gateways {
 			s.Gateways = append(s.Gateways, GatewayStatus{Name: config.Name()})
 		}
@@ -66,7 +66,7 @@ func (r *Remote) Status() Status {
 	switch {
 	case c != nil && c.isRefused():
 		s.State = Refused
-	case down:
+	case down, !r.spec.Usable():
 		s.State = Down
 	case known:
 		s.State = Up

@@ -10,7 +10,7 @@ usage: $0 [-o FILE] [-t VERSION] [-p IMAGE]
   -o FILE     the OCI archive to write (default .build/service-mirror-image.tar)
   -t VERSION  what --version says (default: of git)
   -p IMAGE    push it there too, as registry.example.com/service-mirror:1.0; log in
-              with 'buildah login' before
+              with 'buildah login' first. Writes .build/deploy to install it: see overlay.sh
 
 Installs Debian's buildah and ca-certificates where they are missing. Prints the digest.
 END
@@ -40,6 +40,15 @@ if [ $# -gt 0 ]; then
 	usage >&2
 	exit 2
 fi
+case ${image##*/} in
+*:?*) ;;
+*)
+	if [ -n "$image" ]; then
+		echo "$0: $image has no tag" >&2
+		exit 2
+	fi
+	;;
+esac
 [ -n "$out" ] || out=$source/.build/service-mirror-image.tar
 [ -n "$version" ] || version=$(git -C "$source" describe --tags --always --dirty 2>/dev/null || echo dev)
 mkdir -p "$(dirname "$out")"
@@ -92,6 +101,7 @@ buildah manifest push --quiet --all --digestfile "$work/digest" service-mirror "
 if [ -n "$image" ]; then
 	buildah manifest push --quiet --all service-mirror "docker://$image" >&2
 	echo "pushed $image" >&2
+	"$here/overlay.sh" "$image"
 fi
 echo "wrote $out, version $version" >&2
 cat "$work/digest"

@@ -9,7 +9,7 @@ usage: $0 [-o DIRECTORY] [-t VERSION] [-p 'OS/ARCH...'] [-i IMAGE]
   -o DIRECTORY     of the release, which is replaced (default .build/release)
   -t VERSION       what --version says (default: of git)
   -p 'OS/ARCH...'  platforms (default 'linux/amd64 linux/arm64 darwin/amd64 darwin/arm64')
-  -i IMAGE         the chart's default image: registry.example.com/service-mirror
+  -i IMAGE         the image of the manifests and the chart: registry.example.com/service-mirror
 
 It has, for each platform, an archive of the program, the README and deploy/, and a list of what is in the program in
 SPDX format; the image for amd64 and arm64 as an archive of an OCI layout, for skopeo and podman load; the Helm chart;
@@ -70,6 +70,9 @@ for platform in $platforms; do
 		go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$work/$name/service-mirror" .)
 	cp "$source/README.md" "$source/LICENSE" "$work/$name/"
 	cp -r "$source/deploy" "$work/$name/"
+	[ -z "$image" ] || for side in local publish; do
+		sed -i -e "s|^  newName: .*|  newName: $image|" -e "s|^  newTag: .*|  newTag: \"$version\"|" "$work/$name/deploy/$side/kustomization.yaml"
+	done
 	archive "$work" "$name" | gzip -n >"$work/release/$name.tar.gz"
 	"$work/sbom" --name "$name" --version "$version" "$work/$name/service-mirror" >"$work/release/$name.spdx.json"
 	rm -r "${work:?}/$name"

@@ -21,10 +21,14 @@ import (
 type Options struct {
 	Local   *rest.Config
 	Remotes []remote.Spec
-	Remote  remote.Options
-	Policy  plan.Policy
-	Lease   cache.ObjectName // zero: no election
-	Name    string           // of the local cluster, in the report
+	// Problems are what is wrong with how remotes are configured, by their names.
+	Problems map[string]error
+	From     string // namespace of Secrets that configure remotes; empty: none do
+	Unread   error  // why not all of these are used
+	Remote   remote.Options
+	Policy   plan.Policy
+	Lease    cache.ObjectName // zero: no election
+	Name     string           // of the local cluster, in the report
 }
 
 // timeout bounds the check of one cluster.
@@ -59,6 +63,9 @@ func (r *Report) localCluster(ctx context.Context, options Options) *target {
 		return nil
 	}
 	r.Permissions(ctx, localNeeds(options))
+	if options.Unread != nil {
+		r.Fail("%v", options.Unread)
+	}
 	t := r.look(ctx)
 	if options.Policy.Merges() {
 		r.lookAtParts(ctx, t)
@@ -74,12 +81,19 @@ func (r *Report) remoteCluster(ctx context.Context, options Options, spec remote
 		defer cancel()
 		check(ctx)
 	}
-	cfg, err := remote.LoadKubeconfig(spec.Kubeconfig, spec.Context)
+	if problem := options.Problems[spec.Name]; problem != nil {
+		if !spec.Usable() {
+			r.Fail("%v", problem)
+			return
+		}
+		r.Warn("%v", problem)
+	}
+	cfg, err := spec.Load()
 	if err != nil {
 		r.Fail("%v", err)
 		return
 	}
-	r.OK("kubeconfig %s points to %s", spec.Kubeconfig, cfg.Host)
+	r.OK("kubeconfig %s points to %s", spec.KubeconfigName(), cfg.Host)
 	reached := false
 	within(func(ctx context.Context) {
 		reached = r.Reach(ctx, options.Remote.Client.Tune(cfg, spec.Name, &remote.Network{}))

@@ -118,6 +118,9 @@ func localNeeds(options Options) []Need {
 		{Group: "networking.k8s.io", Resource: "ipaddresses", Verbs: []string{"get"}, Why: "a recreated mirror may lose its ClusterIPs"},
 		{Resource: "nodes", Verbs: []string{"list", "watch"}, Why: "gateway addresses in this cluster's pod ranges will not be recognized"},
 	}
+	if options.From != "" {
+		needs = append(needs, Need{Resource: "secrets", Namespace: options.From, Verbs: []string{"list", "watch"}, Why: "no remote is known that a Secret configures"})
+	}
 	if options.Policy.CreateNamespaces {
 		needs = append(needs, Need{Resource: "namespaces", Verbs: []string{"create"}})
 	}

@@ -50,8 +50,8 @@ func (r *Report) identity(ctx context.Context, local *target, spec remote.Spec) 
 		return
 	}
 	if known := local.mirrored(spec.Name); expected == "" && len(known) > 0 && !slices.Contains(known, system.UID) {
-		r.Fail("cluster UID is %s, but its mirrors are from the cluster with UID %s, so they will not be updated: correct the kubeconfig or, if the cluster was replaced on purpose, set uid=%s in --remote %s",
-			system.UID, known[0], system.UID, spec.Name)
+		r.Fail("cluster UID is %s, but its mirrors are from the cluster with UID %s, so they will not be updated: correct the kubeconfig or, if the cluster was replaced on purpose, set uid=%s in %s",
+			system.UID, known[0], system.UID, spec.Where())
 		return
 	}
 	r.OK("cluster UID is %s", system.UID)

@@ -51,7 +51,7 @@ func (c *checkCommand) run(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return checkResult(c.output, stdout, c.strict, func(lines io.Writer) check.Result { return check.Run(ctx, c.checked(local), lines) })
+	return checkResult(c.output, stdout, c.strict, func(lines io.Writer) check.Result { return check.Run(ctx, c.checked(ctx, local), lines) })
 }
 
 // checkResult prints what a check finds, its lines or JSON, and returns why it fails.
@@ -67,6 +67,7 @@ func checkResult(output string, stdout io.Writer, strict bool, run func(lines io
 }
 
 // checked is what is checked.
-func (cfg *config) checked(local *rest.Config) check.Options {
-	return check.Options{Local: local, Remotes: cfg.remotes, Remote: cfg.remote, Policy: cfg.mirror.Policy, Lease: cfg.election.Lease, Name: cfg.localName(local)}
+func (cfg *config) checked(ctx context.Context, local *rest.Config) check.Options {
+	set, err := cfg.configured(ctx, local)
+	return check.Options{Local: local, Remotes: set.Specs(), Problems: set.Problems(), From: cfg.parts.remotes.From(), Unread: errors.Join(err, set.Misnamed), Remote: cfg.remote, Policy: cfg.policy(set), Lease: cfg.election.Lease, Name: cfg.localName(local)}
 }

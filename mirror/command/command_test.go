@@ -112,6 +112,8 @@ func TestMistakes(t *testing.T) {
 		want []string // the start of each line
 	}{
 		{"nothing", nil, []string{"--remote is required: set NAME=KUBECONFIG"}},
+		{"no namespace of Secrets", []string{"--remotes-from", ""}, []string{"--remote is required: set NAME=KUBECONFIG"}},
+		{"no name of a namespace", append(paris[:2:2], "--remotes-from", "a/b"), []string{`--remotes-from: "a/b" is not the name of a namespace`}},
 		{"no flag", append(paris[:2:2], "run", "now"), []string{"unexpected argument run: remove it", "unexpected argument now: remove it"}},
 		{"unknown flag", append(paris[:2:2], "--frobnicate"), []string{"unknown flag: --frobnicate"}},
 		{"no value", []string{"--remote"}, []string{"flag needs an argument: --remote"}},

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
@@ -20,6 +21,7 @@ import (
 	"service-mirror.io/service-mirror/mirror/status"
 	"service-mirror.io/service-mirror/mirror/write"
 	"service-mirror.io/service-mirror/remote"
+	"service-mirror.io/service-mirror/remote/secrets"
 )
 
 // local is how to reach the local cluster.
@@ -51,13 +53,17 @@ func (cfg *config) run(ctx context.Context, stdout io.Writer) error {
 	}
 	switch {
 	case cfg.check:
-		return check.Run(ctx, cfg.checked(local), stdout).Err(false)
+		return check.Run(ctx, cfg.checked(ctx, local), stdout).Err(false)
 	case cfg.prune != "" || cfg.pruneDryRun != "":
 		client, err := remote.NewClient(local)
 		if err != nil {
 			return fmt.Errorf("local cluster: %w", err)
 		}
-		return write.Prune(ctx, client, cfg.localName(local), cmp.Or(cfg.prune, cfg.pruneDryRun), cfg.prune == "", stdout)
+		name := cmp.Or(cfg.prune, cfg.pruneDryRun)
+		if err := cfg.unconfigured(ctx, local, name); err != nil {
+			return err
+		}
+		return write.Prune(ctx, client, cfg.localName(local), name, cfg.prune == "", stdout)
 	}
 	if cfg.dryRun {
 		return cfg.mirrorAll(ctx, local, func(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote) error {
@@ -82,10 +88,11 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, instead on
 	started := time.Now()
 	ctx = cfg.named(ctx)
 	logger := klog.FromContext(ctx)
-	logger.Info("Starting", "program", cfg.remote.Client.UserAgent, "localServer", local.Host, "remotes", len(cfg.remotes))
+	logger.Info("Starting", "program", cfg.remote.Client.UserAgent, "localServer", local.Host, "remotes", len(cfg.remotes), "remotesFrom", cfg.parts.remotes.From())
 	ctx, end := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	defer func() { end(); running.Wait() }()
+	fleet := &mirror.Fleet{Names: cfg.parts.mirrors.Names}
+	defer func() { end(); running.Wait(); fleet.Wait() }()
 
 	cfg.mirror.Metrics = report.NewMetrics(programVersion(), remote.Names(cfg.remotes))
 	cfg.mirror.Metrics.CountRequests()
@@ -103,23 +110,30 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, instead on
 	cfg.mirror.Metrics.Observe(overview)
 
 	cfg.remote.Gateway.Filter.Local = controller.Ranges
-	var remotes []*remote.Remote
-	for _, spec := range cfg.remotes {
-		r := remote.New(spec, cfg.remote, controller.Hooks(spec.Name))
-		controller.Add(r)
-		remotes = append(remotes, r)
+	fleet.Controller = controller
+	fleet.New = func(spec remote.Spec, hooks remote.Hooks) mirror.Runner { return remote.New(spec, cfg.remote, hooks) }
+	source := secrets.Source{Client: clients.Read, Namespace: cfg.parts.remotes.From()}
+	follows := source.Namespace != "" && instead == nil
+	var found []*corev1.Secret
+	if source.Namespace != "" && instead != nil {
+		if found, err = source.List(ctx); err != nil {
+			return err
+		}
 	}
+	cfg.configure(ctx, fleet, found, follows)
 	if instead == nil { // the daemon beside it may listen there
 		if err := cfg.serve(ctx, &running, controller.Handler(overview, cfg.listen)); err != nil {
 			return err
 		}
 	}
-	for _, r := range remotes {
-		running.Go(func() { r.Run(ctx) })
+	if follows {
+		running.Go(func() {
+			source.Follow(ctx, controller.Local, func(found []*corev1.Secret) { cfg.configure(ctx, fleet, found, false) })
+		})
 	}
 	running.Go(func() { controller.Run(ctx) })
 	if instead != nil {
-		return instead(ctx, controller, remotes)
+		return instead(ctx, controller, remotesOf(fleet))
 	}
 	select {
 	case <-ctx.Done():

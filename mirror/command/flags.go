@@ -122,8 +122,8 @@ func (cfg *config) validate() error {
 	}
 	mistakes = append(mistakes, cfg.validateModes(), cfg.listen.Validate())
 	// A Deployment may exist before the first remote is linked.
-	if !cfg.flags.Changed("remote") && !cfg.prunes() && !cfg.election.On {
-		mistakes = append(mistakes, errors.New("--remote is required: set NAME=KUBECONFIG"))
+	if !cfg.flags.Changed("remote") && cfg.parts.remotes.From() == "" && !cfg.prunes() && !cfg.election.On {
+		mistakes = append(mistakes, errors.New("--remote is required: set NAME=KUBECONFIG, or set --remotes-from"))
 	}
 	return errors.Join(mistakes...)
 }

@@ -16,8 +16,8 @@ import (
 
 const pruneUsage = `service-mirror prune lists and deletes all mirrors of removed remotes. If one of the remotes
 has no mirrors, it deletes nothing and lists the remotes that have. A remote that is still
-configured with --remote is refused, because the daemon would recreate its mirrors; the
-daemon's flags are accepted for this check.
+configured, with --remote or a Secret of --remotes-from, is refused, because the daemon would
+recreate its mirrors; the daemon's flags are accepted for this check.
 
 Usage:
   service-mirror prune NAME... [--dry-run] [-o json] [FLAGS OF THE DAEMON]
@@ -50,9 +50,9 @@ func parsePrune(args []string) (*pruneCommand, error) {
 	c := &pruneCommand{config: newConfig("prune")}
 	c.own().BoolVar(&c.dry, "dry-run", false, "only list what would be deleted")
 	c.addOutput(&c.output)
-	for _, g := range c.groups { // of these only --remote has an effect
+	for _, g := range c.groups { // of these only two have an effect
 		if g.listed {
-			g.flags.VisitAll(func(f *pflag.Flag) { f.Hidden = f.Name != "remote" })
+			g.flags.VisitAll(func(f *pflag.Flag) { f.Hidden = f.Name != "remote" && f.Name != "remotes-from" })
 		}
 	}
 	if err := c.parse(args); err != nil || c.version {
@@ -90,6 +90,9 @@ func (c *pruneCommand) run(ctx context.Context, stdout io.Writer) error {
 	client, err := remote.NewClient(local)
 	if err != nil {
 		return fmt.Errorf("local cluster: %w", err)
+	}
+	if err := c.unconfigured(ctx, local, c.flags.Args()...); err != nil {
+		return exit{exitFlags, err}
 	}
 	lines := stdout
 	if c.output == "json" {

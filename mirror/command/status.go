@@ -122,7 +122,7 @@ func (c *statusCommand) summary(ctx context.Context) (status.Summary, error) {
 	if page, err = c.workOut(ctx, local); err != nil {
 		return status.Summary{}, fmt.Errorf("the leader's status cannot be read: %w\nand it cannot be computed from the clusters: %w", why, err)
 	}
-	if len(c.remotes) == 0 {
+	if len(c.remotes) == 0 && c.parts.remotes.From() == "" {
 		source.From = status.FromLocal
 		page = status.LocalOnly(page)
 	}

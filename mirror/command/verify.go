@@ -77,16 +77,31 @@ func (v *verifyCommand) validate(selected []string) error {
 }
 
 func (v *verifyCommand) run(ctx context.Context, stdout io.Writer) error {
-	if name := v.wanted.Remote; name != "" && !slices.Contains(remote.Names(v.remotes), name) {
-		return fmt.Errorf("--remote %s: the remote is not configured: add its --remote NAME=KUBECONFIG", name)
+	if err := v.selects(remote.Names(v.remotes)); err != nil && v.parts.remotes.From() == "" {
+		return err
 	}
 	local, err := v.local()
 	if err != nil {
 		return err
 	}
+	set, err := v.configured(ctx, local)
+	if err != nil {
+		return err
+	}
+	if err := v.selects(remote.Names(set.Specs())); err != nil {
+		return err
+	}
 	return v.mirrorAll(v.quiet(ctx), local, func(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote) error {
 		return controller.Verify(ctx, remotes, v.wanted, stdout)
 	})
+}
+
+// selects finds that the remote that is selected is not configured.
+func (v *verifyCommand) selects(configured []string) error {
+	if name := v.wanted.Remote; name != "" && !slices.Contains(configured, name) {
+		return fmt.Errorf("--remote %s: the remote is not configured: add its --remote NAME=KUBECONFIG, or --remotes-from", name)
+	}
+	return nil
 }
 
 // origin is where requests are sent from, for people.

@@ -29,7 +29,7 @@ import (
 
 // Options are what a Controller needs.
 type Options struct {
-	Policy  plan.FailoverPolicy
+	Policy  func() plan.FailoverPolicy
 	Client  remote.Client // reads
 	Local   *local.Cluster
 	Writer  *write.Writer
@@ -89,6 +89,13 @@ func (c *Controller) Resync(cluster string) {
 	}
 }
 
+// ResyncAll is called when it has become known which remotes there are.
+func (c *Controller) ResyncAll() {
+	for _, key := range c.keys() {
+		c.queue.Add(key)
+	}
+}
+
 // Open says that the local caches are filled. It is called once.
 func (c *Controller) Open() {
 	c.workers.Open()
@@ -113,11 +120,7 @@ func (c *Controller) Run(ctx context.Context) {
 
 // Lead writes, until the context ends. A write under way is then finished, for which it has grace.
 func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
-	c.workers.Lead(ctx, grace, func() {
-		for _, key := range c.keys() {
-			c.queue.Add(key)
-		}
-	}, func() {
+	c.workers.Lead(ctx, grace, c.ResyncAll, func() {
 		c.memory.clear()
 		c.problems.Clear()
 	})

@@ -25,7 +25,7 @@ func (c *Controller) work(ctx context.Context, key cache.ObjectName) queue.Next 
 	now := time.Now()
 	s := c.observe(key)
 	c.memory.recall(&s, now)
-	p := c.options.Policy.Decide(s)
+	p := c.options.Policy().Decide(s)
 	held, fight := c.memory.held(p, now)
 	if held > 0 {
 		p.Steps = nil

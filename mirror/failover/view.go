@@ -18,7 +18,7 @@ func (c *Controller) Rows() (rows []status.Failover) {
 			continue
 		}
 		c.memory.peek(&s, now)
-		p := c.options.Policy.Decide(s)
+		p := c.options.Policy().Decide(s)
 		row := status.Failover{Namespace: key.Namespace, Name: key.Name, State: string(p.State), Serving: p.Serving, Remotes: plan.FailoverRemotes(s.Service)}
 		for _, problem := range c.problems.Of(key) {
 			row.Problems = append(row.Problems, status.FailoverProblem{Remote: problem.Cluster, Reason: string(problem.Reason), Message: problem.Message})
@@ -34,7 +34,7 @@ func (c *Controller) Plans() (all []plan.FailoverPlan) {
 	keys := c.keys()
 	slices.SortFunc(keys, plan.CompareKeys)
 	for _, key := range keys {
-		if p := c.options.Policy.Decide(c.observe(key)); len(p.Steps)+len(p.Problems) > 0 {
+		if p := c.options.Policy().Decide(c.observe(key)); len(p.Steps)+len(p.Problems) > 0 {
 			all = append(all, p)
 		}
 	}

@@ -39,7 +39,17 @@ type Options struct {
 	Metadata metadata.Interface
 	Logger   klog.Logger
 	Hooks    Hooks
+	// Names and Template are those with which the program starts: mirrors are indexed by them. Hooks.Naming has those of now.
 	Names    plan.Names
+	Template string
+}
+
+// naming is the rule by which a remote's mirrors are indexed.
+func (o *Options) naming(cluster string) plan.Naming {
+	if _, special := o.Names[cluster]; special {
+		return o.Names.Of(cluster)
+	}
+	return plan.Naming{Cluster: cluster, Template: o.Template}
 }
 
 // Hooks are called when something in the local cluster has changed; never under a lock.
@@ -50,6 +60,8 @@ type Hooks struct {
 	Wanted func(key cache.ObjectName) bool
 	// Configured tells whether a remote has this name.
 	Configured func(cluster string) bool
+	// Naming says what the mirrors of a remote are called now; nil: what Options say.
+	Naming func(cluster string) plan.Naming
 	// NamespaceChanged: a namespace was created, deleted, or began to be.
 	NamespaceChanged func(namespace string)
 	// RangesChanged: the cluster's own addresses.
@@ -66,6 +78,7 @@ type Hooks struct {
 // namespaces, and the EndpointSlices that a selector left behind on a mirror.
 type Cluster struct {
 	hooks      Hooks
+	indexed    func(cluster string) plan.Naming // by which bySource is
 	services   *remote.Informer[*corev1.Service]
 	endpoints  *remote.Informer[*corev1.Endpoints]
 	slices     *remote.Informer[*discoveryv1.EndpointSlice]
@@ -93,7 +106,10 @@ func New(options Options) *Cluster {
 	leftovers := ours + "," + discoveryv1.LabelManagedBy + "=" + endpointSliceController
 	client, meta := options.Client, options.Metadata
 	core, discovery := client.CoreV1(), discoveryv1.SchemeGroupVersion
-	c := &Cluster{hooks: options.Hooks}
+	c := &Cluster{hooks: options.Hooks, indexed: options.naming}
+	if c.hooks.Naming == nil {
+		c.hooks.Naming = options.naming
+	}
 	report := options.Hooks.Report
 	c.services = inform(source[*corev1.ServiceList]{client, core.Services(metav1.NamespaceAll), "", "services", report, &c.ownServices}, &corev1.Service{}, plan.TrimLocal)
 	c.endpoints = inform(source[*corev1.EndpointsList]{client, core.Endpoints(metav1.NamespaceAll), ours, "endpoints", report, &c.ownEndpoints}, &corev1.Endpoints{}, plan.TrimEndpoints)
@@ -109,7 +125,7 @@ func New(options Options) *Cluster {
 	c.services.Index(bySource, func(svc *corev1.Service) []string {
 		if cluster, ours := plan.Owner(svc); ours {
 			source, recorded := plan.Source(svc)
-			if recorded && options.Names.Of(cluster).KeyByTemplate(source) != cache.MetaObjectToName(svc) {
+			if recorded && c.indexed(cluster).KeyByTemplate(source) != cache.MetaObjectToName(svc) {
 				return []string{sourceText(cluster, source)}
 			}
 		}
@@ -118,7 +134,7 @@ func New(options Options) *Cluster {
 	c.services.Index(byLabel, func(svc *corev1.Service) []string { return labelled(svc) })
 	c.endpoints.Index(byCluster, func(endpoints *corev1.Endpoints) []string { return labelled(endpoints) })
 	c.slices.Index(byCluster, func(slice *discoveryv1.EndpointSlice) []string { return labelled(slice) })
-	c.indexParts(options.Names)
+	c.indexParts()
 	c.leftovers.Index(byService, func(slice *metav1.PartialObjectMetadata) []string { return []string{serviceOf(slice).String()} })
 	c.indexFailover()
 	c.ownServices.Informer, c.ownEndpoints.Informer = c.services, c.endpoints
@@ -278,14 +294,30 @@ func sourceText(cluster string, source cache.ObjectName) string {
 // Moving are the keys of the mirrors, and of the parts of merged ones, that record a remote's Service as their source, but do not have the key that the
 // template makes for it: most often none.
 func (c *Cluster) Moving(cluster string, source cache.ObjectName) (keys []cache.ObjectName) {
-	texts, _ := c.services.GetIndexer().IndexKeys(bySource, sourceText(cluster, source))
-	for _, text := range texts {
-		if key, err := cache.ParseObjectName(text); err == nil {
+	now, indexed := c.hooks.Naming(cluster).KeyByTemplate(source), c.indexed(cluster).KeyByTemplate(source)
+	add := func(key cache.ObjectName) {
+		if plan.MirrorKey(key) != now {
 			keys = append(keys, key)
 		}
 	}
+	texts, _ := c.services.GetIndexer().IndexKeys(bySource, sourceText(cluster, source))
+	for _, text := range texts {
+		if key, err := cache.ParseObjectName(text); err == nil {
+			add(key)
+		}
+	}
 	for _, slice := range c.slices.ByIndex(bySource, sourceText(cluster, source)) {
-		keys = append(keys, plan.SliceKey(slice))
+		add(plan.SliceKey(slice))
+	}
+	if now != indexed { // the index has none with that key
+		live := c.Live(indexed)
+		if of, recorded := live.Source(); recorded && of == source && live.Cluster() == cluster {
+			add(indexed)
+		}
+		part := plan.Part(indexed, cluster)
+		if of, recorded := c.Live(part).PartSource(); recorded && of == source {
+			add(part)
+		}
 	}
 	return keys
 }

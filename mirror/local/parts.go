@@ -12,7 +12,7 @@ import (
 const byMirror = "mirror"
 
 // indexParts indexes the slices that are parts of merged mirrors.
-func (c *Cluster) indexParts(names plan.Names) {
+func (c *Cluster) indexParts() {
 	c.slices.Index(byMirror, func(slice *discoveryv1.EndpointSlice) []string {
 		if mirror, _, part := plan.PartOf(plan.SliceKey(slice)); part && !forFailover(slice) {
 			return []string{mirror.String()}
@@ -23,7 +23,7 @@ func (c *Cluster) indexParts(names plan.Names) {
 		mirror, _, part := plan.PartOf(plan.SliceKey(slice))
 		cluster, _ := plan.Labelled(slice)
 		source, recorded := plan.RecordedSource(slice)
-		if part && recorded && cluster != "" && names.Of(cluster).KeyByTemplate(source) != mirror {
+		if part && recorded && cluster != "" && c.indexed(cluster).KeyByTemplate(source) != mirror {
 			return []string{sourceText(cluster, source)}
 		}
 		return nil

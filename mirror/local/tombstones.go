@@ -71,6 +71,37 @@ func (t *tombstones) seen(svc *corev1.Service) {
 	})
 }
 
+// Remember notes what a remote's mirrors have that exist: while the remote was not configured it was of no interest.
+func (c *Cluster) Remember(cluster string) {
+	for _, svc := range c.Mirrors(cluster) {
+		c.tombstones.seen(svc)
+	}
+	for _, endpoints := range c.endpoints.ByIndex(byCluster, cluster) {
+		c.carries(cache.MetaObjectToName(endpoints), plan.Endpoints, endpoints)
+	}
+	for _, slice := range c.slices.ByIndex(byCluster, cluster) {
+		if !forFailover(slice) {
+			c.sliceCarries(slice)
+		}
+	}
+}
+
+// ForgetRemote forgets what the mirrors of a remote had that is no longer configured.
+func (c *Cluster) ForgetRemote(cluster string) {
+	t := &c.tombstones
+	var keys []cache.ObjectName
+	t.mu.Lock()
+	for key, one := range t.byKey {
+		if one.cluster == cluster || one.cluster == "" && one.addresses.Cluster() == cluster {
+			keys = append(keys, key)
+		}
+	}
+	t.mu.Unlock()
+	for _, key := range keys {
+		t.drop(key)
+	}
+}
+
 // deleted notes that a Service that concerns us is gone.
 func (t *tombstones) deleted(svc *corev1.Service) {
 	cluster, ours := plan.Owner(svc)

@@ -238,8 +238,10 @@ func (m *merged) list() string {
 	return listText(all)
 }
 
-// configured tells a remote that the flags name.
-func (m *merged) configured(remote string) bool { return m.policy.rank(remote) < len(m.policy.Order) }
+// configured tells a remote that is configured, or may be.
+func (m *merged) configured(remote string) bool {
+	return m.policy.Pending || m.policy.rank(remote) < len(m.policy.Order)
+}
 
 // kept is a remote of which nothing is known now, and whose ports the live Service may have, since it comes before all that
 // export it: they stay. Empty: there is none.

@@ -26,7 +26,8 @@ type Policy struct {
 	// ClusterName is what exports call the local cluster in ExportToAnnotation; empty: nothing.
 	ClusterName string
 	Merge       Merge
-	Order       []string // of the remotes, as the flags name them
+	Order       []string // of the remotes, as the flags name them, and then the Secrets
+	Pending     bool     // there may be more remotes, of which nothing is known yet
 }
 
 // ExportToAnnotation on an exported Service lists the clusters that may mirror it, with commas between them; without

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"sync"
@@ -176,6 +177,16 @@ func (e *Events) news(cluster string, p remote.Problem) bool {
 	}
 	e.remotes[of] = p.Cause
 	return true
+}
+
+// Forget forgets what was reported of a remote that is no longer configured.
+func (e *Events) Forget(cluster string) {
+	if e == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	maps.DeleteFunc(e.remotes, func(of remotePart, _ string) bool { return of.cluster == cluster })
 }
 
 func (e *Events) event(about *corev1.ObjectReference, kind, reason, message string) {

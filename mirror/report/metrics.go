@@ -21,7 +21,6 @@ import (
 // does nothing.
 type Metrics struct {
 	registry *prometheus.Registry
-	remotes  []string
 
 	syncs    prometheus.Histogram
 	errors   prometheus.Counter
@@ -36,7 +35,6 @@ func name(text string) string { return "service_mirror_" + text }
 // NewMetrics makes the metrics of a program that knows these remotes.
 func NewMetrics(version string, remotes []string) *Metrics {
 	m := &Metrics{
-		remotes:  remotes,
 		registry: prometheus.NewRegistry(),
 		syncs: prometheus.NewHistogram(prometheus.HistogramOpts{Name: name("sync_duration_seconds"),
 			Help: "Duration of the syncs of mirrors, writes included.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}),
@@ -58,7 +56,7 @@ func NewMetrics(version string, remotes []string) *Metrics {
 	m.writes.WithLabelValues("Namespace", "create")
 	m.requests.WithLabelValues("", "GET", "200")
 	for _, cluster := range remotes {
-		m.requests.WithLabelValues(cluster, "GET", "200")
+		m.Begin(cluster)
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: name("build_info"), Help: "Always 1; the labels say which version runs.",
 		ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version()}})
@@ -68,9 +66,23 @@ func NewMetrics(version string, remotes []string) *Metrics {
 	return m
 }
 
+// Begin counts the requests to a remote from zero.
+func (m *Metrics) Begin(cluster string) {
+	if m != nil {
+		m.requests.WithLabelValues(cluster, "GET", "200")
+	}
+}
+
+// Forget drops what was counted of a remote that is no longer configured.
+func (m *Metrics) Forget(cluster string) {
+	if m != nil {
+		m.requests.DeletePartialMatch(prometheus.Labels{"remote": cluster})
+	}
+}
+
 // Observe has the states that an overview shows served, too.
 func (m *Metrics) Observe(overview func() status.Page) {
-	m.registry.MustRegister(newCollector(m.remotes, overview))
+	m.registry.MustRegister(newCollector(overview))
 }
 
 // Gatherer is what is served.
@@ -124,24 +136,23 @@ func (m *Metrics) Taken(waited time.Duration) {
 // collector says what state everything is in at the moment of a scrape.
 type collector struct {
 	overview func() status.Page
-	clusters []string
 
 	leader, local, mirrors, unknown, problems, up, failing, since, sync, event, addresses, verified, failover, failoverProblems *prometheus.Desc
 }
 
-func newCollector(clusters []string, overview func() status.Page) *collector {
+func newCollector(overview func() status.Page) *collector {
 	desc := func(text, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name(text), help, labels, nil)
 	}
 	return &collector{
-		overview: overview, clusters: clusters,
+		overview:         overview,
 		leader:           desc("leader", "1 where this replica writes, else 0."),
 		local:            desc("local_problems", "Parts of the local cluster that this replica cannot read now."),
 		mirrors:          desc("mirrors", "Exported Services by the state of their mirrors, and mirrors without one, by remote cluster.", "remote", "state"),
 		unknown:          desc("unknown_remote_objects", "Services, Endpoints and EndpointSlices with a mirror's labels that name a remote cluster which is not configured."),
 		problems:         desc("problems", "Problems of mirrors, by remote cluster and reason; only the leader knows them.", "remote", "reason"),
 		up:               desc("remote_up", "1 where the exports of a remote cluster are known and followed, of one namespace at least, else 0.", "remote"),
-		failing:          desc("remote_problems", "Problems of a remote cluster, by the part that fails.", "remote", "part"),
+		failing:          desc("remote_problems", "Problems of a remote cluster (empty: of Secrets that name none), by the part that fails.", "remote", "part"),
 		since:            desc("remote_state_since_timestamp_seconds", "When a remote cluster came up or went down; 0: never.", "remote"),
 		sync:             desc("remote_last_sync_timestamp_seconds", "When the exports of a remote cluster, or of one of its namespaces, last became known; 0: never.", "remote"),
 		event:            desc("remote_last_event_timestamp_seconds", "When a watch on a remote cluster last had an event, bookmarks included; 0: never.", "remote"),
@@ -173,17 +184,25 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		return float64(at.UnixMilli()) / 1000
 	}
 	page := c.overview()
+	var clusters []string
+	for _, r := range page.Remotes {
+		clusters = append(clusters, r.Name)
+	}
 	leader := 0.0
 	if page.Leader {
 		leader = 1
 	}
 	gauge(c.leader, leader)
-	gauge(c.local, float64(len(page.Problems)))
+	unread := slices.DeleteFunc(slices.Clone(page.Problems), func(p status.Problem) bool { return isMisnamed(p.Part) })
+	gauge(c.local, float64(len(unread)))
+	if n := len(page.Problems) - len(unread); n > 0 {
+		gauge(c.failing, float64(n), "", remote.ConfigurationProblem)
+	}
 	gauge(c.unknown, float64(page.Unknown))
 
 	type pair struct{ cluster, word string }
 	mirrors, problems, verified := map[pair]int{}, map[pair]int{}, map[pair]int{}
-	for _, cluster := range c.clusters {
+	for _, cluster := range clusters {
 		for _, state := range plan.States {
 			mirrors[pair{cluster, string(state)}] = 0
 		}
@@ -213,14 +232,10 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		gauge(c.verified, float64(n), key.cluster, key.word)
 	}
 
-	c.collectFailover(page, gauge)
+	c.collectFailover(page, clusters, gauge)
 
-	byName := map[string]status.Remote{}
 	for _, r := range page.Remotes {
-		byName[r.Name] = r
-	}
-	for _, cluster := range c.clusters {
-		r := byName[cluster]
+		cluster := r.Name
 		up := 0.0
 		if r.State == status.Up {
 			up = 1
@@ -250,14 +265,14 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 
 // collectFailover says how the Services that fail over are doing. Names of remotes that are not configured are an
 // annotation's, of which there may be any number: they count as one.
-func (c *collector) collectFailover(page status.Page, gauge func(desc *prometheus.Desc, value float64, labels ...string)) {
+func (c *collector) collectFailover(page status.Page, clusters []string, gauge func(desc *prometheus.Desc, value float64, labels ...string)) {
 	states := map[string]int{}
 	for _, state := range plan.FailoverStates {
 		states[string(state)] = 0
 	}
 	type pair struct{ cluster, reason string }
 	problems := map[pair]int{}
-	for _, cluster := range append([]string{""}, c.clusters...) {
+	for _, cluster := range append([]string{""}, clusters...) {
 		for _, reason := range plan.FailoverReasons {
 			problems[pair{cluster, string(reason)}] = 0
 		}
@@ -266,7 +281,7 @@ func (c *collector) collectFailover(page status.Page, gauge func(desc *prometheu
 		states[row.State]++
 		for _, problem := range row.Problems {
 			cluster := problem.Remote
-			if !slices.Contains(c.clusters, cluster) {
+			if !slices.Contains(clusters, cluster) {
 				cluster = ""
 			}
 			problems[pair{cluster, problem.Reason}]++

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -183,6 +184,17 @@ func (r *Problems) OfLocal() (problems []status.Problem) {
 	return problems
 }
 
+// misnamed is the part under which Secrets are reported that name no remote. Nothing fails to be read.
+const misnamed = "labels of Secrets"
+
+// Misnamed notes which Secrets in a namespace are to configure a remote and do not name one; nil: none.
+func (r *Problems) Misnamed(namespace string, err error) {
+	r.Local(misnamed+" in namespace "+namespace, err)
+}
+
+// isMisnamed tells a problem of that kind.
+func isMisnamed(part string) bool { return strings.HasPrefix(part, misnamed) }
+
 // Local notes the state of a part of the local cluster's caches; nil is healthy.
 func (r *Problems) Local(name string, err error) {
 	var cause string
@@ -212,6 +224,12 @@ func (r *Problems) noteLocal(name string, err error, cause string) (lines []line
 
 // line says how the part is doing now.
 func (p *part) line(name string) line {
+	switch {
+	case isMisnamed(name) && p.Shown == "":
+		return line{false, "All Secrets with the label of a remote are used", nil}
+	case isMisnamed(name):
+		return line{true, "Secrets with invalid names of remotes are not used", []any{"err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
+	}
 	if p.Shown == "" {
 		return line{false, "Reading from the local API server again", []any{"resource", name}}
 	}

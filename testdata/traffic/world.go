@@ -33,7 +33,7 @@ type world struct {
 // newWorld makes the clusters named, London always, and their pods, with its files in a directory.
 func newWorld(dir string, others ...string) (*world, error) {
 	w := &world{dir: dir}
-	for _, name := range []string{"cluster", "coredns", "caddy", daemonName()} {
+	for _, name := range []string{"cluster", "coredns", daemonName()} {
 		if _, err := harness.FindProgram(name); err != nil {
 			return nil, err
 		}

@@ -1,0 +1,124 @@
+package remote
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/textlogger"
+)
+
+// inlineConfig is a kubeconfig for a server.
+func inlineConfig(server, more string) []byte {
+	return fmt.Appendf(nil, `{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}],
+clusters: [{name: c, cluster: {server: %q}}], users: [{name: u, user: {token: t%s}}]}`, server, more)
+}
+
+func TestInlineKubeconfig(t *testing.T) {
+	inline := NewInline(inlineConfig("https://a.example.com", ""))
+	spec := Spec{Name: "paris", Secret: cache.NewObjectName("sm", "p"), Inline: inline}
+	k := spec.kubeconfig()
+	reload := func(want string) {
+		t.Helper()
+		got := "unchanged"
+		switch cfg, err := k.reload(); {
+		case err != nil:
+			got = err.Error()
+		case cfg != nil:
+			got = cfg.Host
+		}
+		if !strings.HasPrefix(got, want) {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	reload("https://a.example.com")
+	reload("unchanged")
+	inline.Set(inlineConfig("https://a.example.com", ""))
+	reload("unchanged")
+	inline.Set(inlineConfig("https://b.example.com", ""))
+	reload("https://b.example.com")
+	inline.Set(inlineConfig("https://c.example.com", ", tokenFile: /etc/passwd"))
+	reload(`kubeconfig in Secret sm/p: field tokenFile of user "u" is not permitted in a Secret`)
+	reload("kubeconfig in Secret sm/p: ") // until it is corrected
+	inline.Set(inlineConfig("https://b.example.com", ""))
+	reload("unchanged")
+	k.again()
+	reload("https://b.example.com")
+}
+
+// A remote whose Secret cannot be used is down, says why, and is not known.
+func TestUnusableRemote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var problems []Problem
+		log := &logBuffer{}
+		r := New(Spec{Name: "paris", Secret: cache.NewObjectName("sm", "p")}, Options{Selector: selector}, Hooks{OnProblem: func(_ string, p Problem) { problems = append(problems, p) }})
+		r.Misconfigured(fmt.Errorf("Secret sm/p cannot be used: it has no kubeconfig"))
+		ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(log)))))
+		ended := make(chan struct{})
+		go func() { defer close(ended); r.Run(ctx) }()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		s := r.Status()
+		if s.State != Down || len(s.Problems) != 1 || len(s.Gateways) != 0 || s.Problems[0].Kind() != ConfigurationProblem || s.Problems[0].Reason() != RemoteMisconfigured {
+			t.Errorf("got %+v", s)
+		}
+		if _, known := r.View(); known {
+			t.Error("something is known of it")
+		}
+		r.Refilter()
+		if err := r.Unknown(); err == nil || !strings.Contains(err.Error(), "configuration: Secret sm/p cannot be used: it has no kubeconfig") {
+			t.Errorf("unknown: %v", err)
+		}
+		if n := strings.Count(log.String(), "it has no kubeconfig"); n != 1 || len(problems) != 1 {
+			t.Errorf("said %d times, problems %+v", n, problems)
+		}
+		r.Misconfigured(nil)
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if s := r.Status(); s.State != Down || len(s.Problems) != 0 {
+			t.Errorf("got %+v", s)
+		}
+		cancel()
+		<-ended
+	})
+}
+
+// A mistake in the configuration of a remote that is followed does not have it be down.
+func TestMisconfiguredRemoteIsUp(t *testing.T) {
+	connecting(t, through(), true, func(r *rig) {
+		r.wait(5 * time.Second)
+		r.Misconfigured(fmt.Errorf("Secret sm/p is not used"))
+		r.wait(5 * time.Second)
+		s := r.Status()
+		if s.State != Up || len(s.Problems) != 1 || s.Problems[0].Cause != "Secret sm/p is not used" {
+			r.Errorf("got %+v", s)
+		}
+	})
+}
+
+// Remedies name where the remote is configured.
+func TestWhereARemoteIsConfigured(t *testing.T) {
+	flag, secret := Spec{Name: "paris"}, Spec{Name: "paris", Secret: cache.NewObjectName("sm", "p")}
+	if flag.Where() != "--remote paris" || secret.Where() != "Secret sm/p" {
+		t.Errorf("got %q and %q", flag.Where(), secret.Where())
+	}
+	bounds := Limits{Services: 3}.ofExports("paris")
+	ctx := context.WithValue(context.WithValue(t.Context(), clusterKey{}, "paris"), whereKey{}, secret.Where())
+	list := bounds.list
+	bounded(ctx, &list)
+	if err := list.refuseItems(); !strings.Contains(err.Error(), "raise max-services= of Secret sm/p and") {
+		t.Errorf("got %v", err)
+	}
+	if err := bounds.list.refuseItems(); !strings.Contains(err.Error(), "raise max-services= of --remote paris and") {
+		t.Errorf("got %v", err)
+	}
+	c := newConnection(New(secret, Options{}, Hooks{}))
+	if err := c.allowance.kept.bound.refuseItems(); !strings.Contains(err.Error(), "of Secret sm/p and") {
+		t.Errorf("got %v", err)
+	}
+}
