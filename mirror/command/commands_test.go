@@ -38,6 +38,7 @@ func TestMistakesOfCommands(t *testing.T) {
 		{append([]string{"prune", "paris"}, paris...), []string{"prune paris: the remote is still configured"}},
 		{[]string{"status", "now", "--port=70000"}, []string{"unexpected argument now", "--port: 70000 is not"}},
 		{[]string{"status", "--url=localhost:8080", "--port=1"}, []string{`--url: "localhost:8080" is not an http or https URL`, "--port and --url are mutually exclusive"}},
+		{[]string{"status", "--wait=-1s"}, []string{"--wait: -1s is negative"}},
 		{[]string{"version", "now", "-o=x"}, []string{`--output: unknown format "x"`, "unexpected argument now"}},
 		{[]string{"completion"}, []string{"completion: unknown or missing shell"}},
 		{[]string{"completion", "csh"}, []string{"completion: unknown or missing shell"}},
@@ -294,6 +295,38 @@ func TestStatusOfTheLeader(t *testing.T) {
 	defer server.Close()
 	if got := printed(t, 1, "status", "--url", server.URL+"/"); !strings.Contains(got, "from "+server.URL) {
 		t.Errorf("got\n%s", got)
+	}
+}
+
+// With --wait the status is that of the moment when all is healthy, and the progress is no part of it.
+func TestStatusIsAwaited(t *testing.T) {
+	before := statusInterval
+	statusInterval = time.Millisecond
+	t.Cleanup(func() { statusInterval = before })
+	requests := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch requests++; requests {
+		case 1:
+			http.Error(w, "starting", http.StatusServiceUnavailable)
+		case 2, 3:
+			fmt.Fprintf(w, aStatus, true)
+		default:
+			fmt.Fprint(w, `{"local":"london","synced":true,"remotes":[],"mirrors":[]}`)
+		}
+	}))
+	defer server.Close()
+	var stdout, stderr bytes.Buffer
+	if code := Run(t.Context(), []string{"status", "--url", server.URL, "--wait=1h", "-o=json"}, &stdout, &stderr); code != 0 || requests != 4 || !json.Valid(stdout.Bytes()) {
+		t.Errorf("exit code %d after %d requests, stdout %s", code, requests, &stdout)
+	}
+	lines := strings.Split(stderr.String(), "\n")
+	if len(lines) != 3 || !strings.Contains(lines[0], "waiting: --url") || !strings.Contains(lines[1], "waiting: Unhealthy: ") {
+		t.Errorf("the progress is\n%s", &stderr)
+	}
+	never := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, aStatus, true) }))
+	defer never.Close()
+	if code := Run(t.Context(), []string{"status", "--url", never.URL, "--wait=20ms"}, &stdout, &stderr); code != 1 {
+		t.Errorf("when the time is over, exit code %d", code)
 	}
 }
 

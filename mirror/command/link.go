@@ -17,11 +17,13 @@ local cluster, for example london:
 
   1. creates a ServiceAccount in paris that can read exported Services;
   2. creates a kubeconfig with its token and paris's CA and server URL, and tries it from here;
-  3. stores the kubeconfig in the daemon's Secret in london, as NAME.kubeconfig;
-  4. allows mirrors of NAME with an annotation on the daemon's ServiceAccount, and connections
+  3. allows mirrors of NAME with an annotation on the daemon's ServiceAccount, and connections
      to paris's API server and gateways with a NetworkPolicy, if one is needed;
-  5. adds --remote=NAME=... to the arguments of the daemon's Deployment;
-  6. waits for the rollout, and sends requests to the mirrors of NAME from the daemon's pod.
+  4. stores the kubeconfig and each KEY in a Secret in london, with the label
+     service-mirror.io/remote=NAME. The daemon watches such Secrets (--remotes-from) and is
+     not restarted;
+  5. waits until the daemon has connected to paris, and sends requests to the mirrors of NAME
+     from the daemon's pod.
 
 All arguments are checked before anything is written. Run link again after a change of
 paris's token, CA or address, of its gateway's ports, or of a KEY; objects that are up to
@@ -49,10 +51,11 @@ Exit codes:
   3  linked, but not all requests to its mirrors arrive
 `
 
-const unlinkUsage = `service-mirror unlink removes the remote cluster NAME from the local cluster: from the
-arguments of the daemon's Deployment, from its Secret, and from the annotation and the
-NetworkPolicy that allow it. Its mirrors are kept until service-mirror prune deletes them.
-Nothing is deleted in the remote cluster; the command to revoke the token is printed.
+const unlinkUsage = `service-mirror unlink removes the remote cluster NAME from the local cluster: its Secret,
+and the annotation and the NetworkPolicy that allow it; also the --remote argument that an
+earlier version's link added to the Deployment. Its mirrors are kept until service-mirror prune
+deletes them. Nothing is deleted in the remote cluster; the command to revoke the token is
+printed.
 
 Usage:
   service-mirror unlink NAME [FLAGS]
@@ -109,7 +112,8 @@ func parseLink(args []string) (*linkCommand, error) {
 	own := c.own()
 	own.StringVar(&c.request.Server, "server", "", "`URL` of the remote's API server, reachable from pods of the local cluster (default: from your kubeconfig)")
 	own.StringVar(&c.ca, "ca", "", "`FILE` with the CA of that server, in PEM (default: from your kubeconfig)")
-	own.DurationVar(&c.request.Wait, "wait", 2*time.Minute, "`DURATION` to wait for the rollout, such as 90s or 5m; 0 skips verification")
+	own.DurationVar(&c.request.Wait, "wait", 2*time.Minute, "`DURATION` to wait until the daemon has connected to the remote, such as 90s or 5m; 0 skips verification")
+	own.BoolVar(&c.request.Migrate, "migrate", false, "move a remote that an earlier version linked with --remote in the Deployment into a Secret; the pods are replaced")
 	own.StringVar(&c.print, "print", "", "print the manifests of one `SIDE`, remote or local, as YAML and write nothing. The remote side reads no cluster; the local side requires that the manifests of the remote side are applied")
 	if err := c.parse(args); err != nil || c.version {
 		return c, err

@@ -183,7 +183,7 @@ func (s Summary) WriteText(out io.Writer) error {
 			fmt.Fprintf(out, "  Fix: %s.\n", c.Remedy)
 		}
 	}
-	_, err := fmt.Fprintf(out, "\n%s\n", s.verdict())
+	_, err := fmt.Fprintf(out, "\n%s\n", s.Verdict())
 	return err
 }
 
@@ -299,8 +299,8 @@ func (c *Cause) title() string {
 	return fmt.Sprintf("%s: %s of %s: %s", c.Reason, noun(len(c.Mirrors), "mirror"), strings.Join(c.Remotes, ", "), names)
 }
 
-// verdict is the last line.
-func (s Summary) verdict() string {
+// Verdict is the last line.
+func (s Summary) Verdict() string {
 	total := 0
 	for _, r := range s.Remotes {
 		for _, n := range r.Counts {

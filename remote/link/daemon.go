@@ -12,13 +12,9 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// What the shipped manifests call it.
-const (
-	DefaultName  = "service-mirror" // of the namespace, the Deployment, its container and its ServiceAccount
-	defaultMount = "/etc/service-mirror/remotes"
-	defaultStore = "service-mirror-remotes"
-	volumeName   = "remotes"
-)
+// DefaultName is what the shipped manifests call the daemon: its namespace, its Deployment, its container and its
+// ServiceAccount.
+const DefaultName = "service-mirror"
 
 // Daemon is the local cluster's Deployment, as far as a link concerns it.
 type Daemon struct {
@@ -28,8 +24,7 @@ type Daemon struct {
 	Account         string
 	Pods            map[string]string // labels of its pods
 	Selector        *metav1.LabelSelector
-	Secret, Mount   string // which has the kubeconfigs, and where they are mounted
-	Mounted         bool
+	Earlier         string // Secret with the kubeconfigs of links by earlier versions, which is mounted; empty: there is none
 	Replicas        int32
 	version         string
 }
@@ -39,7 +34,7 @@ func newDaemon(namespace, name string) Daemon {
 	own := map[string]string{"app.kubernetes.io/name": DefaultName}
 	return Daemon{
 		Namespace: namespace, Name: name, Container: DefaultName, Account: DefaultName, Pods: own,
-		Selector: &metav1.LabelSelector{MatchLabels: own}, Secret: defaultStore, Mount: defaultMount, Mounted: true, Replicas: 1,
+		Selector: &metav1.LabelSelector{MatchLabels: own}, Replicas: 1, Command: []string{DefaultName, "--remotes-from=" + namespace},
 	}
 }
 
@@ -64,25 +59,18 @@ func readDaemon(d *appsv1.Deployment) (Daemon, error) {
 	if d.Spec.Replicas != nil {
 		all.Replicas = *d.Spec.Replicas
 	}
-	all.Secret, all.Mount, all.Mounted = store(pod.Volumes, c.VolumeMounts)
+	all.Earlier = earlier(pod.Volumes)
 	return all, nil
 }
 
-// store is the Secret that has the kubeconfigs, and where the container has it, by the shipped names of one of them.
-func store(volumes []corev1.Volume, mounts []corev1.VolumeMount) (secret, mount string, mounted bool) {
-	secret, mount = defaultStore, defaultMount
+// earlier is the Secret with the kubeconfigs of links by earlier versions, by the shipped names of one of them.
+func earlier(volumes []corev1.Volume) string {
 	for _, v := range volumes {
-		if v.Secret == nil || v.Name != volumeName && v.Secret.SecretName != defaultStore {
-			continue
-		}
-		secret = v.Secret.SecretName
-		for _, m := range mounts {
-			if m.Name == v.Name {
-				return secret, strings.TrimSuffix(m.MountPath, "/"), true
-			}
+		if v.Secret != nil && (v.Name == "remotes" || v.Secret.SecretName == "service-mirror-remotes") {
+			return v.Secret.SecretName
 		}
 	}
-	return secret, mount, false
+	return ""
 }
 
 // words are the command line of the daemon.
@@ -98,6 +86,15 @@ func flag(words []string, name string) (values []string) {
 		}
 	}
 	return values
+}
+
+// remotesFrom is the namespace whose Secrets are remotes; empty: the daemon reads none.
+func (d Daemon) remotesFrom() string {
+	values := flag(d.words(), "remotes-from")
+	if len(values) == 0 {
+		return ""
+	}
+	return values[len(values)-1]
 }
 
 // on tells whether a flag without a value is set.
@@ -121,69 +118,32 @@ func (d Daemon) remote(name string) string { return remoteIn(d.words(), name) }
 // inCommand tells that it is in the command, which is of the manifests, and not in the arguments, which are of links.
 func (d Daemon) inCommand(name string) bool { return remoteIn(d.Command, name) != "" }
 
-// with is the arguments with --remote=wanted, in place of the remote's.
-func (d Daemon) with(name, wanted string) []string {
-	if d.inCommand(name) {
-		return d.Args
-	}
-	if remoteIn(d.Args, name) == "" {
-		return append(slices.Clone(d.Args), "--remote="+wanted)
-	}
-	return replaced(d.Args, name, wanted)
-}
-
-// without is the arguments without the remote.
-func (d Daemon) without(name string) []string { return replaced(d.Args, name, "") }
-
-// replaced is a command line with another --remote of a name, in the form that it has: one word or two. More of that
-// name are left out, and with nothing wanted, all are.
-func replaced(words []string, name, wanted string) (all []string) {
+// without is the arguments without the remote, in either form: one word or two.
+func (d Daemon) without(name string) (all []string) {
 	is := func(value string) bool { return strings.HasPrefix(value, name+"=") }
-	for i := 0; i < len(words); i++ {
-		value, single := strings.CutPrefix(words[i], "--remote=")
-		double := words[i] == "--remote" && i+1 < len(words) && is(words[i+1])
+	for i := 0; i < len(d.Args); i++ {
+		value, single := strings.CutPrefix(d.Args[i], "--remote=")
 		switch {
 		case single && is(value):
-			if wanted != "" {
-				all = append(all, "--remote="+wanted)
-			}
-			wanted = ""
-		case double:
-			if wanted != "" {
-				all = append(all, "--remote", wanted)
-			}
-			i, wanted = i+1, ""
+		case d.Args[i] == "--remote" && i+1 < len(d.Args) && is(d.Args[i+1]):
+			i++
 		default:
-			all = append(all, words[i])
+			all = append(all, d.Args[i])
 		}
 	}
 	return all
 }
 
-// change is what is to become of the Deployment.
-type change struct {
-	args   []string
-	mounts bool // the Secret, if it is not mounted yet
-}
-
-// patch is a strategic merge patch of a change; nil: there is nothing to change.
-func (d Daemon) patch(c change) map[string]any {
-	container := map[string]any{"name": d.Container}
-	pod := map[string]any{}
-	if !slices.Equal(c.args, d.Args) {
-		container["args"] = c.args
-		if len(c.args) == 0 {
-			container["args"] = nil
-		}
-	}
-	if c.mounts && !d.Mounted {
-		container["volumeMounts"] = []any{map[string]any{"name": volumeName, "mountPath": d.Mount, "readOnly": true}}
-		pod["volumes"] = []any{map[string]any{"name": volumeName, "secret": map[string]any{"secretName": d.Secret, "defaultMode": 0o440, "optional": true}}}
-	}
-	if len(container) == 1 && len(pod) == 0 {
+// patch is a strategic merge patch for other arguments; nil: there is nothing to change.
+func (d Daemon) patch(args []string) map[string]any {
+	if slices.Equal(args, d.Args) {
 		return nil
 	}
-	pod["containers"] = []any{container}
+	container := map[string]any{"name": d.Container, "args": args}
+	if len(args) == 0 {
+		container["args"] = nil
+	}
+	pod := map[string]any{"containers": []any{container}}
 	return map[string]any{"spec": map[string]any{"template": map[string]any{"spec": pod}}}
 }
 

@@ -2,7 +2,6 @@ package link
 
 import (
 	"encoding/json"
-	"slices"
 	"strings"
 	"testing"
 
@@ -18,7 +17,7 @@ func deployment(change func(*corev1.PodSpec)) *appsv1.Deployment {
 	pod := &d.Spec.Template.Spec
 	pod.ServiceAccountName = "service-mirror"
 	pod.Containers = []corev1.Container{{Name: "sidecar"}, {
-		Name: "service-mirror", Command: []string{"service-mirror", "--leader-elect"},
+		Name: "service-mirror", Command: []string{"service-mirror", "--leader-elect", "--remotes-from=service-mirror"},
 		VolumeMounts: []corev1.VolumeMount{{Name: "remotes", MountPath: "/etc/service-mirror/remotes"}},
 	}}
 	pod.Volumes = []corev1.Volume{{Name: "remotes", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "service-mirror-remotes"}}}}
@@ -28,16 +27,16 @@ func deployment(change func(*corev1.PodSpec)) *appsv1.Deployment {
 
 func TestReadDaemon(t *testing.T) {
 	d, err := readDaemon(deployment(func(*corev1.PodSpec) {}))
-	if err != nil || d.Container != "service-mirror" || d.Account != "service-mirror" || !d.Mounted || d.Secret != "service-mirror-remotes" ||
-		d.Mount != "/etc/service-mirror/remotes" || d.Replicas != 1 {
+	if err != nil || d.Container != "service-mirror" || d.Account != "service-mirror" || d.Earlier != "service-mirror-remotes" || d.Replicas != 1 ||
+		d.remotesFrom() != "service-mirror" {
 		t.Errorf("as shipped: %+v, %v", d, err)
 	}
 	d, err = readDaemon(deployment(func(pod *corev1.PodSpec) {
 		pod.ServiceAccountName = ""
-		pod.Containers = []corev1.Container{{Name: "mirror", VolumeMounts: []corev1.VolumeMount{{Name: "remotes", MountPath: "/remotes/"}}}}
+		pod.Containers = []corev1.Container{{Name: "mirror", Args: []string{"--remotes-from", "remotes"}}}
 		pod.Volumes[0].Secret.SecretName = "sm-remotes"
 	}))
-	if err != nil || d.Container != "mirror" || d.Account != "default" || !d.Mounted || d.Secret != "sm-remotes" || d.Mount != "/remotes" {
+	if err != nil || d.Container != "mirror" || d.Account != "default" || d.Earlier != "sm-remotes" || d.remotesFrom() != "remotes" {
 		t.Errorf("with other names: %+v, %v", d, err)
 	}
 	_, err = readDaemon(deployment(func(pod *corev1.PodSpec) { pod.Containers[1].Name = "other" }))
@@ -46,50 +45,31 @@ func TestReadDaemon(t *testing.T) {
 	}
 }
 
-// Where the Secret is not mounted, the link mounts it; what is mounted is left alone.
-func TestVolume(t *testing.T) {
-	for name, test := range map[string]struct {
-		change func(*corev1.PodSpec)
-		mounts bool
-	}{
-		"as shipped":        {func(*corev1.PodSpec) {}, false},
-		"without a volume":  {func(pod *corev1.PodSpec) { pod.Volumes, pod.Containers[1].VolumeMounts = nil, nil }, true},
-		"without its mount": {func(pod *corev1.PodSpec) { pod.Containers[1].VolumeMounts = nil }, true},
+func TestArgumentsOfTheDaemon(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                               "",
+		"-v=1":                           "-v=1",
+		"--remote=paris=/old,uid=x -v=1": "-v=1",
+		"--remote paris=/old -v=1":       "-v=1",
+		"--remote paris-2=/old":          "--remote paris-2=/old",
+		"--remote=paris=/a --remote berlin=/b --remote paris=/c": "--remote berlin=/b",
+		"--remote": "--remote",
 	} {
-		d, err := readDaemon(deployment(test.change))
-		if err != nil {
-			t.Fatal(err)
+		d := Daemon{Args: strings.Fields(args)}
+		if got := strings.Join(d.without("paris"), " "); got != want {
+			t.Errorf("%s: without it %s, want %s", args, got, want)
 		}
-		text, _ := json.Marshal(d.patch(change{args: d.with("paris", "paris=/x"), mounts: true}))
-		if got := strings.Contains(string(text), `"secretName":"service-mirror-remotes"`) && strings.Contains(string(text), `"mountPath":"/etc/service-mirror/remotes"`); got != test.mounts {
-			t.Errorf("%s: the patch is %s", name, text)
-		}
-		if !strings.Contains(string(text), `"args":["--remote=paris=/x"]`) {
-			t.Errorf("%s: the patch is %s", name, text)
+		if (d.patch(d.without("paris")) != nil) != (args != want) {
+			t.Errorf("%s: it is written only if it changes", args)
 		}
 	}
-}
-
-func TestArgumentsOfTheDaemon(t *testing.T) {
-	for _, test := range []struct{ args, with, without string }{
-		{"", "--remote=paris=/new", ""},
-		{"-v=1", "-v=1 --remote=paris=/new", "-v=1"},
-		{"--remote=paris=/old,gateway=a/b -v=1", "--remote=paris=/new -v=1", "-v=1"},
-		{"--remote paris=/old -v=1", "--remote paris=/new -v=1", "-v=1"},
-		{"--remote paris-2=/old", "--remote paris-2=/old --remote=paris=/new", "--remote paris-2=/old"},
-		{"--remote=paris=/a --remote berlin=/b --remote paris=/c", "--remote=paris=/new --remote berlin=/b", "--remote berlin=/b"},
-		{"--remote=paris=/new", "--remote=paris=/new", ""},
-		{"--remote", "--remote --remote=paris=/new", "--remote"},
+	d := Daemon{Container: "c", Args: []string{"--remote=paris=/x"}}
+	for want, args := range map[string][]string{
+		`{"spec":{"template":{"spec":{"containers":[{"args":null,"name":"c"}]}}}}`:     nil,
+		`{"spec":{"template":{"spec":{"containers":[{"args":["-v=1"],"name":"c"}]}}}}`: {"-v=1"},
 	} {
-		d := Daemon{Args: strings.Fields(test.args)}
-		if got := strings.Join(d.with("paris", "paris=/new"), " "); got != test.with {
-			t.Errorf("%s: with it %s, want %s", test.args, got, test.with)
-		}
-		if got := strings.Join(d.without("paris"), " "); got != test.without {
-			t.Errorf("%s: without it %s, want %s", test.args, got, test.without)
-		}
-		if d.patch(change{args: slices.Clone(d.Args)}) != nil {
-			t.Errorf("%s: what does not change is written", test.args)
+		if got, _ := json.Marshal(d.patch(args)); string(got) != want {
+			t.Errorf("the patch is %s, want %s", got, want)
 		}
 	}
 }
@@ -133,15 +113,15 @@ func TestPermitted(t *testing.T) {
 }
 
 func TestVerification(t *testing.T) {
-	d := Daemon{Name: "service-mirror", Namespace: "service-mirror", Container: "service-mirror", Command: []string{"service-mirror", "--leader-elect"}, Args: []string{"--remote=paris=/x,name={service}-p"}}
+	d := Daemon{Name: "service-mirror", Namespace: "service-mirror", Container: "service-mirror", Command: []string{"service-mirror", "--leader-elect"}, Args: []string{"--remotes-from=a b"}}
 	l := Linker{Local: &Cluster{Flags: "--context london"}}
 	want := "kubectl --context london --namespace service-mirror exec deployment/service-mirror --container service-mirror -- " +
-		"service-mirror verify --remote paris --leader-elect '--remote=paris=/x,name={service}-p'"
+		"service-mirror verify --remote paris --leader-elect '--remotes-from=a b'"
 	if got := l.byHand(d, d.verification("paris", false)); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	d.Command = nil
-	if got := strings.Join(d.verification("paris", true), " "); got != "service-mirror verify --remote paris --output=json --remote=paris=/x,name={service}-p" {
+	if got := strings.Join(d.verification("paris", true), " "); got != "service-mirror verify --remote paris --output=json --remotes-from=a b" {
 		t.Errorf("with the image's entry point it is %s", got)
 	}
 }

@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
@@ -20,12 +19,14 @@ import (
 
 // Local is what is read of the local cluster.
 type Local struct {
-	UID         types.UID
-	Daemon      Daemon
-	Credentials []byte // kubeconfig of the remote; empty: there is none
-	Policies    []networkingv1.NetworkPolicy
-	HasEgress   bool    // a NetworkPolicy of this link is among them
-	Permitted   *string // the annotation that permits its mirrors; nil: there is none
+	UID       types.UID
+	Daemon    Daemon
+	Secret    *corev1.Secret // that links the remote; nil: there is none
+	Others    []string       // names of more Secrets with the remote's name, which the daemon ignores
+	Earlier   bool           // the kubeconfig of a link by an earlier version exists
+	Policies  []networkingv1.NetworkPolicy
+	HasEgress bool    // a NetworkPolicy of this link is among them
+	Permitted *string // the annotation that permits its mirrors; nil: there is none
 }
 
 // Remote is what is read of the remote cluster.
@@ -43,7 +44,8 @@ type Remote struct {
 // Plan is what a link writes.
 type Plan struct {
 	Name     string
-	Flag     string // the value of --remote
+	Keys     Keys
+	Secret   cache.ObjectName // that links it
 	Server   string
 	Endpoint Endpoint
 	CAFrom   string // where the CA of the endpoint is from
@@ -74,11 +76,14 @@ func Decide(request Request, keys Keys, local Local, remote Remote) (Plan, error
 			return Plan{}, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	plan := Plan{Name: name, Flag: name + "=" + d.Mount + "/" + fileOf(name) + keys.String()}
-	plan.Rule, plan.Moves = permitted(d.rule(keys), local.Permitted)
-	if d.inCommand(name) && d.remote(name) != plan.Flag {
-		return Plan{}, fmt.Errorf("Deployment %s/%s has --remote=%s in its command, which link does not change: set --remote=%s in your manifests, and run link again", d.Namespace, d.Name, d.remote(name), plan.Flag)
+	if err := linkable(request, d); err != nil {
+		return Plan{}, err
 	}
+	plan := Plan{Name: name, Keys: keys, Secret: cache.NewObjectName(d.remotesFrom(), secretName(name))}
+	if local.Secret != nil {
+		plan.Secret.Name = local.Secret.Name
+	}
+	plan.Rule, plan.Moves = permitted(d.rule(keys), local.Permitted)
 	plan.Endpoint, plan.CAFrom = endpoint(request, remote)
 	plan.Server = plan.Endpoint.Server
 	host, port, err := parseServer(plan.Server)
@@ -94,6 +99,17 @@ func Decide(request Request, keys Keys, local Local, remote Remote) (Plan, error
 	}
 	plan.Egress = egress(name, d, local.Policies, slices.Concat([]int32{port}, remote.Ports))
 	return plan, nil
+}
+
+// linkable finds what keeps the daemon from reading a Secret of the remote.
+func linkable(request Request, d Daemon) error {
+	if d.remotesFrom() == "" {
+		return fmt.Errorf("Deployment %s/%s does not read remotes from Secrets: apply deploy/local or the chart of this version, or add --remotes-from=%s to its command and allow it to list and watch Secrets there; then run link again", d.Namespace, d.Name, d.Namespace)
+	}
+	if before := d.remote(request.Name); before != "" && !request.Migrate {
+		return fmt.Errorf("Deployment %s/%s has --remote=%s, which takes precedence over a Secret: run link again with --migrate to move it into a Secret", d.Namespace, d.Name, before)
+	}
+	return nil
 }
 
 // permitted is the annotation for a rule. While mirrors move to it from another rule, that one is permitted, too: until
@@ -165,11 +181,7 @@ func readsOf(spec remote.Spec) string {
 	return "Services in " + strings.Join(spec.Namespaces, ", ")
 }
 
-// secret is what a link writes of the Secret with the kubeconfigs: one key.
-func (p Plan) secret(d Daemon, credentials []byte) *corev1.Secret {
-	return &corev1.Secret{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: d.Namespace, Name: d.Secret},
-		Data:       map[string][]byte{fileOf(p.Name): credentials},
-	}
+// secret is the Secret that links the remote.
+func (p Plan) secret(credentials []byte) *corev1.Secret {
+	return newSecret(p.Secret.Namespace, p.Secret.Name, p.Name, p.Keys, credentials)
 }

@@ -26,7 +26,7 @@ func usual(args ...string) *situation {
 		local:   Local{UID: "london", Daemon: newDaemon(DefaultName, DefaultName)},
 		remote:  Remote{UID: "paris", Endpoint: Endpoint{Server: "https://192.0.2.7:6443", CA: []byte("paris's")}, Possible: "Existing gateways: ingress/gateway"},
 	}
-	s.local.Daemon.Command = []string{"service-mirror", "--leader-elect"}
+	s.local.Daemon.Command = []string{"service-mirror", "--leader-elect", "--remotes-from=service-mirror"}
 	if err := s.request.ParseArguments(append([]string{"paris"}, args...)); err != nil {
 		panic(err)
 	}
@@ -34,7 +34,7 @@ func usual(args ...string) *situation {
 }
 
 func (s *situation) decide() (Plan, error) {
-	keys, err := s.request.keys(s.local.Daemon)
+	keys, err := s.request.keys(s.local)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -42,11 +42,11 @@ func (s *situation) decide() (Plan, error) {
 }
 
 func TestDecide(t *testing.T) {
-	plan, err := usual("gateway=ingress/gateway", "name={service}-p").decide()
+	plan, err := usual("name={service}-p", "gateway=ingress/gateway").decide()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if plan.Flag != "paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=ingress/gateway,name={service}-p" || plan.Server != "https://192.0.2.7:6443" ||
+	if plan.Keys.String() != ",gateway=ingress/gateway,name={service}-p" || plan.Secret.String() != "service-mirror/service-mirror-remote-paris" || plan.Server != "https://192.0.2.7:6443" ||
 		plan.Rule != "name={service}-p" || string(plan.Endpoint.CA) != "paris's" || plan.Egress != nil || len(plan.Grants) != 5 {
 		t.Errorf("got %+v", plan)
 	}
@@ -66,7 +66,6 @@ func TestDecide(t *testing.T) {
 
 // All that is refused is refused before anything is written.
 func TestRefused(t *testing.T) {
-	const kubeconfig = "/etc/service-mirror/remotes/paris.kubeconfig"
 	for name, test := range map[string]struct {
 		args   string
 		change func(*situation)
@@ -84,9 +83,11 @@ func TestRefused(t *testing.T) {
 		"unspecified":   {"gateway=a/b", func(s *situation) { s.remote.Endpoint.Server = "https://[::]:1" }, "not reachable from pods"},
 		"loopback of 6": {"gateway=a/b", func(s *situation) { s.remote.Endpoint.Server = "https://[::1]:1" }, "not reachable from pods"},
 		"no https":      {"gateway=a/b", func(s *situation) { s.remote.Endpoint.Server = "http://192.0.2.7" }, "is not https://HOST:PORT"},
-		"a flag in the command": {"gateway=a/b", func(s *situation) {
-			s.local.Daemon.Command = append(s.local.Daemon.Command, "--remote", "paris="+kubeconfig+",gateway=c/d")
-		}, "set --remote=paris=" + kubeconfig + ",gateway=a/b in your manifests"},
+		"a flag of the remote": {"gateway=a/b", func(s *situation) {
+			s.local.Daemon.Command = append(s.local.Daemon.Command, "--remote", "paris=/x,gateway=c/d")
+		}, "Deployment service-mirror/service-mirror has --remote=paris=/x,gateway=c/d, which takes precedence over a Secret: run link again with --migrate"},
+		"a daemon that reads no Secrets": {"gateway=a/b", func(s *situation) { s.local.Daemon.Command = s.local.Daemon.Command[:2] },
+			"Deployment service-mirror/service-mirror does not read remotes from Secrets: apply deploy/local or the chart of this version"},
 	} {
 		s := usual(strings.Fields(test.args)...)
 		test.change(s)
@@ -103,10 +104,20 @@ func TestServer(t *testing.T) {
 	if plan, err := s.decide(); err != nil || plan.Server != s.request.Server {
 		t.Errorf("got %+v, %v", plan, err)
 	}
-	s = usual("gateway=a/b")
-	s.local.Daemon.Command = append(s.local.Daemon.Command, "--remote=paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=a/b")
-	if plan, err := s.decide(); err != nil || s.local.Daemon.remote("paris") != plan.Flag {
-		t.Errorf("a flag in the command that is as it is to be: %+v, %v", plan, err)
+}
+
+// Of a flag and a Secret with the remote's name, the keys of the Secret count: a migration that was interrupted has
+// written it already.
+func TestMigrated(t *testing.T) {
+	s := usual("uid=unverified")
+	s.local.Daemon.Args, s.request.Migrate = []string{"--remote=paris=/old,gateway=a/b,context=x"}, true
+	if plan, err := s.decide(); err != nil || plan.Keys.String() != ",gateway=a/b,uid=unverified" {
+		t.Errorf("of the flag: %v, %s", err, plan.Keys)
+	}
+	s.local.Secret = newSecret("remotes", "from-git", "paris", ParseKeys("gateway=c/d,namespaces=a,b"), nil)
+	s.local.Daemon.Command = append(s.local.Daemon.Command, "--remotes-from=remotes")
+	if plan, err := s.decide(); err != nil || plan.Keys.String() != ",gateway=c/d,namespaces=a,b,uid=unverified" || plan.Secret.String() != "remotes/from-git" {
+		t.Errorf("of the Secret: %v, %s, %v", err, plan.Keys, plan.Secret)
 	}
 }
 

@@ -29,13 +29,26 @@ func ParseKeys(text string) (keys Keys) {
 	return keys
 }
 
-// String is what follows the kubeconfig in --remote.
+// String is as in --remote, where it follows the kubeconfig.
 func (k Keys) String() string {
 	var text strings.Builder
 	for _, key := range k {
 		text.WriteString("," + key.Name + "=" + key.Value)
 	}
 	return text.String()
+}
+
+// list are KEY=VALUE, one for each value.
+func (k Keys) list() (all []string) {
+	for _, key := range k {
+		all = append(all, key.Name+"="+key.Value)
+	}
+	return all
+}
+
+// sorted are the keys by name, with the values of each in their order: a Secret has no other order.
+func (k Keys) sorted() Keys {
+	return slices.SortedStableFunc(slices.Values(k), func(a, b Key) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // values are those of one key.
@@ -133,19 +146,21 @@ func known(name string) bool {
 
 // spec is what the daemon will read of the keys.
 func (k Keys) spec(name string) (remote.Spec, error) {
-	return remote.ParseSpec(name + "=" + fileOf(name) + k.String())
+	return remote.ParseSpec(name + "=kubeconfig" + k.String())
 }
 
-// keys are those of before, with what is to change.
-func (r Request) keys(d Daemon) (Keys, error) {
-	_, before, _ := strings.Cut(d.remote(r.Name), ",")
+// keys are those of before, with what is to change: those in the remote's Secret or, of an earlier version's link, in the
+// daemon's flags.
+func (r Request) keys(local Local) (Keys, error) {
 	var existing Keys
-	if before != "" {
+	if local.Secret != nil {
+		existing = keysOf(local.Secret)
+	} else if _, before, found := strings.Cut(local.Daemon.remote(r.Name), ","); found {
 		existing = ParseKeys(before)
 	}
-	keys := existing.changed(r.Set, append([]string{"context"}, r.Remove...)) // the kubeconfig has one context
+	keys := existing.changed(r.Set, append([]string{"context"}, r.Remove...)).sorted() // the kubeconfig has one context
 	if _, err := keys.spec(r.Name); err != nil {
-		return nil, fmt.Errorf("--remote %s: with the keys %q: %w", r.Name, strings.TrimPrefix(keys.String(), ","), err)
+		return nil, fmt.Errorf("remote %s: with the keys %q: %w", r.Name, strings.TrimPrefix(keys.String(), ","), err)
 	}
 	return keys, nil
 }

@@ -40,13 +40,13 @@ func TestKeysOfTheDeployment(t *testing.T) {
 		"":                                    "",
 		"paris=/x":                            "",
 		"paris=/x,context=c,gateway=a/b":      ",gateway=a/b",
-		"paris=/x,namespaces=a,b,gateway=a/b": ",namespaces=a,b,gateway=a/b",
+		"paris=/x,namespaces=a,b,gateway=a/b": ",gateway=a/b,namespaces=a,b",
 	} {
 		d := Daemon{Args: []string{"--remote=berlin=/y,uid=z"}}
 		if existing != "" {
 			d.Args = append(d.Args, "--remote", existing)
 		}
-		keys, err := Request{Name: "paris"}.keys(d)
+		keys, err := Request{Name: "paris"}.keys(Local{Daemon: d})
 		if err != nil || keys.String() != want {
 			t.Errorf("%s: got %s, %v, want %s", existing, keys, err, want)
 		}

@@ -1,21 +1,24 @@
 // Package link makes a remote cluster known to the local one, and forgets it again.
 //
-// A link is a ServiceAccount in the remote cluster that can read what is exported, and in the local cluster its
-// credentials in a Secret, an annotation that permits mirrors of the remote, and a --remote in the daemon's
-// Deployment. The way of one link:
+// A link is a ServiceAccount in the remote cluster that can read what is exported, and in the local cluster an annotation
+// that permits mirrors of the remote, and a Secret with its credentials and keys, which the daemon watches
+// (--remotes-from). The way of one link:
 //
 //	keys.go        the KEY=VALUE of --remote: those of before, with the changes
 //	read.go        Local and Remote, what is read of either cluster
 //	decide.go      Decide turns these into a Plan, which says what is written; all that can be refused is refused here
 //	grants.go      ... in the remote cluster: who may read what
-//	daemon.go      ... in the Deployment: its arguments
+//	secret.go      ... in the Secret
 //	network.go     ... in the NetworkPolicy: the ports that the daemon needs
 //	kubeconfig.go  the kubeconfig
 //	credentials.go ... and its token, which is tried
+//	daemon.go      the Deployment, and the --remote that an earlier version's link added to it
 //	cluster.go     either cluster, found as kubectl does
 //	linker.go      how objects are read and written, and what is said of it
 //	link.go        Link applies the grants, tries the credentials, and then writes in the local cluster
-//	rollout.go     it waits until the daemon's pods have the change
+//	migrate.go     ... and moves the link of an earlier version
+//	rollout.go     it waits until the daemon's pods are ready
+//	connected.go   ... and until the daemon has connected to the remote
 //	verifying.go   and sends requests to the mirrors, from the daemon's pod
 //	unlink.go      Unlink takes it all out of the local cluster again
 //	print.go       the manifests of either side, in place of all this
@@ -25,9 +28,12 @@ package link
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
+	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -39,7 +45,9 @@ type Request struct {
 	Server string        // URL of the remote's API server as pods reach it; empty: that of the kubeconfig
 	CA     []byte        // of that server, PEM; empty: that of the kubeconfig
 	Reader string        // namespace of the account in the remote cluster
-	Wait   time.Duration // for the rollout; 0: no requests are sent
+	Wait   time.Duration // until the daemon has connected to the remote; 0: no requests are sent
+	// Migrate moves what an earlier version's link added to the Deployment into the Secret.
+	Migrate bool
 }
 
 // Result is what was done.
@@ -48,7 +56,8 @@ type Result struct {
 	Local    string    `json:"local"`            // context of the local cluster
 	Remote   string    `json:"remote,omitempty"` // context of the remote cluster
 	Server   string    `json:"server,omitempty"`
-	Flag     string    `json:"flag,omitempty"` // that of the daemon
+	Secret   string    `json:"secret,omitempty"` // namespace/name of the one that links the remote
+	Keys     []string  `json:"keys,omitempty"`   // KEY=VALUE, as in --remote
 	Changes  []Change  `json:"changes"`
 	Notes    []string  `json:"notes"`
 	Linked   bool      `json:"linked"`
@@ -95,7 +104,7 @@ func (l *Linker) Link(ctx context.Context, request Request) (Result, error) {
 	if err != nil {
 		return *result, err
 	}
-	keys, err := request.keys(local.Daemon)
+	keys, err := request.keys(local)
 	if err != nil {
 		return *result, err
 	}
@@ -107,7 +116,7 @@ func (l *Linker) Link(ctx context.Context, request Request) (Result, error) {
 	if err != nil {
 		return *result, err
 	}
-	result.Server, result.Flag = plan.Server, "--remote="+plan.Flag
+	result.Server, result.Secret, result.Keys = plan.Server, plan.Secret.String(), plan.Keys.list()
 	for _, text := range remote.Notes {
 		l.remark(l.Remote, text)
 	}
@@ -122,6 +131,9 @@ func (l *Linker) Link(ctx context.Context, request Request) (Result, error) {
 		return *result, err
 	}
 	result.Linked = true
+	if err := l.migrate(ctx, plan, local); err != nil {
+		return *result, err
+	}
 	err = l.verify(ctx, request)
 	return *result, err
 }
@@ -143,16 +155,9 @@ func (l *Linker) grant(ctx context.Context, plan Plan) error {
 // manager is the field manager of what is written. A remote has one of its own in what several share.
 const manager = "service-mirror-link"
 
-// write makes the remote known to the daemon: its file first, and the flag that names it last.
+// write makes the remote known to the daemon. The Secret comes last: the daemon acts on it at once.
 func (l *Linker) write(ctx context.Context, plan Plan, local Local, credentials []byte) error {
 	d := local.Daemon
-	l.step(l.Local, "storing the kubeconfig as %s in Secret %s/%s", fileOf(plan.Name), d.Namespace, d.Secret)
-	if before := serverOf(local.Credentials); before != "" && before != plan.Server {
-		l.note(l.Local, "the server was %s before", before)
-	}
-	if err := l.apply(ctx, l.Local, manager+"-"+plan.Name, plan.secret(d, credentials)); err != nil {
-		return err
-	}
 	if err := l.allow(ctx, plan, local); err != nil {
 		return err
 	}
@@ -163,17 +168,32 @@ func (l *Linker) write(ctx context.Context, plan Plan, local Local, credentials 
 	if err := l.annotate(ctx, d, plan.Name, &plan.Rule); err != nil {
 		return err
 	}
-	l.step(l.Local, "adding argument --remote=%s to Deployment %s/%s", plan.Flag, d.Namespace, d.Name)
-	return l.changeDaemon(ctx, d, func(d Daemon) change {
-		switch before := d.remote(plan.Name); before {
-		case "":
-		case plan.Flag:
-			l.line("already set")
-		default:
-			l.line("replaces --remote=" + before)
+	l.step(l.Local, "storing the kubeconfig and the keys %q in Secret %s", strings.TrimPrefix(plan.Keys.String(), ","), plan.Secret)
+	if local.Secret != nil {
+		if before := serverOf(local.Secret.Data[kubeconfigKey]); before != "" && before != plan.Server {
+			l.note(l.Local, "the server was %s before", before)
 		}
-		return change{args: d.with(plan.Name, plan.Flag), mounts: true}
-	})
+	}
+	for _, other := range local.Others {
+		l.note(l.Local, "Secret %s/%s also has the label of this remote, and is ignored because it is newer: delete it", plan.Secret.Namespace, other)
+	}
+	return l.store(ctx, plan.secret(credentials), local.Secret)
+}
+
+// store writes the Secret in one step: the daemon must not see keys of before beside those of now.
+func (l *Linker) store(ctx context.Context, wanted, live *corev1.Secret) error {
+	if live == nil || len(extra(live, wanted)) == 0 {
+		return l.apply(ctx, l.Local, manager+"-"+wanted.Labels[remoteLabel], wanted)
+	}
+	data := map[string]any{}
+	for _, name := range extra(live, wanted) {
+		data[name] = nil
+	}
+	for name, content := range wanted.Data {
+		data[name] = base64.StdEncoding.EncodeToString(content)
+	}
+	patch := map[string]any{"metadata": map[string]any{"resourceVersion": live.ResourceVersion}, "data": data}
+	return l.patch(ctx, l.Local, secrets, wanted.Namespace, wanted.Name, patch)
 }
 
 // allow has the NetworkPolicy that the link needs, and removes one that it needs no more.
@@ -197,7 +217,7 @@ func (l *Linker) annotate(ctx context.Context, d Daemon, name string, rule *stri
 // annotation is the one of the daemon's ServiceAccount that permits mirrors of a remote.
 func annotation(name string) string { return "remote.service-mirror.io/" + name }
 
-// fileOf is the key of a remote's kubeconfig in the Secret.
+// fileOf is the key of a remote's kubeconfig in the Secret of earlier versions.
 func fileOf(name string) string { return name + ".kubeconfig" }
 
 // Resources that are read and written by name.

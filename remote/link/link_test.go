@@ -39,7 +39,7 @@ func newFakeCluster(t *testing.T, uid string, objects ...runtime.Object) *fakeCl
 	t.Helper()
 	scheme := runtime.NewScheme()
 	kinds := map[schema.GroupVersionResource]string{}
-	for _, resource := range []schema.GroupVersionResource{services, networkPolicies, pods, endpointSlices} {
+	for _, resource := range []schema.GroupVersionResource{services, networkPolicies, pods, endpointSlices, secrets} {
 		kinds[resource] = "List"
 	}
 	kinds[schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"}] = "List"
@@ -146,9 +146,13 @@ type pair struct {
 	out           bytes.Buffer
 	server        *httptest.Server
 	uid           string // by which the server identifies itself
+	migrate       bool
 }
 
-func newPair(t *testing.T) *pair {
+func newPair(t *testing.T) *pair { return newPairWith(t, func(*corev1.PodSpec) {}) }
+
+// newPairWith has a Deployment in london that differs from the shipped one.
+func newPairWith(t *testing.T, change func(*corev1.PodSpec), more ...runtime.Object) *pair {
 	t.Helper()
 	p := &pair{uid: "paris"}
 	p.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -161,11 +165,11 @@ func newPair(t *testing.T) *pair {
 	}))
 	t.Cleanup(p.server.Close)
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.server.Certificate().Raw})
-	d := deployment(func(*corev1.PodSpec) {})
+	d := deployment(change)
 	d.TypeMeta = metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"}
 	account := &corev1.ServiceAccount{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceAccount"}, ObjectMeta: metav1.ObjectMeta{Namespace: DefaultName, Name: DefaultName}}
 	token := &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Namespace: DefaultName, Name: reader}, Data: map[string][]byte{"token": []byte("secret")}}
-	p.london, p.paris = newFakeCluster(t, "london", d, account), newFakeCluster(t, "paris", token)
+	p.london, p.paris = newFakeCluster(t, "london", append(more, d, account)...), newFakeCluster(t, "paris", token)
 	p.linker = &Linker{
 		Local:     &Cluster{Name: "london", Flags: "--context london", client: p.london},
 		Remote:    &Cluster{Name: "paris", Flags: "--context paris", client: p.paris, Endpoint: Endpoint{Server: "https://192.0.2.7:6443", CA: ca}},
@@ -180,8 +184,34 @@ func (p *pair) link(t *testing.T, args ...string) (Result, error) {
 	if err := request.ParseArguments(append([]string{"paris"}, args...)); err != nil {
 		t.Fatal(err)
 	}
+	request.Migrate = p.migrate
 	p.london.writes, p.paris.writes = nil, nil
 	return p.linker.Link(t.Context(), request)
+}
+
+// secret is the one of a name in london; nil: there is none.
+func (p *pair) secret(t *testing.T, name string) *corev1.Secret {
+	t.Helper()
+	var secret corev1.Secret
+	own := Cluster{client: p.london}
+	if found, err := own.read(t.Context(), secrets, DefaultName, name, &secret); err != nil {
+		t.Fatal(err)
+	} else if !found {
+		return nil
+	}
+	return &secret
+}
+
+// hasKeys checks what is in paris's Secret besides a kubeconfig of the server.
+func (p *pair) hasKeys(t *testing.T, name string, want ...string) {
+	t.Helper()
+	secret := p.secret(t, name)
+	if secret == nil || secret.Labels[remoteLabel] != "paris" || serverOf(secret.Data[kubeconfigKey]) != p.server.URL {
+		t.Fatalf("Secret %s is %v", name, secret)
+	}
+	if got := keysOf(secret).list(); !slices.Equal(got, want) {
+		t.Errorf("Secret %s has the keys %q, want %q", name, got, want)
+	}
 }
 
 // Where only pods reach the API server, that it is not tried is said.
@@ -200,13 +230,12 @@ func TestLinkAndUnlink(t *testing.T) {
 	if err != nil || !result.Linked || result.Verified == nil || result.Verified.State != Unknown {
 		t.Fatalf("%v, %+v\n%s", err, result, &p.out)
 	}
-	const flag = "--remote=paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=address/none,name={service}-p"
-	if want := []string{"patch secrets service-mirror-remotes", "patch serviceaccounts service-mirror", "patch deployments service-mirror"}; !slices.Equal(p.london.writes, want) || result.Flag != flag {
-		t.Errorf("london has the writes %q, want %q, for %s", p.london.writes, want, result.Flag)
+	keys := []string{"gateway=address/none", "name={service}-p"}
+	if want := []string{"patch serviceaccounts service-mirror", "patch secrets service-mirror-remote-paris"}; !slices.Equal(p.london.writes, want) ||
+		result.Secret != "service-mirror/service-mirror-remote-paris" || !slices.Equal(result.Keys, keys) {
+		t.Errorf("london has the writes %q, want %q, and the result is %+v", p.london.writes, want, result)
 	}
-	if got := p.london.daemon(t); !slices.Equal(got.Args, []string{flag}) || !slices.Equal(got.Command, []string{"service-mirror", "--leader-elect"}) {
-		t.Errorf("the daemon is %+v", got)
-	}
+	p.hasKeys(t, "service-mirror-remote-paris", keys...)
 	if last := p.paris.writes[len(p.paris.writes)-1]; last != "patch clusterrolebindings service-mirror-reader" {
 		t.Errorf("paris has the writes %q", p.paris.writes)
 	}
@@ -217,8 +246,12 @@ func TestLinkAndUnlink(t *testing.T) {
 	if result, err = p.link(t); err != nil || len(p.london.writes)+len(p.paris.writes)+len(result.Changes) > 0 {
 		t.Errorf("again: %v, %q, %q, %+v", err, p.london.writes, p.paris.writes, result.Changes)
 	}
-	if _, err = p.link(t, "name-", "uid=unverified"); err != nil || !slices.Equal(p.london.daemon(t).Args, []string{strings.Replace(flag, "name={service}-p", "uid=unverified", 1)}) {
-		t.Errorf("with other keys: %v, %q", err, p.london.daemon(t).Args)
+	if _, err = p.link(t, "name-", "uid=unverified"); err != nil {
+		t.Fatal(err)
+	}
+	p.hasKeys(t, "service-mirror-remote-paris", "gateway=address/none", "uid=unverified")
+	if want := []string{"patch serviceaccounts service-mirror", "patch secrets service-mirror-remote-paris"}; !slices.Equal(p.london.writes, want) {
+		t.Errorf("with other keys, london has the writes %q, want %q: the daemon must never see the keys of before beside those of now", p.london.writes, want)
 	}
 
 	for range 2 {
@@ -227,8 +260,82 @@ func TestLinkAndUnlink(t *testing.T) {
 		}
 	}
 	local, err := p.linker.readLocal(t.Context(), "paris")
-	if err != nil || len(local.Daemon.Args) > 0 || len(local.Credentials) > 0 || local.Permitted != nil {
+	if err != nil || local.Secret != nil || local.Permitted != nil {
 		t.Errorf("%v, %+v is left", err, local)
+	}
+}
+
+// A Secret that GitOps applied is the link: it is changed under its own name, and the older one of two counts.
+func TestLinkOfGitOps(t *testing.T) {
+	applied := newSecret(DefaultName, "from-git", "paris", ParseKeys("gateway=a/b,namespaces=a,b,uid=unverified"), []byte("old"))
+	newer, berlin := newSecret(DefaultName, "a-newer-one", "paris", nil, []byte("newer")), newSecret(DefaultName, "berlin", "berlin", nil, []byte("berlin's"))
+	applied.CreationTimestamp, newer.CreationTimestamp = metav1.Unix(1, 0), metav1.Unix(2, 0)
+	applied.ResourceVersion = "3"
+	p := newPairWith(t, func(*corev1.PodSpec) {}, applied, newer, berlin)
+	for _, one := range []*corev1.Secret{applied, newer} { // which sending an object leaves out
+		object, err := p.london.Tracker().Get(secrets, DefaultName, one.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		object.(*unstructured.Unstructured).SetCreationTimestamp(one.CreationTimestamp)
+		p.london.store(object.(*unstructured.Unstructured), false)
+	}
+	result, err := p.link(t, "uid-", "gateway=c/d", "gateway=e/f")
+	if err != nil || result.Secret != "service-mirror/from-git" {
+		t.Fatalf("%v, %+v", err, result)
+	}
+	p.hasKeys(t, "from-git", "gateway=c/d", "gateway=e/f", "namespaces=a,b")
+	if want := "Secret service-mirror/a-newer-one also has the label of this remote, and is ignored"; !strings.Contains(strings.Join(result.Notes, "\n"), want) {
+		t.Errorf("the notes are %q, want %q", result.Notes, want)
+	}
+	if _, err := p.linker.Unlink(t.Context(), "paris"); err != nil || p.secret(t, "from-git") != nil || p.secret(t, "a-newer-one") != nil || p.secret(t, "berlin") == nil {
+		t.Errorf("unlinked: %v", err)
+	}
+}
+
+// What an earlier version's link added to the Deployment takes precedence: it is moved only on request, with its keys.
+func TestMigrate(t *testing.T) {
+	const flag = "--remote=paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=a/b,namespaces=a,b"
+	earlier := &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Namespace: DefaultName, Name: "service-mirror-remotes"},
+		Data: map[string][]byte{"paris.kubeconfig": []byte("old"), "berlin.kubeconfig": []byte("berlin's")}}
+	p := newPairWith(t, func(pod *corev1.PodSpec) { pod.Containers[1].Args = []string{flag, "--remote=berlin=/b"} }, earlier)
+	if _, err := p.link(t, "uid=unverified"); err == nil || !strings.Contains(err.Error(), "has "+flag+", which takes precedence over a Secret: run link again with --migrate") || len(p.london.writes)+len(p.paris.writes) > 0 {
+		t.Errorf("%v, %q", err, p.london.writes)
+	}
+	p.migrate = true
+	if _, err := p.link(t, "uid=unverified"); err != nil {
+		t.Fatal(err)
+	}
+	p.hasKeys(t, "service-mirror-remote-paris", "gateway=a/b", "namespaces=a,b", "uid=unverified")
+	if want := []string{"patch serviceaccounts service-mirror", "patch secrets service-mirror-remote-paris", "patch deployments service-mirror", "patch secrets service-mirror-remotes"}; !slices.Equal(p.london.writes, want) {
+		t.Errorf("london has the writes %q, want %q", p.london.writes, want)
+	}
+	if got := p.london.daemon(t).Args; !slices.Equal(got, []string{"--remote=berlin=/b"}) {
+		t.Errorf("the arguments are %q", got)
+	}
+	if got := p.secret(t, "service-mirror-remotes").Data; len(got) != 1 || string(got["berlin.kubeconfig"]) != "berlin's" {
+		t.Errorf("the Secret of before has %q", got)
+	}
+	if _, err := p.link(t); err != nil || len(p.london.writes) > 0 {
+		t.Errorf("again: %v, %q", err, p.london.writes)
+	}
+	if _, err := p.linker.Unlink(t.Context(), "berlin"); err != nil || len(p.london.daemon(t).Args) > 0 || len(p.secret(t, "service-mirror-remotes").Data) > 0 {
+		t.Errorf("a remote that was not moved is unlinked: %v, %q", err, p.london.daemon(t).Args)
+	}
+}
+
+// What the manifests own is not changed, and the link says what remains to be done.
+func TestMigrateFromTheCommand(t *testing.T) {
+	const flag = "--remote=paris=/x,gateway=a/b"
+	p := newPairWith(t, func(pod *corev1.PodSpec) { pod.Containers[1].Command = append(pod.Containers[1].Command, flag) })
+	p.migrate = true
+	result, err := p.link(t)
+	if err != nil || !slices.Contains(p.london.daemon(t).Command, flag) || !strings.Contains(strings.Join(result.Notes, "\n"), "has "+flag+" in its command, which takes precedence over the Secret: remove it from your manifests") {
+		t.Errorf("%v, %q", err, result.Notes)
+	}
+	p.hasKeys(t, "service-mirror-remote-paris", "gateway=a/b")
+	if _, err := p.linker.Unlink(t.Context(), "paris"); err == nil || !strings.Contains(err.Error(), "in its command, which unlink does not change") || p.secret(t, "service-mirror-remote-paris") == nil {
+		t.Errorf("unlinked: %v", err)
 	}
 }
 
@@ -269,8 +376,9 @@ func TestNothingHalfDone(t *testing.T) {
 }
 
 // Others may change the Deployment meanwhile: what they wrote stays.
-func TestLinkBesideOthers(t *testing.T) {
-	p := newPair(t)
+func TestMigrateBesideOthers(t *testing.T) {
+	p := newPairWith(t, func(pod *corev1.PodSpec) { pod.Containers[1].Args = []string{"--remote=paris=/p,gateway=a/b"} })
+	p.migrate = true
 	interrupted := false
 	p.london.refuse = func(write string) error {
 		if write == "patch deployments service-mirror" && !interrupted {
@@ -281,15 +389,15 @@ func TestLinkBesideOthers(t *testing.T) {
 			}
 			live := object.(*unstructured.Unstructured)
 			container := live.Object["spec"].(map[string]any)["template"].(map[string]any)["spec"].(map[string]any)["containers"].([]any)[1].(map[string]any)
-			container["args"] = []any{"--remote=berlin=/b"}
+			container["args"] = []any{"--remote=paris=/p,gateway=a/b", "--remote=berlin=/b"}
 			p.london.store(live, false)
 		}
 		return nil
 	}
-	if _, err := p.link(t, "gateway=a/b"); err != nil {
+	if _, err := p.link(t); err != nil {
 		t.Fatal(err)
 	}
-	if got := p.london.daemon(t).Args; !interrupted || len(got) != 2 || got[0] != "--remote=berlin=/b" || !strings.HasPrefix(got[1], "--remote=paris=") {
+	if got := p.london.daemon(t).Args; !interrupted || !slices.Equal(got, []string{"--remote=berlin=/b"}) {
 		t.Errorf("the arguments are %q", got)
 	}
 }

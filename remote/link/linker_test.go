@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -93,30 +92,37 @@ func TestLogFilter(t *testing.T) {
 	}
 }
 
-// What is printed for the local side names the remote among those that are there, where it is.
+// What is printed for the local side is what a link writes, and nothing of the Deployment.
 func TestManifests(t *testing.T) {
-	s := usual("gateway=a/b")
-	s.local.Daemon.Args = []string{"--remote=berlin=/b"}
-	plan, err := s.decide()
+	plan, err := usual("gateway=a/b", "gateway=c/d", "name={service}-p").decide()
 	if err != nil {
 		t.Fatal(err)
 	}
-	printed := func(d Daemon) string {
-		var out bytes.Buffer
-		if err := printManifests(&out, plan.manifests(d, []byte("x"))); err != nil {
-			t.Fatal(err)
-		}
-		return out.String()
+	var out bytes.Buffer
+	if err := printManifests(&out, plan.manifests(newDaemon("sm", "sm"), []byte("x"))); err != nil {
+		t.Fatal(err)
 	}
-	text := printed(s.local.Daemon)
-	for _, want := range []string{"paris.kubeconfig: eA==\n", "remote.service-mirror.io/paris: \"\"\n", "- args:\n        - --remote=berlin=/b\n        - --remote=paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=a/b\n        name: service-mirror\n"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("it does not have %q:\n%s", want, text)
-		}
-	}
-	d := s.local.Daemon
-	d.Command = []string{"service-mirror", "--remote=paris=/old", "--leader-elect"}
-	if text := printed(d); !strings.Contains(text, "- command:\n        - service-mirror\n        - --remote=paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=a/b\n        - --leader-elect\n        name: service-mirror\n") {
-		t.Errorf("with the flag in the command:\n%s", text)
+	const want = `apiVersion: v1
+data:
+  gateway: YS9iCmMvZA==
+  kubeconfig: eA==
+  name: e3NlcnZpY2V9LXA=
+kind: Secret
+metadata:
+  labels:
+    service-mirror.io/remote: paris
+  name: service-mirror-remote-paris
+  namespace: service-mirror
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  annotations:
+    remote.service-mirror.io/paris: name={service}-p
+  name: service-mirror
+  namespace: sm
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", &out, want)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -28,15 +30,11 @@ func PrintRemote(out io.Writer, request Request) error {
 // written.
 func (l *Linker) PrintLocal(ctx context.Context, out io.Writer, request Request) error {
 	l.result = newResult(request.Name, l.Local.Name)
-	local, err := l.readLocal(ctx, request.Name)
-	if errors.Is(err, errNoDaemon) {
-		local.Daemon, err = newDaemon(l.Namespace, l.Deployment), nil
-		l.remark(l.Local, fmt.Sprintf("Deployment %s/%s does not exist yet: its other --remote arguments are not included", l.Namespace, l.Deployment))
-	}
+	local, err := l.printable(ctx, request.Name)
 	if err != nil {
 		return err
 	}
-	keys, err := request.keys(local.Daemon)
+	keys, err := request.keys(local)
 	if err != nil {
 		return err
 	}
@@ -44,9 +42,11 @@ func (l *Linker) PrintLocal(ctx context.Context, out io.Writer, request Request)
 	if err != nil {
 		return err
 	}
-	writable := local
-	writable.Daemon.Command, writable.Daemon.Args = nil, writable.Daemon.words() // to decide: manifests can change either
-	plan, err := Decide(request, keys, writable, remote)
+	if before := local.Daemon.remote(request.Name); before != "" {
+		l.remark(l.Local, fmt.Sprintf("Deployment %s/%s has --remote=%s, which takes precedence over the Secret: remove it when the Secret is applied", l.Namespace, l.Deployment, before))
+		request.Migrate = true
+	}
+	plan, err := Decide(request, keys, local, remote)
 	if err != nil {
 		return err
 	}
@@ -64,40 +64,39 @@ func (l *Linker) PrintLocal(ctx context.Context, out io.Writer, request Request)
 	if err != nil {
 		return err
 	}
-	if err := printHeader(out, request.Name, "For the local cluster. The Secret contains credentials: encrypt it before you commit it. The\n"+
-		"# Deployment, the ServiceAccount and the Secret are patches for kustomize, or for kubectl apply --server-side."); err != nil {
+	about := "For the local cluster. The Secret contains credentials: encrypt it before you commit it. The\n" +
+		"# ServiceAccount is a patch for kustomize, or for kubectl apply --server-side. The Secret's keys are\n" +
+		"# " + strings.Join(append([]string{kubeconfigKey}, plan.Keys.list()...), " ")
+	if err := printHeader(out, request.Name, about); err != nil {
 		return err
 	}
 	return printManifests(out, plan.manifests(local.Daemon, credentials))
 }
 
+// printable reads the local cluster, whose Deployment may still be without what a link needs, or not exist yet.
+func (l *Linker) printable(ctx context.Context, name string) (Local, error) {
+	local, err := l.readLocal(ctx, name)
+	switch {
+	case errors.Is(err, errNoDaemon):
+		l.remark(l.Local, fmt.Sprintf("Deployment %s/%s does not exist yet: it must have --remotes-from=%s", l.Namespace, l.Deployment, l.Namespace))
+		local.Daemon, err = newDaemon(l.Namespace, l.Deployment), nil
+	case err == nil && local.Daemon.remotesFrom() == "":
+		l.remark(l.Local, fmt.Sprintf("Deployment %s/%s does not have --remotes-from=%s yet, which deploy/local of this version has: until then, the Secret is not read", l.Namespace, l.Deployment, l.Namespace))
+		local.Daemon.Command = append(slices.Clone(local.Daemon.Command), "--remotes-from="+l.Namespace)
+	}
+	return local, err
+}
+
 // manifests are those of the local cluster.
 func (p Plan) manifests(d Daemon, credentials []byte) []runtime.Object {
-	meta := func(name string) map[string]any { return map[string]any{"namespace": d.Namespace, "name": name} }
-	account := map[string]any{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta(d.Account)}
-	account["metadata"].(map[string]any)["annotations"] = map[string]any{annotation(p.Name): p.Rule}
-	args := d.with(p.Name, p.Flag)
-	container := map[string]any{"name": d.Container, "args": list(args)}
-	if d.inCommand(p.Name) {
-		container = map[string]any{"name": d.Container, "command": list(replaced(d.Command, p.Name, p.Flag))}
-	}
-	deployment := map[string]any{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta(d.Name), "spec": map[string]any{
-		"template": map[string]any{"spec": map[string]any{"containers": []any{container}}},
-	}}
-	objects := []runtime.Object{p.secret(d, credentials), &unstructured.Unstructured{Object: account}}
+	account := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{
+		"namespace": d.Namespace, "name": d.Account, "annotations": map[string]any{annotation(p.Name): p.Rule},
+	}}}
+	objects := []runtime.Object{p.secret(credentials), account}
 	if p.Egress != nil {
 		objects = append(objects, p.Egress)
 	}
-	return append(objects, &unstructured.Unstructured{Object: deployment})
-}
-
-// list is words as an unstructured object has them.
-func list(words []string) []any {
-	all := make([]any, len(words))
-	for i, word := range words {
-		all[i] = word
-	}
-	return all
+	return objects
 }
 
 func printHeader(out io.Writer, name, about string) error {

@@ -18,7 +18,7 @@ func TestDecisionsArePure(t *testing.T) {
 		"k8s.io/client-go/tools/clientcmd", "k8s.io/client-go/tools/clientcmd/api",
 		"service-mirror.io/service-mirror/gateway", "service-mirror.io/service-mirror/mirror/plan", "service-mirror.io/service-mirror/remote",
 	}
-	for _, name := range []string{"keys.go", "decide.go", "grants.go", "daemon.go", "network.go", "kubeconfig.go"} {
+	for _, name := range []string{"keys.go", "decide.go", "secret.go", "grants.go", "daemon.go", "network.go", "kubeconfig.go"} {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
 		if err != nil {
 			t.Fatal(err)

@@ -38,11 +38,9 @@ func (l *Linker) readLocal(ctx context.Context, name string) (local Local, err e
 	if local.Daemon, err = l.readDaemon(ctx); err != nil {
 		return local, err
 	}
-	var secret corev1.Secret
-	if _, err := c.read(ctx, secrets, l.Namespace, local.Daemon.Secret, &secret); err != nil {
+	if err := l.readSecrets(ctx, name, &local); err != nil {
 		return local, err
 	}
-	local.Credentials = secret.Data[fileOf(name)]
 	account, err := c.get(ctx, serviceAccounts, l.Namespace, local.Daemon.Account)
 	if err != nil {
 		return local, err
@@ -67,6 +65,38 @@ func (l *Linker) readLocal(ctx context.Context, name string) (local Local, err e
 	return local, nil
 }
 
+// readSecrets reads what links the remote already.
+func (l *Linker) readSecrets(ctx context.Context, name string, local *Local) error {
+	d := local.Daemon
+	if namespace := d.remotesFrom(); namespace != "" {
+		list, err := l.Local.list(ctx, secrets, namespace, metav1.ListOptions{LabelSelector: remoteLabel + "=" + name})
+		if err != nil {
+			return err
+		}
+		var all []corev1.Secret
+		for _, object := range list {
+			var secret corev1.Secret
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &secret); err != nil {
+				return err
+			}
+			all = append(all, secret)
+		}
+		local.Secret = oldest(all)
+		for _, one := range all {
+			if one.Name != local.Secret.Name {
+				local.Others = append(local.Others, one.Name)
+			}
+		}
+	}
+	if d.Earlier == "" {
+		return nil
+	}
+	var earlier corev1.Secret
+	_, err := l.Local.read(ctx, secrets, d.Namespace, d.Earlier, &earlier)
+	local.Earlier = len(earlier.Data[fileOf(name)]) > 0
+	return err
+}
+
 // errNoDaemon says that the local cluster has no Deployment.
 var errNoDaemon = errors.New("install the daemon first, for example with kubectl apply -k deploy/local, or use --namespace and --deployment to select it")
 
@@ -84,9 +114,9 @@ func (l *Linker) readDaemon(ctx context.Context) (Daemon, error) {
 }
 
 // changeDaemon changes the Deployment as it is now: others may have changed it meanwhile.
-func (l *Linker) changeDaemon(ctx context.Context, d Daemon, decide func(Daemon) change) error {
+func (l *Linker) changeDaemon(ctx context.Context, d Daemon, args func(Daemon) []string) error {
 	for {
-		patch := d.patch(decide(d))
+		patch := d.patch(args(d))
 		if patch == nil {
 			return nil
 		}

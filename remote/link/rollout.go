@@ -10,8 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// rollout waits until the Deployment's pods have the change, and prints the progress. The error says why they do
-// not have it.
+// rollout waits until the Deployment's pods are ready, as after an installation or a migration, and prints the progress.
+// The error says that they are not.
 func (l *Linker) rollout(ctx context.Context, d Daemon, limit time.Duration) error {
 	l.step(l.Local, "waiting up to %[3]v for the rollout of Deployment %[1]s/%[2]s", d.Namespace, d.Name, limit)
 	said := ""

@@ -16,18 +16,17 @@ func (l *Linker) Unlink(ctx context.Context, name string) (Result, error) {
 	if d.inCommand(name) {
 		return l.result, fmt.Errorf("Deployment %s/%s has --remote=%s in its command, which unlink does not change: remove it from your manifests, and run unlink again", d.Namespace, d.Name, d.remote(name))
 	}
-	l.step(l.Local, "removing --remote %s from the arguments of Deployment %s/%s", name, d.Namespace, d.Name)
-	if d.remote(name) == "" {
+	l.step(l.Local, "deleting the Secret with label %s=%s", remoteLabel, name)
+	if local.Secret == nil {
 		l.line(absent)
+	} else {
+		for _, one := range append([]string{local.Secret.Name}, local.Others...) {
+			if err := l.delete(ctx, l.Local, secrets, local.Secret.Namespace, one); err != nil {
+				return l.result, err
+			}
+		}
 	}
-	err = l.changeDaemon(ctx, d, func(d Daemon) change { return change{args: d.without(name)} })
-	if err != nil {
-		return l.result, err
-	}
-	l.step(l.Local, "removing %s from Secret %s/%s", fileOf(name), d.Namespace, d.Secret)
-	if len(local.Credentials) == 0 {
-		l.line(absent)
-	} else if err := l.patch(ctx, l.Local, secrets, d.Namespace, d.Secret, map[string]any{"data": map[string]any{fileOf(name): nil}}); err != nil {
+	if err := l.removeEarlier(ctx, local, name); err != nil {
 		return l.result, err
 	}
 	if err := l.delete(ctx, l.Local, networkPolicies, d.Namespace, egressName(name)); err != nil {

@@ -52,17 +52,22 @@ func (l *Linker) verify(ctx context.Context, request Request) error {
 			verified.Reason = err.Error() + ": kubectl " + l.Local.kubectl(d.Namespace) + " get pods"
 			return ctx.Err()
 		}
-		return l.send(ctx, d, command, verified)
+		exported, err := l.connected(ctx, d, request.Name, request.Wait)
+		if err != nil {
+			verified.Reason = err.Error()
+			return ctx.Err()
+		}
+		return l.send(ctx, d, command, exported, verified)
 	}
 	return nil
 }
 
 // send runs the verification in the daemon's pod.
-func (l *Linker) send(ctx context.Context, d Daemon, command []string, verified *Verified) error {
+func (l *Linker) send(ctx context.Context, d Daemon, command []string, exported int, verified *Verified) error {
 	l.step(l.Local, "sending requests to the mirrors of %s from the daemon's pod", l.result.Name)
 	pod, err := l.pod(ctx, d)
 	if err != nil {
-		verified.Reason = "cannot run verify in the daemon's pod: " + err.Error()
+		verified.Reason = errExec.Error() + ": " + err.Error()
 		return nil
 	}
 	var results bytes.Buffer
@@ -79,9 +84,11 @@ func (l *Linker) send(ctx context.Context, d Daemon, command []string, verified 
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		verified.Reason = "cannot run verify in the daemon's pod: " + failure.Line(err.Error())
+		verified.Reason = errExec.Error() + ": " + failure.Line(err.Error())
 	case code == 0:
 		verified.State = Reached
+	case code == noMirror && exported > 0:
+		verified.Reason = fmt.Sprintf("none of the %d exported Services of %s has a mirror: run service-mirror status to see why", exported, l.result.Name)
 	case code == noMirror:
 		verified.Reason = l.result.Name + " exports nothing yet"
 	case code == someNotReached, code == wrongFlags:
@@ -95,15 +102,23 @@ func (l *Linker) send(ctx context.Context, d Daemon, command []string, verified 
 
 // verification is the daemon's own command line, as that of verify for one remote. The image has no shell.
 func (d Daemon) verification(name string, asJSON bool) []string {
-	words := d.words()
-	if len(d.Command) == 0 {
-		words = append([]string{DefaultName}, words...)
-	}
-	command := []string{words[0], "verify", "--remote", name}
+	command := []string{d.program(), "verify", "--remote", name}
 	if asJSON {
 		command = append(command, "--output=json")
 	}
-	return append(command, words[1:]...)
+	flags := d.words()
+	if len(d.Command) > 0 {
+		flags = flags[1:]
+	}
+	return append(command, flags...)
+}
+
+// program is the daemon's, in its image.
+func (d Daemon) program() string {
+	if len(d.Command) == 0 {
+		return DefaultName
+	}
+	return d.Command[0]
 }
 
 // kubectl is what kubectl needs to be about a namespace of the cluster.

@@ -25,7 +25,7 @@ remotes:
   rome: {keys: ["name={service}"]}
   berlin: {}
   paris:
-    keys: [gateway=ingress/gateway, "name={service}", "namespace=a:b"]
+    keys: [gateway=ingress/gateway, "name={service}", "namespace=a:b", "namespaces=a,c", gateway=ingress/other, "namespace=c:d"]
     kubeconfig: |
       clusters:
       - cluster: {server: "https://api.paris.example.com:7443/k8s"}
@@ -34,30 +34,37 @@ remotes:
 networkPolicy: {apiServerPorts: [16443], gatewayPorts: [80, 8443], egress: [{ports: [{port: 3128}]}]}
 `
 
-// A remote in the values has its argument, its permission with the names that its mirrors have, its kubeconfig and its
-// API server's port.
+// A remote in the values has its permission with the names that its mirrors have, a Secret with its kubeconfig and its
+// keys, and its API server's port. Of a remote whose Secret is the user's own, the chart has only the permission.
 func TestRemotes(t *testing.T) {
 	all := rendered(t, "elsewhere", remotes)
-	args := get[appsv1.Deployment](t, all, "Deployment elsewhere/service-mirror").Spec.Template.Spec.Containers[0].Args
-	if want := []string{
-		"--remote=berlin=/etc/service-mirror/remotes/berlin.kubeconfig",
-		"--remote=paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=ingress/gateway,name={service},namespace=a:b",
-		"--remote=rome=/etc/service-mirror/remotes/rome.kubeconfig,name={service}",
-	}; !slices.Equal(args, want) {
-		t.Errorf("the arguments are %q, want %q", args, want)
+	container := get[appsv1.Deployment](t, all, "Deployment elsewhere/service-mirror").Spec.Template.Spec.Containers[0]
+	if len(container.Args) > 0 || !slices.Contains(container.Command, "--remotes-from=elsewhere") {
+		t.Errorf("the command is %q, the arguments are %q", container.Command, container.Args)
 	}
 	annotations := get[corev1.ServiceAccount](t, all, "ServiceAccount elsewhere/service-mirror").Annotations
 	if want := map[string]string{
 		"remote.service-mirror.io/berlin": "name={cluster}-{service},allow-names",
-		"remote.service-mirror.io/paris":  "name={service},namespace=a:b,allow-names",
+		"remote.service-mirror.io/paris":  "name={service},namespace=a:b,namespace=c:d,allow-names",
 		"remote.service-mirror.io/rome":   "name={service};",
 		"a":                               "b",
 	}; !reflect.DeepEqual(annotations, want) {
 		t.Errorf("the annotations are %q, want %q", annotations, want)
 	}
-	secret := get[corev1.Secret](t, all, "Secret elsewhere/service-mirror-remotes").Data
-	if len(secret) != 1 || !strings.Contains(string(secret["paris.kubeconfig"]), "api.paris.example.com:7443") {
-		t.Errorf("the Secret has %q", secret)
+	secret := get[corev1.Secret](t, all, "Secret elsewhere/service-mirror-remote-paris")
+	if secret.Labels["service-mirror.io/remote"] != "paris" || !strings.Contains(string(secret.Data["kubeconfig"]), "api.paris.example.com:7443") {
+		t.Errorf("the Secret is %v, with %q", secret.ObjectMeta, secret.Data)
+	}
+	delete(secret.Data, "kubeconfig")
+	if want := map[string][]byte{
+		"gateway": []byte("ingress/gateway\ningress/other"), "name": []byte("{service}"), "namespace": []byte("a:b\nc:d"), "namespaces": []byte("a,c"),
+	}; !reflect.DeepEqual(secret.Data, want) {
+		t.Errorf("the Secret has the keys %q, want %q", secret.Data, want)
+	}
+	for key := range all {
+		if strings.HasPrefix(key, "Secret ") && key != "Secret elsewhere/service-mirror-remote-paris" {
+			t.Errorf("there is a %s", key)
+		}
 	}
 	egress := get[networkingv1.NetworkPolicy](t, all, "NetworkPolicy elsewhere/service-mirror").Spec.Egress
 	var ports []string
@@ -119,6 +126,7 @@ func TestRefusedValues(t *testing.T) {
 		"daemon: {replica: 1}":                                                           "replica",
 		"remotes: {Paris: {}}":                                                           "Paris",
 		"remotes: {paris: {gateway: ingress/gateway}}":                                   "gateway",
+		"remotes: {paris: {keys: [gateway=ingress/gateway]}}":                            "remotes.paris.keys: gateway=ingress.gateway would have no effect without kubeconfig",
 		"publisher: {enabled: true, to: [ingress]}":                                      "publisher.names: set the name",
 		"publisher: {enabled: true, names: [paris]}":                                     "publisher.to: set",
 		"publisher: {enabled: true, names: [paris], to: [gatewayapi]}":                   "publisher.to.0",
@@ -207,7 +215,7 @@ func TestPrometheusRule(t *testing.T) {
 func TestNotes(t *testing.T) {
 	for values, want := range map[string][]string{
 		"": {"no remotes yet", "WARNING: image.repository", "does not delete mirrors", "prune each\nremote first"},
-		"remotes: {paris: {}}\nimage: {repository: registry.example.com/a}": {"remotes export: paris.", "paris.kubeconfig of Secret\nelsewhere/"},
+		"remotes: {paris: {}}\nimage: {repository: registry.example.com/a}": {"remotes export: paris.", "a Secret in namespace elsewhere\nwith the label service-mirror.io/remote: paris"},
 		"daemon: {enabled: false}\nreader: {enabled: true}":                 {"Secret elsewhere/service-mirror-reader", "removes everything"},
 		"publisher: {enabled: true, names: [paris], to: [names]}":           {"does not delete what was published", "publish --prune first"},
 	} {

@@ -99,7 +99,11 @@ func (p *pod) run(command []string, stdout, stderr io.Writer) string {
 	if program := p.env.ownImage().Config.Entrypoint[0]; command[0] != program { // there is nothing else in the image
 		return fmt.Sprintf(`{"status": "Failure", "message": "exec: %q: executable file not found in $PATH"}`, strings.ReplaceAll(command[0], `"`, ""))
 	}
-	cmd := p.command(command[1:]...)
+	var args []string
+	for _, arg := range command[1:] { // the pod's own port is an address of this machine here
+		args = append(args, strings.Replace(arg, "http://localhost:8080", "http://"+p.address, 1))
+	}
+	cmd := p.command(args...)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	err := cmd.Run()
 	if exit := new(exec.ExitError); errors.As(err, &exit) {

@@ -3,6 +3,7 @@ package deploy
 import (
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -20,10 +21,8 @@ import (
 	"service-mirror.io/service-mirror/testdata/harness"
 )
 
-const (
-	remoteArgument = "--remote=paris=/etc/service-mirror/remotes/paris.kubeconfig"
-	gatewayKey     = ",gateway=ingress/gateway"
-)
+// linkSecret is the Secret in london that links paris.
+const linkSecret = "service-mirror-remote-paris"
 
 // arguments are those of the Deployment.
 func (e *env) arguments(want ...string) {
@@ -33,12 +32,51 @@ func (e *env) arguments(want ...string) {
 	}
 }
 
-// remotes is the Secret in london with a kubeconfig for each remote.
-func (e *env) remotes() map[string][]byte {
+// kubeconfig is the one that links paris.
+func (e *env) kubeconfig() []byte {
 	e.Helper()
-	secret, err := london.CoreV1().Secrets(ours).Get(e.ctx, "service-mirror-remotes", metav1.GetOptions{})
+	secret, err := london.CoreV1().Secrets(ours).Get(e.ctx, linkSecret, metav1.GetOptions{})
 	e.must(err)
-	return secret.Data
+	return secret.Data["kubeconfig"]
+}
+
+// linked checks the keys with which paris is linked, as KEY=VALUE by their names.
+func (e *env) linked(want ...string) {
+	e.Helper()
+	secret, err := london.CoreV1().Secrets(ours).Get(e.ctx, linkSecret, metav1.GetOptions{})
+	e.must(err)
+	var got []string
+	for _, key := range slices.Sorted(maps.Keys(secret.Data)) {
+		for value := range strings.SplitSeq(string(secret.Data[key]), "\n") {
+			if key != "kubeconfig" {
+				got = append(got, key+"="+value)
+			}
+		}
+	}
+	if !slices.Equal(got, want) || secret.Labels[remoteLabel] != "paris" {
+		e.Errorf("the Secret has the labels %v and the keys %q, want %q", secret.Labels, got, want)
+	}
+}
+
+// notLinked checks that there is no Secret of paris.
+func (e *env) notLinked() {
+	e.Helper()
+	list, err := london.CoreV1().Secrets(ours).List(e.ctx, metav1.ListOptions{LabelSelector: remoteLabel + "=paris"})
+	e.must(err)
+	for _, secret := range list.Items {
+		e.Errorf("Secret %s links paris", secret.Name)
+	}
+}
+
+// remoteLabel on a Secret is the name of the remote that it links.
+const remoteLabel = "service-mirror.io/remote"
+
+// deploymentVersion is the Deployment's in london: a link does not change it.
+func (e *env) deploymentVersion() string {
+	e.Helper()
+	deployment, err := london.AppsV1().Deployments(ours).Get(e.ctx, ours, metav1.GetOptions{})
+	e.must(err)
+	return deployment.ResourceVersion
 }
 
 // reads checks that a kubeconfig is for paris, trusts it for what it is, and may read there.
@@ -69,24 +107,22 @@ func TestLink(t *testing.T) {
 	e := newEnv(t)
 	e.apply(london, shipped("local"))
 	e.gateway("203.0.113.1")
-	// Another remote is there already, by other means.
-	_, err := london.CoreV1().Secrets(ours).Create(e.ctx, &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: "service-mirror-remotes"}, Data: map[string][]byte{"berlin.kubeconfig": []byte("berlin's")},
+	// Another remote exists already, by other means.
+	berlin, err := london.CoreV1().Secrets(ours).Create(e.ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "of-berlin", Labels: map[string]string{remoteLabel: "berlin"}}, Data: map[string][]byte{"kubeconfig": []byte("berlin's")},
 	}, metav1.CreateOptions{})
 	e.must(err)
-	const berlin = "--remote=berlin=/etc/service-mirror/remotes/berlin.kubeconfig,gateway=a/b"
-	e.kubectl(london, "--namespace", ours, "patch", "deployment", ours, "--type=json", "--patch",
-		`[{"op": "add", "path": "/spec/template/spec/containers/0/args", "value": ["`+berlin+`"]}]`)
 	e.configure("berlin")
+	deployment := e.deploymentVersion()
 
 	says := e.link("gateway=ingress/gateway")
-	for _, want := range []string{"serviceaccount/service-mirror-reader in namespace service-mirror created", paris.Config.Host, remoteArgument + gatewayKey, "kubectl --context london"} {
+	for _, want := range []string{"serviceaccount/service-mirror-reader in namespace service-mirror created", paris.Config.Host, "secret/" + linkSecret + " in namespace service-mirror created", "kubectl --context london"} {
 		if !strings.Contains(says, want) {
 			t.Errorf("it does not say %q:\n%s", want, says)
 		}
 	}
-	e.arguments(berlin, remoteArgument+gatewayKey)
-	e.reads(e.remotes()["paris.kubeconfig"])
+	e.linked("gateway=ingress/gateway")
+	e.reads(e.kubeconfig())
 	e.configured("berlin", "paris")
 
 	e.cleanup(func(e *env) { // of a link that names namespaces
@@ -97,7 +133,7 @@ func TestLink(t *testing.T) {
 	t.Run("again nothing changes", func(t *testing.T) {
 		e := newEnv(t)
 		before := e.versions()
-		if says := e.linkAgain(); !strings.Contains(says, "already set") || strings.Contains(says, "configured\n") || strings.Contains(says, "created\n") {
+		if says := e.linkAgain(); !strings.Contains(says, "unchanged\n") || strings.Contains(says, "configured\n") || strings.Contains(says, "created\n") {
 			t.Errorf("it says:\n%s", says)
 		}
 		if after := e.versions(); !slices.Equal(after, before) {
@@ -107,18 +143,18 @@ func TestLink(t *testing.T) {
 	t.Run("the manifests again, the link stays", func(t *testing.T) {
 		e := newEnv(t)
 		e.kubectl(london, "apply", "-k", shipped("local"))
-		e.arguments(berlin, remoteArgument+gatewayKey)
+		e.linked("gateway=ingress/gateway")
 		e.configured("berlin", "paris")
 	})
 	t.Run("other keys", func(t *testing.T) {
 		e := newEnv(t)
 		e.linkAgain("gateway=ingress/gateway", "gateway-port=http,cluster-domain=paris.example", "namespaces=default,ingress")
-		e.arguments(berlin, remoteArgument+gatewayKey+",gateway-port=http,cluster-domain=paris.example,namespaces=default,ingress")
+		e.linked("cluster-domain=paris.example", "gateway=ingress/gateway", "gateway-port=http", "namespaces=default,ingress")
 	})
 	t.Run("names of its own", func(t *testing.T) {
 		e := newEnv(t)
 		e.linkAgain("gateway-port-", "cluster-domain-", "namespaces-", "name={cluster}-{service}", "namespace=web:shop", "namespace=a:b")
-		e.arguments(berlin, remoteArgument+gatewayKey+",name={cluster}-{service},namespace=web:shop,namespace=a:b")
+		e.linked("gateway=ingress/gateway", "name={cluster}-{service}", "namespace=web:shop", "namespace=a:b")
 		const rule = "name={cluster}-{service},namespace=web:shop,namespace=a:b"
 		e.named(rule + ";") // the names of before, too: mirrors move from these
 		e.linkAgain()
@@ -133,10 +169,10 @@ func TestLink(t *testing.T) {
 	})
 	t.Run("a new token", func(t *testing.T) {
 		e := newEnv(t)
-		old := e.remotes()["paris.kubeconfig"]
+		old := e.kubeconfig()
 		e.must(paris.CoreV1().Secrets(ours).Delete(e.ctx, reader, metav1.DeleteOptions{}))
 		e.linkAgain("gateway=ingress/gateway")
-		fresh := e.remotes()["paris.kubeconfig"]
+		fresh := e.kubeconfig()
 		if string(old) == string(fresh) {
 			t.Error("the kubeconfig is the same")
 		}
@@ -146,10 +182,15 @@ func TestLink(t *testing.T) {
 		e := newEnv(t)
 		e.allowed("8080") // of the gateway
 	})
-	t.Run("another remote is left alone", func(t *testing.T) {
+	t.Run("another remote and the Deployment are left alone", func(t *testing.T) {
 		e := newEnv(t)
-		if got := string(e.remotes()["berlin.kubeconfig"]); got != "berlin's" {
-			t.Errorf("berlin's kubeconfig is %q", got)
+		now, err := london.CoreV1().Secrets(ours).Get(e.ctx, berlin.Name, metav1.GetOptions{})
+		e.must(err)
+		if now.ResourceVersion != berlin.ResourceVersion {
+			t.Errorf("berlin's Secret is %v", now)
+		}
+		if now := e.deploymentVersion(); now != deployment {
+			t.Errorf("the Deployment's resourceVersion was %s, is %s", deployment, now)
 		}
 	})
 	t.Run("undone", func(t *testing.T) {
@@ -160,12 +201,14 @@ func TestLink(t *testing.T) {
 			if !strings.Contains(out, "service-mirror prune paris") {
 				t.Errorf("it says:\n%s", out)
 			}
-			e.arguments(berlin)
+			e.notLinked()
 			e.configured("berlin")
-			if data := e.remotes(); len(data) != 1 || string(data["berlin.kubeconfig"]) != "berlin's" {
-				t.Errorf("the Secret has %v", data)
+			if now := e.deploymentVersion(); now != deployment {
+				t.Errorf("the Deployment's resourceVersion was %s, is %s", deployment, now)
 			}
 		}
+		_, err := london.CoreV1().Secrets(ours).Get(e.ctx, berlin.Name, metav1.GetOptions{})
+		e.must(err)
 		if _, err := london.NetworkingV1().NetworkPolicies(ours).Get(e.ctx, "service-mirror-to-paris", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 			t.Errorf("the NetworkPolicy is there (%v)", err)
 		}
@@ -187,7 +230,7 @@ func (e *env) allowed(want ...string) {
 	e.Helper()
 	policy, err := london.NetworkingV1().NetworkPolicies(ours).Get(e.ctx, "service-mirror-to-paris", metav1.GetOptions{})
 	e.must(err)
-	config, err := clientcmd.RESTConfigFromKubeConfig(e.remotes()["paris.kubeconfig"])
+	config, err := clientcmd.RESTConfigFromKubeConfig(e.kubeconfig())
 	e.must(err)
 	server, err := url.Parse(config.Host)
 	e.must(err)
@@ -211,34 +254,59 @@ func (e *env) versions() (all []string) {
 	return all
 }
 
-// An argument in two parts is as good as one, and is changed and removed as such.
-func TestLinkInTwoParts(t *testing.T) {
+// What an earlier version's link added to the Deployment, in one part or in two, is moved on request: nothing is lost, and
+// nothing remains.
+func TestLinkMigrates(t *testing.T) {
 	e := newEnv(t)
 	e.apply(london, shipped("local"))
 	e.gateway("203.0.113.1")
-	e.kubectl(london, "--namespace", ours, "patch", "deployment", ours, "--type=json", "--patch",
-		`[{"op": "add", "path": "/spec/template/spec/containers/0/args", "value": ["-v=1", "--gateway=a/b", "--allow-names", "--name-template", "{service}-of-{cluster}", "--remote", "paris=/old", "-v=2"]}]`)
 	others := []string{"-v=1", "--gateway=a/b", "--allow-names", "--name-template", "{service}-of-{cluster}"}
-	e.link()
+	args, err := json.Marshal(slices.Concat(others, []string{"--remote", "paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=ingress/gateway,gateway-port=http", "--remote=berlin=/b", "-v=2"}))
+	e.must(err)
+	e.kubectl(london, "--namespace", ours, "patch", "deployment", ours, "--type=json", "--patch", `[{"op": "add", "path": "/spec/template/spec/containers/0/args", "value": `+string(args)+`}]`)
+	_, err = london.CoreV1().Secrets(ours).Create(e.ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "service-mirror-remotes"}, Data: map[string][]byte{"paris.kubeconfig": []byte("old"), "berlin.kubeconfig": []byte("berlin's")},
+	}, metav1.CreateOptions{})
+	e.must(err)
+
+	before := e.versions()
+	server := "--server=" + paris.Config.Host
+	if out, err := e.tryLink("paris", server); err == nil || !strings.Contains(out, "which takes precedence over a Secret: run link again with --migrate") {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	if after := e.versions(); !slices.Equal(after, before) {
+		t.Errorf("resourceVersions were %q, are %q", before, after)
+	}
+	e.link("--migrate", "uid=unverified")
+	e.linked("gateway=ingress/gateway", "gateway-port=http", "uid=unverified")
 	e.named("name={service}-of-{cluster},allow-names")
-	e.arguments(slices.Concat(others, []string{"--remote", strings.TrimPrefix(remoteArgument, "--remote="), "-v=2"})...)
-	e.linkAgain("gateway=ingress/gateway")
-	e.arguments(slices.Concat(others, []string{"--remote", strings.TrimPrefix(remoteArgument, "--remote=") + gatewayKey, "-v=2"})...)
-	_, err := e.tryUnlink("paris")
+	e.arguments(append(others, "--remote=berlin=/b", "-v=2")...)
+	earlier, err := london.CoreV1().Secrets(ours).Get(e.ctx, "service-mirror-remotes", metav1.GetOptions{})
+	e.must(err)
+	if len(earlier.Data) != 1 || string(earlier.Data["berlin.kubeconfig"]) != "berlin's" {
+		t.Errorf("the Secret of before has %q", earlier.Data)
+	}
+	e.reads(e.kubeconfig())
+	before = e.versions()
+	e.linkAgain()
+	if after := e.versions(); !slices.Equal(after, before) {
+		t.Errorf("linked again, resourceVersions were %q, are %q", before, after)
+	}
+	_, err = e.tryUnlink("berlin") // which was not moved
 	e.must(err)
 	e.arguments(append(others, "-v=2")...)
 }
 
-// A remote that is in the Deployment's command is changed in the manifests, and until then nothing is.
-func TestLinkInTheCommand(t *testing.T) {
+// A daemon of an earlier version reads no Secrets: nothing is written for it.
+func TestLinkOfAnEarlierDaemon(t *testing.T) {
 	e := newEnv(t)
 	e.apply(london, shipped("local"))
 	e.gateway("203.0.113.1")
 	e.kubectl(london, "--namespace", ours, "patch", "deployment", ours, "--type=json", "--patch",
-		`[{"op": "add", "path": "/spec/template/spec/containers/0/command", "value": ["/service-mirror", "--remote=paris=/old"]}]`)
+		`[{"op": "add", "path": "/spec/template/spec/containers/0/command", "value": ["service-mirror", "--leader-elect"]}]`)
 	before := e.versions()
-	out, err := e.tryLink("paris", "gateway=ingress/gateway", "name={service}", "--server="+paris.Config.Host)
-	if err == nil || !strings.Contains(out, "has --remote=paris=/old in its command, which link does not change: set --remote=paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=ingress/gateway,name={service} in your manifests") {
+	out, err := e.tryLink("paris", "gateway=ingress/gateway", "--server="+paris.Config.Host)
+	if err == nil || !strings.Contains(out, "Deployment service-mirror/service-mirror does not read remotes from Secrets: apply deploy/local") {
 		t.Errorf("%v:\n%s", err, out)
 	}
 	if after := e.versions(); !slices.Equal(after, before) {
@@ -276,10 +344,7 @@ func TestLinkRefuses(t *testing.T) {
 			t.Errorf("link %s: %v, want it to say %q:\n%s", c.args, err, c.says, out)
 		}
 	}
-	e.arguments()
-	if _, err := london.CoreV1().Secrets(ours).Get(e.ctx, "service-mirror-remotes", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-		t.Errorf("there is a Secret (%v)", err)
-	}
+	e.notLinked()
 	account, err := london.CoreV1().ServiceAccounts(ours).Get(e.ctx, ours, metav1.GetOptions{})
 	e.must(err)
 	if _, there := account.Annotations[configured+"paris"]; there {
@@ -308,10 +373,11 @@ func TestLinkAsJSON(t *testing.T) {
 	e.gateway("203.0.113.1")
 	e.link("gateway=ingress/gateway")
 	type result struct {
-		Name, Local, Remote, Server, Flag string
-		Linked                            bool
-		Changes                           []struct{ Cluster, Kind, Namespace, Name, Change string }
-		Verification                      *struct{ State, Reason, Command string }
+		Name, Local, Remote, Server, Secret string
+		Keys                                []string
+		Linked                              bool
+		Changes                             []struct{ Cluster, Kind, Namespace, Name, Change string }
+		Verification                        *struct{ State, Reason, Command string }
 	}
 	parse := func(args ...string) (r result) {
 		t.Helper()
@@ -322,10 +388,11 @@ func TestLinkAsJSON(t *testing.T) {
 		return r
 	}
 	got := parse("link", "paris", "uid=unverified", "--server", paris.Config.Host, "--wait=0")
-	if got.Name != "paris" || got.Local != "london" || got.Remote != "paris" || got.Server != paris.Config.Host || got.Flag != remoteArgument+gatewayKey+",uid=unverified" || !got.Linked {
+	if got.Name != "paris" || got.Local != "london" || got.Remote != "paris" || got.Server != paris.Config.Host || got.Secret != ours+"/"+linkSecret || !got.Linked ||
+		!slices.Equal(got.Keys, []string{"gateway=ingress/gateway", "uid=unverified"}) {
 		t.Errorf("link: got %+v", got)
 	}
-	if len(got.Changes) != 1 || got.Changes[0].Kind != "Deployment" || got.Changes[0].Cluster != "london" || got.Changes[0].Change != "configured" {
+	if len(got.Changes) != 1 || got.Changes[0].Kind != "Secret" || got.Changes[0].Cluster != "london" || got.Changes[0].Change != "configured" {
 		t.Errorf("link: the changes are %+v", got.Changes)
 	}
 	if v := got.Verification; v == nil || v.State != "not verified" || !strings.Contains(v.Reason, "--wait 0") || !strings.Contains(v.Command, "verify --remote paris") {
@@ -335,7 +402,7 @@ func TestLinkAsJSON(t *testing.T) {
 	for _, change := range parse("unlink", "paris").Changes {
 		kinds = append(kinds, change.Kind+" "+change.Change)
 	}
-	if want := []string{"Deployment configured", "Secret configured", "NetworkPolicy deleted", "ServiceAccount configured"}; !slices.Equal(kinds, want) {
+	if want := []string{"Secret deleted", "NetworkPolicy deleted", "ServiceAccount configured"}; !slices.Equal(kinds, want) {
 		t.Errorf("unlink: the changes are %q, want %q", kinds, want)
 	}
 }
@@ -368,9 +435,9 @@ func TestPrintedManifests(t *testing.T) {
 		t.Errorf("printing writes: resourceVersions were %q, are %q", before, after)
 	}
 	e.kubectl(london, "apply", "--server-side", "-f", local)
-	e.arguments(remoteArgument + gatewayKey + ",name={service}-of-{cluster}")
+	e.linked("gateway=ingress/gateway", "name={service}-of-{cluster}")
 	e.named("name={service}-of-{cluster}")
-	e.reads(e.remotes()["paris.kubeconfig"])
+	e.reads(e.kubeconfig())
 	e.allowed("8080")
 	before = e.versions()
 	e.linkAgain(keys[1:]...)
@@ -390,8 +457,8 @@ func TestLinkIsSecure(t *testing.T) {
 	insecure := filepath.Join(t.TempDir(), "kubeconfig")
 	e.must(clientcmd.WriteToFile(*config, insecure))
 	says := e.link("gateway=ingress/gateway", "--remote-kubeconfig", insecure)
-	e.reads(e.remotes()["paris.kubeconfig"])
-	if token := base64.StdEncoding.EncodeToString(e.remotes()["paris.kubeconfig"]); strings.Contains(says, token) {
+	e.reads(e.kubeconfig())
+	if token := base64.StdEncoding.EncodeToString(e.kubeconfig()); strings.Contains(says, token) {
 		t.Error("it says the kubeconfig")
 	}
 }

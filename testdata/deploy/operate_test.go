@@ -28,22 +28,23 @@ func TestOperate(t *testing.T) {
 	e.namespace("shop", london, paris)
 	e.gateway("203.0.113.1")
 	e.apply(london, shipped("local"))
-	e.runPod().stop() // it waits for its first remote
+	p := e.runPod() // it waits for its first remote
 	e.link("gateway=ingress/gateway")
-	p := e.runPod()
 	e.export("shop", "bar", 80)
 	e.mirrored("shop", "bar-paris", 80, byKubernetes, "203.0.113.1:8080")
 
 	since, there := e.mark(london), e.mark(paris)
-	remotes := e.container().Args
+	const remotes = "--remotes-from=" + ours
 	// Marked with + is what is right.
-	if out, err := p.exec(append([]string{"check", "--strict"}, remotes...)...); err != nil || !strings.HasPrefix(out, "+ ") || strings.Contains(out, "\n- ") || strings.Contains(out, "\n! ") {
+	if out, err := p.exec("check", "--strict", remotes); err != nil || !strings.HasPrefix(out, "+ ") || strings.Contains(out, "\n- ") || strings.Contains(out, "\n! ") {
 		t.Errorf("check: %v\n%s", err, out)
 	}
-	if out, err := p.exec(append([]string{"plan"}, remotes...)...); err != nil || out != "0 create, 0 update, 0 delete\n" {
+	if out, err := p.exec("plan", remotes); err != nil || out != "0 create, 0 update, 0 delete\n" {
 		t.Errorf("plan: %v\n%s", err, out)
 	}
-	p.stop()
+	if out, err := p.exec("prune", "paris", remotes); err == nil || !strings.Contains(out, "paris") {
+		t.Errorf("prune of a remote that is linked: %v\n%s", err, out)
+	}
 	_, err := e.tryUnlink("paris")
 	e.must(err)
 	if out, err := p.exec("prune", "paris", "--dry-run"); err != nil || !strings.Contains(out, "shop/bar-paris") {

@@ -390,8 +390,40 @@ func TestPoliciesAreAboutTheDaemon(t *testing.T) {
 		}
 	}
 	for _, g := range e.grants(london, ours) {
-		if strings.HasPrefix(g.Resource, "serviceaccounts") || strings.HasPrefix(g.Resource, "secrets") || g.Group == "admissionregistration.k8s.io" {
+		remotes := g.Resource == "secrets" && g.Namespace == ours && (g.Verb == "list" || g.Verb == "watch") // which are in no policy
+		if strings.HasPrefix(g.Resource, "serviceaccounts") || strings.HasPrefix(g.Resource, "secrets") && !remotes || g.Group == "admissionregistration.k8s.io" {
 			t.Errorf("the daemon may %v", g)
+		}
+	}
+}
+
+// The daemon reads the Secrets of one namespace, and writes none: RBAC cannot select those of remotes by their label.
+func TestSecretsOfTheDaemon(t *testing.T) {
+	e := newEnv(t)
+	e.namespace("shop", london)
+	e.apply(london, shipped("local"))
+	secrets := e.daemonClient().Resource(corev1.SchemeGroupVersion.WithResource("secrets"))
+	e.soon("the Role is known", func() error {
+		_, err := secrets.Namespace(ours).List(e.ctx, metav1.ListOptions{LabelSelector: remoteLabel})
+		return err
+	})
+	object := made(&corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Namespace: ours, Name: "any"}})
+	for what, try := range map[string]func() error{
+		"list in another namespace": func() error { _, err := secrets.Namespace("shop").List(e.ctx, metav1.ListOptions{}); return err },
+		"list in all":               func() error { _, err := secrets.List(e.ctx, metav1.ListOptions{}); return err },
+		"get":                       func() error { _, err := secrets.Namespace(ours).Get(e.ctx, "any", metav1.GetOptions{}); return err },
+		"create": func() error {
+			_, err := secrets.Namespace(ours).Create(e.ctx, object, metav1.CreateOptions{})
+			return err
+		},
+		"update": func() error {
+			_, err := secrets.Namespace(ours).Update(e.ctx, object, metav1.UpdateOptions{})
+			return err
+		},
+		"delete": func() error { return secrets.Namespace(ours).Delete(e.ctx, "any", metav1.DeleteOptions{}) },
+	} {
+		if err := try(); !apierrors.IsForbidden(err) {
+			t.Errorf("%s: %v, want it forbidden", what, err)
 		}
 	}
 }

@@ -60,7 +60,7 @@ func TestLinkWithRecords(t *testing.T) {
 			if strings.Contains(says, "does not exist yet") {
 				t.Errorf("it does not find the Gateway:\n%s", says)
 			}
-			e.arguments(remoteArgument + ",gateway=gateway-api:ingress/public,records=service-mirror")
+			e.linked("gateway=gateway-api:ingress/public", "records=service-mirror")
 			e.allowed("80", "15432") // of its listeners, those of the ListenerSet included
 			for _, g := range e.grants(paris, reader) {
 				if g.Namespace == "" && g.Resource == "configmaps" || g.Resource == "gateways" && (g.Namespace != "ingress" || g.Name != "public") {

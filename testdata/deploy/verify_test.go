@@ -21,7 +21,7 @@ import (
 const unverified = "\nLinked, NOT verified: "
 
 const verifyCommand = "kubectl --context london --namespace service-mirror exec deployment/service-mirror --container service-mirror -- " +
-	"service-mirror verify --remote paris --leader-elect --listen=:8080 " + remoteArgument + gatewayKey + "\n"
+	"service-mirror verify --remote paris --leader-elect --listen=:8080 --remotes-from=service-mirror\n"
 
 // linksUnverified links again, which must succeed and give this reason why nothing is verified.
 func (e *env) linksUnverified(reason string, args ...string) {
@@ -88,8 +88,8 @@ func (e *env) withoutExec() string {
 	return path
 }
 
-// The daemon's pod sends the requests once the Deployment is rolled out, and what comes of them is what comes of the
-// link.
+// The daemon's pod sends the requests once the Deployment is rolled out and the daemon has connected to paris, and what
+// comes of them is what comes of the link.
 func TestLinkIsVerified(t *testing.T) {
 	e := newEnv(t)
 	e.namespace("shop", london, paris)
@@ -98,10 +98,10 @@ func TestLinkIsVerified(t *testing.T) {
 	e.change(paris, "ingress", "gateway", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = port })
 	e.apply(london, shipped("local"))
 	e.export("shop", "bar", 80)
-	e.link("--wait=0", "gateway=ingress/gateway,cluster-domain=paris.example")
 	e.kubelet(e.runPod())
+	e.cleanup(func(e *env) { e.kubectl(paris, "delete", "--ignore-not-found", "-k", shipped("remote")) })
 
-	link, err := harness.Start(command(e.ctx, harness.Program("service-mirror-race"), "link", "--context", london.Name, "paris", "gateway=ingress/gateway", "cluster-domain-", "--server", paris.Config.Host, "--wait=1m"))
+	link, err := harness.Start(command(e.ctx, harness.Program("service-mirror-race"), "link", "--context", london.Name, "paris", "gateway=ingress/gateway", "--server", paris.Config.Host, "--wait=1m"))
 	e.must(err)
 	e.soon("it waits for the rollout", func() error {
 		if link.Log.Count("waiting for the Deployment controller") == 0 {
@@ -112,13 +112,17 @@ func TestLinkIsVerified(t *testing.T) {
 	e.rolledOut()
 	e.must(link.Wait())
 	says := link.Log.String()
-	for _, want := range []string{"rolled out", "reached      shop/bar-paris, port http 80/TCP", "Linked and verified"} {
+	for _, want := range []string{"rolled out", "connected: 1 exported Services", "reached      shop/bar-paris, port http 80/TCP", "Linked and verified"} {
 		if !strings.Contains(says, want) {
 			t.Errorf("it does not say %q:\n%s", want, says)
 		}
 	}
 
 	e.export("shop", "baz", 80)
+	e.soon("its mirror", func() error {
+		_, err := london.CoreV1().Services("shop").Get(e.ctx, "baz-paris", metav1.GetOptions{})
+		return err
+	})
 	says, err = e.tryLink("paris", "gateway=ingress/gateway", "--server", paris.Config.Host, "--wait=1m")
 	if err == nil || !strings.Contains(err.Error(), "exit status 3") {
 		t.Errorf("baz is not reached, and the error is %v", err)

@@ -134,8 +134,6 @@ type remote struct {
 	kubeconfig string
 	prefix     string // of what gateway= names
 	keys       string // of --remote, besides gateway=
-	first      bool   // its name begins the names of its mirrors, and does not end them
-	shared     bool   // its name is not in the names of its mirrors
 }
 
 func (e *env) remote(c *cluster) *remote { return e.remoteNamed(c, c.name+"-"+e.id) }

@@ -29,34 +29,7 @@ func (e *env) endpoints(name string) *corev1.Endpoints {
 
 // mirror is the name of a Service's mirror.
 func (r *remote) mirror(name string) string {
-	if r.shared {
-		return name
-	}
-	if r.first {
-		return r.name + "-" + name
-	}
 	return name + "-" + r.name
-}
-
-// otherMirror is what a mirror is called by the other rule.
-func (r *remote) otherMirror(name string) string {
-	other := *r
-	other.first = !r.first
-	return other.mirror(name)
-}
-
-// nameFirst has the names of the mirrors begin, and no longer end, with the remote's, or the other way round. The policy
-// permits both.
-func (r *remote) nameFirst(first bool) error {
-	rules := []string{"name={service}-{cluster}", "name={cluster}-{service}"}
-	if first {
-		slices.Reverse(rules)
-	}
-	r.first, r.keys = first, ","+rules[0]
-	if r.env.local == nil || !r.env.local.policies {
-		return nil
-	}
-	return r.env.local.ConfigureNames(r.env.ctx, r.name, rules[0]+";"+rules[1])
 }
 
 // mirrored checks that a Service of the remote has its mirror in the local cluster, whole

@@ -101,7 +101,7 @@ type entry struct {
 	deleted       bool // a user has deleted the mirror Service
 	forgotten     bool // and no daemon that saw it still runs
 	edited        bool // a user has changed where it routes to
-	moves         bool // the rule for names has changed: it, or the one with the other name, is there
+	moves         bool // the rule for names has changed: it, or the one with the other name, exists
 
 	// What was seen of it. No step depends on this.
 	existed        bool // at the last rest
@@ -133,10 +133,24 @@ type modelRemote struct {
 	addresses []string
 	ports     []modelPort
 	entries   []*entry
-	cityFirst bool // its mirrors are called paris-bar, and not bar-paris
-	// sure means that it is cut off, and was before the steps that are under way.
-	sure bool
+	own       namingRule // of --remote; without a template, that of --name-template counts
+	naming    namingRule // how its mirrors are called
+	before    namingRule // the same at the last rest
+	known     knowledge  // what the daemon that runs knows of it
+	moved     bool       // since the last rest, the flags did not name it for a while
+	// sure means that it is cut off, and was before the steps that are under way. shaken: one of these changes that.
+	sure, shaken bool
 }
+
+// knowledge is what the daemon knows of a remote.
+type knowledge string
+
+const (
+	known     knowledge = ""          // what it was at the last rest, and what came since then if it could be seen
+	coming    knowledge = "coming"    // the same, soon: nothing is in the way
+	uncertain knowledge = "uncertain" // the same, or nothing
+	unknown   knowledge = "unknown"   // nothing: the daemon was started while the remote was in trouble
+)
 
 // usable are the gateway's addresses but for one that may not be used.
 func (r *modelRemote) usable() []string {
@@ -149,31 +163,30 @@ type model struct {
 	remotes    []*modelRemote
 	failing    []*failoverService
 	merged     *mergedModel // nil: mirrors are not
+	template   string       // --name-template
 	runs       bool         // the daemon does
 	sure       bool         // and did before the steps under way
+	restarted  bool         // since the last rest
+	first      bool         // the next step is the first one since then
 }
 
 // theLinkLocal address is one that a gateway may not have.
 const theLinkLocal = "169.254.169.254"
 
 func newModel(remotes, namespaces, names []string) *model {
-	m := &model{namespaces: namespaces, existing: map[string]bool{}}
+	m := &model{namespaces: namespaces, existing: map[string]bool{}, template: templates[0]}
 	for _, namespace := range namespaces {
 		m.existing[namespace] = true
 	}
 	for _, remote := range remotes {
-		r := &modelRemote{short: remote}
+		naming := namingRule{template: m.template}
+		r := &modelRemote{short: remote, naming: naming, before: naming}
 		for _, namespace := range namespaces {
 			for _, name := range names {
 				r.entries = append(r.entries, &entry{remote: r, namespace: namespace, name: name})
 			}
 		}
 		m.remotes = append(m.remotes, r)
-	}
-	for _, namespace := range namespaces {
-		for _, name := range names[:2] {
-			m.failing = append(m.failing, &failoverService{namespace: namespace, name: name})
-		}
 	}
 	return m
 }
@@ -190,13 +203,16 @@ func (m *model) entries() (all []*entry) {
 func (m *model) begin() {
 	m.sure = m.runs
 	for _, r := range m.remotes {
-		r.sure = r.fault.blackout
+		r.sure, r.shaken = r.fault.blackout, false
+	}
+	for _, f := range m.failing {
+		f.flipsNow = false
 	}
 }
 
 // mirrored reports whether the mirror Service must exist at rest.
 func (m *model) mirrored(e *entry) bool {
-	return m.existing[e.namespace] && e.mirrorable() && (e.foreign == none || e.foreign == underTheMirror)
+	return m.existing[e.home()] && e.mirrorable() && (e.foreign == none || e.foreign == underTheMirror)
 }
 
 // leads is where the mirror must route to, in the form of fromEndpoints.
@@ -242,11 +258,14 @@ func (r *modelRemote) changeGateway(change func()) {
 }
 
 // setFault puts a remote into trouble, or ends it.
-func (r *modelRemote) setFault(f fault) {
-	r.fault, r.sure = f, false
+func (m *model) setFault(r *modelRemote, f fault) {
+	r.fault, r.sure, r.shaken = f, false, true
 	for _, e := range r.entries {
 		e.since.add(e.hidden)
 		e.hidden = since{}
+	}
+	if r.known != known {
+		m.learn(r, uncertain)
 	}
 }
 
@@ -257,6 +276,34 @@ func (m *model) kill() {
 	}
 }
 
+// started is called when the daemon is.
+func (m *model) started() {
+	m.runs, m.restarted = true, true
+	for _, r := range m.remotes {
+		switch {
+		case r.fault.removed, r.fault.silent() && !r.shaken:
+			m.learn(r, unknown)
+		case r.fault == fault{} && !r.shaken:
+			m.learn(r, coming)
+		default:
+			m.learn(r, uncertain)
+		}
+	}
+	for _, f := range m.failing {
+		f.flips = f.flipsNow // the others are what it was like when the daemon started
+	}
+}
+
+// learn is called when what the daemon knows of a remote changes. Where that was unknown, another remote may serve now.
+func (m *model) learn(r *modelRemote, now knowledge) {
+	if r.known == unknown && now != unknown {
+		for _, f := range m.failing {
+			f.flipped = f.flipped || f.provisional && slices.Contains(f.listed, r.short)
+		}
+	}
+	r.known = now
+}
+
 func (m *model) deleteMirror(e *entry) {
 	e.deleted, e.edited = true, true // Kubernetes deletes the Endpoints with it
 	e.forgotten = e.forgotten || !m.sure
@@ -265,7 +312,7 @@ func (m *model) deleteMirror(e *entry) {
 func (m *model) deleteNamespace(name string) {
 	m.existing[name] = false
 	for _, e := range m.entries() {
-		if e.namespace == name {
+		if e.home() == name || e.moves && e.remote.before.home(e.namespace) == name {
 			e.since.interrupted, e.foreign = true, none
 		}
 	}
@@ -296,16 +343,12 @@ func (m *model) rested() {
 		e.deleted, e.forgotten, e.edited, e.moves = false, false, e.foreign == underTheMirror, false
 		e.existed = m.mirrored(e)
 	}
-	for _, f := range m.failing {
-		f.lately, f.changed = f.changed, false
+	m.restarted, m.first = false, true
+	for _, r := range m.remotes {
+		r.before, r.known, r.moved = r.naming, known, false
 	}
-}
-
-// rename changes the rule for the names of a remote's mirrors.
-func (r *modelRemote) rename() {
-	r.cityFirst = !r.cityFirst
-	for _, e := range r.entries {
-		e.moves = true
+	for _, f := range m.failing {
+		f.rested()
 	}
 }
 
@@ -316,7 +359,7 @@ func (r *modelRemote) movable() bool {
 
 // usable: a user edits, or takes over, what the daemon has made.
 func (m *model) usable(e *entry) bool {
-	return m.existing[e.namespace] && e.foreign == none && !e.moves
+	return m.existing[e.home()] && e.foreign == none && !e.moves
 }
 
 // free: no mirror has been there, and none is wanted: a user's lone Endpoints can be made.

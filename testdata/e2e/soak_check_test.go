@@ -18,6 +18,10 @@ type contentsOf struct {
 	slices    map[string][]*discoveryv1.EndpointSlice
 }
 
+func newContents() contentsOf {
+	return contentsOf{map[string]*corev1.Service{}, map[string]*corev1.Endpoints{}, map[string][]*discoveryv1.EndpointSlice{}}
+}
+
 // see reads what exists where London's namespaces do.
 func (w *walk) see() error {
 	w.seen = map[string]contentsOf{}
@@ -25,7 +29,7 @@ func (w *walk) see() error {
 		if !w.existing[short] {
 			continue
 		}
-		all := contentsOf{map[string]*corev1.Service{}, map[string]*corev1.Endpoints{}, map[string][]*discoveryv1.EndpointSlice{}}
+		all := newContents()
 		services, err := london.CoreV1().Services(w.long(short)).List(w.ctx, metav1.ListOptions{})
 		if err != nil {
 			return err
@@ -55,14 +59,17 @@ func (w *walk) see() error {
 
 // mirrorOf is the name in London, and what exists under it; nil: nothing.
 func (w *walk) mirrorOf(e *entry) (string, *corev1.Service, *corev1.Endpoints) {
-	name := w.far[e.remote.short].mirror(e.name)
-	return name, w.seen[e.namespace].services[name], w.seen[e.namespace].endpoints[name]
+	at := w.place(e, e.remote.naming)
+	return at.name, w.seen[at.namespace].services[at.name], w.seen[at.namespace].endpoints[at.name]
 }
 
 // look checks what must be true at any moment.
 func (w *walk) look() {
 	w.Helper()
-	err := w.see()
+	err := w.judge()
+	if err == nil {
+		err = w.see()
+	}
 	if w.merged != nil {
 		for _, s := range w.sharedMirrors() {
 			if err == nil && w.existing[s.namespace] {
@@ -71,7 +78,7 @@ func (w *walk) look() {
 		}
 	}
 	for _, e := range w.entries() {
-		if w.merged == nil && err == nil && w.existing[e.namespace] {
+		if w.merged == nil && err == nil && w.existing[e.home()] {
 			err = w.check(e)
 		}
 	}
@@ -90,9 +97,9 @@ func (w *walk) look() {
 func (w *walk) check(e *entry) error {
 	name, svc, endpoints := w.mirrorOf(e)
 	if e.moves {
-		other := w.far[e.remote.short].otherMirror(e.name)
-		if e.exists() && svc == nil && w.seen[e.namespace].services[other] == nil {
-			return fmt.Errorf("neither %s nor %s is there", name, other)
+		before := w.place(e, e.remote.before)
+		if e.exists() && svc == nil && w.seen[before.namespace].services[before.name] == nil {
+			return fmt.Errorf("neither %s nor %v exists", name, before)
 		}
 		return nil
 	}
@@ -126,7 +133,7 @@ func (w *walk) check(e *entry) error {
 // is late, deletes them with the Service that existed before. It is an error if the daemon
 // deletes them.
 func (w *walk) deletedByKubernetes(e *entry, name string) error {
-	namespace := w.long(e.namespace)
+	namespace := w.long(e.home())
 	var culprit bool
 	for _, r := range london.read(w.T, w.mark, []byte(name), func(r request) bool {
 		return r.ObjectRef.Resource == "endpoints" && r.ObjectRef.Namespace == namespace && r.ObjectRef.Name == name && r.ResponseStatus.Code < 300
@@ -158,9 +165,9 @@ func (w *walk) beacon(remote string) string {
 	return beacon
 }
 
-func (w *walk) light() error {
+func (w *walk) light(remotes ...*modelRemote) error {
 	w.beacons++
-	for _, m := range w.remotes {
+	for _, m := range remotes {
 		r := w.far[m.short]
 		if err := w.update(r.cluster, w.id, w.beacon(m.short), func(svc *corev1.Service) { setTeam(svc, fmt.Sprint(w.beacons)) }); err != nil {
 			return err
@@ -175,12 +182,12 @@ func (w *walk) light() error {
 }
 
 // lit checks that the beacon's change has arrived in London.
-func (w *walk) lit() error {
+func (w *walk) lit(remotes ...*modelRemote) error {
 	if w.merged != nil {
 		return w.litMerged()
 	}
-	for _, m := range w.remotes {
-		name := w.far[m.short].mirror(beacon)
+	for _, m := range remotes {
+		name := w.nameBy(m.naming, m, w.id, beacon)
 		svc, err := london.CoreV1().Services(w.id).Get(w.ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -210,8 +217,11 @@ func (w *walk) right() error {
 		return err
 	}
 	expected := map[string]map[string]bool{}
+	for _, namespace := range w.namespaces {
+		expected[namespace] = map[string]bool{}
+	}
 	for _, e := range w.entries() {
-		if !w.existing[e.namespace] {
+		if !w.existing[e.home()] {
 			continue
 		}
 		name, svc, endpoints := w.mirrorOf(e)
@@ -221,10 +231,7 @@ func (w *walk) right() error {
 		if err := w.rightEntry(e, name, svc, endpoints); err != nil {
 			return err
 		}
-		if expected[e.namespace] == nil {
-			expected[e.namespace] = map[string]bool{}
-		}
-		expected[e.namespace][name] = w.mirrored(e) || e.foreign != none
+		expected[e.home()][name] = w.mirrored(e) || e.foreign != none
 	}
 	for _, f := range w.failing {
 		if !w.existing[f.namespace] {
@@ -277,7 +284,7 @@ func (w *walk) rightEntry(e *entry, name string, svc *corev1.Service, endpoints 
 		return err
 	}
 	var lines []string
-	for _, slice := range w.seen[e.namespace].slices[name] {
+	for _, slice := range w.seen[e.home()].slices[name] {
 		lines = append(lines, fromSlice(slice)...)
 		if slice.Labels[discoveryv1.LabelManagedBy] == "endpointslice-controller.k8s.io" {
 			return fmt.Errorf("EndpointSlice %s is left of a selector", slice.Name)

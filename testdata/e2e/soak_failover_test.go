@@ -27,12 +27,22 @@ type failoverService struct {
 	ready    bool     // its endpoint is
 	ports    []modelPort
 
-	changed bool // since the last rest, by anyone but the daemon
+	changed bool // since the last rest, by anyone but the daemon, apart from its readiness
 	lately  bool // and between that one and the one before: London's watches tell no order
+
+	flipped, flippedLately bool // the same of its readiness
+	flips, flipsNow        bool // the same since the daemon was started, and by the steps that are under way
+	switched               bool // the same since the last rest, with the effect awaited
+	provisional            bool // who serves it was awaited while remotes were unknown
 
 	// What was seen of it. No step depends on this.
 	theirs ownObjects
-	beside map[string][]string // at the last rest, by the slices' names
+	beside map[string][]string // at the last rest, or when who serves was awaited, by the slices' names
+}
+
+func (f *failoverService) rested() {
+	f.lately, f.flippedLately = f.changed, f.flipped
+	f.changed, f.flipped, f.flips, f.switched, f.provisional = false, false, false, false, false
 }
 
 // ownObjects are those of its owner, byte for byte; empty: none.
@@ -40,7 +50,12 @@ type ownObjects struct{ service, slice string }
 
 func (f *failoverService) String() string { return f.namespace + "/" + f.name }
 
+// ownPorts are ports of Services of London's own: the first ones, most of the time, are the same ones here and there.
 var ownPorts = [][]modelPort{
+	{{"http", 80, corev1.ProtocolTCP, ""}},
+	{{"http", 80, corev1.ProtocolTCP, ""}},
+	{{"http", 80, corev1.ProtocolTCP, ""}},
+	{{"http", 80, corev1.ProtocolTCP, ""}},
 	{{"http", 80, corev1.ProtocolTCP, ""}},
 	{{"web", 8080, corev1.ProtocolTCP, ""}, {"http", 81, corev1.ProtocolTCP, ""}},
 	{{"https", 443, corev1.ProtocolTCP, ""}, {"grpc", 9090, corev1.ProtocolTCP, ""}, {"other", 80, corev1.ProtocolTCP, ""}},
@@ -52,7 +67,7 @@ const nowhere = "nowhere" // is no remote
 // listsOf are what an annotation may list.
 func listsOf(remotes []*modelRemote) [][]string {
 	first, second := remotes[0].short, remotes[1].short
-	return [][]string{{first}, {second}, {first, second}, {second, first}, {nowhere, first, second}, {}}
+	return [][]string{{first}, {second}, {first, second}, {first, second}, {second, first}, {second, first}, {nowhere, first, second}, {}}
 }
 
 // replaces is the port of an exported Service that replaces one of London's own.
@@ -113,21 +128,34 @@ func (m *model) isBeside(f *failoverService) map[string][]string {
 	return all
 }
 
-// steady: its owner and users have done nothing, for long enough that the daemon knows.
-func (f *failoverService) steady() bool { return f.there && !f.changed && !f.lately }
+// lasts: nobody has changed anything but its readiness since the last rest.
+func (f *failoverService) lasts() bool { return f.there && !f.changed }
 
-// staysBeside: nor has any of its remotes changed, as far as the daemon can know.
+// steady: its owner and users have done nothing, for long enough that the daemon knows.
+func (f *failoverService) steady() bool {
+	return f.lasts() && !f.lately && !f.flipped && !f.flippedLately
+}
+
+// isKept: the remote's slice, if it exists, must still be there with its addresses and ports, whatever becomes of the readiness of
+// the Service, and whatever the daemon knows of the remote.
+func (m *model) isKept(f *failoverService, remote string) bool {
+	e := m.exportOf(f, remote)
+	return f.lasts() && !f.lately && (e == nil || e.since == since{})
+}
+
+// staysBeside: all slices must be as they were, ready or not.
 func (m *model) staysBeside(f *failoverService) bool {
-	return f.steady() && !slices.ContainsFunc(f.listed, func(remote string) bool {
-		e := m.exportOf(f, remote)
-		return e != nil && (e.since != since{})
-	})
+	return f.steady() && !slices.ContainsFunc(f.listed, func(remote string) bool { return !m.isKept(f, remote) })
 }
 
 // The steps.
 
 func (w *walk) ownStep(f *failoverService, what string, act func(namespace string) error) *step {
 	f.changed = true
+	return w.ownStepIn(f, what, act)
+}
+
+func (w *walk) ownStepIn(f *failoverService, what string, act func(namespace string) error) *step {
 	return &step{text: fmt.Sprintf("own %v %s", f, what), touches: []string{"london/" + f.String()}, act: func() error { return act(w.long(f.namespace)) }}
 }
 
@@ -136,7 +164,7 @@ func (w *walk) pickOwn(there bool) (*failoverService, bool) {
 }
 
 func (f *failoverService) randomize(w *walk) {
-	f.there, f.labelled, f.listed = true, w.rnd.IntN(4) > 0, any1(w, listsOf(w.remotes)...)
+	f.there, f.labelled, f.listed = true, w.rnd.IntN(6) > 0, any1(w, listsOf(w.remotes)...)
 	f.ready, f.ports = w.rnd.IntN(2) > 0, any1(w, ownPorts...)
 }
 
@@ -183,7 +211,7 @@ func (w *walk) labelOwn() *step {
 	if !ok {
 		return nil
 	}
-	f.labelled = !f.labelled
+	f.labelled = w.rnd.IntN(4) > 0
 	return w.changeOwn(f, fmt.Sprintf("is labelled: %t", f.labelled))
 }
 
@@ -210,17 +238,9 @@ func (w *walk) readyOwn() *step {
 	if !ok {
 		return nil
 	}
-	f.ready = !f.ready
+	f.ready, f.flipped, f.flips, f.flipsNow = !f.ready, true, true, true
 	ready := f.ready
-	return w.ownStep(f, fmt.Sprintf("is ready: %t", ready), func(namespace string) error {
-		slice, err := w.changeSlice(namespace, f.name+"-own", func(slice *discoveryv1.EndpointSlice) {
-			slice.Endpoints[0].Conditions.Ready = &ready
-		})
-		if err == nil {
-			f.theirs.slice = ofSlice(slice)
-		}
-		return err
-	})
+	return w.ownStepIn(f, fmt.Sprintf("is ready: %t", ready), func(string) error { return w.setReady(f, ready) })
 }
 
 // editBeside has a user change or delete the daemon's slice, if it exists.
@@ -258,6 +278,17 @@ func editSlice(slice *discoveryv1.EndpointSlice, what string) {
 
 func (w *walk) besideName(f *failoverService, remote string) string {
 	return f.name + "." + w.far[remote].name + ".ipv4"
+}
+
+// setReady has its own endpoint be ready, or not.
+func (w *walk) setReady(f *failoverService, ready bool) error {
+	slice, err := w.changeSlice(w.long(f.namespace), f.name+"-own", func(slice *discoveryv1.EndpointSlice) {
+		slice.Endpoints[0].Conditions.Ready = &ready
+	})
+	if err == nil {
+		f.theirs.slice = ofSlice(slice)
+	}
+	return err
 }
 
 // setOwn sets what a step may change of the Service.
@@ -375,6 +406,25 @@ func (w *walk) checkOwn(f *failoverService) error {
 	if own == nil || ofSlice(own) != f.theirs.slice {
 		return fmt.Errorf("the owner's EndpointSlice of %v was\n%s\nand is\n%s", f, f.theirs.slice, snapshot(own))
 	}
+	if err := w.checkKept(f, beside); err != nil {
+		return err
+	}
+	return w.checkBeside(f, beside)
+}
+
+// checkKept checks which slices must be beside it at any moment.
+func (w *walk) checkKept(f *failoverService, beside map[string][]string) error {
+	for _, r := range w.remotes {
+		name := w.besideName(f, r.short)
+		if w.isKept(f, r.short) && !slices.Equal(idle(beside[name]), idle(f.beside[name])) {
+			return fmt.Errorf("%s was %q, and is %q now", name, f.beside[name], beside[name])
+		}
+	}
+	return nil
+}
+
+// checkBeside checks who must serve at any moment.
+func (w *walk) checkBeside(f *failoverService, beside map[string][]string) error {
 	if w.staysBeside(f) && !maps.EqualFunc(beside, f.beside, slices.Equal) {
 		return fmt.Errorf("beside %v was %q, and now there is %q", f, f.beside, beside)
 	}
@@ -382,10 +432,8 @@ func (w *walk) checkOwn(f *failoverService) error {
 		return nil
 	}
 	for name, lines := range beside {
-		for _, line := range lines {
-			if !strings.HasSuffix(line, " not ready") {
-				return fmt.Errorf("%s serves %v, which is ready itself: %q", name, f, lines)
-			}
+		if !slices.Equal(lines, idle(lines)) {
+			return fmt.Errorf("%s serves %v, which is ready itself: %q", name, f, lines)
 		}
 	}
 	return nil

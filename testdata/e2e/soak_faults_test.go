@@ -21,7 +21,13 @@ type fault struct {
 	bookmarks bool // are lost
 	// blackout: no change in the remote can be seen.
 	blackout bool
+	removed  bool // the flags do not name the remote
 }
+
+// silent: a daemon that starts gets no answer from the remote, or none about its gateway.
+func (f fault) silent() bool { return f.blackout || f.code != 0 }
+
+var removed = fault{name: "is removed from the flags", removed: true, blackout: true}
 
 var faults = []fault{
 	{name: "refuses connections", code: http.StatusServiceUnavailable, cut: true, blackout: true},

@@ -93,7 +93,7 @@ func (w *walk) setAddresses(r *remote, now *modelRemote) error {
 // deleteLondonNamespace deletes foreign objects, too.
 func (w *walk) deleteLondonNamespace(name string) error {
 	for _, e := range w.entries() {
-		if e.namespace == name {
+		if e.home() == name {
 			e.theirs = snapshots{}
 		}
 	}
@@ -110,6 +110,19 @@ func (w *walk) createLondonNamespace(name string) error {
 	return w.until(func() error { return w.create(london, w.long(name)) })
 }
 
+// namespacesGone checks that no namespace is being deleted: the daemon tries again to write there until it is gone.
+func (w *walk) namespacesGone() error {
+	for _, name := range w.namespaces {
+		if w.existing[name] {
+			continue
+		}
+		if _, err := london.CoreV1().Namespaces().Get(w.ctx, w.long(name), metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("namespace %s is being deleted (%v)", w.long(name), err)
+		}
+	}
+	return nil
+}
+
 // until retries until it succeeds: the daemon may be quicker to use a name.
 func (w *walk) until(try func() error) error {
 	for deadline := time.Now().Add(restWithin); ; time.Sleep(time.Millisecond) {
@@ -122,9 +135,10 @@ func (w *walk) until(try func() error) error {
 // The steps of users in London.
 
 func (w *walk) londonStep(e *entry, what string, act func(namespace, name string) error) *step {
+	at := w.place(e, e.remote.naming)
 	return &step{
-		text: fmt.Sprintf("mirror %v: %s", e, what), touches: []string{"london/" + e.namespace + "/" + e.name + "-" + e.remote.short},
-		act: func() error { return act(w.long(e.namespace), w.far[e.remote.short].mirror(e.name)) },
+		text: fmt.Sprintf("mirror %v: %s", e, what), touches: []string{"london/" + at.String()},
+		act: func() error { return act(w.long(at.namespace), at.name) },
 	}
 }
 
@@ -218,7 +232,7 @@ func (w *walk) removeForeign() *step {
 		if err != nil || !hint {
 			return err
 		}
-		return w.update(w.far[e.remote.short].cluster, namespace, e.name, func(svc *corev1.Service) {
+		return w.update(w.far[e.remote.short].cluster, w.long(e.namespace), e.name, func(svc *corev1.Service) {
 			svc.Annotations = map[string]string{"hint": time.Now().String()}
 		})
 	})
@@ -328,22 +342,38 @@ func (w *walk) editMirrorEndpoints() *step {
 	})
 }
 
-func (w *walk) startDaemon() error {
-	remotes, args := []*remote{w.far["paris"], w.far["berlin"]}, walkFailover
-	if w.merged != nil {
-		args = w.mergedArgs()
+// starter starts the daemon with the flags that the model has now.
+func (w *walk) starter() func() error {
+	w.started()
+	var remotes []*remote
+	for _, r := range w.remotes {
+		if !r.fault.removed {
+			remotes = append(remotes, w.far[r.short])
+		}
+	}
+	args := []string{"--copy-labels", "team"}
+	switch {
+	case w.merged != nil:
+		args = append(args, w.mergedArgs()...)
 		if w.merged.reversed {
 			slices.Reverse(remotes)
 		}
+	case w.failing != nil:
+		args = append(args, walkFailover...)
 	}
-	w.d = w.daemon(remotes, append([]string{"--copy-labels", "team"}, args...)...)
-	return w.until(func() error {
-		if w.d.logged("Local caches are synced") == 0 {
-			time.Sleep(10 * time.Millisecond)
-			return fmt.Errorf("its caches are not synced")
-		}
-		return nil
-	})
+	if w.template != templates[0] {
+		args = append(args, "--name-template", w.template)
+	}
+	return func() error {
+		w.d = w.daemon(remotes, args...)
+		return w.until(func() error {
+			if w.d.logged("Local caches are synced") == 0 {
+				time.Sleep(10 * time.Millisecond)
+				return fmt.Errorf("its caches are not synced")
+			}
+			return nil
+		})
+	}
 }
 
 // endDaemon keeps only the logs of the last daemons: a failure shows those of its time.

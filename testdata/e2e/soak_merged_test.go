@@ -13,9 +13,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestRandomWalkOfMerged is TestRandomWalk with the mirrors of both remotes merged, and with --merge and the order of
-// the remotes changed at restarts. SOAK_SEED and SOAK_STEPS are as there.
-func TestRandomWalkOfMerged(t *testing.T) { walkAtRandom(t, newMergedWalk) }
+// TestRandomWalkOfMerged is TestRandomWalk with the mirrors of both remotes merged, and with --merge, --name-template and the
+// order of the remotes changed at restarts. SOAK_SEED and SOAK_STEPS are as there.
+func TestRandomWalkOfMerged(t *testing.T) { walkAtRandom(t, 300, newMergedWalk) }
 
 // mergedModel is what the flags say of merging. What must exist is derived from deploy/guides/merged.md.
 type mergedModel struct {
@@ -25,41 +25,48 @@ type mergedModel struct {
 
 var mergedKinds = []kind{
 	{14, (*walk).export},
-	{6, (*walk).unexport},
-	{4, (*walk).deleteExported},
-	{4, (*walk).recreate},
-	{14, (*walk).changePorts},
+	{4, (*walk).unexport},
+	{3, (*walk).deleteExported},
+	{3, (*walk).recreate},
+	{8, (*walk).changePorts},
 	{5, (*walk).changeLabels},
-	{8, (*walk).changeAddresses},
-	{3, (*walk).changeGatewayPorts},
-	{2, (*walk).deleteGateway},
+	{5, (*walk).changeAddresses},
+	{2, (*walk).changeGatewayPorts},
+	{1, (*walk).deleteGateway},
 	{6, (*walk).makeGateway},
 	{1, (*walk).removeNamespace},
 	{8, (*walk).makeNamespaceAgain},
-	{6, (*walk).deleteMergedService},
-	{6, (*walk).editMergedService},
-	{8, (*walk).editPart},
+	{3, (*walk).deleteMergedService},
+	{3, (*walk).editMergedService},
+	{4, (*walk).editPart},
 	{8, (*walk).trouble},
 	{6, (*walk).healOne},
 	{3, (*walk).killDaemon},
 	{1, (*walk).stopDaemon},
 	{8, (*walk).startAgain},
-	{2, (*walk).restartInTrouble},
+	{5, (*walk).restartInTrouble},
+	{4, (*walk).removeRemote},
+	{6, (*walk).addRemote},
 	{3, (*walk).mergeOtherwise},
+	{4, (*walk).renameMerged},
 }
+
+// sharedTemplates are values of --name-template by which mirrors are merged.
+var sharedTemplates = []string{"{service}", "{service}-everywhere"}
 
 func newMergedWalk(t *testing.T, seed uint64) *walk {
 	w := newWalkIn(t, newSlicesEnv(t), newMergedModel(), seed)
-	for _, r := range w.far {
-		r.shared = true
-		r.named("name={service}")
+	for _, m := range w.remotes {
+		w.must(london.ConfigureNames(w.ctx, w.far[m.short].name, w.keys(m.naming)))
 	}
 	return w
 }
 
 func newMergedModel() *model {
 	m := newWalkModel()
-	m.merged, m.failing = &mergedModel{}, nil
+	m.merged, m.template = &mergedModel{}, sharedTemplates[0]
+	m.rename()
+	m.rested()
 	return m
 }
 
@@ -67,13 +74,18 @@ func newMergedModel() *model {
 type sharedMirror struct {
 	namespace, name string
 	entries         []*entry
+	mirror, before  string // what the mirror is called, and what it was called at the last rest
 }
 
-func (s sharedMirror) String() string { return s.namespace + "/" + s.name }
+func (s sharedMirror) String() string { return s.namespace + "/" + s.mirror }
+
+// renamed: it is there, or the one with the name of before.
+func (s sharedMirror) renamed() bool { return s.mirror != s.before }
 
 func (m *model) sharedMirrors() (all []sharedMirror) {
 	for _, e := range m.remotes[0].entries {
-		s := sharedMirror{e.namespace, e.name, nil}
+		called := func(rule namingRule) string { return strings.ReplaceAll(rule.template, "{service}", e.name) }
+		s := sharedMirror{namespace: e.namespace, name: e.name, mirror: called(e.remote.naming), before: called(e.remote.before)}
 		for _, r := range m.remotes {
 			i := slices.IndexFunc(r.entries, func(other *entry) bool { return other.namespace == e.namespace && other.name == e.name })
 			s.entries = append(s.entries, r.entries[i])
@@ -124,15 +136,14 @@ func (m *model) parts(s sharedMirror) map[*entry][]string {
 
 // partStays: neither this remote's export nor one that comes before it has changed, nor has a user edited anything.
 func (s sharedMirror) partStays(e *entry) bool {
-	if !e.existed {
-		return false
-	}
-	for _, other := range s.entries[:slices.Index(s.entries, e)+1] {
-		if (other.since != since{}) || other.edited || other.deleted || other.moves {
-			return false
-		}
-	}
-	return true
+	return s.partWould(e) && !slices.ContainsFunc(s.entries[:slices.Index(s.entries, e)+1], func(other *entry) bool { return other.moves })
+}
+
+// partWould: the same, if the daemon had the same flags all the time.
+func (s sharedMirror) partWould(e *entry) bool {
+	return e.existed && !slices.ContainsFunc(s.entries[:slices.Index(s.entries, e)+1], func(other *entry) bool {
+		return other.since != since{} || other.edited || other.deleted
+	})
 }
 
 // The steps.
@@ -142,7 +153,7 @@ func (w *walk) sharedStep(s sharedMirror, what string, act func(namespace string
 }
 
 func (w *walk) pickShared() (sharedMirror, bool) {
-	return pick(w, w.sharedMirrors(), func(s sharedMirror) bool { return w.existing[s.namespace] })
+	return pick(w, w.sharedMirrors(), func(s sharedMirror) bool { return w.existing[s.namespace] && !s.renamed() })
 }
 
 func (w *walk) deleteMergedService() *step {
@@ -154,7 +165,7 @@ func (w *walk) deleteMergedService() *step {
 		w.deleteMirror(e)
 	}
 	return w.sharedStep(s, "its Service is deleted by hand", func(namespace string) error {
-		return ignore(w.delete(london, namespace, s.name), apierrors.IsNotFound)
+		return ignore(w.delete(london, namespace, s.mirror), apierrors.IsNotFound)
 	})
 }
 
@@ -168,7 +179,7 @@ func (w *walk) editMergedService() *step {
 		e.edited = true
 	}
 	return w.sharedStep(s, "its Service is edited by hand: "+what, func(namespace string) error {
-		err := w.update(london, namespace, s.name, func(svc *corev1.Service) {
+		err := w.update(london, namespace, s.mirror, func(svc *corev1.Service) {
 			switch what {
 			case "port":
 				svc.Spec.Ports[0].Port = 7777
@@ -194,7 +205,7 @@ func (w *walk) editPart() *step {
 		e.edited = true
 	}
 	return w.sharedStep(s, fmt.Sprintf("its slice of %s is edited by hand: %s", remote, what), func(namespace string) error {
-		name := s.name + "." + w.far[remote].name + ".ipv4"
+		name := s.mirror + "." + w.far[remote].name + ".ipv4"
 		if what == "deleted" {
 			return ignore(london.DiscoveryV1().EndpointSlices(namespace).Delete(w.ctx, name, metav1.DeleteOptions{}), apierrors.IsNotFound)
 		}
@@ -205,11 +216,9 @@ func (w *walk) editPart() *step {
 
 // mergeOtherwise restarts the daemon with another --merge, or with the remotes in another order.
 func (w *walk) mergeOtherwise() *step {
-	if !w.runs {
+	if !w.runs || w.renaming() {
 		return nil
 	}
-	w.kill()
-	w.runs = true
 	if w.rnd.IntN(2) > 0 {
 		w.merged.first = !w.merged.first
 	} else {
@@ -218,12 +227,33 @@ func (w *walk) mergeOtherwise() *step {
 	for _, e := range w.entries() {
 		e.moves = true // its endpoints
 	}
-	return &step{text: fmt.Sprintf("the daemon is restarted, the first one alone serves: %v, in the other order: %v", w.merged.first, w.merged.reversed), touches: []string{"daemon"}, act: func() error {
-		if err := w.endDaemon((*daemon).stop); err != nil {
-			return err
+	text := fmt.Sprintf("the daemon is restarted, the first one alone serves: %v, in the other order: %v", w.merged.first, w.merged.reversed)
+	return w.restart(text, (*daemon).stop, func() error { return nil })
+}
+
+// reconfigured is called when the flags name one remote more, or less: those that come after it may take its place.
+func (m *mergedModel) reconfigured(r *modelRemote, all []sharedMirror) {
+	r.moved = true
+	for _, s := range all {
+		of := slices.IndexFunc(s.entries, func(e *entry) bool { return e.remote == r })
+		for _, e := range s.entries[of+1:] {
+			e.moves = true
 		}
-		return w.startDaemon()
-	}}
+	}
+}
+
+// renaming: all mirrors are, with the flags as they are otherwise.
+func (m *model) renaming() bool {
+	return m.merged != nil && m.remotes[0].naming != m.remotes[0].before
+}
+
+// renameMerged restarts the daemon with another --name-template.
+func (w *walk) renameMerged() *step {
+	if !w.runs || slices.ContainsFunc(w.remotes, func(r *modelRemote) bool { return !r.movable() }) {
+		return nil
+	}
+	w.template = sharedTemplates[1-slices.Index(sharedTemplates, w.template)]
+	return w.renameStep("--name-template is " + w.template)
 }
 
 // mergedArgs are the daemon's flags.
@@ -239,7 +269,7 @@ func (w *walk) mergedArgs() []string {
 // partsOf are the lines of the slices of a merged mirror that have some, by their names.
 func (w *walk) partsOf(s sharedMirror) map[string][]string {
 	all := map[string][]string{}
-	for _, slice := range w.seen[s.namespace].slices[s.name] {
+	for _, slice := range slices.Concat(w.seen[s.namespace].slices[s.mirror], w.seen[s.namespace].slices[s.before]) {
 		if lines := fromSlice(slice); len(lines) > 0 {
 			all[slice.Name] = slices.Sorted(slices.Values(lines))
 		}
@@ -247,21 +277,66 @@ func (w *walk) partsOf(s sharedMirror) map[string][]string {
 	return all
 }
 
-func (w *walk) partName(e *entry) string { return e.name + "." + w.far[e.remote.short].name + ".ipv4" }
+// partName is the name of the slice of a remote.
+func (w *walk) partName(mirror string, e *entry) string {
+	return mirror + "." + w.far[e.remote.short].name + ".ipv4"
+}
 
 // checkShared checks what must be true at any moment: the Service is the same one while any remote exports it, and what
 // happens to a remote changes only its own slice and those of remotes behind it.
 func (w *walk) checkShared(s sharedMirror) error {
-	svc, parts := w.seen[s.namespace].services[s.name], w.partsOf(s)
+	svc, parts := w.seen[s.namespace].services[s.mirror], w.partsOf(s)
 	for _, e := range s.entries {
-		if e.exists() && (svc == nil || string(svc.UID) != e.uid) {
+		if s.renamed() {
+			if err := w.checkRenamed(s, e, parts); err != nil {
+				return err
+			}
+			continue
+		}
+		if e.keepsService() && (svc == nil || string(svc.UID) != e.uid) {
 			return fmt.Errorf("%v had UID %s, as %v has been exported all the time, and now it is %s", s, e.uid, e, describeService(svc))
 		}
-		if now := parts[w.partName(e)]; s.partStays(e) && !slices.Equal(now, e.lines) {
-			return fmt.Errorf("the part %s was %q, and is %q", w.partName(e), e.lines, now)
+		if name := w.partName(s.mirror, e); s.partStays(e) && !slices.Equal(parts[name], e.lines) {
+			return fmt.Errorf("the part %s was %q, and is %q", name, e.lines, parts[name])
 		}
 	}
 	return nil
+}
+
+// keepsService: the Service is there as long as this one is exported. If the flags did not name the remote for a while, only as long
+// as it has a slice.
+func (e *entry) keepsService() bool {
+	return e.exists() && !(e.remote.moved && (len(e.lines) == 0 || e.since.changed || e.edited))
+}
+
+// hadPart: the remote had endpoints at the last rest, and nothing but the name has changed.
+func (s sharedMirror) hadPart(e *entry) bool { return len(e.lines) > 0 && s.partWould(e) }
+
+// checkRenamed checks that a remote's part is complete under the old name until it is under the new one. Until the remotes before it are
+// known there, it may serve, and with more ports than agree with theirs. A mirror without endpoints is not missed by any client: it may go
+// first, as no part of it waits for the new one.
+func (w *walk) checkRenamed(s sharedMirror, e *entry, parts map[string][]string) error {
+	services := w.seen[s.namespace].services
+	now, before := services[s.mirror], services[s.before]
+	switch {
+	case !e.keepsService() || !slices.ContainsFunc(s.entries, s.hadPart):
+		return nil
+	case now == nil && before == nil:
+		return fmt.Errorf("neither %s nor %s exists in %s", s.mirror, s.before, s.namespace)
+	case before != nil && string(before.UID) != e.uid:
+		return fmt.Errorf("%s, which moves to %v, had UID %s, and now it is %s", s.before, s, e.uid, describeService(before))
+	case !s.partWould(e):
+		return nil
+	case before != nil && includes(parts[w.partName(s.before, e)], e.lines), now != nil && includes(parts[w.partName(s.mirror, e)], e.lines):
+		return nil
+	}
+	return fmt.Errorf("the part of %v moves from %s to %v, had %q, and there is %q", e, s.before, s, e.lines, parts)
+}
+
+// includes: all of these lines are among others, ready or not.
+func includes(all, lines []string) bool {
+	all = idle(all)
+	return !slices.ContainsFunc(idle(lines), func(line string) bool { return !slices.Contains(all, line) })
 }
 
 // rightShared checks a merged mirror at rest.
@@ -269,9 +344,9 @@ func (w *walk) rightShared(s sharedMirror) error {
 	if err := w.checkShared(s); err != nil {
 		return err
 	}
-	first, svc, want := s.first(), w.seen[s.namespace].services[s.name], map[string][]string{}
+	first, svc, want := s.first(), w.seen[s.namespace].services[s.mirror], map[string][]string{}
 	for e, lines := range w.parts(s) {
-		want[w.partName(e)] = slices.Sorted(slices.Values(lines))
+		want[w.partName(s.mirror, e)] = slices.Sorted(slices.Values(lines))
 	}
 	if parts := w.partsOf(s); !maps.EqualFunc(parts, want, slices.Equal) {
 		return fmt.Errorf("the parts of %v are %q, want %q", s, parts, want)
@@ -317,17 +392,17 @@ func (w *walk) rightMerged() error {
 			return err
 		}
 		all := w.seen[s.namespace]
-		if n := len(all.slices[s.name]); s.first() == nil && (all.services[s.name] != nil || n > 0) {
-			return fmt.Errorf("nobody exports %v, but %d slices are there and the Service is %s", s, n, describeService(all.services[s.name]))
+		if n := len(all.slices[s.mirror]); s.first() == nil && (all.services[s.mirror] != nil || n > 0) {
+			return fmt.Errorf("nobody exports %v, but %d slices are there and the Service is %s", s, n, describeService(all.services[s.mirror]))
 		}
-		if all.endpoints[s.name] != nil {
+		if all.endpoints[s.mirror] != nil {
 			return fmt.Errorf("Endpoints %v should not be there", s)
 		}
 	}
 	for _, short := range w.namespaces {
 		names := slices.Concat(slices.Collect(maps.Keys(w.seen[short].services)), slices.Collect(maps.Keys(w.seen[short].slices)))
 		for _, name := range names {
-			if !slices.ContainsFunc(w.entries(), func(e *entry) bool { return e.name == name }) {
+			if !slices.ContainsFunc(w.sharedMirrors(), func(s sharedMirror) bool { return s.mirror == name }) {
 				return fmt.Errorf("Service or slices of %s/%s should not be there", short, name)
 			}
 		}
@@ -338,7 +413,7 @@ func (w *walk) rightMerged() error {
 // rememberedShared checks that what need not have changed has not, and remembers what is.
 func (w *walk) rememberedShared() error {
 	for _, s := range w.sharedMirrors() {
-		svc, parts := w.seen[s.namespace].services[s.name], w.partsOf(s)
+		svc, parts := w.seen[s.namespace].services[s.mirror], w.partsOf(s)
 		if svc == nil || !w.existing[s.namespace] {
 			for _, e := range s.entries {
 				e.lines = nil
@@ -346,10 +421,10 @@ func (w *walk) rememberedShared() error {
 			continue
 		}
 		for _, e := range s.entries {
-			if e.existed && !e.since.interrupted && !e.forgotten && svc.Spec.ClusterIP != e.clusterIP {
+			if e.existed && !e.since.interrupted && !e.forgotten && !s.renamed() && (e.deleted || e.keepsService()) && svc.Spec.ClusterIP != e.clusterIP {
 				return fmt.Errorf("the ClusterIP of %v was %s and is %s", s, e.clusterIP, svc.Spec.ClusterIP)
 			}
-			e.uid, e.clusterIP, e.lines = string(svc.UID), svc.Spec.ClusterIP, parts[w.partName(e)]
+			e.uid, e.clusterIP, e.lines = string(svc.UID), svc.Spec.ClusterIP, parts[w.partName(s.mirror, e)]
 		}
 	}
 	return nil
@@ -358,7 +433,7 @@ func (w *walk) rememberedShared() error {
 // litMerged checks that the beacon's change has arrived: each remote has one of its own then.
 func (w *walk) litMerged() error {
 	for _, m := range w.remotes {
-		name := w.beacon(m.short)
+		name := w.nameBy(m.naming, m, w.id, w.beacon(m.short))
 		svc, err := london.CoreV1().Services(w.id).Get(w.ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return err

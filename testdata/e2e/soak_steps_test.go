@@ -41,15 +41,9 @@ var kinds = []kind{
 	{1, (*walk).stopDaemon},
 	{8, (*walk).startAgain},
 	{2, (*walk).restartInTrouble},
-	{2, (*walk).renameMirrors},
-	{8, (*walk).makeOwn},
-	{2, (*walk).deleteOwn},
-	{2, (*walk).recreateOwn},
-	{4, (*walk).labelOwn},
-	{4, (*walk).annotateOwn},
-	{3, (*walk).portsOfOwn},
-	{10, (*walk).readyOwn},
-	{4, (*walk).editBeside},
+	{5, (*walk).renameMirrors},
+	{2, (*walk).removeRemote},
+	{6, (*walk).addRemote},
 }
 
 func weights(kinds []kind) (sum int) {
@@ -93,7 +87,7 @@ func (w *walk) export() *step {
 			return w.update(r.cluster, w.long(e.namespace), e.name, w.label)
 		})
 	}
-	e.change(false, func() { e.there, e.exported, e.ports, e.team = true, true, w.randomPorts(), "" })
+	e.change(false, func() { e.there, e.exported, e.ports, e.team = true, true, w.exportedPorts(), "" })
 	svc := w.far[e.remote.short].asService(e)
 	return w.exportedStep(e, fmt.Sprintf("is made, exported, with ports %v", e.ports), func(r *remote) error {
 		return w.createIn(r.cluster, svc)
@@ -129,7 +123,7 @@ func (w *walk) recreate() *step {
 	if !ok {
 		return nil
 	}
-	e.change(true, func() { e.ports, e.team = w.randomPorts(), "" })
+	e.change(true, func() { e.ports, e.team = w.exportedPorts(), "" })
 	svc := w.far[e.remote.short].asService(e)
 	return w.exportedStep(e, fmt.Sprintf("is deleted and recreated with ports %v", e.ports), func(r *remote) error {
 		if err := w.delete(r.cluster, w.long(e.namespace), e.name); err != nil {
@@ -157,6 +151,17 @@ func (w *walk) randomPorts() []modelPort {
 	}
 	return ports
 }
+
+// exportedPorts are those of an exported Service.
+func (w *walk) exportedPorts() []modelPort {
+	if w.joins() && w.rnd.IntN(6) > 0 {
+		return any1(w, ownPorts...)
+	}
+	return w.randomPorts()
+}
+
+// joins: a Service in London is served by several remotes. Most of the time, what they export must fit together.
+func (w *walk) joins() bool { return w.failing != nil || w.merged != nil }
 
 // allowed: an API server takes these ports.
 func allowed(ports []modelPort) bool {
@@ -187,6 +192,9 @@ func (w *walk) changePorts() *step {
 		ports = append(ports, other)
 	case 5:
 		ports = slices.Delete(ports, i, i+1)
+	}
+	if w.joins() && w.rnd.IntN(2) > 0 {
+		ports = any1(w, ownPorts...)
 	}
 	changed := &entry{exported: true, ports: ports}
 	if !allowed(ports) || e.foreign == underTheMirror && !changed.mirrorable() {
@@ -226,6 +234,9 @@ var gatewayPorts = [][]modelPort{
 func (w *walk) randomAddresses() []string {
 	pool := []string{"203.0.113.1", "203.0.113.2", "203.0.113.3", "198.51.100.200", "198.51.100.201", theLinkLocal}
 	w.rnd.Shuffle(len(pool), func(i, j int) { pool[i], pool[j] = pool[j], pool[i] })
+	if w.joins() { // most of the time one of them can be used
+		return pool[:any1(w, 0, 1, 1, 2, 2, 2, 3, 3, 3, 5)]
+	}
 	return pool[:any1(w, 0, 1, 1, 1, 2, 2, 3, 5)]
 }
 
@@ -266,7 +277,7 @@ func (w *walk) makeGateway() *step {
 
 func (w *walk) removeNamespace() *step {
 	name, ok := pick(w, w.namespaces, func(name string) bool { return w.existing[name] })
-	if !ok {
+	if !ok || w.swapping() { // else it would be of importance which mirrors are already in the other one
 		return nil
 	}
 	w.deleteNamespace(name)
@@ -286,14 +297,14 @@ func (w *walk) makeNamespaceAgain() *step {
 func (w *walk) trouble() *step {
 	r := any1(w, w.remotes...)
 	f := any1(w, faults...)
-	if f == r.fault {
+	if f == r.fault || r.fault.removed {
 		return nil
 	}
 	return w.faultStep(r, f)
 }
 
 func (w *walk) healOne() *step {
-	r, ok := pick(w, w.remotes, func(r *modelRemote) bool { return r.fault != fault{} })
+	r, ok := pick(w, w.remotes, func(r *modelRemote) bool { return r.fault != fault{} && !r.fault.removed })
 	if !ok {
 		return nil
 	}
@@ -301,7 +312,7 @@ func (w *walk) healOne() *step {
 }
 
 func (w *walk) faultStep(r *modelRemote, f fault) *step {
-	r.setFault(f)
+	w.setFault(r, f)
 	what := f.name
 	if what == "" {
 		what = "is healthy"
@@ -313,28 +324,38 @@ func (w *walk) faultStep(r *modelRemote, f fault) *step {
 	}}
 }
 
-func (w *walk) killDaemon() *step {
-	if !w.runs {
-		return nil
-	}
-	w.kill()
-	return &step{text: "the daemon is killed", touches: []string{"daemon"}, act: func() error { return w.endDaemon((*daemon).kill) }}
-}
+func (w *walk) killDaemon() *step { return w.endStep("killed", (*daemon).kill) }
 
-func (w *walk) stopDaemon() *step {
+func (w *walk) stopDaemon() *step { return w.endStep("stopped", (*daemon).stop) }
+
+func (w *walk) endStep(how string, end func(*daemon)) *step {
 	if !w.runs {
 		return nil
 	}
 	w.kill()
-	return &step{text: "the daemon is stopped", touches: []string{"daemon"}, act: func() error { return w.endDaemon((*daemon).stop) }}
+	return &step{text: "the daemon is " + how, touches: []string{"daemon"}, act: func() error { return w.endDaemon(end) }}
 }
 
 func (w *walk) startAgain() *step {
 	if w.runs {
 		return nil
 	}
-	w.runs = true
-	return &step{text: "the daemon is started", touches: []string{"daemon"}, act: w.startDaemon}
+	return &step{text: "the daemon is started", touches: []string{"daemon"}, act: w.starter()}
+}
+
+// restart is a step that the daemon, which runs, is restarted in. The model is as it is to be after that; between is done in
+// between.
+func (w *walk) restart(text string, end func(*daemon), between func() error) *step {
+	w.kill()
+	start := w.starter()
+	return &step{text: text, alone: true, act: func() error {
+		for _, act := range []func() error{func() error { return w.endDaemon(end) }, between, start} {
+			if err := act(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
 }
 
 // restartInTrouble also waits until a new daemon goes on without what it cannot read.
@@ -343,39 +364,55 @@ func (w *walk) restartInTrouble() *step {
 		return nil
 	}
 	w.kill()
-	w.runs = true
+	start := w.starter()
 	return &step{text: "the daemon is killed and started, and time passes", touches: []string{"daemon"}, act: func() error {
 		if err := w.endDaemon((*daemon).kill); err != nil {
 			return err
 		}
 		defer time.Sleep(3 * time.Second) // the absence of writes cannot be awaited
-		return w.startDaemon()
+		return start()
 	}}
 }
 
-// renameMirrors restarts the daemon with another rule for the names of one remote's mirrors.
-func (w *walk) renameMirrors() *step {
-	r, ok := pick(w, w.remotes, (*modelRemote).movable)
+// removeRemote restarts the daemon with one remote less.
+func (w *walk) removeRemote() *step {
+	if !w.runs || w.renaming() || slices.ContainsFunc(w.remotes, func(r *modelRemote) bool { return r.fault.removed }) {
+		return nil
+	}
+	r := any1(w, w.remotes...)
+	w.setFault(r, removed)
+	if w.merged != nil {
+		w.merged.reconfigured(r, w.sharedMirrors())
+	}
+	return w.restart("the daemon is restarted without "+r.short, (*daemon).stop, w.atRest(r))
+}
+
+// addRemote restarts it with that remote again.
+func (w *walk) addRemote() *step {
+	r, ok := pick(w, w.remotes, func(r *modelRemote) bool { return r.fault.removed })
 	if !ok || !w.runs {
 		return nil
 	}
-	w.kill()
-	w.runs = true
-	r.rename()
-	first, far := r.cityFirst, w.far[r.short]
-	return &step{text: fmt.Sprintf("the daemon is restarted, the mirrors of %s have its name first: %v", r.short, first), touches: []string{"daemon", "london", "far"}, act: func() error {
-		if err := w.endDaemon((*daemon).stop); err != nil {
-			return err
-		}
-		if err := far.nameFirst(first); err != nil {
-			return err
-		}
-		return w.startDaemon()
-	}}
+	w.setFault(r, fault{})
+	if w.merged != nil {
+		w.merged.reconfigured(r, w.sharedMirrors())
+	}
+	return w.restart("the daemon is restarted with "+r.short+" again", (*daemon).stop, w.atRest(r))
+}
+
+// atRest ends the trouble of a remote.
+func (w *walk) atRest(r *modelRemote) func() error {
+	return func() error {
+		w.far[r.short].suffer(fault{}, w.plain[r.short])
+		return nil
+	}
 }
 
 // heal ends a fault.
 func (w *walk) heal() (all []*step) {
+	if s := w.addRemote(); s != nil {
+		all = append(all, s)
+	}
 	for _, r := range w.remotes {
 		if (r.fault != fault{}) {
 			all = append(all, w.faultStep(r, fault{}))
@@ -388,6 +425,9 @@ func (w *walk) heal() (all []*step) {
 	}
 	if s := w.startAgain(); s != nil {
 		all = append(all, s)
+	}
+	if w.taken == 0 && w.failing != nil {
+		all = append(all, w.beginFailover()...)
 	}
 	return all
 }

@@ -24,10 +24,10 @@ const restWithin = 90 * time.Second
 // TestRandomWalk changes whatever can change, in the remotes, between them and in London,
 // and ends all faults from time to time: then London must be as the model says. The seed
 // alone decides the steps, not the time: SOAK_SEED=… SOAK_STEPS=… repeats them. Their
-// effects depend on the machine. It is not parallel to others: each daemon looks after all Services that fail over.
-func TestRandomWalk(t *testing.T) { walkAtRandom(t, newWalk) }
+// effects depend on the machine.
+func TestRandomWalk(t *testing.T) { walkAtRandom(t, 300, newWalk) }
 
-func walkAtRandom(t *testing.T, newWalk func(*testing.T, uint64) *walk) {
+func walkAtRandom(t *testing.T, byDefault uint64, newWalk func(*testing.T, uint64) *walk) {
 	number := func(variable string, otherwise uint64) uint64 {
 		text := os.Getenv(variable)
 		if text == "" {
@@ -39,15 +39,16 @@ func walkAtRandom(t *testing.T, newWalk func(*testing.T, uint64) *walk) {
 		}
 		return n
 	}
-	seed, steps := number("SOAK_SEED", 1), int(number("SOAK_STEPS", 400))
+	seed, steps := number("SOAK_SEED", 1), int(number("SOAK_STEPS", byDefault))
 	t.Logf("to take these steps again: SOAK_SEED=%d SOAK_STEPS=%d", seed, steps)
 	w := newWalk(t, seed)
 	for w.rest(); w.taken < steps; w.rest() {
-		for end := min(steps, w.taken+20+w.rnd.IntN(31)); w.taken < end; {
+		for end := min(steps, w.taken+w.untilRest()); w.taken < end; {
 			w.together(min(end-w.taken, 1+w.rnd.IntN(2)*w.rnd.IntN(4))) // half of the time one
 			w.look()
 		}
 	}
+	w.must(w.until(w.namespacesGone))
 	since := london.mark(t)
 	time.Sleep(5 * time.Second) // the absence of writes cannot be awaited
 	w.noWrites(since)
@@ -74,12 +75,14 @@ type walk struct {
 	wrote    int
 	beacons  int32                 // how often they were lit
 	seen     map[string]contentsOf // what exists in each namespace, when it was last looked at
+	history  *history
 }
 
 // step is something that happens. The model has changed when one is made.
 type step struct {
 	text    string
 	touches []string // no two that touch the same are taken at once
+	alone   bool     // it touches everything
 	act     func() error
 }
 
@@ -88,7 +91,7 @@ func newWalkModel() *model {
 }
 
 func newWalk(t *testing.T, seed uint64) *walk {
-	return newWalkIn(t, newFailoverEnv(t), newWalkModel(), seed)
+	return newWalkIn(t, newEnv(t), newWalkModel(), seed)
 }
 
 func newWalkIn(t *testing.T, e *env, m *model, seed uint64) *walk {
@@ -114,6 +117,7 @@ func newWalkIn(t *testing.T, e *env, m *model, seed uint64) *walk {
 		w.makeNamespace(london, w.long(namespace))
 	}
 	w.mark = london.mark(t)
+	t.Cleanup(w.forget)
 	return w
 }
 
@@ -129,6 +133,14 @@ func lowPort(r *remote) {
 	r.writeKubeconfig()
 }
 
+// untilRest is how many steps are taken until the next rest. Of what has changed since then, little can be checked.
+func (w *walk) untilRest() int {
+	if w.failing != nil {
+		return 10 + w.rnd.IntN(16)
+	}
+	return 20 + w.rnd.IntN(31)
+}
+
 // together takes so many steps at once, but the last one alone where another
 // touches the same: what comes of two is to be known.
 func (w *walk) together(count int) {
@@ -137,6 +149,11 @@ func (w *walk) together(count int) {
 	var batch []*step
 	for range count {
 		next := w.choose()
+		if next.alone {
+			w.run(batch)
+			batch = []*step{next}
+			break
+		}
 		if slices.ContainsFunc(batch, next.disturbs) {
 			w.run(batch)
 			batch = []*step{next}
@@ -189,11 +206,11 @@ func (w *walk) rest() {
 		}
 	}
 	begin := time.Now()
-	if err := w.light(); err != nil {
+	if err := w.light(w.remotes...); err != nil {
 		w.fail(err)
 	}
 	for {
-		err := w.lit()
+		err := w.lit(w.remotes...)
 		if err == nil {
 			err = w.right()
 		}
@@ -207,10 +224,16 @@ func (w *walk) rest() {
 	}
 	took := time.Since(begin)
 	w.longest = max(w.longest, took)
+	if err := w.judge(); err != nil {
+		w.fail(fmt.Errorf("since the last rest: %w", err))
+	}
 	if err := w.remembered(); err != nil {
 		w.fail(err)
 	}
 	w.rested()
+	if err := w.remember(); err != nil {
+		w.fail(err)
+	}
 	requests := london.requests(w.T, w.id, w.mark)
 	w.mark, w.requests = london.mark(w.T), w.requests+len(requests)
 	for _, r := range requests {
@@ -232,9 +255,15 @@ func (w *walk) fail(err error) {
 
 // choose decides on the next step.
 func (w *walk) choose() *step {
+	if s := w.renameAtOnce(); s != nil {
+		return s
+	}
 	kinds := kinds
-	if w.merged != nil {
+	switch {
+	case w.merged != nil:
 		kinds = mergedKinds
+	case w.failing != nil:
+		kinds = failoverKinds
 	}
 	for {
 		n := w.rnd.IntN(weights(kinds))

@@ -18,9 +18,20 @@
 {{- end -}}
 {{- end }}
 
-{{- /* The value of one --remote. */}}
+{{- /*
+The data of a remote's Secret: the kubeconfig, and each key of --remote, with a line for each of its values.
+*/}}
 {{- define "service-mirror.remote" -}}
-{{- printf "--remote=%s" (concat (list (printf "%s=/etc/service-mirror/remotes/%s.kubeconfig" .name .name)) (.remote.keys | default list) | join ",") -}}
+{{- $data := dict "kubeconfig" .kubeconfig }}
+{{- range .keys }}
+{{- $key := regexReplaceAll "=.*" . "" }}
+{{- $value := trimPrefix (printf "%s=" $key) . }}
+{{- if hasKey $data $key }}{{ $value = printf "%s\n%s" (get $data $key) $value }}{{ end }}
+{{- $_ := set $data $key $value }}
+{{- end }}
+{{- range $key, $value := $data }}
+{{ $key }}: {{ $value | b64enc }}
+{{- end }}
 {{- end }}
 
 {{- /*

@@ -39,11 +39,12 @@ var daemonTemplates = []template{
 		{"  - ports: [{port: 53, protocol: UDP}, {port: 53}]\n", "  - ports: [{port: 53, protocol: UDP}, {port: 53}]\n" + moreEgress},
 	}},
 	{from: "local/deployment.yaml", to: "daemon/deployment.yaml", when: ofDaemon, edits: concatEdits(pods("daemon"), []edit{
-		{`        command: [service-mirror, --leader-elect, "--listen=:8080"]
+		{`        command: [service-mirror, --leader-elect, "--listen=:8080", --remotes-from=service-mirror]
 `, `        command:
         - service-mirror
         - --leader-elect
         - --listen=:8080
+        - --remotes-from=` + namespace + `
         {{- if .Values.daemon.createNamespaces }}
         - --create-namespaces
         {{- end }}
@@ -52,12 +53,6 @@ var daemonTemplates = []template{
         {{- end }}
         {{- range .Values.daemon.flags }}
         - {{ . | quote }}
-        {{- end }}
-        {{- with .Values.remotes }}
-        args:
-        {{- range $name, $remote := . }}
-        - {{ include "service-mirror.remote" (dict "name" $name "remote" $remote) | quote }}
-        {{- end }}
         {{- end }}
 `},
 	})},

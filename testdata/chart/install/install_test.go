@@ -100,21 +100,21 @@ reader:
 	there.uninstall(inParis)
 }
 
-// What a link adds to the release stays when it is upgraded and rolled back, and what the values say changes.
+// A link changes nothing of the release, and stays when that is upgraded and rolled back, and what the values say changes.
 func TestLinkedReleaseIsUpgraded(t *testing.T) {
 	h := newHelm(t, london, "anything", "linked")
 	h.install("")
+	installed := h.deployment()
 	h.link()
 	linked := h.deployment()
-	args := linked.Spec.Template.Spec.Containers[0].Args
-	if len(args) != 1 || !strings.HasPrefix(args[0], "--remote=paris=") {
-		t.Fatalf("the link has the arguments %q", args)
+	if linked.ResourceVersion != installed.ResourceVersion {
+		t.Errorf("the link changes the Deployment to\n%+v", linked.Spec)
 	}
 
 	h.upgrade("daemon: {createNamespaces: true, replicas: 3}")
 	upgraded := h.deployment()
 	if container := upgraded.Spec.Template.Spec.Containers[0]; *upgraded.Spec.Replicas != 3 || !slices.Contains(container.Command, "--create-namespaces") ||
-		!slices.Equal(container.Args, args) {
+		!slices.Contains(container.Command, "--remotes-from=linked") || len(container.Args) > 0 {
 		t.Errorf("the upgraded Deployment has %d replicas, command %q and arguments %q", *upgraded.Spec.Replicas, container.Command, container.Args)
 	}
 	h.stillLinked()
@@ -243,10 +243,10 @@ func (h *helm) stillLinked() {
 	if _, configured := account.Annotations["remote.service-mirror.io/paris"]; !configured {
 		h.Errorf("the ServiceAccount's annotations are %v", account.Annotations)
 	}
-	secret, err := h.cluster.CoreV1().Secrets(h.namespace).Get(h.Context(), "service-mirror-remotes", metav1.GetOptions{})
+	secret, err := h.cluster.CoreV1().Secrets(h.namespace).Get(h.Context(), "service-mirror-remote-paris", metav1.GetOptions{})
 	h.must(err)
-	if len(secret.Data["paris.kubeconfig"]) == 0 {
-		h.Error("the Secret has no kubeconfig of paris")
+	if len(secret.Data["kubeconfig"]) == 0 || string(secret.Data["gateway"]) != "ingress/gateway" {
+		h.Errorf("the Secret has %q", secret.Data)
 	}
 }
 

@@ -19,8 +19,7 @@ import (
 	"service-mirror.io/service-mirror/testdata/harness"
 )
 
-// run runs what a Deployment of the release does in a Pod: with its ServiceAccount, command, arguments, environment and
-// the files of the Secret with the remotes.
+// run runs what a Deployment of the release does in a Pod: with its ServiceAccount, command, arguments and environment.
 func (h *helm) run(deployment string) *harness.Process {
 	h.Helper()
 	object, err := h.cluster.AppsV1().Deployments(h.namespace).Get(h.Context(), deployment, metav1.GetOptions{})
@@ -30,7 +29,6 @@ func (h *helm) run(deployment string) *harness.Process {
 	h.must(err)
 	dir := h.TempDir()
 	h.must(h.cluster.WriteKubeconfig(filepath.Join(dir, "kubeconfig"), token))
-	h.must(h.mount(dir))
 	address, err := harness.FreeAddress()
 	h.must(err)
 	container := spec.Containers[0]
@@ -40,7 +38,6 @@ func (h *helm) run(deployment string) *harness.Process {
 		for name, value := range environment {
 			arg = strings.ReplaceAll(arg, "$("+name+")", value)
 		}
-		arg = strings.ReplaceAll(arg, "/etc/service-mirror/remotes", dir)
 		args[i] = strings.Replace(arg, "--listen=:8080", "--listen="+address, 1)
 	}
 	cmd := exec.Command(harness.Program("service-mirror-race"), args...)
@@ -72,23 +69,6 @@ func variables(container corev1.Container, namespace string) map[string]string {
 	}
 	maps.Copy(all, map[string]string{"POD_NAME": "of-a-test", "POD_NAMESPACE": namespace, "POD_UID": "of-a-test"})
 	return all
-}
-
-// mount writes the Secret with the remotes, if there is one.
-func (h *helm) mount(dir string) error {
-	secret, err := h.cluster.CoreV1().Secrets(h.namespace).Get(h.Context(), "service-mirror-remotes", metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for name, content := range secret.Data {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // client has the credentials of a ServiceAccount of the release.
