@@ -23,7 +23,7 @@ import (
 // Bounds of an answer with the status: a mirror takes about 1 KB of it.
 const (
 	maxStatus   = 64 << 20
-	statusTime  = 20 * time.Second
+	statusTime  = time.Minute
 	statusPath  = "status.json"
 	servedNames = "kubernetes.default" // under which every replica serves what the API server passes on
 )
