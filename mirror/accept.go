@@ -32,7 +32,7 @@ func accept(ctx context.Context, local *local.Cluster, spec remote.Spec, uid typ
 		return fmt.Errorf("the UID of the cluster cannot be read, but uid=%s is configured, so its mirrors are not updated: "+
 			"allow the account to get namespace kube-system, or set uid=unverified in %s", spec.UID, spec.Where())
 	case uid != spec.UID:
-		return fmt.Errorf("its kubeconfig points to the cluster with UID %s, but uid=%s is configured, so its mirrors are not updated: correct the kubeconfig or the flag", uid, spec.UID)
+		return fmt.Errorf("its kubeconfig points to the cluster with UID %s, but uid=%s is configured, so its mirrors are not updated: correct the kubeconfig, or uid= in %s", uid, spec.UID, spec.Where())
 	default:
 		return nil
 	}

@@ -83,7 +83,9 @@ func affected(before *configured, next Configuration) []string {
 // Forget forgets what is remembered of a remote that has ended: it is no longer configured, or in another way.
 func (c *Controller) Forget(cluster string) {
 	c.remotes.ports.forget(cluster)
-	c.memory.deletes.forget(cluster)
+	if !c.remotes.has(cluster) { // else what waits for an operator goes on waiting
+		c.memory.deletes.forget(cluster)
+	}
 	c.options.Events.Forget(cluster)
 	c.options.Metrics.Forget(cluster)
 }

@@ -117,14 +117,12 @@ func (raw *Flags) validateMerge(remotes []remote.Spec) error {
 
 // ValidateRemote finds what is wrong with what one remote that comes later says of its mirrors.
 func (raw *Flags) ValidateRemote(spec remote.Spec) error {
-	if spec.Template == "" {
-		return nil
-	}
-	if err := plan.ValidateTemplate(spec.Template); err != nil {
+	template := cmp.Or(spec.Template, raw.template)
+	if err := plan.ValidateTemplate(template); err != nil {
 		return fmt.Errorf("name= %w", err)
 	}
-	if (raw.options.Merge == plan.MergeAll || raw.options.Merge == plan.MergeFirst) && plan.NamesCluster(spec.Template) {
-		return fmt.Errorf("name= %.70q has {cluster}, and --merge=%s needs a name without it, such as {service}", spec.Template, raw.options.Merge)
+	if (raw.options.Merge == plan.MergeAll || raw.options.Merge == plan.MergeFirst) && plan.NamesCluster(template) {
+		return fmt.Errorf("name=%.70s contains {cluster}, which --merge=%s does not allow: use {service}", template, raw.options.Merge)
 	}
 	return nil
 }

@@ -102,3 +102,15 @@ func TestFlagsOfMerging(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// What comes later is called by the template of all, unless it has one of its own.
+func TestValidateRemoteWithTheTemplateOfAll(t *testing.T) {
+	flags := Flags{template: plan.DefaultTemplate}
+	flags.options.Merge, flags.options.EndpointsAPI = plan.MergeAll, plan.UseEndpointSlices
+	if err := flags.validateMerge([]remote.Spec{{Name: "tokyo", Template: "{service}"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := flags.ValidateRemote(remote.Spec{Name: "paris"}); err == nil {
+		t.Error("a Secret without name= is accepted, though its mirrors are bar-paris")
+	}
+}

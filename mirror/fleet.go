@@ -86,10 +86,11 @@ func (f *Fleet) Set(ctx context.Context, set secrets.Set, pending bool) {
 }
 
 // keeps tells whether a member is as it is to be now, but for credentials, which it takes up. What cannot be used replaces
-// nothing that can: a mistake in a Secret does not end a remote that is followed.
+// nothing that can: a mistake in a Secret, or another Secret in its place,
+// does not end a remote that is followed.
 func (m *member) keeps(one secrets.Configured) bool {
 	if !one.Usable() {
-		return m.spec.Secret == one.Secret
+		return m.spec.Usable() || m.spec.Secret == one.Secret
 	}
 	if !m.spec.Same(one.Spec) {
 		return false

@@ -593,3 +593,47 @@ func TestSame(t *testing.T) {
 		}
 	}
 }
+
+// Deletions that wait for an operator go on waiting when a remote's Secret changes.
+func TestMaxDeletesOfARemoteThatChanges(t *testing.T) {
+	runFleet(t, Options{MaxDeletes: 2}, func(f *fleet) {
+		f.configure(bySecret("paris", ""))
+		r := f.latest("paris")
+		r.know(true)
+		for n := range 9 {
+			r.export(named("default", fmt.Sprintf("svc-%d", n)))
+		}
+		f.settle()
+		f.server.wrote()
+		for n := range 9 {
+			r.unexport(named("default", fmt.Sprintf("svc-%d", n)))
+		}
+		f.settle()
+		if got := len(f.left("paris", 9)); got != 7 {
+			t.Fatalf("%d are left", got)
+		}
+		for i, text := range []string{"records=a", "records=b", "records=c"} {
+			f.configure(bySecret("paris", text))
+			f.latest("paris").know(true)
+			f.wait(time.Second)
+			if got := len(f.left("paris", 9)); got != 7 {
+				t.Errorf("after change %d: %d are left, want 7", i+1, got)
+			}
+		}
+	})
+}
+
+// A mistake in a Secret does not end a remote that is followed, whatever the Secret is called.
+func TestBrokenSecretOfAnotherName(t *testing.T) {
+	runFleet(t, Options{}, func(f *fleet) {
+		f.configure(bySecret("paris", ""))
+		f.known("paris")
+		first := f.latest("paris")
+		one := broken("paris")
+		one.Secret = cache.NewObjectName("sm", "paris-older")
+		f.configure(one)
+		if f.latest("paris") != first || !first.running.Load() {
+			t.Error("the remote that was followed has ended")
+		}
+	})
+}

@@ -38,7 +38,7 @@ func (g Gateways) For(exported *corev1.Service) (*gateway.Gateway, error) {
 			return known, nil
 		}
 	}
-	return &gateway.Gateway{}, fmt.Errorf("annotation %s sets %.128q, which is not a configured gateway: add gateway=%.128s to its --remote",
+	return &gateway.Gateway{}, fmt.Errorf("annotation %s sets %.128q, which is not a configured gateway: add gateway=%.128s to how the remote is configured",
 		gateway.Annotation, text, text)
 }
 

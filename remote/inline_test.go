@@ -3,6 +3,8 @@ package remote
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -120,5 +122,42 @@ func TestWhereARemoteIsConfigured(t *testing.T) {
 	c := newConnection(New(secret, Options{}, Hooks{}))
 	if err := c.allowance.kept.bound.refuseItems(); !strings.Contains(err.Error(), "of Secret sm/p and") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Where no context is in use, clientcmd takes the cluster and the user whose name is empty: what a Secret must not have
+// is refused of these, too.
+func TestInlineWithoutContext(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("OWN"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range []string{
+		`{tokenFile: ` + file + `}`,
+		`{exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/sh, interactiveMode: Never}}`,
+		`{client-certificate: ` + file + `, client-key: ` + file + `}`,
+	} {
+		cfg, err := ParseKubeconfig([]byte(`apiVersion: v1
+kind: Config
+clusters: [{name: "", cluster: {server: "https://203.0.113.1", insecure-skip-tls-verify: true}}]
+users: [{name: "", user: `+user+`}]
+`), "")
+		if err == nil {
+			t.Errorf("%s is accepted: token %q of file %q, exec %v, certificate %q", user, cfg.BearerToken, cfg.BearerTokenFile, cfg.ExecProvider != nil, cfg.CertFile)
+		}
+	}
+}
+
+// What is wrong with a kubeconfig is logged and shown: no credentials are in it.
+func TestInlineErrorsHaveNoCredentials(t *testing.T) {
+	_, err := ParseKubeconfig([]byte(`apiVersion: v1
+kind: Config
+current-context: a
+contexts: [{name: a, context: {cluster: a, user: a}}]
+clusters: [{name: a, cluster: {server: "https://203.0.113.1"}}]
+users: [{name: a, user: {token: TOPSECRET}}, {name: a, user: {token: TOPSECRET}}]
+`), "")
+	if err == nil || strings.Contains(err.Error(), "TOPSECRET") {
+		t.Errorf("%v", err)
 	}
 }

@@ -86,7 +86,7 @@ func (k *kubeconfig) load() (*rest.Config, error) {
 func ParseKubeconfig(content []byte, contextName string) (*rest.Config, error) {
 	raw, err := clientcmd.Load(content)
 	if err != nil {
-		return nil, err
+		return nil, withoutUsers(err)
 	}
 	if err := checkInline(raw, cmp.Or(contextName, raw.CurrentContext)); err != nil {
 		return nil, err
@@ -94,11 +94,19 @@ func ParseKubeconfig(content []byte, contextName string) (*rest.Config, error) {
 	return clientConfigOf(raw, contextName, nil)
 }
 
+// withoutUsers is the error of clientcmd for two users of one name without the list of all users, which has their credentials.
+func withoutUsers(err error) error {
+	if text, _, listed := strings.Cut(err.Error(), " in list:"); listed {
+		return errors.New(text)
+	}
+	return err
+}
+
 // checkInline refuses what is not in the kubeconfig itself, but is read or run where it is used.
 func checkInline(config *clientcmdapi.Config, contextName string) error {
 	context := config.Contexts[contextName]
-	if context == nil {
-		return nil // which is another error
+	if context == nil { // clientcmd takes the cluster and the user without a name then
+		context = clientcmdapi.NewContext()
 	}
 	var mistakes []error
 	refuse := func(given bool, field, of, name, remedy string) {
@@ -143,7 +151,7 @@ func LoadKubeconfig(path, contextName string) (*rest.Config, error) {
 	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: path}
 	raw, err := rules.Load()
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
+		return nil, fmt.Errorf("kubeconfig %s: %w", path, withoutUsers(err))
 	}
 	cfg, err := clientConfigOf(raw, contextName, rules)
 	if err != nil {

@@ -170,7 +170,7 @@ func (c change) log(logger klog.Logger) {
 	case gateway:
 		message = "Gateway of remote cluster is failing"
 	case c.Kind() == ConfigurationProblem:
-		message = "Secret with the configuration of a remote cluster is not used"
+		message = "Invalid or unused Secret for remote cluster"
 	case c.down && unanswered:
 		message = "Lost contact with remote cluster; its mirrors are kept unchanged"
 	}

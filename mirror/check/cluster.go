@@ -119,7 +119,7 @@ func localNeeds(options Options) []Need {
 		{Resource: "nodes", Verbs: []string{"list", "watch"}, Why: "gateway addresses in this cluster's pod ranges will not be recognized"},
 	}
 	if options.From != "" {
-		needs = append(needs, Need{Resource: "secrets", Namespace: options.From, Verbs: []string{"list", "watch"}, Why: "no remote is known that a Secret configures"})
+		needs = append(needs, Need{Resource: "secrets", Namespace: options.From, Verbs: []string{"list", "watch"}, Why: "remotes configured by Secrets will not be found"})
 	}
 	if options.Policy.CreateNamespaces {
 		needs = append(needs, Need{Resource: "namespaces", Verbs: []string{"create"}})

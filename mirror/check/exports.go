@@ -46,7 +46,7 @@ func (r *Report) identity(ctx context.Context, local *target, spec remote.Spec) 
 		return
 	}
 	if expected != "" && expected != system.UID {
-		r.Fail("cluster UID is %s, but uid=%s is configured: correct the kubeconfig or the flag", system.UID, expected)
+		r.Fail("cluster UID is %s, but uid=%s is configured: correct the kubeconfig, or uid= in %s", system.UID, expected, spec.Where())
 		return
 	}
 	if known := local.mirrored(spec.Name); expected == "" && len(known) > 0 && !slices.Contains(known, system.UID) {

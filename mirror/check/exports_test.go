@@ -110,7 +110,7 @@ func TestPortsThatTheGatewayDoesNotServe(t *testing.T) {
 		{}: public, cache.NewObjectName("ingress", "private"): {Ports: []corev1.ServicePort{http}},
 	}})
 	const want = `! paris: shop/b-postgres will be mirrored, but not all of its ports will be reachable: port db (5432/TCP): it is not HTTP, and no gateway port is reserved for it: reserve one with the annotation service-mirror.io/gateway-ports on the exported Service, or in the ConfigMap of tcp-services=; or, if it is HTTP, set its appProtocol to http
-! paris: shop/d-lost will be mirrored, but not all of its ports will be reachable: annotation service-mirror.io/gateway sets "ingress/other", which is not a configured gateway: add gateway=ingress/other to its --remote
+! paris: shop/d-lost will be mirrored, but not all of its ports will be reachable: annotation service-mirror.io/gateway sets "ingress/other", which is not a configured gateway: add gateway=ingress/other to how the remote is configured
 + paris: 4 of 4 exported Services can be mirrored
 `
 	if out.String() != want {

@@ -41,7 +41,7 @@ func (r *Report) failover(ctx context.Context, options Options, local *target) {
 	for _, svc := range all {
 		var remotes []plan.FailoverRemote
 		for _, name := range plan.FailoverRemotes(svc) {
-			known := slices.ContainsFunc(options.Remotes, func(spec remote.Spec) bool { return spec.Name == name })
+			known := options.Unread != nil || slices.ContainsFunc(options.Remotes, func(spec remote.Spec) bool { return spec.Name == name })
 			remotes = append(remotes, plan.FailoverRemote{Candidate: plan.Candidate{Cluster: name}, Configured: known})
 		}
 		causes = append(causes, failoverProblems(options, svc, "", remotes)...)

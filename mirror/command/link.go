@@ -259,9 +259,9 @@ func (c *linkCommand) unlink(ctx context.Context, stdout io.Writer) error {
 	}
 	fmt.Fprintf(c.progress(stdout), `
 The mirrors of %[1]s are kept. To delete them:
-    service-mirror prune %[1]s %[2]s
+    service-mirror prune %[1]s %[2]s --remotes-from=%[6]s
 Its token is valid until you delete the ServiceAccount in %[1]s. If no other cluster uses it:
     kubectl %[3]s --namespace %[4]s delete serviceaccount %[5]s
-`, result.Name, l.Local.Flags, link.KubectlFlags(c.reached()), c.request.Reader, link.Account)
+`, result.Name, l.Local.Flags, link.KubectlFlags(c.reached()), c.request.Reader, link.Account, l.Namespace)
 	return nil
 }

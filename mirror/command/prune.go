@@ -92,7 +92,7 @@ func (c *pruneCommand) run(ctx context.Context, stdout io.Writer) error {
 		return fmt.Errorf("local cluster: %w", err)
 	}
 	if err := c.unconfigured(ctx, local, c.flags.Args()...); err != nil {
-		return exit{exitFlags, err}
+		return err
 	}
 	lines := stdout
 	if c.output == "json" {

@@ -63,7 +63,7 @@ func (cfg *config) unconfigured(ctx context.Context, local *rest.Config, names .
 	for _, one := range set.Remotes {
 		for _, name := range names {
 			if one.Name == name {
-				return fmt.Errorf("prune %s: %s configures this remote, so its mirrors would be created again: remove that first", name, one.Where())
+				return exit{exitFlags, fmt.Errorf("prune %s: %s configures this remote, so its mirrors would be recreated: remove it first", name, one.Where())}
 			}
 		}
 	}

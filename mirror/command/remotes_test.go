@@ -57,7 +57,7 @@ func TestFlagsHoldForSecrets(t *testing.T) {
 		t.Errorf("got %q", names)
 	}
 	for name, want := range map[string]string{
-		"oslo": `name= "{service}-{cluster}" has {cluster}, and --merge=all needs a name without it`, "bern": "must contain {service} exactly once", "kyiv": "address=127.0.0.1: not a unicast address",
+		"oslo": `name={service}-{cluster} contains {cluster}, which --merge=all does not allow: use {service}`, "bern": "must contain {service} exactly once", "kyiv": "address=127.0.0.1: not a unicast address",
 	} {
 		if err := set.Problems()[name]; err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", name, err, want)

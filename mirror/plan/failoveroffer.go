@@ -82,7 +82,7 @@ func (d *failover) fill(o *offer, r FailoverRemote, live []*discoveryv1.Endpoint
 	}
 	switch {
 	case !r.Configured:
-		d.problem(r, UnknownRemote, "no remote of this name is configured: add it with --remote, or remove it from the annotation "+FailoverAnnotation+". Its EndpointSlices are kept until they are pruned")
+		d.problem(r, UnknownRemote, "no remote of this name is configured: link it, or add it with --remote, or remove it from the annotation "+FailoverAnnotation+". Its EndpointSlices are kept until they are pruned")
 		if o.keep(live); !o.serves { // an operator has removed it
 			o.healthy = unusable
 		}

@@ -33,7 +33,7 @@ var remedies = map[Reason]string{
 	NotAccepted:          "change the Gateway's listeners to allow the route; the message has the details",
 
 	NoRemote:         "list remotes in order of preference in the annotation " + FailoverAnnotation,
-	UnknownRemote:    "add the remote with --remote, or remove it from the annotation " + FailoverAnnotation,
+	UnknownRemote:    "link the remote, or remove it from the annotation " + FailoverAnnotation,
 	NotExported:      "export the Service in the remote, under the same name and namespace",
 	LocalTraffic:     "set the Service's internalTrafficPolicy to Cluster",
 	NoHealthyAddress: "start the remote's gateway, or fix the cause of its failing probes",

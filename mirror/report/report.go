@@ -226,7 +226,7 @@ func (r *Problems) noteLocal(name string, err error, cause string) (lines []line
 func (p *part) line(name string) line {
 	switch {
 	case isMisnamed(name) && p.Shown == "":
-		return line{false, "All Secrets with the label of a remote are used", nil}
+		return line{false, "All Secrets labelled service-mirror.io/remote have valid names", nil}
 	case isMisnamed(name):
 		return line{true, "Secrets with invalid names of remotes are not used", []any{"err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
 	}

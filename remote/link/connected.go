@@ -82,7 +82,7 @@ func (s remoteStatus) progress(name string) (progress string, done bool) {
 func (d Daemon) statusCommand() ([]string, error) {
 	listens := flag(d.words(), "listen")
 	if len(listens) == 0 {
-		return nil, fmt.Errorf("Deployment %s/%s does not listen: its status is not known", d.Namespace, d.Name)
+		return nil, fmt.Errorf("Deployment %s/%s has no --listen, so its status cannot be read", d.Namespace, d.Name)
 	}
 	host, port, err := net.SplitHostPort(listens[len(listens)-1])
 	if err != nil {

@@ -37,7 +37,7 @@ func TestStatusCommand(t *testing.T) {
 		}
 	}
 	for words, want := range map[string]string{
-		"service-mirror":               "Deployment ns/d does not listen: its status is not known",
+		"service-mirror":               "Deployment ns/d has no --listen, so its status cannot be read",
 		"service-mirror --listen=8080": "Deployment ns/d has a --listen that is not HOST:PORT: its status is not known",
 	} {
 		if _, err := (Daemon{Namespace: "ns", Name: "d", Command: strings.Fields(words)}).statusCommand(); err == nil || err.Error() != want {

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"slices"
 	"strconv"
 	"strings"
@@ -209,4 +210,18 @@ func ports(texts ...string) (all []networkingv1.NetworkPolicyPort) {
 		all = append(all, port)
 	}
 	return all
+}
+
+// The daemon acts on the Secret at once: what permits its mirrors is applied before, as link does.
+func TestManifestsHaveTheSecretLast(t *testing.T) {
+	p := Plan{Name: "paris"}
+	p.Secret.Namespace, p.Secret.Name = "n", "s"
+	var all []runtime.Object = p.manifests(Daemon{Namespace: "n", Account: "a"}, []byte("k"))
+	var out bytes.Buffer
+	if err := printManifests(&out, all); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Index(out.String(), "kind: Secret") < strings.Index(out.String(), "kind: ServiceAccount") {
+		t.Error("the Secret comes before the annotation of the ServiceAccount")
+	}
 }

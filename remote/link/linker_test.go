@@ -103,6 +103,14 @@ func TestManifests(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `apiVersion: v1
+kind: ServiceAccount
+metadata:
+  annotations:
+    remote.service-mirror.io/paris: name={service}-p
+  name: service-mirror
+  namespace: sm
+---
+apiVersion: v1
 data:
   gateway: YS9iCmMvZA==
   kubeconfig: eA==
@@ -113,14 +121,6 @@ metadata:
     service-mirror.io/remote: paris
   name: service-mirror-remote-paris
   namespace: service-mirror
----
-apiVersion: v1
-kind: ServiceAccount
-metadata:
-  annotations:
-    remote.service-mirror.io/paris: name={service}-p
-  name: service-mirror
-  namespace: sm
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", &out, want)

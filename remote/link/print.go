@@ -92,11 +92,11 @@ func (p Plan) manifests(d Daemon, credentials []byte) []runtime.Object {
 	account := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{
 		"namespace": d.Namespace, "name": d.Account, "annotations": map[string]any{annotation(p.Name): p.Rule},
 	}}}
-	objects := []runtime.Object{p.secret(credentials), account}
+	objects := []runtime.Object{account}
 	if p.Egress != nil {
 		objects = append(objects, p.Egress)
 	}
-	return objects
+	return append(objects, p.secret(credentials)) // the daemon acts on it at once
 }
 
 func printHeader(out io.Writer, name, about string) error {

@@ -53,7 +53,10 @@ func keysOf(secret *corev1.Secret) (keys Keys) {
 		if name == kubeconfigKey {
 			continue
 		}
-		values := strings.Fields(string(bytes.TrimSpace(content)))
+		values := strings.FieldsFunc(string(bytes.TrimSpace(content)), func(r rune) bool { return r == '\n' || name == "namespaces" && r == ',' })
+		for i := range values {
+			values[i] = strings.TrimSpace(values[i])
+		}
 		if name == "namespaces" {
 			values = []string{strings.Join(values, ",")}
 		}

@@ -51,3 +51,17 @@ func TestSecretOfSomeoneElse(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What the daemon reads of a Secret is what link reads of it.
+func TestKeysOfAsTheDaemon(t *testing.T) {
+	for _, text := range []string{"a, b", "a\n, b", "a,\nb"} {
+		data := map[string][]byte{"namespaces": []byte(text)}
+		if _, err := remote.ParseData("paris", data); err != nil {
+			t.Fatal(err)
+		}
+		keys := keysOf(&corev1.Secret{Data: data})
+		if _, err := keys.spec("paris"); err != nil {
+			t.Errorf("%q: %q: %v", text, keys, err)
+		}
+	}
+}

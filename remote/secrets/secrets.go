@@ -62,7 +62,7 @@ func Resolve(flags []remote.Spec, found []*corev1.Secret, complete func(*remote.
 	for _, secret := range slices.SortedFunc(slices.Values(found), older) {
 		name := secret.Labels[remote.SecretLabel]
 		if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
-			misnamed = append(misnamed, fmt.Sprintf("Secret %v has the label %s=%.63s, which is not the name of a remote, a DNS label: change the label", cache.MetaObjectToName(secret), remote.SecretLabel, name))
+			misnamed = append(misnamed, fmt.Sprintf("Secret %v has the label %s=%.63s, which is not a valid remote name (a DNS label): change the label", cache.MetaObjectToName(secret), remote.SecretLabel, name))
 			continue
 		}
 		byName[name] = append(byName[name], secret)
@@ -137,7 +137,8 @@ func configuredBy(secret *corev1.Secret, complete func(*remote.Spec) error) Conf
 		}
 	}
 	if err != nil {
-		return Configured{remote.Spec{Name: spec.Name, Secret: name}, fmt.Errorf("Secret %v cannot be used: %s", name, strings.ReplaceAll(err.Error(), "\n", "; "))}
+		// Its mirrors' names are known, and nobody else gets them.
+		return Configured{remote.Spec{Name: spec.Name, Secret: name, Template: spec.Template, Local: spec.Local}, fmt.Errorf("Secret %v cannot be used: %s", name, strings.ReplaceAll(err.Error(), "\n", "; "))}
 	}
 	spec.Inline = remote.NewInline(kubeconfig)
 	return Configured{Spec: spec}

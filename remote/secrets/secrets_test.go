@@ -132,7 +132,7 @@ func TestResolve(t *testing.T) {
 		"labels that are no names of remotes": {
 			secrets:  []*corev1.Secret{secret("a", "Paris", 1, none), secret("b", "merged.service-mirror.io", 2, none), secret("c", "", 3, none), secret("d", "rome", 4, none)},
 			want:     []string{"rome by sm/d"},
-			misnamed: "Secret sm/a has the label service-mirror.io/remote=Paris, which is not the name of a remote, a DNS label: change the label; Secret sm/b has",
+			misnamed: "Secret sm/a has the label service-mirror.io/remote=Paris, which is not a valid remote name (a DNS label): change the label; Secret sm/b has",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

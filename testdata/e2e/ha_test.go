@@ -391,7 +391,7 @@ func TestStoppedReplicaWritesNothing(t *testing.T) {
 	t.Logf("%d stops, %d terms, %d changes of exports, %d writes; the other led after %v to %v, median %v", stopped, terms, changes, writes,
 		tookOver[0].Round(10*time.Millisecond), tookOver[len(tookOver)-1].Round(10*time.Millisecond), tookOver[len(tookOver)/2].Round(10*time.Millisecond))
 	for _, one := range both {
-		if n := one.logged("leads", "This replica"); n == 0 {
+		if n := one.logged("This replica is the leader"); n == 0 {
 			t.Errorf("%s never led", one.user)
 		}
 		one.stop()

@@ -114,7 +114,7 @@ func TestNames(t *testing.T) {
 	e.soon("the default name", r.hasMirror(e.id, r.mirror("bar"), source("bar")), e.goneIn(there, "bar-of-"+e.id))
 	d.stop()
 	d = e.daemon([]*remote{r}, "--allow-names")
-	e.logs(d, "Rejected", "does not have the name that a mirror of remote "+r.name)
+	e.logs(d, "Rejected", "does not have the name of a mirror of remote "+r.name)
 	e.soon("the mirror stays", r.hasMirror(e.id, r.mirror("bar"), source("bar")))
 	r.named("allow-names")
 	d.stop()

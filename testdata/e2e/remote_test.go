@@ -433,7 +433,7 @@ func TestUIDThatMayNotBeRead(t *testing.T) {
 	e.stays("not mirrored", r.gone("bar"))
 	e.noWrites(since)
 	d.stop()
-	e.checked(1, e.once([]*remote{r}, "--check"), []string{"- ", r.name, "uid=" + string(system.UID) + " is expected", "set uid=unverified"},
+	e.checked(1, e.once([]*remote{r}, "--check"), []string{"- ", r.name, "uid=" + string(system.UID) + " is configured", "set uid=unverified"},
 		[]string{"! ", r.name, "no permission to get namespaces kube-system"})
 
 	r.keys = ",uid=unverified"

@@ -148,7 +148,7 @@ func TestRemotesFromSecrets(t *testing.T) {
 	e.ends(e.command(nil, "prune", "--remotes-from", e.id, second.name), 2, "prune "+second.name+": Secret "+e.id+"/remote-"+second.name+" configures this remote")
 	e.ends(e.command(nil, "prune", "--remotes-from", e.id, "nobody"), 1, "nobody")
 	check := e.command(nil, "check", "--remotes-from", e.id)
-	e.ends(check, check.code, "remote "+first.name, "kubeconfig in Secret "+e.id+"/remote-"+second.name+" is for") // nothing answers at the gateways
+	e.ends(check, check.code, "remote "+first.name, "kubeconfig in Secret "+e.id+"/remote-"+second.name+" points to") // nothing answers at the gateways
 
 	// A removed one is not followed, and nothing but its mirrors is left.
 	second.unconfigure()

@@ -313,7 +313,7 @@ func TestForeignSlice(t *testing.T) {
 		theirs := e.foreignSlice(r.mirror("bar")+"-ipv4", service)
 		r.export("bar")
 		d := e.daemon([]*remote{r}, useSlices)
-		e.logs(d, "Conflict", "foreign EndpointSlice", r.mirror("bar"))
+		e.logs(d, "Conflict", "is not managed by service-mirror", r.mirror("bar"))
 		since := london.mark(t)
 		r.export("other")
 		e.soon("another mirror", r.sliced("other", "203.0.113.1"))
@@ -344,7 +344,7 @@ func TestForeignSliceUnderAMirror(t *testing.T) {
 	theirs := e.foreignSlice(r.mirror("bar")+"-ipv4", "mine")
 	d.stop()
 	d = e.daemon([]*remote{r}, useSlices)
-	e.logs(d, "Conflict", "foreign EndpointSlice", r.mirror("bar"))
+	e.logs(d, "Conflict", "is not managed by service-mirror", r.mirror("bar"))
 	e.stays("what was there before", e.untouchedSlice(theirs), r.mirrored("bar", "203.0.113.1"), r.slicesLead("bar", to("http:8080", "203.0.113.1")...))
 	e.must(london.DiscoveryV1().EndpointSlices(e.id).Delete(e.ctx, theirs.Name, metav1.DeleteOptions{}))
 	e.eventually(35*time.Second, "the mirror's own, once the name is free", r.sliced("bar", "203.0.113.1"))
@@ -356,8 +356,8 @@ func TestForeignSliceUnderAMirror(t *testing.T) {
 	slice, err = api.Update(e.ctx, slice, metav1.UpdateOptions{})
 	e.must(err)
 	e.eventually(35*time.Second, "it is noticed", func() error {
-		if d.logged("Conflict", "foreign EndpointSlice", r.mirror("bar")) < 2 {
-			return fmt.Errorf("logged %d times", d.logged("Conflict", "foreign EndpointSlice", r.mirror("bar")))
+		if d.logged("Conflict", "is not managed by service-mirror", r.mirror("bar")) < 2 {
+			return fmt.Errorf("logged %d times", d.logged("Conflict", "is not managed by service-mirror", r.mirror("bar")))
 		}
 		return nil
 	})
