@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 const failoverKey = "service-mirror.io/failover"
@@ -24,9 +26,23 @@ const failoverKey = "service-mirror.io/failover"
 // failoverArgs have remotes serve after a second, and no more three seconds after local endpoints do.
 var failoverArgs = []string{"--failover-after=1s", "--failback-after=3s"}
 
-// newFailoverEnv is for a test that cannot run in parallel: each daemon looks after all Services that fail over.
+// newFailoverEnv is for a test that cannot run in parallel: each daemon looks after all Services that fail over. It ends
+// when all that it made for failover is gone: a later test's daemon would remove what its namespaces still have.
 func newFailoverEnv(t *testing.T) *env {
+	t.Cleanup(func() { // after all that the test cleans up
+		if err := harness.Eventually(2*time.Minute, "nothing fails over any more", noneFailsOver); err != nil {
+			t.Error(err)
+		}
+	})
 	return newEnvIn(t, london, slices.Concat(localRules, sliceRules)...)
+}
+
+func noneFailsOver() error {
+	left, err := london.DiscoveryV1().EndpointSlices(metav1.NamespaceAll).List(context.Background(), metav1.ListOptions{LabelSelector: failoverKey})
+	if err == nil && len(left.Items) > 0 {
+		err = fmt.Errorf("%d EndpointSlices are left, such as %s/%s", len(left.Items), left.Items[0].Namespace, left.Items[0].Name)
+	}
+	return err
 }
 
 // ownService creates a Service of London's own that fails over to remotes, and an EndpointSlice of it as Kubernetes makes
