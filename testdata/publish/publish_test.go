@@ -426,7 +426,7 @@ func TestEditedListeners(t *testing.T) {
 	e.gatewayOf(http, "{name: service-mirror-tcp-15000, protocol: TCP, port: 15000, allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {no: body}}}}}")
 	e.soon("the edit counts", e.recorded("db", 0))
 	e.soon("it is reported", func() error {
-		if p.Log.Count("service-mirror-tcp-15000 that another program has changed") == 0 {
+		if p.Log.Count("service-mirror-tcp-15000 that another program changed") == 0 {
 			return errors.New("it is not")
 		}
 		return nil
