@@ -113,7 +113,7 @@ func (s *scene) verify(kind gatewayKind) {
 	}
 	s.results(map[string]string{"default/bar-paris http 80/TCP": "reached", "default/bar-paris https 443/TCP": "reached"}, append(ca, "default/bar-paris")...)
 	lines = s.results(map[string]string{"default/bar-paris http 80/TCP": "reached", "default/bar-paris https 443/TCP": "certificate"}, "bar-paris.default")
-	s.says(lines, "default/bar-paris https 443/TCP", "is not trusted")
+	s.says(lines, "default/bar-paris https 443/TCP", "is signed by the untrusted CA")
 
 	s.must(s.world.paris.silence(parisAddress))
 	s.Cleanup(func() { s.must(s.world.paris.silence()) })
