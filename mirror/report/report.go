@@ -231,7 +231,7 @@ func (p *part) line(name string) line {
 		return line{true, "Secrets with invalid names of remotes are not used", []any{"err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
 	}
 	if p.Shown == "" {
-		return line{false, "Local cluster can be read and written again", []any{"resource", name}}
+		return line{false, "Reading from the local API server again", []any{"resource", name}}
 	}
-	return line{true, "Cannot read or write in the local cluster, retrying", []any{"resource", name, "err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
+	return line{true, "Cannot read from the local API server, retrying", []any{"resource", name, "err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
 }
