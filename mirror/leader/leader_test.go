@@ -107,28 +107,25 @@ func TestOneLeadsAndTheOtherTakesOver(t *testing.T) {
 func TestWhoLeads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewSimpleClientset()
-		off := New(Options{})
-		leads := func(r *replica, want string) {
+		leads := func(e *Election, want string) {
 			t.Helper()
-			if got := r.election.Leader(); got != want {
-				t.Errorf("%s takes %q for the leader, want %q", r.election.Identity, got, want)
+			if got := e.Leader(); got != want {
+				t.Errorf("%s takes %q for the leader, want %q", e.Identity, got, want)
 			}
 		}
+		leads(New(Options{}), "")
+		leads(New(Options{On: true, Lease: lease, Duration: duration}), "") // it has not read the Lease
 		a := start(t, client, "pod-a_1")
-		leads(a, "")
 		wait(time.Second)
 		b := start(t, client, "pod-b_2")
 		wait(time.Minute)
-		leads(a, "service-mirror/pod-a")
-		leads(b, "service-mirror/pod-a")
+		leads(a.election, "service-mirror/pod-a")
+		leads(b.election, "service-mirror/pod-a")
 		a.stop()
-		leads(a, "")
+		leads(a.election, "")
 		wait(time.Minute)
-		leads(b, "service-mirror/pod-b")
+		leads(b.election, "service-mirror/pod-b")
 		b.stop()
-		if got := off.Leader(); got != "" {
-			t.Errorf("without an election %q leads", got)
-		}
 	})
 }
 
