@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -84,17 +85,29 @@ func ParseData(name string, data map[string][]byte) (Spec, error) {
 		if key == KubeconfigKey {
 			continue
 		}
-		text := strings.TrimSpace(string(data[key]))
-		lines := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || key == "namespaces" && r == ',' })
-		if len(lines) == 0 {
-			lines = []string{""}
-		}
-		for i, line := range lines {
-			line = strings.TrimSpace(line)
-			settings = append(settings, setting{text: key + "=" + line, key: key, value: line, more: i > 0 && key == "namespaces"})
+		for i, value := range DataValues(key, data[key]) {
+			settings = append(settings, setting{text: key + "=" + value, key: key, value: value, more: i > 0 && key == "namespaces"})
 		}
 	}
 	return spec, spec.apply(settings)
+}
+
+// DataValues are the values of a key in the data of a Secret: its lines and, of namespaces, the items of its list.
+func DataValues(key string, content []byte) []string {
+	text := strings.TrimSpace(string(content))
+	values := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || key == "namespaces" && r == ',' })
+	if len(values) == 0 {
+		return []string{""}
+	}
+	for i := range values {
+		values[i] = strings.TrimSpace(values[i])
+	}
+	return values
+}
+
+// CompareSecrets orders the Secrets of one remote: the first of them configures it.
+func CompareSecrets(a, b *corev1.Secret) int {
+	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
 }
 
 // KubeconfigKey is the key of the kubeconfig in the data of a Secret.

@@ -75,22 +75,27 @@ start_build() { # function
 }
 
 await_builds() { # function...
-	local name
-	tail -n "+$((printed + 1))" -f "$dir/builds" > >(exec sed -u 's/^/    /') &
+	local name failed=
+	sleep infinity & # tail ends, and has printed all, when this does
+	pid[builds]=$!
+	tail -n "+$((printed + 1))" -f --pid="${pid[builds]}" "$dir/builds" | sed -u 's/^/    /' &
 	pid[tail]=$!
 	for name in "$@"; do
 		if ! wait "${builds[$name]}"; then
-			sleep 0.5
-			exit 1
+			failed=yes
+			break
 		fi
 		unset "builds[$name]"
 	done
-	sleep 0.5 # for what tail has not printed yet
 	printed=$(wc -l <"$dir/builds")
+	kill "${pid[builds]}"
+	wait "${pid[builds]}" 2>/dev/null || true
+	wait "${pid[tail]}"
+	unset "pid[builds]" "pid[tail]"
+	if [ -n "$failed" ]; then
+		exit 1
+	fi
 	echo "    ready"
-	kill "${pid[tail]}"
-	wait "${pid[tail]}" 2>/dev/null || true
-	unset "pid[tail]"
 }
 
 build_daemon() {

@@ -1,8 +1,6 @@
 package link
 
 import (
-	"bytes"
-	"cmp"
 	"slices"
 	"strings"
 
@@ -41,9 +39,7 @@ func oldest(secrets []corev1.Secret) *corev1.Secret {
 	if len(secrets) == 0 {
 		return nil
 	}
-	first := slices.MinFunc(secrets, func(a, b corev1.Secret) int {
-		return cmp.Or(a.CreationTimestamp.Time.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
-	})
+	first := slices.MinFunc(secrets, func(a, b corev1.Secret) int { return remote.CompareSecrets(&a, &b) })
 	return &first
 }
 
@@ -53,10 +49,7 @@ func keysOf(secret *corev1.Secret) (keys Keys) {
 		if name == kubeconfigKey {
 			continue
 		}
-		values := strings.FieldsFunc(string(bytes.TrimSpace(content)), func(r rune) bool { return r == '\n' || name == "namespaces" && r == ',' })
-		for i := range values {
-			values[i] = strings.TrimSpace(values[i])
-		}
+		values := remote.DataValues(name, content)
 		if name == "namespaces" {
 			values = []string{strings.Join(values, ",")}
 		}

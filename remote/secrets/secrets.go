@@ -5,7 +5,6 @@
 package secrets
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -59,7 +58,7 @@ func Resolve(flags []remote.Spec, found []*corev1.Secret, complete func(*remote.
 	byName := map[string][]*corev1.Secret{}
 	var set Set
 	var misnamed []string
-	for _, secret := range slices.SortedFunc(slices.Values(found), older) {
+	for _, secret := range slices.SortedFunc(slices.Values(found), remote.CompareSecrets) {
 		name := secret.Labels[remote.SecretLabel]
 		if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
 			misnamed = append(misnamed, fmt.Sprintf("Secret %v has the label %s=%.63s, which is not a valid remote name (a DNS label): change the label", cache.MetaObjectToName(secret), remote.SecretLabel, name))
@@ -95,11 +94,6 @@ func joined(first, second error) error {
 		return second
 	}
 	return fmt.Errorf("%w; %w", first, second)
-}
-
-// older orders Secrets of one remote: the first of them counts.
-func older(a, b *corev1.Secret) int {
-	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
 }
 
 // names are those of Secrets, as the subject of a sentence.

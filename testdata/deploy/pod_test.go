@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -71,7 +69,9 @@ func (e *env) runPod(more ...string) *pod {
 	container := object.Spec.Containers[0]
 	cmd := img.command(p.root)
 	cmd.Args = p.listening(slices.Concat(container.Command, container.Args))
-	cmd.Env = slices.Concat(cmd.Env, p.environment(container), more)
+	environment, err := london.Environment(object, container)
+	e.must(err)
+	cmd.Env = slices.Concat(cmd.Env, environment, more)
 	security := object.Spec.SecurityContext
 	cmd.SysProcAttr.Credential = &syscall.Credential{
 		Uid: uint32(*security.RunAsUser), Gid: uint32(*security.RunAsGroup), Groups: []uint32{uint32(*security.FSGroup)},
@@ -100,33 +100,6 @@ func (p *pod) listening(args []string) []string {
 	return args
 }
 
-func (p *pod) environment(container corev1.Container) []string {
-	server, err := url.Parse(london.Config.Host)
-	p.env.must(err)
-	env := []string{"KUBERNETES_SERVICE_HOST=" + server.Hostname(), "KUBERNETES_SERVICE_PORT=" + server.Port()}
-	for _, v := range container.Env {
-		if v.ValueFrom != nil {
-			v.Value = p.field(v.ValueFrom.FieldRef)
-		}
-		env = append(env, v.Name+"="+v.Value)
-	}
-	return env
-}
-
-// field is what the downward API says.
-func (p *pod) field(ref *corev1.ObjectFieldSelector) string {
-	switch ref.FieldPath {
-	case "metadata.name":
-		return p.object.Name
-	case "metadata.namespace":
-		return p.object.Namespace
-	case "metadata.uid":
-		return string(p.object.UID)
-	}
-	p.env.Fatalf("the downward API's %s is not known here", ref.FieldPath)
-	return ""
-}
-
 // mount puts what the Pod's volumes hold now where they are mounted.
 func (p *pod) mount() {
 	p.env.Helper()
@@ -147,38 +120,13 @@ func (p *pod) mount() {
 			}
 		case volume.Projected != nil:
 			mode = 0o640 // what a kubelet makes of it where there is an fsGroup
-			for _, source := range volume.Projected.Sources {
-				p.project(source, files)
-			}
+			var err error
+			files, err = london.Projected(p.env.ctx, p.object, volume.Projected.Sources)
+			p.env.must(err)
 		default:
 			p.env.Fatalf("the volume %s is of a kind that is not known here", volume.Name)
 		}
 		p.env.must(p.publish(filepath.Join(p.root, mount.MountPath), files, os.FileMode(mode)))
-	}
-}
-
-func (p *pod) project(source corev1.VolumeProjection, files map[string][]byte) {
-	p.env.Helper()
-	switch {
-	case source.ServiceAccountToken != nil:
-		token, err := london.CoreV1().ServiceAccounts(ours).CreateToken(p.env.ctx, p.object.Spec.ServiceAccountName, &authenticationv1.TokenRequest{
-			Spec: authenticationv1.TokenRequestSpec{
-				ExpirationSeconds: source.ServiceAccountToken.ExpirationSeconds,
-				BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: p.object.Name, UID: p.object.UID},
-			},
-		}, metav1.CreateOptions{})
-		p.env.must(err)
-		files[source.ServiceAccountToken.Path] = []byte(token.Status.Token)
-	case source.ConfigMap != nil:
-		configMap, err := london.CoreV1().ConfigMaps(ours).Get(p.env.ctx, source.ConfigMap.Name, metav1.GetOptions{})
-		p.env.must(err)
-		for _, item := range source.ConfigMap.Items {
-			files[item.Path] = []byte(configMap.Data[item.Key])
-		}
-	case source.DownwardAPI != nil:
-		for _, item := range source.DownwardAPI.Items {
-			files[item.Path] = []byte(p.field(item.FieldRef))
-		}
 	}
 }
 
@@ -243,16 +191,4 @@ func (p *pod) stop() {
 	if err := p.cmd.Stop(grace); err != nil {
 		p.env.Errorf("%s was stopped: %v", p.object.Name, err)
 	}
-}
-
-// logged counts the lines of the log that contain all of the words.
-func (p *pod) logged(words ...string) int { return p.cmd.Log.Count(words...) }
-
-// metric is the value of one series.
-func (p *pod) metric(series string) (float64, error) {
-	metrics, err := p.get("/metrics")
-	if err != nil {
-		return 0, err
-	}
-	return harness.Metric(metrics, series)
 }

@@ -143,7 +143,7 @@ func TestFailover(t *testing.T) {
 	e.ownReady("bar", true)
 	e.must(r.besides("bar", parisServes)())
 	e.noWrites(dead)
-	d = e.daemon([]*remote{r}, failoverArgs...) // and does not know the remote
+	e.daemon([]*remote{r}, failoverArgs...) // and does not know the remote
 	e.soon("failed back", r.besides("bar", parisIdle))
 
 	e.change(e.local, "bar", func(svc *corev1.Service) { delete(svc.Labels, failoverKey) })

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,7 +18,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/util/retry"
 
 	"service-mirror.io/service-mirror/testdata/harness"
 )
@@ -49,7 +50,7 @@ func (n *node) start() {
 	n.Helper()
 	n.kubelet = httptest.NewTLSServer(http.HandlerFunc(n.serveExec))
 	n.Cleanup(n.kubelet.Close)
-	if err := n.register(); err != nil {
+	if err := n.cluster.RegisterNode(n.Context(), n.name(), n.kubelet.Listener.Addr().(*net.TCPAddr)); err != nil {
 		n.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(n.Context())
@@ -68,19 +69,6 @@ func (n *node) start() {
 }
 
 func (n *node) name() string { return "node-of-" + n.cluster.Name }
-
-func (n *node) register() error {
-	nodes, ctx := n.cluster.CoreV1().Nodes(), n.Context()
-	object, err := nodes.Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name()}}, metav1.CreateOptions{})
-	if err != nil {
-		return err
-	}
-	address := n.kubelet.Listener.Addr().(*net.TCPAddr)
-	object.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: address.IP.String()}}
-	object.Status.DaemonEndpoints.KubeletEndpoint.Port = int32(address.Port)
-	_, err = nodes.UpdateStatus(ctx, object, metav1.UpdateOptions{})
-	return err
-}
 
 func (n *node) work(ctx context.Context) {
 	for ctx.Err() == nil {
@@ -154,28 +142,13 @@ func (n *node) create(ctx context.Context, d *appsv1.Deployment) (p *pod, err er
 		err = p.run(ctx)
 	}
 	if err == nil {
-		err = n.ready(ctx, object)
+		ip := fmt.Sprintf("10.1.%d.%d", n.started/100, n.started%100) // made up
+		err = n.cluster.MarkReady(ctx, object.Namespace, object.Name, ip)
 	}
 	if err != nil {
 		return nil, errors.Join(err, n.remove(ctx, p))
 	}
 	return p, nil
-}
-
-// ready has the Pod say that it is. Its address is made up.
-func (n *node) ready(ctx context.Context, object *corev1.Pod) error {
-	pods := n.cluster.CoreV1().Pods(object.Namespace)
-	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
-		live, err := pods.Get(ctx, object.Name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		ip := fmt.Sprintf("10.1.%d.%d", n.started/100, n.started%100)
-		live.Status.Phase, live.Status.PodIP, live.Status.PodIPs = corev1.PodRunning, ip, []corev1.PodIP{{IP: ip}}
-		live.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
-		_, err = pods.UpdateStatus(ctx, live, metav1.UpdateOptions{})
-		return err
-	})
 }
 
 func (n *node) remove(ctx context.Context, p *pod) error {
@@ -218,4 +191,18 @@ func (n *node) find(namespace, name string) *pod {
 		}
 	}
 	return nil
+}
+
+// serveExec is the kubelet's part of kubectl exec.
+func (n *node) serveExec(w http.ResponseWriter, r *http.Request) {
+	words := strings.Split(strings.Trim(r.URL.Path, "/"), "/") // exec/NAMESPACE/POD/CONTAINER
+	var p *pod
+	if len(words) == 4 && words[0] == "exec" {
+		p = n.find(words[1], words[2])
+	}
+	if p == nil || p.process == nil {
+		http.Error(w, "this kubelet does not serve "+r.URL.Path, http.StatusNotFound)
+		return
+	}
+	harness.ServeExec(w, r, func(words []string) (*exec.Cmd, error) { return p.command(words), nil })
 }

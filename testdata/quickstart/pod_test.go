@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -93,33 +91,9 @@ func (p *pod) command(words []string) *exec.Cmd {
 }
 
 func (p *pod) environment() error {
-	server, err := url.Parse(p.node.cluster.Config.Host)
-	if err != nil {
-		return err
-	}
-	p.env = []string{"PATH=/usr/bin", "KUBERNETES_SERVICE_HOST=" + server.Hostname(), "KUBERNETES_SERVICE_PORT=" + server.Port()}
-	for _, v := range p.container().Env {
-		if v.ValueFrom != nil {
-			if v.Value, err = p.field(v.ValueFrom.FieldRef); err != nil {
-				return err
-			}
-		}
-		p.env = append(p.env, v.Name+"="+v.Value)
-	}
-	return nil
-}
-
-// field is what the downward API says.
-func (p *pod) field(ref *corev1.ObjectFieldSelector) (string, error) {
-	switch ref.FieldPath {
-	case "metadata.name":
-		return p.object.Name, nil
-	case "metadata.namespace":
-		return p.object.Namespace, nil
-	case "metadata.uid":
-		return string(p.object.UID), nil
-	}
-	return "", fmt.Errorf("the downward API's %s is not known here", ref.FieldPath)
+	env, err := p.node.cluster.Environment(p.object, p.container())
+	p.env = append([]string{"PATH=/usr/bin"}, env...)
+	return err
 }
 
 // mount writes what the Pod's volumes have when it starts.
@@ -152,48 +126,11 @@ func (p *pod) files(ctx context.Context, volume corev1.Volume) (map[string][]byt
 		}
 		return secret.Data, err
 	case volume.Projected != nil:
-		files := map[string][]byte{}
-		for _, source := range volume.Projected.Sources {
-			if err := p.project(ctx, source, files); err != nil {
-				return nil, err
-			}
-		}
-		return files, nil
-	}
-	if volume.EmptyDir != nil {
+		return p.node.cluster.Projected(ctx, p.object, volume.Projected.Sources)
+	case volume.EmptyDir != nil:
 		return nil, nil
 	}
 	return nil, errors.New("it is of a kind that is not known here")
-}
-
-func (p *pod) project(ctx context.Context, source corev1.VolumeProjection, files map[string][]byte) error {
-	core, namespace := p.node.cluster.CoreV1(), p.object.Namespace
-	switch {
-	case source.ServiceAccountToken != nil:
-		token, err := core.ServiceAccounts(namespace).CreateToken(ctx, p.object.Spec.ServiceAccountName, &authenticationv1.TokenRequest{
-			Spec: authenticationv1.TokenRequestSpec{
-				ExpirationSeconds: source.ServiceAccountToken.ExpirationSeconds,
-				BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: p.object.Name, UID: p.object.UID},
-			},
-		}, metav1.CreateOptions{})
-		files[source.ServiceAccountToken.Path] = []byte(token.Status.Token)
-		return err
-	case source.ConfigMap != nil:
-		configMap, err := core.ConfigMaps(namespace).Get(ctx, source.ConfigMap.Name, metav1.GetOptions{})
-		for _, item := range source.ConfigMap.Items {
-			files[item.Path] = []byte(configMap.Data[item.Key])
-		}
-		return err
-	case source.DownwardAPI != nil:
-		for _, item := range source.DownwardAPI.Items {
-			value, err := p.field(item.FieldRef)
-			if err != nil {
-				return err
-			}
-			files[item.Path] = []byte(value)
-		}
-	}
-	return nil
 }
 
 // end ends the container, if one runs.
