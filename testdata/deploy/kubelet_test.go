@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
 
-	"service-mirror.io/service-mirror/testdata/harness"
+	"service-mirror.io/service-mirror/testdata/harness/kubelet"
 )
 
 // kubelet has a Node run a pod: of all that a kubelet does, what kubectl exec needs.
@@ -24,7 +24,7 @@ func (e *env) kubelet(p *pod) {
 			http.Error(w, "this kubelet serves "+want, http.StatusNotFound)
 			return
 		}
-		harness.ServeExec(w, r, p.requested)
+		kubelet.ServeExec(w, r, p.requested)
 	}))
 	e.Cleanup(server.Close)
 	const node = "node"

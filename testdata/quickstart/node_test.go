@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"service-mirror.io/service-mirror/testdata/harness"
+	"service-mirror.io/service-mirror/testdata/harness/kubelet"
 )
 
 // node is the only one of its cluster. It does for Deployments what their controller, a scheduler and a kubelet do
@@ -204,5 +205,5 @@ func (n *node) serveExec(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this kubelet does not serve "+r.URL.Path, http.StatusNotFound)
 		return
 	}
-	harness.ServeExec(w, r, func(words []string) (*exec.Cmd, error) { return p.command(words), nil })
+	kubelet.ServeExec(w, r, func(words []string) (*exec.Cmd, error) { return p.command(words), nil })
 }
