@@ -69,6 +69,15 @@ func (c *Controller) observeMerged(s *plan.Snapshot) {
 			s.Moving = append(s.Moving, origin.Candidate)
 		}
 	}
+	for _, listed := range plan.Remotes(s.Live.Service) {
+		if !s.Parts[listed.Remote].Owned(plan.Part(s.Key, listed.Remote)).Empty() {
+			continue // whose slices say where they move to
+		}
+		origin := c.remotes.origin(listed.Remote, listed.Source)
+		if fate, to := c.remotes.policy().Fate(origin, s.Key); fate == plan.Moves && !slices.Contains(plan.MirrorOf(c.local.Live(to).Service), listed) {
+			s.Moving = append(s.Moving, origin.Candidate)
+		}
+	}
 }
 
 // refused are the remotes whose slices of a mirror, of which a key may be a part, could not be written lately.

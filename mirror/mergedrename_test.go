@@ -62,3 +62,84 @@ func TestMergedServiceThatIsReplacedIsKept(t *testing.T) {
 		})
 	}
 }
+
+// A merged Service without any slice, as no gateway has an address, stays until the one with the new name exists: its name
+// resolves all the time.
+func TestMergedServiceWithoutSlicesIsRenamed(t *testing.T) {
+	renamed := merging(plan.MergeAll)
+	renamed.Names = plan.Names{"paris": {Template: "the-{service}"}, "berlin": {Template: "the-{service}"}}
+	parted := renamed
+	parted.Names = plan.Names{"paris": {Template: "the-{service}"}, "berlin": {Template: "a-{service}"}}
+	for name, test := range map[string]struct {
+		options Options
+		names   []string // the new ones
+	}{
+		"no longer merged":  {Options{Policy: Policy{EndpointsAPI: UseEndpointSlices, Order: bothRemotes}}, []string{"bar-paris", "bar-berlin"}},
+		"merged, renamed":   {renamed, []string{"the-bar"}},
+		"renamed otherwise": {parted, []string{"the-bar", "a-bar"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, merging(plan.MergeAll), bothRemotes, func(w *world) {
+				for _, r := range bothRemotes {
+					w.remotes[r].setGateway(gatewayAt())
+					w.remotes[r].export(named("default", "bar"))
+				}
+				w.settle()
+				w.expect("create " + barService)
+				w.stop()
+				foreign := test.names[len(test.names)-1]
+				w.server.put(named("default", foreign))
+				w.use(test.options, bothRemotes...)
+				w.settle()
+				w.wait(time.Minute)
+				if w.server.service("default", "bar") == nil {
+					t.Errorf("it is gone before %s exists\n%s", foreign, w.log)
+				}
+				w.server.wrote()
+				w.server.remove("services", "default", foreign)
+				w.wait(foreignPeriod * 40)
+				if writes := w.server.wrote(); w.server.service("default", foreign) == nil || w.server.service("default", "bar") != nil {
+					t.Errorf("not renamed: %v\n%s", writes, w.log)
+				} else {
+					ordered(t, writes, "create services default/"+foreign, "delete "+barService)
+				}
+			})
+		})
+	}
+}
+
+// Two Services of former names that wait for the same new one do not enqueue each other.
+func TestMergedServicesOfTwoFormerNames(t *testing.T) {
+	naming := func(paris, berlin string) Options {
+		o := merging(plan.MergeAll)
+		o.Names = plan.Names{"paris": {Template: paris}, "berlin": {Template: berlin}}
+		return o
+	}
+	run(t, merging(plan.MergeAll), bothRemotes, func(w *world) {
+		for _, r := range bothRemotes {
+			w.remotes[r].setGateway(gatewayAt())
+			w.remotes[r].export(named("default", "bar"))
+		}
+		w.settle()
+		for _, next := range []struct {
+			before, foreign string
+			options         Options
+		}{
+			{"", "a-bar", naming("the-{service}", "a-{service}")},
+			{"a-bar", "z-bar", naming("z-{service}", "z-{service}")},
+		} {
+			w.stop()
+			if next.before != "" {
+				w.server.remove("services", "default", next.before)
+			}
+			w.server.put(named("default", next.foreign))
+			w.use(next.options, bothRemotes...)
+			w.settle()
+			w.wait(time.Minute)
+		}
+		w.expect("create "+barService, "create services default/the-bar")
+		w.server.remove("services", "default", "z-bar")
+		w.wait(foreignPeriod * 40)
+		w.expect("create services default/z-bar", "delete "+barService, "delete services default/the-bar")
+	})
+}

@@ -60,9 +60,12 @@ func (c *Controller) enqueueMoving(p plan.Plan) {
 	if p.Source == nil || p.Successor != nil {
 		return
 	}
-	source := cache.MetaObjectToName(p.Source.Service)
+	source, naming := cache.MetaObjectToName(p.Source.Service), c.remotes.policy().Names.Of(p.Cluster)
+	if naming.Key(p.Source.Service) != plan.MirrorKey(p.Key) {
+		return // a merged Service under a former name, which waits for others: two of these would enqueue each other forever
+	}
 	moving := c.local.Moving(p.Cluster, source)
-	if naming := c.remotes.policy().Names.Of(p.Cluster); naming.ObeyNames {
+	if naming.ObeyNames {
 		key := naming.KeyByTemplate(source)
 		live := c.local.Live(key)
 		// Two Services may choose each other's names: without this check, these would enqueue each other forever.

@@ -8,6 +8,7 @@ package local
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -122,14 +123,13 @@ func New(options Options) *Cluster {
 		}
 		return nil
 	})
-	c.services.Index(bySource, func(svc *corev1.Service) []string {
-		if cluster, ours := plan.Owner(svc); ours {
-			source, recorded := plan.Source(svc)
-			if recorded && c.indexed(cluster).KeyByTemplate(source) != cache.MetaObjectToName(svc) {
-				return []string{sourceText(cluster, source)}
+	c.services.Index(bySource, func(svc *corev1.Service) (texts []string) {
+		for _, of := range plan.MirrorOf(svc) {
+			if c.indexed(of.Remote).KeyByTemplate(of.Source) != cache.MetaObjectToName(svc) {
+				texts = append(texts, sourceText(of.Remote, of.Source))
 			}
 		}
-		return nil
+		return texts
 	})
 	c.services.Index(byLabel, func(svc *corev1.Service) []string { return labelled(svc) })
 	c.endpoints.Index(byCluster, func(endpoints *corev1.Endpoints) []string { return labelled(endpoints) })
@@ -310,8 +310,7 @@ func (c *Cluster) Moving(cluster string, source cache.ObjectName) (keys []cache.
 		add(plan.SliceKey(slice))
 	}
 	if now != indexed { // the index has none with that key
-		live := c.Live(indexed)
-		if of, recorded := live.Source(); recorded && of == source && live.Cluster() == cluster {
+		if slices.Contains(plan.MirrorOf(c.Live(indexed).Service), plan.Listed{Remote: cluster, Source: source}) {
 			add(indexed)
 		}
 		part := plan.Part(indexed, cluster)

@@ -92,6 +92,18 @@ func Lists(svc *corev1.Service, remote string) bool {
 	return slices.ContainsFunc(Remotes(svc), func(listed Listed) bool { return listed.Remote == remote })
 }
 
+// MirrorOf is what a Service is the mirror of: of a merged one, all that it lists; none: it is foreign, or records nothing.
+func MirrorOf(svc *corev1.Service) []Listed {
+	if svc == nil || IsMerged(svc) {
+		return Remotes(svc)
+	}
+	cluster, ours := Owner(svc)
+	if source, recorded := Source(svc); ours && recorded {
+		return []Listed{{cluster, source}}
+	}
+	return nil
+}
+
 // Unlist returns a merged mirror's Service without a remote in its list; nil if it lists no other one, or not this one.
 func Unlist(svc *corev1.Service, remote string) *corev1.Service {
 	left := slices.DeleteFunc(Remotes(svc), func(listed Listed) bool { return listed.Remote == remote })
@@ -301,11 +313,7 @@ func (m *merged) anothers() bool {
 // keepOrRemove keeps a merged Service as it should be while the sources of its parts move to another key. What it lists
 // stays until it goes with the last of them.
 func (d *decision) keepOrRemove(live Objects, m merged) {
-	for _, c := range d.snapshot.Moving {
-		if !m.parts[c.Cluster].Empty() {
-			m.exports = append(m.exports, c)
-		}
-	}
+	m.exports = append(m.exports, d.snapshot.Moving...)
 	if len(m.exports) == 0 || !IsMerged(live.Service) {
 		d.removeMerged(live, m)
 		return

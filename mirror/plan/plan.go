@@ -32,7 +32,8 @@ type Snapshot struct {
 	Origin     *Origin // nil: no Service of ours is live, it records none, or that is a candidate; of a part, that of its slices
 	// Parts are the live EndpointSlices of the remotes of a merged mirror, by remote.
 	Parts map[string]Objects
-	// Moving are the sources of these, as far as they move to another key.
+	// Moving are the sources of these, as far as they move to another key; of a remote without slices, as long as no mirror
+	// under that key is for it.
 	Moving []Candidate
 	// Refused are the remotes whose slices the local API server refused lately: others are preferred, where only one serves.
 	Refused map[string]bool
