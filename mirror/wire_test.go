@@ -85,7 +85,11 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	return respond(req, obj, err, f.retryAfter)
 }
 
+// pause makes no timer that has run out at once: several of these in one bubble crash Go's race detector now and then.
 func pause(ctx context.Context, d time.Duration) error {
+	if d == 0 {
+		return ctx.Err()
+	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
