@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
@@ -310,18 +312,26 @@ func TestOldNameIsWanted(t *testing.T) {
 	})
 }
 
-// The mirror of a remote that the flags name no longer is nobody else's.
+// The mirror of a remote that the flags name no longer, or that is not known yet, is nobody else's, whether it records the
+// UID of its cluster or not.
 func TestNameOfARemovedRemote(t *testing.T) {
-	run(t, twoRemotes(plain, plain), []string{"paris", "rome"}, func(w *world) {
-		w.remotes["paris"].export(named("default", "bar"))
-		w.settle()
-		w.expect(created("default/bar")...)
-		w.remotes["rome"].export(named("default", "bar"))
-		w.settle()
-		w.expect()
-		w.again(Options{Policy: Policy{EndpointsAPI: UseEndpointSlices, Names: plan.Names{"rome": plain}}}, "rome")
-		w.expect()
-	})
+	for _, uid := range []types.UID{"paris-uid", ""} {
+		for _, pending := range []bool{false, true} {
+			t.Run(fmt.Sprintf("UID %q, pending %v", uid, pending), func(t *testing.T) {
+				run(t, twoRemotes(plain, plain), []string{"paris", "rome"}, func(w *world) {
+					w.remotes["paris"].uid = uid
+					w.remotes["paris"].export(named("default", "bar"))
+					w.settle()
+					w.expect(created("default/bar")...)
+					w.remotes["rome"].export(named("default", "bar"))
+					w.settle()
+					w.expect()
+					w.again(Options{Policy: Policy{EndpointsAPI: UseEndpointSlices, Names: plan.Names{"rome": plain}, Pending: pending}}, "rome")
+					w.expect()
+				})
+			})
+		}
+	}
 }
 
 // A mirror whose label someone edits is still that of the cluster whose UID it records.

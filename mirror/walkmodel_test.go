@@ -198,7 +198,7 @@ func (s surroundings) choose(now halves) (*modelCandidate, fate) {
 	case labelled == "":
 		return &s.candidates[0], stays
 	}
-	owner := s.owner(labelled, now.svc)
+	owner := s.owner(labelled, now)
 	if c := s.find(owner, now.svc.source); c != nil {
 		return c, stays
 	}
@@ -221,7 +221,8 @@ func (s surroundings) choose(now halves) (*modelCandidate, fate) {
 }
 
 // owner is the remote that a mirror is of: someone may have edited its label.
-func (s surroundings) owner(labelled string, svc half) string {
+func (s surroundings) owner(labelled string, now halves) string {
+	svc := now.svc
 	if c := s.find(labelled, svc.source); c != nil && (svc.uid == "" || svc.uid == c.uid()) {
 		return labelled
 	}
@@ -229,6 +230,9 @@ func (s surroundings) owner(labelled string, svc half) string {
 		if svc.uid == c.uid() && svc.source == c.source {
 			return c.remote
 		}
+	}
+	if svc.uid == "" && svc.kind == ours && now.eps.kind == ours && now.eps.owner == labelled {
+		return labelled
 	}
 	if fate, _ := s.fate(labelled, svc.source); fate == moves || fate == stays || len(s.candidates) != 1 || s.makes(labelled) {
 		return labelled

@@ -139,3 +139,19 @@ func (o Objects) Cluster() string {
 	}
 	return ""
 }
+
+// labelledAlike reports whether the addresses of a mirror name the same remote as its Service does: nobody has edited that
+// label alone. Without addresses it is false.
+func (o Objects) labelledAlike() bool {
+	cluster, addresses := o.Cluster(), false
+	for _, k := range addressKinds {
+		if obj := o.Get(k); obj != nil && o.Service != nil {
+			of, labelled := Labelled(obj)
+			if !labelled || of != cluster {
+				return false
+			}
+			addresses = true
+		}
+	}
+	return addresses
+}

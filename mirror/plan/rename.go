@@ -114,7 +114,8 @@ func (d *decision) wants(cluster string, source cache.ObjectName) *Candidate {
 }
 
 // owner is the remote that the live objects are of: the one that their label names, unless someone has edited that. The
-// UID of the cluster, which mirrors record, says so. Without one, a remote counts that no mirror with this name can be of.
+// UID of the cluster, which mirrors record, says so; without one, the labels of its addresses do. Else a remote does not count
+// that no mirror with this name can be of.
 func (d *decision) owner(live Objects) string {
 	labelled, uid := live.Cluster(), ""
 	if live.Service != nil {
@@ -128,6 +129,9 @@ func (d *decision) owner(live Objects) string {
 		if labelled != "" && uid != "" && uid == string(c.UID) && c.name() == recorded {
 			return c.Cluster
 		}
+	}
+	if uid == "" && (d.policy.Pending || live.labelledAlike()) {
+		return labelled
 	}
 	origin := d.snapshot.Origin
 	exported := origin != nil && origin.Cluster == labelled && origin.Service != nil
