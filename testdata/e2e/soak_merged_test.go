@@ -309,17 +309,13 @@ func (e *entry) keepsService() bool {
 	return e.exists() && !(e.remote.moved && (len(e.lines) == 0 || e.since.changed || e.edited))
 }
 
-// hadPart: the remote had endpoints at the last rest, and nothing but the name has changed.
-func (s sharedMirror) hadPart(e *entry) bool { return len(e.lines) > 0 && s.partWould(e) }
-
 // checkRenamed checks that a remote's part is complete under the old name until it is under the new one. Until the remotes before it are
-// known there, it may serve, and with more ports than agree with theirs. A mirror without endpoints is not missed by any client: it may go
-// first, as no part of it waits for the new one.
+// known there, it may serve, and with more ports than agree with theirs.
 func (w *walk) checkRenamed(s sharedMirror, e *entry, parts map[string][]string) error {
 	services := w.seen[s.namespace].services
 	now, before := services[s.mirror], services[s.before]
 	switch {
-	case !e.keepsService() || !slices.ContainsFunc(s.entries, s.hadPart):
+	case !e.keepsService():
 		return nil
 	case now == nil && before == nil:
 		return fmt.Errorf("neither %s nor %s exists in %s", s.mirror, s.before, s.namespace)
