@@ -32,6 +32,14 @@ type Wanted struct {
 // ErrNoMirror says that there is nothing to verify, and nothing else is wrong.
 var ErrNoMirror = errors.New("no mirrors to verify: export a Service first")
 
+// NotReached is the error of a verification that has reached some mirrors at most.
+type NotReached struct {
+	Wrong, Reached, All int      // ports, once for each address of the gateway
+	Mirrors             []string // that have one that was not reached
+}
+
+func (e NotReached) Error() string { return fmt.Sprintf("%d of %d not reached", e.Wrong, e.All) }
+
 // verifyWorkers is how many ports are verified at once.
 const verifyWorkers = 8
 
@@ -210,19 +218,22 @@ func (v *verification) String() string {
 
 // verdict is nil if all was reached. What cannot be known counts neither way, unless there is nothing else.
 func verdict(all []*verification) error {
-	wrong, reached := 0, 0
+	wrong := NotReached{All: len(all)}
 	for _, v := range all {
 		switch {
 		case v.Result.Wrong():
-			wrong++
+			wrong.Wrong++
+			if !slices.Contains(wrong.Mirrors, v.Mirror) {
+				wrong.Mirrors = append(wrong.Mirrors, v.Mirror)
+			}
 		case v.Result == verify.Reached:
-			reached++
+			wrong.Reached++
 		}
 	}
 	switch {
-	case wrong > 0:
-		return fmt.Errorf("%d of %d not reached", wrong, len(all))
-	case reached == 0 && len(all) > 0:
+	case wrong.Wrong > 0:
+		return wrong
+	case wrong.Reached == 0 && len(all) > 0:
 		return errors.New("nothing reached: only UDP ports, which cannot be verified")
 	}
 	return nil

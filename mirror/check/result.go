@@ -67,6 +67,24 @@ func (r Result) Err(strict bool) error {
 	return fmt.Errorf("check failed: %s, %s", number(r.Errors, "error"), number(r.Warnings, "warning"))
 }
 
+// Missing is why the check has not passed, with the first finding that must be fixed; empty: it has passed.
+func (r Result) Missing(strict bool) string {
+	err := r.Err(strict)
+	if err == nil {
+		return ""
+	}
+	for _, level := range []Level{LevelError, LevelWarning} {
+		for _, c := range r.Clusters {
+			for _, f := range c.Findings {
+				if f.Level == level {
+					return err.Error() + ": " + c.Name + ": " + f.Message
+				}
+			}
+		}
+	}
+	return err.Error()
+}
+
 // WriteJSON prints it for programs.
 func (r Result) WriteJSON(out io.Writer) error {
 	encoder := json.NewEncoder(out)

@@ -15,7 +15,7 @@ lists what will not be mirrored and why. It writes nothing. Each line starts wit
 + for ok, ! for a warning, - for an error.
 
 Usage:
-  service-mirror check [--strict] [-o json] FLAGS OF THE DAEMON
+  service-mirror check [--strict] [-o json] [--wait DURATION] FLAGS OF THE DAEMON
 
 Exit codes:
   0  no errors; with --strict, no warnings either
@@ -28,10 +28,12 @@ type checkCommand struct {
 	*config
 	strict bool
 	output string
+	wait   wait
 }
 
 func runCheck(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	c, err := parseCheck(args)
+	c.wait.stderr = stderr
 	return c.execute(ctx, c.run, err, checkUsage, stdout, stderr)
 }
 
@@ -39,11 +41,12 @@ func parseCheck(args []string) (*checkCommand, error) {
 	c := &checkCommand{config: newConfig("check")}
 	c.own().BoolVar(&c.strict, "strict", false, "fail on warnings, too")
 	c.addOutput(&c.output)
+	c.wait.add(c.own(), "the check passes")
 	if err := c.parse(args); err != nil || c.version {
 		return c, err
 	}
 	err := c.read()
-	return c, errors.Join(validateOutput(c.output), c.validate(), err)
+	return c, errors.Join(validateOutput(c.output), c.wait.validate("check once"), c.validate(), err)
 }
 
 func (c *checkCommand) run(ctx context.Context, stdout io.Writer) error {
@@ -51,7 +54,18 @@ func (c *checkCommand) run(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return checkResult(c.output, stdout, c.strict, func(lines io.Writer) check.Result { return check.Run(ctx, c.checked(ctx, local), lines) })
+	wait := c.wait
+	if !c.loads() {
+		wait.time = 0
+	}
+	return wait.printed(ctx, stdout, func(out io.Writer) (missing string, err error) {
+		err = checkResult(c.output, out, c.strict, func(lines io.Writer) check.Result {
+			result := check.Run(ctx, c.checked(ctx, local), lines)
+			missing = result.Missing(c.strict)
+			return result
+		})
+		return missing, err
+	})
 }
 
 // checkResult prints what a check finds, its lines or JSON, and returns why it fails.

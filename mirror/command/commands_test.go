@@ -39,6 +39,9 @@ func TestMistakesOfCommands(t *testing.T) {
 		{[]string{"status", "now", "--port=70000"}, []string{"unexpected argument now", "--port: 70000 is not"}},
 		{[]string{"status", "--url=localhost:8080", "--port=1"}, []string{`--url: "localhost:8080" is not an http or https URL`, "--port and --url are mutually exclusive"}},
 		{[]string{"status", "--wait=-1s"}, []string{"--wait: -1s is negative"}},
+		{append([]string{"check", "--wait=-1s"}, paris...), []string{"--wait: -1s is negative: set a duration, or 0 to check once"}},
+		{append([]string{"verify", "--all", "--wait=-1s"}, paris...), []string{"--wait: -1s is negative: set a duration, or 0 to verify once"}},
+		{append([]string{"verify", "--all", "--wait=5"}, paris...), []string{`invalid argument "5" for "--wait" flag`}},
 		{[]string{"version", "now", "-o=x"}, []string{`--output: unknown format "x"`, "unexpected argument now"}},
 		{[]string{"completion"}, []string{"completion: unknown or missing shell"}},
 		{[]string{"completion", "csh"}, []string{"completion: unknown or missing shell"}},
@@ -300,9 +303,9 @@ func TestStatusOfTheLeader(t *testing.T) {
 
 // With --wait the status is that of the moment when all is healthy, and the progress is no part of it.
 func TestStatusIsAwaited(t *testing.T) {
-	before := statusInterval
-	statusInterval = time.Millisecond
-	t.Cleanup(func() { statusInterval = before })
+	before := waitInterval
+	waitInterval = time.Millisecond
+	t.Cleanup(func() { waitInterval = before })
 	requests := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch requests++; requests {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"strconv"
-	"time"
 
 	"k8s.io/client-go/rest"
 
@@ -46,13 +45,12 @@ type statusCommand struct {
 	*config
 	output, url string
 	port        int
-	wait        time.Duration
-	stderr      io.Writer
+	wait        wait
 }
 
 func runStatus(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	c, err := parseStatus(args)
-	c.stderr = stderr
+	c.wait.stderr = stderr
 	return c.execute(ctx, c.run, err, statusUsage, stdout, stderr)
 }
 
@@ -63,7 +61,7 @@ func parseStatus(args []string) (*statusCommand, error) {
 	c.addOutput(&c.output)
 	own.StringVar(&c.url, "url", "", "`URL` of a replica to read the status from instead of the leader, such as one of kubectl port-forward")
 	own.IntVar(&c.port, "port", 0, "`NUMBER` of the leader's port (default: the first port of its pod)")
-	own.DurationVar(&c.wait, "wait", 0, "`DURATION` to wait until everything is healthy, such as 90s or 5m; the progress is printed to stderr")
+	c.wait.add(own, "everything is healthy")
 	if err := c.parse(args); err != nil || c.version {
 		return c, err
 	}
@@ -74,10 +72,7 @@ func parseStatus(args []string) (*statusCommand, error) {
 
 // validate finds what is wrong with the command's own flags.
 func (c *statusCommand) validate() error {
-	mistakes := []error{c.noArguments()}
-	if c.wait < 0 {
-		mistakes = append(mistakes, fmt.Errorf("--wait: %v is negative: set a duration, or 0 to print the current status", c.wait))
-	}
+	mistakes := []error{c.noArguments(), c.wait.validate("print the current status")}
 	if c.port < 0 || c.port > 65535 {
 		mistakes = append(mistakes, fmt.Errorf("--port: %d is not a port number", c.port))
 	}
@@ -109,33 +104,24 @@ func (c *statusCommand) run(ctx context.Context, stdout io.Writer) error {
 	return nil
 }
 
-// statusInterval is how often the status is read while it is awaited. A variable, for tests.
-var statusInterval = 2 * time.Second
-
 // awaited is the summary once all is healthy, or that of the end of the time to wait, with the progress.
 func (c *statusCommand) awaited(ctx context.Context) (status.Summary, error) {
-	end, said := time.After(c.wait), ""
-	for {
-		summary, err := c.summary(ctx)
-		if c.wait == 0 || err == nil && summary.Healthy {
-			return summary, err
-		}
-		progress := summary.Verdict()
-		if err != nil {
-			progress = failure.Line(err.Error())
-		}
-		if progress != said {
-			fmt.Fprintln(c.stderr, "service-mirror: waiting:", progress)
-		}
-		said = progress
-		select {
-		case <-ctx.Done():
-			return summary, ctx.Err()
-		case <-end:
-			return summary, err
-		case <-time.After(statusInterval):
+	if c.url == "" { // an unusable kubeconfig is not awaited
+		if _, err := c.local(); err != nil {
+			return status.Summary{}, err
 		}
 	}
+	return await(ctx, c.wait, func() attempt[status.Summary] {
+		summary, err := c.summary(ctx)
+		missing := ""
+		switch {
+		case err != nil:
+			missing = err.Error()
+		case !summary.Healthy:
+			missing = summary.Verdict()
+		}
+		return attempt[status.Summary]{summary, err, missing}
+	})
 }
 
 // summary is from the leader or, if that is not possible, worked out.

@@ -7,6 +7,9 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
+
+	"k8s.io/client-go/rest"
 
 	"service-mirror.io/service-mirror/mirror"
 	"service-mirror.io/service-mirror/mirror/report"
@@ -17,7 +20,7 @@ const verifyUsage = `service-mirror verify sends requests to mirrors, as pods of
 address of their gateways, and prints which of them arrive. It writes nothing.
 
 Usage:
-  service-mirror verify [MIRROR...] [--remote NAME] [--all] FLAGS OF THE DAEMON
+  service-mirror verify [MIRROR...] [--remote NAME] [--all] [--wait DURATION] FLAGS OF THE DAEMON
 
 MIRROR is NAMESPACE/NAME, or NAME in any namespace. --remote NAME selects the mirrors of one
 remote (in addition to the daemon's --remote NAME=KUBECONFIG), --all those of all remotes.
@@ -35,11 +38,13 @@ type verifyCommand struct {
 	wanted mirror.Wanted
 	all    bool
 	output string
+	wait   wait
 }
 
 // runVerify runs the command verify.
 func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	v, err := parseVerify(args)
+	v.wait.stderr = stderr
 	return v.execute(ctx, v.run, err, verifyUsage, stdout, stderr)
 }
 
@@ -47,6 +52,7 @@ func parseVerify(args []string) (*verifyCommand, error) {
 	v := &verifyCommand{config: newConfig("verify")}
 	v.own().BoolVar(&v.all, "all", false, "verify the mirrors of all remotes")
 	v.addOutput(&v.output)
+	v.wait.add(v.own(), "all are reached")
 	if err := v.parse(args); err != nil || v.version {
 		return v, err
 	}
@@ -58,7 +64,7 @@ func parseVerify(args []string) (*verifyCommand, error) {
 // validate finds what is wrong with the command's own arguments.
 func (v *verifyCommand) validate(selected []string) error {
 	v.wanted = mirror.Wanted{Mirrors: v.flags.Args(), JSON: v.output == "json", From: origin()}
-	mistakes := []error{validateOutput(v.output)}
+	mistakes := []error{validateOutput(v.output), v.wait.validate("verify once")}
 	switch len(selected) {
 	case 0:
 	case 1:
@@ -84,6 +90,18 @@ func (v *verifyCommand) run(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	wait := v.wait
+	if !v.loads() {
+		wait.time = 0
+	}
+	return wait.printed(ctx, stdout, func(out io.Writer) (string, error) {
+		err := v.once(ctx, local, out)
+		return unverified(err), err
+	})
+}
+
+// once verifies what is configured and exported at the moment.
+func (v *verifyCommand) once(ctx context.Context, local *rest.Config, out io.Writer) error {
 	set, err := v.configured(ctx, local)
 	if err != nil {
 		return err
@@ -92,8 +110,24 @@ func (v *verifyCommand) run(ctx context.Context, stdout io.Writer) error {
 		return err
 	}
 	return v.mirrorAll(v.quiet(ctx), local, func(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote) error {
-		return controller.Verify(ctx, remotes, v.wanted, stdout)
+		return controller.Verify(ctx, remotes, v.wanted, out)
 	})
+}
+
+// unverified is what is missing: how many are verified, and the first mirrors that are not.
+func unverified(err error) string {
+	if err == nil {
+		return ""
+	}
+	text := err.Error()
+	if e, ok := errors.AsType[mirror.NotReached](err); ok {
+		first := e.Mirrors[:min(3, len(e.Mirrors))]
+		text = fmt.Sprintf("%d of %d verified: %s: %s", e.Reached, e.All, text, strings.Join(first, ", "))
+		if more := len(e.Mirrors) - len(first); more > 0 {
+			text += fmt.Sprintf(" and %d more", more)
+		}
+	}
+	return text
 }
 
 // selects finds that the remote that is selected is not configured.
