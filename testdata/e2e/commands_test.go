@@ -150,6 +150,42 @@ func TestCheckCommand(t *testing.T) {
 	e.ends(e.command(all, "check"), 1, "check failed: 1 error, 0 warnings", "connection refused")
 }
 
+// A check that begins before what it awaits exists passes once that does, and prints only the last result.
+func TestCheckIsAwaited(t *testing.T) {
+	e := newEnv(t)
+	r := e.remote(paris)
+	address := e.healthyAddress()
+	e.openDoors(address, 8080)
+	r.gateway(address)
+	elsewhere := e.id + "-awaited"
+	e.makeNamespace(paris, elsewhere)
+	_, err := paris.CoreV1().Services(elsewhere).Create(e.ctx, r.exported("bar", func(svc *corev1.Service) { svc.Namespace = elsewhere }), metav1.CreateOptions{})
+	e.must(err)
+
+	var stdout bytes.Buffer
+	cmd := exec.CommandContext(e.ctx, program("service-mirror-race"), append([]string{"check"}, e.args([]*remote{r}, "--strict", "--wait=5m", "-o=json")...)...)
+	cmd.Stdout = &stdout
+	check, err := harness.Start(cmd)
+	e.must(err)
+	e.eventually(time.Minute, "the progress of the check", func() error {
+		if said := check.Log.String(); !strings.Contains(said, "service-mirror: waiting: ") || !strings.Contains(said, "namespace "+elsewhere+" does not exist") {
+			return fmt.Errorf("it says %s", said)
+		}
+		return check.Running()
+	})
+	e.makeNamespace(london, elsewhere)
+	if err := check.Wait(); err != nil || strings.Contains(check.Log.String(), "DATA RACE") {
+		t.Fatalf("%v: %s\n%s", err, check.Log, &stdout)
+	}
+	var read struct {
+		Errors, Warnings int
+		Clusters         []struct{ Name string }
+	}
+	if err := json.Unmarshal(stdout.Bytes(), &read); err != nil || read.Errors+read.Warnings > 0 || len(read.Clusters) != 2 {
+		t.Errorf("%v: %s", err, &stdout)
+	}
+}
+
 // A name that has no mirrors is an error, and nothing is deleted.
 func TestPruneCommand(t *testing.T) {
 	e := newEnv(t)
