@@ -24,14 +24,14 @@ build:
 demo:
 	BUILD=$(BUILD) VERSION=$(VERSION) KEEP=$(KEEP) REQUEST=$(REQUEST) testdata/demo.sh
 
-# The last stages wait more than they work, so three of them run at a time, and each prints when it ends. What they
+# The last stages wait more than they work, so two of them run at a time, and each prints when it ends. What they
 # install is installed before, because apt fails where another one runs.
 test: vet unit e2e
 	testdata/traffic/setup.sh $(BUILD)
 	testdata/deploy/setup.sh $(BUILD)
 	testdata/browser/setup.sh
 	testdata/quickstart/setup.sh $(BUILD)
-	$(MAKE) --jobs 3 --output-sync=target traffic manifests publisher chart quickstart page
+	$(MAKE) --jobs 2 --output-sync=target traffic manifests publisher chart quickstart page
 
 vet:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }

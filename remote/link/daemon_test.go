@@ -1,9 +1,11 @@
 package link
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -123,5 +125,37 @@ func TestVerification(t *testing.T) {
 	d.Command = nil
 	if got := strings.Join(d.verification("paris", true), " "); got != "service-mirror verify --remote paris --output=json --remotes-from=a b" {
 		t.Errorf("with the image's entry point it is %s", got)
+	}
+}
+
+// Requests are repeated until they arrive, no longer than the routes of the gateway may take.
+func TestVerificationIsRepeated(t *testing.T) {
+	for name, test := range map[string]struct {
+		codes []int // of the attempts; the last one of all further ones
+		code  int
+		runs  int
+	}{
+		"at once":       {[]int{0}, 0, 1},
+		"later":         {[]int{someNotReached, someNotReached, 0}, 0, 3},
+		"never":         {[]int{someNotReached}, someNotReached, 16},
+		"nothing to do": {[]int{noMirror}, noMirror, 1},
+		"wrong flags":   {[]int{wrongFlags}, wrongFlags, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var out bytes.Buffer
+				runs := 0
+				code, err := (&Linker{Out: &out}).repeat(t.Context(), attempts{time: routingTime}, func() (int, error) {
+					runs++
+					return test.codes[min(runs, len(test.codes))-1], nil
+				})
+				if code != test.code || runs != test.runs || err != nil {
+					t.Errorf("%d runs, exit code %d, error %v", runs, code, err)
+				}
+				if says := strings.Count(out.String(), "waiting up to 30s"); says != min(1, runs-1) {
+					t.Errorf("it says %q", out.String())
+				}
+			})
+		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -57,29 +58,46 @@ func (l *Linker) verify(ctx context.Context, request Request) error {
 			verified.Reason = err.Error()
 			return ctx.Err()
 		}
-		return l.send(ctx, d, command, exported, verified)
+		return l.send(ctx, d, attempts{command, min(request.Wait, routingTime)}, exported, verified)
 	}
 	return nil
 }
 
+// routingTime is how long requests may fail: what routes them in the remote may have been installed a moment before.
+const (
+	routingTime = 30 * time.Second
+	retryTime   = 2 * time.Second
+)
+
+// attempts are those of one command, repeated until all requests arrive or the time is over.
+type attempts struct {
+	command []string
+	time    time.Duration
+}
+
 // send runs the verification in the daemon's pod.
-func (l *Linker) send(ctx context.Context, d Daemon, command []string, exported int, verified *Verified) error {
+func (l *Linker) send(ctx context.Context, d Daemon, try attempts, exported int, verified *Verified) error {
 	l.step(l.Local, "sending requests to the mirrors of %s from the daemon's pod", l.result.Name)
 	pod, err := l.pod(ctx, d)
 	if err != nil {
 		verified.Reason = errExec.Error() + ": " + err.Error()
 		return nil
 	}
-	var results bytes.Buffer
-	out, errs := io.Writer(&results), &logFilter{to: l.Out}
-	if !l.JSON {
-		out = l.Out
-	}
-	code, err := l.Local.exec(ctx, d.Namespace, pod, d.Container, command, out, errs)
-	errs.flush()
+	var results, errs bytes.Buffer
+	code, err := l.repeat(ctx, try, func() (int, error) {
+		results.Reset()
+		errs.Reset()
+		filtered := &logFilter{to: &errs}
+		defer filtered.flush()
+		return l.Local.exec(ctx, d.Namespace, pod, d.Container, try.command, &results, filtered)
+	})
 	if json.Valid(results.Bytes()) {
-		verified.Results = results.Bytes()
+		verified.Results = slices.Clone(results.Bytes())
 	}
+	if !l.JSON {
+		results.WriteTo(l.Out)
+	}
+	errs.WriteTo(l.Out)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -98,6 +116,24 @@ func (l *Linker) send(ctx context.Context, d Daemon, command []string, exported 
 		verified.Reason = fmt.Sprintf("verify exited with code %d", code)
 	}
 	return nil
+}
+
+// repeat runs a command until all requests arrive, or the time is over. Any other end of it is the last one.
+func (l *Linker) repeat(ctx context.Context, try attempts, run func() (code int, err error)) (code int, err error) {
+	end := time.Now().Add(try.time)
+	for first := true; ; first = false {
+		if code, err = run(); err != nil || code != someNotReached || !time.Now().Before(end) {
+			return code, err
+		}
+		if first {
+			l.line(fmt.Sprintf("not all requests arrive: waiting up to %v for the routes of the gateway", try.time))
+		}
+		select {
+		case <-ctx.Done():
+			return code, ctx.Err()
+		case <-time.After(retryTime):
+		}
+	}
 }
 
 // verification is the daemon's own command line, as that of verify for one remote. The image has no shell.
