@@ -200,6 +200,13 @@ func TestMergedFirst(t *testing.T) {
 	before := w.service("bar")
 	w.parisDoors.close()
 	w.soon("berlin serves", w.parts(map[*remote]bool{w.paris: false, w.berlin: true}))
+	w.soon("paris is on standby", func() error { // which is written once berlin serves
+		slice, err := w.local.DiscoveryV1().EndpointSlices(w.id).Get(w.ctx, "bar."+w.paris.name+".ipv4", metav1.GetOptions{})
+		if err == nil && slice.Annotations["service-mirror.io/standby"] != "true" {
+			err = fmt.Errorf("its annotations are %v", slice.Annotations)
+		}
+		return err
+	})
 
 	d.stop() // and nothing changes with a restart
 	since := w.local.mark(t)
