@@ -143,3 +143,32 @@ func TestMergedServicesOfTwoFormerNames(t *testing.T) {
 		w.expect("create services default/z-bar", "delete "+barService, "delete services default/the-bar")
 	})
 }
+
+// The same when an exported Service chooses another name than the one that the template makes.
+func TestMergedServiceWithoutSlicesChoosesAName(t *testing.T) {
+	options := merging(plan.MergeAll)
+	options.Names = plan.Names{"paris": {Template: "{service}", ObeyNames: true}, "berlin": {Template: "{service}", ObeyNames: true}}
+	run(t, options, bothRemotes, func(w *world) {
+		chosen := named("default", "bar")
+		chosen.Annotations = map[string]string{plan.NameAnnotation: "till"}
+		for _, r := range bothRemotes {
+			w.remotes[r].setGateway(gatewayAt())
+			w.remotes[r].export(named("default", "bar"))
+		}
+		w.settle()
+		w.expect("create " + barService)
+		w.server.put(named("default", "till")) // foreign
+		for _, r := range bothRemotes {
+			w.remotes[r].export(chosen)
+		}
+		w.settle()
+		w.wait(time.Minute)
+		if w.server.service("default", "bar") == nil {
+			t.Errorf("it is gone before the one with the chosen name exists\n%s", w.log)
+		}
+		w.server.wrote()
+		w.server.remove("services", "default", "till")
+		w.wait(foreignPeriod * 40)
+		w.expect("create services default/till", "delete "+barService)
+	})
+}

@@ -1,6 +1,8 @@
 package mirror
 
 import (
+	"slices"
+
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/mirror/plan"
@@ -67,9 +69,8 @@ func (c *Controller) enqueueMoving(p plan.Plan) {
 	moving := c.local.Moving(p.Cluster, source)
 	if naming.ObeyNames {
 		key := naming.KeyByTemplate(source)
-		live := c.local.Live(key)
 		// Two Services may choose each other's names: without this check, these would enqueue each other forever.
-		if of, recorded := live.Source(); recorded && of == source && live.Cluster() == p.Cluster {
+		if slices.Contains(plan.MirrorOf(c.local.Live(key).Service), plan.Listed{Remote: p.Cluster, Source: source}) {
 			moving = append(moving, key)
 		}
 		part := plan.Part(key, p.Cluster)

@@ -223,7 +223,7 @@ func verdict(all []*verification) error {
 		switch {
 		case v.Result.Wrong():
 			wrong.Wrong++
-			if !slices.Contains(wrong.Mirrors, v.Mirror) {
+			if n := len(wrong.Mirrors); n == 0 || wrong.Mirrors[n-1] != v.Mirror { // they are in order
 				wrong.Mirrors = append(wrong.Mirrors, v.Mirror)
 			}
 		case v.Result == verify.Reached:
