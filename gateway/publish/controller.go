@@ -112,8 +112,9 @@ func (c *Controller) Lead(ctx context.Context, grace time.Duration) {
 		c.options.Events.Lead(false)
 		c.memory.clear()
 		c.problems.Clear()
-		for _, part := range []string{listenersPart, "TCPRoutes of the previous leader", "UDPRoutes of the leader before"} {
-			c.problems.Local(part, nil)
+		c.problems.Local(listenersPart, nil)
+		for _, of := range routedKinds {
+			c.problems.Local(formerRoutes(of), nil)
 		}
 	})
 }
@@ -124,9 +125,10 @@ func (c *Controller) listRecords(ctx context.Context) (records []*corev1.ConfigM
 	for {
 		list, err := c.clients.Read.CoreV1().ConfigMaps(c.options.Records).List(ctx, metav1.ListOptions{LabelSelector: record.Label})
 		if ctx.Err() != nil {
+			c.problems.Local(formerRecords, nil) // the next leader's
 			return nil, false
 		}
-		c.problems.Local("records of the previous leader", err)
+		c.problems.Local(formerRecords, err)
 		if err == nil {
 			for i := range list.Items {
 				records = append(records, &list.Items[i])
@@ -135,7 +137,6 @@ func (c *Controller) listRecords(ctx context.Context) (records []*corev1.ConfigM
 		}
 		select {
 		case <-ctx.Done():
-			return nil, false
 		case <-time.After(listPeriod):
 		}
 	}

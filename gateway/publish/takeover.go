@@ -23,6 +23,12 @@ import (
 // routedKinds are those of routes that have a gateway port alone.
 var routedKinds = []plan.Kind{plan.TCPRoute, plan.UDPRoute}
 
+// formerRecords is the part that problems with the records of the previous leader are reported for, formerRoutes the same
+// for its routes of a kind.
+const formerRecords = "records of the previous leader"
+
+func formerRoutes(of plan.Kind) string { return fmt.Sprintf("%ss of the previous leader", of) }
+
 // pageSize is how many routes are listed with one request.
 const pageSize = 500
 
@@ -69,7 +75,7 @@ func (c *Controller) readRouted(ctx context.Context) (left []plan.Kind) {
 		if ctx.Err() != nil {
 			return nil
 		}
-		c.problems.Local(fmt.Sprintf("%ss of the previous leader", of), err)
+		c.problems.Local(formerRoutes(of), err)
 		if err != nil {
 			left = append(left, of)
 			c.memory.failed(of, failure.Cause(err))

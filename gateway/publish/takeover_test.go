@@ -1,8 +1,10 @@
 package publish
 
 import (
+	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -165,6 +167,36 @@ func TestControllerKeepsListenersOfUnreadRoutes(t *testing.T) {
 					w.wantInSet(firstSet, tcp0)
 				} else if len(w.ours()) != 1 {
 					t.Errorf("listeners: %v", w.ours())
+				}
+			})
+		})
+	}
+}
+
+// What cannot be read of the previous leader is a problem of the leader alone: it ends with leadership.
+func TestControllerForgetsWhatItCouldNotRead(t *testing.T) {
+	for resource, part := range map[string]string{
+		"configmaps": formerRecords, "tcproutes": formerRoutes(plan.TCPRoute), "udproutes": formerRoutes(plan.UDPRoute),
+	} {
+		t.Run(resource, func(t *testing.T) {
+			in(t, func(w *world) {
+				w.twoListeners()
+				w.standby()
+				w.wait(time.Minute)
+				w.server.mu.Lock()
+				w.server.unreadable = resource
+				w.server.mu.Unlock()
+				leading, cancel := context.WithCancel(w.Context())
+				var running sync.WaitGroup
+				running.Go(func() { w.controller.Lead(leading, time.Second) })
+				w.wait(time.Minute)
+				if w.localProblem(part) == "" {
+					t.Errorf("no problem is reported for the %s", part)
+				}
+				cancel()
+				running.Wait()
+				if cause := w.localProblem(part); cause != "" {
+					t.Errorf("a standby reports for the %s: %s", part, cause)
 				}
 			})
 		})
