@@ -303,9 +303,7 @@ func TestStatusOfTheLeader(t *testing.T) {
 
 // With --wait the status is that of the moment when all is healthy, and the progress is no part of it.
 func TestStatusIsAwaited(t *testing.T) {
-	before := waitInterval
-	waitInterval = time.Millisecond
-	t.Cleanup(func() { waitInterval = before })
+	waitsShortly(t)
 	requests := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch requests++; requests {

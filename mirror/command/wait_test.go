@@ -14,7 +14,7 @@ import (
 	"service-mirror.io/service-mirror/mirror"
 )
 
-// waitsShortly has the commands repeat without a pause that would matter.
+// waitsShortly makes the commands retry almost at once.
 func waitsShortly(t *testing.T) {
 	before := waitInterval
 	waitInterval = time.Millisecond

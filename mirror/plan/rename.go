@@ -114,8 +114,8 @@ func (d *decision) wants(cluster string, source cache.ObjectName) *Candidate {
 }
 
 // owner is the remote that the live objects are of: the one that their label names, unless someone has edited that. The
-// UID of the cluster, which mirrors record, says so; without one, the labels of its addresses do. Else a remote does not count
-// that no mirror with this name can be of.
+// UID of the cluster, which mirrors record, says so; without one, the labels of its addresses do. If they do not, either, and
+// the labelled remote cannot have a mirror with this name, the only remote that wants the name is the owner.
 func (d *decision) owner(live Objects) string {
 	labelled, uid := live.Cluster(), ""
 	if live.Service != nil {

@@ -63,9 +63,8 @@ func (l *Linker) verify(ctx context.Context, request Request) error {
 	return nil
 }
 
-// routingTime is how long requests may fail: what routes them in the remote may have been installed a moment before.
 const (
-	routingTime = 30 * time.Second
+	routingTime = 30 * time.Second // for requests to arrive: the publisher in the remote may have just been installed
 	retryTime   = 2 * time.Second
 )
 
@@ -118,7 +117,7 @@ func (l *Linker) send(ctx context.Context, d Daemon, try attempts, exported int,
 	return nil
 }
 
-// repeat runs a command until all requests arrive, or the time is over. Any other end of it is the last one.
+// repeat runs a command until all requests arrive, or the time is over. It retries only if the command ran and requests failed.
 func (l *Linker) repeat(ctx context.Context, try attempts, run func() (code int, err error)) (code int, err error) {
 	end := time.Now().Add(try.time)
 	for first := true; ; first = false {

@@ -1,5 +1,5 @@
-// Package kubelet serves what the API server has a kubelet do. It is a package of its own because few tests need the
-// modules for that.
+// Package kubelet answers requests that the API server sends to kubelets. It is separate from the harness because few tests
+// need the modules for that.
 package kubelet
 
 import (
