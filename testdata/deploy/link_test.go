@@ -3,6 +3,7 @@ package deploy
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/url"
 	"os"
@@ -461,4 +462,38 @@ func TestLinkIsSecure(t *testing.T) {
 	if token := base64.StdEncoding.EncodeToString(e.kubeconfig()); strings.Contains(says, token) {
 		t.Error("it says the kubeconfig")
 	}
+}
+
+// The commands of the guide remove from paris all that links have created there, and nothing else.
+func TestReaderIsUninstalled(t *testing.T) {
+	e := newEnv(t)
+	e.apply(london, shipped("local"))
+	e.gateway("203.0.113.1")
+	e.link("gateway=ingress/gateway", "records="+ours)
+	e.linkAgain("gateway=ingress/gateway", "records="+ours, "namespaces=default,ingress")
+	left := func() string {
+		out := e.kubectl(paris, "get", "serviceaccounts,secrets,roles,rolebindings,clusterroles,clusterrolebindings", "--all-namespaces", "--output=name")
+		return strings.Join(slices.DeleteFunc(strings.Fields(out), func(name string) bool { return !strings.Contains(name, "/service-mirror-reader") }), " ")
+	}
+	if before := left(); !strings.Contains(before, "serviceaccount/") || !strings.Contains(before, "role.rbac") || !strings.Contains(before, "clusterrole.rbac") {
+		t.Fatalf("the links have created only %s", before)
+	}
+	guide, err := os.ReadFile(shipped("guides/installation.md"))
+	e.must(err)
+	commands := 0
+	for line := range strings.Lines(string(guide)) {
+		line, _, _ = strings.Cut(line, "#")
+		if args, found := strings.CutPrefix(strings.TrimSpace(line), "kubectl --context paris "); found && strings.Contains(args, "delete ") {
+			e.kubectl(paris, strings.Fields(args)...)
+			commands++
+		}
+	}
+	e.soon("nothing is left", func() error { // the token controller deletes the Secret
+		if after := left(); commands != 3 || after != "" {
+			return fmt.Errorf("%d commands leave %s", commands, after)
+		}
+		return nil
+	})
+	_, err = paris.CoreV1().Namespaces().Get(e.ctx, ours, metav1.GetOptions{})
+	e.must(err)
 }
