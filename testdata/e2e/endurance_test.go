@@ -56,6 +56,7 @@ func slowly(after time.Duration) frontFault {
 // A local API server that is overloaded, broken or slow delays what is written, and nothing else: no mirror is
 // lost, requests do not pile up, the log does not fill, and afterwards everything is as it should be.
 func TestLocalClusterIsOverloaded(t *testing.T) {
+	t.Parallel()
 	busy := apierrors.NewTooManyRequests("The server has received too many requests.", 1)
 	broken := apierrors.NewInternalError(fmt.Errorf("etcdserver: no leader"))
 	for name, test := range map[string]struct {

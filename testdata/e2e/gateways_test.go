@@ -163,6 +163,7 @@ func TestExternalIPs(t *testing.T) {
 }
 
 func TestGatewayWithoutAnExternalAddress(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []corev1.ServiceType{corev1.ServiceTypeNodePort, corev1.ServiceTypeClusterIP} {
 		t.Run(string(kind), func(t *testing.T) {
 			e := newEnv(t)

@@ -140,6 +140,7 @@ func (e *env) hasLinkerdKeys(want ...string) func() error {
 
 // What Linkerd's proxies read of a mirror, to the letter.
 func TestLinkerd(t *testing.T) {
+	t.Parallel()
 	for _, api := range []string{"endpoints", "endpointslices"} {
 		t.Run(api, func(t *testing.T) {
 			e := newSlicesEnv(t)

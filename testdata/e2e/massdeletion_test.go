@@ -185,6 +185,7 @@ func TestListsThatLackMostWhileRunning(t *testing.T) {
 
 // What is really gone goes after a second look, whoever looked before, and nothing else does.
 func TestMassDeletion(t *testing.T) {
+	t.Parallel()
 	plain := massCase{"plain", func() frontFault { return exportsOnly(byVerb(map[verb]frontFault{streamedList: refuses(invalid)})) }}
 	for name, left := range map[string]int{"all": 0, "most": 9} {
 		t.Run(name, func(t *testing.T) {

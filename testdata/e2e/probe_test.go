@@ -137,6 +137,7 @@ func (e *env) writesByMirror(since auditMark) map[string]int {
 }
 
 func TestGatewayIsUnhealthy(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"tcp", "http"} {
 		t.Run(kind, func(t *testing.T) {
 			e := newEnv(t)

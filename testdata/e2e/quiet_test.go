@@ -58,6 +58,7 @@ func TestWatchThatFailsAfterEachEvent(t *testing.T) {
 
 // A quota or a policy that refuses a Service leaves no Endpoints, whatever was there before, and is one problem.
 func TestNothingIsLeftOfARefusedMirror(t *testing.T) {
+	t.Parallel()
 	for name, refuse := range map[string]func(e *env) (allow func()){"a quota": (*env).quota, "a policy": (*env).policy} {
 		t.Run(name, func(t *testing.T) {
 			e := newEnv(t)
