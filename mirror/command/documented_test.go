@@ -205,3 +205,66 @@ func TestPagesAreInPlainEnglish(t *testing.T) {
 		}
 	}
 }
+
+// withoutAlert are the reasons that no alert watches by itself, and why.
+var withoutAlert = map[plan.Reason]string{
+	plan.IsMirror:           "the exporting team decides which Services it labels",
+	plan.SystemService:      "the same",
+	plan.ExternalName:       "the same",
+	plan.Headless:           "the same",
+	plan.NoTCPPort:          "the same",
+	plan.NoReadyEndpoint:    "the remote's own monitoring watches its pods",
+	plan.Renaming:           "it ends by itself, or the new mirror has another reason",
+	plan.ClusterIPLost:      "it has happened, and cannot be undone",
+	plan.AnnotationsRemoved: "the same",
+	plan.TooManyDeletes:     "the mirrors are orphans: ServiceMirrorOrphans",
+	plan.NotReached:         "ServiceMirrorNotReached has it by its result",
+}
+
+// TestEveryReasonHasAnAlert: what a person must fix is an alert; what is none is on a list, here and in the guide. Of
+// Services that fail over, all reasons are alerts.
+func TestEveryReasonHasAnAlert(t *testing.T) {
+	rules := page(t, "deploy/monitoring/alerts.yaml")
+	var alerted []plan.Reason
+	for _, selected := range regexp.MustCompile(`service_mirror_problems\{reason=~"([A-Za-z|]+)"`).FindAllStringSubmatch(rules, -1) {
+		for reason := range strings.SplitSeq(selected[1], "|") {
+			alerted = append(alerted, plan.Reason(reason))
+		}
+	}
+	all := slices.Concat(plan.Reasons, plan.PublisherReasons)
+	_, listed, found := strings.Cut(page(t, guides+"/operations.md"), "\nThere is no alert for ")
+	listed, _, _ = strings.Cut(listed, "\n\n")
+	if !found || len(alerted) == 0 {
+		t.Fatalf("operations.md lists what has no alert: %v; %d reasons with an alert are found", found, len(alerted))
+	}
+	for _, reason := range all {
+		times := 0
+		for _, other := range alerted {
+			if other == reason {
+				times++
+			}
+		}
+		_, none := withoutAlert[reason]
+		switch named := strings.Contains(listed, "`"+string(reason)+"`"); {
+		case times == 0 && !none:
+			t.Errorf("no alert has the reason %s: add it to one, or to withoutAlert with the cause", reason)
+		case times > 1 || times == 1 && none:
+			t.Errorf("the reason %s is in %d alerts, and in withoutAlert: %v", reason, times, none)
+		case named != none:
+			t.Errorf("operations.md lists %s among those without an alert: %v, want %v", reason, named, none)
+		}
+	}
+	for _, reason := range alerted {
+		if !slices.Contains(all, reason) {
+			t.Errorf("an alert has the reason %s, which does not exist", reason)
+		}
+	}
+	for reason := range withoutAlert {
+		if !slices.Contains(all, reason) {
+			t.Errorf("withoutAlert has the reason %s, which does not exist", reason)
+		}
+	}
+	if !strings.Contains(rules, "(service_mirror_failover_problems)") {
+		t.Error("no alert has all reasons of Services that fail over")
+	}
+}
