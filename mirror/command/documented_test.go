@@ -17,8 +17,8 @@ import (
 	"service-mirror.io/service-mirror/remote"
 )
 
-// A key is looked up where the flags are.
-func TestFlagsPageHasEveryKeyOfRemote(t *testing.T) {
+// A key is looked up where the flags are, in the help of --remote, and in that of link.
+func TestEveryKeyOfRemoteIsDocumented(t *testing.T) {
 	_, err := remote.ParseSpec("paris=a,no-such-key=b")
 	if err == nil {
 		t.Fatal("a key that does not exist is accepted")
@@ -28,10 +28,17 @@ func TestFlagsPageHasEveryKeyOfRemote(t *testing.T) {
 	if !found || len(keys) < 10 {
 		t.Fatalf("the error does not list the keys: %v", err)
 	}
-	text := page(t, guides+"/flags.md")
+	text, help := page(t, guides+"/flags.md"), daemonFlags().Lookup("remote").Usage
 	for _, key := range keys {
+		own := regexp.MustCompile(`(^|[^-a-z])` + key)
 		if !strings.Contains(text, "`"+key) {
 			t.Errorf("flags.md does not have the key %s", key)
+		}
+		if !own.MatchString(help) {
+			t.Errorf("the help of --remote does not have the key %s", key)
+		}
+		if key != "context=" && !own.MatchString(linkUsage) { // link refuses it
+			t.Errorf("the help of link does not have the key %s", key)
 		}
 	}
 }
