@@ -65,7 +65,7 @@ func TestPublishedPorts(t *testing.T) {
 		{name: "an annotation of a port that it does not list", exported: db, published: publishing(record.Port{Port: 1, Protocol: tcp, Gateway: 80}), annotations: []string{PortsAnnotation, "5432=15432"},
 			want: 15432, line: ReservedByAnnotation, alone: true},
 		{name: "an annotation of what another record has alone", exported: db, published: &Published{Holder: is("z")}, holder: is("z"), annotations: []string{PortsAnnotation, "5432=15432"},
-			line: ReservedByAnnotation, wantErr: "gateway port 15432/TCP is reserved for default/z, which the remote's publisher allocated it to"},
+			line: ReservedByAnnotation, wantErr: "gateway port 15432/TCP is reserved for default/z, to which the remote's publisher assigned it"},
 		{name: "before the ConfigMap", exported: db, published: publishing(alone), gateway: Gateway{Reserved: Reserved{forPort("default/postgres", "5432", tcp): 80}},
 			want: 15432, line: ByRecord, alone: true},
 		{name: "before gateway-port", exported: db, published: publishing(alone), gateway: Gateway{Port: "http"}, want: 15432, line: ByRecord, alone: true},

@@ -201,12 +201,12 @@ func (r request) claimed(mine Reservation) (int32, error) {
 	return mine.Gateway, r.listens(mine.Gateway, mine.Protocol)
 }
 
-// why is what another Service has a gateway port by that this one claims.
+// why says by what right another Service has a gateway port that this one claims.
 func (r request) why(claim string, other cache.ObjectName) string {
 	if r.publishedHolder(claim) == other {
-		return "which the remote's publisher allocated it to"
+		return "to which the remote's publisher assigned it"
 	}
-	return "which is older and claims it, too"
+	return "an older Service that also claims it"
 }
 
 // reservedFor is what a ConfigMap reserves a gateway port for, the first of several.

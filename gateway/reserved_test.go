@@ -121,7 +121,7 @@ func TestReservedPorts(t *testing.T) {
 		{name: "an annotation of a port that a ConfigMap gives to another", annotation: "5432=15432", reserved: Reserved{forPort("default/mysql", "3306", tcp): 15432},
 			want: map[string]int32{"http": 80}, wantErr: "gateway port 15432/TCP is reserved for default/mysql"},
 		{name: "one that an older Service claims", annotation: "5432=15432", holder: "z",
-			want: map[string]int32{"http": 80}, wantErr: "gateway port 15432/TCP is reserved for default/z, which is older and claims it, too"},
+			want: map[string]int32{"http": 80}, wantErr: "gateway port 15432/TCP is reserved for default/z, an older Service that also claims it"},
 		{name: "one that it has", annotation: "5432=15432", holder: "postgres", want: map[string]int32{"db": 15432, "http": 80}},
 		{name: "a malformed entry is named", annotation: "5432=15432,x", want: map[string]int32{"db": 15432, "http": 80}, wantErr: `entry "x": expected PORT=GATEWAYPORT`},
 	} {

@@ -90,7 +90,7 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 		},
 	}
 	if clients.Pin != nil {
-		clients.Pin.OnChange(func(err error) { c.problems.Local("identity", err) })
+		clients.Pin.OnChange(func(err error) { c.problems.Local(report.Identity, err) })
 	}
 	return c
 }

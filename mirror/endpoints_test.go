@@ -235,7 +235,7 @@ func TestTwoServicesClaimOneGatewayPort(t *testing.T) {
 		w.remotes["paris"].export(claiming("b", "5432=15432", 1)) // older than a
 		served("a", false)
 		served("b", true)
-		w.logged(1, "reserved for default/b, which is older and claims it, too")
+		w.logged(1, "reserved for default/b, an older Service that also claims it")
 		w.remotes["paris"].export(claiming("b", "", 1))
 		served("a", true)
 		w.remotes["paris"].export(claiming("b", "5432=15432", 1))

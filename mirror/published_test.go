@@ -323,7 +323,7 @@ func TestRecordAndAnnotationThatClaimOnePort(t *testing.T) {
 				w.ports(map[string]int32{"recorded": 0, "annotated": 15000})
 				paris.publish(rec)
 				w.ports(map[string]int32{"recorded": 15000, "annotated": 0})
-				if got := w.problem("annotated"); !strings.Contains(got, "15000/TCP is reserved for default/recorded, which the remote's publisher allocated it to") {
+				if got := w.problem("annotated"); !strings.Contains(got, "15000/TCP is reserved for default/recorded, to which the remote's publisher assigned it") {
 					t.Errorf("the problem of the annotated one is %q", got)
 				}
 				refusing.Ports[0].Gateway, refusing.Ports[0].Problem = 0, "gateway port 15000/TCP is given to default/recorded"

@@ -24,7 +24,8 @@ type Flags struct {
 // Add adds the flags.
 func (raw *Flags) Add(f *pflag.FlagSet) {
 	f.StringArrayVar(&raw.remotes, "remote", nil, "remote cluster, as `NAME=KUBECONFIG[,KEY=VALUE]...`; repeatable. NAME is a DNS label and the suffix of its mirrors' names. "+
-		"Keys: context=NAME in the kubeconfig; namespaces=NS,… to watch, ignoring all others; gateway=NS/NAME of a Service or gateway=gateway-api:NS/NAME of a Gateway of the Gateway API, gateway-port=NAME|NUMBER and default-gateway-port=NAME|NUMBER, which override the flags of the same names; "+
+		"Keys: context=NAME in the kubeconfig; namespaces=NS,… to watch, ignoring all others; name=TEMPLATE of its mirrors' names, which overrides --name-template; "+
+		"namespace=REMOTE:LOCAL, repeatable, for mirrors of the namespace REMOTE that are in LOCAL; gateway=NS/NAME of a Service or gateway=gateway-api:NS/NAME of a Gateway of the Gateway API, gateway-port=NAME|NUMBER and default-gateway-port=NAME|NUMBER, which override the flags of the same names; "+
 		"additional gateway= for Services that choose one with the annotation service-mirror.io/gateway; "+
 		"address=IP|HOSTNAME, repeatable, which overrides the addresses of the gateway Service; "+
 		"tcp-services=NS/NAME and udp-services=NS/NAME of a ConfigMap with reserved gateway ports, in the format of ingress-nginx; "+

@@ -3,6 +3,8 @@ package remote
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -159,5 +161,28 @@ users: [{name: a, user: {token: TOPSECRET}}, {name: a, user: {token: TOPSECRET}}
 `), "")
 	if err == nil || strings.Contains(err.Error(), "TOPSECRET") {
 		t.Errorf("%v", err)
+	}
+}
+
+// The fields of a cluster that deploy/guides/security.md says are honored.
+func TestInlineFieldsThatAreHonored(t *testing.T) {
+	for server, insecure := range map[string]bool{"https://203.0.113.1": true, "http://203.0.113.1": false} { // the latter has no certificate
+		cfg, err := ParseKubeconfig(fmt.Appendf(nil, `apiVersion: v1
+kind: Config
+current-context: a
+contexts: [{name: a, context: {cluster: a, user: a}}]
+clusters: [{name: a, cluster: {server: %q, insecure-skip-tls-verify: true, proxy-url: "socks5://203.0.113.2:1080"}}]
+users: [{name: a, user: {token: t}}]
+`, server), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cfg.Insecure != insecure || cfg.Host != server || cfg.Proxy == nil {
+			t.Fatalf("server %q, insecure %v, has a proxy: %v", cfg.Host, cfg.Insecure, cfg.Proxy != nil)
+		}
+		tuned := ClientOptions{}.Tune(cfg, "paris", &Network{})
+		if via, err := tuned.Proxy(httptest.NewRequest(http.MethodGet, server+"/api", nil)); err != nil || via == nil || via.String() != "socks5://203.0.113.2:1080" {
+			t.Errorf("requests to %s go through %v: %v", server, via, err)
+		}
 	}
 }

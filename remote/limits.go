@@ -178,7 +178,7 @@ func parseMaxBytes(text string) (int64, error) {
 	size, err := resource.ParseQuantity(text)
 	n, exact := size.AsInt64()
 	if err != nil || !exact || n < minBytes || n > maxBytes {
-		return 0, fmt.Errorf("max-bytes=%.40s is not a size from %s to %s, as 64Mi", text, quantity(minBytes), quantity(maxBytes))
+		return 0, fmt.Errorf("max-bytes=%.40s is not a size from %s to %s, such as 64Mi", text, quantity(minBytes), quantity(maxBytes))
 	}
 	return n, nil
 }

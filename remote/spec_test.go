@@ -78,7 +78,7 @@ func TestParseSpecMistakes(t *testing.T) {
 		{"paris=a,max-services=-1", []string{"max-services=-1 is not a number"}},
 		{"paris=a,max-services=1e9", []string{"max-services=1e9 is not a number"}},
 		{"paris=a,max-services=1000001", []string{"max-services=1000001 is not a number"}},
-		{"paris=a,max-bytes=1Mb", []string{"max-bytes=1Mb is not a size from 1Mi to 4Gi, as 64Mi"}},
+		{"paris=a,max-bytes=1Mb", []string{"max-bytes=1Mb is not a size from 1Mi to 4Gi, such as 64Mi"}},
 		{"paris=a,max-bytes=1000", []string{"max-bytes=1000 is not a size"}},
 		{"paris=a,max-bytes=5Gi", []string{"max-bytes=5Gi is not a size"}},
 		{"paris=a,max-bytes=NaN", []string{"max-bytes=NaN is not a size"}},

@@ -57,7 +57,7 @@ func New(clients Clients, options Options, logger klog.Logger) *Controller {
 	c.problems = report.NewFor(report.Words{One: "Exported Service", Many: "Exported Services"}, logger, options.Events,
 		func(key cache.ObjectName) *corev1.Service { return c.caches.services.Get(key) })
 	if clients.Pin != nil {
-		clients.Pin.OnChange(func(err error) { c.problems.Local("identity", err) })
+		clients.Pin.OnChange(func(err error) { c.problems.Local(report.Identity, err) })
 	}
 	return c
 }

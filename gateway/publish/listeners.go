@@ -19,6 +19,7 @@ import (
 	"service-mirror.io/service-mirror/gateway/publish/plan"
 	mirrors "service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/mirror/queue"
+	"service-mirror.io/service-mirror/mirror/report"
 )
 
 type gatewayPort = gateway.PortNumber
@@ -27,7 +28,7 @@ type gatewayPort = gateway.PortNumber
 const fieldManager = "service-mirror-publish"
 
 // listenersPart is the name under which problems with them are reported.
-const listenersPart = "listeners of the Gateway"
+const listenersPart = report.Listeners
 
 // listenersKey is the key of the Gateway's listeners in the queue: no Service has it, as all have a namespace.
 var listenersKey = cache.NewObjectName("", "listeners")

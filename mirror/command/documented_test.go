@@ -17,8 +17,8 @@ import (
 	"service-mirror.io/service-mirror/remote"
 )
 
-// A key is looked up where the flags are.
-func TestFlagsPageHasEveryKeyOfRemote(t *testing.T) {
+// A key is looked up where the flags are, in the help of --remote, and in that of link.
+func TestEveryKeyOfRemoteIsDocumented(t *testing.T) {
 	_, err := remote.ParseSpec("paris=a,no-such-key=b")
 	if err == nil {
 		t.Fatal("a key that does not exist is accepted")
@@ -28,10 +28,17 @@ func TestFlagsPageHasEveryKeyOfRemote(t *testing.T) {
 	if !found || len(keys) < 10 {
 		t.Fatalf("the error does not list the keys: %v", err)
 	}
-	text := page(t, guides+"/flags.md")
+	text, help := page(t, guides+"/flags.md"), daemonFlags().Lookup("remote").Usage
 	for _, key := range keys {
+		own := regexp.MustCompile(`(^|[^-a-z])` + key)
 		if !strings.Contains(text, "`"+key) {
 			t.Errorf("flags.md does not have the key %s", key)
+		}
+		if !own.MatchString(help) {
+			t.Errorf("the help of --remote does not have the key %s", key)
+		}
+		if key != "context=" && !own.MatchString(linkUsage) { // link refuses it
+			t.Errorf("the help of link does not have the key %s", key)
 		}
 	}
 }
@@ -203,5 +210,68 @@ func TestPagesAreInPlainEnglish(t *testing.T) {
 				t.Errorf("%s:%d has %q", name, i+1, found)
 			}
 		}
+	}
+}
+
+// withoutAlert are the reasons that no alert watches by itself, and why.
+var withoutAlert = map[plan.Reason]string{
+	plan.IsMirror:           "the exporting team decides which Services it labels",
+	plan.SystemService:      "the same",
+	plan.ExternalName:       "the same",
+	plan.Headless:           "the same",
+	plan.NoTCPPort:          "the same",
+	plan.NoReadyEndpoint:    "the remote's own monitoring watches its pods",
+	plan.Renaming:           "it ends by itself, or the new mirror has another reason",
+	plan.ClusterIPLost:      "it has happened, and cannot be undone",
+	plan.AnnotationsRemoved: "the same",
+	plan.TooManyDeletes:     "the mirrors are orphans: ServiceMirrorOrphans",
+	plan.NotReached:         "ServiceMirrorNotReached has it by its result",
+}
+
+// TestEveryReasonHasAnAlert: what a person must fix is an alert; what is none is on a list, here and in the guide. Of
+// Services that fail over, all reasons are alerts.
+func TestEveryReasonHasAnAlert(t *testing.T) {
+	rules := page(t, "deploy/monitoring/alerts.yaml")
+	var alerted []plan.Reason
+	for _, selected := range regexp.MustCompile(`service_mirror_problems\{reason=~"([A-Za-z|]+)"`).FindAllStringSubmatch(rules, -1) {
+		for reason := range strings.SplitSeq(selected[1], "|") {
+			alerted = append(alerted, plan.Reason(reason))
+		}
+	}
+	all := slices.Concat(plan.Reasons, plan.PublisherReasons)
+	_, listed, found := strings.Cut(page(t, guides+"/operations.md"), "\nThere is no alert for ")
+	listed, _, _ = strings.Cut(listed, "\n\n")
+	if !found || len(alerted) == 0 {
+		t.Fatalf("operations.md lists what has no alert: %v; %d reasons with an alert are found", found, len(alerted))
+	}
+	for _, reason := range all {
+		times := 0
+		for _, other := range alerted {
+			if other == reason {
+				times++
+			}
+		}
+		_, none := withoutAlert[reason]
+		switch named := strings.Contains(listed, "`"+string(reason)+"`"); {
+		case times == 0 && !none:
+			t.Errorf("no alert has the reason %s: add it to one, or to withoutAlert with the cause", reason)
+		case times > 1 || times == 1 && none:
+			t.Errorf("the reason %s is in %d alerts, and in withoutAlert: %v", reason, times, none)
+		case named != none:
+			t.Errorf("operations.md lists %s among those without an alert: %v, want %v", reason, named, none)
+		}
+	}
+	for _, reason := range alerted {
+		if !slices.Contains(all, reason) {
+			t.Errorf("an alert has the reason %s, which does not exist", reason)
+		}
+	}
+	for reason := range withoutAlert {
+		if !slices.Contains(all, reason) {
+			t.Errorf("withoutAlert has the reason %s, which does not exist", reason)
+		}
+	}
+	if !strings.Contains(rules, "(service_mirror_failover_problems)") {
+		t.Error("no alert has all reasons of Services that fail over")
 	}
 }

@@ -15,7 +15,7 @@ import (
 const linkUsage = `service-mirror link adds the remote cluster NAME, for example paris, to the daemon in the
 local cluster, for example london:
 
-  1. creates a ServiceAccount in paris that can read exported Services;
+  1. creates a ServiceAccount in paris that can read Services, and the objects that the keys name;
   2. creates a kubeconfig with its token and paris's CA and server URL, and tries it from here;
   3. allows mirrors of NAME with an annotation on the daemon's ServiceAccount, and connections
      to paris's API server and gateways with a NetworkPolicy, if one is needed;

@@ -20,3 +20,19 @@ func TestEveryReasonHasARemedy(t *testing.T) {
 		t.Errorf("there are %d remedies for %d reasons", len(remedies), len(all))
 	}
 }
+
+// A remedy covers all causes of its reason: the message of a problem has just one.
+func TestRemediesCoverEveryCause(t *testing.T) {
+	for reason, causes := range map[Reason][]string{
+		InvalidName:   {"Service", "template", "annotation"},
+		NotRouted:     {"--name", "--host-template", "--caller-namespace", "service-mirror.io/hosts"},
+		PortNotServed: {"appProtocol", "reserve", "annotation", "gateway"},
+		NotAccepted:   {"Gateway", "Service"},
+	} {
+		for _, cause := range causes {
+			if !strings.Contains(reason.Remedy(), cause) {
+				t.Errorf("%s: the remedy %q is not about %s", reason, reason.Remedy(), cause)
+			}
+		}
+	}
+}

@@ -147,7 +147,7 @@ func newCollector(overview func() status.Page) *collector {
 	return &collector{
 		overview:         overview,
 		leader:           desc("leader", "1 where this replica writes, else 0."),
-		local:            desc("local_problems", "Parts of the local cluster that this replica cannot read now."),
+		local:            desc("local_problems", "Parts of the local cluster that this replica cannot read now or, as the publisher, cannot write: the Gateway's listeners."),
 		mirrors:          desc("mirrors", "Exported Services by the state of their mirrors, and mirrors without one, by remote cluster.", "remote", "state"),
 		unknown:          desc("unknown_remote_objects", "Services, Endpoints and EndpointSlices with a mirror's labels that name a remote cluster which is not configured."),
 		problems:         desc("problems", "Problems of mirrors, by remote cluster and reason; only the leader knows them.", "remote", "reason"),

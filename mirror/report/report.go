@@ -172,7 +172,7 @@ func (r *Problems) Clear() {
 	clear(r.batches)
 }
 
-// OfLocal is what is wrong with the caches of the local cluster now.
+// OfLocal is what is wrong with parts of the local cluster now.
 func (r *Problems) OfLocal() (problems []status.Problem) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -192,10 +192,16 @@ func (r *Problems) Misnamed(namespace string, err error) {
 	r.Local(misnamed+" in namespace "+namespace, err)
 }
 
+// Parts of the local cluster whose problems are not that they cannot be read.
+const (
+	Identity  = "identity"                 // another cluster answers
+	Listeners = "listeners of the Gateway" // which the publisher writes
+)
+
 // isMisnamed tells a problem of that kind.
 func isMisnamed(part string) bool { return strings.HasPrefix(part, misnamed) }
 
-// Local notes the state of a part of the local cluster's caches; nil is healthy.
+// Local notes the state of a part of the local cluster, most of which are caches; nil is healthy.
 func (r *Problems) Local(name string, err error) {
 	var cause string
 	if err != nil {
@@ -230,8 +236,15 @@ func (p *part) line(name string) line {
 	case isMisnamed(name):
 		return line{true, "Secrets with invalid names of remotes are not used", []any{"err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
 	}
-	if p.Shown == "" {
-		return line{false, "Reading from the local API server again", []any{"resource", name}}
+	failing, again := "Cannot read from the local API server, retrying", "Reading from the local API server again"
+	switch name {
+	case Identity:
+		failing, again = "Another cluster answers in place of the local one, which is neither read nor written", "The local cluster answers again"
+	case Listeners:
+		failing, again = "Cannot write to the local API server, retrying", "Writing to the local API server again"
 	}
-	return line{true, "Cannot read from the local API server, retrying", []any{"resource", name, "err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
+	if p.Shown == "" {
+		return line{false, again, []any{"resource", name}}
+	}
+	return line{true, failing, []any{"resource", name, "err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
 }

@@ -48,9 +48,9 @@ func TestProblemsAreGrouped(t *testing.T) {
 	p := hundreds()
 	got, lists := problemsOf(t, p)
 	want := []string{
-		"bad PortNotServed 41 mirrors of paris set the port's appProtocol if it is HTTP, otherwise reserve a gateway port for it",
+		"bad PortNotServed 41 mirrors of paris set the port's appProtocol if it is HTTP, reserve a gateway port for it, or fix the annotation or the gateway named in the message",
 		"bad Remote berlin lost contact 10 s ago; 40 mirrors are unreachable check that its API server runs and can be reached from this cluster; contact is retried",
-		"bad NotRouted 4 mirrors of paris add the remote's name to --name of the publisher in the remote cluster",
+		"bad NotRouted 4 mirrors of paris add the host name that clients send to the remote's publisher with --name, --host-template or --caller-namespace, or to the exported Service with the annotation service-mirror.io/hosts",
 		"warn NamespaceMissing 120 exported Services of paris create the namespace in the local cluster, or set --create-namespaces",
 		"warn PortConflict 2 mirrors of paris export the same port names, numbers and protocols in all merged remotes",
 		"warn ClusterIPLost 44 mirrors of paris restart clients that use the old ClusterIP",

@@ -52,7 +52,7 @@ Remote berlin, exports: connection refused
 
 PortNotServed: 60 mirrors of paris: shop/s200-paris, shop/s201-paris, shop/s202-paris and 57 more
   61 messages, for example shop/s200-paris: port 200 is not served
-  Fix: set the port's appProtocol if it is HTTP, otherwise reserve a gateway port for it.
+  Fix: set the port's appProtocol if it is HTTP, reserve a gateway port for it, or fix the annotation or the gateway named in the message.
 
 NamespaceMissing: 200 mirrors of paris: shop/s000-paris, shop/s001-paris, shop/s002-paris and 197 more
   namespace shop does not exist

@@ -33,7 +33,7 @@ import (
 func (l *Linker) readLocal(ctx context.Context, name string) (local Local, err error) {
 	c := l.Local
 	if local.UID, err = c.uid(ctx); err != nil {
-		return local, fmt.Errorf("cannot reach the local cluster in context %s, use --context to select another one: %w", c.Name, err)
+		return local, fmt.Errorf("the local cluster cannot be reached in context %s: %w: select another context with --context", c.Name, err)
 	}
 	if local.Daemon, err = l.readDaemon(ctx); err != nil {
 		return local, err
@@ -98,7 +98,7 @@ func (l *Linker) readSecrets(ctx context.Context, name string, local *Local) err
 }
 
 // errNoDaemon says that the local cluster has no Deployment.
-var errNoDaemon = errors.New("install the daemon first, for example with kubectl apply -k deploy/local, or use --namespace and --deployment to select it")
+var errNoDaemon = errors.New("install the daemon first (deploy/guides/installation.md), or select it with --namespace and --deployment")
 
 // readDaemon reads the Deployment.
 func (l *Linker) readDaemon(ctx context.Context) (Daemon, error) {
@@ -139,7 +139,7 @@ func (l *Linker) changeDaemon(ctx context.Context, d Daemon, args func(Daemon) [
 func (l *Linker) readRemote(ctx context.Context, keys Keys, d Daemon, request Request) (r Remote, err error) {
 	c := l.Remote
 	if r.UID, err = c.uid(ctx); err != nil {
-		return r, fmt.Errorf("cannot reach the remote cluster in context %s, use --remote-context to select another one: %w", c.Name, err)
+		return r, fmt.Errorf("the remote cluster cannot be reached in context %s: %w: select another context with --remote-context", c.Name, err)
 	}
 	spec, err := keys.spec(request.Name)
 	if err != nil {

@@ -115,7 +115,7 @@ func TestResolve(t *testing.T) {
 			secrets:  []*corev1.Secret{secret("a", "paris", 1, map[string]string{"kubeconfig": "-", "max-bytes": "x", "records": "A"})},
 			want:     []string{"paris by sm/a"},
 			unusable: []string{"paris"},
-			problems: map[string]string{"paris": "max-bytes=x is not a size from 1Mi to 4Gi, as 64Mi; records=A is not a valid namespace name; it has no kubeconfig: add one"},
+			problems: map[string]string{"paris": "max-bytes=x is not a size from 1Mi to 4Gi, such as 64Mi; records=A is not a valid namespace name; it has no kubeconfig: add one"},
 		},
 		"no gateway": {
 			secrets:  []*corev1.Secret{secret("a", "paris", 1, map[string]string{"gateway": "-"})},

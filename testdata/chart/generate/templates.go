@@ -20,11 +20,11 @@ const (
 
 var daemonTemplates = []template{
 	{from: "local/account.yaml", to: "daemon/account.yaml", when: ofDaemon, edits: []edit{
-		{"  # The remotes that are configured:", `  {{- with include "service-mirror.daemon.annotations" . }}
+		{"  # The policies allow mirrors to be created", `  {{- with include "service-mirror.daemon.annotations" . }}
   annotations:
     {{- . | nindent 4 }}
   {{- end }}
-  # The remotes that are configured:`},
+  # The policies allow mirrors to be created`},
 	}},
 	{from: "local/rbac.yaml", to: "daemon/rbac.yaml", when: ofDaemon},
 	{from: "local/policy.yaml", to: "daemon/policy.yaml", when: ofDaemon, edits: []edit{
@@ -72,7 +72,7 @@ var publisherTemplates = []template{
 		{"  - ports: [{port: 53, protocol: UDP}, {port: 53}]\n", "  - ports: [{port: 53, protocol: UDP}, {port: 53}]\n" + moreEgress},
 	}},
 	{from: "publish/deployment.yaml", to: "publisher/deployment.yaml", when: ofPublisher, edits: concatEdits(pods("publisher"), []edit{
-		{"        args:  # change these: the name that other clusters' --remote has for this one, and how it is published\n        - --name=paris\n" +
+		{"        args:  # change these: the name of this cluster in the --remote of other clusters, and what routes to its Services\n        - --name=paris\n" +
 			"        - --to=gateway-api\n        - --gateway=$(GATEWAY)\n        # - --to=ingress\n        # - --ingress-class=$(INGRESS_CLASS)\n",
 			`        args:
         {{- if not .Values.publisher.names }}{{ fail "publisher.names: set the name that other clusters' remotes have for this cluster" }}{{ end }}
@@ -96,7 +96,7 @@ var publisherTemplates = []template{
         - {{ . | quote }}
         {{- end }}
 `},
-		{`- {name: GATEWAY, value: ""}  # both are in account.yaml`, `- {name: GATEWAY, value: {{ .Values.publisher.gateway | quote }}}`},
+		{`- {name: GATEWAY, value: ""}  # this and the next one are copied from account.yaml`, `- {name: GATEWAY, value: {{ .Values.publisher.gateway | quote }}}`},
 		{`- {name: INGRESS_CLASS, value: ""}`, `- {name: INGRESS_CLASS, value: {{ .Values.publisher.ingressClass | quote }}}`},
 	})},
 	{from: "publish/listeners/role.yaml", to: "publisher/listeners.yaml", when: "and " + ofPublisher + " .Values.publisher.listeners", edits: []edit{
