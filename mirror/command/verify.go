@@ -23,8 +23,7 @@ Usage:
 
 MIRROR is NAMESPACE/NAME, or NAME in any namespace. --remote NAME selects the mirrors of one
 remote (in addition to the daemon's --remote NAME=KUBECONFIG), --all those of all remotes.
---wait does not wait for what waiting does not change, such as an exported Service without a
-ClusterIP.
+--wait ends early if waiting does not help, for example if an exported Service is headless.
 
 Exit codes:
   0  all reached, except UDP ports, which cannot be verified
