@@ -35,6 +35,7 @@ const (
 type Gateway struct {
 	Addresses []Address             // sorted, unique, valid in Endpoints
 	Partial   bool                  // not all addresses are known yet: those of live Endpoints stay too, if Keeps
+	Refused   bool                  // it has addresses or hostnames, and the filter refuses all of them
 	Ports     []corev1.ServicePort  // what the gateway listens on
 	Port      string                // name or number of the only port to use; empty: choose by the port rule
 	Default   string                // name or number of the port for what no other line of that rule serves; empty: none
@@ -87,7 +88,7 @@ func (g *Gateway) Equal(other *Gateway) bool {
 	if g == nil || other == nil {
 		return g == other
 	}
-	return g.Port == other.Port && g.Default == other.Default && g.Partial == other.Partial && g.Static == other.Static && g.API == other.API && g.Linkerd == other.Linkerd &&
+	return g.Port == other.Port && g.Default == other.Default && g.Partial == other.Partial && g.Refused == other.Refused && g.Static == other.Static && g.API == other.API && g.Linkerd == other.Linkerd &&
 		slices.Equal(g.Addresses, other.Addresses) &&
 		equality.Semantic.DeepEqual(g.Ports, other.Ports) && maps.Equal(g.Unserved, other.Unserved) && maps.Equal(g.Reserved, other.Reserved)
 }
@@ -172,6 +173,7 @@ func ValidateDomain(text string) error {
 type Entrance struct {
 	Addresses []netip.Addr
 	Hostnames []string
+	refused   bool    // at least one hostname was refused
 	gateway   Gateway // all but its addresses
 }
 
@@ -251,6 +253,7 @@ func (e *Entrance) resolve(texts, hostnames []string, filter Filter) (problems [
 	for _, name := range slices.Compact(names) {
 		if err := filter.hostname(name); err != nil {
 			problems = append(problems, fmt.Errorf("hostname %.253q is refused: %w", name, err))
+			e.refused = true
 			continue
 		}
 		e.Hostnames = append(e.Hostnames, name)
@@ -286,9 +289,11 @@ func Ingress(svc *corev1.Service) (addresses, hostnames []string) {
 func (e Entrance) Gateway(found []netip.Addr, complete bool, filter Filter) (*Gateway, error) {
 	var problems []error
 	var addrs []netip.Addr
+	refused := e.refused
 	for _, addr := range slices.Concat(e.Addresses, found) {
 		if err := filter.address(addr); err != nil {
 			problems = append(problems, fmt.Errorf("address %v is refused: %w", addr, err))
+			refused = true
 			continue
 		}
 		addrs = append(addrs, addr.Unmap())
@@ -300,7 +305,7 @@ func (e Entrance) Gateway(found []netip.Addr, complete bool, filter Filter) (*Ga
 		addrs = addrs[:MaxAddresses]
 	}
 	gw := e.gateway
-	gw.Partial = !complete
+	gw.Partial, gw.Refused = !complete, refused && len(addrs)+len(e.Hostnames) == 0
 	for _, addr := range addrs {
 		gw.Addresses = append(gw.Addresses, Address{Addr: addr})
 	}

@@ -115,6 +115,9 @@ func TestRead(t *testing.T) {
 				t.Errorf("got %v and %q, want %v and %q", addrs, hostnames, test.addrs, test.hostnames)
 			}
 			checkErr(t, err, test.wantErr)
+			if want := strings.Contains(fmt.Sprint(err), "is refused") && len(addrs)+len(hostnames) == 0; gw.Refused != want {
+				t.Errorf("all is refused: %t, want %t", gw.Refused, want)
+			}
 		})
 	}
 }
@@ -296,7 +299,7 @@ func TestResolve(t *testing.T) {
 		{name: "gateway-port is handed on", config: Config{Service: gatewayName, Port: "https"}, svc: balancer("192.0.2.1"),
 			want: &Gateway{Addresses: addresses("192.0.2.1"), Ports: web, Port: "https"}},
 		{name: "no address yet: known to have none", config: service, svc: balancer(), want: &Gateway{Ports: web}, wantErr: "no address yet"},
-		{name: "all refused: known to have none", config: service, svc: balancer("127.0.0.1"), want: &Gateway{Ports: web}, wantErr: "refused"},
+		{name: "all refused: known to have none", config: service, svc: balancer("127.0.0.1"), want: &Gateway{Ports: web, Refused: true}, wantErr: "refused"},
 		{name: "the Service is gone: known to have none", config: service, want: &Gateway{}, wantErr: "gateway Service ingress/gateway does not exist"},
 		{name: "the first 64 addresses", config: service, svc: balancer(many(MaxAddresses)...), want: &Gateway{Addresses: addresses(many(64)...), Ports: web}},
 		{name: "the 65th is left out", config: service, svc: balancer(many(65)...), want: &Gateway{Addresses: addresses(many(64)...), Ports: web},
@@ -388,6 +391,7 @@ func TestEqual(t *testing.T) {
 		{"other appProtocol", same, make(func(gw *Gateway) { gw.Ports[0] = port("http", 80, tcp, "http") }), false},
 		{"another health", same, make(func(gw *Gateway) { gw.Addresses[0].Health = NotReady }), false},
 		{"not all known", same, make(func(gw *Gateway) { gw.Partial = true }), false},
+		{"all refused", same, make(func(gw *Gateway) { gw.Refused = true }), false},
 		{"another default", same, make(func(gw *Gateway) { gw.Default = "http" }), false},
 		{"ports of the flags", same, make(func(gw *Gateway) { gw.Static = true }), false},
 		{"a reserved port", same, make(func(gw *Gateway) { gw.Reserved = Reserved{{Port: "1"}: 2} }), false},

@@ -22,7 +22,7 @@ func accept(ctx context.Context, local *local.Cluster, spec remote.Spec, uid typ
 		return ctx.Err()
 	}
 	if uid != "" && uid == local.UID() {
-		return errors.New("its kubeconfig points to the local cluster, so nothing is mirrored: use the remote's kubeconfig")
+		return remote.NewWrongCluster(errors.New("its kubeconfig points to the local cluster, so nothing is mirrored: use the remote's kubeconfig"))
 	}
 	switch {
 	case spec.UID == remote.Unverified && uid == "":
@@ -32,7 +32,7 @@ func accept(ctx context.Context, local *local.Cluster, spec remote.Spec, uid typ
 		return fmt.Errorf("the UID of the cluster cannot be read, but uid=%s is configured, so its mirrors are not updated: "+
 			"allow the account to get namespace kube-system, or set uid=unverified in %s", spec.UID, spec.Where())
 	case uid != spec.UID:
-		return fmt.Errorf("its kubeconfig points to the cluster with UID %s, but uid=%s is configured, so its mirrors are not updated: correct the kubeconfig, or uid= in %s", uid, spec.UID, spec.Where())
+		return remote.NewWrongCluster(fmt.Errorf("its kubeconfig points to the cluster with UID %s, but uid=%s is configured, so its mirrors are not updated: correct the kubeconfig, or uid= in %s", uid, spec.UID, spec.Where()))
 	default:
 		return nil
 	}
@@ -53,8 +53,8 @@ func accept(ctx context.Context, local *local.Cluster, spec remote.Spec, uid typ
 		return fmt.Errorf("the UID of the cluster cannot be read, but its mirrors are from the cluster with UID %s, so they are not updated: "+
 			"allow the account to get namespace kube-system, or set uid=unverified in %s", other, spec.Where())
 	default:
-		return fmt.Errorf("its kubeconfig points to the cluster with UID %s, but its mirrors are from the cluster with UID %s, so they are not updated: "+
-			"if the cluster was replaced on purpose, add uid=%s to %s", uid, other, uid, spec.Where())
+		return remote.NewWrongCluster(fmt.Errorf("its kubeconfig points to the cluster with UID %s, but its mirrors are from the cluster with UID %s, so they are not updated: "+
+			"if the cluster was replaced on purpose, add uid=%s to %s", uid, other, uid, spec.Where()))
 	}
 }
 

@@ -61,6 +61,9 @@ func TestAccept(t *testing.T) {
 				if test.wantErr == "" && err != nil || test.wantErr != "" && (err == nil || !strings.Contains(err.Error(), test.wantErr)) {
 					w.Errorf("got %v, want %q", err, test.wantErr)
 				}
+				if awaited := Awaited(err) != ""; awaited != (err != nil && test.uid == "") { // its permissions may be about to be granted
+					w.Errorf("waiting may change %v: %t", err, awaited)
+				}
 			})
 		})
 	}

@@ -18,9 +18,9 @@
 // The rules are in plan/: whose an object is (ownership.go), which Services are mirrored (policy.go), what becomes of a
 // mirror that exists (rename.go), how a mirror should be (service.go, endpoints.go), what is written for that and in
 // which order (decide.go). Which gateway port serves a port is in package gateway. Whether requests to a mirror arrive
-// is found out apart from all this: targets.go says what to dial, verify.go is the command, verifying.go what the
-// daemon does by itself. How a remote is reached is in package remote. command/ has the program's commands, their
-// flags, and the wiring.
+// is found out apart from all this: targets.go says what to dial, verify.go is the command, verdict.go what its results
+// mean and which of them waiting may change, verifying.go what the daemon does by itself. How a remote is reached is in
+// package remote. command/ has the program's commands, their flags, and the wiring.
 //
 // Local Services that fail over to remotes are not mirrors: failover/ has a queue and workers of its own for them, and
 // plan/failover.go their rule.

@@ -20,6 +20,8 @@ type checkable struct {
 	Port   string // of the mirror, for people: http 80/TCP
 	Target verify.Target
 	None   string // why there is no endpoint; empty: there is one
+	// Lasting tells that waiting does not create one.
+	Lasting bool
 }
 
 // checkables are what clients of a mirror would connect to once the plan is carried out: each port at each
@@ -34,7 +36,7 @@ func checkables(p plan.Plan, domain string) (all []checkable) {
 		one := checkable{Port: strings.TrimSpace(fmt.Sprintf("%s %d/%s", port.Name, port.Port, port.Protocol))}
 		i := slices.IndexFunc(ports, func(target corev1.EndpointPort) bool { return target.Name == port.Name })
 		if i < 0 || len(addresses) == 0 {
-			one.None = noEndpoint(p)
+			one.None, one.Lasting = noEndpoint(p), lasting(p)
 			all = append(all, one)
 			continue
 		}
@@ -66,6 +68,14 @@ func noEndpoint(p plan.Plan) string {
 		texts = append(texts, problem.Error())
 	}
 	return cmp.Or(strings.Join(texts, "; "), "the mirror has no endpoint for the port")
+}
+
+// lasting reports whether a plan has problems, and waiting changes none of them.
+func lasting(p plan.Plan) bool {
+	refused := p.Source != nil && p.Source.Gateway != nil && p.Source.Gateway.Refused
+	return len(p.Problems) > 0 && !slices.ContainsFunc(p.Problems, func(problem plan.Problem) bool {
+		return !problem.Reason.Lasting() && !(problem.Reason == plan.NoAddress && refused)
+	})
 }
 
 // reserved tells a port that has a gateway port of its own.

@@ -29,17 +29,6 @@ type Wanted struct {
 	From    string // where requests are sent from
 }
 
-// ErrNoMirror says that there is nothing to verify, and nothing else is wrong.
-var ErrNoMirror = errors.New("no mirrors to verify: export a Service first")
-
-// NotReached is the error of a verification that has reached some mirrors at most.
-type NotReached struct {
-	Wrong, Reached, All int      // ports, once for each address of the gateway
-	Mirrors             []string // that have one that was not reached
-}
-
-func (e NotReached) Error() string { return fmt.Sprintf("%d of %d not reached", e.Wrong, e.All) }
-
 // verifyWorkers is how many ports are verified at once.
 const verifyWorkers = 8
 
@@ -55,12 +44,14 @@ type verification struct {
 	Remedy  string                `json:"remedy"`
 	Latency float64               `json:"latencySeconds,omitempty"`
 	Names   []string              `json:"certificateNames,omitempty"`
+	Lasting bool                  `json:"lasting,omitempty"` // waiting does not change it
 	outcome <-chan verify.Outcome // nil: there is nothing to dial
 }
 
 // Verify sends a request to each port of the mirrors that are wanted, at each address of their gateways, and
 // prints what came of it. They need not exist yet: what is dialled is what the daemon would write. The error says
-// that something was not reached, or is not known, or is ErrNoMirror.
+// that something was not reached, or is not known, or is ErrNoMirror or Unverifiable; Awaited says which part
+// of it waiting may change.
 func (c *Controller) Verify(ctx context.Context, remotes []*remote.Remote, want Wanted, out io.Writer) error {
 	select {
 	case <-ctx.Done():
@@ -87,6 +78,7 @@ func (c *Controller) Verify(ctx context.Context, remotes []*remote.Remote, want 
 	slots := make(chan struct{}, verifyWorkers)
 	for _, p := range plans {
 		list, checks := verificationsOf(p, c.options.Domain)
+		c.explain(list, p)
 		for i, v := range list {
 			if checks[i].None != "" {
 				continue
@@ -107,10 +99,13 @@ func (c *Controller) Verify(ctx context.Context, remotes []*remote.Remote, want 
 	if err := printVerifications(ctx, all, want, out); err != nil {
 		return err
 	}
-	if err := errors.Join(append(missing, unknown)...); err != nil || len(all) > 0 {
+	if err := errors.Join(append(missing, unknown)...); err != nil {
 		return errors.Join(err, verdict(all))
 	}
-	return ErrNoMirror
+	if len(all) == 0 {
+		return ErrNoMirror
+	}
+	return verdict(all)
 }
 
 // wanted are the plans of the mirrors that are wanted, by key.
@@ -142,19 +137,41 @@ func meant(key cache.ObjectName, name string) bool {
 func verificationsOf(p plan.Plan, domain string) (all []*verification, checks []checkable) {
 	cluster := p.Cluster
 	if checks = checkables(p, domain); len(checks) == 0 { // there is to be no mirror
-		checks = []checkable{{None: noEndpoint(p)}}
+		checks = []checkable{{None: noEndpoint(p), Lasting: lasting(p)}}
 		if len(p.Problems) > 0 {
 			cluster = p.Problems[0].Cluster
 		}
 	}
 	for _, one := range checks {
-		v := &verification{Mirror: plan.MirrorKey(p.Key).String(), Remote: cluster, Port: one.Port, Result: verify.NoEndpoint, Answer: one.None}
+		v := &verification{Mirror: plan.MirrorKey(p.Key).String(), Remote: cluster, Port: one.Port, Result: verify.NoEndpoint, Answer: one.None, Lasting: one.Lasting}
 		if one.None == "" {
 			v.Class, v.Address = one.Target.Class, one.Target.Address.String()
 		}
 		all = append(all, v)
 	}
 	return all, checks
+}
+
+// explain adds the problems of the remote's gateway to what refers to them: the command shows them nowhere else.
+func (c *Controller) explain(list []*verification, p plan.Plan) {
+	i := slices.IndexFunc(p.Problems, func(problem plan.Problem) bool { return problem.Reason == plan.NoAddress })
+	if i < 0 {
+		return
+	}
+	r := c.remotes.get(p.Problems[i].Cluster)
+	if r == nil {
+		return
+	}
+	for _, problem := range r.Status().Problems {
+		if problem.Kind() != remote.GatewayProblem {
+			continue
+		}
+		for _, v := range list {
+			if v.Result == verify.NoEndpoint {
+				v.Answer += ": " + problem.Part + ": " + problem.Cause
+			}
+		}
+	}
 }
 
 // await fills in what came of it.
@@ -166,7 +183,7 @@ func (v *verification) await(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case got := <-v.outcome:
-		v.Result, v.Answer, v.Remedy, v.Latency, v.Names = got.Result, got.Answer, got.Remedy, got.Latency.Seconds(), got.Names
+		v.Result, v.Answer, v.Remedy, v.Latency, v.Names, v.Lasting = got.Result, got.Answer, got.Remedy, got.Latency.Seconds(), got.Names, got.Lasting
 		return nil
 	}
 }
@@ -214,27 +231,4 @@ func (v *verification) String() string {
 		text += ", certificate for " + strings.Join(v.Names, ", ")
 	}
 	return text
-}
-
-// verdict is nil if all was reached. What cannot be known counts neither way, unless there is nothing else.
-func verdict(all []*verification) error {
-	wrong := NotReached{All: len(all)}
-	for _, v := range all {
-		switch {
-		case v.Result.Wrong():
-			wrong.Wrong++
-			if n := len(wrong.Mirrors); n == 0 || wrong.Mirrors[n-1] != v.Mirror { // they are in order
-				wrong.Mirrors = append(wrong.Mirrors, v.Mirror)
-			}
-		case v.Result == verify.Reached:
-			wrong.Reached++
-		}
-	}
-	switch {
-	case wrong.Wrong > 0:
-		return wrong
-	case wrong.Reached == 0 && len(all) > 0:
-		return errors.New("nothing reached: only UDP ports, which cannot be verified")
-	}
-	return nil
 }

@@ -18,6 +18,15 @@ var (
 	errNotAccepted = errors.New("another cluster answered")
 )
 
+// WrongCluster is the refusal of a cluster that is another one than the configuration says. Waiting does not change that.
+type WrongCluster struct{ error }
+
+// NewWrongCluster is the refusal with this reason.
+func NewWrongCluster(reason error) WrongCluster { return WrongCluster{reason} }
+
+// Awaited is nothing.
+func (WrongCluster) Awaited() string { return "" }
+
 // identify makes sure that the right cluster answers a request: an empty list of
 // another one would delete every mirror. A network connection reaches one cluster for
 // as long as it is open, so it is enough that the cluster's UID was read on the same

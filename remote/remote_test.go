@@ -460,8 +460,14 @@ func TestWhatIsKnownStaysWhenTheRemoteGoesDown(t *testing.T) {
 }
 
 func TestWrongClusterIsRefused(t *testing.T) {
+	for _, refusal := range []error{errors.New("its UID cannot be read"), NewWrongCluster(errors.New("another cluster than before"))} {
+		t.Run(refusal.Error(), func(t *testing.T) { testRefusal(t, refusal) })
+	}
+}
+
+// testRefusal has a cluster refused, and accepted later.
+func testRefusal(t *testing.T, refusal error) {
 	connecting(t, through(), false, func(r *rig) {
-		refusal := errors.New("another cluster than before")
 		r.setAccept(func(uid types.UID) error {
 			if uid != "a-uid" {
 				r.Errorf("Accept is called with %q", uid)
@@ -471,6 +477,11 @@ func TestWrongClusterIsRefused(t *testing.T) {
 		r.pointTo("a.example.com")
 		r.wait(time.Hour)
 		r.unknown()
+		err := r.Unknown()
+		_, wrong := errors.AsType[WrongCluster](err)
+		if _, want := refusal.(WrongCluster); wrong != want || err == nil || !strings.Contains(err.Error(), refusal.Error()) {
+			r.Errorf("%v is unknown because of %v, wrong cluster: %t", refusal, err, wrong)
+		}
 		r.logged(1, refusal.Error())
 		for _, action := range r.a().Actions() {
 			if action.GetResource().Resource == "services" {
@@ -480,6 +491,9 @@ func TestWrongClusterIsRefused(t *testing.T) {
 		r.setAccept(nil)
 		r.wait(6 * time.Second)
 		r.known("a-uid", "192.0.2.1", "default/bar")
+		if err := r.Unknown(); err != nil {
+			r.Errorf("once it is accepted: %v", err)
+		}
 		if r.resyncs() == 0 {
 			r.Error("no resync")
 		}

@@ -243,6 +243,16 @@ func brief(part string, err error) string {
 	return cmp.Or(failure.Line(text), "unknown error")
 }
 
+// latest is the latest error of a part; nil: nothing is wrong with it.
+func (s *state) latest(part string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.parts[part]; p != nil {
+		return p.err
+	}
+	return nil
+}
+
 // Cause is the innermost text of an error: without the addresses and ports that
 // differ from try to try.
 func Cause(err error) string { return failure.Cause(err) }

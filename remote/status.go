@@ -77,7 +77,7 @@ func (r *Remote) Status() Status {
 }
 
 // Unknown says why what the remote exports, and where its gateways are, is not all
-// known; nil where it is.
+// known; nil where it is. It is a WrongCluster if another cluster answers than the configuration says.
 func (r *Remote) Unknown() error {
 	s := r.Status()
 	var missing []error
@@ -85,7 +85,11 @@ func (r *Remote) Unknown() error {
 		missing = append(missing, fmt.Errorf("%s: %s", problem.Part, problem.Cause))
 	}
 	if s.State != Up {
-		return cmp.Or(errors.Join(missing...), errors.New(string(s.State)))
+		err := cmp.Or(errors.Join(missing...), errors.New(string(s.State)))
+		if _, wrong := errors.AsType[WrongCluster](r.state.latest(partIdentity)); wrong && s.State == Refused {
+			return WrongCluster{err}
+		}
+		return err
 	}
 	incomplete := false
 	failing := func(part string) bool {

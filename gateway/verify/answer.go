@@ -32,7 +32,9 @@ func (t Target) judge(got, unknown answer) Outcome {
 	same := unknown.err == nil && unknown.print == got.print && !t.Reserved
 	switch {
 	case got.certificate.demanded && (got.status == http.StatusBadRequest || got.status == http.StatusForbidden && same || got.status == 495 || got.status == 496): // nginx's own
-		return outcome(Certificate, text+", the gateway requires a client certificate", demandedRemedy)
+		demanded := outcome(Certificate, text+", the gateway requires a client certificate", demandedRemedy)
+		demanded.Lasting = got.status != http.StatusForbidden // which a gateway may also answer until it has a route
+		return demanded
 	case got.status == http.StatusMisdirectedRequest:
 		return outcome(NotRouted, text+": the gateway has no route for "+t.Host, t.route())
 	case same && got.status == http.StatusBadRequest:
@@ -66,6 +68,7 @@ func (t Target) unanswered(got answer) Outcome {
 		set(Failed, fmt.Sprintf("no connection: %.200s", cause), "check that the gateway's address is up and reachable from here")
 	case got.certificate.demanded && alert(err):
 		set(Certificate, fmt.Sprintf("the gateway requires a client certificate: %.200s", cause), demandedRemedy)
+		outcome.Lasting = !closedBy(err) // without an alert, it may have been about to end
 	case strings.Contains(cause, "unrecognized name"):
 		set(NotRouted, "the gateway has no route for SNI "+t.Host, t.route())
 	case closedBy(err):

@@ -52,7 +52,8 @@ func (r Result) Wrong() bool { return r != Reached && r != NotKnown && r != NotV
 type Outcome struct {
 	Result  Result
 	Answer  string        // what the gateway did; printable
-	Remedy  string        // what to do about it; empty where nothing is wrong
+	Remedy  string        // what to do about it; empty if it was reached
+	Lasting bool          // waiting does not change it: only a change of the Service, the gateway or a flag does
 	Latency time.Duration // until the answer of the last request; 0: there was none
 	Names   []string      // of the certificate that was presented
 }
@@ -76,7 +77,7 @@ const (
 func (o Options) Check(ctx context.Context, t Target) Outcome {
 	switch {
 	case t.Class == gateway.UDP, t.Class == gateway.SCTP:
-		return Outcome{Result: NotKnown, Answer: "UDP cannot be verified: it has no connections"}
+		return notKnown(t.Class)
 	case t.Class == gateway.TCP, t.Class == gateway.Unknown && t.Reserved:
 		return connect(ctx, t)
 	case t.Class != gateway.HTTPS && t.Class != gateway.GRPC:
@@ -84,7 +85,7 @@ func (o Options) Check(ctx context.Context, t Target) Outcome {
 	}
 	roots, err := o.roots()
 	if err != nil {
-		return Outcome{Result: Certificate, Answer: err.Error(), Remedy: "fix the file set by --ca-file"}
+		return Outcome{Result: Certificate, Answer: err.Error(), Remedy: "fix the file set by --ca-file", Lasting: true}
 	}
 	r := requester{Target: t, roots: roots}
 	var unknown answer
@@ -95,6 +96,15 @@ func (o Options) Check(ctx context.Context, t Target) Outcome {
 		}
 	}
 	return t.judge(r.send(ctx, t.Host, answerTime), unknown)
+}
+
+// notKnown is the outcome for a port to which no request is sent.
+func notKnown(class gateway.Class) Outcome {
+	answer := "UDP cannot be verified: it has no connections"
+	if class == gateway.SCTP {
+		answer = "SCTP cannot be verified: verify does not support it"
+	}
+	return Outcome{Result: NotKnown, Answer: answer, Remedy: "test the port with a client in a pod", Lasting: true}
 }
 
 // impossible is a name that no gateway can route: RFC 6761 keeps it from existing.

@@ -151,7 +151,8 @@ func TestOutcomes(t *testing.T) {
 		{"a reserved port of which nothing is known", gateway.Unknown, true, raw(t, func(c net.Conn) { io.Copy(io.Discard, c) }), Reached, "stays open"},
 		{"TCP, a server that begins", gateway.TCP, true, raw(t, func(c net.Conn) { fmt.Fprint(c, "220"); io.Copy(io.Discard, c) }), Reached, "sends data"},
 		{"TCP, closed immediately", gateway.TCP, true, raw(t, func(net.Conn) {}), Closed, "closed immediately"},
-		{"UDP", gateway.UDP, true, closed(t), NotKnown, "cannot be verified"},
+		{"UDP", gateway.UDP, true, closed(t), NotKnown, "UDP cannot be verified"},
+		{"SCTP", gateway.SCTP, true, closed(t), NotKnown, "SCTP cannot be verified"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -159,8 +160,11 @@ func TestOutcomes(t *testing.T) {
 			if got.Result != test.want || !strings.Contains(got.Answer, test.answer) {
 				t.Errorf("got %s: %s, want %s: %s", got.Result, got.Message(), test.want, test.answer)
 			}
-			if got.Result.Wrong() != (got.Remedy != "") {
+			if (got.Result == Reached) != (got.Remedy == "") {
 				t.Errorf("%s has the remedy %q", got.Result, got.Remedy)
+			}
+			if got.Lasting != (got.Result == NotKnown) {
+				t.Errorf("%s is lasting: %t", got.Message(), got.Lasting)
 			}
 			if got.Result == Reached && got.Latency <= 0 {
 				t.Error("it has no latency")
@@ -304,8 +308,27 @@ func TestCertificates(t *testing.T) {
 			if test.names != nil && !slices.Equal(got.Names, test.names) {
 				t.Errorf("the certificate's names are %q, want %q", got.Names, test.names)
 			}
+			if want := strings.Contains(test.answer, "requires a client certificate"); got.Lasting != want { // others may be about to be issued
+				t.Errorf("%s is lasting: %t", got.Message(), got.Lasting)
+			}
 			if got.Result == Certificate && requests.Load() > 0 {
 				t.Error("a request was sent to a gateway that is not trusted")
+			}
+		})
+	}
+}
+
+// A gateway may demand a client certificate by its answer. What it may also answer while it has no route may change.
+func TestCertificateDemandedByAnAnswer(t *testing.T) {
+	ours := newAuthority(t)
+	requesting := ours.config(time.Time{}, bar)
+	requesting.ClientAuth = tls.RequestClientCert
+	for code, lasting := range map[int]bool{400: true, 403: false, 495: true, 496: true} {
+		t.Run(fmt.Sprint(code), func(t *testing.T) {
+			at := serve(t, func(s *httptest.Server) { s.TLS = requesting }, status(code, "No required SSL certificate was sent"))
+			got := Options{CAFile: ours.ca}.Check(t.Context(), Target{Address: at, Class: gateway.HTTPS, Host: bar, Port: 443})
+			if got.Result != Certificate || got.Lasting != lasting {
+				t.Errorf("got %s: %s, lasting: %t", got.Result, got.Message(), got.Lasting)
 			}
 		})
 	}

@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"service-mirror.io/service-mirror/mirror"
 	"service-mirror.io/service-mirror/remote/failure"
 )
 
@@ -152,11 +151,8 @@ func (cfg *config) execute(ctx context.Context, do func(context.Context, io.Writ
 	if coded, ok := errors.AsType[exit](err); ok {
 		code = coded.code
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		return 0
-	case err == mirror.ErrNoMirror:
-		code = 3
 	}
 	if err.Error() != "" {
 		fmt.Fprintln(stderr, "service-mirror:", failure.Lines(err.Error()))

@@ -238,8 +238,12 @@ func (c *linkCommand) conclude(out io.Writer, result link.Result, remote string)
 	case link.NotReached:
 		fmt.Fprintf(out, "\nLinked, but not all requests arrive, see above. To verify again:\n%s\n", again)
 	default:
-		fmt.Fprintf(out, "\nLinked, NOT verified: %s.\nTo export a Service, and to verify:\n", failure.Line(v.Reason))
-		fmt.Fprintf(out, "    kubectl %s label service SERVICE service-mirror.io/exported=true\n%s\n", remote, again)
+		fmt.Fprintf(out, "\nLinked, NOT verified: %s.\n", failure.Line(v.Reason))
+		if v.Exports {
+			fmt.Fprintf(out, "To verify:\n%s\n", again)
+			return
+		}
+		fmt.Fprintf(out, "To export a Service, and to verify:\n    kubectl %s label service SERVICE service-mirror.io/exported=true\n%s\n", remote, again)
 	}
 }
 

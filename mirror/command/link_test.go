@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"service-mirror.io/service-mirror/remote/link"
 )
 
 func TestLinkArguments(t *testing.T) {
@@ -100,6 +102,26 @@ func TestLinkWithoutAContext(t *testing.T) {
 	code = Run(t.Context(), []string{"unlink", "paris", "--kubeconfig", local, "--context", "rome"}, &stdout, &stderr)
 	if code != 1 || !strings.Contains(stderr.String(), "local cluster: context rome does not exist in "+local) {
 		t.Errorf("exit code %d, %s", code, &stderr)
+	}
+}
+
+// A link that is not verified says why, and how to verify it; how to export a Service only if none may be exported.
+func TestConclusionOfLink(t *testing.T) {
+	for _, test := range []struct {
+		verified link.Verified
+		want     string
+	}{
+		{link.Verified{State: link.Reached}, "Linked and verified: requests to the mirrors of paris arrive.\n"},
+		{link.Verified{State: link.NotReached, Exports: true}, "\nLinked, but not all requests arrive, see above. To verify again:\n    VERIFY\n"},
+		{link.Verified{State: link.Unknown, Reason: "only UDP ports", Exports: true}, "\nLinked, NOT verified: only UDP ports.\nTo verify:\n    VERIFY\n"},
+		{link.Verified{State: link.Unknown, Reason: "nothing"}, "\nLinked, NOT verified: nothing.\nTo export a Service, and to verify:\n    kubectl --context paris label service SERVICE service-mirror.io/exported=true\n    VERIFY\n"},
+	} {
+		test.verified.Command = "VERIFY"
+		var out bytes.Buffer
+		new(linkCommand).conclude(&out, link.Result{Name: "paris", Verified: &test.verified}, "--context paris")
+		if out.String() != test.want {
+			t.Errorf("got %q, want %q", &out, test.want)
+		}
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 
 	"k8s.io/client-go/rest"
 
@@ -24,13 +23,20 @@ Usage:
 
 MIRROR is NAMESPACE/NAME, or NAME in any namespace. --remote NAME selects the mirrors of one
 remote (in addition to the daemon's --remote NAME=KUBECONFIG), --all those of all remotes.
+--wait ends early if waiting does not help, for example if an exported Service is headless.
 
 Exit codes:
   0  all reached, except UDP ports, which cannot be verified
   1  some not reached, or a cluster cannot be read
   2  invalid flags
   3  no mirrors
+  4  no requests sent: only UDP ports
 `
+
+const (
+	exitNoMirror     = 3
+	exitUnverifiable = 4
+)
 
 // verifyCommand is what its own flags say.
 type verifyCommand struct {
@@ -96,8 +102,20 @@ func (v *verifyCommand) run(ctx context.Context, stdout io.Writer) error {
 	}
 	return wait.printed(ctx, stdout, func(out io.Writer) (string, error) {
 		err := v.once(ctx, local, out)
-		return unverified(err), err
+		return mirror.Awaited(err), coded(err)
 	})
+}
+
+// coded gives an error of a verification that has sent no request its exit code.
+func coded(err error) error {
+	switch err.(type) {
+	case mirror.Unverifiable:
+		return exit{exitUnverifiable, err}
+	}
+	if err == mirror.ErrNoMirror {
+		return exit{exitNoMirror, err}
+	}
+	return err
 }
 
 // once verifies what is configured and exported at the moment.
@@ -112,22 +130,6 @@ func (v *verifyCommand) once(ctx context.Context, local *rest.Config, out io.Wri
 	return v.mirrorAll(v.quiet(ctx), local, func(ctx context.Context, controller *mirror.Controller, remotes []*remote.Remote) error {
 		return controller.Verify(ctx, remotes, v.wanted, out)
 	})
-}
-
-// unverified is what is missing: how many are verified, and the first mirrors that are not.
-func unverified(err error) string {
-	if err == nil {
-		return ""
-	}
-	text := err.Error()
-	if e, ok := errors.AsType[mirror.NotReached](err); ok {
-		first := e.Mirrors[:min(3, len(e.Mirrors))]
-		text = fmt.Sprintf("%d of %d verified: %s: %s", e.Reached, e.All, text, strings.Join(first, ", "))
-		if more := len(e.Mirrors) - len(first); more > 0 {
-			text += fmt.Sprintf(" and %d more", more)
-		}
-	}
-	return text
 }
 
 // selects finds that the remote that is selected is not configured.

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"service-mirror.io/service-mirror/mirror"
 )
 
 // waitsShortly makes the commands retry almost at once.
@@ -59,24 +57,6 @@ func TestAwaitedOutput(t *testing.T) {
 				t.Errorf("the progress is\n%s\nwant\n%s", &stderr, want)
 			}
 		})
-	}
-}
-
-func TestWhatIsNotVerified(t *testing.T) {
-	few := mirror.NotReached{Wrong: 2, Reached: 3, All: 5, Mirrors: []string{"shop/a", "shop/b"}}
-	many := mirror.NotReached{Wrong: 5, All: 5, Mirrors: []string{"a", "b", "c", "d", "e"}}
-	for _, test := range []struct {
-		err  error
-		want string
-	}{
-		{nil, ""},
-		{mirror.ErrNoMirror, mirror.ErrNoMirror.Error()},
-		{few, "3 of 5 verified: 2 of 5 not reached: shop/a, shop/b"},
-		{errors.Join(many), "0 of 5 verified: 5 of 5 not reached: a, b, c and 2 more"},
-	} {
-		if got := unverified(test.err); got != test.want {
-			t.Errorf("%v: got %q, want %q", test.err, got, test.want)
-		}
 	}
 }
 

@@ -166,6 +166,9 @@ func (b basis) noAddress(all []endpoint) string {
 	case b.Gateway.Partial:
 		return "the gateway's hostnames have not been resolved yet: see the problems of the remote"
 	}
+	if b.Gateway.Refused {
+		return "all addresses of the gateway are refused: see the problems of the remote"
+	}
 	return "the gateway has no address: see the problems of the remote"
 }
 

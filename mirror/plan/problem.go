@@ -115,6 +115,16 @@ func (r Reason) State() State {
 	return StateRefused
 }
 
+// Lasting reports whether the cause is in the exported Service or in a flag, so that waiting does not change it. Other
+// causes may end by themselves: a namespace, an address, a gateway port or a record may be about to be created.
+func (r Reason) Lasting() bool {
+	switch r {
+	case IsMirror, SystemService, ExternalName, Headless, InvalidName, NoClusterName:
+		return true
+	}
+	return false
+}
+
 // Happened tells a reason that is reported when it occurs, and is not a state that ends.
 func (r Reason) Happened() bool { return r == ClusterIPLost || r == AnnotationsRemoved }
 

@@ -33,12 +33,24 @@ type remoteStatus struct {
 // errExec says that nothing can be run in the daemon's pod, which waiting does not change.
 var errExec = errors.New("cannot run verify in the daemon's pod")
 
-// connected waits until the daemon has connected to the remote, and prints the progress. The error says why it has not.
-func (l *Linker) connected(ctx context.Context, d Daemon, name string, limit time.Duration) (exported int, err error) {
+// empty reports whether the remote exports nothing, or nothing for this cluster.
+func (s remoteStatus) empty() bool {
+	mirrors := 0
+	for state, n := range s.Counts {
+		if state != "orphan" {
+			mirrors += n
+		}
+	}
+	return s.Exported == 0 || s.Exported > 0 && mirrors == 0
+}
+
+// connected waits until the daemon has connected to the remote, and prints the progress. The error says why it has not. The
+// number of exported Services is negative if it is not known.
+func (l *Linker) connected(ctx context.Context, d Daemon, name string, limit time.Duration) (last remoteStatus, err error) {
 	command, err := d.statusCommand()
 	if err != nil {
 		l.line(err.Error())
-		return 0, nil
+		return remoteStatus{Exported: -1}, nil
 	}
 	l.step(l.Local, "waiting up to %v until the daemon has connected to %s", limit, name)
 	said, same := "", 0
@@ -53,13 +65,13 @@ func (l *Linker) connected(ctx context.Context, d Daemon, name string, limit tim
 			l.line(progress)
 			said, same = progress, 1
 		}
-		exported = status.Exported
+		last = status
 		return done || status.State == "up" && same >= statusSettled, nil
 	})
 	if wait.Interrupted(err) && ctx.Err() == nil {
-		return 0, fmt.Errorf("the daemon has not connected to %s: %s", name, said)
+		return last, fmt.Errorf("the daemon has not connected to %s: %s", name, said)
 	}
-	return exported, err
+	return last, err
 }
 
 // progress says how far the daemon is with a remote, and whether that is all that can be waited for.

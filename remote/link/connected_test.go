@@ -23,6 +23,23 @@ func TestProgressOfTheConnection(t *testing.T) {
 	}
 }
 
+// A remote that exports nothing for this cluster is not waited for.
+func TestRemoteIsEmpty(t *testing.T) {
+	for status, want := range map[string]bool{
+		`{"exported": 0, "counts": {"mirrored": 0}}`:                            true,
+		`{"exported": 0, "counts": {"orphan": 1}}`:                              true,
+		`{"exported": 2, "counts": {"mirrored": 0, "waiting": 0, "orphan": 3}}`: true, // they are for other clusters
+		`{"exported": 2, "counts": {"mirrored": 0, "waiting": 1}}`:              false,
+		`{"exported": 1, "counts": {"refused": 1}}`:                             false,
+		`{"exported": -1, "counts": {"mirrored": 0}}`:                           false,
+	} {
+		remote := statusOf([]byte(`{"remotes": [{"name": "paris", "state": "up", `+status[1:]+`]}`), "paris")
+		if remote.State != "up" || remote.empty() != want {
+			t.Errorf("%s: got %+v, empty: %t", status, remote, remote.empty())
+		}
+	}
+}
+
 func TestStatusCommand(t *testing.T) {
 	for words, want := range map[string]string{
 		"/service-mirror --listen=:8080":              "/service-mirror status --output=json --url=http://localhost:8080",

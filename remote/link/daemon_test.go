@@ -1,11 +1,10 @@
 package link
 
 import (
-	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
-	"testing/synctest"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -119,43 +118,41 @@ func TestVerification(t *testing.T) {
 	l := Linker{Local: &Cluster{Flags: "--context london"}}
 	want := "kubectl --context london --namespace service-mirror exec deployment/service-mirror --container service-mirror -- " +
 		"service-mirror verify --remote paris --leader-elect '--remotes-from=a b'"
-	if got := l.byHand(d, d.verification("paris", false)); got != want {
+	if got := l.byHand(d, d.verification("paris", false, 0)); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	d.Command = nil
-	if got := strings.Join(d.verification("paris", true), " "); got != "service-mirror verify --remote paris --output=json --remotes-from=a b" {
+	if got := strings.Join(d.verification("paris", true, 30*time.Second), " "); got != "service-mirror verify --remote paris --output=json --wait=30s --remotes-from=a b" {
 		t.Errorf("with the image's entry point it is %s", got)
 	}
 }
 
-// Requests are repeated until they arrive, no longer than the routes of the gateway may take.
-func TestVerificationIsRepeated(t *testing.T) {
-	for name, test := range map[string]struct {
-		codes []int // of the attempts; the last one of all further ones
-		code  int
-		runs  int
+// What the exit code of verify means for the link.
+func TestConclusion(t *testing.T) {
+	for _, test := range []struct {
+		code, exported int
+		state          State
+		reason         string // its beginning
+		exports        bool
 	}{
-		"at once":       {[]int{0}, 0, 1},
-		"later":         {[]int{someNotReached, someNotReached, 0}, 0, 3},
-		"never":         {[]int{someNotReached}, someNotReached, 16},
-		"nothing to do": {[]int{noMirror}, noMirror, 1},
-		"wrong flags":   {[]int{wrongFlags}, wrongFlags, 1},
+		{allReached, 2, Reached, "", true},
+		{someNotReached, 2, NotReached, "", true},
+		{someNotReached, -1, NotReached, "", false},
+		{wrongFlags, 2, Unknown, "verify in the daemon's pod rejects its flags, see above: update the daemon's image", true},
+		{noMirror, 0, Unknown, "paris exports nothing yet, so there was nothing to verify", false},
+		{noMirror, -1, Unknown, "paris exports nothing yet", false},
+		{noMirror, 2, Unknown, "none of the 2 exported Services of paris is for this cluster: check their annotation service-mirror.io/export-to", true},
+		{onlyUDP, 2, Unknown, "only UDP ports in the mirrors of paris, which cannot be verified: test them with a client in a pod", true},
+		{onlyUDP, -1, Unknown, "only UDP ports", true},
+		{137, 2, Unknown, "verify exited with code 137", true},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				var out bytes.Buffer
-				runs := 0
-				code, err := (&Linker{Out: &out}).repeat(t.Context(), attempts{time: routingTime}, func() (int, error) {
-					runs++
-					return test.codes[min(runs, len(test.codes))-1], nil
-				})
-				if code != test.code || runs != test.runs || err != nil {
-					t.Errorf("%d runs, exit code %d, error %v", runs, code, err)
-				}
-				if says := strings.Count(out.String(), "waiting up to 30s"); says != min(1, runs-1) {
-					t.Errorf("it says %q", out.String())
-				}
-			})
-		})
+		v := Verified{State: Unknown}
+		err := v.conclude("paris", test.code, test.exported)
+		if v.State != test.state || !strings.HasPrefix(v.Reason, test.reason) || (v.Reason == "") != (test.reason == "") || v.Exports != test.exports {
+			t.Errorf("code %d of %d: got %+v", test.code, test.exported, v)
+		}
+		if (err == ErrNotReached) != (test.state == NotReached) || err != nil && err != ErrNotReached {
+			t.Errorf("code %d: error %v", test.code, err)
+		}
 	}
 }

@@ -83,6 +83,7 @@ type Verified struct {
 	Reason  string          `json:"reason,omitempty"` // why it is not known
 	Command string          `json:"command"`          // that verifies again
 	Results json.RawMessage `json:"results,omitempty"`
+	Exports bool            `json:"-"` // the remote is known to export Services
 }
 
 // State is what is known of requests to mirrors.

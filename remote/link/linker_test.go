@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -82,13 +83,17 @@ func TestNoUpgrade(t *testing.T) {
 
 func TestLogFilter(t *testing.T) {
 	var out bytes.Buffer
-	f := &logFilter{to: &out}
-	for _, part := range []string{"I1127 03:00:00 starting\nservice-mirror: 1 of", " 2 not reached\nE1127 failed", "\nI was here\n", "\x1b[2J"} {
+	var progress []string
+	f := &logFilter{to: &out, progress: func(line string) { progress = append(progress, line) }}
+	for _, part := range []string{"I1127 03:00:00 starting\nservice-mirror: waiting: a", ", b\nservice-mirror: 1 of", " 2 not reached\nE1127 failed", "\nI was here\n", "\x1b[2J"} {
 		f.Write([]byte(part))
 	}
 	f.flush()
 	if want := "service-mirror: 1 of 2 not reached\nE1127 failed\nI was here\n\ufffd[2J\n"; out.String() != want {
 		t.Errorf("got %q, want %q", out.String(), want)
+	}
+	if !slices.Equal(progress, []string{"waiting: a, b"}) {
+		t.Errorf("the progress is %q", progress)
 	}
 }
 

@@ -29,9 +29,11 @@ var ErrNotReached = errors.New("linked, but not all requests arrive")
 
 // Exit codes of service-mirror verify.
 const (
+	allReached     = 0
 	someNotReached = 1
 	wrongFlags     = 2
 	noMirror       = 3
+	onlyUDP        = 4
 )
 
 // verify sends requests to the mirrors of the remote, from the daemon's pod. The error is ErrNotReached.
@@ -40,8 +42,7 @@ func (l *Linker) verify(ctx context.Context, request Request) error {
 	if err != nil {
 		return err
 	}
-	command := d.verification(request.Name, l.JSON)
-	verified := &Verified{State: Unknown, Command: l.byHand(d, d.verification(request.Name, false))}
+	verified := &Verified{State: Unknown, Command: l.byHand(d, d.verification(request.Name, false, 0))}
 	l.result.Verified = verified
 	switch {
 	case request.Wait == 0:
@@ -53,43 +54,35 @@ func (l *Linker) verify(ctx context.Context, request Request) error {
 			verified.Reason = err.Error() + ": kubectl " + l.Local.kubectl(d.Namespace) + " get pods"
 			return ctx.Err()
 		}
-		exported, err := l.connected(ctx, d, request.Name, request.Wait)
+		status, err := l.connected(ctx, d, request.Name, request.Wait)
 		if err != nil {
 			verified.Reason = err.Error()
 			return ctx.Err()
 		}
-		return l.send(ctx, d, attempts{command, min(request.Wait, routingTime)}, exported, verified)
+		return l.send(ctx, d, min(request.Wait, routingTime), status, verified)
 	}
 	return nil
 }
 
-const (
-	routingTime = 30 * time.Second // for requests to arrive: the publisher in the remote may have just been installed
-	retryTime   = 2 * time.Second
-)
+// routingTime is how long verify waits for requests to arrive: the publisher in the remote may have just been installed.
+const routingTime = 30 * time.Second
 
-// attempts are those of one command, repeated until all requests arrive or the time is over.
-type attempts struct {
-	command []string
-	time    time.Duration
-}
-
-// send runs the verification in the daemon's pod.
-func (l *Linker) send(ctx context.Context, d Daemon, try attempts, exported int, verified *Verified) error {
-	l.step(l.Local, "sending requests to the mirrors of %s from the daemon's pod", l.result.Name)
+// send runs the verification in the daemon's pod, which waits until all requests arrive, the time is over, or waiting does
+// not help.
+func (l *Linker) send(ctx context.Context, d Daemon, limit time.Duration, status remoteStatus, verified *Verified) error {
+	if status.empty() {
+		limit = 0
+	}
+	l.step(l.Local, "sending requests to the mirrors of %s from the daemon's pod%s", l.result.Name, upTo(limit))
 	pod, err := l.pod(ctx, d)
 	if err != nil {
 		verified.Reason = errExec.Error() + ": " + err.Error()
 		return nil
 	}
 	var results, errs bytes.Buffer
-	code, err := l.repeat(ctx, try, func() (int, error) {
-		results.Reset()
-		errs.Reset()
-		filtered := &logFilter{to: &errs}
-		defer filtered.flush()
-		return l.Local.exec(ctx, d.Namespace, pod, d.Container, try.command, &results, filtered)
-	})
+	filtered := &logFilter{to: &errs, progress: l.line}
+	code, err := l.Local.exec(ctx, d.Namespace, pod, d.Container, d.verification(l.result.Name, l.JSON, limit), &results, filtered)
+	filtered.flush()
 	if json.Valid(results.Bytes()) {
 		verified.Results = slices.Clone(results.Bytes())
 	}
@@ -102,44 +95,53 @@ func (l *Linker) send(ctx context.Context, d Daemon, try attempts, exported int,
 		return ctx.Err()
 	case err != nil:
 		verified.Reason = errExec.Error() + ": " + failure.Line(err.Error())
-	case code == 0:
-		verified.State = Reached
-	case code == noMirror && exported > 0:
-		verified.Reason = fmt.Sprintf("none of the %d exported Services of %s has a mirror: run service-mirror status to see why", exported, l.result.Name)
-	case code == noMirror:
-		verified.Reason = l.result.Name + " exports nothing yet"
-	case code == someNotReached, code == wrongFlags:
-		verified.State = NotReached
+		return nil
+	}
+	return verified.conclude(l.result.Name, code, status.Exported)
+}
+
+// upTo is the time limit, for a step.
+func upTo(limit time.Duration) string {
+	if limit == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", for up to %v until they arrive", limit)
+}
+
+// conclude says what the exit code of verify means. exported is the number of Services that the remote exports; negative:
+// not known. The error is ErrNotReached.
+func (v *Verified) conclude(name string, code, exported int) error {
+	v.Exports = exported > 0
+	switch code {
+	case allReached:
+		v.State = Reached
+	case someNotReached:
+		v.State = NotReached
 		return ErrNotReached
+	case wrongFlags:
+		v.Reason = "verify in the daemon's pod rejects its flags, see above: update the daemon's image to the version of this command"
+	case noMirror:
+		v.Reason = name + " exports nothing yet, so there was nothing to verify"
+		if exported > 0 {
+			v.Reason = fmt.Sprintf("none of the %d exported Services of %s is for this cluster: check their annotation service-mirror.io/export-to", exported, name)
+		}
+	case onlyUDP:
+		v.Exports = true
+		v.Reason = "only UDP ports in the mirrors of " + name + ", which cannot be verified: test them with a client in a pod"
 	default:
-		verified.Reason = fmt.Sprintf("verify exited with code %d", code)
+		v.Reason = fmt.Sprintf("verify exited with code %d", code)
 	}
 	return nil
 }
 
-// repeat runs a command until all requests arrive, or the time is over. It retries only if the command ran and requests failed.
-func (l *Linker) repeat(ctx context.Context, try attempts, run func() (code int, err error)) (code int, err error) {
-	end := time.Now().Add(try.time)
-	for first := true; ; first = false {
-		if code, err = run(); err != nil || code != someNotReached || !time.Now().Before(end) {
-			return code, err
-		}
-		if first {
-			l.line(fmt.Sprintf("not all requests arrive: waiting up to %v for the routes of the gateway", try.time))
-		}
-		select {
-		case <-ctx.Done():
-			return code, ctx.Err()
-		case <-time.After(retryTime):
-		}
-	}
-}
-
 // verification is the daemon's own command line, as that of verify for one remote. The image has no shell.
-func (d Daemon) verification(name string, asJSON bool) []string {
+func (d Daemon) verification(name string, asJSON bool, limit time.Duration) []string {
 	command := []string{d.program(), "verify", "--remote", name}
 	if asJSON {
 		command = append(command, "--output=json")
+	}
+	if limit > 0 {
+		command = append(command, "--wait="+limit.String())
 	}
 	flags := d.words()
 	if len(d.Command) > 0 {
@@ -247,8 +249,9 @@ func noUpgrade(err error) bool {
 
 // logFilter passes on what a program prints as errors, without its log of what is normal, and of problems, which it prints, too.
 type logFilter struct {
-	to   io.Writer
-	line []byte
+	to       io.Writer
+	progress func(line string) // called with what it waits for; nil: that is passed on like the rest
+	line     []byte
 }
 
 var logLine = regexp.MustCompile(`^[IW]\d{4} `)
@@ -274,7 +277,12 @@ func (f *logFilter) flush() {
 }
 
 func (f *logFilter) print(line []byte) {
-	if !logLine.Match(line) {
-		fmt.Fprintf(f.to, "%s\n", failure.Printable(string(line)))
+	if logLine.Match(line) {
+		return
 	}
+	if text, found := strings.CutPrefix(string(line), "service-mirror: waiting: "); found && f.progress != nil {
+		f.progress("waiting: " + text)
+		return
+	}
+	fmt.Fprintf(f.to, "%s\n", failure.Printable(string(line)))
 }

@@ -6,8 +6,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -41,7 +44,8 @@ func (e *env) unverified(reason, says string) {
 func TestLinkIsNotVerified(t *testing.T) {
 	e := newEnv(t)
 	e.apply(london, shipped("local"))
-	e.gateway("203.0.113.1")
+	e.namespace("shop", london, paris)
+	e.gateway("203.0.113.1", corev1.ServicePort{Name: "dns", Port: 15353, Protocol: corev1.ProtocolUDP})
 	e.link("gateway=ingress/gateway")
 	e.linksUnverified("no requests were sent because of --wait 0", "--wait=0")
 	e.linksUnverified("the daemon's pods are not ready: kubectl --context london", "--wait=1s")
@@ -54,6 +58,13 @@ func TestLinkIsNotVerified(t *testing.T) {
 	e.linksUnverified("cannot run verify in the daemon's pod", "--wait=1m")
 	e.kubelet(p)
 	e.linksUnverified("paris exports nothing yet", "--wait=1m")
+	e.exportUDP("shop", "lookup")
+	says := e.linkAgain("gateway=ingress/gateway", "--wait=1m")
+	e.unverified("only UDP ports in the mirrors of paris, which cannot be verified", says)
+	if !strings.Contains(says, "not known    shop/lookup-paris, port dns 53/UDP, udp to 203.0.113.1:15353: UDP cannot be verified") ||
+		strings.Contains(says, "waiting: 0 of 1 verified") || strings.Contains(says, "label service SERVICE") {
+		t.Errorf("of a remote that exports a UDP port alone it says:\n%s", says)
+	}
 
 	out, err := run(e.ctx, harness.Program("service-mirror-race"), "link", "--kubeconfig", e.withoutExec(), "paris", "--remote-kubeconfig", paris.Kubeconfig,
 		"--server", paris.Config.Host, "gateway=ingress/gateway", "--wait=1m")
@@ -127,11 +138,123 @@ func TestLinkIsVerified(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "exit status 3") {
 		t.Errorf("baz is not reached, and the error is %v", err)
 	}
-	for _, want := range []string{"reached      shop/bar-paris", "not routed   shop/baz-paris", "service-mirror: 1 of 2 not reached", "Linked, but not all requests arrive", verifyCommand} {
+	for _, want := range []string{"\n    waiting: 1 of 2 verified: 1 of 2 not reached: shop/baz-paris\n", "reached      shop/bar-paris", "not routed   shop/baz-paris", "service-mirror: 1 of 2 not reached", "Linked, but not all requests arrive", verifyCommand} {
 		if !strings.Contains(says, want) {
 			t.Errorf("it does not say %q:\n%s", want, says)
 		}
 	}
+}
+
+// exportUDP makes an exported Service in paris whose only port is a UDP port that the gateway serves.
+func (e *env) exportUDP(namespace, name string) {
+	e.Helper()
+	_, err := paris.CoreV1().Services(namespace).Create(e.ctx, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, Labels: map[string]string{"service-mirror.io/exported": "true"}, Annotations: map[string]string{"service-mirror.io/gateway-ports": "53/UDP=15353"},
+		},
+		Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP}}},
+	}, metav1.CreateOptions{})
+	e.must(err)
+}
+
+// verification is a verify that runs.
+type verification struct {
+	*env
+	*harness.Process // Log has its progress
+	out              *harness.Log
+}
+
+// verifies starts verify for the mirrors of paris, as a user on this machine would.
+func (e *env) verifies(args ...string) *verification {
+	e.Helper()
+	v := &verification{env: e, out: &harness.Log{}}
+	cmd := command(e.ctx, harness.Program("service-mirror-race"), append([]string{"verify", "--all", "--context", london.Name,
+		"--remote", "paris=" + paris.Kubeconfig + ",gateway=ingress/gateway"}, args...)...)
+	cmd.Stdout = v.out
+	var err error
+	v.Process, err = harness.Start(cmd)
+	e.must(err)
+	e.Cleanup(v.Kill)
+	return v
+}
+
+// ends waits until it has ended, and wants this exit code, all of this on stdout but for the first line, and this progress
+// and error on stderr.
+func (v *verification) ends(code int, stdout string, stderr ...string) {
+	v.env.Helper()
+	v.soon("verify ends", func() error {
+		if err := v.Running(); !errors.Is(err, harness.ErrEnded) {
+			return errors.New("it runs, and says " + v.Log.String())
+		}
+		return nil
+	})
+	first, rest, _ := strings.Cut(v.out.String(), "\n")
+	if got := v.ProcessState.ExitCode(); got != code || !strings.HasPrefix(first, "Verified from ") || !strings.HasPrefix(rest, stdout) || strings.Count(rest, "\n") != 1 {
+		v.Errorf("exit code %d, want %d, and on stdout a line that begins with %q:\n%s", got, code, stdout, v.out)
+	}
+	want := ""
+	for _, line := range stderr {
+		want += "service-mirror: " + line + "\n"
+	}
+	if got := withoutLog(v.Log.String()); got != want {
+		v.Errorf("stderr is\n%s\nwant\n%s", got, want)
+	}
+}
+
+// withoutLog is what a program prints but its log.
+func withoutLog(text string) (rest string) {
+	for line := range strings.Lines(text) {
+		if !logged.MatchString(line) {
+			rest += line
+		}
+	}
+	return rest
+}
+
+var logged = regexp.MustCompile(`^[IW]\d{4} `)
+
+// verify --wait is started before the mirror is reachable, and ends as soon as requests arrive: 0. If they do not in time, it
+// ends as it does without --wait; if waiting does not help, at once.
+func TestVerifyWaits(t *testing.T) {
+	e := newEnv(t)
+	e.namespace("shop", london, paris)
+	e.gateway(ownAddress(e), corev1.ServicePort{Name: "dns", Port: 15353, Protocol: corev1.ProtocolUDP})
+	var routed atomic.Bool
+	port := e.serves(func(host string) bool { return routed.Load() && strings.HasPrefix(host, "bar-paris.shop.") })
+	e.change(paris, "ingress", "gateway", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = port })
+	const long = "--wait=1h"
+	noMirror, notReached := "waiting: no mirrors to verify: export a Service first", "waiting: 0 of 1 verified: 1 of 1 not reached: shop/bar-paris"
+
+	v := e.verifies(long)
+	v.says(noMirror)
+	e.export("shop", "bar", 80)
+	v.says(notReached)
+	routed.Store(true)
+	v.ends(0, "reached      shop/bar-paris, port http 80/TCP, http to ", noMirror, notReached)
+
+	routed.Store(false)
+	begin := time.Now()
+	v = e.verifies("--wait=3s")
+	v.ends(1, "not routed   shop/bar-paris, port http 80/TCP, http to ", notReached, "1 of 1 not reached")
+	if took := time.Since(begin); took < 3*time.Second {
+		t.Errorf("it has waited only %v", took)
+	}
+
+	e.change(paris, "shop", "bar", func(svc *corev1.Service) { delete(svc.Labels, "service-mirror.io/exported") })
+	e.exportUDP("shop", "lookup")
+	v = e.verifies(long)
+	v.ends(4, "not known    shop/lookup-paris, port dns 53/UDP, udp to ", "only UDP ports, which cannot be verified: shop/lookup-paris: test them with a client in a pod")
+}
+
+// says waits until it prints a line of progress.
+func (v *verification) says(line string) {
+	v.env.Helper()
+	v.soon("verify says "+line, func() error {
+		if v.Log.Count("service-mirror: "+line) == 0 {
+			return errors.New("it says " + v.Log.String())
+		}
+		return v.Running()
+	})
 }
 
 // ownAddress is one of this machine's own, which is not loopback: no gateway has such an address.
@@ -151,10 +274,16 @@ func ownAddress(e *env) string {
 // servesOnly starts a gateway that knows one Service of namespace shop alone, and returns its port.
 func (e *env) servesOnly(name string) int32 {
 	e.Helper()
+	return e.serves(func(host string) bool { return strings.HasPrefix(host, name+"-paris.shop.") })
+}
+
+// serves starts a gateway that knows some host names, and returns its port.
+func (e *env) serves(knows func(host string) bool) int32 {
+	e.Helper()
 	listener, err := net.Listen("tcp", net.JoinHostPort(ownAddress(e), "0"))
 	e.must(err)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.Host, name+"-paris.shop.") {
+		if !knows(r.Host) {
 			http.Error(w, "no such route", http.StatusNotFound)
 		}
 	}))
