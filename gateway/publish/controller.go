@@ -28,7 +28,7 @@ type Options struct {
 }
 
 // workers is how many Services are synced in parallel.
-const workers = 16
+const workers = 32
 
 // Controller publishes the exported Services of a cluster.
 type Controller struct {

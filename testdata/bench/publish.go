@@ -28,6 +28,9 @@ var publisher = harness.ServiceAccountUser(harness.PublisherAccount.Namespace, h
 
 var routesResource = schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "httproutes"}
 
+// gatewayAPI are its kinds that such a cluster serves.
+var gatewayAPI = []string{"gatewayclasses", "gateways", "httproutes", "tlsroutes", "tcproutes", "udproutes"}
+
 // publishing is a cluster with a Gateway and exported Services, and the kubeconfig of the publisher's ServiceAccount.
 type publishing struct {
 	*cluster
@@ -49,7 +52,7 @@ func (b *bench) newPublishing(ctx context.Context, exports int) (*publishing, er
 }
 
 func (b *bench) fillPublishing(ctx context.Context, p *publishing, exports int) (err error) {
-	if err := p.ApplyGatewayAPI(ctx, "../gatewayapi", "gatewayclasses", "gateways", "httproutes", "tlsroutes", "tcproutes", "udproutes"); err != nil {
+	if err := p.ApplyGatewayAPI(ctx, "../gatewayapi", gatewayAPI...); err != nil {
 		return err
 	}
 	p.account = filepath.Join(p.Dir, "publish.kubeconfig")
@@ -62,6 +65,9 @@ func (b *bench) fillPublishing(ctx context.Context, p *publishing, exports int) 
 	if err := p.apply(ctx, b.deploy+"/gateways/gateway-api"); err != nil {
 		return err
 	}
+	if err := p.readRoutes(ctx); err != nil {
+		return err
+	}
 	if err := inParallel(64, exports, func(i int) error {
 		svc := b.service(i)
 		svc.Labels["service-mirror.io/exported"] = "true"
@@ -72,6 +78,22 @@ func (b *bench) fillPublishing(ctx context.Context, p *publishing, exports int) 
 	}
 	return harness.Eventually(10*time.Minute, "the controllers have followed, and the publisher may write", func() error {
 		return errors.Join(p.followed(ctx, exports), p.mayPublish(ctx))
+	})
+}
+
+// readRoutes reads each kind of the Gateway API, as its implementation does in a real cluster: the first who reads a kind of a
+// CustomResourceDefinition has the API server fill its cache of it, and is refused until it has.
+func (p *publishing) readRoutes(ctx context.Context) error {
+	client, err := dynamic.NewForConfig(p.Config)
+	if err != nil {
+		return err
+	}
+	return inParallel(len(gatewayAPI), len(gatewayAPI), func(i int) error {
+		watch, err := client.Resource(routesResource.GroupVersion().WithResource(gatewayAPI[i])).Watch(ctx, metav1.ListOptions{}) // retries
+		if err == nil {
+			watch.Stop()
+		}
+		return err
 	})
 }
 
