@@ -289,7 +289,7 @@ func TestFormerLeaderShowsNoProblems(t *testing.T) {
 
 // The deletion of an object that is already gone does not count.
 func TestDeletionOfADeletedObjectIsNotCounted(t *testing.T) {
-	metrics := report.NewMetrics("", paris)
+	metrics := report.NewMetrics(report.Daemon, "", paris)
 	exporting(t, Options{Metrics: metrics}, paris, func(w *world) {
 		w.server.pauseWatches(true)
 		w.server.removePair("default", "bar-paris")

@@ -524,7 +524,7 @@ func TestFailoverByRecords(t *testing.T) {
 func TestFailoverIsShown(t *testing.T) {
 	events, recorder := recording(nil)
 	options := failoverTimes
-	options.Events, options.Metrics = events, report.NewMetrics("", []string{"paris"})
+	options.Events, options.Metrics = events, report.NewMetrics(report.Daemon, "", []string{"paris"})
 	run(t, options, []string{"paris"}, func(w *world) {
 		options.Metrics.Observe(w.controller.Overview)
 		w.remotes["paris"].export(exportedBar())

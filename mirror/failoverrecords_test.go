@@ -35,7 +35,7 @@ func synced(t *testing.T, metrics *report.Metrics) (n uint64) {
 func TestFailoverSyncsWhatARecordConcerns(t *testing.T) {
 	const services = 1000
 	options := failoverTimes
-	options.Metrics = report.NewMetrics("", []string{"paris"})
+	options.Metrics = report.NewMetrics(report.Daemon, "", []string{"paris"})
 	run(t, options, []string{"paris"}, func(w *world) {
 		paris := w.remotes["paris"]
 		paris.publishes()

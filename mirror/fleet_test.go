@@ -318,7 +318,7 @@ func TestRemoteMisconfigured(t *testing.T) {
 func TestManyRemotesComeAndGo(t *testing.T) {
 	const number = 50
 	recorder := toolsrecord.NewFakeRecorder(1000)
-	metrics := report.NewMetrics("", nil)
+	metrics := report.NewMetrics(report.Daemon, "", nil)
 	options := Options{Metrics: metrics, Events: report.NewEventsTo(recorder, report.OwnPod()), MaxDeletes: 1}
 	runFleet(t, options, func(f *fleet) {
 		metrics.Observe(func() status.Page { return f.world.controller.Overview() })

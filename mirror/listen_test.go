@@ -42,7 +42,7 @@ func TestHosts(t *testing.T) {
 
 // Each path that shows something is behind the check, and probes are not.
 func TestHandlerRefusesOtherHosts(t *testing.T) {
-	metrics := report.NewMetrics("v1", nil)
+	metrics := report.NewMetrics(report.Daemon, "v1", nil)
 	run(t, Options{Metrics: metrics}, paris, func(w *world) {
 		w.settle()
 		handler := w.controller.Handler(w.controller.Overview, Listen{Address: ":8080", Profile: true})

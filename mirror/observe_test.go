@@ -212,7 +212,7 @@ func TestEveryReasonHasAState(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	var w *world
-	metrics := report.NewMetrics("v1", []string{"paris", "berlin"})
+	metrics := report.NewMetrics(report.Daemon, "v1", []string{"paris", "berlin"})
 	metrics.Observe(func() status.Page { return w.controller.Overview() })
 	run(t, Options{Metrics: metrics}, []string{"paris", "berlin"}, func(in *world) {
 		w = in
@@ -226,7 +226,7 @@ func TestMetrics(t *testing.T) {
 			`service_mirror_mirrors{remote="berlin",state="conflict"} 0`, `service_mirror_problems{reason="Headless",remote="paris"} 0`,
 			`service_mirror_remote_up{remote="paris"} 1`, `service_mirror_writes_total{kind="Service",verb="create"} 0`,
 			`service_mirror_leader 0`, `service_mirror_unknown_remote_objects 0`, `service_mirror_queue_depth 0`, `service_mirror_sync_errors_total 0`,
-			`service_mirror_api_requests_total{code="200",remote="paris",verb="GET"} 0`, `version="v1"`,
+			`service_mirror_api_requests_total{code="200",remote="paris",verb="GET"} 0`, `service_mirror_build_info{component="daemon",go_version="`, `version="v1"`,
 		} {
 			if !strings.Contains(before, line) {
 				w.Errorf("%s does not exist from the start:\n%s", line, before)
@@ -341,7 +341,7 @@ func TestOperationsPageHasEveryMetricAndReason(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	metrics := report.NewMetrics("", []string{"paris"})
+	metrics := report.NewMetrics(report.Daemon, "", []string{"paris"})
 	metrics.Observe(func() status.Page {
 		return status.Page{Remotes: []status.Remote{{Name: "paris", Gateways: []status.Gateway{{Name: "a/b"}}}}}
 	})
@@ -365,7 +365,7 @@ func TestOperationsPageHasEveryMetricAndReason(t *testing.T) {
 
 // The alerts and the dashboard use existing metrics only.
 func TestMonitoringUsesMetricsThatExist(t *testing.T) {
-	metrics := report.NewMetrics("", []string{"paris"})
+	metrics := report.NewMetrics(report.Daemon, "", []string{"paris"})
 	metrics.Observe(func() status.Page {
 		return status.Page{Remotes: []status.Remote{{Name: "paris", Gateways: []status.Gateway{{Name: "a/b"}}}}}
 	})

@@ -370,7 +370,7 @@ func TestRecordWithoutAReadyEndpoint(t *testing.T) {
 // Of a crowd of records that have one port alone it is not used, and each says so. Whatever the order in which they come
 // and go, the oldest has it once they are few enough; what comes to a crowd, or goes, has no other one looked at.
 func TestCrowdOfRecords(t *testing.T) {
-	metrics := report.NewMetrics("", paris)
+	metrics := report.NewMetrics(report.Daemon, "", paris)
 	syncs := func() (n uint64) {
 		families, err := metrics.Gatherer().Gather()
 		must(err)

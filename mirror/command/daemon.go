@@ -94,7 +94,7 @@ func (cfg *config) mirrorAll(ctx context.Context, local *rest.Config, instead on
 	fleet := &mirror.Fleet{Names: cfg.parts.mirrors.Names}
 	defer func() { end(); running.Wait(); fleet.Wait() }()
 
-	cfg.mirror.Metrics = report.NewMetrics(programVersion(), remote.Names(cfg.remotes))
+	cfg.mirror.Metrics = report.NewMetrics(report.Daemon, programVersion(), remote.Names(cfg.remotes))
 	cfg.mirror.Metrics.CountRequests()
 	cfg.mirror.Events = report.NewEvents(ctx, clients.Write, report.OwnPod())
 	cfg.mirror.Events.Cluster = cfg.mirror.ClusterName

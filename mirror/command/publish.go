@@ -123,7 +123,7 @@ func (p *publishCommand) publishAll(ctx context.Context, cluster *rest.Config, s
 	var running sync.WaitGroup
 	defer func() { end(); running.Wait() }()
 
-	metrics := report.NewMetrics(programVersion(), nil)
+	metrics := report.NewMetrics(report.Publisher, programVersion(), nil)
 	metrics.CountRequests()
 	p.publish.Metrics, p.publish.Events = metrics, report.NewEvents(ctx, clients.Write, report.OwnPod())
 	defer p.publish.Events.Shutdown()

@@ -32,8 +32,17 @@ type Metrics struct {
 
 func name(text string) string { return "service_mirror_" + text }
 
+// Component is the program that metrics are of.
+type Component string
+
+// The values.
+const (
+	Daemon    Component = "daemon"
+	Publisher Component = "publisher"
+)
+
 // NewMetrics makes the metrics of a program that knows these remotes.
-func NewMetrics(version string, remotes []string) *Metrics {
+func NewMetrics(of Component, version string, remotes []string) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		syncs: prometheus.NewHistogram(prometheus.HistogramOpts{Name: name("sync_duration_seconds"),
@@ -58,8 +67,8 @@ func NewMetrics(version string, remotes []string) *Metrics {
 	for _, cluster := range remotes {
 		m.Begin(cluster)
 	}
-	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: name("build_info"), Help: "Always 1; the labels say which version runs.",
-		ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version()}})
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: name("build_info"), Help: "Always 1; the labels say which program runs, and which version of it.",
+		ConstLabels: prometheus.Labels{"component": string(of), "version": version, "go_version": runtime.Version()}})
 	build.Set(1)
 	m.registry.MustRegister(m.syncs, m.errors, m.depth, m.latency, m.requests, m.writes, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -227,7 +227,7 @@ func TestMetricsCount(t *testing.T) {
 		t.Errorf("%v syncs took %v s", all["sync_duration_seconds_count"], all["sync_duration_seconds_sum"])
 	}
 	code, text, err := d.get("/metrics")
-	if err != nil || code != 200 || !regexp.MustCompile(`service_mirror_build_info\{go_version="go1[^"]+",version="[^"]+"\} 1\n`).MatchString(text) {
+	if err != nil || code != 200 || !regexp.MustCompile(`service_mirror_build_info\{component="daemon",go_version="go1[^"]+",version="[^"]+"\} 1\n`).MatchString(text) {
 		t.Errorf("no build info in %d %v:\n%s", code, err, text)
 	}
 	// Failed requests are counted by their code.
