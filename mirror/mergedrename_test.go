@@ -6,7 +6,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 
@@ -170,5 +172,32 @@ func TestMergedServiceWithoutSlicesChoosesAName(t *testing.T) {
 		w.server.remove("services", "default", "till")
 		w.wait(foreignPeriod * 40)
 		w.expect("create services default/till", "delete "+barService)
+	})
+}
+
+// The new Service alone takes the place of nothing: the old slices stay while those of the new name are foreign.
+func TestMergedPartsWaitForTheNewSlices(t *testing.T) {
+	renamed := merging(plan.MergeAll)
+	renamed.Names = plan.Names{"paris": {Template: "the-{service}"}, "berlin": {Template: "the-{service}"}}
+	run(t, merging(plan.MergeAll), bothRemotes, func(w *world) {
+		w.merge()
+		w.stop()
+		foreign := &discoveryv1.EndpointSlice{
+			ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: "the-bar.paris.ipv4", Labels: map[string]string{discoveryv1.LabelServiceName: "other"}},
+			AddressType: discoveryv1.AddressTypeIPv4,
+		}
+		w.server.put(foreign)
+		w.use(renamed, bothRemotes...)
+		w.settle()
+		w.wait(time.Minute)
+		w.wantServing("192.0.2.1", "192.0.2.2") // under the old name
+		if w.server.service("default", "the-bar") == nil || w.server.slice("default", "the-bar.berlin.ipv4") == nil {
+			t.Errorf("the new one does not exist\n%s", w.log)
+		}
+		w.server.wrote()
+		w.server.remove("endpointslices", "default", foreign.Name)
+		w.wait(foreignPeriod * 40)
+		writes := w.expect("create endpointslices default/"+foreign.Name, "delete "+parisSlice, "delete "+berlinSlice, "delete "+barService)
+		ordered(t, writes, "create endpointslices default/"+foreign.Name, "delete "+parisSlice)
 	})
 }

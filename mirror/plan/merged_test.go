@@ -140,13 +140,28 @@ func (j *joint) settle(t *testing.T, shuffle func(n int, swap func(i, j int))) {
 		keys := j.keys()
 		shuffle(len(keys), func(a, b int) { keys[a], keys[b] = keys[b], keys[a] })
 		for _, key := range keys {
-			j.sync(key)
+			writesItsOwn(t, j.sync(key))
 		}
 		if len(j.written) == before {
 			return
 		}
 	}
 	t.Fatalf("it goes on for ever: %q", j.written)
+}
+
+// writesItsOwn checks that a plan is of nothing but the objects of its key: a part's, of no other remote's slices.
+func writesItsOwn(t *testing.T, p Plan) {
+	t.Helper()
+	_, remote, part := PartOf(p.Key)
+	for _, step := range p.Steps {
+		slice, _ := step.Object.(*discoveryv1.EndpointSlice)
+		if !part || !step.Action.ofKind() {
+			continue
+		}
+		if slice == nil || !slices.Contains([]string{SliceName(p.Key, discoveryv1.AddressTypeIPv4), SliceName(p.Key, discoveryv1.AddressTypeIPv6)}, slice.Name) {
+			t.Fatalf("the part of %s has the step %s", remote, text(step))
+		}
+	}
 }
 
 func inOrder(int, func(i, j int)) {}
@@ -485,6 +500,33 @@ func TestMergedPartOfALateExport(t *testing.T) {
 	s.Origin.Service = nil
 	if p := j.policy.Decide(s); !p.Writes(IPv4Slice) {
 		t.Error("without the export it stays")
+	}
+}
+
+// A part that moves to another name goes once the one that takes its place is complete, and no sooner.
+func TestMergedPartWaitsForItsSuccessor(t *testing.T) {
+	for name, test := range map[string]struct {
+		successor *Successor
+		goes      bool
+	}{
+		"it is not known":    {nil, false},
+		"it is not complete": {&Successor{}, false},
+		"it is complete":     {&Successor{Complete: true}, true},
+	} {
+		j := newJoint(MergeAll)
+		j.export("paris", "192.0.2.1")
+		j.export("berlin", "192.0.2.2")
+		j.settle(t, inOrder)
+		s := j.snapshot(Part(mergedKey, "paris"))
+		j.policy.Names = Names{"paris": {Template: "the-{service}"}, "berlin": {Template: "the-{service}"}}
+		for i := range s.Candidates {
+			s.Candidates[i].Service = nil // for this name
+		}
+		s.Origin.Successor = test.successor
+		p := j.policy.Decide(s)
+		if p.Writes(IPv4Slice) != test.goes {
+			t.Errorf("%s: steps %s", name, text(p.Steps))
+		}
 	}
 }
 

@@ -97,11 +97,12 @@ type entry struct {
 	// What the daemon may have heard of since the last rest, and what it cannot have,
 	// for the remote is cut off.
 	since, hidden since
-	wanted        bool // the mirror was wanted at some time since the last rest, or at it
-	deleted       bool // a user has deleted the mirror Service
-	forgotten     bool // and no daemon that saw it still runs
-	edited        bool // a user has changed where it routes to
-	moves         bool // the rule for names has changed: it, or the one with the other name, exists
+	wanted        bool          // the mirror was wanted at some time since the last rest, or at it
+	deleted       bool          // a user has deleted the mirror Service
+	forgotten     bool          // and no daemon that saw it still runs
+	edited        bool          // a user has changed where it routes to
+	moves         bool          // the rule for names has changed: it, or the one with the other name, exists
+	had           [][]modelPort // the ports that it was mirrored with since the last rest, or at it
 
 	// What was seen of it. No step depends on this.
 	existed        bool // at the last rest
@@ -238,7 +239,15 @@ func (e *entry) change(interrupts bool, change func()) {
 	was := e.mirrorable()
 	change()
 	e.wanted = e.wanted || was || e.mirrorable()
+	e.has()
 	e.happened(since{changed: true, interrupted: interrupts || !e.mirrorable()})
+}
+
+// has notes the ports that it has now.
+func (e *entry) has() {
+	if e.mirrorable() {
+		e.had = append(e.had, slices.Clone(e.ports))
+	}
 }
 
 func (e *entry) happened(what since) {
@@ -341,7 +350,8 @@ func (m *model) rested() {
 	for _, e := range m.entries() {
 		e.since, e.wanted = since{}, m.mirrored(e)
 		e.deleted, e.forgotten, e.edited, e.moves = false, false, e.foreign == underTheMirror, false
-		e.existed = m.mirrored(e)
+		e.existed, e.had = m.mirrored(e), nil
+		e.has()
 	}
 	m.restarted, m.first = false, true
 	for _, r := range m.remotes {

@@ -67,15 +67,8 @@ func (w *walk) mirrorOf(e *entry) (string, *corev1.Service, *corev1.Endpoints) {
 func (w *walk) look() {
 	w.Helper()
 	err := w.judge()
-	if err == nil {
+	if err == nil && w.merged == nil { // what is read one kind after the other never existed: a mirror may be renamed meanwhile
 		err = w.see()
-	}
-	if w.merged != nil {
-		for _, s := range w.sharedMirrors() {
-			if err == nil && w.existing[s.namespace] {
-				err = w.checkShared(s)
-			}
-		}
 	}
 	for _, e := range w.entries() {
 		if w.merged == nil && err == nil && w.existing[e.home()] {

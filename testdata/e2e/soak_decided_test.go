@@ -153,6 +153,10 @@ func TestMergedWalkIsDecidedByItsSeed(t *testing.T) {
 			met("a part stays while its remote is not in the flags", s.partStays(first) && parts[first] != nil && first.remote.fault.removed)
 			met("a part is renamed", s.renamed() && first.keepsService() && s.partWould(first) && parts[first] != nil)
 			met("two parts are renamed", s.renamed() && last.keepsService() && s.partWould(last) && len(parts) == 2)
+			met("a part keeps ports though the first remote is gone", len(s.keeps(last)) > 0 && last.remote.there && first.existed && first.since.interrupted)
+			met("a part keeps ports though those of the first remote changed", len(s.keeps(last)) > 0 && last.remote.there && first.exported && first.since.changed)
+			met("a part keeps ports while nothing is known of its remote, and others change", len(s.keeps(last)) > 0 && last.remote.known == unknown && first.since.changed)
+			met("a part keeps ports and is renamed while another remote changes", s.renamed() && len(s.keeps(last)) > 0 && first.since.changed)
 			met("a Service stays though the first remote is gone", last.exists() && !first.exported && first.since.interrupted)
 			met("a deleted Service comes back with its ClusterIP", last.deleted && last.existed && !last.forgotten && !last.since.interrupted)
 		}

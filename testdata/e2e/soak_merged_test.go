@@ -24,8 +24,9 @@ type mergedModel struct {
 }
 
 var mergedKinds = []kind{
-	{14, (*walk).export},
+	{24, (*walk).export},
 	{4, (*walk).unexport},
+	{20, (*walk).removeOneOfTwo},
 	{3, (*walk).deleteExported},
 	{3, (*walk).recreate},
 	{8, (*walk).changePorts},
@@ -116,11 +117,7 @@ func (m *model) parts(s sharedMirror) map[*entry][]string {
 			continue
 		}
 		agreeing := *e
-		agreeing.ports = slices.DeleteFunc(slices.Clone(e.ports), func(p modelPort) bool {
-			return !slices.ContainsFunc(s.first().ports, func(other modelPort) bool {
-				return p.name == other.name && p.number == other.number && p.protocol == other.protocol
-			})
-		})
+		agreeing.ports = slices.DeleteFunc(slices.Clone(e.ports), func(p modelPort) bool { return !p.among(s.first().ports) })
 		lines := agreeing.leads()
 		if m.merged.first && serves {
 			for i := range lines {
@@ -146,6 +143,34 @@ func (s sharedMirror) partWould(e *entry) bool {
 	})
 }
 
+// keeps are the ports that its slice must have at any moment, whatever becomes of the other remotes: those that agree with all
+// that these had since the last rest, in any order of the flags. None if it may have changed itself.
+func (s sharedMirror) keeps(e *entry) []modelPort {
+	if !e.exists() || e.since.changed || e.edited {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(e.ports), func(p modelPort) bool {
+		return slices.ContainsFunc(s.entries, func(other *entry) bool {
+			return other != e && slices.ContainsFunc(other.had, func(ports []modelPort) bool { return !p.among(ports) })
+		})
+	})
+}
+
+// among: one of these is the same port of a merged mirror.
+func (p modelPort) among(all []modelPort) bool {
+	return slices.ContainsFunc(all, func(other modelPort) bool {
+		return p.name == other.name && p.number == other.number && p.protocol == other.protocol
+	})
+}
+
+// kept are the lines that its slice had at the last rest and must still have, ready or not.
+func (s sharedMirror) kept(e *entry) []string {
+	ports := s.keeps(e)
+	return slices.DeleteFunc(slices.Clone(e.lines), func(line string) bool {
+		return !slices.ContainsFunc(ports, func(p modelPort) bool { return strings.Contains(line, " "+p.name+":") })
+	})
+}
+
 // The steps.
 
 func (w *walk) sharedStep(s sharedMirror, what string, act func(namespace string) error) *step {
@@ -154,6 +179,18 @@ func (w *walk) sharedStep(s sharedMirror, what string, act func(namespace string
 
 func (w *walk) pickShared() (sharedMirror, bool) {
 	return pick(w, w.sharedMirrors(), func(s sharedMirror) bool { return w.existing[s.namespace] && !s.renamed() })
+}
+
+// removeOneOfTwo has one of two remotes not export a Service any more, while the slice of the other one must keep what it has.
+func (w *walk) removeOneOfTwo() *step {
+	s, ok := pick(w, w.sharedMirrors(), func(s sharedMirror) bool {
+		return w.existing[s.namespace] && len(w.parts(s)) == 2 && len(s.keeps(s.entries[0])) > 0 && len(s.keeps(s.entries[1])) > 0
+	})
+	if !ok {
+		return nil
+	}
+	e := any1(w, s.entries...)
+	return any1(w, w.unexportOf, w.deleteExportOf)(e)
 }
 
 func (w *walk) deleteMergedService() *step {
@@ -283,7 +320,7 @@ func (w *walk) partName(mirror string, e *entry) string {
 }
 
 // checkShared checks what must be true at any moment: the Service is the same one while any remote exports it, and what
-// happens to a remote changes only its own slice and those of remotes behind it.
+// happens to a remote changes only its own slice and those of remotes behind it: these keep all ports that agree.
 func (w *walk) checkShared(s sharedMirror) error {
 	svc, parts := w.seen[s.namespace].services[s.mirror], w.partsOf(s)
 	for _, e := range s.entries {
@@ -296,8 +333,12 @@ func (w *walk) checkShared(s sharedMirror) error {
 		if e.keepsService() && (svc == nil || string(svc.UID) != e.uid) {
 			return fmt.Errorf("%v had UID %s, as %v has been exported all the time, and now it is %s", s, e.uid, e, describeService(svc))
 		}
-		if name := w.partName(s.mirror, e); s.partStays(e) && !slices.Equal(parts[name], e.lines) {
+		name := w.partName(s.mirror, e)
+		if s.partStays(e) && !slices.Equal(parts[name], e.lines) {
 			return fmt.Errorf("the part %s was %q, and is %q", name, e.lines, parts[name])
+		}
+		if kept := s.kept(e); !includes(parts[name], kept) {
+			return fmt.Errorf("the part %s was %q and must keep %q, as only other remotes have changed, and is %q", name, e.lines, kept, parts[name])
 		}
 	}
 	return nil
@@ -314,6 +355,10 @@ func (e *entry) keepsService() bool {
 func (w *walk) checkRenamed(s sharedMirror, e *entry, parts map[string][]string) error {
 	services := w.seen[s.namespace].services
 	now, before := services[s.mirror], services[s.before]
+	lines := s.kept(e)
+	if s.partWould(e) {
+		lines = e.lines
+	}
 	switch {
 	case !e.keepsService():
 		return nil
@@ -321,12 +366,10 @@ func (w *walk) checkRenamed(s sharedMirror, e *entry, parts map[string][]string)
 		return fmt.Errorf("neither %s nor %s exists in %s", s.mirror, s.before, s.namespace)
 	case before != nil && string(before.UID) != e.uid:
 		return fmt.Errorf("%s, which moves to %v, had UID %s, and now it is %s", s.before, s, e.uid, describeService(before))
-	case !s.partWould(e):
-		return nil
-	case before != nil && includes(parts[w.partName(s.before, e)], e.lines), now != nil && includes(parts[w.partName(s.mirror, e)], e.lines):
+	case before != nil && includes(parts[w.partName(s.before, e)], lines), now != nil && includes(parts[w.partName(s.mirror, e)], lines):
 		return nil
 	}
-	return fmt.Errorf("the part of %v moves from %s to %v, had %q, and there is %q", e, s.before, s, e.lines, parts)
+	return fmt.Errorf("the part of %v moves from %s to %v, had %q, must keep %q, and there is %q", e, s.before, s, e.lines, lines, parts)
 }
 
 // includes: all of these lines are among others, ready or not.

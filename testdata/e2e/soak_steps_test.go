@@ -103,6 +103,10 @@ func (w *walk) unexport() *step {
 	if !ok {
 		return nil
 	}
+	return w.unexportOf(e)
+}
+
+func (w *walk) unexportOf(e *entry) *step {
 	e.change(true, func() { e.exported = false })
 	return w.exportedStep(e, "is not exported any more", func(r *remote) error {
 		return w.update(r.cluster, w.long(e.namespace), e.name, w.unlabel)
@@ -114,6 +118,10 @@ func (w *walk) deleteExported() *step {
 	if !ok {
 		return nil
 	}
+	return w.deleteExportOf(e)
+}
+
+func (w *walk) deleteExportOf(e *entry) *step {
 	e.change(true, func() { e.there, e.exported = false, false })
 	return w.exportedStep(e, "is deleted", func(r *remote) error { return w.delete(r.cluster, w.long(e.namespace), e.name) })
 }
