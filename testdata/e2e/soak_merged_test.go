@@ -193,6 +193,21 @@ func (w *walk) removeOneOfTwo() *step {
 	return any1(w, w.unexportOf, w.deleteExportOf)(e)
 }
 
+// agree has remotes export ports in common where a merged mirror is being renamed: a part that has no endpoints under the new
+// name for want of them stays under the old one.
+func (w *walk) agree() (all []*step) {
+	for _, s := range w.sharedMirrors() {
+		parts := w.parts(s)
+		for _, e := range s.entries {
+			if w.existing[s.namespace] && e.mirrorable() && len(parts[e]) == 0 && len(e.leads()) > 0 {
+				e.change(false, func() { e.ports = slices.Clone(s.first().ports) })
+				all = append(all, w.portsStep(e))
+			}
+		}
+	}
+	return all
+}
+
 func (w *walk) deleteMergedService() *step {
 	s, ok := w.pickShared()
 	if !ok {

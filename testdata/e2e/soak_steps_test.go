@@ -209,6 +209,11 @@ func (w *walk) changePorts() *step {
 		return nil
 	}
 	e.change(false, func() { e.ports = ports })
+	return w.portsStep(e)
+}
+
+func (w *walk) portsStep(e *entry) *step {
+	ports := slices.Clone(e.ports)
 	return w.exportedStep(e, fmt.Sprintf("has ports %v", ports), func(r *remote) error {
 		return w.update(r.cluster, w.long(e.namespace), e.name, func(svc *corev1.Service) { svc.Spec.Ports = servicePorts(ports) })
 	})
@@ -436,6 +441,9 @@ func (w *walk) heal() (all []*step) {
 	}
 	if w.taken == 0 && w.failing != nil {
 		all = append(all, w.beginFailover()...)
+	}
+	if w.renaming() {
+		all = append(all, w.agree()...)
 	}
 	return all
 }
