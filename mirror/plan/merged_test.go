@@ -117,18 +117,24 @@ func (j *joint) sync(key cache.ObjectName) Plan {
 				fixture.Allocated(fixture.Defaulted(svc, nil))
 			}
 		}
-		if part {
-			of := j.parts[remote]
-			of.Set(step.Kind, obj)
-			j.parts[remote] = of
-			if of.Empty() {
-				delete(j.parts, remote)
-			}
+		// A step is for the object that it names, and not for what has the key.
+		if of, isPart := strings.CutPrefix(step.Object.GetName(), mergedKey.Name+"."); isPart {
+			j.set(strings.TrimSuffix(strings.TrimSuffix(of, ".ipv4"), ".ipv6"), step.Kind, obj)
 		} else {
 			j.live.Set(step.Kind, obj)
 		}
 	}
 	return p
+}
+
+// set sets an object of a remote's part.
+func (j *joint) set(remote string, kind Kind, obj metav1.Object) {
+	of := j.parts[remote]
+	of.Set(kind, obj)
+	j.parts[remote] = of
+	if of.Empty() {
+		delete(j.parts, remote)
+	}
 }
 
 // settle syncs all keys in an order of its own until nothing is left to do.
@@ -325,7 +331,7 @@ func TestPortConflict(t *testing.T) {
 }
 
 // The laws of merged mirrors, of any remotes in any state: it ends, the same way in any order of the syncs; only what
-// is wanted is there; the Service stays while it is exported; what is unknown stays.
+// is wanted is there; the Service stays while it is exported; what is unknown stays; no slice is deleted and created again.
 func TestMergedLaws(t *testing.T) {
 	for seed := range uint64(1500) {
 		g := generator{rand.New(rand.NewPCG(seed, 20))}
@@ -349,11 +355,13 @@ func TestMergedLaws(t *testing.T) {
 // disturb changes what a remote exports, or what is known of it.
 func (g generator) disturb(j *joint) {
 	remote := pickOne(g, allRemotes...)
-	switch g.IntN(6) {
+	switch g.IntN(7) {
+	case 6:
+		j.configure(remote, !slices.Contains(j.policy.Order, remote))
 	case 5:
 		j.refused[remote] = !j.refused[remote]
 	case 0:
-		j.known[remote] = !j.known[remote]
+		j.known[remote] = !j.known[remote] && slices.Contains(j.policy.Order, remote)
 	case 1:
 		delete(j.exports, remote)
 	default:
@@ -375,6 +383,20 @@ func (g generator) disturb(j *joint) {
 	}
 }
 
+// configure adds a remote to the flags, or removes it from them: nothing is known of it then.
+func (j *joint) configure(remote string, configured bool) {
+	j.known[remote] = configured
+	j.policy.Order = slices.DeleteFunc(slices.Clone(allRemotes), func(one string) bool {
+		return one == remote && !configured || one != remote && !slices.Contains(j.policy.Order, one)
+	})
+}
+
+// anothers: the flags name none of the remotes that the mirror lists, so that no other remote gets a part in it.
+func (j *joint) anothers() bool {
+	listed := Remotes(j.live.Service)
+	return len(listed) > 0 && !slices.ContainsFunc(listed, func(one Listed) bool { return slices.Contains(j.policy.Order, one.Remote) })
+}
+
 // check checks the laws of one state, in which nothing is left to do; service and parts were there before.
 func (j *joint) check(t *testing.T, where string, service *corev1.Service, parts map[string]Objects) {
 	t.Helper()
@@ -391,8 +413,13 @@ func (j *joint) check(t *testing.T, where string, service *corev1.Service, parts
 			ready = append(ready, remote)
 		}
 		for _, k := range SliceKinds {
-			if slice, _ := j.parts[remote].Get(k).(*discoveryv1.EndpointSlice); slice != nil {
-				j.checkSlice(t, where, remote, slice)
+			slice, _ := j.parts[remote].Get(k).(*discoveryv1.EndpointSlice)
+			if slice == nil {
+				continue
+			}
+			j.checkSlice(t, where, remote, slice)
+			if before := parts[remote].Get(k); before != nil && before.GetUID() != slice.UID {
+				t.Fatalf("%s: the slice %s is another one: %q", where, slice.Name, j.written)
 			}
 		}
 	}
@@ -409,7 +436,7 @@ func (j *joint) check(t *testing.T, where string, service *corev1.Service, parts
 	if j.policy.Merge == MergeFirst && len(known) > 1 {
 		t.Fatalf("%s: %v serve", where, ready)
 	}
-	if j.policy.Merge == MergeFirst && len(ready) == 0 {
+	if j.policy.Merge == MergeFirst && len(ready) == 0 && !j.anothers() {
 		for remote, c := range j.exports {
 			if j.known[remote] && !j.refused[remote] && c.Gateway != nil && len(j.reasons(remote)) == 0 && slices.ContainsFunc(c.Gateway.Addresses, func(a gateway.Address) bool { return a.Health == gateway.Ready }) {
 				t.Fatalf("%s: %s is healthy, and no remote serves", where, remote)

@@ -89,6 +89,62 @@ func TestRename(t *testing.T) {
 	}
 }
 
+// The same of a remote's part of a merged mirror: it goes once the part that takes its place is complete, and the other
+// remotes' parts do not go with it.
+func TestRenamePart(t *testing.T) {
+	delete4 := "delete bar.paris.ipv4"
+	for name, test := range map[string]struct {
+		successor *Successor
+		change    func(*Origin)
+		want      []string
+		waits     bool
+	}{
+		"only this key is looked at":   {change: func(*Origin) {}, waits: true},
+		"it waits":                     {successor: &Successor{}, waits: true},
+		"it waits, the gateway moved":  {successor: &Successor{}, change: func(o *Origin) { o.Gateway = gatewayAt("192.0.2.9") }, want: []string{"update bar.paris.ipv4"}, waits: true},
+		"the successor is complete":    {successor: &Successor{Complete: true}, want: []string{delete4}},
+		"its remote is unknown":        {successor: &Successor{Complete: true}, change: func(o *Origin) { o.Known = false }},
+		"it is not exported any more":  {change: func(o *Origin) { o.Service = nil }, want: []string{delete4}},
+		"unknown whether it is so":     {change: func(o *Origin) { o.Service, o.Known = nil, false }},
+		"the new one is not merged":    {successor: &Successor{Complete: true, Endpoints: storedBar().Endpoints}, want: []string{"await slices", delete4}},
+		"and it is not complete, then": {successor: &Successor{Endpoints: storedBar().Endpoints}, waits: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := newJoint(MergeAll)
+			j.export("paris", "192.0.2.1")
+			j.export("berlin", "192.0.2.2")
+			j.settle(t, inOrder)
+			for _, remote := range allRemotes {
+				j.policy.Names[remote] = Naming{Template: "the-{service}"}
+			}
+			s := j.snapshot(Part(mergedKey, "paris"))
+			s.Origin.Successor = test.successor
+			for i := range s.Candidates {
+				s.Candidates[i].Service = nil // under this name
+			}
+			if test.change != nil {
+				test.change(s.Origin)
+			}
+			p := j.policy.Decide(s)
+			var got []string
+			for _, step := range p.Steps {
+				text := map[Action]string{Update: "update ", Delete: "delete "}[step.Action] + step.Object.GetName()
+				if step.Action == AwaitSlices {
+					text = "await slices"
+				}
+				got = append(got, text)
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("steps %q, want %q", got, test.want)
+			}
+			waits := slices.ContainsFunc(p.Problems, func(problem Problem) bool { return problem.Reason == Renaming })
+			if waits != test.waits || waits != (p.Requeue == RequeueWithDelay) {
+				t.Errorf("it waits: %t, want %t; problems %v, requeue %v", waits, test.waits, p.Problems, p.Requeue)
+			}
+		})
+	}
+}
+
 // Whose a mirror is: the label says it, unless the cluster's UID says that someone has edited it.
 func TestOwnerOfAnEditedMirror(t *testing.T) {
 	paris, rome := parisBar(), parisBar()
