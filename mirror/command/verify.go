@@ -106,10 +106,10 @@ func (v *verifyCommand) run(ctx context.Context, stdout io.Writer) error {
 	})
 }
 
-// coded gives an error of a verification that has sent no request its exit code.
+// coded gives an error of a verification that has sent no request its exit code. Joined with another error, it is a failure
+// like any other.
 func coded(err error) error {
-	switch err.(type) {
-	case mirror.Unverifiable:
+	if _, only := err.(mirror.Unverifiable); only {
 		return exit{exitUnverifiable, err}
 	}
 	if err == mirror.ErrNoMirror {
