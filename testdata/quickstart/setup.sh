@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the Debian packages that these tests need, which have no network to install them, and builds helm into the
-# directory given.
+# Installs the Debian packages that these tests need, and downloads the modules: they have no network to do it. Builds helm
+# into the directory given.
 set -eu
 
 if [ $# -ne 1 ]; then
@@ -29,4 +29,5 @@ fi
 
 traffic/setup.sh "$out" demo
 (cd gatewayapi && go mod download)
+(cd cluster && go list -deps k8s.io/kubernetes/cmd/kube-apiserver go.etcd.io/etcd/server/v3 >/dev/null) # that the demo is given
 (cd chart && ../progress.sh helm "$out/helm" helm.sh/helm/v3/cmd/helm -buildvcs=false -ldflags '-s -w')
