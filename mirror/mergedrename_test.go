@@ -201,3 +201,23 @@ func TestMergedPartsWaitForTheNewSlices(t *testing.T) {
 		ordered(t, writes, "create endpointslices default/"+foreign.Name, "delete "+parisSlice)
 	})
 }
+
+// As long as the gateway of one remote is not known, its part under the old name keeps its addresses, and all parts stay.
+func TestMergedRenameWithoutAGateway(t *testing.T) {
+	renamed := merging(plan.MergeAll)
+	renamed.Names = plan.Names{"paris": {Template: "the-{service}"}, "berlin": {Template: "the-{service}"}}
+	run(t, merging(plan.MergeAll), bothRemotes, func(w *world) {
+		w.merge()
+		w.stop()
+		w.remotes["paris"].setGateway(nil)
+		w.use(renamed, bothRemotes...)
+		w.settle()
+		w.wait(time.Minute)
+		w.expect("create services default/the-bar", "create endpointslices default/the-bar.berlin.ipv4")
+		w.wantServing("192.0.2.1", "192.0.2.2") // under the old name
+		w.remotes["paris"].setGateway(gatewayAt("192.0.2.1"))
+		w.wait(foreignPeriod * 40)
+		writes := w.expect("create endpointslices default/the-bar.paris.ipv4", "delete "+parisSlice, "delete "+berlinSlice, "delete "+barService)
+		ordered(t, writes, "create endpointslices default/the-bar.paris.ipv4", "delete "+parisSlice)
+	})
+}

@@ -530,33 +530,6 @@ func TestMergedPartOfALateExport(t *testing.T) {
 	}
 }
 
-// A part that moves to another name goes once the one that takes its place is complete, and no sooner.
-func TestMergedPartWaitsForItsSuccessor(t *testing.T) {
-	for name, test := range map[string]struct {
-		successor *Successor
-		goes      bool
-	}{
-		"it is not known":    {nil, false},
-		"it is not complete": {&Successor{}, false},
-		"it is complete":     {&Successor{Complete: true}, true},
-	} {
-		j := newJoint(MergeAll)
-		j.export("paris", "192.0.2.1")
-		j.export("berlin", "192.0.2.2")
-		j.settle(t, inOrder)
-		s := j.snapshot(Part(mergedKey, "paris"))
-		j.policy.Names = Names{"paris": {Template: "the-{service}"}, "berlin": {Template: "the-{service}"}}
-		for i := range s.Candidates {
-			s.Candidates[i].Service = nil // for this name
-		}
-		s.Origin.Successor = test.successor
-		p := j.policy.Decide(s)
-		if p.Writes(IPv4Slice) != test.goes {
-			t.Errorf("%s: steps %s", name, text(p.Steps))
-		}
-	}
-}
-
 // A merged mirror of remotes that the flags do not name, with parts or without, may be another daemon's.
 func TestMergedMirrorOfOthers(t *testing.T) {
 	for _, merge := range []Merge{MergeOff, MergeAll} {
