@@ -319,7 +319,7 @@ func TestLinkOfAnEarlierDaemon(t *testing.T) {
 func TestLinkRefuses(t *testing.T) {
 	e := newEnv(t)
 	out, err := e.tryLink("paris", "gateway=ingress/gateway")
-	if err == nil || !strings.Contains(out, "has no Deployment service-mirror/service-mirror") || !strings.Contains(out, "apply -k") {
+	if err == nil || !strings.Contains(out, "has no Deployment service-mirror/service-mirror") || !strings.Contains(out, "installation.md") {
 		t.Errorf("without a Deployment: %v\n%s", err, out)
 	}
 	e.apply(london, shipped("local"))
