@@ -175,10 +175,15 @@ func TestMergedServiceWithoutSlicesChoosesAName(t *testing.T) {
 	})
 }
 
+// mergingAs is merging all under names of a template.
+func mergingAs(template string) Options {
+	options := merging(plan.MergeAll)
+	options.Names = plan.Names{"paris": {Template: template}, "berlin": {Template: template}}
+	return options
+}
+
 // The new Service alone takes the place of nothing: the old slices stay while those of the new name are foreign.
 func TestMergedPartsWaitForTheNewSlices(t *testing.T) {
-	renamed := merging(plan.MergeAll)
-	renamed.Names = plan.Names{"paris": {Template: "the-{service}"}, "berlin": {Template: "the-{service}"}}
 	run(t, merging(plan.MergeAll), bothRemotes, func(w *world) {
 		w.merge()
 		w.stop()
@@ -187,7 +192,7 @@ func TestMergedPartsWaitForTheNewSlices(t *testing.T) {
 			AddressType: discoveryv1.AddressTypeIPv4,
 		}
 		w.server.put(foreign)
-		w.use(renamed, bothRemotes...)
+		w.use(mergingAs("the-{service}"), bothRemotes...)
 		w.settle()
 		w.wait(time.Minute)
 		w.wantServing("192.0.2.1", "192.0.2.2") // under the old name
@@ -204,13 +209,11 @@ func TestMergedPartsWaitForTheNewSlices(t *testing.T) {
 
 // As long as the gateway of one remote is not known, its part under the old name keeps its addresses, and all parts stay.
 func TestMergedRenameWithoutAGateway(t *testing.T) {
-	renamed := merging(plan.MergeAll)
-	renamed.Names = plan.Names{"paris": {Template: "the-{service}"}, "berlin": {Template: "the-{service}"}}
 	run(t, merging(plan.MergeAll), bothRemotes, func(w *world) {
 		w.merge()
 		w.stop()
 		w.remotes["paris"].setGateway(nil)
-		w.use(renamed, bothRemotes...)
+		w.use(mergingAs("the-{service}"), bothRemotes...)
 		w.settle()
 		w.wait(time.Minute)
 		w.expect("create services default/the-bar", "create endpointslices default/the-bar.berlin.ipv4")
