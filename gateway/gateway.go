@@ -71,7 +71,7 @@ const (
 
 // String is the value of the metric's label.
 func (h Health) String() string {
-	return [...]string{"ready", "not ready", "not asked yet", "not probed"}[h]
+	return [...]string{"ready", "not ready", "not probed yet", "not probed"}[h]
 }
 
 // Linkerd is what Linkerd's proxies must know of a gateway that is Linkerd's.

@@ -387,9 +387,9 @@ func TestProbes(t *testing.T) {
 	probed(t, func(w *watched, healthy func(string, bool)) {
 		healthy("192.0.2.1", true)
 		w.Set(balancer("192.0.2.1", "192.0.2.2"), nil)
-		w.health("192.0.2.1 not asked yet, 192.0.2.2 not asked yet")
+		w.health("192.0.2.1 not probed yet, 192.0.2.2 not probed yet")
 		w.wait(time.Second)
-		w.health("192.0.2.1 ready, 192.0.2.2 not asked yet")
+		w.health("192.0.2.1 ready, 192.0.2.2 not probed yet")
 		w.wait(20 * time.Second)
 		w.health("192.0.2.1 ready, 192.0.2.2 not ready")
 		w.says("address 192.0.2.2 does not answer on port 80: connection refused")
@@ -416,11 +416,11 @@ func TestProbes(t *testing.T) {
 		w.health("192.0.2.1 not ready, 192.0.2.2 ready")
 
 		w.Set(balancer("192.0.2.2", "192.0.2.3"), nil) // the new address has no result yet, the other keeps its own
-		w.health("192.0.2.2 ready, 192.0.2.3 not asked yet")
+		w.health("192.0.2.2 ready, 192.0.2.3 not probed yet")
 		w.wait(0)
 		w.Set(balancer("192.0.2.1", "192.0.2.2"), nil)
 		w.wait(0)
-		w.health("192.0.2.1 not asked yet, 192.0.2.2 ready")
+		w.health("192.0.2.1 not probed yet, 192.0.2.2 ready")
 	})
 }
 
@@ -460,7 +460,7 @@ func TestProbeThatHasNoPortChangesNothing(t *testing.T) {
 	}, func(w *watched) {
 		w.Set(balancer("192.0.2.1"), nil)
 		w.wait(time.Minute)
-		w.health("192.0.2.1 not asked yet")
+		w.health("192.0.2.1 not probed yet")
 		w.says(`no TCP port "x" to probe`)
 	})
 }

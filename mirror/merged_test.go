@@ -144,7 +144,7 @@ func TestMergedFirst(t *testing.T) {
 			{"dead", "", []string{"192.0.2.1 dead", "192.0.2.2"}},
 			{"", "", []string{"192.0.2.1", "192.0.2.2 dead"}},
 			{"", "dead", []string{"192.0.2.1", "192.0.2.2 dead"}},
-			{"unasked", "", []string{"192.0.2.1", "192.0.2.2 dead"}},
+			{"unprobed", "", []string{"192.0.2.1", "192.0.2.2 dead"}},
 		} {
 			w.at(step.paris, step.berlin)
 			w.settle()
@@ -219,7 +219,7 @@ func TestMergedFirstAfterARestart(t *testing.T) {
 				w.wantServing(test.want...)
 				w.stop()
 				w.server.wrote()
-				w.at("unasked", "unasked")
+				w.at("unprobed", "unprobed")
 				w.use(merging(plan.MergeFirst), bothRemotes...)
 				w.settle()
 				w.expect()

@@ -25,8 +25,8 @@ func TestWhatIsNotKnownIsReadFromWhatIsLive(t *testing.T) {
 		want    []string
 	}{
 		{name: "all known", gateway: []string{"192.0.2.1 dead", "192.0.2.2"}, want: []string{"192.0.2.1 dead", "192.0.2.2"}},
-		{name: "health unasked", gateway: []string{"192.0.2.1 unasked", "192.0.2.2 unasked"}, want: live},
-		{name: "a new one is ready", gateway: []string{"192.0.2.2 unasked", "192.0.2.3 unasked"}, want: []string{"192.0.2.2 dead", "192.0.2.3"}},
+		{name: "health unprobed", gateway: []string{"192.0.2.1 unprobed", "192.0.2.2 unprobed"}, want: live},
+		{name: "a new one is ready", gateway: []string{"192.0.2.2 unprobed", "192.0.2.3 unprobed"}, want: []string{"192.0.2.2 dead", "192.0.2.3"}},
 		{name: "no hostname resolved", partial: true, want: live},
 		{name: "some resolved", gateway: []string{"192.0.2.2", "192.0.2.3"}, partial: true, want: []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"}},
 		{name: "known to have none"},

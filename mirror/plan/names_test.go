@@ -49,17 +49,17 @@ func TestKey(t *testing.T) {
 		chosen   string
 		want     string
 	}{
-		"default":                    {Naming{}, "default/bar", "", "default/bar-paris"},
-		"too long":                   {Naming{}, "default/" + long, "", "default/" + long + "-paris"},
-		"cluster first":              {Naming{Template: "{cluster}-{service}"}, "default/bar", "", "default/paris-bar"},
-		"the same name":              {Naming{Template: "{service}"}, "default/bar", "", "default/bar"},
-		"with the namespace":         {Naming{Template: "{namespace}-{service}-x", Namespaces: moved}, "web/bar", "", "shop/web-bar-x"},
-		"another namespace":          {Naming{Namespaces: moved}, "web/bar", "", "shop/bar-paris"},
-		"a namespace that gives way": {Naming{Namespaces: moved}, "shop/bar", "", "shop-2/bar-paris"},
-		"its own choice":             {Naming{ObeyNames: true, Namespaces: moved}, "web/bar", "till", "shop/till"},
-		"its own choice, unasked":    {Naming{}, "web/bar", "till", "web/bar-paris"},
-		"no choice":                  {Naming{ObeyNames: true}, "web/bar", "", "web/bar-paris"},
-		"a placeholder in a name":    {Naming{Template: "{service}-{namespace}"}, "web/{cluster}", "", "web/{cluster}-web"},
+		"default":                     {Naming{}, "default/bar", "", "default/bar-paris"},
+		"too long":                    {Naming{}, "default/" + long, "", "default/" + long + "-paris"},
+		"cluster first":               {Naming{Template: "{cluster}-{service}"}, "default/bar", "", "default/paris-bar"},
+		"the same name":               {Naming{Template: "{service}"}, "default/bar", "", "default/bar"},
+		"with the namespace":          {Naming{Template: "{namespace}-{service}-x", Namespaces: moved}, "web/bar", "", "shop/web-bar-x"},
+		"another namespace":           {Naming{Namespaces: moved}, "web/bar", "", "shop/bar-paris"},
+		"a namespace that gives way":  {Naming{Namespaces: moved}, "shop/bar", "", "shop-2/bar-paris"},
+		"its own choice":              {Naming{ObeyNames: true, Namespaces: moved}, "web/bar", "till", "shop/till"},
+		"its own choice, not allowed": {Naming{}, "web/bar", "till", "web/bar-paris"},
+		"no choice":                   {Naming{ObeyNames: true}, "web/bar", "", "web/bar-paris"},
+		"a placeholder in a name":     {Naming{Template: "{service}-{namespace}"}, "web/{cluster}", "", "web/{cluster}-web"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.naming.Cluster = "paris"

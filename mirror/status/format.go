@@ -26,7 +26,6 @@ const (
 var functions = template.FuncMap{
 	"text":     text,
 	"message":  message,
-	"health":   health,
 	"count":    count,
 	"tone":     tone,
 	"noun":     noun,
@@ -76,14 +75,6 @@ func message(s string) string {
 		s = strings.ToValidUTF8(s[:half], "") + " … " + strings.ToValidUTF8(s[len(s)-half:], "")
 	}
 	return failure.Printable(s)
-}
-
-// health is the health of an address as people read it.
-func health(s string) string {
-	if s == Unprobed {
-		return "not probed yet"
-	}
-	return text(s)
 }
 
 // count formats a number with thousands separators.

@@ -15,7 +15,7 @@ import (
 func TestJSON(t *testing.T) {
 	const want = `{"local":"london","version":"v1.2.3","electionOn":true,"leader":true,"leaderPod":"","started":"2026-03-04T09:00:00Z","now":"2026-03-04T12:00:00Z","synced":true,"verifying":false,"problems":[],"unknown":0,"remotes":[` +
 		`{"name":"paris","state":"up","since":"2026-03-04T10:00:00Z","lastSync":"2026-03-04T10:30:00Z","lastEvent":"2026-03-04T11:57:00Z","uid":"uid-of-paris","problems":[],"exported":2,` +
-		`"gateways":[{"name":"ingress/gateway","known":true,"addresses":[{"ip":"203.0.113.1","health":"ready"},{"ip":"2001:db8::1","health":"not asked yet"}],"problem":""}]},` +
+		`"gateways":[{"name":"ingress/gateway","known":true,"addresses":[{"ip":"203.0.113.1","health":"ready"},{"ip":"2001:db8::1","health":"not probed yet"}],"problem":""}]},` +
 		`{"name":"berlin","state":"down","since":"2026-03-04T11:59:50Z","lastSync":"2026-03-01T12:00:00Z","uid":"","problems":[{"part":"services","cause":"connection refused"}],"exported":0,` +
 		`"gateways":[{"name":"ingress/old","known":false,"addresses":[],"problem":"there is no such Service"}]}],` +
 		`"failover":[],"counts":{"conflict":0,"incomplete":1,"mirrored":1,"orphan":0,"refused":0,"waiting":1},"mirrors":[` + "\n" +

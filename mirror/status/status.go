@@ -37,11 +37,10 @@ const (
 
 // Health of a gateway's address, as in gateway.Health. Any other text is shown as it is.
 const (
-	Ready    = "ready"
-	NotReady = "not ready"
-	Unprobed = "not asked yet" // shown as "not probed yet"
-	// NotProbed is the health where no address is probed: nothing is known.
-	NotProbed = "not probed"
+	Ready     = "ready"
+	NotReady  = "not ready"
+	Unprobed  = "not probed yet"
+	NotProbed = "not probed" // no address is: nothing is known
 )
 
 // Roles of a remote in a merged mirror.
@@ -130,7 +129,7 @@ type Gateway struct {
 // Address is one address of a gateway.
 type Address struct {
 	IP     string `json:"ip"`
-	Health string `json:"health"` // ready, not ready, not asked yet, not probed
+	Health string `json:"health"` // ready, not ready, not probed yet, not probed
 }
 
 // Mirror is the mirror of one exported Service, whether it exists or not, or an

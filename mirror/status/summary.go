@@ -248,7 +248,7 @@ func (r RemoteSummary) mirrors() string {
 func (g *Gateway) line() string {
 	byHealth := map[string]int{}
 	for _, a := range g.Addresses {
-		byHealth[health(a.Health)]++
+		byHealth[text(a.Health)]++
 	}
 	var parts []string
 	for _, one := range slices.Sorted(maps.Keys(byHealth)) {
@@ -262,9 +262,9 @@ func (g *Gateway) line() string {
 	case len(parts) > 1:
 		return fmt.Sprintf("%s: %d addresses: %s", g.Name, len(g.Addresses), strings.Join(parts, ", "))
 	case len(g.Addresses) > 1:
-		return fmt.Sprintf("%s: %d addresses %s", g.Name, len(g.Addresses), health(g.Addresses[0].Health))
+		return fmt.Sprintf("%s: %d addresses %s", g.Name, len(g.Addresses), text(g.Addresses[0].Health))
 	}
-	return g.Name + ": 1 address " + health(g.Addresses[0].Health)
+	return g.Name + ": 1 address " + text(g.Addresses[0].Health)
 }
 
 // writeProblems prints what is wrong with the clusters.

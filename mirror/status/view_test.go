@@ -69,7 +69,7 @@ func TestWhatIsSaid(t *testing.T) {
 			"incomplete not verified db-paris default 10.96.0.11 paris default/db none none PortNotServed nothing serves 5432 " +
 				"waiting cart-berlin shop berlin shop/cart none none NamespaceMissing the namespace shop does not exist " +
 				"mirrored reached 2 min ago bar-paris default 10.96.0.10 paris default/bar 80 -> 8080 (same class (http)) 203.0.113.1:80",
-		}, unwanted: []string{"standby", "Not ready yet", "not asked", "Show all", "Next"}},
+		}, unwanted: []string{"standby", "Not ready yet", "Show all", "Next"}},
 		"healthy":                         {page: healthy, want: []string{"Everything is healthy 1 remote 2 exported Services 1 mirror", "gateway port Endpoints mirrored reached 2 min ago bar-paris"}, unwanted: []string{"unhealthy 1", "Reason", "Problems"}},
 		"unverified":                      {page: unverified, want: []string{"Everything is mirrored, not verified 1 remote 2 exported Services 1 mirror", "Endpoints mirrored not verified bar-paris"}, unwanted: []string{"healthy 1"}},
 		"half":                            {page: half, want: []string{"Everything is mirrored, 1 of 2 verified"}},

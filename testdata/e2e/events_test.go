@@ -88,7 +88,7 @@ func TestGatewayWithoutAddressIsReported(t *testing.T) {
 	d := e.inPod([]*remote{r})
 	without := map[string]float64{
 		r.state("incomplete"): 1, r.state("mirrored"): 0, r.up(): 1,
-		r.gatewayAddresses("ready"): 0, r.gatewayAddresses("not ready"): 0, r.gatewayAddresses("not asked yet"): 0, r.gatewayAddresses("not probed"): 0,
+		r.gatewayAddresses("ready"): 0, r.gatewayAddresses("not ready"): 0, r.gatewayAddresses("not probed yet"): 0, r.gatewayAddresses("not probed"): 0,
 	}
 	with := map[string]float64{r.state("incomplete"): 0, r.state("mirrored"): 1, r.up(): 1, r.gatewayAddresses("not probed"): 1, r.gatewayAddresses("ready"): 0}
 	events := func(want ...event) func() error { return r.podEvents(gatewayReasons, want...) }

@@ -62,7 +62,7 @@ func expectedSeries(remotes ...*remote) []string {
 		} {
 			all = append(all, fmt.Sprintf("verified{remote=%q,result=%q}", r.name, result))
 		}
-		for _, health := range []string{"ready", "not ready", "not asked yet", "not probed"} {
+		for _, health := range []string{"ready", "not ready", "not probed yet", "not probed"} {
 			all = append(all, r.gatewayAddresses(health))
 		}
 	}
