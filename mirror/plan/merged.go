@@ -142,20 +142,21 @@ type merged struct {
 	service *corev1.Service // the live one; nil: there is none of ours
 	listed  []Listed        // by the live Service
 	exports []Candidate     // one of each remote that exports it, in the order of the flags
-	unknown []string        // remotes that may export it, in the same order
+	known   []string        // remotes that would have it if they exported it
+	unknown []string        // remotes that may export it, in the order of the flags
 	parts   map[string]Objects
 	refused map[string]bool // remotes whose slices cannot be written now
 }
 
 // merge finds out whose a merged mirror is. A second Service of one remote is a conflict.
 func (d *decision) merge(service *corev1.Service) (m merged, others []Candidate) {
-	m = merged{policy: d.policy, parts: map[string]Objects{}, refused: maps.Clone(d.snapshot.Refused), listed: Remotes(service)}
+	m = merged{policy: d.policy, known: d.known, parts: map[string]Objects{}, refused: maps.Clone(d.snapshot.Refused), listed: Remotes(service)}
 	mirror := MirrorKey(d.snapshot.Key)
 	if service != nil {
 		if owner, ours := Owner(service); ours {
 			m.service = service
 			if source, recorded := Source(service); recorded && owner != MergedCluster {
-				m.listed = []Listed{{owner, source}} // not merged until now
+				m.listed = []Listed{{d.owner(d.plan.Live), source}} // not merged until now
 			}
 		}
 	}
@@ -280,7 +281,7 @@ func (m *merged) ports() ([]corev1.ServicePort, string) {
 func (d *decision) decideMerged(live Objects) {
 	m, others := d.merge(live.Service)
 	if m.anothers() {
-		d.conflict(d.wanted, "a merged mirror of remotes that are not configured already has this name: prune these remotes, or set another name template or namespace")
+		d.conflict(d.wanted, "a mirror of remotes that are not configured already has this name: prune these remotes, or set another name template or namespace")
 		return
 	}
 	for _, c := range others {
@@ -304,10 +305,10 @@ func (d *decision) decideMerged(live Objects) {
 	}
 }
 
-// anothers tells a merged mirror of which no remote is one that the flags name: it may be another daemon's, and is kept
-// until it is pruned.
+// anothers tells a mirror of which no remote is one that the flags name: it may be another daemon's, and is kept until
+// it is pruned.
 func (m *merged) anothers() bool {
-	return IsMerged(m.service) && len(m.listed) > 0 && !slices.ContainsFunc(m.listed, func(listed Listed) bool { return m.configured(listed.Remote) })
+	return len(m.listed) > 0 && !slices.ContainsFunc(m.listed, func(listed Listed) bool { return m.configured(listed.Remote) })
 }
 
 // keepOrRemove keeps a merged Service as it should be while the sources of its parts move to another key. What it lists
@@ -402,7 +403,7 @@ func (b basis) owner() string {
 // replaces them is complete.
 func (m *merged) desired(b basis) Objects {
 	want := Objects{Service: m.policy.service(b)}
-	if owner := b.live.Cluster(); owner != MergedCluster && slices.Contains(m.unknown, owner) || !m.replaced(b) {
+	if !m.replaced(b) {
 		for _, k := range addressKinds {
 			want.Set(k, b.live.Get(k))
 		}
@@ -415,7 +416,10 @@ func (m *merged) replaced(b basis) bool {
 	old := b.live
 	old.Service = nil
 	c := m.export(old.Cluster())
-	if c == nil || len(old.Endpointed()) == 0 {
+	if c == nil {
+		return slices.Contains(m.known, old.Cluster())
+	}
+	if len(old.Endpointed()) == 0 {
 		return true
 	}
 	if c.Gateway == nil || c.Gateway.Partial || c.unpublished() {

@@ -224,10 +224,10 @@ func TestMergedServes(t *testing.T) {
 			j.export("paris", "192.0.2.1 dead")
 		}, []string{"paris 192.0.2.1 dead"}},
 		"first, none is probed yet": {MergeFirst, func(j *joint) {
-			j.export("paris", "192.0.2.1 unasked")
-			j.export("berlin", "192.0.2.2 unasked")
+			j.export("paris", "192.0.2.1 unprobed")
+			j.export("berlin", "192.0.2.2 unprobed")
 		}, []string{"paris 192.0.2.1", "berlin 192.0.2.2 dead"}},
-		"first, only the second is probed": {MergeFirst, func(j *joint) { j.export("paris", "192.0.2.1 unasked") }, []string{"paris 192.0.2.1 dead", "berlin 192.0.2.2"}},
+		"first, only the second is probed": {MergeFirst, func(j *joint) { j.export("paris", "192.0.2.1 unprobed") }, []string{"paris 192.0.2.1 dead", "berlin 192.0.2.2"}},
 		"first, its slices are refused":    {MergeFirst, func(j *joint) { j.refused["paris"] = true }, []string{"berlin 192.0.2.2"}},
 		"first, its slices are refused, and the others are dead": {MergeFirst, func(j *joint) {
 			j.refused["paris"] = true
@@ -278,7 +278,7 @@ func TestMergedUnknownStays(t *testing.T) {
 		},
 		"their health": func(j *joint, remote string) {
 			c := j.exports[remote]
-			c.Gateway = gatewayAt(j.said()[slices.Index(allRemotes, remote)][len(remote)+1:][:9] + " unasked")
+			c.Gateway = gatewayAt(j.said()[slices.Index(allRemotes, remote)][len(remote)+1:][:9] + " unprobed")
 			j.exports[remote] = c
 		},
 		"all of them": func(j *joint, _ string) { clear(j.known) },
@@ -368,7 +368,7 @@ func (g generator) disturb(j *joint) {
 		var addresses []string
 		for i := range 2 {
 			if g.IntN(3) > 0 {
-				addresses = append(addresses, fmt.Sprintf("192.0.2.%d%d", 1+slices.Index(allRemotes, remote), i)+pickOne(g, "", "", " dead", " unasked"))
+				addresses = append(addresses, fmt.Sprintf("192.0.2.%d%d", 1+slices.Index(allRemotes, remote), i)+pickOne(g, "", "", " dead", " unprobed"))
 			}
 		}
 		j.export(remote, addresses...)
@@ -480,24 +480,31 @@ func contentsOf(j *joint) any {
 // A mirror that was not merged keeps its addresses until the part of its remote is complete.
 func TestMergingKeepsTheAddresses(t *testing.T) {
 	for name, test := range map[string]struct {
-		change func(j *joint)
-		stays  bool
+		of, other string
+		change    func(j *joint)
+		stays     bool
 	}{
-		"its remote is known":        {func(*joint) {}, false},
-		"its remote is unknown":      {func(j *joint) { j.known["paris"] = false }, true},
-		"its remote has no gateway":  {func(j *joint) { c := j.exports["paris"]; c.Gateway = nil; j.exports["paris"] = c }, true},
-		"its remote is not exported": {func(j *joint) { delete(j.exports, "paris") }, false},
+		"its remote is known":                          {"paris", "berlin", func(*joint) {}, false},
+		"its remote is unknown":                        {"paris", "berlin", func(j *joint) { j.known["paris"] = false }, true},
+		"its remote has no gateway":                    {"paris", "berlin", func(j *joint) { c := j.exports["paris"]; c.Gateway = nil; j.exports["paris"] = c }, true},
+		"its remote is not exported":                   {"paris", "berlin", func(j *joint) { delete(j.exports, "paris") }, false},
+		"the second remote's is known":                 {"berlin", "paris", func(*joint) {}, false},
+		"the second remote's is unknown":               {"berlin", "paris", func(j *joint) { j.known["berlin"] = false }, true},
+		"the second remote's is unknown, then known":   {"berlin", "paris", func(j *joint) { j.known["berlin"] = false; j.settle(t, inOrder); j.known["berlin"] = true }, false},
+		"the second remote's is unknown, then gone":    {"berlin", "paris", func(j *joint) { j.known["berlin"] = false; j.settle(t, inOrder); j.configure("berlin", false) }, true},
+		"the second remote's is not configured":        {"berlin", "paris", func(j *joint) { j.configure("berlin", false) }, true},
+		"the second remote's is not configured so far": {"berlin", "paris", func(j *joint) { j.configure("berlin", false); j.policy.Pending = true }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			j := newJoint(MergeOff)
-			j.export("paris", "192.0.2.1")
+			j.export(test.of, "192.0.2.1")
 			j.settle(t, inOrder)
 			old := j.live
 			if old.IPv4 == nil || len(j.parts) > 0 {
 				t.Fatalf("not merged, it is %s", text(old))
 			}
 			j.policy.Merge = MergeFirst
-			j.export("berlin", "192.0.2.2")
+			j.export(test.other, "192.0.2.2")
 			test.change(j)
 			for range 3 {
 				j.settle(t, inOrder)
