@@ -11,6 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
 )
 
 var barKey = cache.NewObjectName("default", "bar-paris")
@@ -242,6 +244,36 @@ func TestWithoutAnnotations(t *testing.T) {
 		without, removed := p.WithoutAnnotations(Service, svc, test.named)
 		if !slices.Equal(removed, test.removed) || len(without.GetAnnotations()) != len(svc.Annotations)-len(removed) || svc.Annotations["a"] == "" {
 			t.Errorf("without %q: removed %q of %q", test.named, removed, svc.Annotations)
+		}
+	}
+}
+
+// What is refused, or changed on its way, may be all that is known of the addresses.
+func TestSliceOfAnUnknownGateway(t *testing.T) {
+	policy, bar := Policy{EndpointsAPI: UseEndpointSlices}, parisBar()
+	was := policy.Decide(Snapshot{Key: barKey, Candidates: []Candidate{bar}}).Desired
+	was.IPv4.Annotations["a"] = "1"
+	delete(was.IPv4.Annotations, MirrorAnnotation)
+	for name, gw := range map[string]*gateway.Gateway{"unknown": nil, "partial": {Partial: true, Ports: bar.Gateway.Ports}} {
+		bar.Gateway = gw
+		p := policy.Decide(Snapshot{Key: barKey, Live: was, Candidates: []Candidate{bar}})
+		if !p.Writes(IPv4Slice) {
+			t.Fatalf("%s: nothing is written", name)
+		}
+		slice := p.Desired.IPv4
+		for _, named := range [][]string{nil, {"a"}} {
+			without, removed := p.WithoutAnnotations(IPv4Slice, slice, named)
+			if !slices.Equal(removed, []string{"a"}) || without.GetAnnotations()[MirrorAnnotation] == "" {
+				t.Errorf("%s: without %q it has %q", name, named, without.GetAnnotations())
+			}
+		}
+		if p.Overwrites(IPv4Slice, slice) {
+			t.Errorf("%s: it is as written", name)
+		}
+		slice = slice.DeepCopy()
+		slice.Endpoints = nil
+		if gw != nil && !p.Overwrites(IPv4Slice, slice) {
+			t.Errorf("%s: its endpoints are gone", name)
 		}
 	}
 }

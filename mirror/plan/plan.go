@@ -176,7 +176,8 @@ func (p Plan) Takes(action Action) bool {
 func (p Plan) Overwrites(k Kind, got metav1.Object) bool {
 	live := p.Live
 	live.Set(k, got)
-	return k.differs(got, p.policy.desired(k, p.basis(live)))
+	want := p.policy.desired(k, p.basis(live)) // nil if what the object had is all that was known
+	return want == nil || k.differs(got, want)
 }
 
 func (p Plan) basis(live Objects) basis {

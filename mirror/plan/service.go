@@ -191,13 +191,19 @@ func mirrorPorts(exported []corev1.ServicePort) []corev1.ServicePort {
 // WithoutAnnotations is a copy of an object without the annotations named or, if none is, without all of
 // users'; ours stay. removed are those that it had.
 func (p Plan) WithoutAnnotations(k Kind, obj metav1.Object, named []string) (without metav1.Object, removed []string) {
-	fresh := p.policy.desired(k, basis{Candidate: *p.Source, key: MirrorKey(p.Key), families: p.families, merged: p.merged}).GetAnnotations()
 	var objects Objects
 	objects.Set(k, obj)
 	without = objects.DeepCopy().Get(k)
+	without.SetAnnotations(nil)
+	objects.Set(k, without)
+	fresh := p.policy.desired(k, p.basis(objects)) // nil: it is not known what the object should be
 	kept := map[string]string{}
 	for key, value := range obj.GetAnnotations() {
-		if _, ours := fresh[key]; ours || len(named) > 0 && !slices.Contains(named, key) {
+		ours := fresh == nil
+		if !ours {
+			_, ours = fresh.GetAnnotations()[key]
+		}
+		if ours || len(named) > 0 && !slices.Contains(named, key) {
 			kept[key] = value
 		} else {
 			removed = append(removed, key)
