@@ -35,7 +35,9 @@ func (d *deletes) admit(p plan.Plan) plan.Plan {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !p.DeletesMirror() {
-		d.settled(p.Key)
+		if p.Source != nil || p.Forget || p.Live.Empty() { // else it is not known now whether it is exported
+			d.settled(p.Key)
+		}
 		return p
 	}
 	r := d.remotes[p.Cluster]

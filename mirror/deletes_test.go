@@ -74,6 +74,13 @@ func TestMaxDeletes(t *testing.T) {
 				t.Errorf("it is shown as %+v", row)
 			}
 		}
+		w.remotes["paris"].know(false) // nor when nothing is known of it for a while
+		w.wait(time.Hour)
+		w.remotes["paris"].know(true)
+		w.wait(time.Hour)
+		if got := w.deleted(); got != 0 {
+			t.Fatalf("%d were deleted when it was known again", got)
+		}
 		w.unexportAll("berlin", ofBerlin)
 		if got := w.deleted(); got != 2 {
 			t.Errorf("of the other remote %d were deleted, want 2", got)
