@@ -110,7 +110,8 @@ func (o Objects) Ports() (ports []corev1.EndpointPort) {
 	}
 	for _, port := range slice.Ports {
 		if port.Name != nil && port.Port != nil {
-			ports = append(ports, corev1.EndpointPort{Name: *port.Name, Port: *port.Port, Protocol: cmp.Or(*cmp.Or(port.Protocol, new(corev1.Protocol)), corev1.ProtocolTCP)})
+			protocol := cmp.Or(*cmp.Or(port.Protocol, new(corev1.Protocol)), corev1.ProtocolTCP)
+			ports = append(ports, corev1.EndpointPort{Name: *port.Name, Port: *port.Port, Protocol: protocol, AppProtocol: port.AppProtocol})
 		}
 	}
 	return ports

@@ -238,10 +238,13 @@ func (d *failover) write() {
 				continue
 			}
 			want := of.desired(live, o.ports, addrs)
-			if want == nil {
+			if want == nil && !o.kept {
 				continue
 			}
 			delete(left, of.ObjectName())
+			if want == nil || o.kept && !labelledForFailover(live) && HasReady(live) == HasReady(want) {
+				continue // if it were replaced, and that failed, nothing would be known of what was kept
+			}
 			step := SliceStep{Action: Create, Remote: o.remote, Slice: want, Live: live, serving: HasReady(want)}
 			switch {
 			case live == nil:

@@ -71,6 +71,12 @@ func besideBar(remote string, endpoints ...string) *discoveryv1.EndpointSlice {
 	return RemoteSlices(barOwn, remote, true)[0].desired(nil, []corev1.EndpointPort{{Name: "web", Port: 8080, Protocol: corev1.ProtocolTCP}}, all)
 }
 
+// edited is a slice after a change by hand.
+func edited(slice *discoveryv1.EndpointSlice, change func(*discoveryv1.EndpointSlice)) *discoveryv1.EndpointSlice {
+	change(slice)
+	return slice
+}
+
 // says is a plan as a text: its state, who serves, the steps, and the reasons.
 func (p FailoverPlan) says() string {
 	text := string(p.State) + " " + p.Serving
@@ -101,6 +107,9 @@ func TestFailoverDecides(t *testing.T) {
 	idle := []*discoveryv1.EndpointSlice{besideBar("paris", "192.0.2.1"), besideBar("berlin", "192.0.2.9")}
 	parisServes := []*discoveryv1.EndpointSlice{besideBar("paris", "192.0.2.1+"), besideBar("berlin", "192.0.2.9")}
 	berlinServes := []*discoveryv1.EndpointSlice{besideBar("paris", "192.0.2.1"), besideBar("berlin", "192.0.2.9+")}
+	withProtocol := edited(besideBar("paris", "192.0.2.1+"), func(slice *discoveryv1.EndpointSlice) { slice.Ports[0].AppProtocol = new(string) })
+	portless := edited(besideBar("paris", "192.0.2.1+"), func(slice *discoveryv1.EndpointSlice) { slice.Ports = nil })
+	unlabelled := edited(besideBar("paris", "192.0.2.1+"), func(slice *discoveryv1.EndpointSlice) { delete(slice.Labels, FailoverLabel) })
 	paris := func(changes ...func(*FailoverRemote)) []FailoverRemote {
 		r := remoteAt("paris", "192.0.2.1")
 		for _, change := range changes {
@@ -127,6 +136,12 @@ func TestFailoverDecides(t *testing.T) {
 		{"failed back without the configuration", up, parisServes, paris(unconfigured), "local ; update bar.paris.ipv4 192.0.2.1! paris:UnknownRemote"},
 		{"failed back without the remote", up, parisServes, paris(unknownRemote), "local ; update bar.paris.ipv4 192.0.2.1"},
 
+		{"unknown: an appProtocol stays", down, []*discoveryv1.EndpointSlice{withProtocol, idle[1]}, paris(unknownRemote), "failed over paris"},
+		{"unknown, its ports were removed", down, []*discoveryv1.EndpointSlice{portless, idle[1]}, paris(unknownRemote), "failed over berlin; update bar.berlin.ipv4 192.0.2.9+"},
+		{"unknown, its label was removed", down, []*discoveryv1.EndpointSlice{unlabelled, idle[1]}, paris(unknownRemote), "failed over paris"},
+		{"not configured, its label was removed", down, []*discoveryv1.EndpointSlice{unlabelled, idle[1]}, paris(unconfigured), "failed over paris! paris:UnknownRemote"},
+		{"failed back, its label was removed", up, []*discoveryv1.EndpointSlice{unlabelled, idle[1]}, paris(unknownRemote), "local ; create bar.paris.ipv4 192.0.2.1"},
+
 		{"the first one's gateway is dead", down, parisServes, []FailoverRemote{remoteAt("paris", "192.0.2.1 dead"), both[1]},
 			"failed over berlin; update bar.berlin.ipv4 192.0.2.9+; update bar.paris.ipv4 192.0.2.1! paris:NoHealthyAddress"},
 		{"and lives again", down, berlinServes, both, "failed over paris; update bar.paris.ipv4 192.0.2.1+; update bar.berlin.ipv4 192.0.2.9"},
@@ -135,11 +150,11 @@ func TestFailoverDecides(t *testing.T) {
 		{"one of its addresses is dead", down, idle, []FailoverRemote{remoteAt("paris", "192.0.2.1", "192.0.2.2 dead"), both[1]},
 			"failed over paris; update bar.paris.ipv4 192.0.2.1+ 192.0.2.2"},
 		{"no probes", down, idle, paris(notProbed), "failed over paris; update bar.paris.ipv4 192.0.2.1+"},
-		{"not probed yet: another is better", down, idle, []FailoverRemote{remoteAt("paris", "192.0.2.1 unasked"), both[1]}, "failed over berlin; update bar.berlin.ipv4 192.0.2.9+"},
-		{"not probed yet, but it serves", down, parisServes, []FailoverRemote{remoteAt("paris", "192.0.2.1 unasked"), both[1]}, "failed over paris"},
+		{"not probed yet: another is better", down, idle, []FailoverRemote{remoteAt("paris", "192.0.2.1 unprobed"), both[1]}, "failed over berlin; update bar.berlin.ipv4 192.0.2.9+"},
+		{"not probed yet, but it serves", down, parisServes, []FailoverRemote{remoteAt("paris", "192.0.2.1 unprobed"), both[1]}, "failed over paris"},
 		{"not probed yet: an address that was not ready stays so", down, []*discoveryv1.EndpointSlice{besideBar("paris", "192.0.2.1+", "192.0.2.2"), idle[1]},
-			[]FailoverRemote{remoteAt("paris", "192.0.2.1 unasked", "192.0.2.2 unasked"), both[1]}, "failed over paris"},
-		{"not probed yet, and none is better", down, idle, []FailoverRemote{remoteAt("paris", "192.0.2.1 unasked"), remoteAt("berlin", "192.0.2.9 dead")},
+			[]FailoverRemote{remoteAt("paris", "192.0.2.1 unprobed", "192.0.2.2 unprobed"), both[1]}, "failed over paris"},
+		{"not probed yet, and none is better", down, idle, []FailoverRemote{remoteAt("paris", "192.0.2.1 unprobed"), remoteAt("berlin", "192.0.2.9 dead")},
 			"failed over paris; update bar.paris.ipv4 192.0.2.1+! berlin:NoHealthyAddress"},
 
 		{"unknown, but it serves", down, parisServes, paris(unknownRemote), "failed over paris"},
@@ -161,7 +176,7 @@ func TestFailoverDecides(t *testing.T) {
 		{"addresses of the other family alone", up, nil, []FailoverRemote{remoteAt("paris", "2001:db8::1")}, "local ! paris:NoAddress"},
 		{"a healthy address of the other family alone", down, idle, []FailoverRemote{remoteAt("paris", "192.0.2.1 dead", "2001:db8::1"), both[1]},
 			"failed over berlin; update bar.berlin.ipv4 192.0.2.9+! paris:NoHealthyAddress"},
-		{"one of the other family, and one not probed yet", down, idle, []FailoverRemote{remoteAt("paris", "192.0.2.1 unasked", "2001:db8::1"), both[1]},
+		{"one of the other family, and one not probed yet", down, idle, []FailoverRemote{remoteAt("paris", "192.0.2.1 unprobed", "2001:db8::1"), both[1]},
 			"failed over berlin; update bar.berlin.ipv4 192.0.2.9+"},
 		{"no ready endpoint there", down, idle, paris(recorded("bar.default", false)), "failed over berlin; update bar.berlin.ipv4 192.0.2.9+! paris:NoReadyEndpoint"},
 		{"routed by its record", down, idle, paris(recorded("bar.default", true)), "failed over paris; update bar.paris.ipv4 192.0.2.1+"},
