@@ -456,6 +456,28 @@ func TestFailoverConflictDelaysNoOther(t *testing.T) {
 	})
 }
 
+// A slice that the replica which led before created is not foreign, although no cache has it yet.
+func TestFailoverSliceOfAnotherReplica(t *testing.T) {
+	failsOver(t, "paris", func(w *world) {
+		w.hasBeside("bar.paris.ipv4 -", "create bar.paris.ipv4")
+		var once bool
+		w.server.setRefuse(func(action clienttesting.Action) error {
+			if create, ok := action.(clienttesting.CreateActionImpl); ok && action.GetResource().Resource == "endpointslices" && !once {
+				once = true
+				_, err := w.server.create("endpointslices", cache.NewObjectName("default", "bar.paris.ipv4"), create.Object.DeepCopyObject())
+				must(err)
+			}
+			return nil
+		})
+		w.server.remove("endpointslices", "default", "bar.paris.ipv4")
+		w.wait(time.Minute)
+		if got := w.beside(); got != "bar.paris.ipv4 -" || !once {
+			t.Errorf("got %s", got)
+		}
+		w.logged(0, "Conflict")
+	})
+}
+
 // A standby writes nothing, and fails over once it leads.
 func TestFailoverOfAStandby(t *testing.T) {
 	run(t, failoverTimes, []string{"paris"}, func(w *world) {

@@ -9,6 +9,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -100,6 +101,13 @@ func (w *Writer) judgeSlice(ctx context.Context, result *FailoverResult, step pl
 		klog.FromContext(ctx).V(2).Info("Objects changed during the sync, requeued", "err", err)
 		result.Stale = true
 	case apierrors.IsAlreadyExists(err):
+		if ours := w.ownSlice(ctx, step.Slice); ours != nil { // a replica that led before may have created it
+			result.Retry, result.Stale = true, true
+			if ours.DeletionTimestamp != nil {
+				report(plan.WriteFailed, fmt.Sprintf("EndpointSlice %s is being deleted and waits for its finalizers: remove them", name.Name))
+			}
+			return
+		}
 		result.Foreign = true
 		refused(plan.Conflict, fmt.Sprintf("EndpointSlice %s already exists and is not managed by service-mirror: delete it, or remove the remote from the annotation", name.Name))
 	case apierrors.IsForbidden(err) && step.Action != plan.Delete:
@@ -109,4 +117,18 @@ func (w *Writer) judgeSlice(ctx context.Context, result *FailoverResult, step pl
 	default:
 		report(plan.WriteFailed, err.Error())
 	}
+}
+
+// ownSlice is the slice of ours that has the name of one which could not be created; nil: it is foreign, or cannot be read.
+func (w *Writer) ownSlice(ctx context.Context, slice *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
+	named := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, slice.Name).String()}
+	list, err := w.client.DiscoveryV1().EndpointSlices(slice.Namespace).List(ctx, named) // not a get, which is not permitted
+	if err != nil || len(list.Items) == 0 {
+		return nil
+	}
+	wanted, _ := plan.RemoteSliceOf(slice)
+	if found := &list.Items[0]; wanted.Owns(found) {
+		return found
+	}
+	return nil
 }
