@@ -95,7 +95,7 @@ func (f Foreseen) Counts() (n Counts) {
 		}
 	}
 	for _, p := range f.Failovers {
-		for _, step := range p.Steps {
+		for _, step := range sliceSteps(p) {
 			switch step.Action {
 			case plan.Create:
 				n.Create++
@@ -151,7 +151,7 @@ func (f Foreseen) WriteJSON(out io.Writer, local string) error {
 		for _, problem := range p.Problems {
 			problems = append(problems, foreseenProblem{Failover: p.Key.String(), Remote: problem.Cluster, Reason: problem.Reason, Message: problem.Message})
 		}
-		for _, step := range p.Steps {
+		for _, step := range sliceSteps(p) {
 			steps = append(steps, sliceStepOf(step))
 		}
 	}
@@ -167,6 +167,17 @@ func (f Foreseen) WriteJSON(out io.Writer, local string) error {
 		Problems []foreseenProblem `json:"problems"`
 		Unknown  []string          `json:"unknown"` // remotes for which nothing would be written
 	}{local, f.Counts(), steps, problems, unknown})
+}
+
+// sliceSteps are the writes of a plan: a slice that is replaced is deleted first.
+func sliceSteps(p plan.FailoverPlan) (all []plan.SliceStep) {
+	for _, step := range p.Steps {
+		if step.Replaces != nil {
+			all = append(all, plan.SliceStep{Action: plan.Delete, Remote: step.Remote, Slice: step.Replaces})
+		}
+		all = append(all, step)
+	}
+	return all
 }
 
 func sliceStepOf(step plan.SliceStep) foreseenStep {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
@@ -40,6 +41,23 @@ func TestForeseenCounts(t *testing.T) {
 	}
 	if (Foreseen{Plans: foreseen().Plans[4:]}).Counts().Any() {
 		t.Error("a problem is no difference")
+	}
+}
+
+// A slice that is replaced is deleted and created, in the text, in the counts and in JSON.
+func TestForeseenReplacement(t *testing.T) {
+	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "a.paris.ipv4"}}
+	f := Foreseen{Failovers: []plan.FailoverPlan{{Key: cache.NewObjectName("shop", "a"), Steps: []plan.SliceStep{{Action: plan.Create, Remote: "paris", Slice: slice, Replaces: slice}}}}}
+	var text, encoded bytes.Buffer
+	f.Print(&text, "london")
+	if err := f.WriteJSON(&encoded, "london"); err != nil {
+		t.Fatal(err)
+	}
+	if got := text.String(); !strings.Contains(got, "delete EndpointSlice shop/a.paris.ipv4") || !strings.HasSuffix(got, "\n1 create, 0 update, 1 delete\n") {
+		t.Errorf("it prints %q", got)
+	}
+	if got := encoded.String(); strings.Index(got, `"delete"`) < 0 || strings.Index(got, `"action": "delete"`) > strings.Index(got, `"action": "create"`) || !strings.Contains(got, `"delete": 1`) {
+		t.Errorf("as JSON it is %s", got)
 	}
 }
 
