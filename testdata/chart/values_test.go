@@ -78,6 +78,30 @@ func TestRemotes(t *testing.T) {
 	}
 }
 
+// A flag counts in each form in which the daemon accepts it, and the last one counts.
+func TestRulesOfFlags(t *testing.T) {
+	for flags, want := range map[string]string{
+		`[]`:                                   "",
+		`["--name-template={service}"]`:        "name={service}",
+		`[--name-template, "{service}"]`:       "name={service}",
+		`[--name-template, "{service}", -v=2]`: "name={service}",
+		`["--name-template={service}", --name-template, "{cluster}.{service}"]`: "name={cluster}.{service}",
+		`[--name-template, "{cluster}.{service}", "--name-template={service}"]`: "name={service}",
+		`[--allow-names]`:                       "allow-names",
+		`[--allow-names=1]`:                     "allow-names",
+		`[--allow-names=TRUE]`:                  "allow-names",
+		`[--allow-names=false]`:                 "",
+		`[--allow-names, --allow-names=false]`:  "",
+		`[--allow-names=0, --allow-names=true]`: "allow-names",
+	} {
+		all := rendered(t, ours, "remotes: {paris: {}}\ndaemon: {flags: "+flags+"}")
+		annotations := get[corev1.ServiceAccount](t, all, "ServiceAccount "+ours+"/service-mirror").Annotations
+		if got, found := annotations["remote.service-mirror.io/paris"]; got != want || !found {
+			t.Errorf("%s: the annotations are %q, want the rule %q", flags, annotations, want)
+		}
+	}
+}
+
 // What a Pod of either side has besides comes from the values.
 func TestPods(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("0", 64)

@@ -50,7 +50,11 @@ const (
 	others       = "may only change its own listeners of a Gateway"
 	otherSet     = "may only write ListenerSets with its label"
 	notItsOwn    = "must have only its own listeners"
+	alteredSet   = "may only set its own annotations and labels on ListenerSets"
 	notRecord    = "may only write its own records"
+	otherKey     = "may only have the key record.json"
+	alteredOne   = "may only set its own annotations and labels on records"
+	keptRecord   = "may not set finalizers or owner references on records"
 	otherLease   = "may only write the Lease"
 	othersEvent  = "may only write its own Events"
 	notAlias     = "may only write aliases with its label"
@@ -60,15 +64,17 @@ const (
 	kept         = "may not set finalizers or owner references on aliases"
 )
 
+const owners = "[{apiVersion: v1, kind: Service, name: bar, uid: u}]"
+
 // existing are the objects that are there before any attempt, of the publisher and of others.
 func (e *env) existing() []object {
 	all := []object{
-		e.route("old").with("metadata|annotations|team.example.com/owner", "blue").with("metadata|labels|team", "blue"),
+		withUsers(e.route("old")),
 		e.route("users").with("metadata|labels|app.kubernetes.io/managed-by", "helm"),
 		e.ingress("old"), e.ingress("users").with("metadata|annotations|service-mirror.io/published", "null"),
-		e.recordOf("old"), manifest("apiVersion: v1\nkind: ConfigMap\nmetadata: {namespace: service-mirror, name: settings}\ndata: {a: b}\n"),
+		withUsers(e.recordOf("old")), manifest("apiVersion: v1\nkind: ConfigMap\nmetadata: {namespace: service-mirror, name: settings}\ndata: {a: b}\n"),
 		e.managedGateway("public"), e.managedGateway("other").with("metadata|labels", "{}"),
-		e.listenerSet("old"), e.listenerSet("users").with("metadata|labels", "{}"),
+		withUsers(e.listenerSet("old")), e.listenerSet("users").with("metadata|labels", "{}"),
 		e.alias("old").with("metadata|annotations|team.example.com/owner", "blue"), e.alias("users").with("metadata|labels", "{}"),
 	}
 	for i := range all { // Kubernetes deletes what has an owner that does not exist
@@ -77,33 +83,43 @@ func (e *env) existing() []object {
 	return all
 }
 
+// withUsers is an object with a label and an annotation that a user has added.
+func withUsers(o object) object {
+	return o.with("metadata|annotations|team.example.com/owner", "blue").with("metadata|labels|team", "blue")
+}
+
 // writes are what the publisher does.
 func (e *env) legitimate() map[string]attempt {
 	gateway := func(own string) attempt { return attempt{verb: "apply", object: e.listeners(own)} }
-	old := e.route("old").with("metadata|annotations|team.example.com/owner", "blue").with("metadata|labels|team", "blue")
+	old := withUsers(e.route("old"))
+	released := e.recordOf("old").with("metadata|labels|service-mirror.io/record", "released").with("data", "null")
 	return map[string]attempt{
-		"an HTTPRoute":                              {verb: "create", object: e.route("bar")},
-		"one without a rewrite":                     {verb: "create", object: e.route("bar").with("spec|rules|0|filters", "[]")},
-		"one at a ListenerSet beside the publisher": {verb: "create", object: e.route("bar").with("spec|parentRefs|0", "{kind: ListenerSet, namespace: service-mirror, name: service-mirror-15000}")},
-		"an update that keeps what a user added":    {verb: "update", object: old.with("spec|hostnames", "[a.example.com]")},
-		"a deletion":                                {verb: "delete", object: e.route("old")},
-		"a TCPRoute":                                {verb: "create", object: e.plainRoute("TCPRoute", "bar")},
-		"a UDPRoute":                                {verb: "create", object: e.plainRoute("UDPRoute", "bar")},
-		"an Ingress":                                {verb: "create", object: e.ingress("bar")},
-		"another one's listener is left alone":      gateway(ownListener),
-		"its listeners go":                          gateway(""),
-		"its listener again":                        gateway("{name: service-mirror-tcp-15000, protocol: TCP, port: 15000, allowedRoutes: {namespaces: {from: All}}}, " + ownListener),
-		"a ListenerSet":                             {verb: "create", object: e.listenerSet("bar")},
-		"a ListenerSet that changes":                {verb: "update", object: e.listenerSet("old").with("spec|listeners", "["+ownListener+"]")},
-		"a ListenerSet that goes":                   {verb: "delete", object: e.listenerSet("old")},
-		"a record":                                  {verb: "create", object: e.recordOf("bar")},
-		"a record that changes":                     {verb: "update", object: e.recordOf("old").with("metadata|labels|service-mirror.io/record", "released")},
-		"a record that goes":                        {verb: "delete", object: e.recordOf("old")},
-		"an alias":                                  {verb: "create", object: e.alias("bar")},
-		"an alias that keeps what a user added":     {verb: "update", object: e.alias("old").with("metadata|annotations|team.example.com/owner", "blue")},
-		"an alias that goes":                        {verb: "delete", object: e.alias("old")},
-		"its Lease":                                 {verb: "create", object: lease("service-mirror-publish")},
-		"its Event":                                 {verb: "create", object: e.event("service-mirror")},
+		"an HTTPRoute":                               {verb: "create", object: e.route("bar")},
+		"one without a rewrite":                      {verb: "create", object: e.route("bar").with("spec|rules|0|filters", "[]")},
+		"one at a ListenerSet beside the publisher":  {verb: "create", object: e.route("bar").with("spec|parentRefs|0", "{kind: ListenerSet, namespace: service-mirror, name: service-mirror-15000}")},
+		"an update that keeps what a user added":     {verb: "update", object: old.with("spec|hostnames", "[a.example.com]")},
+		"a deletion":                                 {verb: "delete", object: e.route("old")},
+		"a TCPRoute":                                 {verb: "create", object: e.plainRoute("TCPRoute", "bar")},
+		"a UDPRoute":                                 {verb: "create", object: e.plainRoute("UDPRoute", "bar")},
+		"an Ingress":                                 {verb: "create", object: e.ingress("bar")},
+		"another one's listener is left alone":       gateway(ownListener),
+		"its listeners go":                           gateway(""),
+		"its listener again":                         gateway("{name: service-mirror-tcp-15000, protocol: TCP, port: 15000, allowedRoutes: {namespaces: {from: All}}}, " + ownListener),
+		"a ListenerSet":                              {verb: "create", object: e.listenerSet("bar")},
+		"a ListenerSet that changes":                 {verb: "update", object: e.listenerSet("old").with("spec|listeners", "["+ownListener+"]")},
+		"a ListenerSet that keeps what a user added": {verb: "update", object: withUsers(e.listenerSet("old")).with("spec|listeners", "["+ownListener+"]")},
+		"a ListenerSet that goes":                    {verb: "delete", object: e.listenerSet("old")},
+		"a record":                                   {verb: "create", object: e.recordOf("bar")},
+		"a record that changes":                      {verb: "update", object: e.recordOf("old").with("metadata|labels|service-mirror.io/record", "released")},
+		"a record with its ports":                    {verb: "create", object: e.recordOf("bar").with("metadata|annotations|service-mirror.io/allocations", `"[]"`)},
+		"a record that keeps what a user added":      {verb: "update", object: withUsers(e.recordOf("old")).with("data|record.json", `"{ }"`)},
+		"a record that is released":                  {verb: "update", object: withUsers(released).with("metadata|annotations|service-mirror.io/allocations", `"[]"`)},
+		"a record that goes":                         {verb: "delete", object: e.recordOf("old")},
+		"an alias":                                   {verb: "create", object: e.alias("bar")},
+		"an alias that keeps what a user added":      {verb: "update", object: e.alias("old").with("metadata|annotations|team.example.com/owner", "blue")},
+		"an alias that goes":                         {verb: "delete", object: e.alias("old")},
+		"its Lease":                                  {verb: "create", object: lease("service-mirror-publish")},
+		"its Event":                                  {verb: "create", object: e.event("service-mirror")},
 	}
 }
 
@@ -167,8 +183,19 @@ func (e *env) attacks() map[string]attempt {
 	create("a ListenerSet for one namespace", set.with("spec|listeners|0|allowedRoutes|namespaces|from", "Same"), notItsOwn)
 	create("a ListenerSet with another listener", set.with("spec|listeners", "["+ownListener+", {name: http, protocol: HTTP, port: 80}]"), notItsOwn)
 	create("a ListenerSet with a finalizer", set.with("metadata|finalizers", "[example.com/keep]"), notItsOwn)
+	create("a ListenerSet with an owner", set.with("metadata|ownerReferences", owners), notItsOwn)
+	create("a ListenerSet with a controller's annotation", set.with("metadata|annotations|external-dns.alpha.kubernetes.io/hostname", "www.example.com"), alteredSet)
+	create("a ListenerSet with another label", set.with("metadata|labels|shard", "internal"), alteredSet)
 	e.aliasAttacks(create)
-	create("a ConfigMap that is no record", e.recordOf("bar").with("metadata|labels|service-mirror.io/record", "null"), notRecord)
+	record := e.recordOf("bar")
+	create("a ConfigMap that is no record", record.with("metadata|labels|service-mirror.io/record", "null"), notRecord)
+	create("a record with another key", record.with("data|dashboard.json", `"{}"`), otherKey)
+	create("a record with another key alone", record.with("data", `{dashboard.json: "{}"}`), otherKey)
+	create("a record with binary data", record.with("binaryData", "{dashboard.json: e30=}"), otherKey)
+	create("a record with a dashboard's label", record.with("metadata|labels|grafana_dashboard", `"1"`), alteredOne)
+	create("a record with a controller's annotation", record.with("metadata|annotations|k8s-sidecar-target-directory", "/tmp"), alteredOne)
+	create("a record with a finalizer", record.with("metadata|finalizers", "[example.com/keep]"), keptRecord)
+	create("a record with an owner", record.with("metadata|ownerReferences", owners), keptRecord)
 	create("the daemon's Lease", lease("service-mirror"), otherLease)
 	create("another program's Event", e.event("kubelet"), othersEvent)
 
@@ -181,6 +208,11 @@ func (e *env) attacks() map[string]attempt {
 	update("an Ingress passed on", e.ingress("old").with("metadata|annotations|traefik.ingress.kubernetes.io/router.middlewares", "evil"), annotated)
 	update("a ListenerSet adopted", e.listenerSet("users"), otherSet)
 	update("a ListenerSet moved to another Gateway", e.listenerSet("old").with("spec|parentRef|namespace", "kube-system"), otherGateway)
+	update("a user's label of a ListenerSet with another value", withUsers(e.listenerSet("old")).with("metadata|labels|team", "red"), alteredSet)
+	update("a user's annotation of a record with another value", withUsers(e.recordOf("old")).with("metadata|annotations|team.example.com/owner", "red"), alteredOne)
+	update("a record passed on to a dashboard", e.recordOf("old").with("metadata|labels|grafana_dashboard", `"1"`), alteredOne)
+	update("another key for an old record", e.recordOf("old").with("data|dashboard.json", `"{}"`), otherKey)
+	update("a finalizer for an old record", e.recordOf("old").with("metadata|finalizers", "[example.com/keep]"), keptRecord)
 	update("a ConfigMap adopted", e.recordOf("old").with("metadata|name", "settings"), notRecord)
 	update("a user's Service adopted as an alias", e.alias("users"), notAlias)
 	update("an alias passed on", e.alias("old").with("spec|externalName", "bar.TEST.svc.cluster.local"), otherTarget)
@@ -229,7 +261,7 @@ func (e *env) aliasAttacks(create func(what string, o object, because string)) {
 	create("an alias with a DNS controller's annotation", alias.with("metadata|annotations|external-dns.alpha.kubernetes.io/hostname", "www.example.com"), altered)
 	create("an alias with another label", alias.with("metadata|labels|shard", "internal"), altered)
 	create("an alias with a finalizer", alias.with("metadata|finalizers", "[example.com/keep]"), kept)
-	create("an alias with an owner", alias.with("metadata|ownerReferences", "[{apiVersion: v1, kind: Service, name: bar, uid: u}]"), kept)
+	create("an alias with an owner", alias.with("metadata|ownerReferences", owners), kept)
 }
 
 // A thief has the publisher's token, and its permissions with all components. What it publishes can be written with that,

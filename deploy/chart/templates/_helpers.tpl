@@ -42,9 +42,12 @@ mirrors are named, which the policies check.
 {{- $annotations := deepCopy .Values.daemon.serviceAccount.annotations }}
 {{- $template := "" }}
 {{- $free := false }}
+{{- $before := "" }}
 {{- range .Values.daemon.flags }}
 {{- if hasPrefix "--name-template=" . }}{{ $template = printf "name=%s" (trimPrefix "--name-template=" .) }}{{ end }}
-{{- if has . (list "--allow-names" "--allow-names=true") }}{{ $free = true }}{{ end }}
+{{- if eq $before "--name-template" }}{{ $template = printf "name=%s" . }}{{ end }}
+{{- if regexMatch "^--allow-names(=|$)" . }}{{ $free = regexMatch "^--allow-names(=(1|t|T|true|True|TRUE))?$" . }}{{ end }}
+{{- $before = . }}
 {{- end }}
 {{- range $name, $remote := .Values.remotes }}
 {{- $rule := list }}
