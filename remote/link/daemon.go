@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -97,9 +98,16 @@ func (d Daemon) remotesFrom() string {
 	return values[len(values)-1]
 }
 
-// on tells whether a flag without a value is set.
-func (d Daemon) on(name string) bool {
-	return slices.Contains(d.words(), "--"+name) || slices.Contains(d.words(), "--"+name+"=true")
+// on tells whether a flag that is true or false is set: the last one counts.
+func (d Daemon) on(name string) (on bool) {
+	for _, word := range d.words() {
+		if value, found := strings.CutPrefix(word, "--"+name+"="); found {
+			on, _ = strconv.ParseBool(value)
+		} else if word == "--"+name {
+			on = true
+		}
+	}
+	return on
 }
 
 // remoteIn is the --remote of a name in a command line; empty: there is none.

@@ -83,6 +83,8 @@ func TestRule(t *testing.T) {
 		{"service-mirror --name-template {service}-of-{cluster} --allow-names", "gateway=a/b", "name={service}-of-{cluster},allow-names"},
 		{"service-mirror --name-template={service}-of-{cluster} --allow-names=true", "name={service},gateway=a/b", "name={service},allow-names"},
 		{"service-mirror --allow-names=false", "namespace=a:b", "namespace=a:b"},
+		{"service-mirror --allow-names=1", "", "allow-names"},
+		{"service-mirror --allow-names --allow-names=F", "namespace=a:b", "namespace=a:b"},
 	} {
 		d := Daemon{Command: strings.Fields(test.command)}
 		if got := d.rule(ParseKeys(test.keys)); got != test.want {
