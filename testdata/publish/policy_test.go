@@ -192,6 +192,7 @@ func (e *env) attacks() map[string]attempt {
 	create("a record with another key", record.with("data|dashboard.json", `"{}"`), otherKey)
 	create("a record with another key alone", record.with("data", `{dashboard.json: "{}"}`), otherKey)
 	create("a record with binary data", record.with("binaryData", "{dashboard.json: e30=}"), otherKey)
+	create("a record that cannot be changed", record.with("immutable", "true"), otherKey)
 	create("a record with a dashboard's label", record.with("metadata|labels|grafana_dashboard", `"1"`), alteredOne)
 	create("a record with a controller's annotation", record.with("metadata|annotations|k8s-sidecar-target-directory", "/tmp"), alteredOne)
 	create("a record with a finalizer", record.with("metadata|finalizers", "[example.com/keep]"), keptRecord)
