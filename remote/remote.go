@@ -6,7 +6,7 @@
 // trying, costs the others nothing, and what was known of it stays known.
 //
 //   - kubeconfig.go, client.go, kind.go, network.go: from the file to a client
-//   - identity.go: which cluster answers
+//   - identity.go, accept.go: which cluster answers
 //   - limits.go, bounds.go, wire.go, message.go, text.go, pages.go: how much a remote can make this
 //     program read and keep
 //   - listwatch.go, watch.go, answer.go, history.go: lists and watches that an informer can

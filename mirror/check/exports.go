@@ -22,39 +22,32 @@ import (
 	"service-mirror.io/service-mirror/remote"
 )
 
-// identity compares who the cluster is with who it should be.
+// identity finds out whether the daemon accepts the cluster as the one that it should be.
 func (r *Report) identity(ctx context.Context, local *target, spec remote.Spec) {
 	system, err := r.client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
-	expected := spec.UID
-	if expected == remote.Unverified {
-		expected = ""
-	}
-	if apierrors.IsForbidden(err) && expected != "" {
-		r.Fail("uid=%s is configured, but there is no permission to get namespace kube-system, so nothing will be mirrored: allow the account to get that namespace, or set uid=unverified", expected)
-		return
-	}
-	if err != nil {
+	var uid types.UID
+	switch {
+	case apierrors.IsForbidden(err): // it may be accepted nevertheless
+	case err != nil:
 		r.Unread("the UID of namespace kube-system", err)
 		return
-	}
-	if system.UID == "" {
+	case system.UID == "":
 		r.Fail("malformed answer: namespace kube-system has no UID: check the server in the kubeconfig")
 		return
+	default:
+		uid = system.UID
 	}
-	if local.uid() == system.UID {
-		r.Fail("the kubeconfig points to the local cluster: use the remote's kubeconfig")
-		return
+	refusal := spec.Accept(uid, local.uid(), slices.Values(local.mirrored(spec.Name)))
+	switch {
+	case refusal != nil:
+		r.Fail("%v", refusal)
+	case err == nil:
+		r.OK("cluster UID is %s", uid)
+	case spec.UID == remote.Unverified:
+		r.OK("the cluster UID cannot be read, which uid=unverified accepts")
+	default:
+		r.Unread("the UID of namespace kube-system", err)
 	}
-	if expected != "" && expected != system.UID {
-		r.Fail("cluster UID is %s, but uid=%s is configured: correct the kubeconfig, or uid= in %s", system.UID, expected, spec.Where())
-		return
-	}
-	if known := local.mirrored(spec.Name); expected == "" && len(known) > 0 && !slices.Contains(known, system.UID) {
-		r.Fail("cluster UID is %s, but its mirrors are from the cluster with UID %s, so they will not be updated: correct the kubeconfig or, if the cluster was replaced on purpose, set uid=%s in %s",
-			system.UID, known[0], system.UID, spec.Where())
-		return
-	}
-	r.OK("cluster UID is %s", system.UID)
 }
 
 // gateways looks at those that the flags list.
