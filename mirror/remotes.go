@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/tools/cache"
 
-	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 )
@@ -260,9 +259,6 @@ func (r *remotes) aliases(cluster string, exported cache.ObjectName) []cache.Obj
 func exportOf(c plan.Candidate, view remote.View, svc *corev1.Service) plan.Candidate {
 	c.Service = svc
 	c.Gateway, c.NoGateway = view.Gateways.For(svc)
-	c.Assigned = gateway.Assignments{
-		Holder:    func(claim string) cache.ObjectName { return view.Holder(byClaim, claim) },
-		Published: view.Published(svc),
-	}
+	c.Assigned = view.Assigned(svc)
 	return c
 }

@@ -12,7 +12,7 @@
 //   - listwatch.go, watch.go, answer.go, history.go: lists and watches that an informer can
 //     rely on
 //   - confirm.go: a list that would delete many mirrors is made twice
-//   - informer.go, encoded.go, services.go: the caches
+//   - informer.go, encoded.go, services.go, listed.go: the caches
 //   - connection.go, gateways.go, gatewayapi.go, records.go: what is read of a remote
 //   - state.go, status.go: how it is doing; package failure has what is said of failures
 package remote

@@ -17,7 +17,6 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
-	"service-mirror.io/service-mirror/gateway/publish/record"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 )
@@ -154,19 +153,19 @@ func (r *Report) exports(ctx context.Context, local *target, options Options, sp
 			r.Unread("exported Services"+inNamespace(namespace), err)
 			return
 		}
-		exported = append(exported, slices.DeleteFunc(services, func(svc *corev1.Service) bool { return !options.Policy.Concerns(svc) })...)
+		exported = append(exported, services...)
 	}
+	view := remote.ListedView(exported, gateways) // those to other clusters claim gateway ports, too
+	exported = slices.DeleteFunc(exported, func(svc *corev1.Service) bool { return !options.Policy.Concerns(svc) })
 	if len(exported) == 0 {
 		r.NoExports(options.Remote.Selector)
 		r.failoverTo(local, options, spec, nil)
 		return
 	}
-	published, candidates := r.records(ctx, spec), []plan.Candidate(nil)
+	view.Records = r.records(ctx, spec)
+	var candidates []plan.Candidate
 	for _, svc := range exported {
-		candidate := plan.Candidate{Cluster: spec.Name, Watched: true, Service: svc}
-		candidate.Gateway, candidate.NoGateway = gateways.For(svc)
-		candidate.Assigned.Published = published(svc)
-		candidates = append(candidates, candidate)
+		candidates = append(candidates, candidate(spec.Name, view, svc))
 	}
 	if options.Policy.Merges() {
 		r.exported = candidates
@@ -174,6 +173,13 @@ func (r *Report) exports(ctx context.Context, local *target, options Options, sp
 	}
 	r.Exports(local.tally(options.Policy, spec.Name, candidates))
 	r.failoverTo(local, options, spec, candidates)
+}
+
+// candidate is an exported Service of a remote.
+func candidate(cluster string, view remote.View, svc *corev1.Service) plan.Candidate {
+	c := plan.Candidate{Cluster: cluster, Watched: true, Service: svc, Assigned: view.Assigned(svc)}
+	c.Gateway, c.NoGateway = view.Gateways.For(svc)
+	return c
 }
 
 // tally is what will become of a remote's exported Services. Of those whose mirrors would have one name, one gets it.
@@ -206,33 +212,21 @@ func (t *target) tally(policy plan.Policy, cluster string, candidates []plan.Can
 	return tally
 }
 
-// records reads what the remote's publisher says of its exports.
-func (r *Report) records(ctx context.Context, spec remote.Spec) (published func(*corev1.Service) *gateway.Published) {
+// records reads what the remote's publisher says of its exports; nil: the configuration names no namespace of records.
+func (r *Report) records(ctx context.Context, spec remote.Spec) *remote.Records {
 	if spec.Records == "" {
-		return func(*corev1.Service) *gateway.Published { return nil }
+		return nil
 	}
 	list, err := spec.ListRecords(ctx, r.client)
 	switch {
 	case err != nil:
 		r.Unread("records in namespace "+spec.Records, err)
-		return func(*corev1.Service) *gateway.Published { return &gateway.Published{Unknown: true} }
 	case len(list) == 0:
 		r.Warn("namespace %s has no records: check that records= is the namespace of service-mirror publish in the remote, and that it runs", spec.Records)
 	default:
 		r.OK("namespace %s has the records of %d exported Services", spec.Records, len(list))
 	}
-	known := map[string]*corev1.ConfigMap{}
-	for _, configMap := range list {
-		known[configMap.Name] = configMap
-	}
-	return func(svc *corev1.Service) *gateway.Published {
-		var says gateway.Published
-		if configMap := known[record.NameOf(cache.MetaObjectToName(svc))]; configMap != nil {
-			read, err := record.Parse(configMap)
-			says = gateway.PublishedFor(svc, read, err)
-		}
-		return &says
-	}
+	return remote.ListedRecords(spec.Records, list, err == nil)
 }
 
 func inNamespace(namespace string) string {
