@@ -232,13 +232,8 @@ func (r *remotes) failover(cluster string, key cache.ObjectName) plan.FailoverRe
 	if !ok {
 		return found
 	}
-	found.UID, found.Watched = view.UID, view.Knows(key.Namespace)
-	svc := view.Services.Get(key)
-	if svc == nil {
-		var known bool
-		svc, known = view.Routed(key)
-		found.Watched = found.Watched && known
-	}
+	svc, known := view.ForFailover(key)
+	found.UID, found.Watched = view.UID, known
 	if svc != nil && r.policy().Concerns(svc) {
 		found.Candidate = exportOf(found.Candidate, view, svc)
 	}

@@ -172,6 +172,16 @@ func (v View) Routed(name cache.ObjectName) (exported *corev1.Service, known boo
 	return v.Services.Get(v.Services.Oldest("", "", names...)), v.Records.known()
 }
 
+// ForFailover is the exported Service to which a local Service of a name fails over: that of the same name or, if none is
+// exported, the one to which a gateway routes that name; nil: there is none. known tells whether that is known.
+func (v View) ForFailover(name cache.ObjectName) (exported *corev1.Service, known bool) {
+	if exported = v.Services.Get(name); exported != nil {
+		return exported, v.Knows(name.Namespace)
+	}
+	exported, known = v.Routed(name)
+	return exported, known && v.Knows(name.Namespace)
+}
+
 // Aliases are the other Services whose names are routed to an exported one by its record, whichever Service of this name
 // that is of.
 func (v View) Aliases(exported cache.ObjectName) []cache.ObjectName {

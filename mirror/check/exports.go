@@ -156,10 +156,11 @@ func (r *Report) exports(ctx context.Context, local *target, options Options, sp
 		exported = append(exported, services...)
 	}
 	view := remote.ListedView(exported, gateways) // those to other clusters claim gateway ports, too
+	view.Namespaces = spec.Namespaces
 	exported = slices.DeleteFunc(exported, func(svc *corev1.Service) bool { return !options.Policy.Concerns(svc) })
 	if len(exported) == 0 {
 		r.NoExports(options.Remote.Selector)
-		r.failoverTo(local, options, spec, nil)
+		r.failoverTo(local, options, spec.Name, view)
 		return
 	}
 	view.Records = r.records(ctx, spec)
@@ -169,10 +170,10 @@ func (r *Report) exports(ctx context.Context, local *target, options Options, sp
 	}
 	if options.Policy.Merges() {
 		r.exported = candidates
-		return
+	} else {
+		r.Exports(local.tally(options.Policy, spec.Name, candidates))
 	}
-	r.Exports(local.tally(options.Policy, spec.Name, candidates))
-	r.failoverTo(local, options, spec, candidates)
+	r.failoverTo(local, options, spec.Name, view)
 }
 
 // candidate is an exported Service of a remote.
