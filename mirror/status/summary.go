@@ -280,8 +280,8 @@ func (s Summary) writeProblems(out io.Writer) {
 			fmt.Fprintf(out, "\nRemote %s, %s: %s\n", text(r.Name), text(p.Part), message(p.Cause))
 		}
 		for _, g := range r.Gateways {
-			if g.Problem != "" {
-				fmt.Fprintf(out, "\nRemote %s, gateway %s: %s\n", text(r.Name), text(g.Name), message(g.Problem))
+			if problem := g.unreported(r.Problems); problem != "" {
+				fmt.Fprintf(out, "\nRemote %s, gateway %s: %s\n", text(r.Name), text(g.Name), message(problem))
 			}
 		}
 	}
