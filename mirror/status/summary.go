@@ -23,7 +23,7 @@ type Summary struct {
 	UnhealthyRemotes int             `json:"unhealthyRemotes"`
 	UnhealthyMirrors int             `json:"unhealthyMirrors"`
 	Synced           bool            `json:"synced"`   // the local cluster was read
-	Problems         []Problem       `json:"problems"` // of reading the local cluster
+	Problems         []Problem       `json:"problems"` // of parts of the local cluster
 	Unknown          int             `json:"unknown"`  // as in Page
 	Remotes          []RemoteSummary `json:"remotes"`
 	Causes           []Cause         `json:"causes"` // of mirrors that are not healthy, the worst first, then the most frequent

@@ -43,6 +43,14 @@ func TestWhatIsSaid(t *testing.T) {
 	unprobed.Remotes[0].Gateways = []Gateway{{Name: "ingress/gateway", Known: true, Addresses: []Address{{IP: "203.0.113.1", Health: NotProbed}}}}
 	alone := healthy
 	alone.ElectionOn = false
+	misnamed := healthy
+	misnamed.Problems = []Problem{{Misnamed + " in namespace sm", "Secret paris: Paris_1 is not a DNS label"}}
+	misnamedAndDown := small()
+	misnamedAndDown.Problems = misnamed.Problems
+	misnamedAndUnread := misnamed
+	misnamedAndUnread.Problems = append(slices.Clone(misnamed.Problems), Problem{"services", "forbidden"})
+	misnamedOnStandby := misnamed
+	misnamedOnStandby.Leader = false
 	unsynced := Page{Local: "london", Now: noon}
 	orphaned := Page{Local: "london", Now: noon, Synced: true, Mirrors: []Mirror{{Namespace: "default", Name: "bar-oslo", Cluster: "oslo", State: Orphan}}}
 	unread := Page{Local: "london", Now: noon, Synced: true, Remotes: []Remote{{Name: "paris", State: Connecting}}}
@@ -76,11 +84,16 @@ func TestWhatIsSaid(t *testing.T) {
 		"not probed":                      {page: unprobed, want: []string{"203.0.113.1 not probed"}, unwanted: []string{"ready"}},
 		"standby":                         {page: standby, want: []string{"london standby", "This replica is a standby: it writes nothing, and only the leader knows the problems of mirrors. Pod sm-1 leads; open its page: kubectl -n system port-forward pod/sm-1 8080"}, unwanted: []string{"leader v1"}},
 		"a standby that knows of nothing": {page: idler, want: []string{"This replica is a standby, and knows of no problem", "No leader is known."}, unwanted: []string{"healthy 1", "kubectl"}},
-		"no election":                     {page: alone, unwanted: []string{"standby", "leader"}},
-		"nothing":                         {page: Page{Local: "london", Now: noon, Synced: true}, want: []string{"Nothing to do Remotes No remote cluster is configured. Configure each one with --remote NAME=KUBECONFIG . Mirrors There is nothing to mirror: no remote cluster is configured."}},
-		"unsynced":                        {page: unsynced, want: []string{"Not ready yet The local cluster has not been read yet"}, unwanted: []string{"started"}},
-		"orphans":                         {page: orphaned, want: []string{"1 mirror is an orphan", "No remote cluster is configured.", "orphan bar-oslo default oslo none none Orphan no configured remote exports its Service"}},
-		"unread":                          {page: unread, want: []string{"1 remote is unhealthy", "No gateway is known.", "No remote has been read yet"}, unwanted: []string{"connecting for"}},
+		"a misnamed Secret": {page: misnamed, want: []string{"london: Secrets with invalid labels are not used", "The local cluster, labels of Secrets in namespace sm: Secret paris: Paris_1 is not a DNS label."},
+			unwanted: []string{"not read as", "Everything"}},
+		"a misnamed Secret, and worse":            {page: misnamedAndDown, want: []string{"london: 1 remote is unreachable,", "The local cluster, labels of Secrets"}, unwanted: []string{"not read as"}},
+		"a misnamed Secret, and what is not read": {page: misnamedAndUnread, want: []string{"london: The local cluster is not read as it is", "The local cluster, services: forbidden."}},
+		"a misnamed Secret on a standby":          {page: misnamedOnStandby, want: []string{"london: Secrets with invalid labels are not used"}, unwanted: []string{"knows of no problem"}},
+		"no election":                             {page: alone, unwanted: []string{"standby", "leader"}},
+		"nothing":                                 {page: Page{Local: "london", Now: noon, Synced: true}, want: []string{"Nothing to do Remotes No remote cluster is configured. Configure each one with --remote NAME=KUBECONFIG . Mirrors There is nothing to mirror: no remote cluster is configured."}},
+		"unsynced":                                {page: unsynced, want: []string{"Not ready yet The local cluster has not been read yet"}, unwanted: []string{"started"}},
+		"orphans":                                 {page: orphaned, want: []string{"1 mirror is an orphan", "No remote cluster is configured.", "orphan bar-oslo default oslo none none Orphan no configured remote exports its Service"}},
+		"unread":                                  {page: unread, want: []string{"1 remote is unhealthy", "No gateway is known.", "No remote has been read yet"}, unwanted: []string{"connecting for"}},
 		"idle": {page: idle, want: []string{"No address: its mirrors have no endpoints.",
 			"No remote exports a Service. Unless --export-selector is set, label a Service there: kubectl label service NAME service-mirror.io/exported=true"}},
 		"no match": {page: small(), path: "?q=nowhere", want: []string{"Show all No mirror matches this filter.", "All 0 Unhealthy 0"}, unwanted: []string{"bar-paris"}},
