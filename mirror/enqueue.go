@@ -28,7 +28,6 @@ type enqueuer struct {
 const (
 	byName      = "name"      // exported Services, by the name that they choose for their mirrors
 	byNamespace = "namespace" // exported Services, by their namespace
-	byClaim     = "claim"     // exported Services, by the gateway ports that they claim
 )
 
 // indexes are those over a remote's exported Services.
@@ -39,8 +38,8 @@ var indexes = map[string]func(*corev1.Service) []string{
 		}
 		return nil
 	},
-	byNamespace: func(svc *corev1.Service) []string { return []string{svc.Namespace} },
-	byClaim:     gateway.Claims,
+	byNamespace:    func(svc *corev1.Service) []string { return []string{svc.Namespace} },
+	remote.ByClaim: gateway.Claims,
 }
 
 // exportChanged enqueues the mirror of an exported Service, and those of Services that claim a gateway port
@@ -91,10 +90,10 @@ func (e *enqueuer) recordChanged(cluster string, change remote.RecordChange) {
 func (e *enqueuer) rivals(cluster string, view remote.View, self cache.ObjectName, had, has sets.Set[string]) {
 	for claim := range had.Union(has) {
 		unaffected, begins := view.Crowds(claim, had.Has(claim))
-		if unaffected || !begins && !had.Has(claim) && view.Holder(byClaim, claim) != self {
+		if unaffected || !begins && !had.Has(claim) && view.Holder(claim) != self {
 			continue // the one that has it keeps it
 		}
-		for _, rival := range append(view.Services.NamesByIndex(byClaim, claim), view.Rivals(claim)...) {
+		for _, rival := range append(view.Services.NamesByIndex(remote.ByClaim, claim), view.Rivals(claim)...) {
 			e.add(cluster, view, rival)
 		}
 	}

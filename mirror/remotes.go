@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/tools/cache"
 
-	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 )
@@ -233,13 +232,8 @@ func (r *remotes) failover(cluster string, key cache.ObjectName) plan.FailoverRe
 	if !ok {
 		return found
 	}
-	found.UID, found.Watched = view.UID, view.Knows(key.Namespace)
-	svc := view.Services.Get(key)
-	if svc == nil {
-		var known bool
-		svc, known = view.Routed(key)
-		found.Watched = found.Watched && known
-	}
+	svc, known := view.ForFailover(key)
+	found.UID, found.Watched = view.UID, known
 	if svc != nil && r.policy().Concerns(svc) {
 		found.Candidate = exportOf(found.Candidate, view, svc)
 	}
@@ -260,9 +254,6 @@ func (r *remotes) aliases(cluster string, exported cache.ObjectName) []cache.Obj
 func exportOf(c plan.Candidate, view remote.View, svc *corev1.Service) plan.Candidate {
 	c.Service = svc
 	c.Gateway, c.NoGateway = view.Gateways.For(svc)
-	c.Assigned = gateway.Assignments{
-		Holder:    func(claim string) cache.ObjectName { return view.Holder(byClaim, claim) },
-		Published: view.Published(svc),
-	}
+	c.Assigned = view.Assigned(svc)
 	return c
 }

@@ -149,6 +149,11 @@ func (v View) Published(exported *corev1.Service) *gateway.Published {
 	return &published
 }
 
+// Assigned is what decides about the gateway ports of an exported Service besides the gateway and the Service itself.
+func (v View) Assigned(exported *corev1.Service) gateway.Assignments {
+	return gateway.Assignments{Holder: v.Holder, Published: v.Published(exported)}
+}
+
 // Routed is the oldest exported Service to which a gateway routes the name NAME.NAMESPACE of another one, as its record
 // says; nil: there is none. known tells whether that is known.
 func (v View) Routed(name cache.ObjectName) (exported *corev1.Service, known bool) {
@@ -167,6 +172,16 @@ func (v View) Routed(name cache.ObjectName) (exported *corev1.Service, known boo
 	return v.Services.Get(v.Services.Oldest("", "", names...)), v.Records.known()
 }
 
+// ForFailover is the exported Service to which a local Service of a name fails over: that of the same name or, if none is
+// exported, the one to which a gateway routes that name; nil: there is none. known tells whether that is known.
+func (v View) ForFailover(name cache.ObjectName) (exported *corev1.Service, known bool) {
+	if exported = v.Services.Get(name); exported != nil {
+		return exported, v.Knows(name.Namespace)
+	}
+	exported, known = v.Routed(name)
+	return exported, known && v.Knows(name.Namespace)
+}
+
 // Aliases are the other Services whose names are routed to an exported one by its record, whichever Service of this name
 // that is of.
 func (v View) Aliases(exported cache.ObjectName) []cache.ObjectName {
@@ -176,14 +191,17 @@ func (v View) Aliases(exported cache.ObjectName) []cache.ObjectName {
 	return v.Records.aliases.names(exported)
 }
 
+// ByClaim is the index over exported Services by the gateway ports that they claim: gateway.Claims. A View needs it.
+const ByClaim = "claim"
+
 // Holder is the oldest exported Service of those that have a gateway port alone by their record or, without any, of
-// those that claim it, by an index; zero if there is none. What the publisher has given to one Service no annotation
-// takes away, however old the Service that has it.
-func (v View) Holder(index, claim string) cache.ObjectName {
+// those that claim it; zero if there is none. What the publisher has given to one Service no annotation takes away,
+// however old the Service that has it.
+func (v View) Holder(claim string) cache.ObjectName {
 	if published := v.publishedHolder(claim); published != (cache.ObjectName{}) {
 		return published
 	}
-	return v.Services.Oldest(index, claim)
+	return v.Services.Oldest(ByClaim, claim)
 }
 
 // publishedHolder is the oldest exported Service of those that have a gateway port alone by their record; zero if

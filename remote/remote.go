@@ -6,13 +6,13 @@
 // trying, costs the others nothing, and what was known of it stays known.
 //
 //   - kubeconfig.go, client.go, kind.go, network.go: from the file to a client
-//   - identity.go: which cluster answers
+//   - identity.go, accept.go: which cluster answers
 //   - limits.go, bounds.go, wire.go, message.go, text.go, pages.go: how much a remote can make this
 //     program read and keep
 //   - listwatch.go, watch.go, answer.go, history.go: lists and watches that an informer can
 //     rely on
 //   - confirm.go: a list that would delete many mirrors is made twice
-//   - informer.go, encoded.go, services.go: the caches
+//   - informer.go, encoded.go, services.go, listed.go: the caches
 //   - connection.go, gateways.go, gatewayapi.go, records.go: what is read of a remote
 //   - state.go, status.go: how it is doing; package failure has what is said of failures
 package remote

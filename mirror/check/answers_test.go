@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -100,35 +101,61 @@ func TestWhatCannotBeRead(t *testing.T) {
 	}
 }
 
-// The cluster that the mirrors are not of must be fixed; without mirrors, and where the flags name it, it is in order.
+// The cluster that the mirrors are not of must be fixed; without mirrors, and where the configuration names it, it is in
+// order. What the daemon does not accept is no warning, whether the UID can be read or not.
 func TestIdentityOfAnotherCluster(t *testing.T) {
 	mirror := func(uid string) *corev1.Service {
 		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bar-paris",
 			Labels:      map[string]string{plan.ManagedByLabel: plan.ManagedBy, plan.ClusterLabel: "paris"},
 			Annotations: map[string]string{plan.MirrorAnnotation: "default/bar-paris", plan.ClusterUIDAnnotation: uid, plan.RemoteServiceAnnotation: "default/bar"}}}
 	}
+	const warned = "! paris: no permission to get namespaces kube-system: a replaced cluster cannot be detected\n"
+	const fix = "allow the account to get namespace kube-system, or set uid=unverified in --remote paris\n"
 	for name, test := range map[string]struct {
-		mirrors []*corev1.Service
-		uid     types.UID // in the flags
-		want    string
+		mirrors   []*corev1.Service
+		uid       types.UID // in the flags
+		forbidden bool
+		want      string
 	}{
-		"no mirrors":           {nil, "", "+ paris: cluster UID is paris-uid"},
-		"its mirrors":          {[]*corev1.Service{mirror("paris-uid")}, "", "+ paris: cluster UID is paris-uid"},
-		"another's mirrors":    {[]*corev1.Service{mirror("berlin-uid")}, "", "- paris: cluster UID is paris-uid, but its mirrors are from the cluster with UID berlin-uid"},
-		"mirrors that say not": {[]*corev1.Service{mirror("")}, "", "+ paris: cluster UID is paris-uid"},
-		"it is meant":          {[]*corev1.Service{mirror("berlin-uid")}, "paris-uid", "+ paris: cluster UID is paris-uid"},
-		"another is meant":     {nil, "berlin-uid", "- paris: cluster UID is paris-uid, but uid=berlin-uid is configured"},
+		"no mirrors":           {nil, "", false, "+ paris: cluster UID is paris-uid\n"},
+		"its mirrors":          {[]*corev1.Service{mirror("paris-uid")}, "", false, "+ paris: cluster UID is paris-uid\n"},
+		"another's mirrors":    {[]*corev1.Service{mirror("berlin-uid")}, "", false, "- paris: its kubeconfig points to the cluster with UID paris-uid, but its mirrors are from the cluster with UID berlin-uid, so they are not updated: if the cluster was replaced on purpose, add uid=paris-uid to --remote paris\n"},
+		"mirrors that say not": {[]*corev1.Service{mirror("")}, "", false, "+ paris: cluster UID is paris-uid\n"},
+		"it is meant":          {[]*corev1.Service{mirror("berlin-uid")}, "paris-uid", false, "+ paris: cluster UID is paris-uid\n"},
+		"another is meant":     {nil, "berlin-uid", false, "- paris: its kubeconfig points to the cluster with UID paris-uid, but uid=berlin-uid is configured, so its mirrors are not updated: correct the kubeconfig, or uid= in --remote paris\n"},
+
+		"forbidden, no mirrors":           {nil, "", true, warned},
+		"forbidden, mirrors that say not": {[]*corev1.Service{mirror("")}, "", true, warned},
+		"forbidden, and was not before": {[]*corev1.Service{mirror("paris-uid")}, "", true,
+			warned + "- paris: the UID of the cluster cannot be read, but its mirrors are from the cluster with UID paris-uid, so they are not updated: " + fix},
+		"forbidden, and it is meant": {nil, "paris-uid", true,
+			warned + "- paris: the UID of the cluster cannot be read, but uid=paris-uid is configured, so its mirrors are not updated: " + fix},
+		"forbidden, and need not be": {[]*corev1.Service{mirror("paris-uid")}, remote.Unverified, true,
+			"+ paris: all required permissions are granted\n+ paris: the cluster UID cannot be read, which uid=unverified accepts\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			local := &target{services: map[cache.ObjectName]*corev1.Service{}}
 			for _, svc := range test.mirrors {
 				local.services[cache.MetaObjectToName(svc)] = svc
 			}
+			spec := remote.Spec{Name: "paris", UID: test.uid, Gateways: []gateway.Config{{}}}
+			client := fake.NewClientset(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "paris-uid"}})
 			var out bytes.Buffer
-			r := &Report{cluster: "paris", out: &out, client: fake.NewClientset(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "paris-uid"}})}
-			r.identity(t.Context(), local, remote.Spec{Name: "paris", UID: test.uid})
-			if !strings.HasPrefix(out.String(), test.want) || r.failed != strings.HasPrefix(test.want, "-") {
-				t.Errorf("got %q, want %q", &out, test.want)
+			r := &Report{cluster: "paris", out: &out, client: client}
+			if test.forbidden {
+				client.PrependReactor("get", "namespaces", func(clienttesting.Action) (bool, runtime.Object, error) {
+					return true, nil, apierrors.NewForbidden(corev1.Resource("namespaces"), "kube-system", errors.New("no rule"))
+				})
+				client.PrependReactor("create", "selfsubjectaccessreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
+					review := action.(clienttesting.CreateAction).GetObject().(*authorizationv1.SelfSubjectAccessReview)
+					review.Status.Allowed = review.Spec.ResourceAttributes.Resource != "namespaces"
+					return true, review, nil
+				})
+				r.Permissions(t.Context(), remoteNeeds(spec))
+			}
+			r.identity(t.Context(), local, spec)
+			if out.String() != test.want || r.failed != strings.Contains("\n"+test.want, "\n- ") {
+				t.Errorf("failed %v, got\n%swant\n%s", r.failed, &out, test.want)
 			}
 		})
 	}

@@ -165,9 +165,12 @@ func remoteNeeds(spec remote.Spec) []Need {
 	if spec.Records != "" {
 		needs = append(needs, Need{Resource: "configmaps", Namespace: spec.Records, Verbs: read})
 	}
+	if spec.UID == remote.Unverified {
+		return needs // the operator knows
+	}
 	// A Namespace is in itself, as the authorizer sees it: a Role there is enough.
 	return append(needs, Need{Resource: "namespaces", Namespace: metav1.NamespaceSystem, Name: metav1.NamespaceSystem, Verbs: []string{"get"},
-		Why: "a replaced cluster will not be detected"})
+		Why: "a replaced cluster cannot be detected"})
 }
 
 // Permissions checks with an API server what these credentials may do.

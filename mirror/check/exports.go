@@ -17,44 +17,36 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
-	"service-mirror.io/service-mirror/gateway/publish/record"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 )
 
-// identity compares who the cluster is with who it should be.
+// identity finds out whether the daemon accepts the cluster as the one that it should be.
 func (r *Report) identity(ctx context.Context, local *target, spec remote.Spec) {
 	system, err := r.client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
-	expected := spec.UID
-	if expected == remote.Unverified {
-		expected = ""
-	}
-	if apierrors.IsForbidden(err) && expected != "" {
-		r.Fail("uid=%s is configured, but there is no permission to get namespace kube-system, so nothing will be mirrored: allow the account to get that namespace, or set uid=unverified", expected)
-		return
-	}
-	if err != nil {
+	var uid types.UID
+	switch {
+	case apierrors.IsForbidden(err): // it may be accepted nevertheless
+	case err != nil:
 		r.Unread("the UID of namespace kube-system", err)
 		return
-	}
-	if system.UID == "" {
+	case system.UID == "":
 		r.Fail("malformed answer: namespace kube-system has no UID: check the server in the kubeconfig")
 		return
+	default:
+		uid = system.UID
 	}
-	if local.uid() == system.UID {
-		r.Fail("the kubeconfig points to the local cluster: use the remote's kubeconfig")
-		return
+	refusal := spec.Accept(uid, local.uid(), slices.Values(local.mirrored(spec.Name)))
+	switch {
+	case refusal != nil:
+		r.Fail("%v", refusal)
+	case err == nil:
+		r.OK("cluster UID is %s", uid)
+	case spec.UID == remote.Unverified:
+		r.OK("the cluster UID cannot be read, which uid=unverified accepts")
+	default:
+		r.Unread("the UID of namespace kube-system", err)
 	}
-	if expected != "" && expected != system.UID {
-		r.Fail("cluster UID is %s, but uid=%s is configured: correct the kubeconfig, or uid= in %s", system.UID, expected, spec.Where())
-		return
-	}
-	if known := local.mirrored(spec.Name); expected == "" && len(known) > 0 && !slices.Contains(known, system.UID) {
-		r.Fail("cluster UID is %s, but its mirrors are from the cluster with UID %s, so they will not be updated: correct the kubeconfig or, if the cluster was replaced on purpose, set uid=%s in %s",
-			system.UID, known[0], system.UID, spec.Where())
-		return
-	}
-	r.OK("cluster UID is %s", system.UID)
 }
 
 // gateways looks at those that the flags list.
@@ -161,26 +153,34 @@ func (r *Report) exports(ctx context.Context, local *target, options Options, sp
 			r.Unread("exported Services"+inNamespace(namespace), err)
 			return
 		}
-		exported = append(exported, slices.DeleteFunc(services, func(svc *corev1.Service) bool { return !options.Policy.Concerns(svc) })...)
+		exported = append(exported, services...)
 	}
+	view := remote.ListedView(exported, gateways) // those to other clusters claim gateway ports, too
+	view.Namespaces = spec.Namespaces
+	exported = slices.DeleteFunc(exported, func(svc *corev1.Service) bool { return !options.Policy.Concerns(svc) })
 	if len(exported) == 0 {
 		r.NoExports(options.Remote.Selector)
-		r.failoverTo(local, options, spec, nil)
+		r.failoverTo(local, options, spec.Name, view)
 		return
 	}
-	published, candidates := r.records(ctx, spec), []plan.Candidate(nil)
+	view.Records = r.records(ctx, spec)
+	var candidates []plan.Candidate
 	for _, svc := range exported {
-		candidate := plan.Candidate{Cluster: spec.Name, Watched: true, Service: svc}
-		candidate.Gateway, candidate.NoGateway = gateways.For(svc)
-		candidate.Assigned.Published = published(svc)
-		candidates = append(candidates, candidate)
+		candidates = append(candidates, candidate(spec.Name, view, svc))
 	}
 	if options.Policy.Merges() {
 		r.exported = candidates
-		return
+	} else {
+		r.Exports(local.tally(options.Policy, spec.Name, candidates))
 	}
-	r.Exports(local.tally(options.Policy, spec.Name, candidates))
-	r.failoverTo(local, options, spec, candidates)
+	r.failoverTo(local, options, spec.Name, view)
+}
+
+// candidate is an exported Service of a remote.
+func candidate(cluster string, view remote.View, svc *corev1.Service) plan.Candidate {
+	c := plan.Candidate{Cluster: cluster, Watched: true, Service: svc, Assigned: view.Assigned(svc)}
+	c.Gateway, c.NoGateway = view.Gateways.For(svc)
+	return c
 }
 
 // tally is what will become of a remote's exported Services. Of those whose mirrors would have one name, one gets it.
@@ -213,33 +213,21 @@ func (t *target) tally(policy plan.Policy, cluster string, candidates []plan.Can
 	return tally
 }
 
-// records reads what the remote's publisher says of its exports.
-func (r *Report) records(ctx context.Context, spec remote.Spec) (published func(*corev1.Service) *gateway.Published) {
+// records reads what the remote's publisher says of its exports; nil: the configuration names no namespace of records.
+func (r *Report) records(ctx context.Context, spec remote.Spec) *remote.Records {
 	if spec.Records == "" {
-		return func(*corev1.Service) *gateway.Published { return nil }
+		return nil
 	}
 	list, err := spec.ListRecords(ctx, r.client)
 	switch {
 	case err != nil:
 		r.Unread("records in namespace "+spec.Records, err)
-		return func(*corev1.Service) *gateway.Published { return &gateway.Published{Unknown: true} }
 	case len(list) == 0:
 		r.Warn("namespace %s has no records: check that records= is the namespace of service-mirror publish in the remote, and that it runs", spec.Records)
 	default:
 		r.OK("namespace %s has the records of %d exported Services", spec.Records, len(list))
 	}
-	known := map[string]*corev1.ConfigMap{}
-	for _, configMap := range list {
-		known[configMap.Name] = configMap
-	}
-	return func(svc *corev1.Service) *gateway.Published {
-		var says gateway.Published
-		if configMap := known[record.NameOf(cache.MetaObjectToName(svc))]; configMap != nil {
-			read, err := record.Parse(configMap)
-			says = gateway.PublishedFor(svc, read, err)
-		}
-		return &says
-	}
+	return remote.ListedRecords(spec.Records, list, err == nil)
 }
 
 func inNamespace(namespace string) string {

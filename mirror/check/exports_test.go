@@ -3,6 +3,7 @@ package check
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -156,6 +157,57 @@ func TestRecordsCount(t *testing.T) {
 			}})
 			if lines := slices.Collect(strings.Lines(out.String())); len(lines) != len(test.want) || !slices.EqualFunc(lines, test.want, strings.HasPrefix) {
 				t.Errorf("it says\n%swant\n%s", &out, test.want)
+			}
+		})
+	}
+}
+
+// A gateway port that several Services claim is the oldest one's, or its whose record has it alone, as the daemon decides:
+// the check must not say that the others can be reached.
+func TestClaimsCount(t *testing.T) {
+	created := func(name string, second int64, annotations map[string]string) *corev1.Service {
+		return &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(name), CreationTimestamp: metav1.Unix(second, 0), Annotations: annotations},
+			Spec:       corev1.ServiceSpec{ClusterIP: "10.0.0.1", Ports: []corev1.ServicePort{{Name: "postgres", Port: 5432, Protocol: corev1.ProtocolTCP}}},
+		}
+	}
+	claiming := map[string]string{gateway.PortsAnnotation: "5432=15432"}
+	recorded := func(name string, shared bool) *corev1.ConfigMap {
+		configMap, err := record.Record{Service: cache.NewObjectName("shop", name), UID: types.UID(name), Ready: true,
+			Ports: []record.Port{{Port: 5432, Protocol: corev1.ProtocolTCP, Gateway: 15432, Shared: shared}}}.ConfigMap("service-mirror")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return configMap
+	}
+	const lost = "! paris: shop/%s will be mirrored, but not all of its ports will be reachable: port postgres (5432/TCP): "
+	const all = "+ paris: 2 of 2 exported Services can be mirrored\n"
+	a, b := created("a", 2, claiming), created("b", 1, claiming)
+	for name, test := range map[string]struct {
+		objects []runtime.Object
+		want    []string
+	}{
+		"two annotations": {[]runtime.Object{a, b},
+			[]string{fmt.Sprintf(lost, "a") + "gateway port 15432/TCP is reserved for shop/b, an older Service that also claims it", all}},
+		"one is for another cluster": {[]runtime.Object{a, created("b", 1, map[string]string{gateway.PortsAnnotation: "5432=15432", plan.ExportToAnnotation: "berlin"})},
+			[]string{fmt.Sprintf(lost, "a") + "gateway port 15432/TCP is reserved for shop/b", "+ paris: 1 of 1 exported Services can be mirrored\n"}},
+		"a record and an older annotation": {[]runtime.Object{created("a", 2, nil), b, recorded("a", false)},
+			[]string{"+ ", fmt.Sprintf(lost, "b") + "gateway port 15432/TCP is reserved for shop/a, to which the remote's publisher assigned it", all}},
+		"two records, one of which has it alone": {[]runtime.Object{created("a", 2, nil), created("b", 1, nil), recorded("a", false), recorded("b", true)},
+			[]string{"+ ", fmt.Sprintf(lost, "b") + "the remote's publisher allocated gateway port 15432/TCP, which is exclusive to shop/a", all}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			r := &Report{cluster: "paris", out: &out, client: fake.NewClientset(test.objects...)}
+			spec := remote.Spec{Name: "paris"}
+			if strings.Contains(name, "record") {
+				spec.Records = "service-mirror"
+			}
+			r.exports(t.Context(), nil, Options{Policy: plan.Policy{ClusterName: "london"}}, spec, remote.Gateways{Known: map[cache.ObjectName]*gateway.Gateway{
+				{}: {Ports: []corev1.ServicePort{{Name: "http", Port: 80}, {Name: "tcp", Port: 15432}}},
+			}})
+			if lines := slices.Collect(strings.Lines(out.String())); len(lines) != len(test.want) || !slices.EqualFunc(lines, test.want, strings.HasPrefix) {
+				t.Errorf("it says\n%swant\n%q", &out, test.want)
 			}
 		})
 	}

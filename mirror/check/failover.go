@@ -9,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/cache"
 
-	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/remote"
 )
@@ -51,30 +50,23 @@ func (r *Report) failover(ctx context.Context, options Options, local *target) {
 }
 
 // failoverTo finds out which local Services cannot fail over to a remote.
-func (r *Report) failoverTo(local *target, options Options, spec remote.Spec, candidates []plan.Candidate) {
-	all := local.failsOver(spec.Name)
+func (r *Report) failoverTo(local *target, options Options, cluster string, view remote.View) {
+	all := local.failsOver(cluster)
 	if len(all) == 0 {
 		return
 	}
 	var causes []cause
 	for _, svc := range all {
 		key := cache.MetaObjectToName(svc)
-		watched := len(spec.Namespaces) == 0 || slices.Contains(spec.Namespaces, key.Namespace)
-		found := plan.FailoverRemote{Configured: true, Candidate: plan.Candidate{Cluster: spec.Name, Watched: watched}}
-		if i := slices.IndexFunc(candidates, func(c plan.Candidate) bool { return cache.MetaObjectToName(c.Service) == key }); i >= 0 {
-			found.Candidate = candidates[i]
-		} else if i := slices.IndexFunc(candidates, func(c plan.Candidate) bool { return routes(c.Assigned.Published, key.Name+"."+key.Namespace) }); i >= 0 {
-			found.Candidate = candidates[i]
+		exported, known := view.ForFailover(key)
+		found := plan.FailoverRemote{Configured: true, Candidate: plan.Candidate{Cluster: cluster, Watched: known}}
+		if exported != nil && options.Policy.Concerns(exported) {
+			found.Candidate = candidate(cluster, view, exported)
 		}
-		causes = append(causes, failoverProblems(options, svc, spec.Name, []plan.FailoverRemote{found})...)
+		causes = append(causes, failoverProblems(options, svc, cluster, []plan.FailoverRemote{found})...)
 	}
 	r.failoverCauses(causes)
 	r.OK("%d local Services are configured to fail over to it", len(all))
-}
-
-// routes tells that a record has a host name.
-func routes(published *gateway.Published, host string) bool {
-	return published != nil && published.Record != nil && slices.Contains(published.Record.Hosts, host)
 }
 
 // failoverProblems are what is wrong with a Service's failover to remotes, while its local endpoints serve; with that to

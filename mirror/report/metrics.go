@@ -202,7 +202,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		leader = 1
 	}
 	gauge(c.leader, leader)
-	unread := slices.DeleteFunc(slices.Clone(page.Problems), func(p status.Problem) bool { return isMisnamed(p.Part) })
+	unread := slices.DeleteFunc(slices.Clone(page.Problems), status.Problem.IsMisnamed)
 	gauge(c.local, float64(len(unread)))
 	if n := len(page.Problems) - len(unread); n > 0 {
 		gauge(c.failing, float64(n), "", remote.ConfigurationProblem)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -184,22 +183,16 @@ func (r *Problems) OfLocal() (problems []status.Problem) {
 	return problems
 }
 
-// misnamed is the part under which Secrets are reported that name no remote. Nothing fails to be read.
-const misnamed = "labels of Secrets"
-
 // Misnamed notes which Secrets in a namespace are to configure a remote and do not name one; nil: none.
 func (r *Problems) Misnamed(namespace string, err error) {
-	r.Local(misnamed+" in namespace "+namespace, err)
+	r.Local(status.Misnamed+" in namespace "+namespace, err)
 }
 
-// Parts of the local cluster whose problems are not that they cannot be read.
+// Parts of the local cluster, besides caches.
 const (
-	Identity  = "identity"                 // another cluster answers
-	Listeners = "listeners of the Gateway" // which the publisher writes
+	Identity  = "identity" // another cluster answers
+	Listeners = status.Listeners
 )
-
-// isMisnamed tells a problem of that kind.
-func isMisnamed(part string) bool { return strings.HasPrefix(part, misnamed) }
 
 // Local notes the state of a part of the local cluster, most of which are caches; nil is healthy.
 func (r *Problems) Local(name string, err error) {
@@ -230,10 +223,10 @@ func (r *Problems) noteLocal(name string, err error, cause string) (lines []line
 
 // line says how the part is doing now.
 func (p *part) line(name string) line {
-	switch {
-	case isMisnamed(name) && p.Shown == "":
+	switch misnamed := (status.Problem{Part: name}).IsMisnamed(); {
+	case misnamed && p.Shown == "":
 		return line{false, "All Secrets labelled service-mirror.io/remote have valid names", nil}
-	case isMisnamed(name):
+	case misnamed:
 		return line{true, "Secrets with invalid names of remotes are not used", []any{"err", failure.Line(fmt.Sprintf("%.1000v", p.err))}}
 	}
 	failing, again := "Cannot read from the local API server, retrying", "Reading from the local API server again"

@@ -86,15 +86,18 @@ func TestOneBoxForOneCause(t *testing.T) {
 		}
 		return m
 	}
-	unready := func(r *Remote) {
-		for i := range r.Gateways[0].Addresses {
-			r.Gateways[0].Addresses[i].Health = NotReady
-		}
+	none := func(r *Remote) { unready(r, 0, 1) }
+	one := func(r *Remote) { unready(r, 0) }
+	two := func(r *Remote) {
+		none(r)
+		r.Gateways = append(r.Gateways, Gateway{Name: "ingress/private", Known: true, Addresses: []Address{{"203.0.113.9", Ready}}})
 	}
 	allUnready := row(Mirrored)
 	allUnready.Endpoints = []string{"203.0.113.1:80 (not ready)"}
 	standby := allUnready
 	standby.Role = Standby
+	notReached := row(Mirrored, "NotReached")
+	notReached.Endpoints = []string{"203.0.113.1:80"}
 	for name, test := range map[string]struct {
 		change func(*Remote)
 		mirror Mirror
@@ -106,10 +109,18 @@ func TestOneBoxForOneCause(t *testing.T) {
 		"down, and nothing follows":      {func(r *Remote) { r.State = Down }, row(Mirrored), []string{"bad Remote paris lost contact 2 h ago; its 1 mirror is kept unchanged"}},
 		"down, and something else": {func(r *Remote) { r.State = Down }, row(Incomplete, "PortNotServed"),
 			[]string{"bad PortNotServed 1 mirror of paris", "bad Remote paris lost contact 2 h ago; its 1 mirror is kept unchanged"}},
-		"probes fail":               {unready, allUnready, []string{"bad Remote paris no address of its gateway is ready; 1 mirror has no endpoints"}},
-		"probes fail of a standby":  {unready, standby, []string{"bad Remote paris no address of its gateway is ready start"}},
-		"probes fail of one remote": {func(*Remote) {}, allUnready, []string{"bad NoHealthyAddress 1 mirror of paris start the remote's gateway"}},
-		"connecting":                {func(r *Remote) { r.State = Connecting }, Mirror{Namespace: "a", Name: "b", Cluster: "paris", State: Waiting}, []string{"info Remote paris connecting; 1 exported Service is not mirrored"}},
+		"probes fail":                        {none, allUnready, []string{"bad Remote paris no address of its gateway is ready; 1 mirror has no endpoints"}},
+		"probes fail of a standby":           {none, standby, []string{"bad Remote paris no address of its gateway is ready start"}},
+		"probes fail of one remote":          {func(*Remote) {}, allUnready, []string{"bad NoHealthyAddress 1 mirror of paris start the remote's gateway"}},
+		"probes fail of one of two gateways": {two, allUnready, []string{"bad Remote paris 2 of 3 gateway addresses are not ready; 1 mirror has no endpoints"}},
+		"one probe fails":                    {one, row(Mirrored), []string{"warn Remote paris 1 of 2 gateway addresses is not ready start"}},
+		"one probe fails, and a mirror is not reached": {one, notReached,
+			[]string{"bad NotReached 1 mirror of paris", "warn Remote paris 1 of 2 gateway addresses is not ready start"}},
+		"one address is refused, and a mirror lacks its family": {func(r *Remote) { fails(r, "address 127.0.0.1 is refused") }, row(Incomplete, "NoAddress"),
+			[]string{"bad NoAddress 1 mirror of paris", "warn Remote paris its gateway has a problem fix"}},
+		"not known, and a mirror waits for it": {func(r *Remote) { r.Gateways = []Gateway{{Name: "ingress/gateway"}} }, row(Incomplete, "NoAddress"),
+			[]string{"bad Remote paris its gateway is not known; 1 mirror has no endpoints wait a few seconds"}},
+		"connecting": {func(r *Remote) { r.State = Connecting }, Mirror{Namespace: "a", Name: "b", Cluster: "paris", State: Waiting}, []string{"info Remote paris connecting; 1 exported Service is not mirrored"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := small()

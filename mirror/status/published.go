@@ -20,7 +20,7 @@ type Publisher struct {
 	Started    time.Time `json:"started,omitzero"`
 	Now        time.Time `json:"now,omitzero"` // when this was the state
 	Synced     bool      `json:"synced"`       // the caches are filled
-	Problems   []Problem `json:"problems"`     // of reading the cluster
+	Problems   []Problem `json:"problems"`     // of parts of the cluster
 	Targets    []Target  `json:"targets"`
 	Services   []Service `json:"services"`
 }

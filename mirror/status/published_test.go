@@ -85,6 +85,10 @@ func TestWhatIsSaidOfAPublisher(t *testing.T) {
 		{"/", func(p *Publisher) { p.Synced = false }, []string{"Not ready yet", "The cluster has not been read yet"}, nil},
 		{"/", func(p *Publisher) { healthy(p); p.Leader = false }, []string{"This replica is a standby, and knows of no problem", "only the leader knows the problems of exported Services"}, []string{"Everything is published"}},
 		{"/", func(p *Publisher) { p.Problems = []Problem{{"records", "refused"}} }, []string{"The cluster is not read as it is", "The cluster, records: refused."}, nil},
+		{"/", func(p *Publisher) { healthy(p); p.Problems = []Problem{{Listeners, "forbidden"}} },
+			[]string{"paris: The Gateway's listeners cannot be written", "The cluster, listeners of the Gateway: forbidden."}, []string{"not read as"}},
+		{"/", func(p *Publisher) { p.Problems = []Problem{{Listeners, "forbidden"}} },
+			[]string{"paris: 1 exported Service is not published", "The cluster, listeners of the Gateway: forbidden."}, []string{"not read as"}},
 	} {
 		p := published()
 		test.change(&p)

@@ -45,9 +45,28 @@ func (r *Remote) addresses() (all, unready int) {
 	return all, unready
 }
 
-// missesAddresses reports whether mirrors lack addresses for a gateway's sake.
+// unknown reports whether a gateway is not known.
+func (r *Remote) unknown() bool {
+	return slices.ContainsFunc(r.Gateways, func(g Gateway) bool { return !g.Known })
+}
+
+// missesAddresses reports whether mirrors lack addresses for a gateway's sake. One that has a problem may have all of its
+// addresses, or some.
 func (r *Remote) missesAddresses() bool {
-	return slices.ContainsFunc(r.Gateways, func(g Gateway) bool { return !g.Known || g.Problem != "" || len(g.Addresses) == 0 })
+	return slices.ContainsFunc(r.Gateways, func(g Gateway) bool { return !g.Known || len(g.Addresses) == 0 })
+}
+
+// unread reports whether some of the remote cannot be read.
+func (r *Remote) unread() bool {
+	return slices.ContainsFunc(r.Problems, func(p Problem) bool { return strings.HasPrefix(p.Part, "watch of ") })
+}
+
+// unreported is a gateway's problem, unless it is among those of the remote.
+func (g *Gateway) unreported(of []Problem) string {
+	if slices.ContainsFunc(of, func(p Problem) bool { return p.Cause == g.Problem }) {
+		return ""
+	}
+	return g.Problem
 }
 
 // unready reports whether all addresses of a gateway are.
@@ -112,16 +131,22 @@ func (b *box) what(v *view) (string, severity) {
 		return "lost contact" + sinceText(v, b.Remote) + kept, unreachable
 	case b.State == Connecting:
 		return "connecting" + kept, warned
-	case b.followed == 0 && slices.ContainsFunc(b.Gateways, func(g Gateway) bool { return !g.Known }):
+	case b.unknown() && b.followed == 0:
 		return "its gateway is not known; its mirrors keep their endpoints", partial
+	case b.unknown():
+		return "its gateway is not known" + effectOf(v, b), unreachable
 	case b.missesAddresses():
 		return "its gateway has no address" + effectOf(v, b), unreachable
 	case all > 0 && unready == all:
 		return "no address of its gateway is ready" + effectOf(v, b), unreachable
 	case unready > 0:
-		return fmt.Sprintf("%s of %s gateway addresses %s not ready", count(unready), count(all), verb(unready, "is", "are")), partial
+		return fmt.Sprintf("%s of %s gateway addresses %s not ready", count(unready), count(all), verb(unready, "is", "are")) + effectOf(v, b), partial
+	case b.unread():
+		return "not all of it can be read", partial
+	case slices.ContainsFunc(b.Gateways, func(g Gateway) bool { return g.Problem != "" }):
+		return "its gateway has a problem", partial
 	}
-	return "not all of it can be read", partial
+	return "its configuration has a problem", partial
 }
 
 // effectOf says what follows from it for mirrors.
@@ -154,8 +179,8 @@ func (b *box) causes() []groupLine {
 		c.note(p.Cause, p.Part)
 	}
 	for _, g := range b.Gateways {
-		if g.Problem != "" {
-			c.note(g.Problem, "gateway "+g.Name)
+		if problem := g.unreported(b.Problems); problem != "" {
+			c.note(problem, "gateway "+g.Name)
 		}
 		for _, a := range g.Addresses {
 			if a.Health == NotReady {
@@ -186,7 +211,9 @@ func (b *box) remedy() string {
 	switch {
 	case b.State == Down:
 		return "check that its API server runs and can be reached from this cluster; contact is retried"
-	case b.missesAddresses():
+	case b.unknown() && len(b.Problems) == 0:
+		return unrecorded[reasonWaiting].remedy
+	case b.missesAddresses() && !b.unknown():
 		return "give the gateway an address, or set address= in --remote"
 	case unready > 0:
 		return plan.NoHealthyAddress.Remedy()

@@ -8,6 +8,7 @@
 package status
 
 import (
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -68,7 +69,7 @@ type Page struct {
 	Now        time.Time `json:"now,omitzero"` // when this was the state
 	Synced     bool      `json:"synced"`       // the local caches are filled
 	Verifying  bool      `json:"verifying"`    // mirrors are verified by requests: --verify
-	Problems   []Problem `json:"problems"`     // of reading the local cluster
+	Problems   []Problem `json:"problems"`     // of parts of the local cluster
 	Unknown    int       `json:"unknown"`      // objects with a mirror's labels that name a remote which is not configured
 	Remotes    []Remote  `json:"remotes"`
 	// Failover are the local Services that fail over to remotes.
@@ -117,6 +118,15 @@ type Problem struct {
 	Part  string `json:"part"`
 	Cause string `json:"cause"`
 }
+
+// Parts of the local cluster whose problems are not that they cannot be read.
+const (
+	Misnamed  = "labels of Secrets"        // which name no remote; with the namespace
+	Listeners = "listeners of the Gateway" // which the publisher cannot write
+)
+
+// IsMisnamed tells whether a problem is of Secrets that name no remote.
+func (p Problem) IsMisnamed() bool { return strings.HasPrefix(p.Part, Misnamed) }
 
 // Gateway is one gateway of a remote.
 type Gateway struct {

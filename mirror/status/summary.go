@@ -23,7 +23,7 @@ type Summary struct {
 	UnhealthyRemotes int             `json:"unhealthyRemotes"`
 	UnhealthyMirrors int             `json:"unhealthyMirrors"`
 	Synced           bool            `json:"synced"`   // the local cluster was read
-	Problems         []Problem       `json:"problems"` // of reading the local cluster
+	Problems         []Problem       `json:"problems"` // of parts of the local cluster
 	Unknown          int             `json:"unknown"`  // as in Page
 	Remotes          []RemoteSummary `json:"remotes"`
 	Causes           []Cause         `json:"causes"` // of mirrors that are not healthy, the worst first, then the most frequent
@@ -280,8 +280,8 @@ func (s Summary) writeProblems(out io.Writer) {
 			fmt.Fprintf(out, "\nRemote %s, %s: %s\n", text(r.Name), text(p.Part), message(p.Cause))
 		}
 		for _, g := range r.Gateways {
-			if g.Problem != "" {
-				fmt.Fprintf(out, "\nRemote %s, gateway %s: %s\n", text(r.Name), text(g.Name), message(g.Problem))
+			if problem := g.unreported(r.Problems); problem != "" {
+				fmt.Fprintf(out, "\nRemote %s, gateway %s: %s\n", text(r.Name), text(g.Name), message(problem))
 			}
 		}
 	}

@@ -13,7 +13,7 @@ import (
 func busy() Page {
 	page := Page{Local: "https://london", Version: "v1", Now: noon, Synced: true, Unknown: 2, Remotes: []Remote{
 		{Name: "paris", State: Up, Since: noon.Add(-3 * time.Hour), Exported: 310, Gateways: []Gateway{
-			{Name: "ingress/gateway", Known: true, Addresses: []Address{{"192.0.2.1", Ready}, {"192.0.2.2", Ready}, {"192.0.2.3", NotReady}}},
+			{Name: "ingress/gateway", Known: true, Addresses: []Address{{"192.0.2.1", Ready}, {"192.0.2.2", Ready}, {"192.0.2.3", Ready}}},
 			{Name: "ingress/more"}}},
 		{Name: "berlin", State: Down, Since: noon.Add(-5 * time.Minute), Problems: []Problem{{"exports", "connection refused"}}},
 	}}
@@ -27,6 +27,7 @@ func busy() Page {
 		}
 		page.Mirrors = append(page.Mirrors, m)
 	}
+	unready(&page.Remotes[0], 2)
 	page.Mirrors = append(page.Mirrors, Mirror{Namespace: "shop", Name: "old-rome", Cluster: "rome", State: Orphan})
 	return page
 }
@@ -44,6 +45,8 @@ paris    up for 3 h       310        50 mirrored, 60 incomplete, 200 waiting   i
                                                                                ingress/more: not known
 berlin   down for 5 min   ?          none                                      ?
 rome     not configured   ?          1 orphan                                  ?
+
+Remote paris, gateway ingress/gateway: address 192.0.2.3 does not answer on port 80: probe timed out
 
 Remote berlin, exports: connection refused
 

@@ -264,9 +264,22 @@ func (v *view) notice() {
 	}
 	for _, problem := range v.Page.Problems {
 		v.Notices = append(v.Notices, v.Words.Cluster+", "+text(problem.Part)+": "+message(problem.Cause)+".")
-		v.say("bad", v.Words.Cluster+" is not read as it is")
+		if tone, headline := v.local(problem); tone == "bad" || v.Tone == "ok" || v.Tone == "off" { // else there is worse
+			v.say(tone, headline)
+		}
 	}
 	v.Icon = icons[v.Tone]
+}
+
+// local is the headline for a problem of a part of the local cluster, and its tone.
+func (v *view) local(p Problem) (tone, headline string) {
+	switch {
+	case p.IsMisnamed():
+		return "warn", "Secrets with invalid labels are not used"
+	case p.Part == Listeners:
+		return "warn", "The Gateway's listeners cannot be written"
+	}
+	return "bad", v.Words.Cluster + " is not read as it is"
 }
 
 // Verified says what the last verification of a mirror found; empty where there is nothing to verify.

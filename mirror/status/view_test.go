@@ -43,6 +43,14 @@ func TestWhatIsSaid(t *testing.T) {
 	unprobed.Remotes[0].Gateways = []Gateway{{Name: "ingress/gateway", Known: true, Addresses: []Address{{IP: "203.0.113.1", Health: NotProbed}}}}
 	alone := healthy
 	alone.ElectionOn = false
+	misnamed := healthy
+	misnamed.Problems = []Problem{{Misnamed + " in namespace sm", "Secret paris: Paris_1 is not a DNS label"}}
+	misnamedAndDown := small()
+	misnamedAndDown.Problems = misnamed.Problems
+	misnamedAndUnread := misnamed
+	misnamedAndUnread.Problems = append(slices.Clone(misnamed.Problems), Problem{"services", "forbidden"})
+	misnamedOnStandby := misnamed
+	misnamedOnStandby.Leader = false
 	unsynced := Page{Local: "london", Now: noon}
 	orphaned := Page{Local: "london", Now: noon, Synced: true, Mirrors: []Mirror{{Namespace: "default", Name: "bar-oslo", Cluster: "oslo", State: Orphan}}}
 	unread := Page{Local: "london", Now: noon, Synced: true, Remotes: []Remote{{Name: "paris", State: Connecting}}}
@@ -76,11 +84,16 @@ func TestWhatIsSaid(t *testing.T) {
 		"not probed":                      {page: unprobed, want: []string{"203.0.113.1 not probed"}, unwanted: []string{"ready"}},
 		"standby":                         {page: standby, want: []string{"london standby", "This replica is a standby: it writes nothing, and only the leader knows the problems of mirrors. Pod sm-1 leads; open its page: kubectl -n system port-forward pod/sm-1 8080"}, unwanted: []string{"leader v1"}},
 		"a standby that knows of nothing": {page: idler, want: []string{"This replica is a standby, and knows of no problem", "No leader is known."}, unwanted: []string{"healthy 1", "kubectl"}},
-		"no election":                     {page: alone, unwanted: []string{"standby", "leader"}},
-		"nothing":                         {page: Page{Local: "london", Now: noon, Synced: true}, want: []string{"Nothing to do Remotes No remote cluster is configured. Configure each one with --remote NAME=KUBECONFIG . Mirrors There is nothing to mirror: no remote cluster is configured."}},
-		"unsynced":                        {page: unsynced, want: []string{"Not ready yet The local cluster has not been read yet"}, unwanted: []string{"started"}},
-		"orphans":                         {page: orphaned, want: []string{"1 mirror is an orphan", "No remote cluster is configured.", "orphan bar-oslo default oslo none none Orphan no configured remote exports its Service"}},
-		"unread":                          {page: unread, want: []string{"1 remote is unhealthy", "No gateway is known.", "No remote has been read yet"}, unwanted: []string{"connecting for"}},
+		"a misnamed Secret": {page: misnamed, want: []string{"london: Secrets with invalid labels are not used", "The local cluster, labels of Secrets in namespace sm: Secret paris: Paris_1 is not a DNS label."},
+			unwanted: []string{"not read as", "Everything"}},
+		"a misnamed Secret, and worse":            {page: misnamedAndDown, want: []string{"london: 1 remote is unreachable,", "The local cluster, labels of Secrets"}, unwanted: []string{"not read as"}},
+		"a misnamed Secret, and what is not read": {page: misnamedAndUnread, want: []string{"london: The local cluster is not read as it is", "The local cluster, services: forbidden."}},
+		"a misnamed Secret on a standby":          {page: misnamedOnStandby, want: []string{"london: Secrets with invalid labels are not used"}, unwanted: []string{"knows of no problem"}},
+		"no election":                             {page: alone, unwanted: []string{"standby", "leader"}},
+		"nothing":                                 {page: Page{Local: "london", Now: noon, Synced: true}, want: []string{"Nothing to do Remotes No remote cluster is configured. Configure each one with --remote NAME=KUBECONFIG . Mirrors There is nothing to mirror: no remote cluster is configured."}},
+		"unsynced":                                {page: unsynced, want: []string{"Not ready yet The local cluster has not been read yet"}, unwanted: []string{"started"}},
+		"orphans":                                 {page: orphaned, want: []string{"1 mirror is an orphan", "No remote cluster is configured.", "orphan bar-oslo default oslo none none Orphan no configured remote exports its Service"}},
+		"unread":                                  {page: unread, want: []string{"1 remote is unhealthy", "No gateway is known.", "No remote has been read yet"}, unwanted: []string{"connecting for"}},
 		"idle": {page: idle, want: []string{"No address: its mirrors have no endpoints.",
 			"No remote exports a Service. Unless --export-selector is set, label a Service there: kubectl label service NAME service-mirror.io/exported=true"}},
 		"no match": {page: small(), path: "?q=nowhere", want: []string{"Show all No mirror matches this filter.", "All 0 Unhealthy 0"}, unwanted: []string{"bar-paris"}},
@@ -224,6 +237,24 @@ func TestMessagesAreWhole(t *testing.T) {
 	}
 }
 
+// fails has a remote's gateway fail as the daemon reports it: with the gateway, and among the problems of the remote.
+func fails(r *Remote, problem string) {
+	g := &r.Gateways[0]
+	g.Problem = problem
+	r.Problems = append(r.Problems, Problem{"gateway " + g.Name, problem})
+}
+
+// unready has addresses of a remote's gateway answer no probe, likewise.
+func unready(r *Remote, addresses ...int) {
+	var problems []string
+	for _, i := range addresses {
+		a := &r.Gateways[0].Addresses[i]
+		a.Health = NotReady
+		problems = append(problems, "address "+a.IP+" does not answer on port 80: probe timed out")
+	}
+	fails(r, strings.Join(problems, "; "))
+}
+
 func TestUnhealthyRemotes(t *testing.T) {
 	const unhealthy = "1 remote is unhealthy"
 	for name, test := range map[string]struct {
@@ -234,21 +265,42 @@ func TestUnhealthyRemotes(t *testing.T) {
 		"never up":   {func(r *Remote) { r.State, r.LastSync = Down, time.Time{} }, []string{"1 remote is unreachable", "Remote paris no contact yet"}},
 		"connecting": {func(r *Remote) { r.State = Connecting }, []string{unhealthy, "Remote paris connecting wait a few seconds"}},
 		"refused":    {func(r *Remote) { r.State = Refused }, []string{"1 remote is answered by another cluster", "Remote paris another cluster answers in its name fix its kubeconfig"}},
-		"a problem": {func(r *Remote) { r.Problems = []Problem{{"configmaps", "configmaps is forbidden"}} },
-			[]string{unhealthy, "Remote paris not all of it can be read grant its account what the message names, as with service-mirror link configmaps is forbidden configmaps"}},
+		"a problem": {func(r *Remote) {
+			r.Problems = []Problem{{"watch of records in sm", "configmaps is forbidden"}}
+		},
+			[]string{unhealthy, "Remote paris not all of it can be read grant its account what the message names, as with service-mirror link configmaps is forbidden watch of records in sm"}},
+		"a ConfigMap": {func(r *Remote) {
+			r.Problems = []Problem{{"ConfigMap ingress/tcp-services", "it does not exist, so no ports are reserved: create it"}}
+		},
+			[]string{unhealthy, "Remote paris its configuration has a problem fix what the message names; it is retried it does not exist, so no ports are reserved: create it ConfigMap ingress/tcp-services"}},
 		"credentials": {func(r *Remote) {
 			r.State, r.Problems = Down, []Problem{{"identity", "Unauthorized"}, {"exports", "Unauthorized"}}
 		},
 			[]string{"lost contact 2 h ago renew its credentials", "Unauthorized identity exports"}},
-		"a certificate":         {func(r *Remote) { r.State, r.Problems = Down, []Problem{{"identity", "x509: certificate has expired"}} }, []string{"fix the certificate of its API server"}},
-		"a kubeconfig":          {func(r *Remote) { r.State, r.Problems = Down, []Problem{{"kubeconfig", "x: no such file"}} }, []string{"fix its kubeconfig; it is read again"}},
-		"a gateway's problem":   {func(r *Remote) { r.Gateways[0].Problem = "refused 127.0.0.1" }, []string{unhealthy, "Remote paris its gateway has no address", "refused 127.0.0.1 gateway ingress/gateway"}},
-		"an unknown gateway":    {func(r *Remote) { r.Gateways[0].Known = false }, []string{unhealthy, "its gateway is not known; its mirrors keep their endpoints"}},
-		"a gateway without one": {func(r *Remote) { r.Gateways[0].Addresses = nil }, []string{unhealthy, "its gateway has no address give the gateway an address", "it has no address gateway ingress/gateway"}},
-		"an unhealthy address":  {func(r *Remote) { r.Gateways[0].Addresses[0].Health = NotReady }, []string{unhealthy, "1 of 2 gateway addresses is not ready start the remote's gateway", "does not answer probes 203.0.113.1"}},
-		"none healthy": {func(r *Remote) {
-			r.Gateways[0].Addresses[0].Health, r.Gateways[0].Addresses[1].Health = NotReady, NotReady
+		"a certificate": {func(r *Remote) { r.State, r.Problems = Down, []Problem{{"identity", "x509: certificate has expired"}} }, []string{"fix the certificate of its API server"}},
+		"a kubeconfig":  {func(r *Remote) { r.State, r.Problems = Down, []Problem{{"kubeconfig", "x: no such file"}} }, []string{"fix its kubeconfig; it is read again"}},
+		"a refused address": {func(r *Remote) { fails(r, "address 127.0.0.1 is refused: it is a loopback address") },
+			[]string{unhealthy, "Remote paris its gateway has a problem fix what the message names; it is retried address 127.0.0.1 is refused: it is a loopback address gateway ingress/gateway"}},
+		"all addresses refused": {func(r *Remote) {
+			r.Gateways[0].Addresses = nil
+			fails(r, "address 127.0.0.1 is refused: it is a loopback address")
 		},
+			[]string{unhealthy, "Remote paris its gateway has no address give the gateway an address, or set address= in --remote address 127.0.0.1 is refused: it is a loopback address gateway ingress/gateway"}},
+		"a name that is not resolved": {func(r *Remote) {
+			r.Gateways[0].Name, r.Problems = "address=", []Problem{{"gateway", "hostname gw.example.com: server misbehaving; the last answer is kept"}}
+			r.Gateways[0].Problem = r.Problems[0].Cause
+		},
+			[]string{unhealthy, "its gateway has a problem fix what the message names; it is retried hostname gw.example.com: server misbehaving; the last answer is kept gateway"}},
+		"an unknown gateway": {func(r *Remote) { r.Gateways[0].Known = false }, []string{unhealthy, "its gateway is not known; its mirrors keep their endpoints wait a few seconds"}},
+		"a forbidden gateway": {func(r *Remote) {
+			r.Gateways[0].Known, r.Gateways[0].Addresses = false, nil
+			r.Problems = []Problem{{"watch of the gateway Service ingress/gateway", "services is forbidden"}}
+		},
+			[]string{unhealthy, "its gateway is not known; its mirrors keep their endpoints grant its account what the message names"}},
+		"a gateway without one": {func(r *Remote) { r.Gateways[0].Addresses = nil }, []string{unhealthy, "its gateway has no address give the gateway an address", "it has no address gateway ingress/gateway"}},
+		"an unhealthy address": {func(r *Remote) { unready(r, 0) }, []string{unhealthy, "Remote paris 1 of 2 gateway addresses is not ready start the remote's gateway",
+			"address 203.0.113.1 does not answer on port 80: probe timed out gateway ingress/gateway does not answer probes 203.0.113.1"}},
+		"none healthy": {func(r *Remote) { unready(r, 0, 1) },
 			[]string{unhealthy, "no address of its gateway is ready start the remote's gateway", "does not answer probes 203.0.113.1 2001:db8::1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -266,6 +318,11 @@ func TestUnhealthyRemotes(t *testing.T) {
 			}
 			if n := strings.Count(got, "Remote paris"); n != 1 {
 				t.Errorf("%d boxes of one remote", n)
+			}
+			for _, g := range p.Remotes[0].Gateways {
+				if n := strings.Count(got, g.Problem); g.Problem != "" && n != 1 {
+					t.Errorf("its gateway's problem is there %d times: %s", n, got)
+				}
 			}
 		})
 	}

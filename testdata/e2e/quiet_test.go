@@ -276,7 +276,7 @@ func TestCheckDoesNotMislead(t *testing.T) {
 	b := e.remote(berlin)
 	b.gateway("203.0.113.1")
 	r.kubeconfig = b.kubeconfig
-	failing(e.once([]*remote{r}, "--check"), "remote "+r.name, "cluster UID is", "its mirrors are from the cluster with UID", "uid=")
+	failing(e.once([]*remote{r}, "--check"), "remote "+r.name, "points to the cluster with UID", "its mirrors are from the cluster with UID", "uid=")
 	r.kubeconfig = kept
 
 	f := r.behindFront(func(*httptest.Server) {})
