@@ -18,6 +18,9 @@ var (
 	errNotAccepted = errors.New("another cluster answered")
 )
 
+// undetectable begins the cause of an identity problem with which the cluster is accepted.
+const undetectable = "no permission to get namespace kube-system, so a replaced cluster cannot be detected"
+
 // WrongCluster is the refusal of a cluster that is another one than the configuration says. Waiting does not change that.
 type WrongCluster struct{ error }
 
@@ -111,7 +114,7 @@ func (c *connection) readIdentity(ctx context.Context) (*route, error) {
 	uid, over, err := c.readUID(ctx)
 	switch {
 	case apierrors.IsForbidden(err):
-		err = fmt.Errorf("no permission to get namespace kube-system, so a replaced cluster cannot be detected: %w", err)
+		err = fmt.Errorf("%s: %v", undetectable, err)
 	case err != nil:
 		return nil, err
 	}

@@ -171,6 +171,8 @@ func (c change) log(logger klog.Logger) {
 		message = "Gateway of remote cluster is failing"
 	case c.Kind() == ConfigurationProblem:
 		message = "Invalid or unused Secret for remote cluster"
+	case strings.HasPrefix(c.Cause, undetectable):
+		message = "Cannot read which cluster the remote cluster is; its mirrors are updated"
 	case c.down && unanswered:
 		message = "Lost contact with remote cluster; its mirrors are kept unchanged"
 	}
@@ -205,8 +207,10 @@ func (s *state) judge() {
 			continue
 		}
 		switch (Problem{Part: part}).Kind() {
-		case KubeconfigProblem, IdentityProblem:
+		case KubeconfigProblem:
 			down = true
+		case IdentityProblem:
+			down = down || !strings.HasPrefix(series.Shown, undetectable)
 		case ExportsProblem:
 			failing++
 		}

@@ -143,6 +143,8 @@ func (b *box) what(v *view) (string, severity) {
 		return fmt.Sprintf("%s of %s gateway addresses %s not ready", count(unready), count(all), verb(unready, "is", "are")) + effectOf(v, b), partial
 	case b.unread():
 		return "not all of it can be read", partial
+	case slices.ContainsFunc(b.Problems, func(p Problem) bool { return p.Part == "identity" }): // which it has, although it is up
+		return "a replaced cluster cannot be detected; its mirrors are updated", partial
 	case slices.ContainsFunc(b.Gateways, func(g Gateway) bool { return g.Problem != "" }):
 		return "its gateway has a problem", partial
 	}

@@ -277,6 +277,10 @@ func TestUnhealthyRemotes(t *testing.T) {
 			r.State, r.Problems = Down, []Problem{{"identity", "Unauthorized"}, {"exports", "Unauthorized"}}
 		},
 			[]string{"lost contact 2 h ago renew its credentials", "Unauthorized identity exports"}},
+		"it may not say which it is": {func(r *Remote) {
+			r.Problems = []Problem{{"identity", "no permission to get namespace kube-system, so a replaced cluster cannot be detected: forbidden"}}
+		},
+			[]string{unhealthy, "Remote paris a replaced cluster cannot be detected; its mirrors are updated grant its account what the message names, as with service-mirror link no permission to get namespace kube-system"}},
 		"a certificate": {func(r *Remote) { r.State, r.Problems = Down, []Problem{{"identity", "x509: certificate has expired"}} }, []string{"fix the certificate of its API server"}},
 		"a kubeconfig":  {func(r *Remote) { r.State, r.Problems = Down, []Problem{{"kubeconfig", "x: no such file"}} }, []string{"fix its kubeconfig; it is read again"}},
 		"a refused address": {func(r *Remote) { fails(r, "address 127.0.0.1 is refused: it is a loopback address") },

@@ -441,6 +441,14 @@ func TestUIDThatMayNotBeRead(t *testing.T) {
 	e.soon("the mirror", r.mirrored("bar", address), d.shows(r, "up"))
 	d.stop()
 
+	// Without uid= it is accepted, too, while no mirror records another one.
+	r.keys = ""
+	d = e.daemon([]*remote{r}, listening...)
+	r.export("qux")
+	e.soon("a mirror without uid=", r.mirrored("qux", address), d.shows(r, "up"))
+	e.logs(d, "its mirrors are updated", "no permission to get namespace kube-system, so a replaced cluster cannot be detected")
+	d.stop()
+
 	// Mirrors that record a UID say nothing to uid=unverified, and all to a daemon without uid=.
 	mirror := e.service(r.mirror("bar"))
 	mirror.Annotations["service-mirror.io/cluster-uid"] = "another"
