@@ -445,7 +445,7 @@ func TestUIDThatMayNotBeRead(t *testing.T) {
 	r.keys = ""
 	d = e.daemon([]*remote{r}, listening...)
 	r.export("qux")
-	e.soon("a mirror without uid=", r.mirrored("qux", address), d.shows(r, "up"))
+	e.soon("a mirror without uid=", r.mirrored("qux", address), d.shows(r, "up", "a replaced cluster cannot be detected"))
 	e.logs(d, "its mirrors are updated", "no permission to get namespace kube-system, so a replaced cluster cannot be detected")
 	d.stop()
 
