@@ -119,7 +119,7 @@ type Snapshot struct {
 	// Allocated are the gateway ports that the Service has or had, as they were last decided; none: only its record and
 	// its routes say.
 	Allocated []Allocation
-	// Attached are the exported Services of which a route of a kind attaches to a listener; nil: it is not known.
+	// Attached are the exported Services to which a route of a kind belongs that attaches to a listener; nil: it is not known.
 	Attached func(kind Kind, listener string) []cache.ObjectName
 	// Promised are all gateway ports in use, also those that have no listener yet; nil: only this Service's are.
 	Promised func() []gateway.PortNumber
