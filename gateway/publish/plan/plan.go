@@ -163,6 +163,9 @@ type Step struct {
 	Object *unstructured.Unstructured // a route; of Delete the live one
 	Live   *unstructured.Unstructured // of Update
 	Record *corev1.ConfigMap          // instead of a route; of Delete the live one
+	// Last tells of the deletion of a route that the record may announce until it is written: it is not carried out if a step
+	// has failed that is not such a deletion.
+	Last bool
 }
 
 // Action is what a step does.
