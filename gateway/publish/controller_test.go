@@ -478,6 +478,7 @@ func TestControllerReadsTheGatewayService(t *testing.T) {
 		w.start(front)
 		w.wrote()
 		w.server.put("services", &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "ingress", Name: "traefik"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{
+			{Name: "admin", Port: 9000, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromString("nothing-has-this")}, // it is closed
 			{Name: "web", Port: 8080, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromString("web")}, {Name: "pg", Port: 5432, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(15000)}}}})
 		w.wait(time.Second)
 		w.wrote()
@@ -491,7 +492,12 @@ func TestControllerReadsTheGatewayService(t *testing.T) {
 		}
 		w.server.drop("endpointslices", "ingress", "traefik-x")
 		w.wait(time.Minute)
+		w.server.put("endpointslices", &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "ingress", Name: "traefik-y", Labels: map[string]string{discoveryv1.LabelServiceName: "traefik"}}})
+		w.wait(time.Minute) // Kubernetes has an empty one where there are no pods
 		w.wrote()
+		if problems := w.controller.problems.OfLocal(); len(problems) > 0 || w.has(mirrors.NoGateway) {
+			w.Errorf("the problems are %v\n%s", problems, w.log)
+		}
 	})
 }
 
