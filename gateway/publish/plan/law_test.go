@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/gateway/publish/record"
 	mirrors "service-mirror.io/service-mirror/mirror/plan"
 )
 
@@ -39,8 +40,8 @@ func applied(s Snapshot, p Plan) Snapshot {
 	return s
 }
 
-// Law: after the steps of a plan nothing is left to do, whatever is wrong; and what is unexported then leaves
-// no routes behind.
+// Law: after the steps of a plan nothing is left to do, whatever is wrong, and readers accept the record; what is
+// unexported then leaves no routes behind.
 func TestNothingIsLeftToDo(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
 	if err != nil || len(inputs) == 0 {
@@ -49,6 +50,11 @@ func TestNothingIsLeftToDo(t *testing.T) {
 	for _, input := range inputs {
 		policy, s := readFixture(t, input)
 		first := policy.Decide(s)
+		if first.Record != nil && first.Record.Labels[record.Label] == record.Version {
+			if _, err := record.Parse(first.Record); err != nil {
+				t.Errorf("%s: no reader accepts its record: %v", input, err)
+			}
+		}
 		s = applied(s, first)
 		second := policy.Decide(s)
 		if len(second.Steps) > 0 || !reflect.DeepEqual(first.Allocations, second.Allocations) {
