@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +28,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway/publish/plan"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
 )
 
 // apiserver adds to the fakes what they lack of an API server: one growing resourceVersion for all objects, watches that
@@ -301,10 +303,12 @@ func (s *apiserver) list(action clienttesting.ListActionImpl, client *clienttest
 	wanted := wants(action.Namespace, action.ListOptions)
 	version := metav1.ListMeta{ResourceVersion: strconv.Itoa(s.version)}
 	resource := action.Resource.Resource
-	services, slices, configMaps := &corev1.ServiceList{ListMeta: version}, &discoveryv1.EndpointSliceList{ListMeta: version}, &corev1.ConfigMapList{ListMeta: version}
+	services, endpoints, configMaps := &corev1.ServiceList{ListMeta: version}, &discoveryv1.EndpointSliceList{ListMeta: version}, &corev1.ConfigMapList{ListMeta: version}
 	metadata := &metav1.List{ListMeta: version}
 	others := &unstructured.UnstructuredList{Object: map[string]any{"metadata": map[string]any{"resourceVersion": version.ResourceVersion}}}
-	for _, obj := range s.objects[resource] {
+	stored := s.objects[resource]
+	for _, key := range slices.SortedFunc(maps.Keys(stored), mirrors.CompareKeys) {
+		obj := stored[key]
 		if !wanted(obj) {
 			continue
 		}
@@ -312,7 +316,7 @@ func (s *apiserver) list(action clienttesting.ListActionImpl, client *clienttest
 		case *corev1.Service:
 			services.Items = append(services.Items, *obj)
 		case *discoveryv1.EndpointSlice:
-			slices.Items = append(slices.Items, *obj)
+			endpoints.Items = append(endpoints.Items, *obj)
 		case *corev1.ConfigMap:
 			configMaps.Items = append(configMaps.Items, *obj)
 		case *metav1.PartialObjectMetadata:
@@ -329,7 +333,7 @@ func (s *apiserver) list(action clienttesting.ListActionImpl, client *clienttest
 	case resource == "services":
 		return services
 	case resource == "endpointslices":
-		return slices
+		return endpoints
 	case resource == "configmaps":
 		return configMaps
 	}

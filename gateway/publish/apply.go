@@ -28,18 +28,18 @@ type result struct {
 	retry    bool // with the queue's back-off
 }
 
-// apply takes the steps of a plan. A record is not written while a route that it may mention is not: clients would
-// connect in vain.
+// apply takes the steps of a plan. A record is not written while a route that it may mention is not, nor does a route go
+// that it may mention while it is not written: clients would connect in vain.
 func (c *Controller) apply(ctx context.Context, p plan.Plan) (r result) {
 	failed := false
 	for _, step := range p.Steps {
-		if failed && step.Record != nil && step.Action != plan.Delete {
+		if failed && (step.Last || step.Record != nil && step.Action != plan.Delete) {
 			r.stale = true
 			continue
 		}
 		got, err := c.take(ctx, step)
 		if err != nil {
-			failed = true
+			failed = failed || !step.Last
 			c.judge(ctx, p.Key, step, err, &r)
 			continue
 		}

@@ -371,9 +371,14 @@ func (c *caches) gatewayObjects() (gw, class *unstructured.Unstructured, classNa
 	return gw, class, className
 }
 
-// attached are the exported Services of which a route of a kind attaches to a listener of the Gateway.
-func (c *caches) attached(of plan.Kind, listener string) []cache.ObjectName {
-	return c.routes[of].attached(listener)
+// attached are the exported Services to which a route of a kind belongs that attaches to a listener of the Gateway.
+func (c *caches) attached(of plan.Kind, listener string) (keys []cache.ObjectName) {
+	for _, route := range c.routes[of].attached(listener) {
+		if key, ours := plan.KeyOf(route); ours && plan.Belongs(route, c.services.Get(key)) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // run keeps the caches filled until the context ends.

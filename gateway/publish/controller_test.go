@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2/textlogger"
 
+	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/gateway/publish/plan"
 	"service-mirror.io/service-mirror/gateway/publish/record"
 	mirrors "service-mirror.io/service-mirror/mirror/plan"
@@ -253,6 +254,93 @@ func TestControllerRetries(t *testing.T) {
 	})
 }
 
+// While the record cannot be written, or a route that it is to mention, the route stays by which a port is reached that the
+// record still announces.
+func TestControllerKeepsWhatTheRecordAnnounces(t *testing.T) {
+	refusing := func(verb, resource string, err error) func(w *world) {
+		return func(w *world) {
+			w.refuse(func(v, r string) error {
+				if v == verb && r == resource {
+					return err
+				}
+				return nil
+			})
+		}
+	}
+	down := apierrors.NewInternalError(fmt.Errorf("etcd is down"))
+	invalid := apierrors.NewInvalid(schema.GroupKind{Kind: "ConfigMap"}, "default.bar", nil)
+	label := func(w *world, value string) {
+		configMap := w.server.get("configmaps", "sm", "default.bar").(*corev1.ConfigMap)
+		configMap.Labels[mirrors.ManagedByLabel] = value
+		w.server.put("configmaps", configMap)
+		w.wait(time.Second)
+	}
+	for name, obstruct := range map[string]func(w *world){
+		"the route fails":        refusing("create", "tcproutes", down),
+		"the record fails":       refusing("update", "configmaps", down),
+		"the record is rejected": refusing("update", "configmaps", invalid),
+		"the record is foreign":  func(w *world) { label(w, "someone") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(w *world) {
+				w.twoListeners()
+				w.start()
+				obstruct(w)
+				svc := w.server.get("services", "default", "bar").(*corev1.Service)
+				svc.Spec.Ports[0].Name = "tcp"
+				w.server.put("services", svc)
+				w.wait(10 * time.Minute)
+				if got := w.record("bar").Of(80, corev1.ProtocolTCP); !got.Shared || w.server.get("httproutes", "default", "bar.service-mirror") == nil {
+					t.Errorf("the record has %+v, and the route is gone: %v\n%s", got, w.server.get("httproutes", "default", "bar.service-mirror") == nil, w.log)
+				}
+				w.refuse(nil)
+				label(w, mirrors.ManagedBy)
+				w.wait(time.Minute)
+				if got := w.record("bar").Of(80, corev1.ProtocolTCP); got.Gateway != 15001 || w.server.get("httproutes", "default", "bar.service-mirror") != nil {
+					t.Errorf("the record has %+v, and the route is gone: %v\n%s", got, w.server.get("httproutes", "default", "bar.service-mirror") == nil, w.log)
+				}
+			})
+		})
+	}
+}
+
+// What is no longer exported is closed at once, even while the record cannot be written: one port of a Service, or all.
+func TestControllerClosesWhatIsNotExported(t *testing.T) {
+	for name, test := range map[string]struct {
+		unexport func(*corev1.Service)
+		open     []string // resources of the routes that remain
+	}{
+		"the HTTP port": {func(svc *corev1.Service) { svc.Annotations = map[string]string{gateway.SelectAnnotation: "5432"} }, []string{"tcproutes"}},
+		"the TCP port":  {func(svc *corev1.Service) { svc.Annotations = map[string]string{gateway.SelectAnnotation: "80"} }, []string{"httproutes"}},
+		"the Service":   {func(svc *corev1.Service) { svc.Labels = nil }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(w *world) {
+				w.start()
+				w.refuse(func(_, resource string) error {
+					if resource == "configmaps" {
+						return apierrors.NewInternalError(fmt.Errorf("etcd is down"))
+					}
+					return nil
+				})
+				svc := w.server.get("services", "default", "bar").(*corev1.Service)
+				test.unexport(svc)
+				w.server.put("services", svc)
+				w.wait(time.Minute)
+				var open []string
+				for resource, route := range map[string]string{"httproutes": "bar.service-mirror", "tcproutes": "bar.5432.service-mirror"} {
+					if w.server.get(resource, "default", route) != nil {
+						open = append(open, resource)
+					}
+				}
+				if !slices.Equal(open, test.open) {
+					t.Errorf("the routes %v are left, not %v\n%s", open, test.open, w.log)
+				}
+			})
+		})
+	}
+}
+
 // Two that are exported at once never get the same gateway port.
 func TestControllerGivesNoPortTwice(t *testing.T) {
 	in(t, func(w *world) {
@@ -390,6 +478,7 @@ func TestControllerReadsTheGatewayService(t *testing.T) {
 		w.start(front)
 		w.wrote()
 		w.server.put("services", &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "ingress", Name: "traefik"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{
+			{Name: "admin", Port: 9000, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromString("nothing-has-this")}, // it is closed
 			{Name: "web", Port: 8080, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromString("web")}, {Name: "pg", Port: 5432, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(15000)}}}})
 		w.wait(time.Second)
 		w.wrote()
@@ -403,7 +492,12 @@ func TestControllerReadsTheGatewayService(t *testing.T) {
 		}
 		w.server.drop("endpointslices", "ingress", "traefik-x")
 		w.wait(time.Minute)
+		w.server.put("endpointslices", &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "ingress", Name: "traefik-y", Labels: map[string]string{discoveryv1.LabelServiceName: "traefik"}}})
+		w.wait(time.Minute) // Kubernetes has an empty one where there are no pods
 		w.wrote()
+		if problems := w.controller.problems.OfLocal(); len(problems) > 0 || w.has(mirrors.NoGateway) {
+			w.Errorf("the problems are %v\n%s", problems, w.log)
+		}
 	})
 }
 

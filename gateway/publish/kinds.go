@@ -40,18 +40,13 @@ const byService = "service"
 // byListener is the index of objects by the listeners of the Gateway that they attach to.
 const byListener = "listener"
 
-// attached are the exported Services of which an object attaches to a listener.
-func (k *kind) attached(listener string) (keys []cache.ObjectName) {
+// attached are the objects that attach to a listener.
+func (k *kind) attached(listener string) []*remote.Unstructured {
 	objects := k.cached()
 	if objects == nil || k.listeners == nil {
 		return nil
 	}
-	for _, obj := range objects.Informer.ByIndex(byListener, listener) {
-		if key, ours := plan.KeyOf(obj); ours {
-			keys = append(keys, key)
-		}
-	}
-	return keys
+	return objects.Informer.ByIndex(byListener, listener)
 }
 
 // state is the served version, empty where none is, and whether all objects are known.

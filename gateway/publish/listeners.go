@@ -160,7 +160,7 @@ func (c *Controller) applyWithin(ctx context.Context, gw plan.Gateway, listeners
 func (c *Controller) attached(listeners map[gatewayPort]string) (ports []gatewayPort) {
 	for port, listener := range listeners {
 		kind := plan.RoutesOf(port)
-		if _, known := c.caches.routes[kind].state(); !known || c.memory.awaits(kind) || len(c.caches.attached(kind, listener)) > 0 {
+		if _, known := c.caches.routes[kind].state(); !known || c.memory.awaits(kind) || len(c.caches.routes[kind].attached(listener)) > 0 {
 			ports = append(ports, port)
 		}
 	}

@@ -73,11 +73,7 @@ func newMemory() *memory {
 func (m *memory) fill(records []*corev1.ConfigMap) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, configMap := range records {
-		if key, ok := plan.RecordKey(configMap); ok {
-			m.ledger.Set(key, plan.Allocations(configMap))
-		}
-	}
+	m.ledger.Fill(records)
 }
 
 func (m *memory) clear() {

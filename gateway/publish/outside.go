@@ -22,7 +22,7 @@ type outside struct {
 	slices   *remote.Informer[*discoveryv1.EndpointSlice]
 
 	mu      sync.Mutex
-	targets map[string]int32 // of its named ports, as they were last known
+	targets map[string]int32 // of its named ports, as they were last known; 0: no pod had the name
 }
 
 func newOutside(c *caches) *outside {
@@ -61,7 +61,7 @@ func (o *outside) read() (*plan.Outside, error) {
 	defer o.mu.Unlock()
 	read, targets, known := plan.ReadOutside(svc, o.slices.All(), o.targets)
 	if o.targets = targets; !known {
-		return nil, fmt.Errorf("Service %v has named targetPorts but no pods to resolve them: wait for the gateway's pods", o.name)
+		return nil, fmt.Errorf("Service %v has named targetPorts, and no pod exposes ports of these names: wait for the gateway's pods, or correct the names", o.name)
 	}
 	return read, nil
 }

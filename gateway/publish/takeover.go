@@ -83,7 +83,9 @@ func (c *Controller) readRouted(ctx context.Context) (left []plan.Kind) {
 		}
 		all := map[cache.ObjectName][]plan.Allocation{}
 		for i := range routes {
-			if key, ours := plan.KeyOf(&routes[i]); ours {
+			key, ours := plan.KeyOf(&routes[i])
+			svc := c.caches.services.Get(key) // nil: perhaps not yet
+			if ours && (svc == nil || plan.Belongs(&routes[i], svc)) {
 				all[key] = append(all[key], c.options.Routed(gw, &routes[i])...)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/tools/cache"
 
@@ -17,19 +18,23 @@ import (
 )
 
 // routed has the leader before have created the TCPRoute of a Service, at a listener, and crashed before it wrote the record.
-func (w *world) routed(service, listener string) {
+func (w *world) routed(service, listener string, change ...func(*unstructured.Unstructured)) {
 	name := service + ".5432.service-mirror"
 	parent := map[string]any{"group": plan.Group, "kind": "Gateway", "namespace": "ingress", "name": "public", "sectionName": listener}
 	if set, section, found := strings.Cut(listener, "/"); found {
 		parent = map[string]any{"group": plan.Group, "kind": "ListenerSet", "namespace": "sm", "name": set, "sectionName": section}
 	}
-	w.server.put("tcproutes", &unstructured.Unstructured{Object: map[string]any{
+	route := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": plan.Group + "/v1", "kind": "TCPRoute",
 		"metadata": map[string]any{"namespace": "default", "name": name,
 			"labels":      map[string]any{mirrors.ManagedByLabel: mirrors.ManagedBy, plan.ServiceLabel: service},
 			"annotations": map[string]any{plan.PublishedAnnotation: "default/" + name}},
 		"spec": map[string]any{"parentRefs": []any{parent}},
-	}})
+	}}
+	for _, f := range change {
+		f(route)
+	}
+	w.server.put("tcproutes", route)
 }
 
 // A replica that takes over lists from the server which gateway ports routes have, too, and which ports the Gateway's
@@ -99,6 +104,74 @@ func TestControllerReleasesThePortOfALostRoute(t *testing.T) {
 		w.wantPort("two", 0)
 		w.wait(plan.ReleasedFor)
 		w.wantPort("two", 15000)
+	})
+}
+
+// A route that is edited to attach to the listener of another Service's gateway port does not take that, even if the record of
+// its Service is listed first.
+func TestControllerKeepsAPortThatAnEditedRouteNames(t *testing.T) {
+	in(t, func(w *world) {
+		w.gateway(listener("http", "HTTP", 80), listener("a", "TCP", 15000), listener("b", "TCP", 15001), listener("c", "TCP", 15002))
+		w.start()
+		w.wantPort("bar", 15000)
+		w.server.put("services", exportedService("aaa", 5432))
+		w.wait(time.Second)
+		w.wantPort("aaa", 15001)
+		for _, listener := range []string{"a", "c"} { // c is free
+			route := w.server.get("tcproutes", "default", "aaa.5432.service-mirror").(*unstructured.Unstructured)
+			w.must(unstructured.SetNestedSlice(route.Object, []any{map[string]any{"group": plan.Group, "kind": "Gateway", "namespace": "ingress", "name": "public", "sectionName": listener}}, "spec", "parentRefs"))
+			w.server.put("tcproutes", route)
+			w.wait(time.Second)
+		}
+		for range 2 {
+			w.stop()
+			w.start() // as another replica that takes over
+			w.wantPort("bar", 15000)
+			w.wantPort("aaa", 15001)
+			for _, service := range []string{"aaa", "bar"} {
+				w.server.put("services", w.server.get("services", "default", service)) // it is synced again
+			}
+			w.wait(time.Second)
+			w.wantPort("bar", 15000)
+			w.wantPort("aaa", 15001)
+		}
+	})
+}
+
+// Routes with our labels that belong to no exported Service reserve no gateway ports, not even while a finalizer keeps them.
+func TestControllerGivesPortsThatLabelledRoutesName(t *testing.T) {
+	in(t, func(w *world) {
+		w.twoListeners()
+		w.start()
+		w.wantPort("bar", 15000)
+		w.routed("thief", "b")
+		w.wait(time.Second)
+		if w.server.get("tcproutes", "default", "thief.5432.service-mirror") != nil || w.server.get("configmaps", "sm", "default.thief") != nil {
+			t.Errorf("the route or a record is left\n%s", w.log)
+		}
+		w.routed("thief", "b", func(route *unstructured.Unstructured) {
+			route.SetFinalizers([]string{"example.com/never"})
+			route.SetDeletionTimestamp(&metav1.Time{Time: time.Now()})
+		})
+		w.wait(time.Second)
+		w.server.put("services", exportedService("late", 5432))
+		w.wait(time.Second)
+		w.wantPort("late", 15001)
+	})
+}
+
+// Nor does a replica that takes over reserve the port of such a route of an exported Service.
+func TestControllerTakesOverWithoutLabelledRoutes(t *testing.T) {
+	in(t, func(w *world) {
+		w.twoListeners()
+		w.server.put("services", exportedService("thief", 80))
+		w.standby()
+		w.wait(time.Minute)
+		w.routed("thief", "a")
+		w.wait(time.Second)
+		w.lead()
+		w.wait(10 * time.Second)
+		w.wantPort("bar", 15000)
 	})
 }
 

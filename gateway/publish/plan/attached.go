@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/tools/cache"
 
@@ -59,12 +60,20 @@ func (g Gateway) numberOf(listener string, protocol corev1.Protocol) gateway.Por
 	return gateway.PortNumber{}
 }
 
-// routed are the gateway ports that the Service's live routes have, whatever is remembered of them.
-func (d *decision) routed() (all []Allocation) {
-	for _, live := range d.snapshot.Live {
+// routed are the gateway ports that live routes have, whatever is remembered of them.
+func (d *decision) routed(routes []*unstructured.Unstructured) (all []Allocation) {
+	for _, live := range routes {
 		all = append(all, d.policy.Routed(d.snapshot.Gateway, live)...)
 	}
 	return all
+}
+
+// Belongs tells whether a route with our labels is one that was made for an exported Service, which owns it. Anyone who may
+// write routes can label one, and must not thereby reserve gateway ports for what is not exported.
+func Belongs(route metav1.Object, svc *corev1.Service) bool {
+	return svc != nil && slices.ContainsFunc(route.GetOwnerReferences(), func(owner metav1.OwnerReference) bool {
+		return owner.Kind == "Service" && owner.UID == svc.UID
+	})
 }
 
 // Routed are the gateway ports that a live route of ours has alone.
@@ -89,16 +98,25 @@ func backendPort(route *unstructured.Unstructured) int32 {
 }
 
 // had are the gateway ports that the Service has or had: by what is remembered, by its record, which may be lost or
-// behind, and by its routes, of which a record may not have been written.
+// behind, and by the routes that belong to it, of which a record may not have been written. Of what each says, those that
+// it has are first, and then the last ones that it had: it keeps what it has.
 func (d *decision) had() (all []Allocation) {
-	for _, source := range [][]Allocation{d.snapshot.Allocated, Allocations(d.snapshot.Record), d.routed()} {
-		for _, a := range source {
+	own := slices.DeleteFunc(slices.Clone(d.snapshot.Live), func(live *unstructured.Unstructured) bool { return !Belongs(live, d.snapshot.Service) })
+	for _, source := range [][]Allocation{d.snapshot.Allocated, Allocations(d.snapshot.Record), d.routed(own)} {
+		for _, a := range slices.SortedStableFunc(slices.Values(source), compareReleases) {
 			if !slices.ContainsFunc(all, func(known Allocation) bool { return known.Number() == a.Number() }) {
 				all = append(all, a)
 			}
 		}
 	}
 	return all
+}
+
+func compareReleases(a, b Allocation) int {
+	if a.Released.IsZero() || b.Released.IsZero() {
+		return a.Released.Compare(b.Released)
+	}
+	return b.Released.Compare(a.Released)
 }
 
 // holder is the Service that has a gateway port: by the ledger or, where a record is lost, by a route that is there.

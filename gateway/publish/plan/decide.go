@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -41,6 +42,7 @@ type decision struct {
 	keptHosts    []string // of the record, where a port has them that stays as it is
 	refused      []string // what implementations say against routes
 	unnamed      error    // why the Service can have no alias
+	outdated     bool     // the live record announces what it should not, and cannot be written now
 }
 
 func (d *decision) decide() {
@@ -134,7 +136,7 @@ func (d *decision) unserved() error {
 }
 
 // write adds the steps: routes before the record that says that there are any, and the record before routes that it
-// no longer mentions go.
+// no longer mentions go. While it cannot be written, these stay.
 func (d *decision) write() {
 	for _, desired := range d.plan.Desired {
 		d.writeRoute(desired)
@@ -142,6 +144,7 @@ func (d *decision) write() {
 	want, err := d.record()
 	if err != nil {
 		d.report(mirrors.Rejected, err)
+		d.outdated = d.announces(nil)
 	} else {
 		d.writeRecord(want)
 	}
@@ -188,8 +191,28 @@ func (d *decision) deleteOthers() {
 		if !Owned(live) || live.GetDeletionTimestamp() != nil || !d.snapshot.Served[ref.Kind].Known || d.wants(ref) || d.keeps(live) || d.backedOff(ref, nil) {
 			continue
 		}
-		d.step(Step{Action: Delete, Ref: ref, Object: live})
+		last := d.routesToExported(live)
+		if last && d.outdated {
+			continue
+		}
+		d.step(Step{Action: Delete, Ref: ref, Object: live, Last: last})
 	}
+}
+
+// routesToExported tells whether all that an object routes to is exported, so that clients may still be told to use it. What
+// is not is closed at once, whatever the record says.
+func (d *decision) routesToExported(live *unstructured.Unstructured) bool {
+	kind := Kind(live.GetKind())
+	switch {
+	case len(d.ports) == 0:
+		return false
+	case kind == Alias:
+		return d.noAlias() == nil
+	}
+	protocol := cmp.Or(transportOf(kind), corev1.ProtocolTCP)
+	return !slices.ContainsFunc(backends(live), func(number int32) bool {
+		return !slices.ContainsFunc(d.ports, func(port corev1.ServicePort) bool { return port.Port == number && protocolOf(port) == protocol })
+	})
 }
 
 func (d *decision) wants(ref Ref) bool {

@@ -29,12 +29,17 @@ func (p Policy) Hosts(svc *corev1.Service) (hosts []string, err error) {
 	for _, host := range more {
 		hosts = appendNew(hosts, host)
 	}
-	problems := []error{unmade, refused}
-	if n := len(hosts); n > record.MaxHosts {
-		problems = append(problems, fmt.Errorf("it has %d names: only the first %d are routed: list fewer in the annotation %s", n, record.MaxHosts, HostsAnnotation))
-		hosts = hosts[:record.MaxHosts]
+	hosts, tooMany := limit(hosts, "list fewer in the annotation "+HostsAnnotation)
+	return hosts, errors.Join(unmade, refused, tooMany)
+}
+
+// limit cuts names down to as many as a record can have. The error says what to do about more.
+func limit(hosts []string, remedy string) ([]string, error) {
+	n := len(hosts)
+	if n <= record.MaxHosts {
+		return hosts, nil
 	}
-	return hosts, errors.Join(problems...)
+	return hosts[:record.MaxHosts], fmt.Errorf("it has %d names: only the first %d are routed: %s", n, record.MaxHosts, remedy)
 }
 
 // Made are the names that an exported Service has by its own: what others list in their annotations takes none of them.

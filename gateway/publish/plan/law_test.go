@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -14,6 +15,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/gateway/publish/record"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
 )
 
 // applied is a snapshot after the steps of a plan.
@@ -37,8 +40,8 @@ func applied(s Snapshot, p Plan) Snapshot {
 	return s
 }
 
-// Law: after the steps of a plan nothing is left to do, whatever is wrong; and what is unexported then leaves
-// no routes behind.
+// Law: after the steps of a plan nothing is left to do, whatever is wrong, and readers accept the record; what is
+// unexported then leaves no routes behind.
 func TestNothingIsLeftToDo(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
 	if err != nil || len(inputs) == 0 {
@@ -47,6 +50,11 @@ func TestNothingIsLeftToDo(t *testing.T) {
 	for _, input := range inputs {
 		policy, s := readFixture(t, input)
 		first := policy.Decide(s)
+		if first.Record != nil && first.Record.Labels[record.Label] == record.Version {
+			if _, err := record.Parse(first.Record); err != nil {
+				t.Errorf("%s: no reader accepts its record: %v", input, err)
+			}
+		}
 		s = applied(s, first)
 		second := policy.Decide(s)
 		if len(second.Steps) > 0 || !reflect.DeepEqual(first.Allocations, second.Allocations) {
@@ -72,11 +80,28 @@ func TestNothingIsLeftToDo(t *testing.T) {
 // Law: whatever comes and goes in whatever order, no gateway port is given to two Services within an hour, and one
 // that is exported keeps its own.
 func TestNoPortIsGivenTwice(t *testing.T) {
+	walkPorts(t, 50, func(w *portWorld) { w.step(w.any()) })
+}
+
+// Law: nor does any route that carries our labels take a port from a Service, whoever writes or edits it, and
+// whichever replica leads.
+func TestNoRouteTakesAPort(t *testing.T) {
+	walkPorts(t, 20, func(w *portWorld) {
+		s := w.any()
+		w.forge(s)
+		w.step(s)
+		if w.pick(5) == 0 {
+			w.takeOver()
+		}
+	})
+}
+
+func walkPorts(t *testing.T, seeds int, step func(*portWorld)) {
 	for _, fixture := range []string{"managed", "sets"} {
-		for seed := range 50 {
+		for seed := range seeds {
 			w := newPortWorld(t, "testdata/"+fixture+".in.yaml", seed)
 			for range 200 {
-				w.step()
+				step(w)
 			}
 			if w.given == 0 || w.refused == 0 {
 				t.Errorf("%s, seed %d: %d ports were given, %d times there was none", fixture, seed, w.given, w.refused)
@@ -123,9 +148,35 @@ func (w *portWorld) pick(n int) int {
 	return int(w.random>>33) % n
 }
 
-func (w *portWorld) step() {
+func (w *portWorld) any() *Snapshot {
+	return w.snapshots[cache.NewObjectName("default", fmt.Sprint("s", w.pick(6)))]
+}
+
+// forge has someone write a route that has the name, the labels and the owner of the Service's, and attaches to any listener
+// of ours; or edit that one so.
+func (w *portWorld) forge(s *Snapshot) {
+	d := decision{policy: w.policy, snapshot: *s}
+	d.snapshot.Service = w.exported.DeepCopy()
+	d.snapshot.Service.Name = s.Key.Name
+	port := gateway.PortNumber{Number: w.policy.Ports.First + int32(w.pick(5)), Protocol: corev1.ProtocolTCP}
+	d.want(TCPRoute, s.Key.Name+".5432"+suffix, map[string]any{"parentRefs": d.parents(s.Gateway.ownListener(port))})
+	*s = applied(*s, Plan{Steps: []Step{{Action: Update, Ref: RefOf(d.plan.Desired[0]), Object: d.plan.Desired[0]}}})
+}
+
+// takeOver has another replica lead, which knows what the records say.
+func (w *portWorld) takeOver() {
+	var records []*corev1.ConfigMap
+	for _, key := range slices.SortedFunc(maps.Keys(w.snapshots), mirrors.CompareKeys) {
+		if record := w.snapshots[key].Record; record != nil {
+			records = append(records, record)
+		}
+	}
+	w.ledger = Ledger{}
+	w.ledger.Fill(records)
+}
+
+func (w *portWorld) step(s *Snapshot) {
 	w.now = w.now.Add(time.Duration(w.pick(20)) * time.Minute)
-	s := w.snapshots[cache.NewObjectName("default", fmt.Sprint("s", w.pick(6)))]
 	if w.pick(10) == 0 {
 		s.Record = nil // someone deletes it
 	}

@@ -102,6 +102,22 @@ func (l *Ledger) Set(service cache.ObjectName, all []Allocation) (changed, freed
 	return changed, freed
 }
 
+// Fill notes all that records say. What is in use comes before what was released: a Service keeps its gateway port although
+// a record that is listed first still has it.
+func (l *Ledger) Fill(records []*corev1.ConfigMap) {
+	released := func(a Allocation) bool { return !a.Released.IsZero() }
+	for _, configMap := range records {
+		if key, ok := RecordKey(configMap); ok {
+			l.Set(key, slices.DeleteFunc(Allocations(configMap), released))
+		}
+	}
+	for _, configMap := range records {
+		if key, ok := RecordKey(configMap); ok {
+			l.Set(key, Allocations(configMap))
+		}
+	}
+}
+
 // Add notes gateway ports that a Service has besides those that are noted.
 func (l *Ledger) Add(service cache.ObjectName, more []Allocation) {
 	all := slices.Clone(l.of[service])

@@ -112,7 +112,8 @@ func (d *decision) aliased() bool {
 func (p Policy) onlyNames() bool { return len(p.Targets) == 1 && p.To(ToNames) }
 
 // wildcard are the names by which a static gateway routes to a Service, which it takes apart. One that ends with that of
-// the cluster is always a mirror's. The error says which of those that the Service asks for it does not route.
+// the cluster is always a mirror's. The error says which of those that the Service asks for it does not route, and which have
+// no place in the record.
 func (p Policy) wildcard(svc *corev1.Service) (hosts []string, err error) {
 	plain := true
 	for _, name := range p.Names {
@@ -124,8 +125,9 @@ func (p Policy) wildcard(svc *corev1.Service) (hosts []string, err error) {
 	if plain {
 		hosts = append(hosts, p.within(svc.Name, svc.Namespace)...)
 	}
+	hosts, err = limit(hosts, "set fewer --name")
 	if svc.Annotations[HostsAnnotation] != "" {
-		err = fmt.Errorf("a static gateway cannot route the names in the annotation %s: remove it, or use another --to", HostsAnnotation)
+		err = errors.Join(err, fmt.Errorf("a static gateway cannot route the names in the annotation %s: remove it, or use another --to", HostsAnnotation))
 	}
 	return hosts, err
 }

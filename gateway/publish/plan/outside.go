@@ -19,10 +19,14 @@ type Outside struct {
 }
 
 // ReadOutside reads the Service in front of a Gateway. Which port of the pods one of its own routes to, its EndpointSlices
-// say where it is given by a name; before is what they said before, for while there are no pods. False: it is not known.
+// say where it is given by a name; before is what they said before, for while there are no pods. False: it is not known. A
+// name that no pod has is not in them, either: that port alone is closed, and its target is 0.
 func ReadOutside(svc *corev1.Service, slices []*discoveryv1.EndpointSlice, before map[string]int32) (outside *Outside, targets map[string]int32, known bool) {
 	outside, targets = &Outside{Service: cache.MetaObjectToName(svc), Ports: map[gateway.PortNumber]int32{}}, map[string]int32{}
+	known = true
+	resolved := false // any port of the pods
 	for _, slice := range slices {
+		resolved = resolved || len(slice.Ports) > 0
 		for _, port := range slice.Ports {
 			if port.Name != nil && port.Port != nil {
 				targets[*port.Name] = *port.Port
@@ -32,12 +36,16 @@ func ReadOutside(svc *corev1.Service, slices []*discoveryv1.EndpointSlice, befor
 	for _, port := range svc.Spec.Ports {
 		target := port.TargetPort.IntVal
 		if port.TargetPort.Type == intstr.String {
-			if target = targets[port.Name]; target == 0 {
-				target = before[port.Name]
-				targets[port.Name] = target
+			var found bool
+			if target, found = targets[port.Name]; !found {
+				target, found = before[port.Name]
 			}
-			if target == 0 {
-				return nil, targets, false
+			if !found && !resolved {
+				known = false
+				continue
+			}
+			if targets[port.Name] = target; target == 0 {
+				continue
 			}
 		} else if target == 0 {
 			target = port.Port
@@ -47,7 +55,10 @@ func ReadOutside(svc *corev1.Service, slices []*discoveryv1.EndpointSlice, befor
 			outside.Ports[number] = port.Port
 		}
 	}
-	return outside, targets, true
+	if !known {
+		outside = nil
+	}
+	return outside, targets, known
 }
 
 // outside is the port at which a listener's is reached from outside; 0: at none.

@@ -119,7 +119,7 @@ type Snapshot struct {
 	// Allocated are the gateway ports that the Service has or had, as they were last decided; none: only its record and
 	// its routes say.
 	Allocated []Allocation
-	// Attached are the exported Services of which a route of a kind attaches to a listener; nil: it is not known.
+	// Attached are the exported Services to which a route of a kind belongs that attaches to a listener; nil: it is not known.
 	Attached func(kind Kind, listener string) []cache.ObjectName
 	// Promised are all gateway ports in use, also those that have no listener yet; nil: only this Service's are.
 	Promised func() []gateway.PortNumber
@@ -163,6 +163,9 @@ type Step struct {
 	Object *unstructured.Unstructured // a route; of Delete the live one
 	Live   *unstructured.Unstructured // of Update
 	Record *corev1.ConfigMap          // instead of a route; of Delete the live one
+	// Last tells of the deletion of a route that the record may announce until it is written: it is not carried out if a step
+	// has failed that is not such a deletion.
+	Last bool
 }
 
 // Action is what a step does.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/gateway/publish/record"
@@ -195,12 +196,16 @@ func (d *decision) endTLS(main int) {
 }
 
 // allocations are the gateway ports that the Service has now, and those that it had until less than ReleasedFor ago.
-// after is when the next of these is given up; zero: there is none.
+// One that another Service has is none of these, whatever a record or a route says. after is when the next of these is given
+// up; zero: there is none.
 func (d *decision) allocations() (all []Allocation, after time.Duration) {
 	all = slices.Clone(d.allocated)
-	now, routed := d.snapshot.Now, d.routed()
+	now, routed := d.snapshot.Now, d.routed(d.snapshot.Live)
 	for _, had := range d.previous {
 		if slices.ContainsFunc(all, func(a Allocation) bool { return a.Number() == had.Number() }) {
+			continue
+		}
+		if holder := d.holder(had.Number()); holder != d.snapshot.Key && holder != (cache.ObjectName{}) {
 			continue
 		}
 		if had.Released.IsZero() {

@@ -140,10 +140,12 @@ func (d *decision) writeRecord(want *corev1.ConfigMap) {
 	d.plan.Record = want
 	switch {
 	case live != nil && !RecordOwned(live), d.snapshot.Foreign[ref]:
+		d.outdated = d.announces(want)
 		if want != nil && d.snapshot.Service != nil {
 			d.problem(mirrors.Conflict, fmt.Sprintf("ConfigMap %s/%s, the name of its record, already exists and is not managed by service-mirror: delete it, or set another --record-namespace", d.policy.Records, ref.Name))
 		}
 	case d.backedOff(ref, nil):
+		d.outdated = d.announces(want)
 	case want == nil && live != nil:
 		d.step(Step{Action: Delete, Ref: ref, Record: live})
 	case want == nil:
@@ -169,6 +171,26 @@ func sameRecord(live, want *corev1.ConfigMap) bool {
 	return equality.Semantic.DeepEqual(live.Data, want.Data) && len(live.BinaryData) == 0 &&
 		!lacks(live.Labels, want.Labels) && !lacks(live.Annotations, want.Annotations) &&
 		live.Annotations[AllocationsAnnotation] == want.Annotations[AllocationsAnnotation]
+}
+
+// announced is what readers find in the live record of the Service as it is now; false: nothing.
+func (d *decision) announced() (record.Record, bool) {
+	if d.snapshot.Record == nil || d.snapshot.Service == nil {
+		return record.Record{}, false
+	}
+	live, err := record.Parse(d.snapshot.Record)
+	return live, err == nil && live.UID == d.snapshot.Service.UID
+}
+
+// announces tells whether readers find anything else in the live record than it should say, which may be nothing: nil.
+func (d *decision) announces(want *corev1.ConfigMap) bool {
+	live, found := d.announced()
+	if !found || want == nil {
+		return found
+	}
+	should, err := record.Parse(want)
+	should.Ready = live.Ready // both route alike
+	return err != nil || !equality.Semantic.DeepEqual(live, should)
 }
 
 // sameButReady tells whether two records differ in nothing but Ready.

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
@@ -119,6 +120,42 @@ func (d *decision) parents(listeners ...string) (refs []any) {
 
 func (d *decision) backend(a assignment) []any {
 	return []any{map[string]any{"group": "", "kind": "Service", "name": d.snapshot.Key.Name, "port": int64(a.port.Port), "weight": int64(1)}}
+}
+
+// backends are the ports of Services that a route or an Ingress routes to.
+func backends(route *unstructured.Unstructured) (ports []int32) {
+	var object struct {
+		Spec struct {
+			Rules []struct {
+				BackendRefs []struct {
+					Port int32 `json:"port"`
+				} `json:"backendRefs"`
+				HTTP struct {
+					Paths []struct {
+						Backend struct {
+							Service struct {
+								Port struct {
+									Number int32 `json:"number"`
+								} `json:"port"`
+							} `json:"service"`
+						} `json:"backend"`
+					} `json:"paths"`
+				} `json:"http"`
+			} `json:"rules"`
+		} `json:"spec"`
+	}
+	if runtime.DefaultUnstructuredConverter.FromUnstructured(route.Object, &object) != nil {
+		return []int32{0} // it is not known
+	}
+	for _, rule := range object.Spec.Rules {
+		for _, ref := range rule.BackendRefs {
+			ports = append(ports, ref.Port)
+		}
+		for _, path := range rule.HTTP.Paths {
+			ports = append(ports, path.Backend.Service.Port.Number)
+		}
+	}
+	return ports
 }
 
 func anySlice(texts []string) (all []any) {

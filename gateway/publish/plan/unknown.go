@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"service-mirror.io/service-mirror/gateway"
-	"service-mirror.io/service-mirror/gateway/publish/record"
 )
 
 // unknown is why it cannot be said how a port is to be reached: what it needs could not be read, or its Gateway is gone
@@ -68,11 +67,8 @@ func (d *decision) keep(a *assignment, why error) {
 			break
 		}
 	}
-	if d.snapshot.Record == nil || !RecordOwned(d.snapshot.Record) {
-		return
-	}
-	before, err := record.Parse(d.snapshot.Record)
-	if err != nil || before.UID != d.snapshot.Service.UID {
+	before, found := d.announced()
+	if !found || !RecordOwned(d.snapshot.Record) {
 		return
 	}
 	a.kept = before.Of(a.port.Port, protocolOf(a.port))
