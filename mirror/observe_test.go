@@ -19,6 +19,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	kuberecord "k8s.io/client-go/tools/record"
 
+	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/mirror/plan"
 	"service-mirror.io/service-mirror/mirror/queue"
 	"service-mirror.io/service-mirror/mirror/report"
@@ -393,6 +394,24 @@ func TestMonitoringUsesMetricsThatExist(t *testing.T) {
 		}
 		if file == "dashboard.json" && !json.Valid(text) {
 			t.Errorf("%s is not JSON", file)
+		}
+	}
+}
+
+// Of a gateway whose names were not resolved yet nothing is known: mirrors keep what they have, as the page says.
+func TestGatewayIsShownAsKnown(t *testing.T) {
+	for name, test := range map[string]struct {
+		gw   *gateway.Gateway
+		want bool
+	}{
+		"not read":                      {nil, false},
+		"without addresses":             {gatewayAt(), true},
+		"not resolved":                  {&gateway.Gateway{Partial: true}, false},
+		"one of its names not resolved": {func() *gateway.Gateway { gw := gatewayAt("192.0.2.1"); gw.Partial = true; return gw }(), true},
+	} {
+		row := remoteRow(remote.Status{Gateways: []remote.GatewayStatus{{Name: "a/b", Gateway: test.gw}}})
+		if got := row.Gateways[0].Known; got != test.want {
+			t.Errorf("%s: known is %t", name, got)
 		}
 	}
 }

@@ -64,8 +64,9 @@ func remoteRow(s remote.Status) status.Remote {
 		row.Problems = append(row.Problems, status.Problem(problem))
 	}
 	for _, gw := range s.Gateways {
-		one := status.Gateway{Name: cmp.Or(gw.Name, "address="), Known: gw.Gateway != nil, Problem: gw.Problem}
+		one := status.Gateway{Name: cmp.Or(gw.Name, "address="), Problem: gw.Problem}
 		if gw.Gateway != nil {
+			one.Known = !gw.Gateway.Partial || len(gw.Gateway.Addresses) > 0 // of one whose names were not resolved yet nothing is
 			for _, address := range gw.Gateway.Addresses {
 				one.Addresses = append(one.Addresses, status.Address{IP: address.Addr.String(), Health: address.Health.String()})
 			}
