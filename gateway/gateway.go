@@ -50,7 +50,14 @@ type Gateway struct {
 
 // Keeps reports whether a live address may stay while not all are known: it may
 // belong to a hostname that is not resolved yet.
-func (g *Gateway) Keeps(addr netip.Addr) bool { return g.keeps == nil || g.keeps(addr) }
+func (g *Gateway) Keeps(addr netip.Addr) bool { return g.Partial && (g.keeps == nil || g.keeps(addr)) }
+
+func familyOf(addr netip.Addr) corev1.IPFamily {
+	if addr.Unmap().Is4() {
+		return corev1.IPv4Protocol
+	}
+	return corev1.IPv6Protocol
+}
 
 // Address is one address of a gateway.
 type Address struct {

@@ -166,9 +166,12 @@ func (w *Watch) publishFiltered(refiltered bool) {
 }
 
 // remember records the addresses that the gateway has, so that one that it has lost
-// does not stay as that of an unresolved hostname; nor does one that is refused.
+// does not stay as that of an unresolved hostname, unless nothing of its family has
+// replaced it; nor does one that is refused.
 func (w *Watch) remember(gw *Gateway) {
+	replaced := map[corev1.IPFamily]bool{}
 	for _, address := range gw.Addresses {
+		replaced[familyOf(address.Addr)] = true
 		if len(w.seen) < maxSeen {
 			w.seen[address.Addr] = true
 		}
@@ -176,7 +179,9 @@ func (w *Watch) remember(gw *Gateway) {
 	if gw.Partial {
 		lost := maps.Clone(w.seen)
 		filter := w.options.Filter
-		gw.keeps = func(addr netip.Addr) bool { return !lost[addr] && filter.address(addr) == nil }
+		gw.keeps = func(addr netip.Addr) bool {
+			return !(lost[addr] && replaced[familyOf(addr)]) && filter.address(addr) == nil
+		}
 	}
 }
 

@@ -294,6 +294,56 @@ func TestOneFamilyFails(t *testing.T) {
 	})
 }
 
+// A live address stays while the name that replaces it is not resolved, and goes when something of its family does.
+func TestGatewayMovesToANameThatIsNotResolved(t *testing.T) {
+	keeps := func(w *watched, text string, want bool) {
+		w.Helper()
+		if got := w.Gateway().Keeps(netip.MustParseAddr(text)); got != want {
+			w.Errorf("%s is kept: %v", text, got)
+		}
+	}
+	for _, failure := range []string{"NXDOMAIN", "SERVFAIL"} {
+		t.Run(failure, func(t *testing.T) {
+			watching(t, Config{Service: gatewayName}, nil, func(w *watched) {
+				w.dns.set("gw.example.com", "192.0.2.2")
+				for _, name := range []string{"moved.example.com", "again.example.com"} {
+					if failure == "NXDOMAIN" {
+						w.dns.change(func(d *fakeDNS) { d.answers[name+"."] = []string{} })
+					}
+				}
+				w.Set(balancer("192.0.2.1"), nil)
+				w.Set(named("moved.example.com"), nil)
+				keeps(w, "192.0.2.1", true) // as soon as the Service is known
+				w.wait(time.Hour)
+				w.has(true, 2)
+				keeps(w, "192.0.2.1", true)
+
+				w.Set(named("gw.example.com"), nil)
+				w.wait(0)
+				w.has(false, 3, "192.0.2.2")
+				keeps(w, "192.0.2.1", false)
+				w.Set(named("again.example.com"), nil)
+				w.wait(time.Hour)
+				w.has(true, 4)
+				keeps(w, "192.0.2.2", true)
+
+				svc := named("again.example.com")
+				svc.Status.LoadBalancer.Ingress = append(svc.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: "2001:db8::1"})
+				w.Set(svc, nil) // which replaces no IPv4 address
+				w.wait(0)
+				w.has(true, 5, "2001:db8::1")
+				keeps(w, "192.0.2.2", true)
+				svc = svc.DeepCopy()
+				svc.Status.LoadBalancer.Ingress = append(svc.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: "192.0.2.3"})
+				w.Set(svc, nil)
+				w.wait(0)
+				w.has(true, 6, "192.0.2.3", "2001:db8::1")
+				keeps(w, "192.0.2.2", false)
+			})
+		})
+	}
+}
+
 func TestUnresolvedHostnameIsNotEmpty(t *testing.T) {
 	watching(t, Config{Service: gatewayName}, nil, func(w *watched) {
 		svc := named("gw.example.com")
