@@ -143,17 +143,22 @@ func (w *Watch) publishFiltered(refiltered bool) {
 		return
 	}
 	var found []netip.Addr
-	complete := true
+	var missing []corev1.IPFamily // of hostnames; empty: both
 	problems := []error{w.problem}
 	for _, host := range w.entrance.Hostnames {
 		known := w.names[host]
 		found = append(found, known.addresses()...)
-		complete = complete && known.good
+		if !known.good || known.missing != "" {
+			missing = append(missing, known.missing)
+		}
 		if known.problem != nil {
 			problems = append(problems, fmt.Errorf("hostname %s: %w; %s", host, known.problem, known.kept()))
 		}
 	}
-	gw, problem := w.entrance.Gateway(found, complete, w.options.Filter)
+	gw, problem := w.entrance.Gateway(found, len(missing) == 0, w.options.Filter)
+	if slices.Sort(missing); len(slices.Compact(missing)) == 1 {
+		gw.Missing = missing[0]
+	}
 	gw.Reserved = w.reserved
 	w.remember(gw)
 	problems = append(problems, problem, w.setHealth(gw))

@@ -479,6 +479,13 @@ func contentsOf(j *joint) any {
 
 // A mirror that was not merged keeps its addresses until the part of its remote is complete.
 func TestMergingKeepsTheAddresses(t *testing.T) {
+	// partly has these addresses be known, and others of a family, or of both, not.
+	partly := func(missing corev1.IPFamily, addresses ...string) func(*joint) {
+		return func(j *joint) {
+			j.export("paris", addresses...)
+			j.exports["paris"].Gateway.Partial, j.exports["paris"].Gateway.Missing = true, missing
+		}
+	}
 	for name, test := range map[string]struct {
 		change func(j *joint)
 		stays  bool
@@ -487,6 +494,9 @@ func TestMergingKeepsTheAddresses(t *testing.T) {
 		"its remote is unknown":      {func(j *joint) { j.known["paris"] = false }, true},
 		"its remote has no gateway":  {func(j *joint) { c := j.exports["paris"]; c.Gateway = nil; j.exports["paris"] = c }, true},
 		"its remote is not exported": {func(j *joint) { delete(j.exports, "paris") }, false},
+		"its addresses are unknown":  {partly("", "192.0.2.3"), true},
+		"its IPv4 ones are unknown":  {partly(ipv4, "2001:db8::1"), true},
+		"its IPv6 ones are unknown":  {partly(ipv6, "192.0.2.1"), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			j := newJoint(MergeOff)
