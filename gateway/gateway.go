@@ -35,6 +35,7 @@ const (
 type Gateway struct {
 	Addresses []Address             // sorted, unique, valid in Endpoints
 	Partial   bool                  // not all addresses are known yet: those of live Endpoints stay too, if Keeps
+	Missing   corev1.IPFamily       // if Partial: the only family of which not all are known; empty: neither is
 	Refused   bool                  // it has addresses or hostnames, and the filter refuses all of them
 	Ports     []corev1.ServicePort  // what the gateway listens on
 	Port      string                // name or number of the only port to use; empty: choose by the port rule
@@ -48,9 +49,23 @@ type Gateway struct {
 	keeps func(netip.Addr) bool // nil: all
 }
 
+// Lacks reports whether not all addresses of a family are known yet.
+func (g *Gateway) Lacks(family corev1.IPFamily) bool {
+	return g.Partial && (g.Missing == "" || g.Missing == family)
+}
+
 // Keeps reports whether a live address may stay while not all are known: it may
 // belong to a hostname that is not resolved yet.
-func (g *Gateway) Keeps(addr netip.Addr) bool { return g.keeps == nil || g.keeps(addr) }
+func (g *Gateway) Keeps(addr netip.Addr) bool {
+	return g.Lacks(familyOf(addr)) && (g.keeps == nil || g.keeps(addr))
+}
+
+func familyOf(addr netip.Addr) corev1.IPFamily {
+	if addr.Unmap().Is4() {
+		return corev1.IPv4Protocol
+	}
+	return corev1.IPv6Protocol
+}
 
 // Address is one address of a gateway.
 type Address struct {
@@ -88,7 +103,7 @@ func (g *Gateway) Equal(other *Gateway) bool {
 	if g == nil || other == nil {
 		return g == other
 	}
-	return g.Port == other.Port && g.Default == other.Default && g.Partial == other.Partial && g.Refused == other.Refused && g.Static == other.Static && g.API == other.API && g.Linkerd == other.Linkerd &&
+	return g.Port == other.Port && g.Default == other.Default && g.Partial == other.Partial && g.Missing == other.Missing && g.Refused == other.Refused && g.Static == other.Static && g.API == other.API && g.Linkerd == other.Linkerd &&
 		slices.Equal(g.Addresses, other.Addresses) &&
 		equality.Semantic.DeepEqual(g.Ports, other.Ports) && maps.Equal(g.Unserved, other.Unserved) && maps.Equal(g.Reserved, other.Reserved)
 }

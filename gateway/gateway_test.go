@@ -391,6 +391,7 @@ func TestEqual(t *testing.T) {
 		{"other appProtocol", same, make(func(gw *Gateway) { gw.Ports[0] = port("http", 80, tcp, "http") }), false},
 		{"another health", same, make(func(gw *Gateway) { gw.Addresses[0].Health = NotReady }), false},
 		{"not all known", same, make(func(gw *Gateway) { gw.Partial = true }), false},
+		{"one family known", make(func(gw *Gateway) { gw.Partial = true }), make(func(gw *Gateway) { gw.Partial, gw.Missing = true, corev1.IPv6Protocol }), false},
 		{"all refused", same, make(func(gw *Gateway) { gw.Refused = true }), false},
 		{"another default", same, make(func(gw *Gateway) { gw.Default = "http" }), false},
 		{"ports of the flags", same, make(func(gw *Gateway) { gw.Static = true }), false},

@@ -3,12 +3,14 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
@@ -41,18 +43,30 @@ const (
 
 // answer is what is known of a hostname.
 type answer struct {
-	good    bool // it has been resolved
+	good    bool            // it has been resolved
+	missing corev1.IPFamily // if so: the family whose query has failed ever since; empty: none
 	v4, v6  []netip.Addr
 	problem error // with the last lookup
 }
 
 func (a answer) addresses() []netip.Addr { return append(a.v4[:len(a.v4):len(a.v4)], a.v6...) }
 
-func (a answer) kept() string {
-	if a.good {
-		return "its last known addresses are used"
+// unknown is a family if its addresses are not known, else empty.
+func (a answer) unknown(family corev1.IPFamily) corev1.IPFamily {
+	if a.good && a.missing != family {
+		return ""
 	}
-	return "existing endpoints are kept until it is resolved"
+	return family
+}
+
+func (a answer) kept() string {
+	switch {
+	case !a.good:
+		return "existing endpoints are kept until it is resolved"
+	case a.missing != "":
+		return fmt.Sprintf("its last known addresses are used, and existing %s endpoints are kept", a.missing)
+	}
+	return "its last known addresses are used"
 }
 
 // resolveName keeps one hostname resolved until the context ends.
@@ -95,7 +109,9 @@ func sleep(ctx context.Context, duration time.Duration, enough <-chan struct{}) 
 }
 
 // lookup resolves a hostname as an absolute name, to all its A and AAAA records. A
-// query that fails keeps the last answer; so does an answer without any address.
+// query that fails keeps the last answer; so does an answer without any address. If it
+// never had one, the addresses of its family are not known. Some DNS servers fail every AAAA
+// query (RFC 4074, section 4): then IPv4 is known all the same.
 func lookup(ctx context.Context, resolver Resolver, host string, last answer) answer {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
@@ -108,10 +124,10 @@ func lookup(ctx context.Context, resolver Resolver, host string, last answer) an
 	wg.Wait()
 	now := answer{good: true, v4: v4, v6: v6}
 	if failed(err4) {
-		now.v4, now.problem = last.v4, brief(err4)
+		now.v4, now.problem, now.missing = last.v4, brief(err4), last.unknown(corev1.IPv4Protocol)
 	}
 	if failed(err6) {
-		now.v6, now.problem = last.v6, brief(err6)
+		now.v6, now.problem, now.missing = last.v6, brief(err6), last.unknown(corev1.IPv6Protocol)
 	}
 	if len(v4)+len(v6) > 0 {
 		return now

@@ -143,17 +143,22 @@ func (w *Watch) publishFiltered(refiltered bool) {
 		return
 	}
 	var found []netip.Addr
-	complete := true
+	var missing []corev1.IPFamily // of hostnames; empty: both
 	problems := []error{w.problem}
 	for _, host := range w.entrance.Hostnames {
 		known := w.names[host]
 		found = append(found, known.addresses()...)
-		complete = complete && known.good
+		if !known.good || known.missing != "" {
+			missing = append(missing, known.missing)
+		}
 		if known.problem != nil {
 			problems = append(problems, fmt.Errorf("hostname %s: %w; %s", host, known.problem, known.kept()))
 		}
 	}
-	gw, problem := w.entrance.Gateway(found, complete, w.options.Filter)
+	gw, problem := w.entrance.Gateway(found, len(missing) == 0, w.options.Filter)
+	if slices.Sort(missing); len(slices.Compact(missing)) == 1 {
+		gw.Missing = missing[0]
+	}
 	gw.Reserved = w.reserved
 	w.remember(gw)
 	problems = append(problems, problem, w.setHealth(gw))
@@ -166,9 +171,12 @@ func (w *Watch) publishFiltered(refiltered bool) {
 }
 
 // remember records the addresses that the gateway has, so that one that it has lost
-// does not stay as that of an unresolved hostname; nor does one that is refused.
+// does not stay as that of an unresolved hostname, unless nothing of its family has
+// replaced it; nor does one that is refused.
 func (w *Watch) remember(gw *Gateway) {
+	replaced := map[corev1.IPFamily]bool{}
 	for _, address := range gw.Addresses {
+		replaced[familyOf(address.Addr)] = true
 		if len(w.seen) < maxSeen {
 			w.seen[address.Addr] = true
 		}
@@ -176,7 +184,9 @@ func (w *Watch) remember(gw *Gateway) {
 	if gw.Partial {
 		lost := maps.Clone(w.seen)
 		filter := w.options.Filter
-		gw.keeps = func(addr netip.Addr) bool { return !lost[addr] && filter.address(addr) == nil }
+		gw.keeps = func(addr netip.Addr) bool {
+			return !(lost[addr] && replaced[familyOf(addr)]) && filter.address(addr) == nil
+		}
 	}
 }
 

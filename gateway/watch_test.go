@@ -23,6 +23,7 @@ type fakeDNS struct {
 	mu      sync.Mutex
 	answers map[string][]string // by hostname; nil: SERVFAIL
 	silent  bool                // no answer at all
+	no4     error               // for every A
 	no6     error               // for every AAAA
 	queries int
 }
@@ -40,7 +41,7 @@ func (d *fakeDNS) set(host string, addrs ...string) {
 func (d *fakeDNS) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	d.mu.Lock()
 	d.queries++
-	answers, silent, no6 := d.answers[host], d.silent, d.no6
+	answers, silent, fail := d.answers[host], d.silent, map[string]error{"ip4": d.no4, "ip6": d.no6}[network]
 	d.mu.Unlock()
 	if silent {
 		<-ctx.Done()
@@ -49,8 +50,8 @@ func (d *fakeDNS) LookupNetIP(ctx context.Context, network, host string) ([]neti
 	if answers == nil {
 		return nil, &net.DNSError{Err: "server misbehaving", Name: host, IsTemporary: true}
 	}
-	if network == "ip6" && no6 != nil {
-		return nil, no6
+	if fail != nil {
+		return nil, fail
 	}
 	var fit []netip.Addr
 	for _, addr := range parse(answers...) {
@@ -292,6 +293,127 @@ func TestOneFamilyFails(t *testing.T) {
 		w.has(false, 4, "192.0.2.2")
 		w.says("")
 	})
+}
+
+// A family whose first query fails is not known, while the other one is: after a restart, live addresses stay.
+func TestOneFamilyIsNotKnown(t *testing.T) {
+	const v4, v6 = "192.0.2.1", "2001:db8::1"
+	failing, none := &net.DNSError{Err: "server misbehaving", IsTemporary: true}, &net.DNSError{Err: "no such host", IsNotFound: true}
+	for _, test := range []struct {
+		name    string
+		fail    func(*fakeDNS, error) // the queries of one family
+		known   string                // of the other one
+		missing corev1.IPFamily
+		keeps   map[string]bool
+	}{
+		{"A", func(d *fakeDNS, err error) { d.no4 = err }, v6, corev1.IPv4Protocol, map[string]bool{"192.0.2.9": true, "2001:db8::9": false}},
+		{"AAAA", func(d *fakeDNS, err error) { d.no6 = err }, v4, corev1.IPv6Protocol, map[string]bool{"192.0.2.9": false, "2001:db8::9": true}},
+	} {
+		for next, want := range map[string][]string{"answers": {v4, v6}, "has no address": {test.known}} {
+			t.Run(test.name+", which then "+next, func(t *testing.T) {
+				watching(t, Config{Service: gatewayName}, nil, func(w *watched) {
+					w.dns.change(func(d *fakeDNS) { test.fail(d, failing) })
+					w.dns.set("gw.example.com", v4, v6)
+					w.Set(named("gw.example.com"), nil)
+					w.wait(time.Hour)
+					w.has(true, 2, test.known)
+					w.says("server misbehaving; its last known addresses are used, and existing " + string(test.missing) + " endpoints are kept")
+					gw := w.Gateway()
+					for text, want := range test.keeps {
+						if addr := netip.MustParseAddr(text); gw.Keeps(addr) != want || gw.Lacks(familyOf(addr)) != want {
+							w.Errorf("%s is kept: %v, its family lacks addresses: %v, want %v", text, gw.Keeps(addr), gw.Lacks(familyOf(addr)), want)
+						}
+					}
+					w.dns.change(func(d *fakeDNS) { d.answers["gw.example.com."] = nil })
+					w.wait(time.Hour) // nothing more is known
+					w.has(true, 2, test.known)
+					w.dns.set("gw.example.com", v4, v6)
+					w.dns.change(func(d *fakeDNS) {
+						if test.fail(d, nil); next != "answers" {
+							test.fail(d, none)
+						}
+					})
+					w.wait(10 * time.Second)
+					w.has(false, 3, want...)
+					w.says("")
+					w.dns.change(func(d *fakeDNS) { test.fail(d, failing) })
+					w.wait(time.Hour)
+					w.has(false, 3, want...)
+				})
+			})
+		}
+	}
+}
+
+// Several hostnames may lack different families.
+func TestHostnamesLackFamilies(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		known map[string]answer
+		want  corev1.IPFamily
+	}{
+		{"one family", map[string]answer{"a.example.com": {good: true, missing: corev1.IPv6Protocol}, "b.example.com": {good: true}}, corev1.IPv6Protocol},
+		{"one family of both", map[string]answer{"a.example.com": {good: true, missing: corev1.IPv4Protocol}, "b.example.com": {good: true, missing: corev1.IPv4Protocol}}, corev1.IPv4Protocol},
+		{"both families", map[string]answer{"a.example.com": {good: true, missing: corev1.IPv6Protocol}, "b.example.com": {good: true, missing: corev1.IPv4Protocol}}, ""},
+		{"one is not resolved", map[string]answer{"a.example.com": {good: true, missing: corev1.IPv6Protocol}}, ""},
+	} {
+		w := NewWatch(Config{Service: gatewayName}, Options{Probe: Probe{Kind: ProbeNone}}, func(error, bool) {})
+		w.names = test.known
+		w.Set(named("a.example.com", "b.example.com"), nil)
+		if gw := w.Gateway(); !gw.Partial || gw.Missing != test.want {
+			t.Errorf("%s: partial %v, missing %q, want %q", test.name, gw.Partial, gw.Missing, test.want)
+		}
+	}
+}
+
+// A live address stays while the name that replaces it is not resolved, and goes when something of its family does.
+func TestGatewayMovesToANameThatIsNotResolved(t *testing.T) {
+	keeps := func(w *watched, text string, want bool) {
+		w.Helper()
+		if got := w.Gateway().Keeps(netip.MustParseAddr(text)); got != want {
+			w.Errorf("%s is kept: %v", text, got)
+		}
+	}
+	for _, failure := range []string{"NXDOMAIN", "SERVFAIL"} {
+		t.Run(failure, func(t *testing.T) {
+			watching(t, Config{Service: gatewayName}, nil, func(w *watched) {
+				w.dns.set("gw.example.com", "192.0.2.2")
+				for _, name := range []string{"moved.example.com", "again.example.com"} {
+					if failure == "NXDOMAIN" {
+						w.dns.change(func(d *fakeDNS) { d.answers[name+"."] = []string{} })
+					}
+				}
+				w.Set(balancer("192.0.2.1"), nil)
+				w.Set(named("moved.example.com"), nil)
+				keeps(w, "192.0.2.1", true) // as soon as the Service is known
+				w.wait(time.Hour)
+				w.has(true, 2)
+				keeps(w, "192.0.2.1", true)
+
+				w.Set(named("gw.example.com"), nil)
+				w.wait(0)
+				w.has(false, 3, "192.0.2.2")
+				keeps(w, "192.0.2.1", false)
+				w.Set(named("again.example.com"), nil)
+				w.wait(time.Hour)
+				w.has(true, 4)
+				keeps(w, "192.0.2.2", true)
+
+				svc := named("again.example.com")
+				svc.Status.LoadBalancer.Ingress = append(svc.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: "2001:db8::1"})
+				w.Set(svc, nil) // which replaces no IPv4 address
+				w.wait(0)
+				w.has(true, 5, "2001:db8::1")
+				keeps(w, "192.0.2.2", true)
+				svc = svc.DeepCopy()
+				svc.Status.LoadBalancer.Ingress = append(svc.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: "192.0.2.3"})
+				w.Set(svc, nil)
+				w.wait(0)
+				w.has(true, 6, "192.0.2.3", "2001:db8::1")
+				keeps(w, "192.0.2.2", false)
+			})
+		})
+	}
 }
 
 func TestUnresolvedHostnameIsNotEmpty(t *testing.T) {

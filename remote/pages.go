@@ -187,7 +187,7 @@ func (p paging[L]) all(ctx context.Context, options metav1.ListOptions, onePiece
 	}
 	for {
 		page, took, err := p.page(ctx, options)
-		if expired(err) && options.Continue != "" {
+		if expired(err) && options.Continue != "" && !onePiece { // else a server that sends pages even so could go on without end
 			return p.all(ctx, metav1.ListOptions{LabelSelector: options.LabelSelector, FieldSelector: options.FieldSelector}, true)
 		}
 		if err == nil {

@@ -113,6 +113,31 @@ func TestPagesThatExpire(t *testing.T) {
 	}
 }
 
+// A server that sends pages of what was requested in one piece, and has them expire, costs a few requests for each try.
+func TestPagesThatAlwaysExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var reports reporting
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		p := &paged{page: func(request int, options metav1.ListOptions) (*corev1.ServiceList, error) {
+			if request == 1000 {
+				cancel()
+			}
+			if options.Continue != "" {
+				return nil, apierrors.NewResourceExpired("too old")
+			}
+			return page("2", "a"), nil
+		}}
+		p.limited(&reports, Limits{}.ofExports("paris")).ListWithContext(ctx, metav1.ListOptions{})
+		if n := len(p.requests); n < 4*10 || n > 4*60 {
+			t.Errorf("%d requests in a minute", n)
+		}
+		if failures := reports.failures(); len(failures) == 0 || !apierrors.IsResourceExpired(failures[0]) {
+			t.Errorf("reported are %v", failures)
+		}
+	})
+}
+
 // What is too large is tried again after five seconds, and then less and less often, up to every five
 // minutes; when it is not any more, it is followed at once.
 func TestTooLargeListsArePaced(t *testing.T) {

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -154,6 +156,7 @@ type rig struct {
 	clusters map[string]*cluster // by host
 	path     string              // of the kubeconfig
 	log      *logBuffer
+	dns      onlyIPv4
 	stop     func() // ends the remote and waits for it
 
 	mu       sync.Mutex
@@ -161,6 +164,16 @@ type rig struct {
 	changed  []string
 	records  []string
 	resynced int
+}
+
+// onlyIPv4 is a DNS server that fails every AAAA query and, until it is up, every other one.
+type onlyIPv4 struct{ up atomic.Bool }
+
+func (d *onlyIPv4) LookupNetIP(_ context.Context, network, host string) ([]netip.Addr, error) {
+	if network != "ip4" || !d.up.Load() {
+		return nil, &net.DNSError{Err: "server misbehaving", Name: host, IsTemporary: true}
+	}
+	return []netip.Addr{netip.MustParseAddr("192.0.2.7")}, nil
 }
 
 // connecting gives a test a Remote that runs inside a bubble of virtual time.
@@ -173,7 +186,7 @@ func connecting(t *testing.T, spec Spec, start bool, test func(*rig)) {
 			"https://a.example.com": newCluster("a-uid"), "https://b.example.com": newCluster("b-uid"),
 		}}
 		spec.Name, spec.Kubeconfig = "paris", r.path
-		r.Remote = New(spec, Options{Selector: selector, Gateway: gateway.Options{Probe: gateway.Probe{Kind: gateway.ProbeNone}}}, Hooks{
+		r.Remote = New(spec, Options{Selector: selector, Gateway: gateway.Options{Resolver: &r.dns, Refresh: 30 * time.Second, Probe: gateway.Probe{Kind: gateway.ProbeNone}}}, Hooks{
 			Trim: func(svc *corev1.Service) *corev1.Service { return svc },
 			Changed: func(_ string, before, after *corev1.Service) {
 				r.mu.Lock()
@@ -692,6 +705,25 @@ func TestUnknownUntilServed(t *testing.T) {
 		r.current.Store(nil) // as while only the newest connection knows it
 		if err := r.Unknown(); err == nil {
 			t.Error("the remote is known, and has no view")
+		}
+	})
+}
+
+// A gateway of which one family is known is known: some DNS servers never answer for the other one, and plan and
+// prune must not wait for that.
+func TestKnownByOneFamily(t *testing.T) {
+	spec := through()
+	spec.Gateways[0].Hostnames = []string{"gw.example.com"}
+	connecting(t, spec, true, func(r *rig) {
+		r.wait(time.Minute)
+		if err := r.Unknown(); err == nil || !strings.Contains(err.Error(), "hostname gw.example.com: DNS lookup failed") {
+			r.Errorf("while its hostname is not resolved, it is unknown because of %v", err)
+		}
+		r.dns.up.Store(true)
+		r.wait(time.Minute)
+		r.known("a-uid", "192.0.2.7", "default/bar")
+		if err := r.Unknown(); err != nil {
+			r.Errorf("it is unknown because of %v", err)
 		}
 	})
 }

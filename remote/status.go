@@ -114,7 +114,8 @@ func (r *Remote) Unknown() error {
 		}
 	}
 	for _, gw := range s.Gateways {
-		incomplete = incomplete || gw.Gateway == nil || gw.Gateway.Partial
+		// One family is known if only the other is missing, which may be so for ever.
+		incomplete = incomplete || gw.Gateway == nil || gw.Gateway.Partial && gw.Gateway.Missing == ""
 	}
 	if !incomplete {
 		return nil

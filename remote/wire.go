@@ -91,7 +91,10 @@ func (w *wire) feed(data []byte) error {
 		case w.bound.items > 0 && w.items > w.bound.items:
 			return w.refuseItems()
 		}
-		for w.state == atTag && len(w.levels) > 0 && w.levels[len(w.levels)-1].end <= w.read {
+		if len(w.levels) > 0 && w.top().end < w.read {
+			return errNotProtobuf // a field goes beyond the end of its message: the decoder would read the rest as another one
+		}
+		for w.state == atTag && w.shift == 0 && len(w.levels) > 0 && w.top().end == w.read {
 			w.levels = w.levels[:len(w.levels)-1]
 		}
 	}
@@ -142,6 +145,9 @@ func (w *wire) field() field { return w.top().fields[w.tag>>3] }
 
 // begin begins a field, after its tag.
 func (w *wire) begin() error {
+	if w.tag > math.MaxUint32 {
+		return errNotProtobuf // decoders look at the lower 32 bits, and take it for another field
+	}
 	switch w.tag & 7 {
 	case 0:
 		w.state = atVarint

@@ -2,7 +2,9 @@ package remote
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"reflect"
 	"runtime"
 	"strconv"
 	"strings"
@@ -176,6 +178,7 @@ func TestMalformedProtobuf(t *testing.T) {
 		"two objects":      join(string(good), "\x12\x00"),
 		"beyond the end":   join("k8s\x00", string(kind), "\x12\x02\x12\x05aaaaa"),
 		"a group":          join("k8s\x00", string(kind), "\x12\x02\x13\x00"),
+		"a tag of 36 bits": join("k8s\x00", string(kind), "\x12\x07\x92\x80\x80\x80\x80\x01\x00"), // which decodes as an item
 		"an endless tag":   join("k8s\x00", string(kind), "\x12\x20", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
 		"another resource": join("k8s\x00", "\x0a\x0a\x0a\x02v1\x12\x04Nope", "\x12\x00"),
 	} {
@@ -185,9 +188,105 @@ func TestMalformedProtobuf(t *testing.T) {
 	}
 }
 
+// countedEvent has an event of a watch counted, all of it at once and byte by byte.
+func countedEvent(t testing.TB, body []byte) (memory int64, err error) {
+	t.Helper()
+	frames, bytewise := &wireFrames{bound: allowing()}, &wireFrames{bound: allowing()}
+	sent := []byte(framed(string(body)))
+	err = frames.feed(sent)
+	var other error
+	for i := range sent {
+		if other = bytewise.feed(sent[i : i+1]); other != nil {
+			break
+		}
+	}
+	if fmt.Sprint(err) != fmt.Sprint(other) {
+		t.Fatalf("at once: %v; byte by byte: %v", err, other)
+	}
+	if err == nil && frames.event != nil {
+		if memory = frames.event.memory; memory != bytewise.event.memory {
+			t.Fatalf("at once: %d bytes of memory; byte by byte: %d", memory, bytewise.event.memory)
+		}
+	}
+	return memory, err
+}
+
+// portsOf are those of the Service that an event has for client-go; 0: it has none.
+func portsOf(body []byte) int {
+	var event metav1.WatchEvent
+	if event.Unmarshal(body) != nil {
+		return 0
+	}
+	obj, err := kruntime.Decode(protobuf.Serializer, event.Object.Raw)
+	if svc, ok := obj.(*corev1.Service); ok && err == nil {
+		return len(svc.Spec.Ports)
+	}
+	return 0
+}
+
+// hiddenEvents are events whose object has a second value, or a tag, that a scan may miss: client-go decodes a
+// Service with many ports of each.
+func hiddenEvents() map[string][]byte {
+	svc := service("default", "bar")
+	svc.Spec.Ports = make([]corev1.ServicePort, 50)
+	field := func(tag string, value string) string {
+		return tag + string(binary.AppendUvarint(nil, uint64(len(value)))) + value
+	}
+	object := field("\x0a", string(encode(svc)))
+	// over is a length of all that follows so many bytes, in four bytes.
+	over := func(rest int) string {
+		n := rest + len(object)
+		return string([]byte{byte(n) | 0x80, byte(n>>7) | 0x80, byte(n>>14) | 0x80, byte(n >> 21)})
+	}
+	pad := func(n int) string { return strings.Repeat("\xff", n) }
+	all := map[string][]byte{}
+	for name, parts := range map[string][2]string{ // the first value, and an unknown field
+		"a fixed64 without its value": {"k8s\x00\x09", "\x1a\x0b" + pad(6) + "\x1a" + over(0)},
+		"a fixed32 without its value": {"k8s\x00\x0d", "\x1a\x07" + pad(2) + "\x1a" + over(0)},
+		"half of a varint":            {"k8s\x00\x08\x80", "\x1a\x12" + over(14) + pad(14)},
+		"half of a tag":               {"k8s\x00\x80", "\x1a\x12\x12" + over(13) + pad(13)},
+		"half of a length":            {"k8s\x00\x1a\x80", "\x1a\x12" + pad(18)},
+		"half of the magic":           {"k8s", "\x1a\x12" + over(14) + pad(14)},
+		"the magic and nothing else":  {"k8s\x00", ""},
+	} {
+		all[name] = []byte(field("\x12", field("\x0a", parts[0])+parts[1]+object))
+	}
+	all["a tag of 36 bits"] = []byte(field("\x12", "\x8a\x80\x80\x80\x80\x01"+object[1:]))
+	return all
+}
+
+// Whatever client-go makes of an event, its ports are counted, or the event is refused.
+func TestHiddenObjectsAreCounted(t *testing.T) {
+	for name, body := range hiddenEvents() {
+		if n := portsOf(body); n != 50 {
+			t.Errorf("%s: %d ports are decoded, so nothing is hidden", name, n)
+		}
+		checkPorts(t, name, body)
+	}
+}
+
+func checkPorts(t testing.TB, name string, body []byte) {
+	t.Helper()
+	least := int64(portsOf(body)) * int64(reflect.TypeFor[corev1.ServicePort]().Size())
+	if memory, err := countedEvent(t, body); err == nil && memory < least {
+		t.Errorf("%s: %d bytes of memory are counted, and its ports take %d", name, memory, least)
+	}
+}
+
+func FuzzProtobufEvent(f *testing.F) {
+	for _, body := range hiddenEvents() {
+		f.Add(body)
+	}
+	event, err := (&metav1.WatchEvent{Type: "ADDED", Object: kruntime.RawExtension{Raw: encode(service("default", "bar"))}}).Marshal()
+	must(err)
+	f.Add(event)
+	f.Fuzz(func(t *testing.T, body []byte) { checkPorts(t, "it", body) })
+}
+
 func FuzzProtobuf(f *testing.F) {
 	f.Add(encode(&corev1.ServiceList{Items: []corev1.Service{usual(1), {}}}))
 	f.Add(encode(&corev1.ConfigMap{Data: map[string]string{"a": "b"}}))
+	f.Add([]byte("k8s\x00\x0a\x11\x0a\x02v1\x12\x0bServiceList\x12\x07\x92\x80\x80\x80\x80\x01\x00"))
 	f.Add(encode(&metav1.Status{Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Message: "a"}}}}))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		w, err := counted(t, body)

@@ -30,7 +30,8 @@ const (
 // requester sends the requests of one verification.
 type requester struct {
 	Target
-	roots *x509.CertPool
+	roots   *x509.CertPool
+	connect dialer
 }
 
 // answer is what came of one request.
@@ -47,19 +48,20 @@ type answer struct {
 	certificate presented
 }
 
-// send sends one request for a name, and awaits its answer for as long as that.
+// send sends one request for a name, and awaits its answer for as long as that once it is connected.
 func (r requester) send(ctx context.Context, host string, patience time.Duration) answer {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, connectTime+patience)
 	defer cancel()
 	var got answer
 	var connected atomic.Bool
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		conn, err := (&net.Dialer{Timeout: connectTime}).DialContext(ctx, "tcp", r.Address.String())
+		conn, err := r.connect(ctx)
 		connected.Store(err == nil)
 		return conn, err
 	}
 	transport := &http.Transport{ // it has no proxy
 		DialContext: dial, DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxHeader, Protocols: new(http.Protocols),
+		TLSHandshakeTimeout: patience, ResponseHeaderTimeout: patience,
 	}
 	defer transport.CloseIdleConnections()
 	transport.Protocols.SetUnencryptedHTTP2(r.Class == gateway.GRPC)

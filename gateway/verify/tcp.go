@@ -3,7 +3,6 @@ package verify
 import (
 	"context"
 	"errors"
-	"net"
 	"os"
 	"time"
 )
@@ -13,11 +12,9 @@ import (
 const settled = time.Second
 
 // connect finds out whether a connection is closed at once: plain TCP has no request that all servers answer.
-func connect(ctx context.Context, t Target) Outcome {
-	ctx, cancel := context.WithTimeout(ctx, connectTime)
-	defer cancel()
+func connect(ctx context.Context, t Target, dial dialer) Outcome {
 	begin := time.Now()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", t.Address.String())
+	conn, err := dial(ctx)
 	if err != nil {
 		return t.unanswered(answer{err: err, latency: time.Since(begin)})
 	}

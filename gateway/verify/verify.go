@@ -8,6 +8,7 @@ package verify
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"time"
 
@@ -73,13 +74,20 @@ const (
 	answerTime  = 10 * time.Second
 )
 
+// dialer connects to a gateway. Its time is its own: what follows has its full time, however long it took to connect.
+type dialer func(context.Context) (net.Conn, error)
+
+func (t Target) dial(ctx context.Context) (net.Conn, error) {
+	return (&net.Dialer{Timeout: connectTime}).DialContext(ctx, "tcp", t.Address.String())
+}
+
 // Check makes the requests of one verification: at most two.
 func (o Options) Check(ctx context.Context, t Target) Outcome {
 	switch {
 	case t.Class == gateway.UDP, t.Class == gateway.SCTP:
 		return notKnown(t.Class)
 	case t.Class == gateway.TCP, t.Class == gateway.Unknown && t.Reserved:
-		return connect(ctx, t)
+		return connect(ctx, t, t.dial)
 	case t.Class != gateway.HTTPS && t.Class != gateway.GRPC:
 		t.Class = gateway.HTTP
 	}
@@ -87,7 +95,7 @@ func (o Options) Check(ctx context.Context, t Target) Outcome {
 	if err != nil {
 		return Outcome{Result: Certificate, Answer: err.Error(), Remedy: "fix the file set by --ca-file", Lasting: true}
 	}
-	r := requester{Target: t, roots: roots}
+	r := requester{Target: t, roots: roots, connect: t.dial}
 	var unknown answer
 	if !t.Reserved {
 		unknown = r.send(ctx, impossible, connectTime)

@@ -1,6 +1,8 @@
 package verify
 
 import (
+	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -21,6 +23,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -332,6 +335,48 @@ func TestCertificateDemandedByAnAnswer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// slowly is a dialer that takes so long, to a gateway that does this with the connection.
+func slowly(connecting time.Duration, handle func(net.Conn)) dialer {
+	return func(ctx context.Context) (net.Conn, error) {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(connecting):
+		}
+		near, far := net.Pipe()
+		go func() { defer far.Close(); handle(far) }()
+		return near, nil
+	}
+}
+
+// However long it takes to connect, what follows has its own time.
+func TestSlowConnections(t *testing.T) {
+	const connecting = connectTime - settled/2
+	t.Run("TCP", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			got := connect(t.Context(), Target{Class: gateway.TCP}, slowly(connecting, func(c net.Conn) { io.Copy(io.Discard, c) }))
+			if got.Result != Reached || got.Latency != connecting {
+				t.Errorf("after %v: %s: %s", got.Latency, got.Result, got.Message())
+			}
+		})
+	})
+	t.Run("HTTP", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := requester{Target: Target{Class: gateway.HTTP, Port: 80}, connect: slowly(connecting, func(c net.Conn) {
+				if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(connectTime - time.Second) // so slow is the gateway
+				fmt.Fprint(c, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+				io.Copy(io.Discard, c)
+			})}
+			if got := r.send(t.Context(), bar, connectTime); got.err != nil || got.status != 404 {
+				t.Errorf("status %d, %v", got.status, got.err)
+			}
+		})
+	})
 }
 
 // busy is what a busy machine may add to a time.

@@ -159,13 +159,13 @@ func (b basis) mirrorFamilies() []corev1.IPFamily {
 
 // noAddress says why a mirror has no address, and what to do about it; all are the gateway's.
 func (b basis) noAddress(all []endpoint) string {
+	families := b.mirrorFamilies()
 	switch {
+	case len(all) == 0 && b.Gateway.Partial, slices.ContainsFunc(families, b.Gateway.Lacks):
+		return "the gateway's hostnames have not been resolved yet: see the problems of the remote"
 	case len(all) > 0:
-		families := b.mirrorFamilies()
 		return fmt.Sprintf("the gateway has only %s addresses, but Services of the local cluster have only %s: give the gateway an %s address",
 			all[0].family(), families[0], families[0])
-	case b.Gateway.Partial:
-		return "the gateway's hostnames have not been resolved yet: see the problems of the remote"
 	}
 	if b.Gateway.Refused {
 		return "all addresses of the gateway are refused: see the problems of the remote"

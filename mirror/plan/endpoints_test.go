@@ -22,6 +22,7 @@ func TestWhatIsNotKnownIsReadFromWhatIsLive(t *testing.T) {
 		name    string
 		gateway []string
 		partial bool
+		missing corev1.IPFamily
 		want    []string
 	}{
 		{name: "all known", gateway: []string{"192.0.2.1 dead", "192.0.2.2"}, want: []string{"192.0.2.1 dead", "192.0.2.2"}},
@@ -29,6 +30,8 @@ func TestWhatIsNotKnownIsReadFromWhatIsLive(t *testing.T) {
 		{name: "a new one is ready", gateway: []string{"192.0.2.2 unprobed", "192.0.2.3 unprobed"}, want: []string{"192.0.2.2 dead", "192.0.2.3"}},
 		{name: "no hostname resolved", partial: true, want: live},
 		{name: "some resolved", gateway: []string{"192.0.2.2", "192.0.2.3"}, partial: true, want: []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"}},
+		{name: "IPv4 is not known", gateway: []string{"2001:db8::1"}, partial: true, missing: ipv4, want: live},
+		{name: "IPv6 is not known", gateway: []string{"192.0.2.2", "192.0.2.3"}, partial: true, missing: ipv6, want: []string{"192.0.2.2", "192.0.2.3"}},
 		{name: "known to have none"},
 	} {
 		for _, api := range []EndpointsAPI{UseEndpoints, UseEndpointSlices} {
@@ -38,7 +41,7 @@ func TestWhatIsNotKnownIsReadFromWhatIsLive(t *testing.T) {
 					source.Gateway = gatewayAt(live...)
 					had, _ := Policy{EndpointsAPI: before}.Desired(source, Objects{Service: storedBar().Service}, nil, nil)
 					source.Gateway = gatewayAt(test.gateway...)
-					source.Gateway.Partial = test.partial
+					source.Gateway.Partial, source.Gateway.Missing = test.partial, test.missing
 					want, err := Policy{EndpointsAPI: api}.Desired(source, had, nil, nil)
 					if got := said(want); (err != nil) != (len(test.want) == 0) || !slices.Equal(got, test.want) {
 						t.Errorf("got %q, %v, want %q", got, err, test.want)
@@ -48,6 +51,29 @@ func TestWhatIsNotKnownIsReadFromWhatIsLive(t *testing.T) {
 					}
 				})
 			}
+		}
+	}
+}
+
+// What is not known of a family is not what the gateway lacks.
+func TestNoAddressOfAFamily(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		partial bool
+		missing corev1.IPFamily
+		want    string
+	}{
+		{"all is known", false, "", "the gateway has only IPv6 addresses"},
+		{"IPv4 is not known", true, ipv4, "the gateway's hostnames have not been resolved yet"},
+		{"IPv6 is not known", true, ipv6, "the gateway has only IPv6 addresses"},
+		{"neither is known", true, "", "the gateway's hostnames have not been resolved yet"},
+	} {
+		source := parisBar()
+		source.Gateway = gatewayAt("2001:db8::1")
+		source.Gateway.Partial, source.Gateway.Missing = test.partial, test.missing
+		_, problems := (Policy{}).Desired(source, Objects{}, []corev1.IPFamily{ipv4}, nil)
+		if len(problems) != 1 || problems[0].Reason != NoAddress || !strings.Contains(problems[0].Message, test.want) {
+			t.Errorf("%s: got %v, want %q", test.name, problems, test.want)
 		}
 	}
 }

@@ -137,7 +137,7 @@ func (g generator) affinity() (corev1.ServiceAffinity, *corev1.SessionAffinityCo
 }
 
 func (g generator) gateway() *gateway.Gateway {
-	gw := &gateway.Gateway{Ports: g.ports(), Port: pickOne(g, "", "", "http0"), Default: pickOne(g, "", "", "db1"), Partial: g.IntN(3) == 0}
+	gw := &gateway.Gateway{Ports: g.ports(), Port: pickOne(g, "", "", "http0"), Default: pickOne(g, "", "", "db1"), Partial: g.IntN(3) == 0, Missing: pickOne(g, "", ipv4, ipv6)}
 	for _, addr := range g.addresses() {
 		gw.Addresses = append(gw.Addresses, gateway.Address{Addr: addr, Health: pickOne(g, gateway.Ready, gateway.Ready, gateway.NotReady, gateway.Unprobed)})
 	}

@@ -479,6 +479,13 @@ func contentsOf(j *joint) any {
 
 // A mirror that was not merged keeps its addresses until the part of its remote is complete.
 func TestMergingKeepsTheAddresses(t *testing.T) {
+	// partly has these addresses be known, and others of a family, or of both, not.
+	partly := func(missing corev1.IPFamily, addresses ...string) func(*joint) {
+		return func(j *joint) {
+			j.export("paris", addresses...)
+			j.exports["paris"].Gateway.Partial, j.exports["paris"].Gateway.Missing = true, missing
+		}
+	}
 	for name, test := range map[string]struct {
 		of, other string
 		change    func(j *joint)
@@ -494,6 +501,9 @@ func TestMergingKeepsTheAddresses(t *testing.T) {
 		"the second remote's is unknown, then gone":    {"berlin", "paris", func(j *joint) { j.known["berlin"] = false; j.settle(t, inOrder); j.configure("berlin", false) }, true},
 		"the second remote's is not configured":        {"berlin", "paris", func(j *joint) { j.configure("berlin", false) }, true},
 		"the second remote's is not configured so far": {"berlin", "paris", func(j *joint) { j.configure("berlin", false); j.policy.Pending = true }, true},
+		"its addresses are unknown":                    {"paris", "berlin", partly("", "192.0.2.3"), true},
+		"its IPv4 ones are unknown":                    {"paris", "berlin", partly(ipv4, "2001:db8::1"), true},
+		"its IPv6 ones are unknown":                    {"paris", "berlin", partly(ipv6, "192.0.2.1"), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			j := newJoint(MergeOff)

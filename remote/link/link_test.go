@@ -54,7 +54,7 @@ func newFakeCluster(t *testing.T, uid string, objects ...runtime.Object) *fakeCl
 	}
 	c.PrependReactor("patch", "*", c.patch)
 	c.PrependReactor("delete", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
-		c.writes = append(c.writes, "delete "+action.GetResource().Resource)
+		c.writes = append(c.writes, "delete "+action.GetResource().Resource+" "+action.(clienttesting.DeleteAction).GetName())
 		return false, nil, nil
 	})
 	return c
@@ -288,8 +288,12 @@ func TestLinkOfGitOps(t *testing.T) {
 	if want := "Secret service-mirror/a-newer-one also has the label of this remote, and is ignored"; !strings.Contains(strings.Join(result.Notes, "\n"), want) {
 		t.Errorf("the notes are %q, want %q", result.Notes, want)
 	}
+	p.london.writes = nil
 	if _, err := p.linker.Unlink(t.Context(), "paris"); err != nil || p.secret(t, "from-git") != nil || p.secret(t, "a-newer-one") != nil || p.secret(t, "berlin") == nil {
 		t.Errorf("unlinked: %v", err)
+	}
+	if want := []string{"delete secrets a-newer-one", "delete secrets from-git"}; len(p.london.writes) < 2 || !slices.Equal(p.london.writes[:2], want) {
+		t.Errorf("london has the writes %q, want first %q: the daemon must not use the newer one meanwhile", p.london.writes, want)
 	}
 }
 

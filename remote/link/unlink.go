@@ -20,7 +20,7 @@ func (l *Linker) Unlink(ctx context.Context, name string) (Result, error) {
 	if local.Secret == nil {
 		l.line(absent)
 	} else {
-		for _, one := range append([]string{local.Secret.Name}, local.Others...) {
+		for _, one := range append(local.Others, local.Secret.Name) { // the one in use last: the daemon would use one of the others at once
 			if err := l.delete(ctx, l.Local, secrets, local.Secret.Namespace, one); err != nil {
 				return l.result, err
 			}

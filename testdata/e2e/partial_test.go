@@ -9,7 +9,7 @@ import (
 )
 
 // While a hostname has never been resolved existing addresses stay, except those that the
-// gateway is known to have lost and those that are refused.
+// gateway is known to have lost, and has replaced, and those that are refused.
 func TestUnresolvedHostnameKeepsNoLostAddress(t *testing.T) {
 	e := newEnv(t)
 	n := newNameserver(t)
