@@ -2,7 +2,7 @@
 #
 #   make demo          see it work: a request between two real clusters, and then each step; KEEP=1 leaves clusters up to
 #                      play with; KUBEBUILDER_ASSETS and REQUEST=no compile less: testdata/demo.sh
-#   make test          everything: unit, race, fuzz seeds, end to end, traffic, manifests, publisher, chart, quick start, page, release
+#   make test          everything: unit, race, fuzz seeds, end to end, traffic, manifests, links, publisher, chart, quick start, page, release
 #   make unit          the unit tests alone
 #   make compat        end to end with the oldest supported Kubernetes on either side; traffic through more gateways
 #   make soak          long random walks: three seeds of 10,000 steps; SEEDS="1 2", STEPS=500
@@ -16,7 +16,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Tests that wait overlap; more at once than this only slow one another down.
 PARALLEL ?= 8
 
-.PHONY: build race demo test unit vet cluster e2e publisher traffic manifests releases chart quickstart page tools compat other-gateways soak release image clean
+.PHONY: build race demo test unit vet cluster e2e publisher traffic manifests links releases chart quickstart page tools compat other-gateways soak release image clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BUILD)/service-mirror .
@@ -25,13 +25,14 @@ demo:
 	BUILD=$(BUILD) VERSION=$(VERSION) KEEP=$(KEEP) REQUEST=$(REQUEST) testdata/demo.sh
 
 # The last stages wait more than they work, so three of them run at a time, the longest first, and each prints when it
-# ends. What they share is built before, and what they install installed, because apt fails where another one runs.
+# ends. What they share is built before, so that none waits for it, and what they install installed, because apt fails
+# where another one runs.
 test: vet unit e2e
 	testdata/traffic/setup.sh $(BUILD)
 	testdata/deploy/setup.sh $(BUILD)
 	testdata/browser/setup.sh
 	testdata/quickstart/setup.sh $(BUILD)
-	$(MAKE) --jobs 3 --output-sync=target manifests traffic publisher quickstart releases page chart
+	$(MAKE) --jobs 3 --output-sync=target $(addprefix --old-file=,tools race build cluster) traffic manifests links quickstart publisher releases page chart
 
 vet:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
@@ -70,7 +71,13 @@ traffic: race cluster
 # What is in deploy/, applied to real API servers by kustomize; the image, without a registry.
 manifests: race cluster
 	testdata/deploy/setup.sh $(BUILD)
-	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -count=1 -timeout 20m ./deploy
+	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -skip '$(LINKS)' -count=1 -timeout 20m ./deploy
+
+# The rest of its tests: link and verify, in clusters of their own.
+LINKS := ^Test(Link|Verify)
+links: race cluster
+	testdata/deploy/setup.sh $(BUILD)
+	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -run '$(LINKS)' -count=1 -timeout 20m ./deploy
 
 # A release for one platform: its archive, list, chart and checksums.
 releases:
