@@ -404,10 +404,11 @@ func TestGatewayIsShownAsKnown(t *testing.T) {
 		gw   *gateway.Gateway
 		want bool
 	}{
-		"not read":                      {nil, false},
-		"without addresses":             {gatewayAt(), true},
-		"not resolved":                  {&gateway.Gateway{Partial: true}, false},
-		"one of its names not resolved": {func() *gateway.Gateway { gw := gatewayAt("192.0.2.1"); gw.Partial = true; return gw }(), true},
+		"not read":          {nil, false},
+		"without addresses": {gatewayAt(), true},
+		"not resolved":      {&gateway.Gateway{Partial: true}, false},
+		"its IPv4 address refused, IPv6 not resolved": {&gateway.Gateway{Partial: true, Missing: corev1.IPv6Protocol, Refused: true}, true},
+		"one of its names not resolved":               {func() *gateway.Gateway { gw := gatewayAt("192.0.2.1"); gw.Partial = true; return gw }(), true},
 	} {
 		row := remoteRow(remote.Status{Gateways: []remote.GatewayStatus{{Name: "a/b", Gateway: test.gw}}})
 		if got := row.Gateways[0].Known; got != test.want {

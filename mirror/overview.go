@@ -66,7 +66,8 @@ func remoteRow(s remote.Status) status.Remote {
 	for _, gw := range s.Gateways {
 		one := status.Gateway{Name: cmp.Or(gw.Name, "address="), Problem: gw.Problem}
 		if gw.Gateway != nil {
-			one.Known = !gw.Gateway.Partial || len(gw.Gateway.Addresses) > 0 // of one whose names were not resolved yet nothing is
+			// Of one whose names were not resolved yet nothing is known.
+			one.Known = !gw.Gateway.Partial || gw.Gateway.Missing != "" || len(gw.Gateway.Addresses) > 0
 			for _, address := range gw.Gateway.Addresses {
 				one.Addresses = append(one.Addresses, status.Address{IP: address.Addr.String(), Health: address.Health.String()})
 			}

@@ -12,6 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	clienttesting "k8s.io/client-go/testing"
+
+	"service-mirror.io/service-mirror/gateway"
 )
 
 // wired is run with a real client for writes, whose requests meet faults.
@@ -199,22 +201,42 @@ func TestNothingIsLeftOfARefusedMirror(t *testing.T) {
 	}
 }
 
-// Nor do addresses stay that are from before a restart, or from before the Service was deleted.
+// Nor do addresses stay that are from before a restart, or from before the Service was deleted, unless they are known from
+// nowhere else.
 func TestNoEndpointsAreLeftWithoutTheirService(t *testing.T) {
-	exporting(t, Options{}, paris, func(w *world) {
-		w.stop()
-		w.server.remove("services", "default", "bar-paris")
-		w.server.setRefuse(refusing("create", "services", forever, errQuota))
-		w.use(Options{}, "paris")
-		w.settle()
-		w.wait(time.Minute)
-		if left := w.pair(); left.Service != nil || left.Endpoints != nil {
-			w.Errorf("left: %s", text(left))
-		}
-		w.server.setRefuse(nil)
-		w.wait(31 * time.Second)
-		w.mirrored()
-	})
+	ofNames := func(missing corev1.IPFamily, addresses ...string) *gateway.Gateway {
+		gw := gatewayAt(addresses...)
+		gw.Partial, gw.Missing = true, missing
+		return gw
+	}
+	for name, test := range map[string]struct {
+		gw    *gateway.Gateway
+		stays bool
+	}{
+		"known":             {parisGateway(), false},
+		"IPv6 not resolved": {ofNames(corev1.IPv6Protocol, "203.0.113.1"), false},
+		"IPv4 not resolved": {ofNames(corev1.IPv4Protocol, "2001:db8::1"), true},
+		"not resolved":      {ofNames(""), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			exporting(t, Options{}, paris, func(w *world) {
+				w.stop()
+				w.server.remove("services", "default", "bar-paris")
+				w.server.setRefuse(refusing("create", "services", forever, errQuota))
+				w.use(Options{}, "paris")
+				w.remotes["paris"].setGateway(test.gw)
+				w.settle()
+				w.wait(time.Minute)
+				if left := w.pair(); left.Service != nil || (left.Endpoints != nil) != test.stays {
+					w.Errorf("left: %s", text(left))
+				}
+				w.server.setRefuse(nil)
+				w.remotes["paris"].setGateway(parisGateway())
+				w.wait(31 * time.Second)
+				w.mirrored()
+			})
+		})
+	}
 }
 
 // A lost answer says nothing about what was done. The answer to each write is lost in

@@ -157,12 +157,15 @@ func (b basis) mirrorFamilies() []corev1.IPFamily {
 	return b.families
 }
 
+// unresolved is why there is no address where those that exist are kept.
+const unresolved = "the gateway's hostnames have not been resolved yet: see the problems of the remote"
+
 // noAddress says why a mirror has no address, and what to do about it; all are the gateway's.
 func (b basis) noAddress(all []endpoint) string {
 	families := b.mirrorFamilies()
 	switch {
-	case len(all) == 0 && b.Gateway.Partial, slices.ContainsFunc(families, b.Gateway.Lacks):
-		return "the gateway's hostnames have not been resolved yet: see the problems of the remote"
+	case len(all) == 0 && b.Gateway.Partial && b.Gateway.Missing == "", slices.ContainsFunc(families, b.Gateway.Lacks):
+		return unresolved
 	case len(all) > 0:
 		return fmt.Sprintf("the gateway has only %s addresses, but Services of the local cluster have only %s: give the gateway an %s address",
 			all[0].family(), families[0], families[0])
@@ -242,6 +245,16 @@ func (o Objects) Endpointed() map[netip.Addr]bool {
 		}
 	}
 	return all
+}
+
+// KeptBy tells whether a gateway, of which not all addresses are known, has some of these, for all that is known.
+func (o Objects) KeptBy(gw *gateway.Gateway) bool {
+	for addr := range o.Endpointed() {
+		if gw.Keeps(addr) {
+			return true
+		}
+	}
+	return false
 }
 
 // Addresses are the same as texts, sorted, for a log.

@@ -51,6 +51,7 @@ var (
 	unconfigured   = func(r *FailoverRemote) { *r = FailoverRemote{Candidate: Candidate{Cluster: r.Cluster}} }
 	unexported     = func(r *FailoverRemote) { r.Service = nil }
 	partial        = func(r *FailoverRemote) { r.Gateway.Partial = true }
+	unresolvedName = func(r *FailoverRemote) { r.Gateway.Addresses, r.Gateway.Partial = nil, true }
 	notProbed      = func(r *FailoverRemote) { r.Gateway.Addresses[0].Health = gateway.NotProbed }
 )
 
@@ -140,6 +141,8 @@ func TestFailoverDecides(t *testing.T) {
 		{"unknown, its ports were removed", down, []*discoveryv1.EndpointSlice{portless, idle[1]}, paris(unknownRemote), "failed over berlin; update bar.berlin.ipv4 192.0.2.9+"},
 		{"unknown, its label was removed", down, []*discoveryv1.EndpointSlice{unlabelled, idle[1]}, paris(unknownRemote), "failed over paris"},
 		{"not configured, its label was removed", down, []*discoveryv1.EndpointSlice{unlabelled, idle[1]}, paris(unconfigured), "failed over paris! paris:UnknownRemote"},
+		{"not resolved, its label was removed", down, []*discoveryv1.EndpointSlice{unlabelled, idle[1]}, paris(unresolvedName), "failed over paris"},
+		{"not resolved, without a slice", up, idle[1:], paris(unresolvedName), "local ! paris:NoAddress"},
 		{"failed back, its label was removed", up, []*discoveryv1.EndpointSlice{unlabelled, idle[1]}, paris(unknownRemote), "local ; create bar.paris.ipv4 192.0.2.1"},
 
 		{"the first one's gateway is dead", down, parisServes, []FailoverRemote{remoteAt("paris", "192.0.2.1 dead"), both[1]},

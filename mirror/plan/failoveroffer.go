@@ -17,6 +17,7 @@ type offer struct {
 	ports   []corev1.EndpointPort
 	addrs   []endpoint // ready tells that it may be used
 	kept    bool       // nothing is known of the remote now: what is live stays
+	partly  bool       // so do live addresses, as not all of the gateway's are known
 	gone    bool       // it is known to have nothing to offer
 	serves  bool       // it has a ready endpoint now
 	healthy fitness
@@ -157,6 +158,9 @@ func (d *failover) reach(o *offer, r FailoverRemote, live []*discoveryv1.Endpoin
 	switch {
 	case len(ports) == 0:
 		o.gone = true
+	case len(o.addrs) == 0 && slices.ContainsFunc(d.snapshot.Service.Spec.IPFamilies, r.Gateway.Lacks):
+		d.problem(r, NoAddress, unresolved)
+		o.gone = true
 	case len(o.addrs) == 0:
 		d.problem(r, NoAddress, "the gateway has no address in the IP families of the Service: see the problems of the remote")
 		o.gone = true
@@ -196,7 +200,7 @@ func (o *offer) addresses(b basis, had map[netip.Addr]bool, families []corev1.IP
 	if b.Gateway.Partial {
 		for addr, ready := range had {
 			if b.Gateway.Keeps(addr) && len(inFamilies([]endpoint{{addr, ready}}, families)) > 0 {
-				o.addrs, o.healthy = append(o.addrs, endpoint{addr, ready || !o.serves}), max(o.healthy, unsure)
+				o.addrs, o.healthy, o.partly = append(o.addrs, endpoint{addr, ready || !o.serves}), max(o.healthy, unsure), true
 			}
 		}
 	}

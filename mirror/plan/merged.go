@@ -422,13 +422,8 @@ func (m *merged) replaced(b basis) bool {
 	if len(old.Endpointed()) == 0 {
 		return true
 	}
-	if c.Gateway == nil || c.unpublished() {
+	if c.Gateway == nil || c.unpublished() || old.KeptBy(c.Gateway) {
 		return false // what is not known yet is still in the old ones
-	}
-	for addr := range old.Endpointed() {
-		if c.Gateway.Keeps(addr) {
-			return false
-		}
 	}
 	part := b
 	part.Candidate = *c

@@ -223,10 +223,12 @@ func (a *application) undo(ctx context.Context, err error) {
 		return
 	}
 	now := a.local.Live(a.plan.Key)
-	// Of a refused Service, those from before a restart too.
-	all := !foreign && !gateway.Partial
-	if all {
-		now = now.Owned(a.plan.Key)
+	all := false
+	if !foreign { // of a refused Service, those from before a restart too
+		owned := now.Owned(a.plan.Key)
+		if all = !owned.KeptBy(gateway); all {
+			now = owned
+		}
 	}
 	for _, kind := range []plan.Kind{plan.Endpoints, plan.IPv4Slice, plan.IPv6Slice} {
 		obj := now.Get(kind)
