@@ -169,6 +169,15 @@ func parseChoice(entry string) (one choice, err error) {
 	return one, nil
 }
 
+// Choices are the names and numbers of the gateway ports that an exported Service chooses with PortAnnotation.
+func Choices(exported *corev1.Service) (ports []string) {
+	all, _ := choices(exported)
+	for _, one := range all {
+		ports = append(ports, one.gateway)
+	}
+	return ports
+}
+
 // chosen is the name or number of the gateway port that PortAnnotation has for a port; empty: none.
 func chosen(all []choice, port corev1.ServicePort) string {
 	for _, one := range all {

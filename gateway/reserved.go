@@ -137,8 +137,11 @@ func portAndProtocol(text string) (int32, corev1.Protocol, bool) {
 }
 
 // Claims are the gateway ports that an exported Service's annotation wants, each
-// as NUMBER/PROTOCOL.
+// as NUMBER/PROTOCOL. One that cannot be reached through a gateway keeps them from no other.
 func Claims(exported *corev1.Service) (claims []string) {
+	if exported.Spec.Type == corev1.ServiceTypeExternalName || exported.Spec.ClusterIP == corev1.ClusterIPNone {
+		return nil
+	}
 	reservations, _ := ParseReservations(exported.Annotations[PortsAnnotation])
 	for _, r := range reservations {
 		claims = append(claims, r.claim())
@@ -147,6 +150,19 @@ func Claims(exported *corev1.Service) (claims []string) {
 }
 
 func (r Reservation) claim() string { return fmt.Sprintf("%d/%s", r.Gateway, r.Protocol) }
+
+// Chosen is by what name and number the gateway port of a claim can be chosen, and whether the gateway chooses it for all.
+func (g *Gateway) Chosen(claim string) (texts []string, forAll bool) {
+	for _, p := range g.Ports {
+		if (Reservation{Gateway: p.Port, Protocol: protocol(p)}).claim() == claim {
+			texts = append(texts, strconv.Itoa(int(p.Port)))
+			if p.Name != "" {
+				texts = append(texts, p.Name)
+			}
+		}
+	}
+	return texts, slices.Contains(texts, g.Port) || slices.Contains(texts, g.Default)
+}
 
 // reserved is the gateway port that is reserved for a port of an exported Service: the publisher's record takes
 // precedence over its annotation, which the publisher has read, and this over the ConfigMaps. There is no line if none

@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -101,13 +100,11 @@ func (c *Controller) Hooks(cluster string) remote.Hooks {
 		Indexes: indexes,
 		Trim:    c.options.TrimExported,
 		Changed: func(cluster string, before, after *corev1.Service) {
-			c.exportChanged(cluster, before, after)
-			exported := cache.MetaObjectToName(cmp.Or(after, before))
-			c.failover.ExportChanged(cluster, append(c.remotes.aliases(cluster, exported), exported)...)
+			c.failOver(cluster, c.exportChanged(cluster, before, after))
 		},
 		RecordChanged: func(cluster string, change remote.RecordChange) {
-			c.recordChanged(cluster, change)
-			c.failover.ExportChanged(cluster, append(change.Aliases, change.Service)...)
+			c.failOver(cluster, c.recordChanged(cluster, change))
+			c.failover.ExportChanged(cluster, change.Aliases...)
 		},
 		Resync: func(cluster string) {
 			c.resync(cluster)
@@ -120,6 +117,13 @@ func (c *Controller) Hooks(cluster string) remote.Hooks {
 			return mirrored(ctx, c.local, cluster)
 		},
 		OnProblem: c.options.Events.Remote,
+	}
+}
+
+// failOver has the local Services be looked at that fail over to some exported ones.
+func (c *Controller) failOver(cluster string, exported []cache.ObjectName) {
+	for _, one := range exported {
+		c.failover.ExportChanged(cluster, append(c.remotes.aliases(cluster, one), one)...)
 	}
 }
 

@@ -28,6 +28,7 @@ type enqueuer struct {
 const (
 	byName      = "name"      // exported Services, by the name that they choose for their mirrors
 	byNamespace = "namespace" // exported Services, by their namespace
+	byChoice    = "choice"    // exported Services, by the gateway ports that they choose
 )
 
 // indexes are those over a remote's exported Services.
@@ -39,12 +40,13 @@ var indexes = map[string]func(*corev1.Service) []string{
 		return nil
 	},
 	byNamespace:    func(svc *corev1.Service) []string { return []string{svc.Namespace} },
+	byChoice:       gateway.Choices,
 	remote.ByClaim: gateway.Claims,
 }
 
-// exportChanged enqueues the mirror of an exported Service, and those of Services that claim a gateway port
-// which it had, or has now: they may get it, or must yield it.
-func (e *enqueuer) exportChanged(cluster string, before, after *corev1.Service) {
+// exportChanged enqueues the mirror of an exported Service, and those of Services that claim or choose a gateway port
+// which it had, or has now: they may get it, or must yield it. It returns all of these Services.
+func (e *enqueuer) exportChanged(cluster string, before, after *corev1.Service) (concerned []cache.ObjectName) {
 	naming := e.remotes.policy().Names.Of(cluster)
 	for _, svc := range []*corev1.Service{before, after} {
 		if svc != nil {
@@ -55,12 +57,13 @@ func (e *enqueuer) exportChanged(cluster string, before, after *corev1.Service) 
 	self := cache.MetaObjectToName(cmp.Or(after, before))
 	had, has := claimsOf(before), claimsOf(after)
 	fresh := another(before, after)
+	concerned = []cache.ObjectName{self}
 	if !fresh && len(had)+len(has) == 0 {
-		return // as most often
+		return concerned // as most often
 	}
 	view, ok := e.remotes.view(cluster)
 	if !ok {
-		return
+		return concerned
 	}
 	if fresh { // by the same record it may have a gateway port now, or no more
 		alone := view.ClaimedAlone(self)
@@ -68,7 +71,7 @@ func (e *enqueuer) exportChanged(cluster string, before, after *corev1.Service) 
 	} else {
 		had, has = had.Difference(has), has.Difference(had)
 	}
-	e.rivals(cluster, view, self, had, has)
+	return append(concerned, e.rivals(cluster, view, self, had, has)...)
 }
 
 // another tells whether an exported Service came or went, or is not the one from before.
@@ -76,27 +79,51 @@ func another(before, after *corev1.Service) bool {
 	return before == nil || after == nil || before.UID != after.UID || !before.CreationTimestamp.Equal(&after.CreationTimestamp)
 }
 
-// recordChanged enqueues the mirror of a Service whose record has changed, and those of Services that claim a
-// gateway port which it had alone, or has now.
-func (e *enqueuer) recordChanged(cluster string, change remote.RecordChange) {
+// recordChanged enqueues the mirror of a Service whose record has changed, and those of Services that claim or choose
+// a gateway port which it had alone, or has now. It returns all of these Services.
+func (e *enqueuer) recordChanged(cluster string, change remote.RecordChange) (concerned []cache.ObjectName) {
+	concerned = []cache.ObjectName{change.Service}
 	before, after := sets.New(change.Had...), sets.New(change.Has...)
 	if view, ok := e.remotes.view(cluster); ok {
 		e.add(cluster, view, change.Service)
-		e.rivals(cluster, view, change.Service, before.Difference(after), after.Difference(before))
+		concerned = append(concerned, e.rivals(cluster, view, change.Service, before.Difference(after), after.Difference(before))...)
 	}
+	return concerned
 }
 
-// rivals enqueues the mirrors of Services that claim a gateway port which another one had, or has now.
-func (e *enqueuer) rivals(cluster string, view remote.View, self cache.ObjectName, had, has sets.Set[string]) {
+// rivals enqueues the mirrors of Services that claim or choose a gateway port which another one had, or has now.
+func (e *enqueuer) rivals(cluster string, view remote.View, self cache.ObjectName, had, has sets.Set[string]) (all []cache.ObjectName) {
+	exported := view.Services.Get(self)
 	for claim := range had.Union(has) {
 		unaffected, begins := view.Crowds(claim, had.Has(claim))
-		if unaffected || !begins && !had.Has(claim) && view.Holder(claim) != self {
+		if unaffected || !begins && !had.Has(claim) && (exported == nil || view.Holder(exported, claim) != self) {
 			continue // the one that has it keeps it
 		}
-		for _, rival := range append(view.Services.NamesByIndex(remote.ByClaim, claim), view.Rivals(claim)...) {
-			e.add(cluster, view, rival)
-		}
+		all = slices.Concat(all, view.Services.NamesByIndex(remote.ByClaim, claim), view.Rivals(claim), choosing(view, claim))
 	}
+	for _, rival := range all {
+		e.add(cluster, view, rival)
+	}
+	return all
+}
+
+// choosing are the exported Services that choose a gateway port, or for which their gateway does.
+func choosing(view remote.View, claim string) (all []cache.ObjectName) {
+	texts := sets.New[string]()
+	for _, gw := range view.Gateways.Known {
+		if gw == nil {
+			continue
+		}
+		names, forAll := gw.Chosen(claim)
+		if forAll {
+			return view.Services.Names()
+		}
+		texts.Insert(names...)
+	}
+	for text := range texts {
+		all = append(all, view.Services.NamesByIndex(byChoice, text)...)
+	}
+	return all
 }
 
 // add enqueues the mirrors of an exported Service: the one that it is to have, and those that it has.

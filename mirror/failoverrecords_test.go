@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
+	"service-mirror.io/service-mirror/gateway"
 	published "service-mirror.io/service-mirror/gateway/publish/record"
 	"service-mirror.io/service-mirror/mirror/report"
 )
@@ -85,6 +86,47 @@ func TestFailoverSyncsWhatARecordConcerns(t *testing.T) {
 			}
 			if n := paris.views - views; n > 100 {
 				t.Errorf("%s: the remote was looked at %d times", step.name, n)
+			}
+		}
+	})
+}
+
+// A local Service fails over through a gateway port only for as long as that is the exported Service's.
+func TestFailoverYieldsAGatewayPort(t *testing.T) {
+	claiming := func(name string, age int) *corev1.Service {
+		svc, _ := database(name, age)
+		svc.Annotations = map[string]string{gateway.PortsAnnotation: "5432=15000"}
+		return svc
+	}
+	_, rec := database("pg", 9)
+	headless := claiming("first", 0)
+	headless.Spec.ClusterIP = corev1.ClusterIPNone
+	run(t, failoverTimes, []string{"paris"}, func(w *world) {
+		paris := w.remotes["paris"]
+		paris.publishes()
+		paris.gateway.Ports = append(paris.gateway.Ports, corev1.ServicePort{Name: "tcp-15000", Port: 15000, Protocol: corev1.ProtocolTCP})
+		local := ownBar("paris")
+		local.Name, local.Spec.Ports = "db", claiming("db", 5).Spec.Ports
+		w.server.put(local)
+		paris.export(claiming("db", 5))
+		w.settle()
+		for _, step := range []struct {
+			name  string
+			event func()
+			slice bool
+		}{
+			{"nobody else claims it", func() {}, true},
+			{"an older Service claims it", func() { paris.export(claiming("pg", 4)) }, false},
+			{"that is not exported any more", func() { paris.unexport(claiming("pg", 4)) }, true},
+			{"a younger one claims it", func() { paris.export(claiming("pg", 9)) }, true},
+			{"a record gives it to that", func() { paris.publish(rec) }, false},
+			{"the record is gone", func() { paris.unpublish(rec) }, true},
+			{"a Service that is not mirrored claims it", func() { paris.export(headless) }, true},
+		} {
+			step.event()
+			w.wait(time.Second)
+			if got := w.server.slice("default", "db.paris.ipv4") != nil; got != step.slice {
+				t.Errorf("%s: a slice exists: %t; log:\n%s", step.name, got, w.log)
 			}
 		}
 	})

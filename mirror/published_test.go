@@ -457,3 +457,30 @@ func TestHostThatIsNotRouted(t *testing.T) {
 		})
 	}
 }
+
+// Whoever chooses a gateway port by its name or number yields it to the Service that has it alone by its record.
+func TestChosenPortIsYielded(t *testing.T) {
+	for name, choose := range map[string]func(*corev1.Service, *gateway.Gateway){
+		"by number":         func(svc *corev1.Service, _ *gateway.Gateway) { svc.Annotations[gateway.PortAnnotation] = "5432=15000" },
+		"by name":           func(svc *corev1.Service, _ *gateway.Gateway) { svc.Annotations[gateway.PortAnnotation] = "tcp-15000" },
+		"gateway-port":      func(_ *corev1.Service, gw *gateway.Gateway) { gw.Port = "15000" },
+		"a default for all": func(_ *corev1.Service, gw *gateway.Gateway) { gw.Default = "tcp-15000" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			publishing(t, func(w *world, paris *fakeRemote) {
+				svc, _ := database("db", 0)
+				svc.Annotations = map[string]string{}
+				choose(svc, paris.gateway)
+				owner, rec := database("pg", 1)
+				paris.export(svc)
+				paris.export(owner)
+				w.settle()
+				w.ports(map[string]int32{"db": 15000})
+				paris.publish(rec)
+				w.ports(map[string]int32{"db": 0, "pg": 15000})
+				paris.unpublish(rec)
+				w.ports(map[string]int32{"db": 15000})
+			})
+		})
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
+	"service-mirror.io/service-mirror/gateway"
 	"service-mirror.io/service-mirror/gateway/publish/record"
 )
 
@@ -102,5 +103,49 @@ func TestCrowds(t *testing.T) {
 		if unaffected, begins := crowd(t, test.records).Crowds("15000/TCP", test.less); unaffected != test.unaffected || begins != test.begins {
 			t.Errorf("%+v: got %v, %v", test, unaffected, begins)
 		}
+	}
+}
+
+// A gateway port is one of one gateway: what claims it on another one has no say.
+func TestClaimsOnTwoGateways(t *testing.T) {
+	services := NewInformer(&ListWatch{}, &corev1.Service{}, func(svc *corev1.Service) *corev1.Service { return svc })
+	services.Index(ByClaim, gateway.Claims)
+	records := NewInformer(&ListWatch{}, &corev1.ConfigMap{}, func(c *corev1.ConfigMap) *corev1.ConfigMap { return c })
+	public, private := &gateway.Gateway{}, &gateway.Gateway{}
+	view := View{
+		Services: Services{services}, Records: NewRecords("service-mirror", records, func() bool { return true }),
+		Gateways: Gateways{Known: map[cache.ObjectName]*gateway.Gateway{
+			{}: public, cache.NewObjectName("ingress", "public"): public, cache.NewObjectName("ingress", "private"): private,
+		}},
+	}
+	export := func(name string, age int, at string) *corev1.Service {
+		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: name, UID: types.UID(name), CreationTimestamp: metav1.NewTime(time.Unix(int64(1_000_000+age), 0)),
+			Annotations: map[string]string{gateway.PortsAnnotation: "5432=15000", gateway.Annotation: at},
+		}}
+		must(services.GetIndexer().Add(Encode(svc)))
+		return svc
+	}
+	oldest, younger := export("oldest", 0, ""), export("younger", 1, "ingress/public")
+	other := export("other", 2, "ingress/private")
+	want := func(of *corev1.Service, holder string) {
+		t.Helper()
+		if got := view.Assigned(of).Holder("15000/TCP").Name; got != holder {
+			t.Errorf("for %s it is that of %s, want %s", of.Name, got, holder)
+		}
+	}
+	want(oldest, "oldest")
+	want(younger, "oldest")
+	want(other, "other")
+	rec := record.Record{Service: cache.NewObjectName("default", "younger"), UID: "younger",
+		Ports: []record.Port{{Port: 5432, Protocol: corev1.ProtocolTCP, Gateway: 15000, Class: "tcp"}}}
+	configMap, err := rec.ConfigMap("service-mirror")
+	must(err)
+	must(records.GetIndexer().Add(Encode(configMap)))
+	view.Records.Changed(configMap.Name, configMap)
+	want(oldest, "younger")
+	want(other, "other")
+	if got := view.Assigned(other).Published.Holder("15000/TCP"); got.Name != "" {
+		t.Errorf("by a record it is that of %v on the other gateway", got)
 	}
 }

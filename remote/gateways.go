@@ -42,6 +42,16 @@ func (g Gateways) For(exported *corev1.Service) (*gateway.Gateway, error) {
 		gateway.Annotation, text, text)
 }
 
+// several tells whether there is more than one.
+func (g Gateways) several() bool {
+	for _, known := range g.Known {
+		if known != g.Known[cache.ObjectName{}] {
+			return true
+		}
+	}
+	return false
+}
+
 // gateways are a connection's gateways, and what is read of the remote for them.
 type gateways struct {
 	conn       *connection

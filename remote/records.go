@@ -145,13 +145,15 @@ func (v View) Published(exported *corev1.Service) *gateway.Published {
 		read, err := record.Parse(configMap)
 		published = gateway.PublishedFor(exported, read, err)
 	}
-	published.Holder, published.Crowded = v.publishedHolder, v.Records.crowded
+	published.Holder = func(claim string) cache.ObjectName { return v.publishedHolder(exported, claim) }
+	published.Crowded = v.Records.crowded
 	return &published
 }
 
 // Assigned is what decides about the gateway ports of an exported Service besides the gateway and the Service itself.
 func (v View) Assigned(exported *corev1.Service) gateway.Assignments {
-	return gateway.Assignments{Holder: v.Holder, Published: v.Published(exported)}
+	holder := func(claim string) cache.ObjectName { return v.Holder(exported, claim) }
+	return gateway.Assignments{Holder: holder, Published: v.Published(exported)}
 }
 
 // Routed is the oldest exported Service to which a gateway routes the name NAME.NAMESPACE of another one, as its record
@@ -194,19 +196,22 @@ func (v View) Aliases(exported cache.ObjectName) []cache.ObjectName {
 // ByClaim is the index over exported Services by the gateway ports that they claim: gateway.Claims. A View needs it.
 const ByClaim = "claim"
 
-// Holder is the oldest exported Service of those that have a gateway port alone by their record or, without any, of
-// those that claim it; zero if there is none. What the publisher has given to one Service no annotation takes away,
-// however old the Service that has it.
-func (v View) Holder(claim string) cache.ObjectName {
-	if published := v.publishedHolder(claim); published != (cache.ObjectName{}) {
+// Holder is the oldest exported Service behind the gateway of another one, itself included, of those that have a gateway
+// port alone by their record or, without any, of those that claim it; zero if there is none. What the publisher has given
+// to one Service no annotation takes away, however old the Service that has it.
+func (v View) Holder(exported *corev1.Service, claim string) cache.ObjectName {
+	if published := v.publishedHolder(exported, claim); published != (cache.ObjectName{}) {
 		return published
 	}
-	return v.Services.Oldest(ByClaim, claim)
+	if !v.Gateways.several() {
+		return v.Services.Oldest(ByClaim, claim)
+	}
+	return v.oldest(exported, v.Services.NamesByIndex(ByClaim, claim))
 }
 
-// publishedHolder is the oldest exported Service of those that have a gateway port alone by their record; zero if
-// there is none, or a crowd.
-func (v View) publishedHolder(claim string) cache.ObjectName {
+// publishedHolder is the oldest exported Service, likewise, of those that have a gateway port alone by their record; zero
+// if there is none, or a crowd.
+func (v View) publishedHolder(exported *corev1.Service, claim string) cache.ObjectName {
 	if v.Records == nil {
 		return cache.ObjectName{}
 	}
@@ -216,7 +221,23 @@ func (v View) publishedHolder(claim string) cache.ObjectName {
 			names = append(names, one.service)
 		}
 	}
-	return v.Services.Oldest("", claim, names...)
+	return v.oldest(exported, names)
+}
+
+// oldest is the oldest Service of those behind the gateway of one of them; zero: there is none.
+func (v View) oldest(exported *corev1.Service, names []cache.ObjectName) cache.ObjectName {
+	if v.Gateways.several() {
+		mine, _ := v.Gateways.For(exported)
+		names = slices.DeleteFunc(names, func(name cache.ObjectName) bool {
+			other := v.Services.Get(name)
+			if other == nil {
+				return true
+			}
+			theirs, _ := v.Gateways.For(other)
+			return theirs != mine
+		})
+	}
+	return v.Services.Oldest("", "", names...)
 }
 
 // crowded is whether more records than can be have a gateway port alone.
