@@ -33,13 +33,21 @@ func Convert(g *Gateway, sets []*ListenerSet) *gateway.APIGateway {
 		}
 	}
 	sets = slices.Clone(sets)
-	slices.SortFunc(sets, func(a, b *ListenerSet) int {
-		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+	slices.SortFunc(sets, func(a, b *ListenerSet) int { // as the Gateway API resolves conflicts between them
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 	})
 	for _, set := range sets {
 		accepted := condition(set.Status.Conditions, "Accepted")
 		if g.AllowsListenerSets() && set.For() == g.Namespace+"/"+g.Name && accepted != nil && accepted.Status == metav1.ConditionTrue {
-			gw.Listeners = append(gw.Listeners, listeners(set.Spec.Listeners, set.Status.Listeners)...)
+			for _, listener := range listeners(set.Spec.Listeners, set.Status.Listeners) {
+				taken := func(other gateway.Listener) bool {
+					return other.Name == listener.Name && (other.Port != listener.Port || other.Protocol != listener.Protocol)
+				}
+				if listener.Problem == "" && slices.ContainsFunc(gw.Listeners, taken) {
+					listener.Name = "" // whoever chooses the name means the first one
+				}
+				gw.Listeners = append(gw.Listeners, listener)
+			}
 		}
 	}
 	return gw

@@ -27,6 +27,11 @@ func setOf(namespace, name string, parent ParentRef, accepted metav1.ConditionSt
 		Status: ListenerSetStatus{Conditions: []metav1.Condition{state("Accepted", accepted, "x", "")}}}
 }
 
+func createdAt(second int64, set *ListenerSet) *ListenerSet {
+	set.CreationTimestamp = metav1.Unix(second, 0)
+	return set
+}
+
 func TestConvert(t *testing.T) {
 	web, pg := Listener{"web", 80, "HTTP"}, Listener{"pg", 15000, "TCP"}
 	has := func(l Listener, problem string) gateway.Listener {
@@ -65,6 +70,9 @@ func TestConvert(t *testing.T) {
 			setOf("ingress", "another-kind", ParentRef{Kind: of("Service"), Name: "public"}, yes, Listener{"x", 1, "TCP"}),
 			{ObjectMeta: metav1.ObjectMeta{Namespace: "ingress", Name: "no-status"}, Spec: ListenerSetSpec{ParentRef: here, Listeners: []Listener{{"x", 1, "TCP"}}}},
 		}, want: &gateway.APIGateway{Listeners: []gateway.Listener{has(web, ""), has(pg, ""), has(Listener{"z", 15002, "TCP"}, "")}}},
+		{name: "sets with the same names", from: gatewayOf("All", GatewayStatus{}, web, pg), sets: []*ListenerSet{
+			createdAt(2, setOf("a", "younger", there, yes, Listener{"x", 15002, "TCP"})), createdAt(1, setOf("z", "older", there, yes, Listener{"x", 15001, "TCP"}, Listener{"pg", 15003, "TCP"}, web)),
+		}, want: &gateway.APIGateway{Listeners: []gateway.Listener{has(web, ""), has(pg, ""), has(Listener{"x", 15001, "TCP"}, ""), has(Listener{"", 15003, "TCP"}, ""), has(web, ""), has(Listener{"", 15002, "TCP"}, "")}}},
 		{name: "sets that it does not allow", from: gatewayOf("None", GatewayStatus{}, web), sets: []*ListenerSet{setOf("ingress", "a", here, yes, pg)},
 			want: &gateway.APIGateway{Listeners: []gateway.Listener{has(web, "")}}},
 	} {
