@@ -7,6 +7,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/mirror/plan"
 )
@@ -139,5 +141,33 @@ func TestMaxDeletesLimitsNothingElse(t *testing.T) {
 			w.mirrored()
 		}
 		w.logged(0, "reason=")
+	})
+}
+
+// A mirror whose labels an operator removes is kept, and is no longer one whose deletion is to be confirmed.
+func TestReleasedMirrorIsNotPaused(t *testing.T) {
+	run(t, Options{MaxDeletes: 1}, paris, func(w *world) {
+		w.unexportAll("paris", w.exportMany("paris", 3))
+		left := w.left("paris", 3)
+		if got := w.deleted(); got != 1 || len(left) != 2 {
+			t.Fatalf("%d were deleted, %v are left", got, left)
+		}
+		w.server.edit("services", cache.NewObjectName("default", left[0]), func(obj runtime.Object) bool {
+			accessor(obj).SetLabels(nil)
+			return true
+		})
+		w.confirm(left[1])
+		w.wait(time.Hour)
+		if got := w.deleted(); got != 1 || w.server.service("default", left[0]) == nil {
+			t.Fatalf("%d were deleted", got)
+		}
+		later := named("default", "later")
+		w.remotes["paris"].export(later)
+		w.wait(time.Second)
+		w.remotes["paris"].unexport(later)
+		w.wait(time.Second)
+		if got := w.deleted(); got != 1 {
+			t.Errorf("later %d were deleted, want 1; log:\n%s", got, w.log)
+		}
 	})
 }

@@ -9,13 +9,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
-	"service-mirror.io/service-mirror/mirror/plan"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"service-mirror.io/service-mirror/mirror/plan"
 )
 
 // foreignService is a user's Service that has the name of default/bar's mirror.
@@ -448,5 +449,19 @@ func TestUnwantedMirrorWithForeignEndpointsIsDeleted(t *testing.T) {
 		w.remotes["paris"].unexport(exportedBar())
 		w.settle()
 		w.expect("delete services default/bar-paris")
+	})
+}
+
+// A slice whose record of its mirror someone edits is foreign to that mirror, which says so at once.
+func TestSliceThatRecordsAnotherMirror(t *testing.T) {
+	run(t, Options{Policy: Policy{EndpointsAPI: UseEndpointSlices}}, paris, func(w *world) {
+		w.remotes["paris"].export(exportedBar())
+		w.settle()
+		w.server.edit("endpointslices", cache.NewObjectName("default", "bar-paris-ipv4"), func(obj runtime.Object) bool {
+			accessor(obj).GetAnnotations()[plan.MirrorAnnotation] = "default/x"
+			return true
+		})
+		w.wait(time.Second)
+		w.logged(1, `reason="Conflict"`)
 	})
 }

@@ -56,6 +56,9 @@ func (c *Cluster) handle() {
 			if forFailover(before) && !forFailover(slice) {
 				c.hooks.failover(plan.MirrorKey(plan.SliceKey(before)))
 			}
+			if key := plan.SliceKey(before); !forFailover(before) && key != plan.SliceKey(slice) {
+				c.hooks.Changed("", key) // which has lost it
+			}
 			c.sliceChanged(slice)
 		},
 		Deleted: func(_ cache.ObjectName, last *discoveryv1.EndpointSlice) {
@@ -97,6 +100,9 @@ func (c *Cluster) serviceUpdated(before, svc *corev1.Service) {
 	}
 	c.tombstones.seen(svc)
 	c.changed(svc)
+	if was && !is && !c.concerns(svc) { // released, and wanted by nobody
+		c.hooks.Changed("", cache.MetaObjectToName(svc))
+	}
 }
 
 func (c *Cluster) changed(obj metav1.Object) {
