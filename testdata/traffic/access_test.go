@@ -204,8 +204,8 @@ func (s *scene) lists(kind, dir string) (edits []edit) {
 	s.must(err)
 	_, commands, found := strings.Cut(string(readme), "```sh\n")
 	commands, _, ended := strings.Cut(commands, "```")
-	if !found || !ended {
-		s.Fatalf("the README has no commands for its lists:\n%s", commands)
+	if !found || !ended || strings.Contains(commands, "sed -i") {
+		s.Fatalf("the README has no commands for its lists, or not for the sed of macOS, whose -i has an argument:\n%s", commands)
 	}
 	cmd := exec.Command("sh", "-euc", commands)
 	cmd.Dir = dir
