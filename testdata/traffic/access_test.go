@@ -234,7 +234,7 @@ func (s *scene) mtls() {
 		s.must(s.world.paris.CoreV1().Services("default").Delete(background, "plain", metav1.DeleteOptions{}))
 	})
 	for _, url := range []string{url, "https://plain-paris.default.svc.cluster.local/"} {
-		s.serves(append(root, "--cert", s.world.root.file("foo"), "--key", s.world.root.keyFile("foo"), url)...)
+		s.serves(append(root, "--cert", s.world.root.file("foo"), "--key", s.world.root.keyFile("foo"), "--resume", url)...)
 		got, err := s.world.call(append(root, url)...)
 		if err == nil || got.Backend != "" || !strings.Contains(err.Error(), "certificate required") && !strings.Contains(err.Error(), "status 400") {
 			s.Errorf("%s without a certificate: %+v, %v", url, got, err)
