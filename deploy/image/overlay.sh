@@ -88,8 +88,9 @@ for side in local publish; do
 	for file in kustomization values; do
 		path=$out/$side/$file.yaml
 		if [ -e "$path" ]; then
-			sed -e "s|^  newName: .*|  newName: $name|" -e "s|^  newTag: .*|  newTag: \"$tag\"|" \
-				-e "s|^  repository: .*|  repository: $name|" -e "s|^  tag: .*|  tag: \"$tag\"|" "$path" >"$path.new"
+			# Only in this image's entry: up to the next line that has no indentation and is no comment.
+			sed -e "/^- name: service-mirror$/,/^[^ #]/{ s|^  newName: .*|  newName: $name|; s|^  newTag: .*|  newTag: \"$tag\"|; }" \
+				-e "/^image:/,/^[^ #]/{ s|^  repository: .*|  repository: $name|; s|^  tag: .*|  tag: \"$tag\"|; }" "$path" >"$path.new"
 		else
 			"$file" "$side" >"$path.new"
 		fi

@@ -10,6 +10,12 @@ import (
 	"service-mirror.io/service-mirror/testdata/harness"
 )
 
+// added is what a user adds to what installs an image: another image, and values that are not the image's.
+var added = map[string]string{
+	"kustomization.yaml": "- name: sidecar\n  newName: registry.example.com/sidecar\n  newTag: \"3\"\n# edited\n",
+	"values.yaml":        "sidecar:\n  repository: registry.example.com/sidecar\n  tag: \"3\"\n# edited\n",
+}
+
 // What installs an image is written once, and later only the image in it changes.
 func TestOverlay(t *testing.T) {
 	dir := t.TempDir()
@@ -43,7 +49,7 @@ func TestOverlay(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f.WriteString("# edited\n")
+			f.WriteString(added[file])
 			f.Close()
 		}
 	}
@@ -56,7 +62,7 @@ func TestOverlay(t *testing.T) {
 		}
 		for _, file := range []string{"kustomization.yaml", "values.yaml"} {
 			text, err := os.ReadFile(filepath.Join(dir, side, file))
-			if err != nil || !strings.HasSuffix(string(text), "# edited\n") || strings.Contains(string(text), "1.0") {
+			if err != nil || !strings.HasSuffix(string(text), added[file]) || strings.Contains(string(text), "1.0") {
 				t.Errorf("%s/%s was not kept, but for the image: %v\n%s", side, file, err, text)
 			}
 		}

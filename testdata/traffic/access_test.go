@@ -3,12 +3,15 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"service-mirror.io/service-mirror/testdata/harness"
 )
 
 // closing is how long a Service that is no longer exported may be reached: the publisher's second, CoreDNS' TTL of 5 s,
@@ -127,19 +130,26 @@ func (s *scene) opened(kind gatewayKind) {
 	s.must(s.gateway.remove())
 }
 
+const secure = "https://secure-paris.default.svc.cluster.local/"
+
 // nothingListed has a gateway as it ships, which has no list yet.
 func (s *scene) nothingListed() {
 	s.answers([]string{bar}, seen{}, "", "status 421")
-	const secure = "https://secure-paris.default.svc.cluster.local/"
-	s.must(eventually(secure+" is closed", func() error {
-		got, err := s.world.call("--root", s.world.root.file("ca"), secure)
+	s.passesNothing(secure)
+	s.noReserved()
+	s.must(s.gateway.remove())
+}
+
+// passesNothing wants the gateway to close a connection whose TLS it would pass through.
+func (s *scene) passesNothing(args ...string) {
+	s.Helper()
+	s.must(eventually(strings.Join(args, " ")+" is closed", func() error {
+		got, err := s.world.call(append([]string{"--root", s.world.root.file("ca")}, args...)...)
 		if err == nil || !strings.Contains(err.Error(), "EOF") && !strings.Contains(err.Error(), "reset by peer") {
 			return fmt.Errorf("got %+v, %v", got, err)
 		}
 		return nil
 	}))
-	s.noReserved()
-	s.must(s.gateway.remove())
 }
 
 // noReserved has a gateway without reserved ports listen on none of those of the examples, which are at the numbers that
@@ -153,15 +163,63 @@ func (s *scene) noReserved() {
 	}
 }
 
-// listed has a gateway with a list of what may be reached, and passes TLS through.
-func (s *scene) listed() {
+// listed has a gateway with lists of the exported Services, and passes TLS through. When the exports change, its lists
+// are generated again: the Service secure-paris is exported then and secure is not, although its mirror has that name.
+func (s *scene) listed(kind string) {
+	const name = "secure-paris"
+	paris, root := s.world.paris, []string{"--root", s.world.root.file("ca")}
+	dir := s.TempDir()
+	s.must(os.CopyFS(dir, os.DirFS(filepath.Join("../../deploy/gateways", kind))))
+	s.install(paris, kind, parisAddresses, s.lists(kind, dir)...)
 	s.serves(bar)
-	for _, host := range []string{"private-paris.default", "private-paris.default.svc.cluster.local:80", "web-paris.default:8080"} {
+	s.serves("grpc://hello-paris.default.svc.cluster.local:9090")
+	for _, host := range []string{"private-paris.default", "private-paris.default.svc.cluster.local:80", "private.default"} {
 		s.answers([]string{"--host", host, bar}, seen{}, "", "status 421")
 	}
-	s.answers([]string{"grpc://hello-paris.default.svc.cluster.local:9090"}, seen{}, "", "421")
-	s.serves("--root", s.world.root.file("ca"), "https://secure-paris.default.svc.cluster.local/")
+	s.serves(append(root, secure)...)
 	s.must(s.gateway.remove())
+
+	s.must(paris.service("default", name, true, func(svc *corev1.Service) {
+		svc.Spec.Selector = map[string]string{"app": "secure"}
+		svc.Spec.Ports = []corev1.ServicePort{port("tls-443", 443, httpsPort)}
+	}))
+	s.must(paris.export("secure", false))
+	s.Cleanup(func() {
+		s.must(paris.export("secure", true))
+		s.must(paris.CoreV1().Services("default").Delete(background, name, metav1.DeleteOptions{}))
+	})
+	s.install(paris, kind, parisAddresses, s.lists(kind, dir)...)
+	s.serves(append(root, "https://secure-paris-paris.default.svc.cluster.local/")...)
+	for _, host := range []string{"secure.default", "secure-paris.default"} {
+		s.answers([]string{"--host", host, bar}, seen{}, "", "status 421")
+		s.passesNothing("--to", "secure-paris-paris.default:443", "https://"+host+".svc.cluster.local/")
+	}
+	s.must(s.gateway.remove())
+}
+
+// lists has the README's commands generate a gateway's lists in a copy of its folder.
+func (s *scene) lists(kind, dir string) (edits []edit) {
+	s.Helper()
+	readme, err := os.ReadFile(filepath.Join(dir, "README.md"))
+	s.must(err)
+	_, commands, found := strings.Cut(string(readme), "```sh\n")
+	commands, _, ended := strings.Cut(commands, "```")
+	if !found || !ended || strings.Contains(commands, "sed -i") {
+		s.Fatalf("the README has no commands for its lists, or not for the sed of macOS, whose -i has an argument:\n%s", commands)
+	}
+	cmd := exec.Command("sh", "-euc", commands)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+s.world.paris.Kubeconfig, "PATH="+filepath.Dir(harness.Program("kubectl"))+":"+os.Getenv("PATH"))
+	_, err = harness.Run(cmd)
+	s.must(err)
+	for _, file := range []string{"exported", "exported-tls.yaml"} {
+		shipped, err := os.ReadFile(filepath.Join("../../deploy/gateways", kind, file))
+		s.must(err)
+		list, err := os.ReadFile(filepath.Join(dir, file))
+		s.must(err)
+		edits = append(edits, edit{file, string(shipped), string(list)})
+	}
+	return edits
 }
 
 // mtls has a gateway that asks for certificates of the shared root.
@@ -176,7 +234,7 @@ func (s *scene) mtls() {
 		s.must(s.world.paris.CoreV1().Services("default").Delete(background, "plain", metav1.DeleteOptions{}))
 	})
 	for _, url := range []string{url, "https://plain-paris.default.svc.cluster.local/"} {
-		s.serves(append(root, "--cert", s.world.root.file("foo"), "--key", s.world.root.keyFile("foo"), url)...)
+		s.serves(append(root, "--cert", s.world.root.file("foo"), "--key", s.world.root.keyFile("foo"), "--resume", url)...)
 		got, err := s.world.call(append(root, url)...)
 		if err == nil || got.Backend != "" || !strings.Contains(err.Error(), "certificate required") && !strings.Contains(err.Error(), "status 400") {
 			s.Errorf("%s without a certificate: %+v, %v", url, got, err)

@@ -42,7 +42,7 @@ type caller struct {
 // a steady rate until its standard input ends or there are COUNT of them, or as many
 // as it can until there are COUNT of them, and prints a count.
 //
-//	client [--network tcp4|tcp6] [--to HOST:PORT] [--http2] [--root FILE] [--cert FILE --key FILE] [--rate N] [--count N] URL
+//	client [--network tcp4|tcp6] [--to HOST:PORT] [--http2] [--root FILE] [--cert FILE --key FILE] [--resume] [--rate N] [--count N] URL
 //
 // The scheme of the URL says what kind of request: http, https, ws, wss, grpc,
 // grpc-stream, grpcs, tcp or udp.
@@ -54,6 +54,7 @@ func client(args []string) int {
 	key := flags.String("key", "", "its key")
 	host := flags.String("host", "", "Host header, if another than the URL's")
 	http2 := flags.Bool("http2", false, "request https with HTTP/2")
+	resume := flags.Bool("resume", false, "make the request twice: the second resumes the TLS session of the first, if the server lets it")
 	to := flags.String("to", "", "what to connect to, HOST:PORT, if another than the URL's")
 	rate := flags.Int("rate", 0, "requests per second, each on a connection of its own")
 	count := flags.Int("count", 0, "requests; without --rate eight at a time, each of the eight on a connection that is kept")
@@ -88,6 +89,13 @@ func client(args []string) int {
 	if *count > 0 {
 		json.NewEncoder(os.Stdout).Encode(c.many(target, *count))
 		return 0
+	}
+	if *resume {
+		c.tls.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+		if _, err := c.call(target, *host); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 	}
 	answer, err := c.call(target, *host)
 	if err != nil {

@@ -14,7 +14,7 @@ func (s *scene) names(kind gatewayKind) {
 	full := seen{Backend: "bar of paris", Host: "bar.default.svc.cluster.local", Port: httpPort, Proto: "HTTP/1.1",
 		ForwardedFor: londonPlace.node, ForwardedProto: "http"}
 	gone := "status 421" // it has no alias
-	if kind.hasLists() { // all are, in place of lists
+	if kind.hasLists {   // all are, in place of lists
 		gone = "status 502"
 	}
 	tests := []struct {

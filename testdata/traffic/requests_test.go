@@ -15,7 +15,7 @@ func (s *scene) requests(over family, kind gatewayKind) {
 	gateway := s.gateway.address
 	network := []string{"--network", over.network}
 	private, notExported := seen{}, "status 421"
-	if kind.hasLists() { // all are, in place of lists
+	if kind.hasLists { // all are, in place of lists
 		private, notExported = seen{Backend: "private of paris", Host: "private.default.svc.cluster.local", Port: httpPort, Proto: "HTTP/1.1",
 			ForwardedHost: "private-paris.default", ForwardedFor: over.node, ForwardedProto: "http"}, ""
 	}

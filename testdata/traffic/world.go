@@ -124,10 +124,11 @@ func (w *world) populate() (err error) {
 		if err := w.root.issue(c.name+"-gateway", "*.default.svc.cluster.local"); err != nil {
 			return err
 		}
-		// London's names, where TLS passes through, and the own ones, of secure, bar and mutual.
+		// London's names, where TLS passes through, and the own ones, of secure, bar and mutual; and of secure-CLUSTER.
 		if err := w.root.issue(c.name+"-secure", "secure-"+c.name+".default.svc.cluster.local", "bar-"+c.name+".default.svc.cluster.local",
 			"secure.default.svc.cluster.local", "bar.default.svc.cluster.local",
-			"mutual-"+c.name+".default.svc.cluster.local", "mutual.default.svc.cluster.local"); err != nil {
+			"mutual-"+c.name+".default.svc.cluster.local", "mutual.default.svc.cluster.local",
+			"secure-"+c.name+"-"+c.name+".default.svc.cluster.local"); err != nil {
 			return err
 		}
 		for _, b := range backends {
