@@ -95,7 +95,7 @@ func Decide(request Request, keys Keys, local Local, remote Remote) (Plan, error
 	}
 	plan.Grants, plan.Reads = grantsFor(request.Reader, spec, gateways), readsOf(spec)
 	if len(spec.Namespaces) > 0 && remote.ReadsAll {
-		plan.Notes = append(plan.Notes, "it can read Services in all namespaces until you delete objects of an earlier link: clusterrolebinding/"+reader+" and clusterrole/"+reader)
+		plan.Notes = append(plan.Notes, fmt.Sprintf("ServiceAccount %s/%s can read Services in all namespaces because of an earlier link: remove it from the subjects of clusterrolebinding/%[2]s, or delete the binding if it has no other subjects", request.Reader, reader))
 	}
 	plan.Egress = egress(name, d, local.Policies, slices.Concat([]int32{port}, remote.Ports))
 	return plan, nil
