@@ -423,6 +423,47 @@ func TestAccountsInSeveralNamespaces(t *testing.T) {
 	bound(clusterBindings, "", "service-mirror-reader", of(DefaultName, "rome", "berlin"))
 }
 
+// While a gateway cannot be read, the daemon may still connect to its ports; only of one that is gone it may not.
+func TestPortsOfAnUnreadableGateway(t *testing.T) {
+	own := &networkingv1.NetworkPolicy{TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"}, ObjectMeta: metav1.ObjectMeta{Namespace: DefaultName, Name: DefaultName}}
+	own.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
+	p := newPairWith(t, func(*corev1.PodSpec) {}, own)
+	gateway := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Service", "metadata": map[string]any{"namespace": "a", "name": "b"},
+		"spec": map[string]any{"ports": []any{map[string]any{"protocol": "TCP", "port": int64(8080)}}}}}
+	if err := p.paris.Tracker().Create(services, gateway, "a"); err != nil {
+		t.Fatal(err)
+	}
+	unreadable := false
+	p.paris.PrependReactor("get", "services", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return unreadable, nil, apierrors.NewServiceUnavailable("no")
+	})
+	allowed := func(want string, args ...string) {
+		t.Helper()
+		result, err := p.link(t, args...)
+		if err != nil || strings.Contains(strings.Join(result.Notes, "\n"), "gateway a/b cannot be read, so its ports are not known") != unreadable {
+			t.Fatalf("%v, %q", err, result.Notes)
+		}
+		var policy networkingv1.NetworkPolicy
+		if _, err := p.linker.Local.read(t.Context(), networkPolicies, DefaultName, "service-mirror-to-paris", &policy); err != nil {
+			t.Fatal(err)
+		}
+		_, server, _ := parseServer(p.server.URL)
+		if got := portsOf(&policy); got != strings.TrimSuffix(fmt.Sprint(server, ", ", want), ", ") {
+			t.Errorf("the daemon may connect to ports %s, want those of %s and %s", got, p.server.URL, want)
+		}
+	}
+	allowed("8080", "gateway=a/b")
+	unreadable = true
+	if allowed("8080"); len(p.london.writes) > 0 {
+		t.Errorf("london has the writes %q", p.london.writes)
+	}
+	unreadable = false
+	if err := p.paris.Tracker().Delete(services, "a", "b"); err != nil {
+		t.Fatal(err)
+	}
+	allowed("")
+}
+
 // Whatever fails before the credentials work, nothing is written in london.
 func TestNothingHalfDone(t *testing.T) {
 	before := acceptTime

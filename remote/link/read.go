@@ -158,6 +158,7 @@ func (l *Linker) readRemote(ctx context.Context, keys Keys, d Daemon, request Re
 		ports, found, err := c.gatewayPorts(ctx, one)
 		switch {
 		case err != nil:
+			r.PortsUnknown = true
 			r.Notes = append(r.Notes, fmt.Sprintf("gateway %s cannot be read, so its ports are not known: %v", one.Name(), err))
 		case !found:
 			r.Notes = append(r.Notes, fmt.Sprintf("gateway %s does not exist yet, so mirrors will have no endpoints: create it and run link again", one.Name()))
