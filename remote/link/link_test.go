@@ -310,6 +310,16 @@ func TestLinkOfGitOps(t *testing.T) {
 	}
 }
 
+// The daemon may read remotes in another namespace than its own, or none.
+func TestUnlinkSaysWhereRemotesAre(t *testing.T) {
+	for flag, want := range map[string]string{"--remotes-from=remotes": "remotes", "--leader-elect": DefaultName} {
+		p := newPairWith(t, func(pod *corev1.PodSpec) { pod.Containers[1].Command = []string{"service-mirror", flag} })
+		if result, err := p.linker.Unlink(t.Context(), "paris"); err != nil || result.RemotesFrom != want {
+			t.Errorf("%s: %v, %+v, want %s", flag, err, result, want)
+		}
+	}
+}
+
 // What an earlier version's link added to the Deployment takes precedence: it is moved only on request, with its keys.
 func TestMigrate(t *testing.T) {
 	const flag = "--remote=paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=a/b,namespaces=a,b"
