@@ -181,11 +181,10 @@ func (v *verification) await(ctx context.Context) error {
 	}
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
 	case got := <-v.outcome:
 		v.Result, v.Answer, v.Remedy, v.Latency, v.Names, v.Lasting = got.Result, got.Answer, got.Remedy, got.Latency.Seconds(), got.Names, got.Lasting
-		return nil
 	}
+	return ctx.Err() // an outcome may come of the interruption
 }
 
 func printVerifications(ctx context.Context, all []*verification, want Wanted, out io.Writer) error {

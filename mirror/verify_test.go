@@ -386,3 +386,16 @@ func TestGatewayMovesWhileItIsVerified(t *testing.T) {
 		}
 	})
 }
+
+// A check that is interrupted has an outcome, too: a connection that is closed, or an answer that never came. It is no result.
+func TestInterruptedVerification(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 { // of two that are ready, select takes either
+		outcome := make(chan verify.Outcome, 1)
+		outcome <- verify.Outcome{Result: verify.Closed}
+		if v := (verification{outcome: outcome}); v.await(ctx) == nil {
+			t.Fatal("it counts")
+		}
+	}
+}

@@ -30,8 +30,10 @@ func (t Target) judge(got, unknown answer) Outcome {
 		return Outcome{Result: result, Answer: answer, Remedy: remedy, Latency: got.latency, Names: got.certificate.names}
 	}
 	same := unknown.err == nil && unknown.print == got.print && !t.Reserved
+	// A gateway can request a certificate in every handshake and require none: a 400 is then the application's, unless all names get it.
+	required := same || !unknown.certificate.demanded
 	switch {
-	case got.certificate.demanded && (got.status == http.StatusBadRequest || got.status == http.StatusForbidden && same || got.status == 495 || got.status == 496): // nginx's own
+	case got.certificate.demanded && (got.status == http.StatusBadRequest && required || got.status == http.StatusForbidden && same || got.status == 495 || got.status == 496): // nginx's own
 		demanded := outcome(Certificate, text+", the gateway requires a client certificate", demandedRemedy)
 		demanded.Lasting = got.status != http.StatusForbidden // which a gateway may also answer until it has a route
 		return demanded

@@ -18,7 +18,7 @@ type presented struct {
 	names    []string // of its certificate, the first few
 	problem  string   // why clients do not trust it; empty: they do
 	remedy   string
-	demanded bool // it demands a client's certificate
+	demanded bool // it requests a client's certificate, whether it requires one or not
 }
 
 // certificateCheck checks what a gateway presents.

@@ -321,16 +321,41 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-// A gateway may demand a client certificate by its answer. What it may also answer while it has no route may change.
+// A gateway may demand a client certificate by its answer, unlike one that requests a certificate of everyone and requires
+// none. What it may also answer while it has no route may change.
 func TestCertificateDemandedByAnAnswer(t *testing.T) {
 	ours := newAuthority(t)
-	requesting := ours.config(time.Time{}, bar)
+	requesting, ofBar := ours.config(time.Time{}, bar), ours.config(time.Time{}, bar)
 	requesting.ClientAuth = tls.RequestClientCert
-	for code, lasting := range map[int]bool{400: true, 403: false, 495: true, 496: true} {
-		t.Run(fmt.Sprint(code), func(t *testing.T) {
-			at := serve(t, func(s *httptest.Server) { s.TLS = requesting }, status(code, "No required SSL certificate was sent"))
-			got := Options{CAFile: ours.ca}.Check(t.Context(), Target{Address: at, Class: gateway.HTTPS, Host: bar, Port: 443})
-			if got.Result != Certificate || got.Lasting != lasting {
+	ofBar.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if hello.ServerName == bar {
+			return requesting, nil
+		}
+		return nil, nil
+	}
+	refusal := func(code int) http.HandlerFunc { return status(code, "No required SSL certificate was sent") }
+	for _, test := range []struct {
+		name     string
+		config   *tls.Config
+		handler  http.HandlerFunc
+		reserved bool
+		want     Result
+		lasting  bool
+	}{
+		{"400", requesting, refusal(400), false, Certificate, true},
+		{"403", requesting, refusal(403), false, Certificate, false},
+		{"495", requesting, refusal(495), false, Certificate, true},
+		{"496", requesting, refusal(496), false, Certificate, true},
+		{"400, of this name alone", ofBar, routed(404, refusal(400)), false, Certificate, true},
+		{"400, of a reserved port", requesting, refusal(400), true, Certificate, true},
+		{"496, to this name alone", requesting, routed(404, refusal(496)), false, Certificate, true},
+		{"the application's own 400", requesting, routed(404, status(400, "no such page")), false, Reached, false},
+		{"the application's own 403", requesting, routed(404, status(403, "not you")), false, Reached, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			at := serve(t, func(s *httptest.Server) { s.TLS = test.config }, test.handler)
+			got := Options{CAFile: ours.ca}.Check(t.Context(), Target{Address: at, Class: gateway.HTTPS, Host: bar, Port: 443, Reserved: test.reserved})
+			if got.Result != test.want || got.Lasting != test.lasting {
 				t.Errorf("got %s: %s, lasting: %t", got.Result, got.Message(), got.Lasting)
 			}
 		})

@@ -261,11 +261,16 @@ func (c *linkCommand) unlink(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.progress(stdout), `
+	c.remains(c.progress(stdout), result, l.Local.Flags)
+	return nil
+}
+
+// remains says what unlink has left, and how to delete it.
+func (c *linkCommand) remains(out io.Writer, result link.Result, local string) {
+	fmt.Fprintf(out, `
 The mirrors of %[1]s are kept. To delete them:
     service-mirror prune %[1]s %[2]s --remotes-from=%[6]s
 Its token is valid until you delete the ServiceAccount in %[1]s. If no other cluster uses it:
     kubectl %[3]s --namespace %[4]s delete serviceaccount %[5]s
-`, result.Name, l.Local.Flags, link.KubectlFlags(c.reached()), c.request.Reader, link.Account, l.Namespace)
-	return nil
+`, result.Name, local, link.KubectlFlags(c.reached()), c.request.Reader, link.Account, result.RemotesFrom)
 }

@@ -125,6 +125,21 @@ func TestConclusionOfLink(t *testing.T) {
 	}
 }
 
+// The daemon may read remotes in another namespace than its own: prune is to look there for those that are configured.
+func TestWhatUnlinkLeaves(t *testing.T) {
+	c, err := parseUnlink([]string{"paris", "--namespace=sm", "--remote-namespace=reading"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	c.remains(&out, link.Result{Name: "paris", RemotesFrom: "remotes"}, "--context london")
+	for _, want := range []string{"service-mirror prune paris --context london --remotes-from=remotes\n", "kubectl --context paris --namespace reading delete serviceaccount service-mirror-reader\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("got %s, want %q", &out, want)
+		}
+	}
+}
+
 // No cluster is read for what the remote one must have: its own team can print it.
 func TestPrintForTheRemote(t *testing.T) {
 	t.Setenv("KUBECONFIG", "/does/not/exist")

@@ -39,6 +39,8 @@ type Remote struct {
 	Notes     []string
 	ReadsAll  bool   // the account can read all Services, by an earlier link
 	ClusterCA []byte // its own
+
+	PortsUnknown bool // a gateway cannot be read, so Ports lacks its own
 }
 
 // Plan is what a link writes.
@@ -95,9 +97,13 @@ func Decide(request Request, keys Keys, local Local, remote Remote) (Plan, error
 	}
 	plan.Grants, plan.Reads = grantsFor(request.Reader, spec, gateways), readsOf(spec)
 	if len(spec.Namespaces) > 0 && remote.ReadsAll {
-		plan.Notes = append(plan.Notes, "it can read Services in all namespaces until you delete objects of an earlier link: clusterrolebinding/"+reader+" and clusterrole/"+reader)
+		plan.Notes = append(plan.Notes, fmt.Sprintf("ServiceAccount %s/%s can read Services in all namespaces because of an earlier link: remove it from the subjects of clusterrolebinding/%[2]s, or delete the binding if it has no other subjects", request.Reader, reader))
 	}
-	plan.Egress = egress(name, d, local.Policies, slices.Concat([]int32{port}, remote.Ports))
+	ports := slices.Concat([]int32{port}, remote.Ports)
+	if remote.PortsUnknown {
+		ports = append(ports, linkedPorts(name, local.Policies)...)
+	}
+	plan.Egress = egress(name, d, local.Policies, ports)
 	return plan, nil
 }
 

@@ -60,7 +60,7 @@ func TestDecide(t *testing.T) {
 	}
 	s = usual("gateway=a/b", "namespaces=a")
 	s.remote.ReadsAll = true
-	if plan, err = s.decide(); err != nil || len(plan.Notes) != 1 || !strings.Contains(plan.Notes[0], "it can read Services in all namespaces") {
+	if plan, err = s.decide(); err != nil || len(plan.Notes) != 1 || !strings.Contains(plan.Notes[0], "ServiceAccount service-mirror/service-mirror-reader can read Services in all namespaces") {
 		t.Errorf("after a link without namespaces: %v, %q", err, plan.Notes)
 	}
 }

@@ -76,6 +76,11 @@ func (g *grants) account() {
 	g.objects = append(g.objects, namespace, account, token)
 }
 
+// subject is the account of a namespace, in a binding.
+func subject(namespace string) rbacv1.Subject {
+	return rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: reader}
+}
+
 // read permits to list and watch: all of a resource, or the one of a name.
 func read(group, resource, name string) rbacv1.PolicyRule {
 	rule := rbacv1.PolicyRule{APIGroups: []string{group}, Resources: []string{resource}, Verbs: []string{"list", "watch"}}
@@ -106,7 +111,7 @@ func (g *grants) role(namespace, name string, labelled bool, rules ...rbacv1.Pol
 		return metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: kind}
 	}
 	ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: name}
-	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: g.namespace, Name: reader}}
+	subjects := []rbacv1.Subject{subject(g.namespace)}
 	if namespace == "" {
 		g.add(&rbacv1.ClusterRole{TypeMeta: types(kind), ObjectMeta: meta, Rules: rules},
 			&rbacv1.ClusterRoleBinding{TypeMeta: types(kind + "Binding"), ObjectMeta: meta, RoleRef: ref, Subjects: subjects})

@@ -62,6 +62,8 @@ type Result struct {
 	Notes    []string  `json:"notes"`
 	Linked   bool      `json:"linked"`
 	Verified *Verified `json:"verification,omitempty"`
+
+	RemotesFrom string `json:"-"` // namespace of the Secrets that link other remotes
 }
 
 func newResult(name, local string) Result {

@@ -16,6 +16,8 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -105,8 +107,13 @@ func (c *fakeCluster) patch(action clienttesting.Action) (bool, runtime.Object, 
 		return true, nil, apierrors.NewConflict(patch.Resource.GroupResource(), patch.Name, errors.New("it was changed"))
 	}
 	schema := any(&corev1.Secret{}) // whose rules are those of a merge patch here
-	if patch.Resource == deployments {
+	switch patch.Resource.Resource {
+	case "deployments":
 		schema = &appsv1.Deployment{}
+	case "networkpolicies":
+		schema = &networkingv1.NetworkPolicy{}
+	case "clusterrolebindings", "rolebindings":
+		schema = &rbacv1.RoleBinding{}
 	}
 	old, _ := json.Marshal(before.Object)
 	merged, err := strategicpatch.StrategicMergePatch(old, patch.Patch, schema)
@@ -147,6 +154,7 @@ type pair struct {
 	server        *httptest.Server
 	uid           string // by which the server identifies itself
 	migrate       bool
+	reader        string // namespace of the account in paris
 }
 
 func newPair(t *testing.T) *pair { return newPairWith(t, func(*corev1.PodSpec) {}) }
@@ -154,7 +162,7 @@ func newPair(t *testing.T) *pair { return newPairWith(t, func(*corev1.PodSpec) {
 // newPairWith has a Deployment in london that differs from the shipped one.
 func newPairWith(t *testing.T, change func(*corev1.PodSpec), more ...runtime.Object) *pair {
 	t.Helper()
-	p := &pair{uid: "paris"}
+	p := &pair{uid: "paris", reader: DefaultName}
 	p.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		if r.Header.Get("Authorization") != "Bearer secret" {
@@ -168,8 +176,7 @@ func newPairWith(t *testing.T, change func(*corev1.PodSpec), more ...runtime.Obj
 	d := deployment(change)
 	d.TypeMeta = metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"}
 	account := &corev1.ServiceAccount{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceAccount"}, ObjectMeta: metav1.ObjectMeta{Namespace: DefaultName, Name: DefaultName}}
-	token := &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Namespace: DefaultName, Name: reader}, Data: map[string][]byte{"token": []byte("secret")}}
-	p.london, p.paris = newFakeCluster(t, "london", append(more, d, account)...), newFakeCluster(t, "paris", token)
+	p.london, p.paris = newFakeCluster(t, "london", append(more, d, account)...), newFakeCluster(t, "paris", tokenOf(DefaultName), tokenOf("berlin"))
 	p.linker = &Linker{
 		Local:     &Cluster{Name: "london", Flags: "--context london", client: p.london},
 		Remote:    &Cluster{Name: "paris", Flags: "--context paris", client: p.paris, Endpoint: Endpoint{Server: "https://192.0.2.7:6443", CA: ca}},
@@ -178,9 +185,15 @@ func newPairWith(t *testing.T, change func(*corev1.PodSpec), more ...runtime.Obj
 	return p
 }
 
+// tokenOf is the Secret of the account in a namespace.
+func tokenOf(namespace string) *corev1.Secret {
+	return &corev1.Secret{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: reader},
+		Data: map[string][]byte{"token": []byte("secret")}}
+}
+
 func (p *pair) link(t *testing.T, args ...string) (Result, error) {
 	t.Helper()
-	request := Request{Reader: DefaultName, Server: p.server.URL}
+	request := Request{Reader: p.reader, Server: p.server.URL}
 	if err := request.ParseArguments(append([]string{"paris"}, args...)); err != nil {
 		t.Fatal(err)
 	}
@@ -297,6 +310,16 @@ func TestLinkOfGitOps(t *testing.T) {
 	}
 }
 
+// The daemon may read remotes in another namespace than its own, or none.
+func TestUnlinkSaysWhereRemotesAre(t *testing.T) {
+	for flag, want := range map[string]string{"--remotes-from=remotes": "remotes", "--leader-elect": DefaultName} {
+		p := newPairWith(t, func(pod *corev1.PodSpec) { pod.Containers[1].Command = []string{"service-mirror", flag} })
+		if result, err := p.linker.Unlink(t.Context(), "paris"); err != nil || result.RemotesFrom != want {
+			t.Errorf("%s: %v, %+v, want %s", flag, err, result, want)
+		}
+	}
+}
+
 // What an earlier version's link added to the Deployment takes precedence: it is moved only on request, with its keys.
 func TestMigrate(t *testing.T) {
 	const flag = "--remote=paris=/etc/service-mirror/remotes/paris.kubeconfig,gateway=a/b,namespaces=a,b"
@@ -341,6 +364,114 @@ func TestMigrateFromTheCommand(t *testing.T) {
 	if _, err := p.linker.Unlink(t.Context(), "paris"); err == nil || !strings.Contains(err.Error(), "in its command, which unlink does not change") || p.secret(t, "service-mirror-remote-paris") == nil {
 		t.Errorf("unlinked: %v", err)
 	}
+}
+
+// Accounts in several namespaces share the bindings: no link takes another's access away.
+func TestAccountsInSeveralNamespaces(t *testing.T) {
+	p := newPair(t)
+	of := func(namespaces ...string) (all []rbacv1.Subject) {
+		for _, namespace := range namespaces {
+			all = append(all, rbacv1.Subject{Kind: "ServiceAccount", Namespace: namespace, Name: "service-mirror-reader"})
+		}
+		return all
+	}
+	bound := func(resource schema.GroupVersionResource, namespace, name string, want []rbacv1.Subject) {
+		t.Helper()
+		var binding rbacv1.RoleBinding
+		if _, err := p.linker.Remote.read(t.Context(), resource, namespace, name, &binding); err != nil || !slices.Equal(binding.Subjects, want) {
+			t.Errorf("%s has the subjects %v, %v, want %v", name, binding.Subjects, err, want)
+		}
+	}
+	link := func(namespace string, args ...string) Result {
+		t.Helper()
+		p.reader = namespace
+		result, err := p.link(t, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return result
+	}
+	link(DefaultName, "gateway=a/b", "records=pub")
+	link("berlin", "gateway=a/b", "records=pub")
+	bound(clusterBindings, "", "service-mirror-reader", of(DefaultName, "berlin"))
+	bound(rbacv1.SchemeGroupVersion.WithResource("rolebindings"), "pub", "service-mirror-reader:records", of(DefaultName, "berlin"))
+	for _, namespace := range []string{DefaultName, "berlin"} {
+		if link(namespace); len(p.paris.writes) > 0 {
+			t.Errorf("again, for %s: paris has the writes %q", namespace, p.paris.writes)
+		}
+	}
+
+	reads := func(namespace string) bool {
+		return strings.Contains(strings.Join(link(namespace, "namespaces=a").Notes, "\n"), "ServiceAccount "+namespace+"/service-mirror-reader can read Services in all namespaces")
+	}
+	if !reads("berlin") {
+		t.Error("that berlin's account can still read all Services is not said")
+	}
+	object, err := p.linker.Remote.get(t.Context(), clusterBindings, "", reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	object.Object["subjects"] = object.Object["subjects"].([]any)[:1] // as the note says
+	p.paris.store(object, false)
+	if reads("berlin") {
+		t.Error("it is said of berlin's account what another one can read")
+	}
+
+	added := false
+	p.paris.refuse = func(write string) error { // another link is faster
+		if write == "patch clusterrolebindings service-mirror-reader" && !added {
+			added = true
+			object.Object["subjects"] = append(object.Object["subjects"].([]any), map[string]any{"kind": "ServiceAccount", "namespace": "rome", "name": reader})
+			p.paris.store(object, false)
+		}
+		return nil
+	}
+	if _, err := p.link(t, "namespaces-"); err == nil || !added {
+		t.Errorf("while another link adds its account: %v", err)
+	}
+	link("berlin", "namespaces-")
+	bound(clusterBindings, "", "service-mirror-reader", of(DefaultName, "rome", "berlin"))
+}
+
+// While a gateway cannot be read, the daemon may still connect to its ports; only of one that is gone it may not.
+func TestPortsOfAnUnreadableGateway(t *testing.T) {
+	own := &networkingv1.NetworkPolicy{TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"}, ObjectMeta: metav1.ObjectMeta{Namespace: DefaultName, Name: DefaultName}}
+	own.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
+	p := newPairWith(t, func(*corev1.PodSpec) {}, own)
+	gateway := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Service", "metadata": map[string]any{"namespace": "a", "name": "b"},
+		"spec": map[string]any{"ports": []any{map[string]any{"protocol": "TCP", "port": int64(8080)}}}}}
+	if err := p.paris.Tracker().Create(services, gateway, "a"); err != nil {
+		t.Fatal(err)
+	}
+	unreadable := false
+	p.paris.PrependReactor("get", "services", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return unreadable, nil, apierrors.NewServiceUnavailable("no")
+	})
+	allowed := func(want string, args ...string) {
+		t.Helper()
+		result, err := p.link(t, args...)
+		if err != nil || strings.Contains(strings.Join(result.Notes, "\n"), "gateway a/b cannot be read, so its ports are not known") != unreadable {
+			t.Fatalf("%v, %q", err, result.Notes)
+		}
+		var policy networkingv1.NetworkPolicy
+		if _, err := p.linker.Local.read(t.Context(), networkPolicies, DefaultName, "service-mirror-to-paris", &policy); err != nil {
+			t.Fatal(err)
+		}
+		_, server, _ := parseServer(p.server.URL)
+		if got := portsOf(&policy); got != strings.TrimSuffix(fmt.Sprint(server, ", ", want), ", ") {
+			t.Errorf("the daemon may connect to ports %s, want those of %s and %s", got, p.server.URL, want)
+		}
+	}
+	allowed("8080", "gateway=a/b")
+	unreadable = true
+	if allowed("8080"); len(p.london.writes) > 0 {
+		t.Errorf("london has the writes %q", p.london.writes)
+	}
+	unreadable = false
+	if err := p.paris.Tracker().Delete(services, "a", "b"); err != nil {
+		t.Fatal(err)
+	}
+	allowed("")
 }
 
 // Whatever fails before the credentials work, nothing is written in london.

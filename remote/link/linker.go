@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -148,13 +149,14 @@ func (l *Linker) apply(ctx context.Context, c *Cluster, manager string, object r
 	if err != nil {
 		return err
 	}
-	if live != nil && covers(live.Object, desired.Object) {
-		l.changed(c, desired, unchanged)
-		return nil
-	}
-	what := configured
-	if live == nil {
-		what = created
+	what := created
+	if live != nil {
+		what = configured
+		keepSubjects(live, desired)
+		if covers(live.Object, desired.Object) {
+			l.changed(c, desired, unchanged)
+			return nil
+		}
 	}
 	_, err = c.client.Resource(resource).Namespace(namespace).Apply(ctx, name, desired, metav1.ApplyOptions{FieldManager: manager, Force: true})
 	if err != nil {
@@ -162,6 +164,23 @@ func (l *Linker) apply(ctx context.Context, c *Cluster, manager string, object r
 	}
 	l.changed(c, desired, what)
 	return nil
+}
+
+// keepSubjects adds the live subjects of a binding to the desired ones: accounts in several namespaces share the bindings,
+// and the list is replaced as a whole. With the resourceVersion, no subject that is added meanwhile is lost.
+func keepSubjects(live, desired *unstructured.Unstructured) {
+	own, found, _ := unstructured.NestedSlice(desired.Object, "subjects")
+	if !found {
+		return
+	}
+	all, _, _ := unstructured.NestedSlice(live.Object, "subjects")
+	for _, one := range own {
+		if !slices.ContainsFunc(all, func(other any) bool { return covers(other, one) }) {
+			all = append(all, one)
+		}
+	}
+	desired.Object["subjects"] = all
+	desired.SetResourceVersion(live.GetResourceVersion())
 }
 
 // patch changes an object by a merge patch, if that changes it.

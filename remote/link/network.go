@@ -85,6 +85,23 @@ func allows(policy networkingv1.NetworkPolicy, port int32) bool {
 	return false
 }
 
+// linkedPorts are those that a link before has allowed the daemon for a remote.
+func linkedPorts(name string, policies []networkingv1.NetworkPolicy) (ports []int32) {
+	for _, policy := range policies {
+		if policy.Name != egressName(name) {
+			continue
+		}
+		for _, rule := range policy.Spec.Egress {
+			for _, p := range rule.Ports {
+				if p.Port != nil && p.Port.Type == intstr.Int {
+					ports = append(ports, p.Port.IntVal)
+				}
+			}
+		}
+	}
+	return ports
+}
+
 // portsOf are the ports that a policy of a link allows, for people.
 func portsOf(policy *networkingv1.NetworkPolicy) string {
 	var ports []string

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -157,6 +158,7 @@ func (l *Linker) readRemote(ctx context.Context, keys Keys, d Daemon, request Re
 		ports, found, err := c.gatewayPorts(ctx, one)
 		switch {
 		case err != nil:
+			r.PortsUnknown = true
 			r.Notes = append(r.Notes, fmt.Sprintf("gateway %s cannot be read, so its ports are not known: %v", one.Name(), err))
 		case !found:
 			r.Notes = append(r.Notes, fmt.Sprintf("gateway %s does not exist yet, so mirrors will have no endpoints: create it and run link again", one.Name()))
@@ -168,8 +170,9 @@ func (l *Linker) readRemote(ctx context.Context, keys Keys, d Daemon, request Re
 			r.Servers = c.servers(ctx)
 		}
 	}
-	binding, err := c.get(ctx, clusterBindings, "", reader)
-	r.ReadsAll = err == nil && binding != nil
+	var binding rbacv1.ClusterRoleBinding
+	_, err = c.read(ctx, clusterBindings, "", reader, &binding)
+	r.ReadsAll = err == nil && slices.Contains(binding.Subjects, subject(request.Reader))
 	return r, nil
 }
 

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 )
@@ -13,6 +14,7 @@ func (l *Linker) Unlink(ctx context.Context, name string) (Result, error) {
 		return l.result, err
 	}
 	d := local.Daemon
+	l.result.RemotesFrom = cmp.Or(d.remotesFrom(), d.Namespace)
 	if d.inCommand(name) {
 		return l.result, fmt.Errorf("Deployment %s/%s has --remote=%s in its command, which unlink does not change: remove it from your manifests, and run unlink again", d.Namespace, d.Name, d.remote(name))
 	}
