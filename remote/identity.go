@@ -128,7 +128,9 @@ func (c *connection) readIdentity(ctx context.Context) (*route, error) {
 	c.report(partIdentity, err)
 	if known != "" && uid != "" && uid != known {
 		// Accepted, but not the cluster whose history these informers follow.
-		c.remote.stale.Store(true)
+		if newest := c.remote.newest.Load(); newest == cmp.Or(c.again, c) { // else its successor is under way, and needs its time
+			c.remote.stale.Store(newest)
+		}
 		return nil, errNotAccepted
 	}
 	c.network.verify(over)
