@@ -621,6 +621,89 @@ func TestAnotherClusterBehindTheSameAddress(t *testing.T) {
 	}
 }
 
+// A cluster is known once it is listed. Until then, what is known of the one before is not taken for it, whatever was
+// in between.
+func TestAnotherClusterThatIsAcceptedLater(t *testing.T) {
+	unreadable := identity(errForbidden)
+	for name, test := range map[string]struct {
+		first   types.UID // as which the one before is known
+		refuse  func(clienttesting.Action) error
+		between func(*rig)
+	}{
+		"it was refused": {"a-uid", nil, func(r *rig) {
+			r.setAccept(not("b-uid"))
+			r.replace()
+			r.wait(time.Minute)
+			r.unknown()
+		}},
+		"it was refused, and the one before could not be identified": {"", unreadable, func(r *rig) {
+			r.setAccept(not("b-uid"))
+			r.a().refusing(nil)
+			r.replace()
+			r.wait(time.Minute)
+			r.unknown()
+		}},
+		"the one before could no longer be identified": {"a-uid", nil, func(r *rig) {
+			r.a().refusing(unreadable)
+			r.a().endWatches()
+			r.wait(time.Minute)
+			r.known("a-uid", "192.0.2.1", "default/bar")
+			r.a().refusing(exports(errDown))
+			r.replace()
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := through()
+			spec.UID = Unverified
+			connecting(t, spec, false, func(r *rig) {
+				r.a().watched()
+				r.a().refusing(test.refuse)
+				r.pointTo("a.example.com")
+				r.wait(5 * time.Second)
+				r.known(test.first, "192.0.2.1", "default/bar")
+				test.between(r)
+				r.a().refusing(exports(errDown))
+				r.setAccept(nil)
+				for n := range 600 {
+					if n == 300 {
+						r.a().refusing(nil)
+					}
+					r.wait(100 * time.Millisecond)
+					if view, ok := r.View(); ok && view.UID == "b-uid" && view.Services.Get(cache.NewObjectName("default", "bar")) != nil {
+						r.Fatal("what is known of the one before is taken for it")
+					}
+				}
+				r.known("b-uid", "192.0.2.1")
+			})
+		})
+	}
+}
+
+// A cluster in whose place another one answered for a while, which was refused, is still known.
+func TestClusterThatIsBack(t *testing.T) {
+	connecting(t, through(), false, func(r *rig) {
+		r.a().watched()
+		r.pointTo("a.example.com")
+		r.wait(5 * time.Second)
+		r.setAccept(not("b-uid"))
+		r.answers("b-uid")
+		r.a().endWatches()
+		r.wait(time.Minute)
+		r.unknown()
+		made := r.made.Load()
+		r.answers("a-uid")
+		r.resyncs()
+		r.wait(4 * time.Second)
+		r.known("a-uid", "192.0.2.1", "default/bar")
+		if r.resyncs() == 0 {
+			r.Error("no resync")
+		}
+		if r.made.Load() != made {
+			r.Error("another connection was made")
+		}
+	})
+}
+
 func TestKubeconfigSwapKeepsTheOldConnectionUntilTheNewOneIsReady(t *testing.T) {
 	connecting(t, through(), true, func(r *rig) {
 		r.wait(5 * time.Second)
