@@ -118,35 +118,39 @@ func (c *connection) readIdentity(ctx context.Context) (*route, error) {
 	case err != nil:
 		return nil, err
 	}
-	known := c.knownUID()
 	if refusal := c.remote.hooks.Accept(ctx, c.remote.spec, uid); refusal != nil {
-		return nil, c.refuse(ctx, uid, known, errors.Join(refusal, err))
+		return nil, c.refuse(ctx, uid, errors.Join(refusal, err))
 	}
 	if c.remote.spec.UID == Unverified {
 		err = nil // the operator knows
 	}
 	c.report(partIdentity, err)
-	if known != "" && uid != "" && uid != known {
-		// Accepted, but not the cluster whose history these informers follow.
-		c.remote.stale.Store(true)
+	another, changed := c.accepted(uid)
+	if another {
+		if newest := c.remote.newest.Load(); newest == cmp.Or(c.again, c) { // else its successor is under way, and needs its time
+			c.remote.stale.Store(newest)
+		}
 		return nil, errNotAccepted
 	}
 	c.network.verify(over)
-	if c.know(uid, false) && len(c.knownNamespaces()) > 0 {
+	if changed && len(c.knownNamespaces()) > 0 {
 		c.remote.hooks.Resync(c.remote.spec.Name)
 	}
 	return over, nil
 }
 
-func (c *connection) refuse(ctx context.Context, uid, known types.UID, refusal error) error {
+func (c *connection) refuse(ctx context.Context, uid types.UID, refusal error) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // we are ending
 	}
 	c.report(partIdentity, refusal)
-	if uid != "" || known == "" {
-		c.know("", true)
-		c.settled()
-	} // else it was the right one and does not say any more: what is known stays
+	if uid == "" && c.knownUID() != "" {
+		return errNotAccepted // it was the right one and does not say any more: what is known stays
+	}
+	c.mu.Lock()
+	c.refused = true // its UID stays known: these informers follow that cluster and no other
+	c.mu.Unlock()
+	c.settled()
 	return errNotAccepted
 }
 
@@ -173,11 +177,19 @@ func (c *connection) knownUID() types.UID {
 	return c.uid
 }
 
-// know records the cluster's UID, and whether that is another than before.
-func (c *connection) know(uid types.UID, refused bool) (changed bool) {
+// accepted records the UID of a cluster that is accepted, and whether that changes what is known of it. It records
+// nothing if that is, or after a refusal may be, another cluster than the one whose history these informers follow.
+func (c *connection) accepted(uid types.UID) (another, changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	changed = c.uid != uid || c.refused != refused
-	c.uid, c.refused = uid, refused
-	return changed
+	follows := c.uid != "" || len(c.followed) > 0
+	switch {
+	case uid != "" && uid == c.uid:
+	case c.refused && follows, c.uid != "" && uid != "":
+		return true, false
+	}
+	uid = cmp.Or(uid, c.uid) // which it was while that could be read
+	changed = c.uid != uid || c.refused
+	c.uid, c.refused = uid, false
+	return false, changed
 }

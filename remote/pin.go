@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -62,7 +63,7 @@ func (p *Pin) Config(cfg *rest.Config) (*rest.Config, error) {
 	read.Path = strings.TrimSuffix(base.Path, "/") + "/api/v1/namespaces"
 	read.RawQuery = url.Values{"fieldSelector": {"metadata.name=" + metav1.NamespaceSystem}, "limit": {"1"}}.Encode()
 	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
-		return &pinned{pin: p, network: network, read: &read, next: next}
+		return newPinned(p, network, &read, next)
 	})
 	return cfg, nil
 }
@@ -107,7 +108,12 @@ type pinned struct {
 	network *Network
 	read    *url.URL // of the UID
 	next    http.RoundTripper
-	reading sync.Mutex // one read of the UID serves all that wait for it
+	reading chan struct{} // full during a read of the UID, which serves all that wait for it
+	failed  *readFailure  // the latest; who fills reading has it; nil: there was none
+}
+
+func newPinned(pin *Pin, network *Network, read *url.URL, next http.RoundTripper) *pinned {
+	return &pinned{pin: pin, network: network, read: read, next: next, reading: make(chan struct{}, 1)}
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -158,15 +164,34 @@ func (t *pinned) try(req *http.Request, afresh bool) (*http.Response, error) {
 func (t *pinned) WrappedRoundTripper() http.RoundTripper { return t.next }
 
 // verify makes sure that the right cluster answers. Where the UID may not be read, or not now, the refusal is
-// the answer to the request, too.
+// the answer to the request, too. Where connections are shared, or that is not known yet, one read serves all that wait
+// for it, also if it fails: each read of a server that does not answer takes its whole time.
 func (t *pinned) verify(req *http.Request, afresh bool) (refusal *http.Response, err error) {
-	if !t.network.exclusive() {
-		t.reading.Lock()
-		defer t.reading.Unlock()
-		if !afresh && t.network.shares() {
-			return nil, nil
-		}
+	if t.network.exclusive() {
+		return t.readUID(req).answer()
 	}
+	waiting := time.Now()
+	select {
+	case <-req.Context().Done():
+		return nil, context.Cause(req.Context())
+	case t.reading <- struct{}{}:
+		defer func() { <-t.reading }()
+	}
+	switch {
+	case !afresh && t.network.shares():
+		return nil, nil
+	case t.failed != nil && t.failed.at.After(waiting):
+		return t.failed.answer()
+	}
+	failed := t.readUID(req)
+	if req.Context().Err() == nil { // else this request ended, and the server may answer others
+		t.failed = failed
+	}
+	return failed.answer()
+}
+
+// readUID reads the UID as a request would be made; nil: it is the right one.
+func (t *pinned) readUID(req *http.Request) *readFailure {
 	ctx, cancel := context.WithTimeout(req.Context(), requestTimeout)
 	defer cancel()
 	ctx, over := traced(bounded(ctx, identityBound()))
@@ -176,13 +201,13 @@ func (t *pinned) verify(req *http.Request, afresh bool) (refusal *http.Response,
 	read.Header.Set("Accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1")
 	resp, err := t.next.RoundTrip(read)
 	if err != nil {
-		return nil, err
+		return failedRead(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxIdentity))
 	switch {
 	case err != nil:
-		return nil, err
+		return failedRead(err)
 	case resp.StatusCode == http.StatusOK:
 		uid, err := systemUID(body)
 		if err == nil {
@@ -190,12 +215,37 @@ func (t *pinned) verify(req *http.Request, afresh bool) (refusal *http.Response,
 		}
 		if err == nil {
 			t.network.verify(over)
+			return nil
 		}
-		return nil, err
+		return failedRead(err)
 	case resp.StatusCode == http.StatusNotFound: // else it would count as the absence of what was requested
-		return nil, malformed(errors.New("the local cluster has no namespaces"))
+		return failedRead(malformed(errors.New("the local cluster has no namespaces")))
 	}
-	return refuse(resp, body), nil
+	return &readFailure{at: time.Now(), refusal: resp, body: body}
+}
+
+// readFailure is why the UID was not read, or is not the right one.
+type readFailure struct {
+	at      time.Time
+	err     error          // nil: there is a refusal
+	refusal *http.Response // which several requests may have as their answer
+	body    []byte         // of the refusal
+}
+
+func failedRead(err error) *readFailure { return &readFailure{at: time.Now(), err: err} }
+
+// answer is a failure as the answer to a request. Without a failure there is none.
+func (f *readFailure) answer() (refusal *http.Response, err error) {
+	switch {
+	case f == nil:
+		return nil, nil
+	case f.err != nil:
+		return nil, f.err
+	}
+	copied := *f.refusal
+	copied.Header = f.refusal.Header.Clone()
+	copied.Body, copied.ContentLength = io.NopCloser(bytes.NewReader(f.body)), int64(len(f.body))
+	return &copied, nil
 }
 
 // maxIdentity bounds the metadata of one namespace, in bytes: its annotations may have 256 KiB, and so may
@@ -212,11 +262,4 @@ func systemUID(body []byte) (types.UID, error) {
 		return "", malformed(errors.New("the list of namespace kube-system contains other namespaces"))
 	}
 	return list.Items[0].UID, nil
-}
-
-// refuse is the answer to the read of the UID as one to another request.
-func refuse(resp *http.Response, body []byte) *http.Response {
-	refusal := *resp
-	refusal.Body, refusal.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	return &refusal
 }

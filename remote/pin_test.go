@@ -9,10 +9,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -181,6 +184,74 @@ func TestPinWithoutUID(t *testing.T) {
 		if err := list(t, client); err != nil {
 			t.Errorf("later: %v", err)
 		}
+	}
+}
+
+// silent is a server that takes requests and answers each after ten seconds, without success.
+type silent struct {
+	status   int // 0: the connection is lost
+	requests atomic.Int64
+}
+
+func (s *silent) RoundTrip(req *http.Request) (*http.Response, error) {
+	s.requests.Add(1)
+	select {
+	case <-req.Context().Done():
+		return nil, req.Context().Err()
+	case <-time.After(10 * time.Second):
+	}
+	if s.status == 0 {
+		return nil, errDown
+	}
+	return &http.Response{StatusCode: s.status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("refused"))}, nil
+}
+
+// A server that does not answer holds up each request for one read of the UID, however many there are.
+func TestManyRequestsWhileTheUIDIsNotRead(t *testing.T) {
+	for name, status := range map[string]int{"the connection is lost": 0, "refused": http.StatusServiceUnavailable} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := &silent{status: status}
+				transport := newPinned(&Pin{}, &Network{}, &url.URL{}, server)
+				start := time.Now()
+				var wg sync.WaitGroup
+				request := func(ctx context.Context, after time.Duration, fits func(*http.Response, error) bool) {
+					wg.Go(func() {
+						resp, err := transport.RoundTrip((&http.Request{URL: &url.URL{}, Header: http.Header{}}).WithContext(ctx))
+						if took := time.Since(start); took != after || !fits(resp, err) {
+							t.Errorf("%v, %v after %v, want it after %v", resp, err, took, after)
+						}
+					})
+					synctest.Wait() // it reads the UID, or waits for that
+				}
+				ended := func(resp *http.Response, err error) bool {
+					return resp == nil && errors.Is(err, context.DeadlineExceeded)
+				}
+				failed := func(resp *http.Response, err error) bool {
+					if status == 0 {
+						return resp == nil && errors.Is(err, errDown)
+					}
+					if err != nil {
+						return false
+					}
+					body, _ := io.ReadAll(resp.Body)
+					return resp.StatusCode == status && string(body) == "refused"
+				}
+				sooner, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				soon, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+				defer cancel()
+				request(soon, 2*time.Second, ended) // it reads the UID: that it ends is no failure of the others
+				request(sooner, time.Second, ended)
+				for range 40 {
+					request(t.Context(), 12*time.Second, failed)
+				}
+				wg.Wait()
+				if got := server.requests.Load(); got != 2 {
+					t.Errorf("the UID is read %d times, want two", got)
+				}
+			})
+		})
 	}
 }
 

@@ -74,7 +74,7 @@ type Remote struct {
 
 	current atomic.Pointer[connection] // what View reads; nil until one is ready
 	newest  atomic.Pointer[connection] // current, or the one that will replace it
-	stale   atomic.Bool                // the newest must be replaced: another cluster answers it now
+	stale   atomic.Pointer[connection] // it must be replaced if it is the newest: another cluster answers it now
 
 	misconfigured atomic.Pointer[error] // what is wrong with how it is configured; nil: nothing
 }
@@ -153,7 +153,7 @@ func (r *Remote) Run(ctx context.Context) {
 		if err := r.misconfigured.Load(); err != nil {
 			r.state.report(partConfiguration, *err)
 		}
-		if r.stale.Swap(false) {
+		if stale := r.stale.Swap(nil); stale != nil && stale == r.newest.Load() {
 			file.again()
 		}
 		if next := r.connect(&file); next != nil {

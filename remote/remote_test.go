@@ -157,7 +157,8 @@ type rig struct {
 	path     string              // of the kubeconfig
 	log      *logBuffer
 	dns      onlyIPv4
-	stop     func() // ends the remote and waits for it
+	made     atomic.Pointer[time.Time] // when the latest connection was
+	stop     func()                    // ends the remote and waits for it
 
 	mu       sync.Mutex
 	accept   func(types.UID) error
@@ -214,6 +215,7 @@ func connecting(t *testing.T, spec Spec, start bool, test func(*rig)) {
 		})
 		r.newClient = func(cfg *rest.Config) (Client, error) {
 			if c := r.clusters[cfg.Host]; c != nil {
+				note(&r.made)
 				return c, nil
 			}
 			return nil, errors.New("no such cluster")
@@ -549,32 +551,67 @@ func TestClusterThatNeedNotBeIdentified(t *testing.T) {
 	})
 }
 
+// replace puts another cluster behind the address of a. It exports nothing.
+func (r *rig) replace() {
+	r.Helper()
+	r.answers("b-uid")
+	if err := r.a().Tracker().Delete(corev1.SchemeGroupVersion.WithResource("services"), "default", "bar"); err != nil {
+		r.Fatal(err)
+	}
+	r.a().endWatches()
+}
+
+// answers has the cluster behind the address of a have this UID.
+func (r *rig) answers(uid types.UID) {
+	r.Helper()
+	system := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: uid}}
+	if err := r.a().Tracker().Update(corev1.SchemeGroupVersion.WithResource("namespaces"), system, ""); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// late refuses to list exports for the first ten seconds of each connection.
+func (r *rig) late(action clienttesting.Action) error {
+	if time.Since(*r.made.Load()) < 10*time.Second {
+		return exports(errDown)(action)
+	}
+	return nil
+}
+
+// not refuses one cluster.
+func not(refused types.UID) func(types.UID) error {
+	return func(uid types.UID) error {
+		if uid == refused {
+			return errors.New("not the one")
+		}
+		return nil
+	}
+}
+
 // That it is another cluster is seen when the network connection is a new one.
 func TestAnotherClusterBehindTheSameAddress(t *testing.T) {
-	for name, refusal := range map[string]error{"refused": errors.New("not the one"), "accepted": nil} {
+	for name, test := range map[string]struct {
+		accept  func(types.UID) error
+		late    bool
+		refused bool
+	}{
+		"refused":                  {accept: not("b-uid"), refused: true},
+		"accepted":                 {},
+		"accepted, and it is slow": {late: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			connecting(t, through(), false, func(r *rig) {
 				r.a().watched()
 				r.pointTo("a.example.com")
 				r.wait(5 * time.Second)
 				r.known("a-uid", "192.0.2.1", "default/bar")
-				r.setAccept(func(uid types.UID) error {
-					if uid == "b-uid" {
-						return refusal
-					}
-					return nil
-				})
-				// The cluster behind the address is another, and its exports are empty.
-				system := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", UID: "b-uid"}}
-				if err := r.a().Tracker().Update(corev1.SchemeGroupVersion.WithResource("namespaces"), system, ""); err != nil {
-					r.Fatal(err)
+				r.setAccept(test.accept)
+				if test.late {
+					r.a().refusing(r.late)
 				}
-				if err := r.a().Tracker().Delete(corev1.SchemeGroupVersion.WithResource("services"), "default", "bar"); err != nil {
-					r.Fatal(err)
-				}
-				r.a().endWatches()
+				r.replace()
 				r.wait(time.Minute)
-				if refusal != nil {
+				if test.refused {
 					r.unknown()
 					return
 				}
@@ -582,6 +619,89 @@ func TestAnotherClusterBehindTheSameAddress(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A cluster is known once it is listed. Until then, what is known of the one before is not taken for it, whatever was
+// in between.
+func TestAnotherClusterThatIsAcceptedLater(t *testing.T) {
+	unreadable := identity(errForbidden)
+	for name, test := range map[string]struct {
+		first   types.UID // as which the one before is known
+		refuse  func(clienttesting.Action) error
+		between func(*rig)
+	}{
+		"it was refused": {"a-uid", nil, func(r *rig) {
+			r.setAccept(not("b-uid"))
+			r.replace()
+			r.wait(time.Minute)
+			r.unknown()
+		}},
+		"it was refused, and the one before could not be identified": {"", unreadable, func(r *rig) {
+			r.setAccept(not("b-uid"))
+			r.a().refusing(nil)
+			r.replace()
+			r.wait(time.Minute)
+			r.unknown()
+		}},
+		"the one before could no longer be identified": {"a-uid", nil, func(r *rig) {
+			r.a().refusing(unreadable)
+			r.a().endWatches()
+			r.wait(time.Minute)
+			r.known("a-uid", "192.0.2.1", "default/bar")
+			r.a().refusing(exports(errDown))
+			r.replace()
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := through()
+			spec.UID = Unverified
+			connecting(t, spec, false, func(r *rig) {
+				r.a().watched()
+				r.a().refusing(test.refuse)
+				r.pointTo("a.example.com")
+				r.wait(5 * time.Second)
+				r.known(test.first, "192.0.2.1", "default/bar")
+				test.between(r)
+				r.a().refusing(exports(errDown))
+				r.setAccept(nil)
+				for n := range 600 {
+					if n == 300 {
+						r.a().refusing(nil)
+					}
+					r.wait(100 * time.Millisecond)
+					if view, ok := r.View(); ok && view.UID == "b-uid" && view.Services.Get(cache.NewObjectName("default", "bar")) != nil {
+						r.Fatal("what is known of the one before is taken for it")
+					}
+				}
+				r.known("b-uid", "192.0.2.1")
+			})
+		})
+	}
+}
+
+// A cluster in whose place another one answered for a while, which was refused, is still known.
+func TestClusterThatIsBack(t *testing.T) {
+	connecting(t, through(), false, func(r *rig) {
+		r.a().watched()
+		r.pointTo("a.example.com")
+		r.wait(5 * time.Second)
+		r.setAccept(not("b-uid"))
+		r.answers("b-uid")
+		r.a().endWatches()
+		r.wait(time.Minute)
+		r.unknown()
+		made := r.made.Load()
+		r.answers("a-uid")
+		r.resyncs()
+		r.wait(4 * time.Second)
+		r.known("a-uid", "192.0.2.1", "default/bar")
+		if r.resyncs() == 0 {
+			r.Error("no resync")
+		}
+		if r.made.Load() != made {
+			r.Error("another connection was made")
+		}
+	})
 }
 
 func TestKubeconfigSwapKeepsTheOldConnectionUntilTheNewOneIsReady(t *testing.T) {

@@ -13,7 +13,7 @@ type View struct {
 	Services Services
 	Gateways Gateways
 	Records  *Records  // nil: none are read
-	UID      types.UID // empty: may not be read
+	UID      types.UID // empty: it could never be read
 	// Namespaces are those whose exports are known; none: all.
 	Namespaces []string
 }

@@ -28,9 +28,11 @@ type foreignEndpoints struct {
 }
 
 type foreignList struct {
-	mu    sync.Mutex
-	at    time.Time // when it was requested; zero: not yet
-	names sets.Set[string]
+	inUse  chan struct{} // full while someone requests or reads it
+	at     time.Time     // when it was requested; zero: not yet
+	names  sets.Set[string]
+	failed time.Time // the latest request; zero: none did
+	err    error
 }
 
 // foreignPeriod is how old a list may be: less than a watch may lag.
@@ -41,15 +43,27 @@ func newForeignEndpoints(client metadata.Interface) *foreignEndpoints {
 }
 
 // check fails if foreign Endpoints have the name of a mirror that is about to be created, with the error
-// that creating them would give.
+// that creating them would give. A request that fails has failed for all that waited for it: the next one might take as
+// long.
 func (f *foreignEndpoints) check(ctx context.Context, key cache.ObjectName) error {
-	list := f.of(key.Namespace)
-	list.mu.Lock()
-	defer list.mu.Unlock()
-	if time.Since(list.at) > foreignPeriod {
+	list, waiting := f.of(key.Namespace), time.Now()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case list.inUse <- struct{}{}:
+		defer func() { <-list.inUse }()
+	}
+	switch {
+	case time.Since(list.at) <= foreignPeriod:
+	case list.failed.After(waiting):
+		return list.err
+	default:
 		at := time.Now()
 		names, err := f.list(ctx, key.Namespace)
 		if err != nil {
+			if ctx.Err() == nil {
+				list.failed, list.err = time.Now(), err
+			}
 			return err
 		}
 		list.at, list.names = at, names
@@ -65,14 +79,19 @@ func (f *foreignEndpoints) of(namespace string) *foreignList {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	maps.DeleteFunc(f.lists, func(other string, list *foreignList) bool {
-		if other == namespace || !list.mu.TryLock() {
+		if other == namespace {
 			return false
 		}
-		defer list.mu.Unlock()
-		return time.Since(list.at) > foreignPeriod
+		select {
+		case list.inUse <- struct{}{}:
+			defer func() { <-list.inUse }()
+			return time.Since(list.at) > foreignPeriod
+		default:
+			return false
+		}
 	})
 	if f.lists[namespace] == nil {
-		f.lists[namespace] = &foreignList{}
+		f.lists[namespace] = &foreignList{inUse: make(chan struct{}, 1)}
 	}
 	return f.lists[namespace]
 }
