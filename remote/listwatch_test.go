@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -808,4 +809,53 @@ func TestWatchThatFailsTheCheckDoesNotEndTheSilence(t *testing.T) {
 			t.Errorf("got %v, want a new list", err)
 		}
 	})
+}
+
+// An informer ends when its requests have: a Reflector waits neither for its list, which may be counted as it fails, nor
+// for its watch.
+func TestInformerEndsAfterItsRequests(t *testing.T) {
+	for name, linger := range map[string]func(w *watching, until func()){
+		"a list": func(w *watching, until func()) {
+			w.ListFunc = func(ctx context.Context, _ metav1.ListOptions) (runtime.Object, error) {
+				until()
+				return nil, ctx.Err()
+			}
+		},
+		"a watch": func(w *watching, until func()) {
+			inner := w.WatchFunc
+			w.WatchFunc = func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+				defer func() { w.last().Add(service("default", "bar")) }()
+				return inner(ctx, options)
+			}
+			w.Seen = until
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				var begun, ended atomic.Bool
+				w := newWatching()
+				w.Client = noStreams{}
+				linger(w, func() {
+					begun.Store(true)
+					<-ctx.Done()
+					time.Sleep(time.Second)
+					ended.Store(true)
+				})
+				informer := NewInformer(w.ListWatch, &corev1.Service{}, func(svc *corev1.Service) *corev1.Service { return svc })
+				time.AfterFunc(time.Minute, cancel)
+				informer.RunWithContext(ctx)
+				if !begun.Load() || !ended.Load() {
+					t.Errorf("begun: %v; ended: %v", begun.Load(), ended.Load())
+				}
+				w.ListFunc = func(context.Context, metav1.ListOptions) (runtime.Object, error) {
+					t.Error("it is listed after the end")
+					return emptyList(), nil
+				}
+				if _, err := w.ListWithContext(ctx, metav1.ListOptions{}); err != context.Canceled {
+					t.Errorf("a list after the end: %v", err)
+				}
+			})
+		})
+	}
 }

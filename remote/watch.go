@@ -179,7 +179,7 @@ func (lw *ListWatch) steady(w *steadyWatch, options metav1.ListOptions, cancel f
 }
 
 // start has the events passed on. A watch that is not started needs only be stopped.
-func (w *steadyWatch) start(ctx context.Context) { go w.run(ctx) }
+func (w *steadyWatch) start(ctx context.Context) { w.lw.running.Go(func() { w.run(ctx) }) }
 
 func (w *steadyWatch) ResultChan() <-chan watch.Event { return w.result }
 
