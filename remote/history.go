@@ -138,7 +138,6 @@ func (lw *ListWatch) serverVersion(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	lw.history.touch()
 	listMeta, err := meta.ListAccessor(list)
 	must(err)
 	return listMeta.GetResourceVersion(), nil

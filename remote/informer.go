@@ -67,6 +67,13 @@ func NewInformer[T Object](lw *ListWatch, example T, trim func(T) T) *Informer[T
 	return i
 }
 
+// RunWithContext fills the cache and keeps it filled until the context ends. When it returns, no request is under way, and
+// the ListWatch calls nothing any more.
+func (i *Informer[T]) RunWithContext(ctx context.Context) {
+	i.SharedIndexInformer.RunWithContext(ctx)
+	i.lw.running.end()
+}
+
 func (i *Informer[T]) keys() []string { return i.GetIndexer().ListKeys() }
 
 func (i *Informer[T]) object(key, version string) runtime.Object {

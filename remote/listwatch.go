@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -63,6 +64,7 @@ type ListWatch struct {
 	errors    atomic.Int32 // watches in a row that ended with an error and no event
 	refusals  atomic.Int32 // watches in a row that the server refused to open
 	history   history
+	running   running
 	page      map[string]bool // the keys of the pages of a list so far
 }
 
@@ -85,6 +87,10 @@ func (lw *ListWatch) Watch(options metav1.ListOptions) (watch.Interface, error) 
 // ListWithContext lists consistently: a first list at resourceVersion 0 could be
 // answered from a stale cache, and what is missing there would be deleted here.
 func (lw *ListWatch) ListWithContext(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+	if !lw.running.begin() {
+		return nil, context.Canceled
+	}
+	defer lw.running.Done()
 	if options.ResourceVersion == "0" || lw.history.broken.Load() {
 		options.ResourceVersion, options.ResourceVersionMatch = "", ""
 	}
@@ -110,6 +116,31 @@ func (lw *ListWatch) ListWithContext(ctx context.Context, options metav1.ListOpt
 		lw.Report(nil)
 	}
 	return list, nil
+}
+
+// running are the lists and watches under way. As its context ends, a Reflector waits for neither.
+type running struct {
+	sync.WaitGroup
+	mu    sync.Mutex
+	ended bool
+}
+
+// begin is for a list, after which Done must be called; false: it must not begin any more.
+func (r *running) begin() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ended {
+		r.Add(1)
+	}
+	return !r.ended
+}
+
+// end waits for all that is under way, and lets nothing begin after it.
+func (r *running) end() {
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
+	r.Wait()
 }
 
 // reader is how lists are requested: Before and ListFunc of a ListWatch, or those of a

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -728,4 +729,133 @@ func TestWatchThatFailsTheCheckIsStoppedInTheEnd(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Until the answer is accepted, what a watch says is no knowledge: a load balancer may have sent it to another cluster.
+// If it were, the next list would be lower, as after a restore from a backup.
+func TestWatchThatFailsTheCheckChangesNothing(t *testing.T) {
+	stream := true
+	plain, streamed := metav1.ListOptions{ResourceVersion: "17"}, metav1.ListOptions{SendInitialEvents: &stream}
+	for name, test := range map[string]struct {
+		options   metav1.ListOptions
+		kind      watch.EventType
+		object    runtime.Object
+		bracketed bool
+	}{
+		"an event":                       {plain, watch.Added, withPort("bar", 80, "900"), false},
+		"a bookmark":                     {plain, watch.Bookmark, bookmark("900"), false},
+		"a streamed list":                {streamed, watch.Bookmark, endOfList("900"), false},
+		"a streamed list, bracketed":     {streamed, watch.Bookmark, endOfList("900"), true},
+		"an event that is malformed":     {plain, watch.Added, &corev1.Service{}, false},
+		"an error":                       {plain, watch.Error, &apierrors.NewInternalError(errDown).ErrStatus, false},
+		"a streamed list, with an error": {streamed, watch.Error, &apierrors.NewInternalError(errDown).ErrStatus, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWatching()
+				seen, listed, checks := 0, 0, 0
+				w.Seen = func() { seen++ }
+				w.Listed = func(string, map[string]bool) { listed++ }
+				w.bounds, w.trim = Limits{}.ofExports("paris"), func(obj runtime.Object) runtime.Object { return obj }
+				w.synced("17", true)
+				w.Before = func(ctx context.Context) (context.Context, func() (bool, error), error) {
+					return ctx, func() (bool, error) {
+						if checks++; checks > 1 {
+							return false, nil
+						}
+						w.last().Action(test.kind, test.object)
+						synctest.Wait()
+						if test.bracketed {
+							return true, nil
+						}
+						return false, errNotAccepted
+					}, nil
+				}
+				switch opened, err := w.WatchWithContext(t.Context(), test.options); {
+				case err == nil:
+					opened.Stop()
+					events(opened)
+				case !test.bracketed:
+					t.Fatal(err)
+				}
+				if !w.opened[0].IsStopped() {
+					t.Error("the first watch is left open")
+				}
+				if objects, _ := w.known().count(); seen != 0 || listed != 0 || objects != 0 {
+					t.Errorf("%d events are seen, %d lists and %d objects are known", seen, listed, objects)
+				}
+				listed = 0
+				if _, err := w.ListWithContext(t.Context(), metav1.ListOptions{}); err != nil || listed != 1 {
+					t.Errorf("%d lists are known after one: %v", listed, err)
+				}
+				if got := w.failures(); len(got) != 0 {
+					t.Errorf("reported: %v", got)
+				}
+			})
+		})
+	}
+}
+
+// Nor does an answer that does not count say that the server was there: in the meantime it may have been restored.
+func TestWatchThatFailsTheCheckDoesNotEndTheSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWatching()
+		w.Before = (&gate{after: slices.Repeat([]error{errNotAccepted}, 100)}).pass
+		w.synced("17", true)
+		time.Sleep(maxSilence - time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if _, err := w.WatchWithContext(ctx, metav1.ListOptions{ResourceVersion: "17"}); err != errExpired {
+			t.Errorf("got %v, want a new list", err)
+		}
+	})
+}
+
+// An informer ends when its requests have: a Reflector waits neither for its list, which may be counted as it fails, nor
+// for its watch.
+func TestInformerEndsAfterItsRequests(t *testing.T) {
+	for name, linger := range map[string]func(w *watching, until func()){
+		"a list": func(w *watching, until func()) {
+			w.ListFunc = func(ctx context.Context, _ metav1.ListOptions) (runtime.Object, error) {
+				until()
+				return nil, ctx.Err()
+			}
+		},
+		"a watch": func(w *watching, until func()) {
+			inner := w.WatchFunc
+			w.WatchFunc = func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+				defer func() { w.last().Add(service("default", "bar")) }()
+				return inner(ctx, options)
+			}
+			w.Seen = until
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				var begun, ended atomic.Bool
+				w := newWatching()
+				w.Client = noStreams{}
+				linger(w, func() {
+					begun.Store(true)
+					<-ctx.Done()
+					time.Sleep(time.Second)
+					ended.Store(true)
+				})
+				informer := NewInformer(w.ListWatch, &corev1.Service{}, func(svc *corev1.Service) *corev1.Service { return svc })
+				time.AfterFunc(time.Minute, cancel)
+				informer.RunWithContext(ctx)
+				if !begun.Load() || !ended.Load() {
+					t.Errorf("begun: %v; ended: %v", begun.Load(), ended.Load())
+				}
+				w.ListFunc = func(context.Context, metav1.ListOptions) (runtime.Object, error) {
+					t.Error("it is listed after the end")
+					return emptyList(), nil
+				}
+				if _, err := w.ListWithContext(ctx, metav1.ListOptions{}); err != context.Canceled {
+					t.Errorf("a list after the end: %v", err)
+				}
+			})
+		})
+	}
 }

@@ -40,9 +40,12 @@ func (lw *ListWatch) WatchWithContext(ctx context.Context, options metav1.ListOp
 					return err
 				}
 			}
-			open, err = lw.open(ctx, request, options, first)
+			open, err = lw.open(request, options, first)
 			return err
-		}, func() { open.Stop() })
+		}, func() { open.Stop(); now = "" })
+		if now != "" {
+			lw.history.touch()
+		}
 		if lower(due, options.ResourceVersion) || due == "" {
 			due = options.ResourceVersion
 		}
@@ -65,6 +68,7 @@ func (lw *ListWatch) WatchWithContext(ctx context.Context, options metav1.ListOp
 	}
 	lw.refusals.Store(0)
 	lw.history.opened()
+	open.start(ctx)
 	return open, nil
 }
 
@@ -89,7 +93,7 @@ func (lw *ListWatch) stream(ctx context.Context, options metav1.ListOptions) (wa
 	lw.history.requested(options.ResourceVersion)
 	err := lw.retry(ctx, func() error {
 		bracketed, err := lw.once(ctx, func(request context.Context) (err error) {
-			open, err = lw.open(ctx, request, options, nil)
+			open, err = lw.open(request, options, nil)
 			return err
 		}, func() { open.Stop() })
 		if err == nil && bracketed { // what it lists must be checked as a whole
@@ -100,6 +104,7 @@ func (lw *ListWatch) stream(ctx context.Context, options metav1.ListOptions) (wa
 		return err
 	}, func(err error) bool { return expired(err) || unsupported(err) })
 	if err == nil {
+		open.start(ctx)
 		return open, nil
 	}
 	open.abandon()
@@ -111,8 +116,9 @@ func (lw *ListWatch) stream(ctx context.Context, options metav1.ListOptions) (wa
 }
 
 // open opens a watch, which begins with the events given; the server must begin to answer
-// in time. ctx is that of the caller, request that of the request, which may be traced.
-func (lw *ListWatch) open(ctx, request context.Context, options metav1.ListOptions, first []watch.Event) (*steadyWatch, error) {
+// in time. Its events are read once it is started: until its answer is accepted, they may be
+// another cluster's.
+func (lw *ListWatch) open(request context.Context, options metav1.ListOptions, first []watch.Event) (*steadyWatch, error) {
 	var overrun atomic.Pointer[error]
 	request, cancel := context.WithCancelCause(boundedWatch(request, lw.bounds, func(err error) { overrun.Store(&err) }))
 	timer := time.AfterFunc(requestTimeout, func() {
@@ -130,7 +136,7 @@ func (lw *ListWatch) open(ctx, request context.Context, options metav1.ListOptio
 		cancel(nil)
 		return nil, err
 	}
-	return lw.steady(ctx, &steadyWatch{lw: lw, inner: w, first: first, overrun: &overrun}, options, func() { cancel(nil) }), nil
+	return lw.steady(&steadyWatch{lw: lw, inner: w, first: first, overrun: &overrun}, options, func() { cancel(nil) }), nil
 }
 
 // steadyWatch passes on the events of another watch that are well-formed.
@@ -162,16 +168,18 @@ const (
 	maxErrors = 3
 )
 
-func (lw *ListWatch) steady(ctx context.Context, w *steadyWatch, options metav1.ListOptions, cancel func()) *steadyWatch {
+func (lw *ListWatch) steady(w *steadyWatch, options metav1.ListOptions, cancel func()) *steadyWatch {
 	stop := make(chan struct{})
 	w.result, w.stop, w.resumes = make(chan watch.Event), stop, options.ResourceVersion != ""
 	if options.SendInitialEvents != nil && *options.SendInitialEvents {
 		w.streamed, w.listing = map[string]bool{}, newTally()
 	}
 	w.cancel = sync.OnceFunc(func() { close(stop); cancel() })
-	go w.run(ctx)
 	return w
 }
+
+// start has the events passed on. A watch that is not started needs only be stopped.
+func (w *steadyWatch) start(ctx context.Context) { w.lw.running.Go(func() { w.run(ctx) }) }
 
 func (w *steadyWatch) ResultChan() <-chan watch.Event { return w.result }
 

@@ -30,6 +30,7 @@ type ranges struct {
 
 	refused [2]chan struct{} // closed when a kind may not be read
 	dirty   chan struct{}
+	reading sync.Mutex // what was read earlier must not replace what was read later
 	known   atomic.Pointer[[]gateway.Range]
 }
 
@@ -131,7 +132,17 @@ func (r *ranges) settled(ctx context.Context) bool {
 	return true
 }
 
+// read reads the ranges.
 func (r *ranges) read() {
+	if r.update() {
+		r.changed()
+	}
+}
+
+// update reads the ranges; true where they differ from before.
+func (r *ranges) update() bool {
+	r.reading.Lock()
+	defer r.reading.Unlock()
 	var now []gateway.Range
 	add := func(name string, cidrs []string) {
 		for _, text := range cidrs {
@@ -148,9 +159,7 @@ func (r *ranges) read() {
 	add("Service range", r.serviceCIDRs.GetIndexer().ListIndexFuncValues(byRange))
 	add("pod range", r.nodes.GetIndexer().ListIndexFuncValues(byRange))
 	slices.SortFunc(now, func(a, b gateway.Range) int { return a.Compare(b.Prefix) })
-	if before := r.known.Swap(&now); !slices.Equal(*before, now) {
-		r.changed()
-	}
+	return !slices.Equal(*r.known.Swap(&now), now)
 }
 
 // Ranges are the cluster's own addresses, as far as they are known.
