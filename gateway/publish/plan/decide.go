@@ -51,7 +51,7 @@ func (d *decision) decide() {
 		d.withdraw()
 		return
 	}
-	if refusal := d.refuse(); refusal != nil {
+	if refusal := d.policy.refuse(svc); refusal != nil {
 		d.plan.Problems = append(d.plan.Problems, *refusal)
 		d.withdraw()
 		return
@@ -73,9 +73,8 @@ func (d *decision) decide() {
 
 // refuse is why an exported Service is not published: the mirrors' own rules, but for its ports, for which there may
 // be gateway ports, and for what is up to each cluster that mirrors it.
-func (d *decision) refuse() *mirrors.Problem {
-	policy := mirrors.Policy{IncludeSystem: d.policy.IncludeSystem}
-	problem := policy.Refuse(mirrors.Candidate{Service: d.snapshot.Service})
+func (p Policy) refuse(svc *corev1.Service) *mirrors.Problem {
+	problem := mirrors.Policy{IncludeSystem: p.IncludeSystem}.Refuse(mirrors.Candidate{Service: svc})
 	if problem == nil {
 		return nil
 	}
