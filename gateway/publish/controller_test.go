@@ -548,3 +548,41 @@ func TestFailoverIsNotReady(t *testing.T) {
 		})
 	}
 }
+
+// What is no longer exported is closed while it is not known how the Gateway is reached, and what is stays as it is.
+func TestControllerClosesWithoutTheGateway(t *testing.T) {
+	for name, lose := range map[string]func(w *world){
+		"the Gateway is deleted":         func(w *world) { w.server.drop("gateways", "ingress", "public") },
+		"the gateway Service is deleted": func(w *world) { w.server.drop("services", "ingress", "traefik") },
+		"its class cannot be read": func(w *world) {
+			w.stop()
+			w.server.unreadable = "gatewayclasses"
+			w.start(w.behind())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(w *world) {
+				w.server.put("services", &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "ingress", Name: "traefik"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{
+					{Name: "web", Port: 80, Protocol: corev1.ProtocolTCP}, {Name: "pg", Port: 15000, Protocol: corev1.ProtocolTCP}}}})
+				w.start(w.behind())
+				w.wrote(created...)
+				lose(w)
+				w.wait(time.Minute)
+				w.wrote()
+				svc := w.server.get("services", "default", "bar").(*corev1.Service)
+				svc.Annotations = map[string]string{gateway.SelectAnnotation: "80"}
+				w.server.put("services", svc)
+				w.wait(time.Minute)
+				w.wrote("delete tcproutes default/bar.5432.service-mirror", "update configmaps sm/default.bar")
+				if got := w.record("bar"); len(got.Ports) != 1 || got.Ports[0].Gateway != 80 {
+					t.Errorf("the record is %+v", got)
+				}
+			})
+		})
+	}
+}
+
+// behind has the Service ingress/traefik be in front of the Gateway.
+func (w *world) behind() func(*Options) {
+	return func(o *Options) { o.GatewayService = cache.NewObjectName("ingress", "traefik") }
+}
