@@ -549,6 +549,52 @@ func TestFailoverIsNotReady(t *testing.T) {
 	}
 }
 
+// While the EndpointSlices of a Service are not known, its record does not say that it has no endpoint, unless it did so before:
+// of this Service, not of one that had its name.
+func TestUnknownIsNotUnready(t *testing.T) {
+	for name, test := range map[string]struct {
+		before *record.Record // nil: there is no record
+		want   bool
+	}{
+		"no record":                    {nil, true},
+		"a record":                     {&record.Record{UID: "bar", Ready: true}, true},
+		"a record that says so":        {&record.Record{UID: "bar"}, false},
+		"the record of an earlier one": {&record.Record{UID: "earlier"}, true},
+	} {
+		for selector, by := range map[string]map[string]string{"with a selector": {"app": "bar"}, "without": nil} {
+			t.Run(name+", "+selector, func(t *testing.T) {
+				in(t, func(w *world) {
+					svc := exportedService("bar", 80)
+					svc.UID, svc.Spec.Selector = "bar", by
+					w.server.put("services", svc)
+					if test.before != nil {
+						test.before.Service = cache.NewObjectName("default", "bar")
+						configMap, err := test.before.ConfigMap("sm")
+						if err != nil {
+							t.Fatal(err)
+						}
+						configMap.Labels[mirrors.ManagedByLabel] = mirrors.ManagedBy
+						configMap.Annotations = map[string]string{plan.PublishedAnnotation: "sm/default.bar"}
+						w.server.put("configmaps", configMap)
+					}
+					w.server.unreadable = "endpointslices"
+					w.start()
+					if got := w.record("bar"); got.Ready != test.want || got.UID != "bar" {
+						t.Errorf("the record is %+v, want ready: %v\n%s", got, test.want, w.log)
+					}
+					w.server.mu.Lock()
+					w.server.unreadable = ""
+					w.server.mu.Unlock()
+					w.wait(time.Minute)
+					if w.record("bar").Ready {
+						t.Error("it has no endpoint, and the record says that it is ready")
+					}
+				})
+			})
+		}
+	}
+}
+
 // What is no longer exported is closed while it is not known how the Gateway is reached, and what is stays as it is.
 func TestControllerClosesWithoutTheGateway(t *testing.T) {
 	for name, lose := range map[string]func(w *world){
