@@ -595,6 +595,28 @@ func TestUnknownIsNotUnready(t *testing.T) {
 	}
 }
 
+// Of a kind that is not served any more nothing is read, and no failure to read it is left to show.
+func TestControllerForgetsAKind(t *testing.T) {
+	in(t, func(w *world) {
+		w.server.unreadable = "tcproutes"
+		w.start()
+		w.wait(time.Minute)
+		if problems := w.controller.problems.OfLocal(); len(problems) == 0 {
+			t.Errorf("no problem says that it cannot be read: %s", w.log)
+		}
+		w.server.mu.Lock()
+		w.server.served["tcproutes/v1"] = false
+		w.server.mu.Unlock()
+		w.wait(servedPeriod + time.Second)
+		if problems := w.controller.problems.OfLocal(); len(problems) > 0 {
+			t.Errorf("the problems are %v\n%s", problems, w.log)
+		}
+		if got := w.controller.caches.routes[plan.TCPRoute].problem(); got != "" {
+			t.Errorf("its problem is %q", got)
+		}
+	})
+}
+
 // What is no longer exported is closed while it is not known how the Gateway is reached, and what is stays as it is.
 func TestControllerClosesWithoutTheGateway(t *testing.T) {
 	for name, lose := range map[string]func(w *world){
