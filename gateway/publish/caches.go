@@ -390,6 +390,11 @@ func (c *caches) run(ctx context.Context, running *sync.WaitGroup) {
 		running.Go(func() { c.outside.services.RunWithContext(ctx) })
 		running.Go(func() { c.outside.slices.RunWithContext(ctx) })
 	}
+	running.Go(func() {
+		if cache.WaitFor(ctx, "", c.slices.HasSyncedChecker()) {
+			c.hooks.all() // what has none has no event of that
+		}
+	})
 	kinds := slices.Collect(maps.Values(c.routes))
 	if c.gateway != nil {
 		kinds = append(kinds, c.gateway, c.class)

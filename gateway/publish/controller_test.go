@@ -548,3 +548,109 @@ func TestFailoverIsNotReady(t *testing.T) {
 		})
 	}
 }
+
+// While the EndpointSlices of a Service are not known, its record does not say that it has no endpoint, unless it did so before:
+// of this Service, not of one that had its name.
+func TestUnknownIsNotUnready(t *testing.T) {
+	for name, test := range map[string]struct {
+		before *record.Record // nil: there is no record
+		want   bool
+	}{
+		"no record":                    {nil, true},
+		"a record":                     {&record.Record{UID: "bar", Ready: true}, true},
+		"a record that says so":        {&record.Record{UID: "bar"}, false},
+		"the record of an earlier one": {&record.Record{UID: "earlier"}, true},
+	} {
+		for selector, by := range map[string]map[string]string{"with a selector": {"app": "bar"}, "without": nil} {
+			t.Run(name+", "+selector, func(t *testing.T) {
+				in(t, func(w *world) {
+					svc := exportedService("bar", 80)
+					svc.UID, svc.Spec.Selector = "bar", by
+					w.server.put("services", svc)
+					if test.before != nil {
+						test.before.Service = cache.NewObjectName("default", "bar")
+						configMap, err := test.before.ConfigMap("sm")
+						if err != nil {
+							t.Fatal(err)
+						}
+						configMap.Labels[mirrors.ManagedByLabel] = mirrors.ManagedBy
+						configMap.Annotations = map[string]string{plan.PublishedAnnotation: "sm/default.bar"}
+						w.server.put("configmaps", configMap)
+					}
+					w.server.unreadable = "endpointslices"
+					w.start()
+					if got := w.record("bar"); got.Ready != test.want || got.UID != "bar" {
+						t.Errorf("the record is %+v, want ready: %v\n%s", got, test.want, w.log)
+					}
+					w.server.mu.Lock()
+					w.server.unreadable = ""
+					w.server.mu.Unlock()
+					w.wait(time.Minute)
+					if w.record("bar").Ready {
+						t.Error("it has no endpoint, and the record says that it is ready")
+					}
+				})
+			})
+		}
+	}
+}
+
+// Of a kind that is not served any more nothing is read, and no failure to read it is left to show.
+func TestControllerForgetsAKind(t *testing.T) {
+	in(t, func(w *world) {
+		w.server.unreadable = "tcproutes"
+		w.start()
+		w.wait(time.Minute)
+		if problems := w.controller.problems.OfLocal(); len(problems) == 0 {
+			t.Errorf("no problem says that it cannot be read: %s", w.log)
+		}
+		w.server.mu.Lock()
+		w.server.served["tcproutes/v1"] = false
+		w.server.mu.Unlock()
+		w.wait(servedPeriod + time.Second)
+		if problems := w.controller.problems.OfLocal(); len(problems) > 0 {
+			t.Errorf("the problems are %v\n%s", problems, w.log)
+		}
+		if got := w.controller.caches.routes[plan.TCPRoute].problem(); got != "" {
+			t.Errorf("its problem is %q", got)
+		}
+	})
+}
+
+// What is no longer exported is closed while it is not known how the Gateway is reached, and what is stays as it is.
+func TestControllerClosesWithoutTheGateway(t *testing.T) {
+	for name, lose := range map[string]func(w *world){
+		"the Gateway is deleted":         func(w *world) { w.server.drop("gateways", "ingress", "public") },
+		"the gateway Service is deleted": func(w *world) { w.server.drop("services", "ingress", "traefik") },
+		"its class cannot be read": func(w *world) {
+			w.stop()
+			w.server.unreadable = "gatewayclasses"
+			w.start(w.behind())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(w *world) {
+				w.server.put("services", &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "ingress", Name: "traefik"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{
+					{Name: "web", Port: 80, Protocol: corev1.ProtocolTCP}, {Name: "pg", Port: 15000, Protocol: corev1.ProtocolTCP}}}})
+				w.start(w.behind())
+				w.wrote(created...)
+				lose(w)
+				w.wait(time.Minute)
+				w.wrote()
+				svc := w.server.get("services", "default", "bar").(*corev1.Service)
+				svc.Annotations = map[string]string{gateway.SelectAnnotation: "80"}
+				w.server.put("services", svc)
+				w.wait(time.Minute)
+				w.wrote("delete tcproutes default/bar.5432.service-mirror", "update configmaps sm/default.bar")
+				if got := w.record("bar"); len(got.Ports) != 1 || got.Ports[0].Gateway != 80 {
+					t.Errorf("the record is %+v", got)
+				}
+			})
+		})
+	}
+}
+
+// behind has the Service ingress/traefik be in front of the Gateway.
+func (w *world) behind() func(*Options) {
+	return func(o *Options) { o.GatewayService = cache.NewObjectName("ingress", "traefik") }
+}

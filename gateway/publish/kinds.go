@@ -120,6 +120,8 @@ func (k *kind) serve(ctx context.Context, version string, client dynamic.Interfa
 	k.found, k.version, k.objects, k.stop = true, version, nil, nil
 	if version == "" {
 		k.mu.Unlock()
+		k.fail("", nil) // what could not be read is not missed any more
+		report(k.resource.Resource, nil)
 		k.synced()
 		return
 	}

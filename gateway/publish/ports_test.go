@@ -188,3 +188,47 @@ func TestControllerWakesRivals(t *testing.T) {
 		}
 	})
 }
+
+// A Service that is refused, such as a headless one of the same chart, claims no gateway port and no name; once it is not
+// refused any more, it has what an older one has.
+func TestControllerRefusesClaims(t *testing.T) {
+	for name, test := range map[string]struct {
+		refuse func(*corev1.Service)
+		accept func(*corev1.Service) // nil: it never is
+	}{
+		"headless":     {refuse: func(svc *corev1.Service) { svc.Spec.ClusterIP = corev1.ClusterIPNone }},
+		"ExternalName": {func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeExternalName }, func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeClusterIP }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(w *world) {
+				const host = "redis.example.com"
+				w.twoListeners()
+				w.server.drop("services", "default", "bar")
+				refused, rival := exportedService("redis-headless", 80, 5432), exportedService("redis-master", 80, 5432)
+				for _, svc := range []*corev1.Service{refused, rival} { // created in the same second
+					svc.Annotations = map[string]string{gateway.PortsAnnotation: "5432=15001", plan.HostsAnnotation: host}
+				}
+				test.refuse(refused)
+				w.server.put("services", refused)
+				w.server.put("services", rival)
+				w.start(func(o *Options) { o.HostSuffixes = []string{"example.com"} })
+				w.wantPort("redis-master", 15001)
+				if hosts := w.record("redis-master").Hosts; !slices.Contains(hosts, host) {
+					t.Errorf("its hosts are %v\n%s", hosts, w.log)
+				}
+				if test.accept == nil {
+					return
+				}
+				refused = refused.DeepCopy()
+				test.accept(refused)
+				w.server.put("services", refused)
+				w.wait(time.Second)
+				first, second := w.record("redis-headless"), w.record("redis-master")
+				if !slices.Contains(first.Hosts, host) || slices.Contains(second.Hosts, host) {
+					t.Errorf("then the hosts are %v and %v", first.Hosts, second.Hosts)
+				}
+				w.wantPort("redis-master", 15001) // which it has
+			})
+		})
+	}
+}

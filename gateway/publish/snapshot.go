@@ -92,8 +92,8 @@ func (c *Controller) observe(ctx context.Context, key cache.ObjectName) plan.Sna
 	return s
 }
 
-// hasReady tells whether a Service has an endpoint that is ready. While its EndpointSlices are not known, it is as the
-// record says.
+// hasReady tells whether a Service has an endpoint that is ready. While its EndpointSlices are not known, it has one unless
+// the record says otherwise.
 func (c *Controller) hasReady(ctx context.Context, s plan.Snapshot) bool {
 	if len(s.Service.Spec.Selector) == 0 {
 		return c.hasReadyByHand(ctx, s)
@@ -114,12 +114,13 @@ func (c *Controller) hasReadyByHand(ctx context.Context, s plan.Snapshot) bool {
 	return slices.ContainsFunc(list.Items, func(slice discoveryv1.EndpointSlice) bool { return readySlice(&slice) })
 }
 
+// recordedReady is what readers may go by for as long as nothing is known: that there is no endpoint is knowledge.
 func recordedReady(s plan.Snapshot) bool {
 	if s.Record == nil {
-		return false
+		return true
 	}
 	before, err := record.Parse(s.Record)
-	return err == nil && before.Ready
+	return err != nil || before.UID != s.Service.UID || before.Ready
 }
 
 // remoteServices are the exported Services, in the order of their names.

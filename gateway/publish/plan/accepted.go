@@ -10,9 +10,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// refusals are what implementations say against a route as it is now, by the listener that it attaches to: a
-// condition about an older generation of it says nothing.
-func refusals(route *unstructured.Unstructured) map[string]string {
+// refusals are what the Gateway's implementation says against a route as it is now, by the listener that it attaches to: a
+// condition about an older generation of it says nothing, nor does what another implementation, which the Gateway had before, has
+// left there. controller is the name of the former; empty: it is not known, and each is believed.
+func refusals(route *unstructured.Unstructured, controller string) map[string]string {
 	var object struct {
 		Status struct {
 			Parents []struct {
@@ -31,6 +32,9 @@ func refusals(route *unstructured.Unstructured) map[string]string {
 	}
 	found := map[string]string{}
 	for _, parent := range object.Status.Parents {
+		if controller != "" && parent.ControllerName != controller {
+			continue
+		}
 		for _, c := range parent.Conditions {
 			refused := (c.Type == "Accepted" || c.Type == "ResolvedRefs") && c.Status == metav1.ConditionFalse
 			if refused && c.ObservedGeneration == route.GetGeneration() {
@@ -72,7 +76,7 @@ func (d *decision) judge() {
 		if live == nil || !Owned(live) || differs(live, desired) {
 			continue
 		}
-		refused := refusals(live)
+		refused := refusals(live, d.snapshot.Gateway.Controller)
 		for i, a := range d.assigned {
 			why, found := refused[a.listener]
 			if !found || string(a.kind) != live.GetKind() || !d.serves(desired, a) {

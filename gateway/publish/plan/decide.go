@@ -51,31 +51,25 @@ func (d *decision) decide() {
 		d.withdraw()
 		return
 	}
-	if refusal := d.refuse(); refusal != nil {
+	if refusal := d.policy.refuse(svc); refusal != nil {
 		d.plan.Problems = append(d.plan.Problems, *refusal)
 		d.withdraw()
 		return
 	}
-	gw := d.snapshot.Gateway
-	if d.policy.To(ToGatewayAPI) && !gw.Exists {
-		why := "has not been read yet, so published objects are kept unchanged: see the problems of the cluster"
-		if gw.Known {
+	if d.lacksGateway() {
+		why := "has not been read yet, so what depends on it is kept unchanged: see the problems of the cluster"
+		if d.snapshot.Gateway.Known {
 			why = "does not exist: create it, or set another one with --gateway"
 		}
 		d.problem(mirrors.NoGateway, fmt.Sprintf("Gateway %v %s", d.policy.Gateway, why))
-		if !gw.Known || !d.policy.To(ToIngress) && !d.policy.To(ToNames) {
-			d.plan.Allocations = d.previous // routes and record stay as they are
-			return
-		}
 	}
 	d.publish()
 }
 
 // refuse is why an exported Service is not published: the mirrors' own rules, but for its ports, for which there may
 // be gateway ports, and for what is up to each cluster that mirrors it.
-func (d *decision) refuse() *mirrors.Problem {
-	policy := mirrors.Policy{IncludeSystem: d.policy.IncludeSystem}
-	problem := policy.Refuse(mirrors.Candidate{Service: d.snapshot.Service})
+func (p Policy) refuse(svc *corev1.Service) *mirrors.Problem {
+	problem := mirrors.Policy{IncludeSystem: p.IncludeSystem}.Refuse(mirrors.Candidate{Service: svc})
 	if problem == nil {
 		return nil
 	}
@@ -124,11 +118,16 @@ func (d *decision) lacksAlias(a assignment) bool {
 	return d.unnamed != nil && errors.Is(a.problem, d.unnamed)
 }
 
-// unserved is why ports are not reached, but for what implementations say, and for what is said of the Service's name.
+// unserved is why ports are not reached, but for what implementations say, and for what is said of the Service's name and of
+// the Gateway.
 func (d *decision) unserved() error {
 	var problems []error
 	for _, a := range d.assigned {
-		if a.problem != nil && a.kind == "" && !(d.policy.onlyNames() && d.lacksAlias(a)) {
+		u := unread(a.problem)
+		switch {
+		case a.problem == nil || a.kind != "":
+		case u != nil && u.said, d.policy.onlyNames() && d.lacksAlias(a):
+		default:
 			problems = append(problems, fmt.Errorf("port %s: %w", gateway.ListPorts([]corev1.ServicePort{a.port}), a.problem))
 		}
 	}
@@ -142,13 +141,23 @@ func (d *decision) write() {
 		d.writeRoute(desired)
 	}
 	want, err := d.record()
-	if err != nil {
+	switch {
+	case err != nil:
 		d.report(mirrors.Rejected, err)
 		d.outdated = d.announces(nil)
-	} else {
+	case !d.silent():
 		d.writeRecord(want)
 	}
 	d.deleteOthers()
+}
+
+// silent tells that a first record would only say that the Gateway is missing, without which nothing is known of any port:
+// readers go by what else they know.
+func (d *decision) silent() bool {
+	if _, announced := d.announced(); announced || !d.lacksGateway() || d.snapshot.Gateway.Known && len(d.policy.Targets) > 1 {
+		return false
+	}
+	return !slices.ContainsFunc(d.assigned, func(a assignment) bool { return !a.unknown })
 }
 
 func (d *decision) writeRoute(desired *unstructured.Unstructured) {

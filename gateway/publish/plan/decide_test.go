@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
 )
 
 // A port that is reached otherwise than the record says keeps the object by which it was reached until the record says so: it
@@ -96,5 +98,70 @@ func TestBackends(t *testing.T) {
 	}
 	if got := backends(&unstructured.Unstructured{Object: map[string]any{"spec": "malformed"}}); !slices.Equal(got, []int32{0}) {
 		t.Errorf("of a malformed one: %v", got)
+	}
+}
+
+// While a port stays as it is, so does its gateway port, which is in use: one that its Service chooses, or whose number it has
+// chosen for another port, of those of the gateway Service.
+func TestChosenPortsAreKept(t *testing.T) {
+	for name, obstruct := range map[string]func(s *Snapshot){
+		"the Gateway has not been read": func(s *Snapshot) { s.Gateway = Gateway{} },
+		"the Gateway is gone":           func(s *Snapshot) { s.Gateway = Gateway{Known: true} },
+		"TCPRoutes have not been read":  func(s *Snapshot) { s.Served[TCPRoute], s.Live = Served{}, nil },
+	} {
+		for fixture, chosen := range map[string]string{"annotation": "5432=15432", "outside": "6379=15001"} {
+			if fixture == "outside" && name != "the Gateway has not been read" {
+				continue // then it is known how it is reached
+			}
+			policy, s := readFixture(t, "testdata/"+fixture+".in.yaml")
+			s.Service.Annotations[gateway.PortsAnnotation] = chosen
+			first := policy.Decide(s)
+			s = applied(s, first)
+			if len(inUse(first.Allocations)) == 0 {
+				t.Fatalf("%s: it has no gateway port: %v", fixture, first.Problems)
+			}
+			obstruct(&s)
+			if second := policy.Decide(s); !reflect.DeepEqual(first.Allocations, second.Allocations) {
+				t.Errorf("%s, %s: %v became %v", fixture, name, first.Allocations, second.Allocations)
+			}
+		}
+	}
+}
+
+// As long as the Gateway has not been read, nothing is said of a Service of which there is no record: readers may reach it by what
+// else they know. What another target serves is said.
+func TestNothingIsSaidOfAnUnreadGateway(t *testing.T) {
+	for _, test := range []struct {
+		targets  []Target
+		known    bool
+		recorded bool
+	}{
+		{[]Target{ToGatewayAPI}, false, false},
+		{[]Target{ToGatewayAPI}, true, false},
+		{[]Target{ToGatewayAPI, ToIngress}, false, false},
+		{[]Target{ToGatewayAPI, ToIngress}, true, true},
+		{[]Target{ToIngress, ToGatewayAPI}, false, true},
+		{[]Target{ToNames, ToGatewayAPI}, false, true},
+	} {
+		policy, s := readFixture(t, "testdata/http.in.yaml")
+		policy.Targets, s.Gateway = test.targets, Gateway{Known: test.known}
+		p := policy.Decide(s)
+		recorded := slices.ContainsFunc(p.Steps, func(step Step) bool { return step.Record != nil })
+		if recorded != test.recorded || len(p.Steps) > 0 != test.recorded {
+			t.Errorf("%v, known %v: %v", test.targets, test.known, p.Steps)
+		}
+		if len(p.Problems) == 0 || p.Problems[0].Reason != mirrors.NoGateway {
+			t.Errorf("%v, known %v: the problems are %v", test.targets, test.known, p.Problems)
+		}
+	}
+}
+
+// An alias that other flags have made is kept while the Gateway has not been read, and readers may go on to use it.
+func TestAliasIsKeptForAnUnreadGateway(t *testing.T) {
+	policy, s := readFixture(t, "testdata/names.in.yaml")
+	s = applied(s, policy.Decide(s))
+	policy.Targets, s.Gateway = []Target{ToGatewayAPI}, Gateway{}
+	if p := policy.Decide(s); len(s.Live) != 1 || len(p.Steps) > 0 {
+		t.Errorf("of %d aliases: %v", len(s.Live), p.Steps)
 	}
 }

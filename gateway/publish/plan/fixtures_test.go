@@ -39,6 +39,8 @@ type fixture struct {
 	Allocations []Allocation      // that the Service had
 	Sets        bool              // ListenerSets are served
 	SetsUnread  string            // why they cannot be read
+
+	GatewayUnread bool // it is not known whether the Gateway exists
 }
 
 var now = time.Date(2026, 11, 26, 20, 0, 0, 0, time.UTC)
@@ -129,6 +131,9 @@ func readFixtureSets(t *testing.T, path string) (Policy, Snapshot, []*unstructur
 	}
 	s.Gateway = ReadWithSets(f.Policy.Gateway, gw, class, sets)
 	s.Gateway.Outside = outside
+	if f.GatewayUnread {
+		s.Gateway = Gateway{}
+	}
 	if s.Service != nil {
 		s.Key = cache.MetaObjectToName(s.Service)
 	}

@@ -206,8 +206,12 @@ func (p Policy) ValidateSuffix(suffix string) error {
 }
 
 // Claims are all that an exported Service may have alone: names, and gateway ports that its annotation chooses. The
-// oldest Service that claims one has it; of a name, the oldest of those for which it is Made, if there are any.
+// oldest Service that claims one has it; of a name, the oldest of those for which it is Made, if there are any. One that is
+// refused claims nothing.
 func (p Policy) Claims(svc *corev1.Service) []string {
+	if p.refuse(svc) != nil {
+		return nil
+	}
 	hosts, _ := p.Hosts(svc)
 	return append(hosts, gateway.Claims(svc)...)
 }
@@ -215,6 +219,9 @@ func (p Policy) Claims(svc *corev1.Service) []string {
 // MadeKeys are what the names that an exported Service has by its own are found by: one for all forms of a name in its
 // namespace, as a cache has many Services.
 func (p Policy) MadeKeys(svc *corev1.Service) (keys []string) {
+	if p.refuse(svc) != nil {
+		return nil
+	}
 	called, _ := p.called(svc)
 	for _, short := range p.short(svc, called) {
 		keys = append(keys, allForms(short))

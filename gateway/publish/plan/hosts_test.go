@@ -8,6 +8,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"service-mirror.io/service-mirror/gateway"
+	mirrors "service-mirror.io/service-mirror/mirror/plan"
 )
 
 // A Service in the namespace evil has of the names that it lists those alone that are its owner's to give.
@@ -163,5 +166,35 @@ func TestMadeKeysFindWhatIsMade(t *testing.T) {
 	}
 	if got := policy.Chosen(svc); !slices.Equal(got, []string{"other.shop.svc"}) || len(made) != 11 {
 		t.Errorf("chosen is %v, made %v", got, made)
+	}
+}
+
+// A Service that is never published, whoever exports it, claims nothing.
+func TestWhatIsNotPublishedClaimsNothing(t *testing.T) {
+	for name, change := range map[string]func(*corev1.Service){
+		"it is published":                func(*corev1.Service) {},
+		"it has no TCP port":             func(svc *corev1.Service) { svc.Spec.Ports[0].Protocol = corev1.ProtocolUDP },
+		"it is headless":                 func(svc *corev1.Service) { svc.Spec.ClusterIP = corev1.ClusterIPNone },
+		"it is of type ExternalName":     func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeExternalName },
+		"it is a mirror":                 func(svc *corev1.Service) { svc.Labels = map[string]string{mirrors.ClusterLabel: "london"} },
+		"it is in kube-system":           func(svc *corev1.Service) { svc.Namespace = metav1.NamespaceSystem },
+		"it is the API server's":         func(svc *corev1.Service) { svc.Namespace, svc.Name = metav1.NamespaceDefault, "kubernetes" },
+		"only some clusters may have it": func(svc *corev1.Service) { svc.Annotations[mirrors.ExportToAnnotation] = "london" },
+	} {
+		policy := Policy{Names: []string{"paris"}, Domain: "cluster.local", HostSuffixes: []string{"example.com"}}
+		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "redis", Annotations: map[string]string{
+			HostsAnnotation: "redis.example.com", gateway.PortsAnnotation: "6379=15379"}},
+			Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 6379, Protocol: corev1.ProtocolTCP}}}}
+		change(svc)
+		svc = policy.Trim(svc)
+		published := policy.refuse(svc) == nil
+		for what, claims := range map[string][]string{"claims": policy.Claims(svc), "made": policy.MadeKeys(svc), "chosen": policy.Chosen(svc)} {
+			if len(claims) > 0 != published {
+				t.Errorf("%s, and it is published: %v; %s: %v", name, published, what, claims)
+			}
+		}
+		if want := name == "it is published" || name == "it has no TCP port" || name == "only some clusters may have it"; published != want {
+			t.Errorf("%s, and it is published: %v", name, published)
+		}
 	}
 }

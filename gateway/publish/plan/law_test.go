@@ -225,3 +225,47 @@ func (w *portWorld) note() {
 		}
 	}
 }
+
+// Law: while it is not known whether the Gateway exists, what is published stays as it is; and what is not exported any more
+// is closed.
+func TestNothingChangesWithoutTheGateway(t *testing.T) {
+	inputs, err := filepath.Glob("testdata/*.in.yaml")
+	if err != nil || len(inputs) == 0 {
+		t.Fatal(inputs, err)
+	}
+	closings := 0
+	for _, input := range inputs {
+		policy, s := readFixture(t, input)
+		if !policy.To(ToGatewayAPI) || s.Service == nil {
+			continue
+		}
+		first := policy.Decide(s)
+		s = applied(s, first)
+		for _, gw := range []Gateway{{}, {Known: true, Name: policy.Gateway}} {
+			s.Gateway = gw
+			if gw.Known && len(policy.Targets) > 1 {
+				continue // another target serves a port
+			}
+			second := policy.Decide(s)
+			if len(second.Steps) > 0 || !reflect.DeepEqual(first.Allocations, second.Allocations) {
+				t.Errorf("%s, known %v: %v; %v became %v", input, gw.Known, second.Steps, first.Allocations, second.Allocations)
+			}
+			closed := s
+			closed.Service = s.Service.DeepCopy()
+			closed.Service.Spec.Ports = []corev1.ServicePort{{Name: "other", Port: 9999, Protocol: corev1.ProtocolTCP}}
+			closed = applied(closed, policy.Decide(closed))
+			for _, live := range closed.Live {
+				kind := Kind(live.GetKind())
+				if kind != Alias && Owned(live) && s.Served[kind].Known && !slices.Contains(backends(live), 9999) {
+					t.Errorf("%s, known %v: %s %s is left", input, gw.Known, kind, live.GetName())
+				}
+			}
+			if len(closed.Live) < len(s.Live) {
+				closings++
+			}
+		}
+	}
+	if closings < 10 {
+		t.Errorf("only %d times a route was to be closed", closings)
+	}
+}

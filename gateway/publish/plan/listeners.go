@@ -36,8 +36,10 @@ type Gateway struct {
 	Listeners []Listener
 	Managed   bool     // listeners of ours may be added
 	Outside   *Outside // nil: its listeners are reached at their own ports
-	Rewrites  bool     // its implementation can rewrite the host (GatewayClass.status.supportedFeatures)
-	Sets      UseOfSets
+	// Controller is its implementation (GatewayClass.spec.controllerName); empty: it is not known.
+	Controller string
+	Rewrites   bool // it can rewrite the host (GatewayClass.status.supportedFeatures)
+	Sets       UseOfSets
 }
 
 // Listener is a listener of a Gateway.
@@ -118,7 +120,10 @@ func ReadGateway(name cache.ObjectName, gw, class *unstructured.Unstructured) Ga
 		g.Listeners = append(g.Listeners, listener)
 	}
 	g.Managed = gw.GetLabels()[ListenersLabel] == Managed
-	g.Rewrites = class != nil && supports(class, "HTTPRouteHostRewrite")
+	if class != nil {
+		g.Controller, _, _ = unstructured.NestedString(class.Object, "spec", "controllerName")
+		g.Rewrites = supports(class, "HTTPRouteHostRewrite")
+	}
 	return g
 }
 

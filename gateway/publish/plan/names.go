@@ -99,6 +99,13 @@ func (d *decision) alias() {
 	}})
 }
 
+// hasAlias tells whether the Service has an alias, by whichever flags.
+func (d *decision) hasAlias() bool {
+	name, _ := AliasOf(d.snapshot.Key)
+	live := d.live(Ref{Alias, name})
+	return live != nil && Owned(live)
+}
+
 func (d *decision) aliased() bool {
 	for _, a := range d.assigned {
 		if a.kind == Alias {

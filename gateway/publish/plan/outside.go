@@ -69,9 +69,12 @@ func (g Gateway) outside(port gateway.PortNumber) int32 {
 	return g.Outside.Ports[port]
 }
 
-// inside is the port of the listener that is reached at a port from outside; 0: none is.
+// inside is the port of the listener that is reached at a port from outside; 0: none is, as far as is known.
 func (g Gateway) inside(port gateway.PortNumber) int32 {
-	if g.Outside == nil {
+	switch {
+	case !g.Known:
+		return 0
+	case g.Outside == nil:
 		return port.Number
 	}
 	for inside, outside := range g.Outside.Ports {

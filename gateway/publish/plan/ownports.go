@@ -116,7 +116,7 @@ func (d *decision) choose(port corev1.ServicePort, free func(int32) error) (int3
 	for n := d.policy.Ports.First; n <= d.policy.Ports.Last; n++ {
 		number := gateway.PortNumber{Number: n, Protocol: protocol}
 		switch {
-		case d.holder(number) != (cache.ObjectName{}) || d.uses(number):
+		case d.holder(number) != (cache.ObjectName{}) || d.uses(number, 0):
 			taken++
 		case free(n) == nil:
 			return n, nil
@@ -142,7 +142,7 @@ func (d *decision) choose(port corev1.ServicePort, free func(int32) error) (int3
 func (d *decision) firstUnheld(protocol corev1.Protocol) int32 {
 	for n := d.policy.Ports.First; n <= d.policy.Ports.Last; n++ {
 		number := gateway.PortNumber{Number: n, Protocol: protocol}
-		if d.holder(number) == (cache.ObjectName{}) && !d.uses(number) && d.listenerOn(number) == nil {
+		if d.holder(number) == (cache.ObjectName{}) && !d.uses(number, 0) && d.listenerOn(number) == nil {
 			return n
 		}
 	}
@@ -152,14 +152,14 @@ func (d *decision) firstUnheld(protocol corev1.Protocol) int32 {
 // has tells whether a gateway port that the Service had is still its own.
 func (d *decision) has(a Allocation) bool {
 	holder := d.holder(a.Number())
-	return (holder == d.snapshot.Key || holder == cache.ObjectName{}) && !d.uses(a.Number())
+	return (holder == d.snapshot.Key || holder == cache.ObjectName{}) && !d.uses(a.Number(), a.Port)
 }
 
-// uses tells whether another port of the Service has a gateway port already, or will claim it.
-func (d *decision) uses(port gateway.PortNumber) bool {
+// uses tells whether a port of the Service other than one, if it is given, has a gateway port already, or will claim it.
+func (d *decision) uses(port gateway.PortNumber, one int32) bool {
 	return slices.ContainsFunc(d.allocated, func(a Allocation) bool { return a.Number() == port }) ||
 		slices.ContainsFunc(d.reservations, func(r gateway.Reservation) bool {
-			return r.Protocol == port.Protocol && d.snapshot.Gateway.inside(gateway.PortNumber{Number: r.Gateway, Protocol: r.Protocol}) == port.Number
+			return r.Port != one && r.Protocol == port.Protocol && d.snapshot.Gateway.inside(gateway.PortNumber{Number: r.Gateway, Protocol: r.Protocol}) == port.Number
 		})
 }
 

@@ -15,6 +15,7 @@ import (
 type unknown struct {
 	error
 	final bool // no further target is tried
+	said  bool // a problem of the Service says so, whichever port it is
 }
 
 // unread is the unknown in an error; nil: all is known.
@@ -39,21 +40,29 @@ func (d *decision) known(kind Kind) error {
 	if served.Err != "" {
 		why = "cannot be read: " + served.Err
 	}
-	return unknown{fmt.Errorf("%s %s: it is kept unchanged until then", what, why), true}
+	return unknown{fmt.Errorf("%s %s: it is kept unchanged until then", what, why), true, false}
 }
 
-// exists refuses a Gateway that does not exist. A port keeps what it has of it.
+// exists refuses a Gateway that does not exist, or of which that is not known. A port keeps what it has of it.
 func (d *decision) exists() error {
-	if d.snapshot.Gateway.Exists {
+	switch gw := d.snapshot.Gateway; {
+	case gw.Exists:
 		return nil
+	case gw.Known:
+		return unknown{fmt.Errorf("Gateway %v does not exist", d.policy.Gateway), false, true}
 	}
-	return unknown{fmt.Errorf("Gateway %v does not exist", d.policy.Gateway), false}
+	return unknown{fmt.Errorf("Gateway %v has not been read yet: it is kept unchanged until then", d.policy.Gateway), true, true}
+}
+
+// lacksGateway tells that there is no Gateway for routes to attach to, as far as is known.
+func (d *decision) lacksGateway() bool {
+	return d.policy.To(ToGatewayAPI) && !d.snapshot.Gateway.Exists
 }
 
 // setsRead refuses ListenerSets of which it is not known which there are.
 func (d *decision) setsRead() error {
 	if why := d.snapshot.Gateway.Sets.Unknown; why != "" {
-		return unknown{fmt.Errorf("ListenerSets %s: they are kept unchanged until then", why), true}
+		return unknown{fmt.Errorf("ListenerSets %s: they are kept unchanged until then", why), true, false}
 	}
 	return nil
 }
@@ -72,24 +81,23 @@ func (d *decision) keep(a *assignment, why error) {
 		return
 	}
 	a.kept = before.Of(a.port.Port, protocolOf(a.port))
-	a.unsaid = a.kept == nil && d.policy.To(ToNames) // as it was
+	a.unsaid = a.kept == nil && (d.policy.To(ToNames) || d.hasAlias()) // as it was
 	if a.unsaid || a.kept != nil && a.kept.Shared {
 		d.keptHosts = before.Hosts
 	}
 }
 
 // keeps tells whether a port that stays as it is may be reached by a live object: by one that routes by the name in a
-// request if the port shared the gateway's by its record or, without one, has requests with a name.
+// request if the port shared the gateway's by its record or, without one, has requests with a name. None opens more than is
+// exported.
 func (d *decision) keeps(live *unstructured.Unstructured) bool {
 	kind := Kind(live.GetKind())
-	return slices.ContainsFunc(d.assigned, func(a assignment) bool {
+	return d.routesToExported(live) && slices.ContainsFunc(d.assigned, func(a assignment) bool {
 		switch {
 		case !a.unknown:
 			return false
 		case transportOf(kind) != "":
 			return transportOf(kind) == protocolOf(a.port) && backendPort(live) == a.port.Port
-		case kind == Alias && d.noAlias() != nil:
-			return false // it would open more
 		case a.kept != nil && a.kept.Gateway != 0:
 			return a.kept.Shared
 		}
