@@ -242,6 +242,7 @@ func TestEndpointSlicesOfBothFamilies(t *testing.T) {
 	address, address6 := e.healthyAddress(), e.healthyAddress6()
 	doors, doors6 := e.openDoors(address, 8080), e.openDoors(address6, 8080)
 	r.gateway(address6, address)
+	begin := e.local.mark(t)
 	r.export("bar")
 	e.daemon([]*remote{r}, append(probing("tcp"), useSlices)...)
 	e.soon("a slice of each family", r.sliced("bar", address, address6))
@@ -251,6 +252,12 @@ func TestEndpointSlicesOfBothFamilies(t *testing.T) {
 	e.soon("one is unhealthy", r.slicesLead("bar", both...))
 	doors6.open()
 	e.soon("and healthy again", r.sliced("bar", address, address6))
+	e.soon("three creates and two updates are logged", func() error { // which is after they can be read
+		if writes := e.local.writes(t, e.id, begin); len(writes) < 5 {
+			return fmt.Errorf("writes %v", writes)
+		}
+		return nil
+	})
 	since := e.local.mark(t)
 	doors.close()
 	both = append(dead(to("http:8080", address)), to("http:8080", address6)...)
