@@ -57,10 +57,11 @@ func (g *Gateway) Lacks(family corev1.IPFamily) bool {
 // Keeps reports whether a live address may stay while not all are known: it may
 // belong to a hostname that is not resolved yet.
 func (g *Gateway) Keeps(addr netip.Addr) bool {
-	return g.Lacks(familyOf(addr)) && (g.keeps == nil || g.keeps(addr))
+	return g.Lacks(FamilyOf(addr)) && (g.keeps == nil || g.keeps(addr))
 }
 
-func familyOf(addr netip.Addr) corev1.IPFamily {
+// FamilyOf is the IP family of an address.
+func FamilyOf(addr netip.Addr) corev1.IPFamily {
 	if addr.Unmap().Is4() {
 		return corev1.IPv4Protocol
 	}

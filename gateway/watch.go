@@ -176,7 +176,7 @@ func (w *Watch) publishFiltered(refiltered bool) {
 func (w *Watch) remember(gw *Gateway) {
 	replaced := map[corev1.IPFamily]bool{}
 	for _, address := range gw.Addresses {
-		replaced[familyOf(address.Addr)] = true
+		replaced[FamilyOf(address.Addr)] = true
 		if len(w.seen) < maxSeen {
 			w.seen[address.Addr] = true
 		}
@@ -185,7 +185,7 @@ func (w *Watch) remember(gw *Gateway) {
 		lost := maps.Clone(w.seen)
 		filter := w.options.Filter
 		gw.keeps = func(addr netip.Addr) bool {
-			return !(lost[addr] && replaced[familyOf(addr)]) && filter.address(addr) == nil
+			return !(lost[addr] && replaced[FamilyOf(addr)]) && filter.address(addr) == nil
 		}
 	}
 }

@@ -320,8 +320,8 @@ func TestOneFamilyIsNotKnown(t *testing.T) {
 					w.says("server misbehaving; its last known addresses are used, and existing " + string(test.missing) + " endpoints are kept")
 					gw := w.Gateway()
 					for text, want := range test.keeps {
-						if addr := netip.MustParseAddr(text); gw.Keeps(addr) != want || gw.Lacks(familyOf(addr)) != want {
-							w.Errorf("%s is kept: %v, its family lacks addresses: %v, want %v", text, gw.Keeps(addr), gw.Lacks(familyOf(addr)), want)
+						if addr := netip.MustParseAddr(text); gw.Keeps(addr) != want || gw.Lacks(FamilyOf(addr)) != want {
+							w.Errorf("%s is kept: %v, its family lacks addresses: %v, want %v", text, gw.Keeps(addr), gw.Lacks(FamilyOf(addr)), want)
 						}
 					}
 					w.dns.change(func(d *fakeDNS) { d.answers["gw.example.com."] = nil })

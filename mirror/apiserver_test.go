@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -540,6 +541,19 @@ func (s *apiserver) setRefuse(refuse func(clienttesting.Action) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refuse = refuse
+}
+
+// createdByAnother has another replica create an object right before the controller does, once; created tells whether it has.
+func (s *apiserver) createdByAnother(resource string, key cache.ObjectName) (created func() bool) {
+	var once atomic.Bool
+	s.setRefuse(func(action clienttesting.Action) error {
+		if create, ok := action.(clienttesting.CreateActionImpl); ok && action.GetResource().Resource == resource && once.CompareAndSwap(false, true) {
+			_, err := s.create(resource, key, create.Object.DeepCopyObject()) // the server's lock is held
+			must(err)
+		}
+		return nil
+	})
+	return once.Load
 }
 
 // getStuck has the mirroring controller believe that an EndpointSlice exists which does not.

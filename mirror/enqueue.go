@@ -48,13 +48,14 @@ var indexes = map[string]func(*corev1.Service) []string{
 // which it had, or has now: they may get it, or must yield it. It returns all of these Services.
 func (e *enqueuer) exportChanged(cluster string, before, after *corev1.Service) (concerned []cache.ObjectName) {
 	naming := e.remotes.policy().Names.Of(cluster)
+	self := cache.MetaObjectToName(cmp.Or(after, before))
+	keys := e.mirrors(cluster, self)
 	for _, svc := range []*corev1.Service{before, after} {
 		if svc != nil {
-			e.enqueue(cluster, naming.Key(svc)) // it may choose another name
-			e.addMirrors(cluster, cache.MetaObjectToName(svc))
+			keys.Insert(naming.Key(svc)) // it may choose another name
 		}
 	}
-	self := cache.MetaObjectToName(cmp.Or(after, before))
+	e.enqueueEach(cluster, keys)
 	had, has := claimsOf(before), claimsOf(after)
 	fresh := another(before, after)
 	concerned = []cache.ObjectName{self}
@@ -128,17 +129,22 @@ func choosing(view remote.View, claim string) (all []cache.ObjectName) {
 
 // add enqueues the mirrors of an exported Service: the one that it is to have, and those that it has.
 func (e *enqueuer) add(cluster string, view remote.View, exported cache.ObjectName) {
-	e.enqueue(cluster, e.remotes.keyOf(cluster, view, exported))
-	e.addMirrors(cluster, exported)
+	e.enqueueEach(cluster, e.mirrors(cluster, exported).Insert(e.remotes.keyOf(cluster, view, exported)))
 }
 
-// addMirrors enqueues the mirrors that an exported Service may still have under another key than it is to have.
-func (e *enqueuer) addMirrors(cluster string, exported cache.ObjectName) {
-	for _, key := range e.local.Moving(cluster, exported) {
-		e.enqueue(cluster, key)
-	}
+// mirrors are the keys under which an exported Service may still have a mirror, besides the one that it is to have.
+func (e *enqueuer) mirrors(cluster string, exported cache.ObjectName) sets.Set[cache.ObjectName] {
+	keys := sets.New(e.local.Moving(cluster, exported)...)
 	if naming := e.remotes.policy().Names.Of(cluster); naming.ObeyNames {
-		e.enqueue(cluster, naming.KeyByTemplate(exported))
+		keys.Insert(naming.KeyByTemplate(exported))
+	}
+	return keys
+}
+
+// enqueueEach enqueues each key once: a worker may take it before it is added again.
+func (e *enqueuer) enqueueEach(cluster string, keys sets.Set[cache.ObjectName]) {
+	for key := range keys {
+		e.enqueue(cluster, key)
 	}
 }
 

@@ -460,18 +460,10 @@ func TestFailoverConflictDelaysNoOther(t *testing.T) {
 func TestFailoverSliceOfAnotherReplica(t *testing.T) {
 	failsOver(t, "paris", func(w *world) {
 		w.hasBeside("bar.paris.ipv4 -", "create bar.paris.ipv4")
-		var once bool
-		w.server.setRefuse(func(action clienttesting.Action) error {
-			if create, ok := action.(clienttesting.CreateActionImpl); ok && action.GetResource().Resource == "endpointslices" && !once {
-				once = true
-				_, err := w.server.create("endpointslices", cache.NewObjectName("default", "bar.paris.ipv4"), create.Object.DeepCopyObject())
-				must(err)
-			}
-			return nil
-		})
+		created := w.server.createdByAnother("endpointslices", cache.NewObjectName("default", "bar.paris.ipv4"))
 		w.server.remove("endpointslices", "default", "bar.paris.ipv4")
 		w.wait(time.Minute)
-		if got := w.beside(); got != "bar.paris.ipv4 -" || !once {
+		if got := w.beside(); got != "bar.paris.ipv4 -" || !created() {
 			t.Errorf("got %s", got)
 		}
 		w.logged(0, "Conflict")

@@ -413,15 +413,7 @@ func TestMirrorOfAnotherReplicaIsNotForeign(t *testing.T) {
 func TestMirrorOfAnotherReplicaKeepsItsEndpoints(t *testing.T) {
 	for _, api := range []plan.EndpointsAPI{UseEndpoints, UseEndpointSlices} {
 		run(t, Options{Policy: Policy{EndpointsAPI: api}}, paris, func(w *world) {
-			var once bool
-			w.server.setRefuse(func(action clienttesting.Action) error {
-				if create, ok := action.(clienttesting.CreateActionImpl); ok && action.GetResource().Resource == "services" && !once {
-					once = true
-					_, err := w.server.create("services", cache.NewObjectName("default", "bar-paris"), create.Object.DeepCopyObject())
-					must(err)
-				}
-				return nil
-			})
+			w.server.createdByAnother("services", cache.NewObjectName("default", "bar-paris"))
 			w.remotes["paris"].export(exportedBar())
 			w.settle()
 			w.wait(time.Minute)

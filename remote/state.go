@@ -172,7 +172,7 @@ func (c change) log(logger klog.Logger) {
 	case c.Kind() == ConfigurationProblem:
 		message = "Invalid or unused Secret for remote cluster"
 	case strings.HasPrefix(c.Cause, undetectable):
-		message = "Cannot read which cluster the remote cluster is; its mirrors are updated"
+		message = "Cannot verify the identity of remote cluster; its mirrors are still updated"
 	case c.down && unanswered:
 		message = "Lost contact with remote cluster; its mirrors are kept unchanged"
 	}

@@ -91,7 +91,7 @@ func TestStateNamesTheLoss(t *testing.T) {
 		"no answer of one namespace": {partExports + " in a", unanswered, 2, `"Cannot read from remote cluster; affected mirrors are kept unchanged" part="watch of exported Services in a"`},
 		"forbidden":                  {partExports, errors.New("forbidden"), 1, `"Cannot read from remote cluster; affected mirrors are kept unchanged" part="watch of exported Services"`},
 		"another cluster":            {partIdentity, errors.New("another cluster"), 1, `"Cannot read from remote cluster; affected mirrors are kept unchanged" part="identity"`},
-		"which cluster it is":        {partIdentity, errors.New(undetectable + ": forbidden"), 1, `"Cannot read which cluster the remote cluster is; its mirrors are updated" part="identity"`},
+		"which cluster it is":        {partIdentity, errors.New(undetectable + ": forbidden"), 1, `"Cannot verify the identity of remote cluster; its mirrors are still updated" part="identity"`},
 		"a gateway":                  {"gateway a/b", unanswered, 1, `"Gateway of remote cluster is failing" part="gateway a/b"`},
 	} {
 		var log logBuffer

@@ -266,12 +266,7 @@ func (o Objects) Addresses() (texts []string) {
 	return texts
 }
 
-func (e endpoint) family() corev1.IPFamily {
-	if e.Is4() {
-		return corev1.IPv4Protocol
-	}
-	return corev1.IPv6Protocol
-}
+func (e endpoint) family() corev1.IPFamily { return gateway.FamilyOf(e.Addr) }
 
 func inFamilies(all []endpoint, families []corev1.IPFamily) []endpoint {
 	if len(families) == 0 {
