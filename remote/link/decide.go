@@ -31,14 +31,13 @@ type Local struct {
 
 // Remote is what is read of the remote cluster.
 type Remote struct {
-	UID       types.UID
-	Endpoint  Endpoint // by your kubeconfig
-	Servers   []string // where its API server is, besides
-	Possible  string   // gateways that it could have, for who names none
-	Ports     []int32  // TCP ports of the gateways
-	Notes     []string
-	ReadsAll  bool   // the account can read all Services, by an earlier link
-	ClusterCA []byte // its own
+	UID      types.UID
+	Endpoint Endpoint // by your kubeconfig
+	Servers  []string // where its API server is, besides
+	Possible string   // gateways that it could have, for who names none
+	Ports    []int32  // TCP ports of the gateways
+	Notes    []string
+	ReadsAll bool // the account can read all Services, by an earlier link
 
 	PortsUnknown bool // a gateway cannot be read, so Ports lacks its own
 }
