@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -42,7 +43,7 @@ func TestInstalled(t *testing.T) {
 			e.mirrored("shop", "bar-paris", 81, byKubernetes, "203.0.113.2:8080")
 			e.selectorOnMirror(pods)
 			e.deleteMirror()
-			e.namespaceIsMissing()
+			e.namespaceIsMissing(pods)
 			e.takeOver(pods)
 			e.remove(paris, "shop", "bar")
 			e.gone("shop", "bar-paris")
@@ -98,7 +99,7 @@ func (e *env) deleteMirror() {
 }
 
 // namespaceIsMissing has the same thing told twice: an Event is made, and then counted up.
-func (e *env) namespaceIsMissing() {
+func (e *env) namespaceIsMissing(pods []*pod) {
 	e.Helper()
 	told := func(times int32) {
 		e.Helper()
@@ -120,6 +121,18 @@ func (e *env) namespaceIsMissing() {
 	e.export("late", "bar", 80)
 	told(1)
 	e.remove(paris, "late", "bar")
+	e.soon("the problem is gone", func() error { // else both changes may be one sync
+		for _, p := range pods {
+			if p.leads() {
+				metrics, err := p.get("/metrics")
+				if err == nil && !strings.Contains(metrics, "\n"+`service_mirror_problems{reason="NamespaceMissing",remote="paris"} 0`+"\n") {
+					err = errors.New("it is counted")
+				}
+				return err
+			}
+		}
+		return errors.New("nobody leads")
+	})
 	e.export("late", "bar", 80)
 	told(2)
 	e.namespace("late", london)

@@ -167,7 +167,7 @@ func TestWebhookDoesNotDelayTheEndpoints(t *testing.T) {
 	for i := range 3 {
 		address := fmt.Sprintf("203.0.113.%d", 2+i)
 		r.gateway(address)
-		e.eventually(5*time.Second, "the Endpoints at "+address, r.leads("bar", to("http:8080", address)...))
+		e.eventually(10*time.Second, "the Endpoints at "+address, r.leads("bar", to("http:8080", address)...))
 	}
 	if n := rewritten(); n > 8 {
 		t.Errorf("the Service was updated %d times: moves of the gateway must not count for it", n)

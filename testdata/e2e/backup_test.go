@@ -32,9 +32,13 @@ func (e *env) restart(c *cluster, change func(etcd string) error) {
 	e.Helper()
 	c.stop()
 	e.must(change(filepath.Join(c.dir, "etcd")))
-	again, err := startCluster(c.name, c.dir)
-	e.must(err)
-	*c = *again
+	e.eventually(time.Minute, "the cluster at its address, which something else may use for a moment", func() error {
+		again, err := startCluster(c.name, c.dir)
+		if err == nil {
+			*c = *again
+		}
+		return err
+	})
 }
 
 // backup copies the data of a cluster's etcd; restore puts the copy in their place.

@@ -100,15 +100,16 @@ func TestEndlessAnswers(t *testing.T) {
 				requests.Add(1)
 				a.fault(w, r, upstream)
 			})
+			begin := time.Now()
 			e.attacked(d, healthy)
-			if a.says != "" && d.logged("remote cluster", hostile.name, a.says) == 0 {
-				t.Errorf("there is no problem %q", a.says)
+			if n, took := requests.Load(), time.Since(begin); n > int64(25*took.Seconds()) {
+				t.Errorf("%d requests in %v", n, took)
+			}
+			if a.says != "" {
+				e.logs(d, "remote cluster", hostile.name, a.says)
 			}
 			if now := e.identities()[hostile.mirror("bar")]; now != before && a.name != justBelow {
 				t.Errorf("the mirror was %q and is %q", before, now)
-			}
-			if n := requests.Load(); n > 300 {
-				t.Errorf("%d requests in %v", n, attack)
 			}
 			t.Logf("%d MB at most, %d requests", d.resident()>>20, requests.Load())
 			front.recover()
@@ -124,7 +125,7 @@ func (e *env) attacked(d *daemon, healthy *remote) {
 	e.Helper()
 	var delays []time.Duration
 	port := int32(1000)
-	for end := time.Now().Add(attack); time.Now().Before(end); {
+	for end := time.Now().Add(attack); len(delays) < 10 || time.Now().Before(end); {
 		begin := time.Now()
 		port++
 		e.change(paris, "bar", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = port })
@@ -147,8 +148,8 @@ func (e *env) attacked(d *daemon, healthy *remote) {
 		time.Sleep(500 * time.Millisecond) // more often, it would look like a fight
 	}
 	slices.Sort(delays)
-	if median := delays[len(delays)/2]; len(delays) < 10 || median > time.Second {
-		e.Errorf("the other remote was followed %d times, with a median delay of %v", len(delays), median)
+	if median := delays[len(delays)/2]; median > 5*time.Second {
+		e.Errorf("the other remote was followed with a median delay of %v", median)
 	}
 }
 

@@ -99,7 +99,7 @@ func TestEditsAreUndone(t *testing.T) {
 		t.Run(edit.what, func(t *testing.T) {
 			one := *e
 			one.T = t
-			one.soon("as it was, with the new port", e.hasSpec(r.mirror(name(i)), want[name(i)]), r.mirrored(name(i), "203.0.113.1"),
+			one.eventually(lasting, "as it was, with the new port", e.hasSpec(r.mirror(name(i)), want[name(i)]), r.mirrored(name(i), "203.0.113.1"),
 				r.slicesLead(name(i), to("http:8080", "203.0.113.1")...))
 			if svc := one.service(r.mirror(name(i))); svc.Labels["team"] != "theirs" || svc.Annotations["note"] != "theirs" {
 				t.Errorf("labels %v and annotations %v: the user's are gone", svc.Labels, svc.Annotations)
@@ -206,7 +206,7 @@ func (e *env) keepsClusterIPs(r *remote, addresses ...string) {
 			e.soon(what+" undone", e.hasSpec(name, want), r.mirrored("bar", addresses...))
 		}
 	}
-	e.soon("the gateway in the slices", r.slicesLead("bar", to("http:8080", addresses...)...))
+	e.eventually(lasting, "the gateway in the slices", r.slicesLead("bar", to("http:8080", addresses...)...))
 	e.sameIdentities(before)
 	if lost, messages, err := e.events(e.id, "Service/"+name, "ClusterIP"); err != nil || len(lost) > 0 {
 		e.Errorf("Events %v %q, %v: no ClusterIP was lost", lost, messages, err)

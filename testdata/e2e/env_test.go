@@ -264,18 +264,17 @@ func (e *env) remove(c *cluster, name string) {
 func (e *env) label(svc *corev1.Service)   { metav1.SetMetaDataLabel(&svc.ObjectMeta, exportLabel, e.id) }
 func (e *env) unlabel(svc *corev1.Service) { delete(svc.Labels, exportLabel) }
 
-// eventually waits until a check passes.
-func (e *env) eventually(within time.Duration, what string, check func() error) {
-	e.Helper()
-	e.must(harness.Eventually(within, what, check))
-}
-
-// soon waits until all checks pass.
-func (e *env) soon(what string, checks ...func() error) {
+// eventually waits until all checks pass, one after the other.
+func (e *env) eventually(within time.Duration, what string, checks ...func() error) {
 	e.Helper()
 	for _, check := range checks {
-		e.eventually(soon, what, check)
+		e.must(harness.Eventually(within, what, check))
 	}
+}
+
+func (e *env) soon(what string, checks ...func() error) {
+	e.Helper()
+	e.eventually(soon, what, checks...)
 }
 
 // stays watches that checks go on passing.

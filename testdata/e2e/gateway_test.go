@@ -92,7 +92,7 @@ func TestAddressOverride(t *testing.T) {
 		"--remote", r.name+"="+r.kubeconfig+",address=203.0.113.2,address=203.0.113.1,gateway-port=8080")
 	e.soon("the addresses of the flag", r.mirrored("bar", "203.0.113.1", "203.0.113.2"))
 	d.stop()
-	for _, request := range paris.requests(t, e.id, 0) {
+	for _, request := range paris.requests(t, e.id, auditMark{}) {
 		if request.ObjectRef.Namespace != "" && request.ObjectRef.Name != "kube-system" {
 			t.Errorf("a gateway Service that is not needed is read: %v", request)
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,7 +69,11 @@ func TestAddressesAreKeptWithoutAGateway(t *testing.T) {
 			r.gateway("203.0.113.1", "203.0.113.2")
 			r.export("bar")
 			d := e.daemon([]*remote{r}, test.args...)
-			right := []func() error{r.hasService("bar"), r.slicesLead("bar", to("http:8080", "203.0.113.1", "203.0.113.2")...)}
+			addresses := to("http:8080", "203.0.113.1", "203.0.113.2")
+			right := []func() error{r.hasService("bar"), r.slicesLead("bar", addresses...)}
+			if test.kind == "endpoints" {
+				right = slices.Concat([]func() error{r.leads("bar", addresses...)}, right, []func() error{r.slicesOfEndpoints("bar")})
+			}
 			e.soon("the mirror", right...)
 			d.stop()
 			r.hideGateway()
@@ -75,13 +81,13 @@ func TestAddressesAreKeptWithoutAGateway(t *testing.T) {
 			d = e.daemon([]*remote{r}, append(test.args, listening...)...)
 			e.change(paris, "bar", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })
 			e.soon("the exports are followed, the gateway is unknown", r.hasPort("bar", 81), d.measures(map[string]float64{r.failing("gateway"): 1}))
-			e.must(r.slicesLead("bar", to("http:8080", "203.0.113.1", "203.0.113.2")...)())
+			e.must(r.slicesLead("bar", addresses...)())
 			name := r.mirror("bar")
 			before := e.identities()
 			clusterIP := e.service(name).Spec.ClusterIP
 			for range 3 {
 				e.must(test.delete(e, name))
-				e.soon("what carries the addresses was deleted", right...)
+				e.eventually(lasting, "what carries the addresses was deleted", right...)
 			}
 			e.sameIdentities(before)
 			for range 3 {
@@ -90,14 +96,36 @@ func TestAddressesAreKeptWithoutAGateway(t *testing.T) {
 				if now := e.recreated(name, uid, 1); now[0] != clusterIP {
 					t.Errorf("the ClusterIP was %s and is %s", clusterIP, now[0])
 				}
-				e.soon("the Service was deleted", right...)
+				e.eventually(lasting, "the Service was deleted", right...)
 			}
 			uid := e.service(name).UID
 			e.must(errors.Join(test.delete(e, name), london.CoreV1().Services(e.id).Delete(e.ctx, name, metav1.DeleteOptions{})))
 			e.recreated(name, uid, 1)
-			e.soon("all of it was deleted", right...)
+			e.eventually(lasting, "all of it was deleted", right...)
 			e.stays("the addresses", right...)
 		})
+	}
+}
+
+// slicesOfEndpoints checks that the EndpointSlices of a mirror were created for the Endpoints that it has now.
+func (r *remote) slicesOfEndpoints(name string) func() error {
+	return func() error {
+		endpoints, err := r.env.local.CoreV1().Endpoints(r.env.id).Get(r.env.ctx, r.mirror(name), metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		list, err := r.env.local.DiscoveryV1().EndpointSlices(r.env.id).List(r.env.ctx, metav1.ListOptions{
+			LabelSelector: discoveryv1.LabelServiceName + "=" + r.mirror(name),
+		})
+		if err != nil {
+			return err
+		}
+		for _, slice := range list.Items {
+			if !metav1.IsControlledBy(&slice, endpoints) {
+				return fmt.Errorf("EndpointSlice %s belongs to %v, and the Endpoints have UID %s", slice.Name, slice.OwnerReferences, endpoints.UID)
+			}
+		}
+		return nil
 	}
 }
 
@@ -126,14 +154,17 @@ func TestMissingSlicesComeWithoutADeletion(t *testing.T) {
 	r := e.remote(paris)
 	r.gateway("203.0.113.1")
 	r.export("bar")
-	e.daemon([]*remote{r})
+	d := e.daemon([]*remote{r})
 	right := []func() error{r.mirrored("bar", "203.0.113.1"), r.slicesLead("bar", to("http:8080", "203.0.113.1")...)}
 	e.soon("the mirror", right...)
 	name := r.mirror("bar")
 	before, endpoints := e.identities(), e.endpoints(name)
 	allow := e.noSlices()
 	since := london.mark(t)
+	d.signal(syscall.SIGSTOP) // so that the controllers see the selector
 	e.change(london, name, func(svc *corev1.Service) { svc.Spec.Selector = map[string]string{"app": "none"} })
+	e.soon("no slices", r.slicesLead("bar"))
+	d.signal(syscall.SIGCONT)
 	e.eventually(20*time.Second, "two updates of the Endpoints", func() error {
 		if now := e.requestsFor("endpoints", since); now["update 200"] < 2 {
 			return fmt.Errorf("requests %v", now)
@@ -141,7 +172,7 @@ func TestMissingSlicesComeWithoutADeletion(t *testing.T) {
 		return nil
 	})
 	allow()
-	e.soon("the mirror again", right...)
+	e.eventually(lasting, "the mirror again", right...)
 	e.stays("the mirror", right...)
 	if now := e.requestsFor("endpoints", since); now["delete 200"]+now["create 201"] > 0 {
 		t.Errorf("the Endpoints were deleted or created: %v", now)
@@ -213,7 +244,7 @@ func TestUpdateOfEndpointsBringsTheirSlices(t *testing.T) {
 	before := e.endpoints("bare")
 	_, err := london.CoreV1().Endpoints(e.id).Patch(e.ctx, "bare", types.MergePatchType, []byte(`{"metadata":{"annotations":{"example.com/updated":"yes"}}}`), metav1.PatchOptions{})
 	e.must(err)
-	e.eventually(3*time.Second, "the slices after the update", e.pairHasSlices("bare"))
+	e.eventually(8*time.Second, "the slices after the update", e.pairHasSlices("bare"))
 	if now := e.endpoints("bare"); now.UID != before.UID {
 		t.Errorf("the Endpoints are others: UID %s, and before %s", now.UID, before.UID)
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"syscall"
@@ -28,15 +29,27 @@ func TestLocalDrift(t *testing.T) {
 	clusterIP := e.service(name).Spec.ClusterIP
 	editEndpoints := func(change func(*corev1.Endpoints)) {
 		t.Helper()
-		endpoints := e.endpoints(name)
-		change(endpoints)
-		_, err := london.CoreV1().Endpoints(e.id).Update(e.ctx, endpoints, metav1.UpdateOptions{})
-		e.must(err)
+		e.soon("an edit of the Endpoints", func() error { // which Kubernetes may delete a little after their Service
+			endpoints, err := london.CoreV1().Endpoints(e.id).Get(e.ctx, name, metav1.GetOptions{})
+			if err == nil && len(endpoints.Subsets) == 0 {
+				err = errors.New("they are empty")
+			}
+			if err != nil {
+				return err
+			}
+			change(endpoints)
+			_, err = london.CoreV1().Endpoints(e.id).Update(e.ctx, endpoints, metav1.UpdateOptions{})
+			return err
+		})
 	}
 	for what, drift := range map[string]func(){
-		"the Service deleted":   func() { e.remove(london, name) },
-		"the Endpoints deleted": func() { e.must(london.CoreV1().Endpoints(e.id).Delete(e.ctx, name, metav1.DeleteOptions{})) },
-		"a port edited":         func() { e.change(london, name, func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 8888 }) },
+		"the Service deleted": func() { e.remove(london, name) },
+		"the Endpoints deleted": func() {
+			e.soon("a deletion of the Endpoints", func() error {
+				return london.CoreV1().Endpoints(e.id).Delete(e.ctx, name, metav1.DeleteOptions{})
+			})
+		},
+		"a port edited": func() { e.change(london, name, func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 8888 }) },
 		"a selector added": func() {
 			e.change(london, name, func(svc *corev1.Service) { svc.Spec.Selector = map[string]string{"app": "none"} })
 		},
@@ -258,7 +271,7 @@ func TestNamespaceComesAndGoes(t *testing.T) {
 	d.stop()
 	e.must(london.CoreV1().Namespaces().Delete(e.ctx, other, metav1.DeleteOptions{}))
 	e.daemon([]*remote{r}, "--create-namespaces")
-	e.eventually(30*time.Second, "the mirror in a namespace made for it", func() error {
+	e.eventually(time.Minute, "the mirror in a namespace made for it", func() error {
 		ns, err := london.CoreV1().Namespaces().Get(e.ctx, other, metav1.GetOptions{})
 		if err == nil && ns.DeletionTimestamp != nil {
 			err = fmt.Errorf("the old namespace still exists")

@@ -356,7 +356,6 @@ func TestPrune(t *testing.T) {
 
 	since := london.mark(t)
 	d = e.daemon([]*remote{kept}, listening...)
-	e.logs(d, "is not configured", gone.name)
 	orphans := func(want float64) func() error {
 		return d.measures(map[string]float64{gone.state("orphan"): want, kept.state("mirrored"): n, kept.state("orphan"): 0})
 	}

@@ -267,7 +267,7 @@ func TestOneOfTwoAddressesIsUnhealthy(t *testing.T) {
 	d.stop()
 	doors.open() // and found open after the start
 	d = e.daemon([]*remote{r}, probing("tcp")...)
-	e.soon("the living one", r.leads("bar", slices.Concat(alive, gone)...))
+	e.soon("the living one", r.leads("bar", slices.Concat(alive, gone)...), r.slicesLead("bar", slices.Concat(alive, gone)...))
 	// A new address is ready until its probes fail, and one that is removed is forgotten.
 	another := e.healthyAddress()
 	e.openDoors(another, 8080)
@@ -347,9 +347,9 @@ func TestFewerFailuresThanTheThreshold(t *testing.T) {
 	doors.failing.Store(2) // of three
 	r.gateway(address)
 	r.export("bar")
-	e.daemon([]*remote{r}, probing("http")...)
+	e.daemon([]*remote{r}, probing("http", "--probe-period", "2s", "--probe-timeout", "2s")...) // of three probes in a row, one must be in time
 	alive := to("http:8080", address)
-	e.soon("the mirror", r.leads("bar", alive...))
+	e.soon("the mirror", r.leads("bar", alive...), r.slicesLead("bar", alive...))
 	since := london.mark(t)
 	doors.probed(e, 6)
 	e.stays("alive", r.leads("bar", alive...))

@@ -21,7 +21,7 @@ import (
 func (r *remote) unbind() {
 	r.env.Helper()
 	r.env.must(r.RbacV1().ClusterRoleBindings().Delete(r.env.ctx, r.env.id, metav1.DeleteOptions{}))
-	time.Sleep(time.Second) // until the authorizer knows
+	r.env.authorized(r.cluster, metav1.NamespaceAll, false)
 	r.proxy.cutConnections()
 }
 

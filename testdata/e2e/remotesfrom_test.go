@@ -127,8 +127,9 @@ func TestRemotesFromSecrets(t *testing.T) {
 	// The old token is revoked once the new one is used.
 	old := first.token
 	first.token = e.token(paris, "second")
+	configured := time.Now()
 	first.configure(nil)
-	e.soon("the new token is used", func() error { return uses(first, old, d) })
+	e.soon("the new token is used", func() error { return uses(first, old, configured, d) })
 	first.revoke("token", old)
 	first.export("baz")
 	e.soon("a change arrives", first.mirrored("baz", "203.0.113.1"), d.shows(first, "up"))

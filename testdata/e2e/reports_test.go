@@ -59,7 +59,7 @@ func (r *replica) namesLeader(namespace string) func() error {
 // A replica that no longer leads does not show the problems of its time: the new leader may
 // have fixed them, and an alert on them would never end.
 func TestFormerLeaderShowsNoOldProblems(t *testing.T) {
-	const duration = 3 * time.Second
+	const duration = 6 * time.Second
 	t.Parallel()
 	rs := newReplicas(t, duration)
 	r := rs.remote(paris)

@@ -48,8 +48,11 @@ func ServiceAccountUser(namespace, name string) string {
 	return "system:serviceaccount:" + namespace + ":" + name
 }
 
-// Mark is a place in a cluster's audit log, in bytes.
-type Mark int64
+// Mark is a moment in a cluster's audit log. A request that was received before may be logged later.
+type Mark struct {
+	offset int64
+	at     time.Time
+}
 
 // AuditLog is the path of the cluster's audit log.
 func (c *Cluster) AuditLog() string { return filepath.Join(c.Dir, "audit.log") }
@@ -58,9 +61,9 @@ func (c *Cluster) AuditLog() string { return filepath.Join(c.Dir, "audit.log") }
 func (c *Cluster) Mark() (Mark, error) {
 	info, err := os.Stat(c.AuditLog())
 	if err != nil {
-		return 0, err
+		return Mark{}, err
 	}
-	return Mark(info.Size()), nil
+	return Mark{info.Size(), time.Now().Truncate(time.Microsecond)}, nil // as precise as the log
 }
 
 // OpenAudit opens the cluster's audit log at a mark.
@@ -69,7 +72,7 @@ func (c *Cluster) OpenAudit(since Mark) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := file.Seek(int64(since), io.SeekStart); err != nil {
+	if _, err := file.Seek(since.offset, io.SeekStart); err != nil {
 		file.Close()
 		return nil, err
 	}
@@ -92,7 +95,10 @@ func (c *Cluster) Requests(since Mark, word string, wanted func(Request) bool) (
 			continue
 		}
 		var r Request
-		if json.Unmarshal(lines.Bytes(), &r) == nil && wanted(r) { // else the last line, half written
+		if json.Unmarshal(lines.Bytes(), &r) != nil { // the last line, half written
+			continue
+		}
+		if !r.RequestReceivedTimestamp.Before(since.at) && wanted(r) {
 			found = append(found, r)
 		}
 	}

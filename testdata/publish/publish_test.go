@@ -359,8 +359,10 @@ func TestExportIsNoProblemOfThePolicy(t *testing.T) {
 		slowest = max(slowest, time.Since(begin))
 	}
 	t.Logf("the slowest export took %v", slowest.Round(time.Millisecond))
-	if p.Log.Count("has a problem") > 0 {
-		t.Error("there are problems")
+	// One refusal of each is no problem. The API server's cache of Services may be late by more, once or twice.
+	begun, over := p.Log.Count("has a problem"), p.Log.Count("no longer has this problem")
+	if begun > 2 || begun != over {
+		t.Errorf("%d problems were reported, and %d are over", begun, over)
 	}
 }
 
