@@ -41,7 +41,7 @@ var indexes = map[string]func(*corev1.Service) []string{
 	},
 	byNamespace:    func(svc *corev1.Service) []string { return []string{svc.Namespace} },
 	byChoice:       gateway.Choices,
-	remote.ByClaim: gateway.Claims,
+	remote.ByClaim: remote.Claims,
 }
 
 // exportChanged enqueues the mirror of an exported Service, and those of Services that claim or choose a gateway port
@@ -75,9 +75,10 @@ func (e *enqueuer) exportChanged(cluster string, before, after *corev1.Service) 
 	return append(concerned, e.rivals(cluster, view, self, had, has)...)
 }
 
-// another tells whether an exported Service came or went, or is not the one from before.
+// another tells whether an exported Service came or went, is not the one from before, or is behind another gateway.
 func another(before, after *corev1.Service) bool {
-	return before == nil || after == nil || before.UID != after.UID || !before.CreationTimestamp.Equal(&after.CreationTimestamp)
+	return before == nil || after == nil || before.UID != after.UID || !before.CreationTimestamp.Equal(&after.CreationTimestamp) ||
+		before.Annotations[gateway.Annotation] != after.Annotations[gateway.Annotation]
 }
 
 // recordChanged enqueues the mirror of a Service whose record has changed, and those of Services that claim or choose
@@ -100,7 +101,7 @@ func (e *enqueuer) rivals(cluster string, view remote.View, self cache.ObjectNam
 		if unaffected || !begins && !had.Has(claim) && (exported == nil || view.Holder(exported, claim) != self) {
 			continue // the one that has it keeps it
 		}
-		all = slices.Concat(all, view.Services.NamesByIndex(remote.ByClaim, claim), view.Rivals(claim), choosing(view, claim))
+		all = slices.Concat(all, view.Claimants(claim), view.Rivals(claim), choosing(view, claim))
 	}
 	for _, rival := range all {
 		e.add(cluster, view, rival)

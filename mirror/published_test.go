@@ -484,3 +484,22 @@ func TestChosenPortIsYielded(t *testing.T) {
 		})
 	}
 }
+
+// Which Service has a gateway port depends on the gateway that each names.
+func TestGatewayPortOfAnotherGateway(t *testing.T) {
+	publishing(t, func(w *world, paris *fakeRemote) {
+		at := func(age int, name, text string) *corev1.Service {
+			svc, _ := database(name, age)
+			svc.Annotations = map[string]string{gateway.PortsAnnotation: "5432=15000", gateway.Annotation: text}
+			return svc
+		}
+		paris.export(at(0, "pg", "ingress/private"))
+		paris.export(at(1, "db", ""))
+		w.settle()
+		w.ports(map[string]int32{"pg": 0, "db": 15000})
+		paris.export(at(0, "pg", ""))
+		w.ports(map[string]int32{"pg": 15000, "db": 0})
+		paris.export(at(0, "pg", "ingress/private"))
+		w.ports(map[string]int32{"pg": 0, "db": 15000})
+	})
+}

@@ -109,7 +109,7 @@ func TestCrowds(t *testing.T) {
 // A gateway port is one of one gateway: what claims it on another one has no say.
 func TestClaimsOnTwoGateways(t *testing.T) {
 	services := NewInformer(&ListWatch{}, &corev1.Service{}, func(svc *corev1.Service) *corev1.Service { return svc })
-	services.Index(ByClaim, gateway.Claims)
+	services.Index(ByClaim, Claims)
 	records := NewInformer(&ListWatch{}, &corev1.ConfigMap{}, func(c *corev1.ConfigMap) *corev1.ConfigMap { return c })
 	public, private := &gateway.Gateway{}, &gateway.Gateway{}
 	view := View{
@@ -128,6 +128,8 @@ func TestClaimsOnTwoGateways(t *testing.T) {
 	}
 	oldest, younger := export("oldest", 0, ""), export("younger", 1, "ingress/public")
 	other := export("other", 2, "ingress/private")
+	export("unlisted", -1, "ingress/unlisted")
+	export("malformed", -2, "malformed")
 	want := func(of *corev1.Service, holder string) {
 		t.Helper()
 		if got := view.Assigned(of).Holder("15000/TCP").Name; got != holder {

@@ -29,27 +29,24 @@ type Gateways struct {
 // known. A Service may choose among the gateways that the flags list; one that
 // names another has none, which is the error.
 func (g Gateways) For(exported *corev1.Service) (*gateway.Gateway, error) {
-	text := exported.Annotations[gateway.Annotation]
-	if text == "" {
-		return g.Known[cache.ObjectName{}], nil
-	}
-	if name, _, err := gateway.ParseName(text); err == nil {
-		if known, listed := g.Known[name]; listed {
+	if name, err := gatewayOf(exported); err == nil {
+		if known, listed := g.Known[name]; listed || name == (cache.ObjectName{}) {
 			return known, nil
 		}
 	}
+	text := exported.Annotations[gateway.Annotation]
 	return &gateway.Gateway{}, fmt.Errorf("annotation %s sets %.128q, which is not a configured gateway: add gateway=%.128s to how the remote is configured",
 		gateway.Annotation, text, text)
 }
 
-// several tells whether there is more than one.
-func (g Gateways) several() bool {
-	for _, known := range g.Known {
-		if known != g.Known[cache.ObjectName{}] {
-			return true
-		}
+// gatewayOf is the gateway that an exported Service names; zero: none, so the first.
+func gatewayOf(exported *corev1.Service) (cache.ObjectName, error) {
+	text := exported.Annotations[gateway.Annotation]
+	if text == "" {
+		return cache.ObjectName{}, nil
 	}
-	return false
+	name, _, err := gateway.ParseName(text)
+	return name, err
 }
 
 // gateways are a connection's gateways, and what is read of the remote for them.

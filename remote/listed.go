@@ -2,15 +2,13 @@ package remote
 
 import (
 	corev1 "k8s.io/api/core/v1"
-
-	"service-mirror.io/service-mirror/gateway"
 )
 
 // ListedView is the view of exported Services, with what decides about their gateway ports, that were listed once and
 // are not followed.
 func ListedView(exported []*corev1.Service, gateways Gateways) View {
 	services := NewInformer(&ListWatch{}, &corev1.Service{}, func(svc *corev1.Service) *corev1.Service { return svc })
-	services.Index(ByClaim, gateway.Claims)
+	services.Index(ByClaim, Claims)
 	for _, svc := range exported {
 		must(services.GetIndexer().Add(Encode(svc)))
 	}

@@ -193,8 +193,31 @@ func (v View) Aliases(exported cache.ObjectName) []cache.ObjectName {
 	return v.Records.aliases.names(exported)
 }
 
-// ByClaim is the index over exported Services by the gateway ports that they claim: gateway.Claims. A View needs it.
+// ByClaim is the index over exported Services by Claims. A View needs it.
 const ByClaim = "claim"
+
+// Claims are the gateway ports that an exported Service claims, each with the gateway that it names.
+func Claims(exported *corev1.Service) []string {
+	name, err := gatewayOf(exported)
+	if err != nil {
+		return nil
+	}
+	claims := gateway.Claims(exported)
+	for i, claim := range claims {
+		claims[i] = claimAt(name, claim)
+	}
+	return claims
+}
+
+func claimAt(name cache.ObjectName, claim string) string { return claim + " " + name.String() }
+
+// Claimants are the exported Services that claim a gateway port of any gateway that the flags list.
+func (v View) Claimants(claim string) (all []cache.ObjectName) {
+	for name := range v.Gateways.Known {
+		all = append(all, v.Services.NamesByIndex(ByClaim, claimAt(name, claim))...)
+	}
+	return all
+}
 
 // Holder is the oldest exported Service behind the gateway of another one, itself included, of those that have a gateway
 // port alone by their record or, without any, of those that claim it; zero if there is none. What the publisher has given
@@ -203,10 +226,17 @@ func (v View) Holder(exported *corev1.Service, claim string) cache.ObjectName {
 	if published := v.publishedHolder(exported, claim); published != (cache.ObjectName{}) {
 		return published
 	}
-	if !v.Gateways.several() {
-		return v.Services.Oldest(ByClaim, claim)
+	mine, _ := v.Gateways.For(exported)
+	var oldest []cache.ObjectName
+	for name, gw := range v.Gateways.Known {
+		if gw != mine {
+			continue
+		}
+		if found := v.Services.Oldest(ByClaim, claimAt(name, claim), oldest...); found != (cache.ObjectName{}) {
+			oldest = []cache.ObjectName{found}
+		}
 	}
-	return v.oldest(exported, v.Services.NamesByIndex(ByClaim, claim))
+	return v.Services.Oldest("", "", oldest...)
 }
 
 // publishedHolder is the oldest exported Service, likewise, of those that have a gateway port alone by their record; zero
@@ -215,27 +245,16 @@ func (v View) publishedHolder(exported *corev1.Service, claim string) cache.Obje
 	if v.Records == nil {
 		return cache.ObjectName{}
 	}
+	mine, _ := v.Gateways.For(exported)
 	var names []cache.ObjectName
 	for _, one := range v.Records.claims.holders(claim) {
-		if svc := v.Services.Get(one.service); svc != nil && svc.UID == one.uid {
+		svc := v.Services.Get(one.service)
+		if svc == nil || svc.UID != one.uid {
+			continue
+		}
+		if theirs, _ := v.Gateways.For(svc); theirs == mine {
 			names = append(names, one.service)
 		}
-	}
-	return v.oldest(exported, names)
-}
-
-// oldest is the oldest Service of those behind the gateway of one of them; zero: there is none.
-func (v View) oldest(exported *corev1.Service, names []cache.ObjectName) cache.ObjectName {
-	if v.Gateways.several() {
-		mine, _ := v.Gateways.For(exported)
-		names = slices.DeleteFunc(names, func(name cache.ObjectName) bool {
-			other := v.Services.Get(name)
-			if other == nil {
-				return true
-			}
-			theirs, _ := v.Gateways.For(other)
-			return theirs != mine
-		})
 	}
 	return v.Services.Oldest("", "", names...)
 }
