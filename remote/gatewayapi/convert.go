@@ -40,8 +40,9 @@ func Convert(g *Gateway, sets []*ListenerSet) *gateway.APIGateway {
 		accepted := condition(set.Status.Conditions, "Accepted")
 		if g.AllowsListenerSets() && set.For() == g.Namespace+"/"+g.Name && accepted != nil && accepted.Status == metav1.ConditionTrue {
 			for _, listener := range listeners(set.Spec.Listeners, set.Status.Listeners) {
-				taken := func(other gateway.Listener) bool {
-					return other.Name == listener.Name && (other.Port != listener.Port || other.Protocol != listener.Protocol)
+				taken := func(other gateway.Listener) bool { // a name is chosen for TCP or for UDP
+					return other.Name == listener.Name && (other.Protocol == "UDP") == (listener.Protocol == "UDP") &&
+						(other.Port != listener.Port || other.Protocol != listener.Protocol)
 				}
 				if listener.Problem == "" && slices.ContainsFunc(gw.Listeners, taken) {
 					listener.Name = "" // whoever chooses the name means the first one

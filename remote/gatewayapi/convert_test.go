@@ -73,6 +73,10 @@ func TestConvert(t *testing.T) {
 		{name: "sets with the same names", from: gatewayOf("All", GatewayStatus{}, web, pg), sets: []*ListenerSet{
 			createdAt(2, setOf("a", "younger", there, yes, Listener{"x", 15002, "TCP"})), createdAt(1, setOf("z", "older", there, yes, Listener{"x", 15001, "TCP"}, Listener{"pg", 15003, "TCP"}, web)),
 		}, want: &gateway.APIGateway{Listeners: []gateway.Listener{has(web, ""), has(pg, ""), has(Listener{"x", 15001, "TCP"}, ""), has(Listener{"", 15003, "TCP"}, ""), has(web, ""), has(Listener{"", 15002, "TCP"}, "")}}},
+		{name: "sets with the same names for TCP and UDP", from: gatewayOf("All", GatewayStatus{}, pg), sets: []*ListenerSet{
+			setOf("ingress", "a", here, yes, Listener{"pg", 15000, "UDP"}, Listener{"x", 15001, "UDP"}, Listener{"x", 15001, "TCP"}, Listener{"x", 15002, "UDP"}),
+		}, want: &gateway.APIGateway{Listeners: []gateway.Listener{
+			has(pg, ""), has(Listener{"pg", 15000, "UDP"}, ""), has(Listener{"x", 15001, "UDP"}, ""), has(Listener{"x", 15001, "TCP"}, ""), has(Listener{"", 15002, "UDP"}, "")}}},
 		{name: "sets that it does not allow", from: gatewayOf("None", GatewayStatus{}, web), sets: []*ListenerSet{setOf("ingress", "a", here, yes, pg)},
 			want: &gateway.APIGateway{Listeners: []gateway.Listener{has(web, "")}}},
 	} {
