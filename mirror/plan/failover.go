@@ -242,7 +242,7 @@ func (d *failover) write() {
 				continue
 			}
 			delete(left, of.ObjectName())
-			if want == nil || (o.kept || o.partly && live != nil) && !labelledForFailover(live) && HasReady(live) == HasReady(want) {
+			if want == nil || (o.kept || o.partly[corev1.IPFamily(of.Family)] && live != nil) && !labelledForFailover(live) && HasReady(live) == HasReady(want) {
 				continue // if it were replaced, and that failed, nothing would be known of what was kept
 			}
 			step := SliceStep{Action: Create, Remote: o.remote, Slice: want, Live: live, serving: HasReady(want)}

@@ -203,6 +203,22 @@ func TestFailoverDecides(t *testing.T) {
 	}
 }
 
+// Where the addresses of one family are unknown, the slice of the other one is repaired all the same.
+func TestFailoverRepairsTheKnownFamily(t *testing.T) {
+	paris := remoteAt("paris", "192.0.2.1")
+	paris.Gateway.Partial, paris.Gateway.Missing = true, ipv6
+	four := edited(besideBar("paris", "192.0.2.1+"), func(slice *discoveryv1.EndpointSlice) { delete(slice.Labels, FailoverLabel) })
+	six := RemoteSlices(barOwn, "paris", true)[1].desired(nil, []corev1.EndpointPort{{Name: "web", Port: 8080, Protocol: corev1.ProtocolTCP}}, []endpoint{{netip.MustParseAddr("2001:db8::1"), true}})
+	delete(six.Labels, FailoverLabel)
+	p := failoverPolicy.Decide(FailoverSnapshot{
+		Key: barOwn, Local: LocalEndpoints{Known: true, For: time.Hour}, Live: []*discoveryv1.EndpointSlice{four, six}, Remotes: []FailoverRemote{paris},
+		Service: barWithFailover(func(svc *corev1.Service) { svc.Spec.IPFamilies = []corev1.IPFamily{ipv4, ipv6} }),
+	})
+	if got, want := p.says(), "failed over paris; create bar.paris.ipv4 192.0.2.1+"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
 // apply is what exists after the steps of a plan.
 func apply(live []*discoveryv1.EndpointSlice, p FailoverPlan) []*discoveryv1.EndpointSlice {
 	live = slices.Clone(live)

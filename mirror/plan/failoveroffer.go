@@ -15,11 +15,11 @@ type offer struct {
 	remote  string
 	slices  []RemoteSlice // that are not in conflict with foreign ones
 	ports   []corev1.EndpointPort
-	addrs   []endpoint // ready tells that it may be used
-	kept    bool       // nothing is known of the remote now: what is live stays
-	partly  bool       // so do live addresses, as not all of the gateway's are known
-	gone    bool       // it is known to have nothing to offer
-	serves  bool       // it has a ready endpoint now
+	addrs   []endpoint               // ready tells that it may be used
+	kept    bool                     // nothing is known of the remote now: what is live stays
+	partly  map[corev1.IPFamily]bool // so do live addresses, as not all of the gateway's are known
+	gone    bool                     // it is known to have nothing to offer
+	serves  bool                     // it has a ready endpoint now
 	healthy fitness
 }
 
@@ -198,9 +198,11 @@ func (o *offer) addresses(b basis, had map[netip.Addr]bool, families []corev1.IP
 		o.addrs = append(o.addrs, one)
 	}
 	if b.Gateway.Partial {
+		o.partly = map[corev1.IPFamily]bool{}
 		for addr, ready := range had {
-			if b.Gateway.Keeps(addr) && len(inFamilies([]endpoint{{addr, ready}}, families)) > 0 {
-				o.addrs, o.healthy, o.partly = append(o.addrs, endpoint{addr, ready || !o.serves}), max(o.healthy, unsure), true
+			one := endpoint{addr, ready || !o.serves}
+			if b.Gateway.Keeps(addr) && len(inFamilies([]endpoint{one}, families)) > 0 {
+				o.addrs, o.healthy, o.partly[one.family()] = append(o.addrs, one), max(o.healthy, unsure), true
 			}
 		}
 	}
