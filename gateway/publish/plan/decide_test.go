@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"service-mirror.io/service-mirror/gateway"
+	"service-mirror.io/service-mirror/gateway/publish/record"
 	mirrors "service-mirror.io/service-mirror/mirror/plan"
 )
 
@@ -74,6 +76,25 @@ func TestRoutesStayWhileTheRecordIsTooLarge(t *testing.T) {
 	p := policy.Decide(s)
 	if p.Record != nil || len(p.Steps) > 0 || len(p.Problems) == 0 {
 		t.Errorf("%v, problems %v", p.Steps, p.Problems)
+	}
+}
+
+// A record has the first of more ports than it may hold, and the others are reported.
+func TestPortsBeyondTheRecord(t *testing.T) {
+	policy, s := readFixture(t, "testdata/sets.in.yaml")
+	s.Service.Spec.Ports = nil
+	for i := range int32(record.MaxPorts + 2) {
+		s.Service.Spec.Ports = append(s.Service.Spec.Ports, corev1.ServicePort{Name: fmt.Sprint("tcp-", i), Port: 1000 + i, Protocol: corev1.ProtocolTCP})
+	}
+	p := policy.Decide(s)
+	r, err := record.Parse(p.Record)
+	if err != nil || len(r.Ports) != record.MaxPorts {
+		t.Errorf("the record has %d ports: %v", len(r.Ports), err)
+	}
+	if !slices.ContainsFunc(p.Problems, func(problem mirrors.Problem) bool {
+		return problem.Reason == mirrors.PortNotServed && strings.HasPrefix(problem.Message, "2 of its ports are not in its record, which holds 100: ")
+	}) {
+		t.Errorf("problems: %v", p.Problems)
 	}
 }
 

@@ -71,9 +71,12 @@ func (d *decision) record() (*corev1.ConfigMap, error) {
 		if a.shared && a.gateway != 0 {
 			r.Hosts = d.hosts
 		}
-		if len(r.Ports) < record.MaxPorts {
-			r.Ports = append(r.Ports, port)
-		}
+		r.Ports = append(r.Ports, port)
+	}
+	if more := len(r.Ports) - record.MaxPorts; more > 0 {
+		r.Ports = r.Ports[:record.MaxPorts]
+		d.problem(mirrors.PortNotServed, fmt.Sprintf("%d of its ports are not in its record, which holds %d: export fewer ports with the annotation %s",
+			more, record.MaxPorts, gateway.SelectAnnotation))
 	}
 	if r.Hosts == nil && d.aliased() {
 		r.Hosts, _ = d.policy.wildcard(svc)
