@@ -24,6 +24,7 @@ type result struct {
 	Mirrors              int // what the lines of a row are ordered by
 	Met                  bool
 	Runs                 int // of which the median counts
+	Machine              string
 	Version, Date        string
 }
 
@@ -45,10 +46,9 @@ func compare(what string, mirrors int, goal float64, with string, ours, bare []t
 		Measured: fmt.Sprintf("%.2f s: %.2f × %.2f s", a.Seconds(), ratio, c.Seconds()), Met: ratio <= goal}
 }
 
-// report is all that was measured on a machine, in this run or before.
+// report is all that was measured, in this run or before, each line on a machine of its own.
 type report struct {
-	Machine string
-	Rows    map[string]*measured
+	Rows map[string]*measured
 }
 
 // measured is what one row gave.
@@ -65,9 +65,9 @@ func (r *report) row(name string) *measured {
 	return r.Rows[name]
 }
 
-// load takes up what is kept of this machine.
+// load takes up what is kept.
 func (b *bench) load() error {
-	b.report = report{Machine: machine(), Rows: map[string]*measured{}}
+	b.report = report{Rows: map[string]*measured{}}
 	if !b.keep {
 		return nil
 	}
@@ -75,14 +75,10 @@ func (b *bench) load() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	var kept report
-	if err == nil {
-		err = json.Unmarshal(text, &kept)
+	if err != nil {
+		return err
 	}
-	if err == nil && kept.Machine == b.report.Machine {
-		b.report = kept
-	}
-	return err
+	return json.Unmarshal(text, &b.report)
 }
 
 // note takes results into the table, in the place of what was measured of the same before,
@@ -90,7 +86,7 @@ func (b *bench) load() error {
 func (b *bench) note(results ...result) error {
 	row := b.report.row(b.row)
 	for _, r := range results {
-		r.Runs, r.Version, r.Date = max(1, r.Runs), b.versions(), time.Now().UTC().Format("2006-01-02")
+		r.Runs, r.Machine, r.Version, r.Date = max(1, r.Runs), machine(), b.versions(), time.Now().UTC().Format("2006-01-02")
 		row.Results = slices.DeleteFunc(row.Results, func(old result) bool { return old.What == r.What })
 		row.Results = append(row.Results, r)
 		if r.Goal == "" {
@@ -103,7 +99,7 @@ func (b *bench) note(results ...result) error {
 	return b.save()
 }
 
-// draw takes times into the row's plot.
+// draw takes times into the row's plot, which shows those of one machine.
 func (b *bench) draw(title, file string, g group) {
 	row := b.report.row(b.row)
 	i := slices.IndexFunc(row.Plots, func(p plot) bool { return p.File == file })
@@ -111,7 +107,8 @@ func (b *bench) draw(title, file string, g group) {
 		i, row.Plots = len(row.Plots), append(row.Plots, plot{Title: title, File: file})
 	}
 	p := &row.Plots[i]
-	p.Groups = append(slices.DeleteFunc(p.Groups, func(old group) bool { return old.N == g.N }), g)
+	g.Machine = machine()
+	p.Groups = append(slices.DeleteFunc(p.Groups, func(old group) bool { return old.N == g.N || old.Machine != g.Machine }), g)
 	slices.SortFunc(p.Groups, func(x, y group) int { return cmp.Compare(x.N, y.N) })
 }
 
@@ -151,22 +148,41 @@ func (b *bench) save() error {
 
 // page is the report to be read.
 func (r *report) page() ([]byte, error) {
-	var rows []*measured
+	var lines []line
+	var plots []plot
+	var machines []string
 	for _, name := range rowNames() {
-		if row, ok := r.Rows[name]; ok {
-			rows = append(rows, row)
+		row, ok := r.Rows[name]
+		if !ok {
+			continue
 		}
+		for _, one := range row.Results {
+			i := slices.Index(machines, one.Machine)
+			if i < 0 {
+				i, machines = len(machines), append(machines, one.Machine)
+			}
+			lines = append(lines, line{one, i + 1})
+		}
+		plots = append(plots, row.Plots...)
 	}
 	var text bytes.Buffer
-	err := pageTemplate.Execute(&text, map[string]any{"Machine": r.Machine, "Rows": rows})
+	err := pageTemplate.Execute(&text, map[string]any{"Machines": machines, "Lines": lines, "Plots": plots})
 	return text.Bytes(), err
+}
+
+// line is a result with the place of its machine in the list of them.
+type line struct {
+	result
+	On int
 }
 
 var pageTemplate = template.Must(template.New("").Parse(`# Performance
 
-What ` + "`make bench`" + ` measured: {{.Machine}}. The API servers, etcd and the daemon share that
-machine, so the daemon's own work is taken from theirs.
+What ` + "`make bench`" + ` measured. The API servers, etcd and the daemon share a machine, so the daemon's
+own work is taken from theirs. Compare times only within a line: the last column names the machine.
 
+{{range .Machines}}1. {{.}}
+{{end}}
 The *bare loop* is a client-go program that makes the same requests from 32 goroutines and
 does nothing else; the *floor* an informer whose handler writes. They and the daemon use the
 shipped ServiceAccounts, under the shipped admission policy, and run in turn; of repeated runs
@@ -179,12 +195,12 @@ The publisher writes a route and a record of each export, and so does its bare l
 by a pod in London, through the mirror, in turn with requests for the backend's own address at Paris's load balancer,
 by turns of 0.1 and 0.25 s, on connections that are kept; two clusters, the gateway and the client share the machine.
 
-| what | goal | measured | met | runs | with |
-|---|---|---|---|---|---|
-{{range .Rows}}{{range .Results}}| {{.What}} | {{.Goal}} | {{.Measured}} | {{.Mark}} | {{.Runs}} | {{.Version}}, {{.Date}} |
-{{end}}{{end}}
-{{range .Rows}}{{range .Plots}}![{{.Title}}]({{.File}})
-{{end}}{{end}}`))
+| what | goal | measured | met | runs | with | on |
+|---|---|---|---|---|---|---|
+{{range .Lines}}| {{.What}} | {{.Goal}} | {{.Measured}} | {{.Mark}} | {{.Runs}} | {{.Version}}, {{.Date}} | {{.On}} |
+{{end}}
+{{range .Plots}}![{{.Title}}]({{.File}})
+{{end}}`))
 
 // machine is what this runs on.
 func machine() string {
@@ -219,6 +235,7 @@ type plot struct {
 // group is what was measured of one number of mirrors, in seconds.
 type group struct {
 	N          int
+	Machine    string
 	Ours, Bare float64
 }
 

@@ -137,7 +137,7 @@ func (b *bench) cold(ctx context.Context, api string) error {
 		if err != nil {
 			return err
 		}
-		b.draw("Cold start with --endpoints-api="+api, "cold-"+api+".svg", group{n, median(ours).Seconds(), median(bare).Seconds()})
+		b.draw("Cold start with --endpoints-api="+api, "cold-"+api+".svg", group{N: n, Ours: median(ours).Seconds(), Bare: median(bare).Seconds()})
 		if err := b.note(compare(fmt.Sprintf("cold start, %d mirrors, %s", n, api), n, 1.10, bareLoop, ours, bare)); err != nil {
 			return err
 		}
