@@ -1,8 +1,6 @@
 package remote
 
-import (
-	corev1 "k8s.io/api/core/v1"
-)
+import corev1 "k8s.io/api/core/v1"
 
 // ListedView is the view of exported Services, with what decides about their gateway ports, that were listed once and
 // are not followed.

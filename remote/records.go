@@ -227,16 +227,13 @@ func (v View) Holder(exported *corev1.Service, claim string) cache.ObjectName {
 		return published
 	}
 	mine, _ := v.Gateways.For(exported)
-	var oldest []cache.ObjectName
+	var names []cache.ObjectName
 	for name, gw := range v.Gateways.Known {
-		if gw != mine {
-			continue
-		}
-		if found := v.Services.Oldest(ByClaim, claimAt(name, claim), oldest...); found != (cache.ObjectName{}) {
-			oldest = []cache.ObjectName{found}
+		if gw == mine {
+			names = append(names, v.Services.Oldest(ByClaim, claimAt(name, claim)))
 		}
 	}
-	return v.Services.Oldest("", "", oldest...)
+	return v.Services.Oldest("", "", names...)
 }
 
 // publishedHolder is the oldest exported Service, likewise, of those that have a gateway port alone by their record; zero

@@ -120,40 +120,15 @@ func TestSelectorWithPodsBehindIt(t *testing.T) {
 	for round := range 3 {
 		bar := fmt.Sprintf("bar-%d", round)
 		r.export(bar)
-		name, right := r.mirror(bar), r.mirrored(bar, "203.0.113.1")
-		slicesHave := func(addresses ...string) func() error {
-			return func() error { return e.slicesRouteTo(name, addresses...) }
-		}
-		e.soon("the mirror", right)
-		e.soon("the gateway in the slices", slicesHave("203.0.113.1"))
+		right, slicesRight := r.mirrored(bar, "203.0.113.1"), r.slicesLead(bar, to("http:8080", "203.0.113.1")...)
+		e.soon("the mirror", right, slicesRight)
 		d.signal(syscall.SIGSTOP) // so that the controllers see the selector
-		e.change(london, name, func(svc *corev1.Service) { svc.Spec.Selector = map[string]string{"app": "web"} })
-		e.soon("the local pod in the slices", slicesHave("10.1.2.3"))
+		e.change(london, r.mirror(bar), func(svc *corev1.Service) { svc.Spec.Selector = map[string]string{"app": "web"} })
+		e.soon("the local pod in the slices", r.slicesLead(bar, "10.1.2.3 http:80"))
 		d.signal(syscall.SIGCONT)
-		e.soon("no selector", right)
-		e.soon("the gateway and nothing else in the slices", slicesHave("203.0.113.1"))
-		e.stays("the gateway alone", right, slicesHave("203.0.113.1"))
+		e.soon("no selector, and the gateway alone", right, slicesRight)
+		e.stays("the gateway alone", right, slicesRight)
 	}
-}
-
-// slicesRouteTo tells whether the EndpointSlices of a Service of the local
-// cluster have these addresses, in order, and no others.
-func (e *env) slicesRouteTo(name string, addresses ...string) error {
-	list, err := london.DiscoveryV1().EndpointSlices(e.id).List(e.ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + name})
-	if err != nil {
-		return err
-	}
-	var got []string
-	for _, slice := range list.Items {
-		for _, endpoint := range slice.Endpoints {
-			got = append(got, endpoint.Addresses...)
-		}
-	}
-	slices.Sort(got)
-	if !slices.Equal(got, addresses) {
-		return fmt.Errorf("the EndpointSlices route to %v, want %v", got, addresses)
-	}
-	return nil
 }
 
 // readyPod makes a pod that looks ready on a node that exists.
