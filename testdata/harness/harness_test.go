@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -126,26 +127,29 @@ func TestLogCountsLinesWithAllWords(t *testing.T) {
 
 func TestRequests(t *testing.T) {
 	c := &Cluster{Dir: t.TempDir()}
-	lines := []string{
-		`{"verb":"create","user":{"username":"me"},"objectRef":{"resource":"services","name":"before"}}`,
-		`{"verb":"create","user":{"username":"me"},"objectRef":{"resource":"services","name":"a"}}`,
-		`{"verb":"create","user":{"username":"other"},"objectRef":{"resource":"services","name":"b"}}`,
-		`{"verb":"create","user":{"username":"me"},"objectRef":{"resource":"events","name":"c"}}`,
-		`{"verb":"list","user":{"username":"me"},"objectRef":{"resource":"services"}}`,
-		`{"verb":"create","user":{"username":"me"},"objectRef":{"resour`,
+	entry := func(verb, user, resource, name string, received time.Time) string {
+		return fmt.Sprintf(`{"verb":%q,"user":{"username":%q},"objectRef":{"resource":%q,"name":%q},"requestReceivedTimestamp":%q}`+"\n",
+			verb, user, resource, name, received.UTC().Format(time.RFC3339Nano))
 	}
-	text := strings.Join(lines, "\n")
-	if err := os.WriteFile(c.AuditLog(), []byte(text[:len(lines[0])+1]), 0o600); err != nil {
+	before := entry("create", "me", "services", "before", time.Now())
+	if err := os.WriteFile(c.AuditLog(), []byte(before), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	since, err := c.Mark()
 	if err != nil {
 		t.Fatal(err)
 	}
+	text := before +
+		entry("create", "me", "services", "received before, logged later", since.at.Add(-time.Microsecond)) +
+		entry("create", "me", "services", "a", since.at) +
+		entry("create", "other", "services", "b", time.Now()) +
+		entry("create", "me", "events", "c", time.Now()) +
+		entry("list", "me", "services", "", time.Now()) +
+		`{"verb":"create","user":{"username":"me"},"objectRef":{"resour`
 	if err := os.WriteFile(c.AuditLog(), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for word, want := range map[string][]string{`"me"`: {"a", "c", ""}, "services": {"a", "b", ""}, "nobody": nil} {
+	for word, want := range map[string][]string{`"me"`: {"a", "c", ""}, `"services"`: {"a", "b", ""}, "nobody": nil} {
 		var names []string
 		found, err := c.Requests(since, word, func(Request) bool { return true })
 		if err != nil {
