@@ -96,7 +96,11 @@ func TestLocalDrift(t *testing.T) {
 	})
 	editEndpoints(func(endpoints *corev1.Endpoints) { endpoints.Labels[discoveryv1.LabelSkipMirror] = "true" })
 	e.soon("labels and annotations", func() error {
-		svc, endpoints := e.service(name), e.endpoints(name)
+		svc := e.service(name)
+		endpoints, err := london.CoreV1().Endpoints(e.id).Get(e.ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err // Kubernetes deletes them a little after their Service
+		}
 		_, proxyName := svc.Labels["service.kubernetes.io/service-proxy-name"]
 		_, skip := endpoints.Labels[discoveryv1.LabelSkipMirror]
 		if proxyName || skip || svc.Labels["team"] != "theirs" || svc.Annotations["note"] != "theirs" ||

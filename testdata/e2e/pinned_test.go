@@ -36,8 +36,8 @@ func TestAnotherClusterInThePlaceOfTheLocalOne(t *testing.T) {
 	e.soon("the mirrors", r.mirrored("kept", "203.0.113.1"), r.mirrored("removed", "203.0.113.1"), d.localFails(false))
 
 	e.makeNamespace(berlin, e.id)
-	f.redirect(berlin, e.account(berlin, localRules))
 	since := berlin.mark(t)
+	f.redirect(berlin, e.account(berlin, localRules))
 	f.server.CloseClientConnections()
 	e.soon("it is shown", d.localFails(true))
 	r.export("late")

@@ -379,11 +379,7 @@ func TestServerRestartsWithItsHistoryGone(t *testing.T) {
 	e.change(rome, "changed", func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 81 })
 	e.remove(rome, "deleted")
 	r.export("added")
-	rome.stop()
-	again, err := startCluster("rome", dir)
-	e.must(err)
-	rome = again
-	r.cluster = again
+	e.restart(rome, func(string) error { return nil })
 	for range 200 { // beyond the new server's watch cache
 		e.change(rome, "changed", func(svc *corev1.Service) { svc.Spec.Ports[0].Port++ })
 	}
