@@ -503,3 +503,23 @@ func TestGatewayPortOfAnotherGateway(t *testing.T) {
 		w.ports(map[string]int32{"pg": 0, "db": 15000})
 	})
 }
+
+// What the publisher gives to a Service is that Service's, even if it names a gateway that is not configured here.
+func TestPublishedPortOfAServiceOnAnotherGateway(t *testing.T) {
+	for _, key := range []string{gateway.PortsAnnotation, gateway.PortAnnotation} {
+		publishing(t, func(w *world, paris *fakeRemote) {
+			pg, record := database("pg", 1)
+			pg.Annotations = map[string]string{gateway.Annotation: "ingress/private"}
+			db, _ := database("db", 0)
+			db.Annotations = map[string]string{key: "5432=15000"}
+			paris.export(pg)
+			paris.export(db)
+			w.settle()
+			w.ports(map[string]int32{"pg": 0, "db": 15000})
+			paris.publish(record)
+			w.ports(map[string]int32{"pg": 0, "db": 0})
+			paris.unpublish(record)
+			w.ports(map[string]int32{"pg": 0, "db": 15000})
+		})
+	}
+}

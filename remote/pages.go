@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"service-mirror.io/service-mirror/gateway"
 )
 
 // allowance is what a list of a remote may be, and what may be kept of it.
@@ -291,8 +294,30 @@ func hashOf(obj metav1.Object) uint64 {
 	return hash.Sum64()
 }
 
+// sizeOf is what is counted of an object that is kept.
 func sizeOf(obj runtime.Object) int32 {
-	return int32(min(obj.(interface{ Size() int }).Size(), math.MaxInt32))
+	size := obj.(interface{ Size() int }).Size()
+	if svc, ok := obj.(*corev1.Service); ok {
+		size += sizeInIndexes(svc)
+	}
+	return int32(min(size, math.MaxInt32))
+}
+
+const (
+	// indexEntry is what a value takes in an index that no other object has.
+	indexEntry = 256
+	// usualEntries is how many an exported Service may have that are not counted.
+	usualEntries = 4
+)
+
+// sizeInIndexes is what the gateway ports that an exported Service claims and chooses take in the indexes over them: up to
+// a hundred times what they take in its annotations.
+func sizeInIndexes(exported *corev1.Service) (size int) {
+	values := slices.Concat(Claims(exported), gateway.Choices(exported))
+	for _, value := range values[min(len(values), usualEntries):] {
+		size += indexEntry + len(value)
+	}
+	return size
 }
 
 // set notes the size of an object, and returns the one before.

@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"service-mirror.io/service-mirror/gateway"
 )
 
 // paged answers lists with what page makes, and watches with those that it keeps.
@@ -273,6 +275,32 @@ func TestWatchThatAddsTooMuch(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// What annotations put into indexes is counted at what it takes there, beyond what a usual Service has.
+func TestSizeInIndexes(t *testing.T) {
+	of := func(claims, choices int) int {
+		svc := service("default", "a")
+		svc.Annotations = map[string]string{}
+		for i := range claims {
+			svc.Annotations[gateway.PortsAnnotation] += fmt.Sprintf("%d=%d,", i+1, i+15000)
+		}
+		for i := range choices {
+			svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Port: int32(i + 1)})
+			svc.Annotations[gateway.PortAnnotation] += fmt.Sprintf("%d=p%d,", i+1, i)
+		}
+		return int(sizeOf(svc)) - svc.Size()
+	}
+	for _, few := range [][2]int{{0, 0}, {4, 0}, {0, 4}, {2, 2}} {
+		if got := of(few[0], few[1]); got != 0 {
+			t.Errorf("%v: %d bytes are added", few, got)
+		}
+	}
+	for _, many := range [][2]int{{256, 0}, {0, 256}, {128, 128}} {
+		if got := of(many[0], many[1]); got < 252*indexEntry || got > 252*(indexEntry+20) {
+			t.Errorf("%v: %d bytes are added", many, got)
+		}
 	}
 }
 

@@ -249,7 +249,8 @@ func (v View) publishedHolder(exported *corev1.Service, claim string) cache.Obje
 		if svc == nil || svc.UID != one.uid {
 			continue
 		}
-		if theirs, _ := v.Gateways.For(svc); theirs == mine {
+		// The publisher gives ports of its own gateway, whichever one the annotation of a Service names.
+		if theirs, unlisted := v.Gateways.For(svc); theirs == mine || unlisted != nil {
 			names = append(names, one.service)
 		}
 	}

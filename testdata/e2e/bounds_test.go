@@ -57,6 +57,7 @@ var attacks = sync.OnceValue(func() []hostility {
 		{"list-of-ports-protobuf", exportsOnly(onLists(sends(inProtobuf, manyEmptyPorts(11<<20)))), "too large: a list of exported Services takes more than 36Mi of memory", true},
 		{"list-item-protobuf", exportsOnly(onLists(endless(inProtobuf, string(protobufList(protobufField(2, 1<<40))), long))), "too large: a list of exported Services is larger than 12Mi", true},
 		{justBelow, exportsOnly(onLists(sends(inProtobuf, manyServices(9_000, 1100)))), "", true},
+		{"list-of-claims", exportsOnly(onLists(sends(inProtobuf, manyClaims(4_500)))), "too large: the set of exported Services takes more than 12Mi of memory", true},
 		{"pages-full", exportsOnly(onLists(pages(500))), "too large: ", true},
 		{"pages-empty", exportsOnly(onLists(pages(0))), "too large: a list of exported Services has more than 50 pages", true},
 		{"list-bomb", exportsOnly(onLists(bomb(inJSON, listStart))), "malformed answer: unexpected compression", true},
@@ -386,12 +387,26 @@ func eventOfPorts() func(int) string {
 
 // manyServices is a list as a large remote sends it, each item of so many bytes.
 func manyServices(items, size int) []byte {
+	return annotated(items, func(int) map[string]string { return map[string]string{"a": strings.Repeat("a", size)} })
+}
+
+// manyClaims is a list of Services that claim gateway ports, each of a gateway that no other one names.
+func manyClaims(items int) []byte {
+	var claims strings.Builder
+	for i := range 256 {
+		fmt.Fprintf(&claims, "%d=%d,", i+1, i+1)
+	}
+	return annotated(items, func(n int) map[string]string {
+		return map[string]string{"service-mirror.io/gateway": fmt.Sprint("a/n", n), "service-mirror.io/gateway-ports": claims.String()}
+	})
+}
+
+func annotated(items int, annotations func(n int) map[string]string) []byte {
 	list := &corev1.ServiceList{ListMeta: metav1.ListMeta{ResourceVersion: "1"}}
 	for n := range items {
 		list.Items = append(list.Items, corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{
-				Namespace: "missing", Name: fmt.Sprint("svc-", n), UID: "uid", ResourceVersion: "1",
-				Annotations: map[string]string{"a": strings.Repeat("a", size)},
+				Namespace: "missing", Name: fmt.Sprint("svc-", n), UID: "uid", ResourceVersion: "1", Annotations: annotations(n),
 			},
 			Spec: corev1.ServiceSpec{ClusterIP: "10.0.0.1", Ports: []corev1.ServicePort{{Port: 80, Protocol: corev1.ProtocolTCP}}},
 		})
