@@ -4,7 +4,7 @@
 #                      play with; KUBEBUILDER_ASSETS and REQUEST=no compile less: testdata/demo.sh
 #   make test          everything: unit, race, fuzz seeds, end to end, traffic, manifests, links, publisher, chart, quick start, page, release
 #   make unit          the unit tests alone
-#   make compat        end to end with the oldest supported Kubernetes on either side; traffic through more gateways
+#   make compat        end to end, publisher and manifests with the oldest supported Kubernetes; traffic through more gateways
 #   make soak          long random walks: three seeds of 10,000 steps; SEEDS="1 2", STEPS=500
 #   make bench         speed, memory and cost beside what the API server allows; deploy/performance
 #   make release       archives for each platform, lists of what is in them, image, chart and checksums, in .build/release
@@ -103,13 +103,15 @@ other-gateways: race cluster
 	testdata/traffic/setup.sh $(BUILD) others
 	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -tags compat -run TestOtherControllers -count=1 -v -timeout 20m ./traffic
 
-# Kubernetes 1.31, here as the local cluster and there as the remote ones. As the local one
+# Kubernetes 1.31, here as the local cluster and there as the remote ones; then for publisher and manifests. As the local one
 # it has no ServiceCIDRs and IPAddresses, which came with 1.33: what is left out is about these.
 NO_SERVICECIDRS := TestRefusedAddresses|TestUnresolvedHostnameKeepsNoLostAddress|TestLocalRangesChange|TestRefusedFlags|TestGatewayAllow|TestExternalIPs|TestDeletedMirrorKeepsBothClusterIPs|TestTypeChangeKeepsBothClusterIPs|TestTakenClusterIPIsReported
 compat: other-gateways
 	testdata/cluster/build.sh $(BUILD)/oldest/cluster oldest
 	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=london,lisbon go test -skip '$(NO_SERVICECIDRS)' -count=1 -parallel $(PARALLEL) -timeout 40m ./e2e
 	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=paris,berlin go test -count=1 -parallel $(PARALLEL) -timeout 40m ./e2e
+	cd testdata/publish && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=paris go test -count=1 -timeout 10m .
+	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) SERVICE_MIRROR_OLDEST=london,paris go test -skip '$(LINKS)' -count=1 -timeout 20m ./deploy
 
 # The walks, one of them with merged mirrors, wait more than they work: three at once. One that fails is taken again with its
 # seed and as many steps.
