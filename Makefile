@@ -103,7 +103,7 @@ other-gateways: race cluster
 	testdata/traffic/setup.sh $(BUILD) others
 	cd testdata && SERVICE_MIRROR_BUILD=$(BUILD) go test -tags compat -run TestOtherControllers -count=1 -v -timeout 20m ./traffic
 
-# Kubernetes 1.31, here as the local cluster and there as the remote ones; then for publisher and manifests. As the local one
+# Kubernetes 1.31, here as the local cluster and there as the remote ones; then for the publisher and the manifests. As the local one
 # it has no ServiceCIDRs and IPAddresses, which came with 1.33: what is left out is about these.
 NO_SERVICECIDRS := TestRefusedAddresses|TestUnresolvedHostnameKeepsNoLostAddress|TestLocalRangesChange|TestRefusedFlags|TestGatewayAllow|TestExternalIPs|TestDeletedMirrorKeepsBothClusterIPs|TestTypeChangeKeepsBothClusterIPs|TestTakenClusterIPIsReported
 compat: other-gateways

@@ -54,8 +54,9 @@ func (e *env) permissions(c *cluster, account string, since harness.Mark, excuse
 	}
 	network, err := c.Discovery().ServerResourcesForGroupVersion("networking.k8s.io/v1")
 	e.must(err)
-	ranges := slices.ContainsFunc(network.APIResources, func(r metav1.APIResource) bool { return r.Name == "servicecidrs" }) // from Kubernetes 1.33
-	e.soon("every permission of "+account+" in "+c.Name+" is used", func() error {                                           // the last requests may be under way
+	// From Kubernetes 1.33.
+	ranges := slices.ContainsFunc(network.APIResources, func(r metav1.APIResource) bool { return r.Name == "servicecidrs" })
+	e.soon("every permission of "+account+" in "+c.Name+" is used", func() error { // the last requests may be under way
 		for _, r := range e.requests(c, account, since) {
 			if code := r.ResponseStatus.Code; code != http.StatusForbidden && code != http.StatusUnauthorized { // it was let through, whatever came of it
 				maps.DeleteFunc(unused, func(g grant, _ bool) bool { return g.Allows(r) })

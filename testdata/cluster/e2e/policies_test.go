@@ -20,8 +20,8 @@ import (
 	"k8s.io/apiserver/pkg/cel/environment"
 )
 
-// The oldest supported Kubernetes takes each expression of the policies in deploy/. Like every version, it takes in new
-// objects what the one before it can evaluate, too.
+// The oldest supported Kubernetes accepts each expression of the policies in deploy/. In new objects, an API server accepts only
+// what the version before it can evaluate, too.
 func TestPoliciesCompileInTheOldestKubernetes(t *testing.T) {
 	before := oldestVersion(t).SubtractMinor(1)
 	files, err := filepath.Glob("../../../deploy/*/policy.yaml")
