@@ -85,7 +85,7 @@ func (r *remotes) logPorts(logger klog.Logger, cluster string, refuse func(plan.
 	if len(changes) == 0 {
 		return
 	}
-	for _, svc := range view.Services.All() {
+	for svc := range view.Services.All() {
 		now := exportOf(plan.Candidate{Cluster: cluster}, view, svc)
 		was := now
 		was.Gateway, _ = before.For(svc)

@@ -32,7 +32,7 @@ func (c *Controller) Overview() status.Page {
 	for _, r := range c.remotes.all() {
 		if view, ok := r.View(); ok {
 			naming := c.remotes.policy().Names.Of(r.Name())
-			for _, svc := range view.Services.All() {
+			for svc := range view.Services.All() {
 				if !c.remotes.policy().Concerns(svc) {
 					continue
 				}

@@ -106,7 +106,7 @@ func (r *remotes) keys(cluster string) (keys []cache.ObjectName) {
 				return keys
 			}
 			naming := r.policy().Names.Of(cluster)
-			for _, svc := range view.Services.All() {
+			for svc := range view.Services.All() {
 				if r.policy().Concerns(svc) {
 					keys = append(keys, naming.Key(svc))
 				}

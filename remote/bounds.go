@@ -181,8 +181,8 @@ func (f *frames) Read(p []byte) (int, error) {
 	if f.err != nil {
 		return 0, f.err
 	}
-	if f.split.between() && f.bound.collect() {
-		time.Sleep(heavyPause)
+	if f.split.between() {
+		f.bound.pause()
 	}
 	n, err := f.read(p)
 	ended := f.split.events()

@@ -10,6 +10,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -94,13 +95,15 @@ func TestAnswersAreBounded(t *testing.T) {
 		"an identity in protobuf":     {without(runtime.ContentTypeProtobuf, string(encode(&corev1.Namespace{}))[:20], "a"), identity, maxIdentity, ""},
 		"an endless object":           {without(runtime.ContentTypeJSON, `{"kind":"Namespace","metadata":{"name":"`, "a"), get, maxObject, "an answer is larger than 4Mi"},
 		"an endless object as HTML":   {without("text/html", ``, "a"), get, maxObject, ""},
-		"an object of many values":    {same(runtime.ContentTypeJSON, []byte(`{"kind":"Namespace","apiVersion":"v1","metadata":{"finalizers":[`+strings.Repeat(`"",`, 1<<20)+`""]}}`)), get, 0, "an answer takes more than 12Mi of memory"},
+		"an object of many values":    {same(runtime.ContentTypeJSON, []byte(`{"kind":"Namespace","apiVersion":"v1","metadata":{"finalizers":[`+strings.Repeat(`"",`, 1<<20)+`""]}}`)), get, 0, "an answer takes more than 4Mi of memory"},
 		"a list of items":             {without(runtime.ContentTypeJSON, `{`+kind+`,"items":[`, "{},"), list, 2 << 20, "a list of exported Services has more than 1000 Services: raise max-services= of --remote paris"},
 		"a list of null":              {without(runtime.ContentTypeJSON, `{`+kind+`,"items":[`, "null,"), list, 2 << 20, "more than 1000 Services"},
 		"an endless item":             {without(runtime.ContentTypeJSON, `{`+kind+`,"items":[{"metadata":{"name":"`, `\"a`), list, 2 << 20, "a list of exported Services is larger than 2Mi: raise max-bytes= of --remote paris"},
 		"a list of items in protobuf": {same(runtime.ContentTypeProtobuf, protobuf(&corev1.ServiceList{Items: make([]corev1.Service, 1001)})), list, 0, "more than 1000 Services"},
 		"an item in protobuf":         {same(runtime.ContentTypeProtobuf, protobuf(&corev1.ServiceList{Items: []corev1.Service{{ObjectMeta: metav1.ObjectMeta{Name: strings.Repeat("a", 2<<20)}}}})), list, 0, "larger than 2Mi"},
-		"an item of many ports":       {same(runtime.ContentTypeProtobuf, protobuf(&corev1.ServiceList{Items: []corev1.Service{{Spec: corev1.ServiceSpec{Ports: make([]corev1.ServicePort, 100_000)}}}})), list, 0, "a list of exported Services takes more than 6Mi of memory"},
+		"an item of many ports":       {same(runtime.ContentTypeProtobuf, protobuf(&corev1.ServiceList{Items: []corev1.Service{{Spec: corev1.ServiceSpec{Ports: make([]corev1.ServicePort, 100_000)}}}})), list, 0, "a list of exported Services has an item that takes more than 512Ki of memory: raise max-bytes= of --remote paris"},
+		"an item of many ports, JSON": {same(runtime.ContentTypeJSON, []byte(`{`+kind+`,"items":[{"spec":{"ports":[{`+strings.Repeat(`},{`, 5_000)+`}]}}]}`)), list, 0, "has an item that takes more than 512Ki of memory"},
+		"many items of some ports":    {same(runtime.ContentTypeProtobuf, protobuf(&corev1.ServiceList{Items: slices.Repeat([]corev1.Service{{Spec: corev1.ServiceSpec{Ports: make([]corev1.ServicePort, 1000)}}}, 100)})), list, 0, "a list of exported Services takes more than 6Mi of memory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -263,11 +266,11 @@ func TestEventsAreBounded(t *testing.T) {
 		"too large":                 {inJSON, `{"a":"` + big + big + `"}`, "an event of a watch is larger than 4Mi"},
 		"spaces":                    {inJSON, strings.Repeat(" ", 5<<20), "an event of a watch is larger than 4Mi"},
 		"no end":                    {inJSON, strings.Repeat("1 ", 5<<20), "larger than 4Mi"},
-		"too many values":           {inJSON, `{"a":[` + strings.Repeat("0,", 1<<20), "takes more than 12Mi of memory"},
+		"too many values":           {inJSON, `{"a":[` + strings.Repeat("0,", 1<<20), "takes more than 4Mi of memory"},
 		"many in protobuf":          {inProtobuf, strings.Repeat(framed(string(event)), 100_000), ""},
 		"many large in protobuf":    {inProtobuf, strings.Repeat(framed(string(large)), 5), ""},
 		"too large in protobuf":     {inProtobuf, "\x00\x40\x00\x01", "an event of a watch is larger than 4Mi"},
-		"too many ports":            {inProtobuf, framed(string(many)), "takes more than 12Mi of memory"},
+		"too many ports":            {inProtobuf, framed(string(many)), "takes more than 4Mi of memory"},
 		"empty in protobuf":         {inProtobuf, strings.Repeat(framed(""), 1000), ""},
 		"not protobuf, in protobuf": {inProtobuf, framed("\x12\x05\x0a\x03abc"), ""},
 	} {

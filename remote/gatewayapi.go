@@ -93,11 +93,14 @@ func (g *gateways) apiGateway(e *entrance) (gw *gateway.APIGateway, known bool) 
 // ofListenerSets is the allowance of a remote's ListenerSets.
 func ofListenerSets(cluster string) *allowance {
 	list := objectBound("a list of ListenerSets")
-	list.noun, list.items, list.cluster = "ListenerSets", maxListenerSets, cluster
+	list.noun, list.items, list.memory, list.cluster = "ListenerSets", maxListenerSets, maxListenerSetsMemory, cluster
 	all := list
 	all.what = "the set of ListenerSets"
 	return &allowance{list, objectBound("an event of a watch"), maxListenerSets/pageSize + 10, &ledger{bound: &all}}
 }
+
+// maxListenerSetsMemory is what the ListenerSets of a remote may take once they are decoded.
+const maxListenerSetsMemory = 12 << 20
 
 // maxListenerSets is how many a remote may have: a gateway serves 65,535 ports at most, and each set has some.
 const maxListenerSets = 2000

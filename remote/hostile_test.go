@@ -80,7 +80,7 @@ func TestStormOfEvents(t *testing.T) {
 	eventually(t, known(quiet, loud))
 	served, last := 0, func() string {
 		view, _ := loud.View()
-		for _, svc := range view.Services.All() {
+		for svc := range view.Services.All() {
 			if svc.Name == fmt.Sprint("svc-", services-1) {
 				return svc.ResourceVersion
 			}

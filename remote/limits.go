@@ -48,9 +48,12 @@ const (
 	// maxGrowth is how many times its size an answer may take in memory once it is decoded: an empty item
 	// of a list is two bytes in protobuf, and a kilobyte in memory.
 	maxGrowth = 3
+	// maxShare is the part of max-bytes= that one object may take once it is decoded: whatever is done with it decodes it
+	// again, several times at once. 3 MiB are 17,000 ports of a Service, and etcd has at most 1.5 MiB for an object.
+	maxShare = 4
 	// maxObjectMemory is what an object or event of a remote may take, but for its exported Services: 900 ports
 	// of a Service take 1 MB.
-	maxObjectMemory = 12 << 20
+	maxObjectMemory = 4 << 20
 	// maxLocalMemory is what an object of London may take: all that an API server takes. It takes a Service of
 	// as many ports as there are, or of 150,000 labels, for which 20 MB are counted.
 	maxLocalMemory = 32 << 20
@@ -80,6 +83,7 @@ type bound struct {
 	what    string // the answer, in words
 	bytes   int64  // 0: any number
 	memory  int64  // that it takes decoded, at most
+	one     int64  // that one item of a list takes; 0: any number
 	items   int    // of a list; 0: any number
 	noun    string // for items
 	limited bool   // by the operator's limits
@@ -88,6 +92,7 @@ type bound struct {
 	where   string      // it is configured; empty: by the flags
 	refused error       // why the rest of the answer was not read: of it client-go leaves only the text
 	took    int64       // of memory, the answer or the latest event
+	large   int64       // of memory, the large events since the last pause
 	overrun func(error) // called with what is returned to the reader, too
 }
 
@@ -111,6 +116,9 @@ func (b *bound) refuseBytes() error {
 func (b *bound) refuseMemory() error {
 	return b.refuse("max-bytes", "takes more than %s of memory", quantity(b.memory))
 }
+func (b *bound) refuseItem() error {
+	return b.refuse("max-bytes", "has an item that takes more than %s of memory", quantity(b.one))
+}
 func (b *bound) refuseItems() error {
 	return b.refuse("max-services", "has more than %d %s", b.items, b.noun)
 }
@@ -118,22 +126,40 @@ func (b *bound) refuseItems() error {
 // quantity writes a size as --remote has it.
 func quantity(n int64) string { return resource.NewQuantity(n, resource.BinarySI).String() }
 
-// heavy is the memory of an answer after which it is collected at once, and of an event after which the next
-// one is read only after heavyPause: one after another, they would take many times that before the runtime
-// collects it.
+// What is decoded is garbage soon, but a runtime that is busy collects it late: many answers one after another would take
+// many times what one does.
 const (
-	heavy      = 8 << 20
-	heavyPause = 250 * time.Millisecond
+	// heavy is the memory of a list after which it is collected at once.
+	heavy = 8 << 20
+	// largeEvent is the memory of an event from which on it counts towards heavyEvents, after which the next one is
+	// read only after heavyPause and collected. A usual Service takes 3 KB.
+	largeEvent  = 64 << 10
+	heavyEvents = 2 << 20
+	heavyPause  = 250 * time.Millisecond
 )
 
-// collect collects what an answer took, if that is much, and tells whether it is.
-func (b *bound) collect() bool {
-	if b.took < heavy {
-		return false
+// collect collects what a list took, if that is much.
+func (b *bound) collect() {
+	if b.took >= heavy {
+		b.took = 0
+		runtime.GC()
 	}
-	b.took = 0
-	runtime.GC()
-	return true
+}
+
+// ended counts an event of a watch that has been read.
+func (b *bound) ended(memory int64) {
+	if memory >= largeEvent {
+		b.large += memory
+	}
+}
+
+// pause gives what follows the large events of a watch time to be done, and collects what it took.
+func (b *bound) pause() {
+	if b.large >= heavyEvents {
+		b.large = 0
+		time.Sleep(heavyPause)
+		runtime.GC()
+	}
 }
 
 type boundKey struct{}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unsafe"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -38,11 +39,11 @@ func (l Limits) of(what, noun, cluster string) *allowance {
 	l = l.orDefault()
 	list := bound{
 		what: "a list of " + what, noun: noun, limited: true, cluster: cluster,
-		bytes: l.Bytes, memory: maxGrowth * l.Bytes, items: l.Services,
+		bytes: l.Bytes, memory: maxGrowth * l.Bytes, one: l.Bytes / maxShare, items: l.Services,
 	}
 	all, event := list, list
 	all.what, all.memory = "the set of "+what, l.Bytes
-	event.what, event.bytes, event.memory, event.items = "an event of a watch", maxObject, l.Bytes, 0
+	event.what, event.bytes, event.memory, event.one, event.items = "an event of a watch", maxObject, list.one, 0, 0
 	event.fixed = true
 	return &allowance{list, event, 2*(l.Services/pageSize) + 10, &ledger{bound: &all}}
 }
@@ -298,7 +299,7 @@ func hashOf(obj metav1.Object) uint64 {
 func sizeOf(obj runtime.Object) int32 {
 	size := obj.(interface{ Size() int }).Size()
 	if svc, ok := obj.(*corev1.Service); ok {
-		size += sizeInIndexes(svc)
+		size += sizeInIndexes(svc) + sizeOfPorts(svc)
 	}
 	return int32(min(size, math.MaxInt32))
 }
@@ -308,7 +309,17 @@ const (
 	indexEntry = 256
 	// usualEntries is how many an exported Service may have that are not counted.
 	usualEntries = 4
+	// usualPorts is how many ports it may have of which only the encoding is counted.
+	usualPorts = 16
+	// portMemory is what each of the others takes, in a slice that grows.
+	portMemory = 2 * int(unsafe.Sizeof(corev1.ServicePort{}))
 )
+
+// sizeOfPorts is what the ports of an exported Service take where it is decoded: up to twelve times what they take
+// encoded. All that a list has are decoded until they are in the cache.
+func sizeOfPorts(exported *corev1.Service) int {
+	return max(0, len(exported.Spec.Ports)-usualPorts) * portMemory
+}
 
 // sizeInIndexes is what the gateway ports that an exported Service claims and chooses take in the indexes over them: up to
 // a hundred times what they take in its annotations.

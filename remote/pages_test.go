@@ -290,7 +290,7 @@ func TestSizeInIndexes(t *testing.T) {
 			svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Port: int32(i + 1)})
 			svc.Annotations[gateway.PortAnnotation] += fmt.Sprintf("%d=p%d,", i+1, i)
 		}
-		return int(sizeOf(svc)) - svc.Size()
+		return int(sizeOf(svc)) - svc.Size() - portMemory*max(0, choices-usualPorts)
 	}
 	for _, few := range [][2]int{{0, 0}, {4, 0}, {0, 4}, {2, 2}} {
 		if got := of(few[0], few[1]); got != 0 {
@@ -300,6 +300,17 @@ func TestSizeInIndexes(t *testing.T) {
 	for _, many := range [][2]int{{256, 0}, {0, 256}, {128, 128}} {
 		if got := of(many[0], many[1]); got < 252*indexEntry || got > 252*(indexEntry+20) {
 			t.Errorf("%v: %d bytes are added", many, got)
+		}
+	}
+}
+
+// Ports are counted at what they take decoded, beyond those that a usual Service has.
+func TestSizeOfPorts(t *testing.T) {
+	for ports, want := range map[int]int{1: 0, usualPorts: 0, usualPorts + 1: portMemory, 1000: 984 * portMemory} {
+		svc := service("default", "a")
+		svc.Spec.Ports = make([]corev1.ServicePort, ports)
+		if got := int(sizeOf(svc)) - svc.Size(); got != want {
+			t.Errorf("of %d ports %d bytes are added, want %d", ports, got, want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"iter"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -82,13 +83,18 @@ func (s Services) Oldest(index, value string, others ...cache.ObjectName) (name 
 	return name
 }
 
-// All are all of them.
-func (s Services) All() []*corev1.Service {
-	var all []*corev1.Service
-	for _, part := range s {
-		all = append(all, part.All()...)
+// All are all of them, each decoded when it is its turn: decoded all at once they would take many times what they do in
+// the cache.
+func (s Services) All() iter.Seq[*corev1.Service] {
+	return func(yield func(*corev1.Service) bool) {
+		for _, part := range s {
+			for _, obj := range part.GetIndexer().List() {
+				if !yield(part.decode(obj)) {
+					return
+				}
+			}
+		}
 	}
-	return all
 }
 
 // Len is how many there are.

@@ -14,15 +14,16 @@ type text struct {
 	frames bool // it is a stream of events
 
 	read, memory    int64 // of the answer, or of the event that has begun
+	before          int64 // the item that is being read: the memory that was counted
 	items           int
 	depth           int
 	list            bool // at depth 2 there is an array
 	quoted, escaped bool
-	ended           int // events
+	count           int // events
 }
 
 func (t *text) between() bool { return t.depth == 0 && !t.quoted } // an API server writes a line break after each event
-func (t *text) events() int   { return t.ended }
+func (t *text) events() int   { return t.count }
 
 func (t *text) feed(data []byte) error {
 	for _, char := range data {
@@ -41,6 +42,9 @@ func (t *text) feed(data []byte) error {
 		}
 		if t.took = t.memory; t.memory > t.bound.memory {
 			return t.refuseMemory()
+		}
+		if t.one > 0 && t.items > 0 && t.memory-t.before > t.one {
+			return t.refuseItem()
 		}
 		if t.bound.items > 0 && t.items > t.bound.items {
 			return t.refuseItems()
@@ -61,7 +65,8 @@ func (t *text) structure(char byte) {
 		}
 	case '}', ']':
 		if t.depth--; t.depth == 0 && t.frames {
-			*t = text{bound: t.bound, frames: true, ended: t.ended + 1}
+			t.ended(t.memory)
+			*t = text{bound: t.bound, frames: true, count: t.count + 1}
 		}
 	case ',':
 		if t.memory += valueMemory; t.depth == 2 && t.list {
@@ -72,5 +77,6 @@ func (t *text) structure(char byte) {
 
 func (t *text) item() {
 	t.items++
+	t.before = t.memory
 	t.memory += itemMemory
 }

@@ -19,6 +19,7 @@ import (
 type wire struct {
 	*bound
 	read, memory int64
+	before       int64 // the item that is being read: the memory that was counted
 	items        int
 
 	levels []nesting // of messages, the innermost last
@@ -88,6 +89,8 @@ func (w *wire) feed(data []byte) error {
 			return w.refuseBytes()
 		case w.memory > w.bound.memory:
 			return w.refuseMemory()
+		case w.one > 0 && w.items > 0 && w.memory-w.before > w.one:
+			return w.refuseItem()
 		case w.bound.items > 0 && w.items > w.bound.items:
 			return w.refuseItems()
 		}
@@ -180,10 +183,11 @@ func (w *wire) value(length uint64) error {
 		return w.enveloped(length, end)
 	}
 	is := w.field()
-	w.memory += is.each
 	if is.item {
 		w.items++
+		w.before = w.memory
 	}
+	w.memory += is.each
 	if is.message == nil {
 		w.memory += int64(length) * max(1, is.eachByte)
 	} else if length > 0 {
@@ -255,11 +259,11 @@ type wireFrames struct {
 	header []byte
 	event  *wire
 	left   int64 // bytes of the event
-	ended  int
+	count  int
 }
 
 func (f *wireFrames) between() bool { return f.left == 0 && len(f.header) == 0 }
-func (f *wireFrames) events() int   { return f.ended }
+func (f *wireFrames) events() int   { return f.count }
 
 // begin begins an event.
 func (f *wireFrames) begin() {
@@ -291,7 +295,8 @@ func (f *wireFrames) feed(data []byte) error {
 		}
 		data = data[n:]
 		if f.left -= n; f.left == 0 {
-			f.ended++
+			f.count++
+			f.ended(f.event.memory)
 		}
 	}
 	return nil
