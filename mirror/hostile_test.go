@@ -16,7 +16,7 @@ import (
 // A remote has thousands of Services with hostile names and annotations: the valid ones
 // are mirrored, memory is bounded, and another remote does not wait.
 func TestThousandsOfHostileServices(t *testing.T) {
-	const services = 10_000
+	const services = 4_000
 	run(t, Options{Workers: 8}, []string{"paris", "berlin"}, func(w *world) {
 		hostile := strings.Repeat("5432=1, \x00/UDP=🦊,", 1000)
 		var before, after runtime.MemStats

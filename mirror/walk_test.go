@@ -33,7 +33,7 @@ var (
 
 // walkSteps is how many steps a walk has; the usual seeds are divided among processes of
 // walkGroup seeds each.
-const walkSteps, walkProcesses, walkGroup = 220, 20, 5
+const walkSteps, walkProcesses, walkGroup = 220, 12, 5
 
 // TestWalk makes random changes, and compares the local cluster with the model whenever
 // the controllers are idle. The changes and the requests that fail depend on the seed

@@ -341,3 +341,39 @@ func TestSlowEvents(t *testing.T) {
 		})
 	}
 }
+
+// Large events are read at a pace that what they take sets; however many usual ones there are, they are not held up.
+func TestLargeEventsArePaced(t *testing.T) {
+	const inProtobuf = runtime.ContentTypeProtobuf + ";stream=watch"
+	of := func(ports int) string {
+		svc := service("default", "bar")
+		svc.Spec.Ports = make([]corev1.ServicePort, ports)
+		event, err := (&metav1.WatchEvent{Type: "ADDED", Object: runtime.RawExtension{Raw: encode(svc)}}).Marshal()
+		must(err)
+		return framed(string(event))
+	}
+	for name, test := range map[string]struct {
+		event string
+		times int
+		want  time.Duration
+	}{
+		"usual":      {of(3), 10_000, 0},
+		"large":      {of(1000), 100, 12 * heavyPause}, // each takes 0.25 MB
+		"very large": {of(10_000), 10, 10 * heavyPause},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				stream := streamOf(strings.NewReader(strings.Repeat(test.event, test.times)), inProtobuf, func(error) {})
+				for event := make([]byte, len(test.event)); ; {
+					if _, err := stream.Read(event); err == io.EOF {
+						break
+					}
+				}
+				if took := time.Since(start); took != test.want {
+					t.Errorf("it took %v, want %v", took, test.want)
+				}
+			})
+		})
+	}
+}

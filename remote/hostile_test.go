@@ -41,7 +41,7 @@ func peak() (stop func() uint64) {
 // A remote that sends events as fast as it can costs no more memory than its
 // Services do, and another remote is served meanwhile.
 func TestStormOfEvents(t *testing.T) {
-	const services, events = 100, 300_000
+	const services, events = 100, 100_000
 	var sent atomic.Int64
 	storm, calm := newLiveServer(t, "storm-uid"), newLiveServer(t, "calm-uid")
 	storm.exports = func(ctx context.Context, send func(watch.EventType, kruntime.Object) error) {

@@ -49,7 +49,7 @@ const (
 	// of a list is two bytes in protobuf, and a kilobyte in memory.
 	maxGrowth = 3
 	// maxShare is the part of max-bytes= that one object may take once it is decoded: whatever is done with it decodes it
-	// again, several times at once. 3 MiB are 17,000 ports of a Service, and etcd has at most 1.5 MiB for an object.
+	// again, several times at once. 3 MiB are 12,000 ports of a Service, and etcd has at most 1.5 MiB for an object.
 	maxShare = 4
 	// maxObjectMemory is what an object or event of a remote may take, but for its exported Services: 900 ports
 	// of a Service take 1 MB.
