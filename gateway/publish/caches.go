@@ -337,6 +337,14 @@ func (c *caches) gatewayNow() plan.Gateway {
 	return c.current
 }
 
+// followsGateway tells whether the Gateway was read since its caches last changed.
+func (c *caches) followsGateway() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, _ := c.lookAtGateway()
+	return plan.SameGateway(c.current, now)
+}
+
 // lookAtGateway reads it from the caches. The error says why it is not known how it is reached.
 func (c *caches) lookAtGateway() (plan.Gateway, error) {
 	_, known := c.gateway.state()
@@ -421,7 +429,7 @@ func (c *caches) settled() bool {
 	if c.gateway != nil {
 		_, ok := c.gateway.state()
 		_, class := c.class.state()
-		known = known && ok && class && c.gatewayNow().Sets.Unknown == ""
+		known = known && ok && class && c.followsGateway() && c.gatewayNow().Sets.Unknown == ""
 	} else {
 		_, ok := c.sets.state()
 		known = known && ok

@@ -260,6 +260,25 @@ func TestSlowGatewayHoldsNothingUp(t *testing.T) {
 	})
 }
 
+// What depends on the Gateway waits until it is read, not only cached.
+func TestSettledHasReadTheGateway(t *testing.T) {
+	in(t, func(w *world) {
+		w.managed(0)
+		w.start()
+		c := w.controller.caches
+		c.mu.Lock()
+		c.current = plan.Gateway{}
+		c.mu.Unlock()
+		if c.settled() {
+			t.Error("it is settled before the Gateway is read")
+		}
+		c.readGateway()
+		if !c.settled() {
+			t.Error("it is not settled")
+		}
+	})
+}
+
 // A dry run shows the listeners that would be added and removed, and writes none.
 func TestDryRunShowsListeners(t *testing.T) {
 	in(t, func(w *world) {
