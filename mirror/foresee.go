@@ -19,7 +19,7 @@ import (
 type Foreseen struct {
 	Plans     []plan.Plan
 	Failovers []plan.FailoverPlan // of local Services that fail over
-	Unknown   error               // lists the remotes that are not known: nothing would be written for them
+	Unknown   error               // lists what is not known, as remotes: nothing would be written for it
 }
 
 // Foresee finds out what would be written in the local cluster, whose name is given, once every remote is known or
@@ -35,6 +35,9 @@ func (c *Controller) Foresee(ctx context.Context, remotes []*remote.Remote, loca
 	unknown := awaitRemotes(ctx, remotes)
 	for deadline := time.Now().Add(dryRunTime); !c.failover.Awaited() && ctx.Err() == nil && time.Now().Before(deadline); {
 		time.Sleep(50 * time.Millisecond)
+	}
+	if !c.failover.Awaited() {
+		unknown = errors.Join(unknown, errors.New("the endpoints of local Services that fail over cannot be read, so their changes are not shown: allow the account to list and watch EndpointSlices"))
 	}
 	return Foreseen{c.Plans(), c.failover.Plans(), unknown}, nil
 }
@@ -165,7 +168,7 @@ func (f Foreseen) WriteJSON(out io.Writer, local string) error {
 		Counts
 		Steps    []foreseenStep    `json:"steps"`
 		Problems []foreseenProblem `json:"problems"`
-		Unknown  []string          `json:"unknown"` // remotes for which nothing would be written
+		Unknown  []string          `json:"unknown"` // what could not be read, as remotes: nothing would be written for it
 	}{local, f.Counts(), steps, problems, unknown})
 }
 

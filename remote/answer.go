@@ -54,8 +54,8 @@ func (f wellFormed) list(list runtime.Object, seen map[string]bool) (keys []stri
 	if err != nil {
 		return nil, malformed(err)
 	}
-	if listMeta.GetResourceVersion() == "" {
-		return nil, malformed(errors.New("the list has no resourceVersion"))
+	if err := checkVersion(listMeta.GetResourceVersion()); err != nil {
+		return nil, malformed(fmt.Errorf("the list %w", err))
 	}
 	known := make(map[string]bool, meta.LenList(list))
 	err = meta.EachListItem(list, func(item runtime.Object) error {
@@ -82,13 +82,34 @@ func (f wellFormed) event(event watch.Event) (key string, err error) {
 	if err == nil && event.Type != watch.Bookmark {
 		key, err = f.item(event.Object)
 	}
-	if err == nil && obj.GetResourceVersion() == "" {
-		err = fmt.Errorf("an event of type %s has no resourceVersion", event.Type)
+	if err == nil {
+		if err = checkVersion(obj.GetResourceVersion()); err != nil {
+			err = fmt.Errorf("an event of type %s %w", event.Type, err)
+		}
 	}
 	if err != nil {
 		return "", malformed(err)
 	}
 	return key, nil
+}
+
+// What a server gives to be sent back in the URL of a request has a length that a URL can have.
+const (
+	// maxVersion is the length of a resourceVersion: it is a number (KEP-5504), but other stores have others.
+	maxVersion = 128
+	// maxContinue is the length of a token for the next page: it has the key at which that begins.
+	maxContinue = 8 << 10
+)
+
+// checkVersion checks the resourceVersion of what must have one.
+func checkVersion(version string) error {
+	switch {
+	case version == "":
+		return errors.New("has no resourceVersion")
+	case len(version) > maxVersion:
+		return fmt.Errorf("has a resourceVersion of %d characters", len(version))
+	}
+	return nil
 }
 
 // item checks one object and returns its key.
@@ -101,7 +122,7 @@ func (f wellFormed) item(item runtime.Object) (key string, err error) {
 	switch {
 	case name == "":
 		return "", errors.New("an object has no name")
-	case len(path.IsValidPathSegmentName(name)) > 0, failure.Printable(name) != name:
+	case len(name) > validation.DNS1123SubdomainMaxLength, len(path.IsValidPathSegmentName(name)) > 0, failure.Printable(name) != name:
 		return "", fmt.Errorf("an object has the invalid name %.320q", name)
 	case obj.GetUID() == "":
 		return "", fmt.Errorf("%.320q has no UID", name)

@@ -27,6 +27,7 @@ var malformedServices = []struct {
 	{"no UID", "no UID", but(func(svc *corev1.Service) { svc.UID = "" })},
 	{"no namespace", "no namespace", but(func(svc *corev1.Service) { svc.Namespace = "" })},
 	{"a name with a line break", "invalid name", but(func(svc *corev1.Service) { svc.Name = "a\n\x1b[2Jb" })},
+	{"a name that is too long", "invalid name", but(func(svc *corev1.Service) { svc.Name = strings.Repeat("a", 254) })},
 	{"a namespace that cannot exist", "invalid namespace", but(func(svc *corev1.Service) { svc.Namespace = "a/b" })},
 }
 
@@ -62,6 +63,7 @@ func TestListsAreWellFormed(t *testing.T) {
 		{"metadata", wellFormed{}, metadata("default"), nil, ""},
 		{"metadata without a namespace", wellFormed{}, metadata(""), nil, ""},
 		{"no resourceVersion", ofService, &corev1.ServiceList{}, nil, "no resourceVersion"},
+		{"a long resourceVersion", ofService, &corev1.ServiceList{ListMeta: metav1.ListMeta{ResourceVersion: strings.Repeat("1", 129)}}, nil, "a resourceVersion of 129 characters"},
 		{"no list", ofService, &corev1.Service{}, nil, "malformed"},
 		{"one of another namespace", inTeam, list(foo, bar), nil, `namespace "team" was requested`},
 		{"one twice", ofService, list(bar, foo, bar), nil, "twice"},

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/pem"
 	"errors"
@@ -93,12 +94,14 @@ func TestAnswersAreBounded(t *testing.T) {
 	}{
 		"an endless identity":         {without(runtime.ContentTypeJSON, `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"`, "a"), identity, maxIdentity, "namespace kube-system is larger than 1Mi: an API server does not send this: check the server in the kubeconfig of remote paris"},
 		"an identity in protobuf":     {without(runtime.ContentTypeProtobuf, string(encode(&corev1.Namespace{}))[:20], "a"), identity, maxIdentity, ""},
-		"an endless object":           {without(runtime.ContentTypeJSON, `{"kind":"Namespace","metadata":{"name":"`, "a"), get, maxObject, "an answer is larger than 4Mi"},
+		"an endless object":           {without(runtime.ContentTypeJSON, `{"kind":"Namespace","metadata":{"name":"`, "a"), get, maxObject, "an answer takes more than 4Mi of memory"},
 		"an endless object as HTML":   {without("text/html", ``, "a"), get, maxObject, ""},
 		"an object of many values":    {same(runtime.ContentTypeJSON, []byte(`{"kind":"Namespace","apiVersion":"v1","metadata":{"finalizers":[`+strings.Repeat(`"",`, 1<<20)+`""]}}`)), get, 0, "an answer takes more than 4Mi of memory"},
 		"a list of items":             {without(runtime.ContentTypeJSON, `{`+kind+`,"items":[`, "{},"), list, 2 << 20, "a list of exported Services has more than 1000 Services: raise max-services= of --remote paris"},
 		"a list of null":              {without(runtime.ContentTypeJSON, `{`+kind+`,"items":[`, "null,"), list, 2 << 20, "more than 1000 Services"},
-		"an endless item":             {without(runtime.ContentTypeJSON, `{`+kind+`,"items":[{"metadata":{"name":"`, `\"a`), list, 2 << 20, "a list of exported Services is larger than 2Mi: raise max-bytes= of --remote paris"},
+		"an endless item":             {without(runtime.ContentTypeJSON, `{`+kind+`,"items":[{"metadata":{"name":"`, `\"a`), list, 2 << 20, "a list of exported Services has an item that takes more than 512Ki of memory: raise max-bytes= of --remote paris"},
+		"an endless list":             {without(runtime.ContentTypeJSON, `{`+kind+`,"items":[`, `{"metadata":{"name":"`+strings.Repeat("a", 4<<10)+`"}},`), list, 2 << 20, "a list of exported Services is larger than 2Mi: raise max-bytes= of --remote paris"},
+		"an endless token":            {without(runtime.ContentTypeJSON, `{"kind":"ServiceList","apiVersion":"v1","metadata":{"continue":"`, "a"), list, 2 << 20, "a list of exported Services is larger than 2Mi"},
 		"a list of items in protobuf": {same(runtime.ContentTypeProtobuf, protobuf(&corev1.ServiceList{Items: make([]corev1.Service, 1001)})), list, 0, "more than 1000 Services"},
 		"an item in protobuf":         {same(runtime.ContentTypeProtobuf, protobuf(&corev1.ServiceList{Items: []corev1.Service{{ObjectMeta: metav1.ObjectMeta{Name: strings.Repeat("a", 2<<20)}}}})), list, 0, "larger than 2Mi"},
 		"an item of many ports":       {same(runtime.ContentTypeProtobuf, protobuf(&corev1.ServiceList{Items: []corev1.Service{{Spec: corev1.ServiceSpec{Ports: make([]corev1.ServicePort, 100_000)}}}})), list, 0, "a list of exported Services has an item that takes more than 512Ki of memory: raise max-bytes= of --remote paris"},
@@ -263,7 +266,7 @@ func TestEventsAreBounded(t *testing.T) {
 	}{
 		"many":                      {inJSON, strings.Repeat(`{"a":"}\"{"}`+"\n", 1_000_000), ""},
 		"many large":                {inJSON, strings.Repeat(`{"a":"`+big+`"}`+"\n", 5), ""},
-		"too large":                 {inJSON, `{"a":"` + big + big + `"}`, "an event of a watch is larger than 4Mi"},
+		"too large":                 {inJSON, `{"a":"` + big + big + `"}`, "an event of a watch takes more than 4Mi of memory"},
 		"spaces":                    {inJSON, strings.Repeat(" ", 5<<20), "an event of a watch is larger than 4Mi"},
 		"no end":                    {inJSON, strings.Repeat("1 ", 5<<20), "larger than 4Mi"},
 		"too many values":           {inJSON, `{"a":[` + strings.Repeat("0,", 1<<20), "takes more than 4Mi of memory"},
@@ -344,7 +347,7 @@ func TestSlowEvents(t *testing.T) {
 
 // Large events are read at a pace that what they take sets; however many usual ones there are, they are not held up.
 func TestLargeEventsArePaced(t *testing.T) {
-	const inProtobuf = runtime.ContentTypeProtobuf + ";stream=watch"
+	const inJSON, inProtobuf = runtime.ContentTypeJSON + ";stream=watch", runtime.ContentTypeProtobuf + ";stream=watch"
 	of := func(ports int) string {
 		svc := service("default", "bar")
 		svc.Spec.Ports = make([]corev1.ServicePort, ports)
@@ -353,20 +356,25 @@ func TestLargeEventsArePaced(t *testing.T) {
 		return framed(string(event))
 	}
 	for name, test := range map[string]struct {
-		event string
-		times int
-		want  time.Duration
+		contentType string
+		event       string
+		times       int
+		read        int // bytes at once; 0: an event
+		want        time.Duration
 	}{
-		"usual":      {of(3), 10_000, 0},
-		"large":      {of(1000), 100, 12 * heavyPause}, // each takes 0.25 MB
-		"very large": {of(10_000), 10, 10 * heavyPause},
+		"usual":         {inProtobuf, of(3), 10_000, 0, 0},
+		"large":         {inProtobuf, of(1000), 100, 0, 12 * heavyPause}, // each takes 0.25 MB
+		"very large":    {inProtobuf, of(10_000), 10, 0, 10 * heavyPause},
+		"usual in JSON": {inJSON, `{"type":"ADDED","object":{"spec":{"ports":[{},{},{}]}}}` + "\n", 10_000, 4000, 0},
+		"large in JSON": {inJSON, `{"type":"ADDED","object":{"spec":{"ports":[{}` + strings.Repeat(",{}", 4999) + `]}}}` + "\n", 10, 4000, 5 * heavyPause},
+		"long in JSON":  {inJSON, `{"type":"ADDED","object":{"metadata":{"name":"` + strings.Repeat("a", 3<<20) + `"}}}` + "\n", 5, 4000, 5 * heavyPause},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
-				stream := streamOf(strings.NewReader(strings.Repeat(test.event, test.times)), inProtobuf, func(error) {})
-				for event := make([]byte, len(test.event)); ; {
-					if _, err := stream.Read(event); err == io.EOF {
+				stream := streamOf(strings.NewReader(strings.Repeat(test.event, test.times)), test.contentType, func(error) {})
+				for buffer := make([]byte, cmp.Or(test.read, len(test.event))); ; {
+					if _, err := stream.Read(buffer); err == io.EOF {
 						break
 					}
 				}

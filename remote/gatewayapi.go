@@ -93,17 +93,18 @@ func (g *gateways) apiGateway(e *entrance) (gw *gateway.APIGateway, known bool) 
 // ofListenerSets is the allowance of a remote's ListenerSets.
 func ofListenerSets(cluster string) *allowance {
 	list := objectBound("a list of ListenerSets")
-	list.noun, list.items, list.memory, list.cluster = "ListenerSets", maxListenerSets, maxListenerSetsMemory, cluster
+	list.noun, list.items, list.memory, list.cluster = "ListenerSets", maxListenerSets, 3*maxObjectMemory, cluster
 	all := list
 	all.what = "the set of ListenerSets"
-	return &allowance{list, objectBound("an event of a watch"), maxListenerSets/pageSize + 10, &ledger{bound: &all}}
+	return &allowance{list, objectBound("an event of a watch"), setsPage, 2*(maxListenerSets/setsPage) + 10, &ledger{bound: &all}}
 }
 
-// maxListenerSetsMemory is what the ListenerSets of a remote may take once they are decoded.
-const maxListenerSetsMemory = 12 << 20
-
-// maxListenerSets is how many a remote may have: a gateway serves 65,535 ports at most, and each set has some.
-const maxListenerSets = 2000
+const (
+	// maxListenerSets is how many a remote may have: a gateway serves 65,535 ports at most, and each set has some.
+	maxListenerSets = 2000
+	// setsPage is how many are requested at once: one of 64 listeners takes up to 1 MB, with its status and managed fields.
+	setsPage = 10
+)
 
 // ReadGateway reads a Gateway once, with its ListenerSets; nil: it does not exist.
 func ReadGateway(ctx context.Context, client Client, name cache.ObjectName) (*gateway.APIGateway, error) {
@@ -120,13 +121,15 @@ func ReadGateway(ctx context.Context, client Client, name cache.ObjectName) (*ga
 	obj := &list.Items[0]
 	var sets []*gatewayapi.ListenerSet
 	if obj.AllowsListenerSets() {
-		all, err := reader.ListenerSets().List(ctx, metav1.ListOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
+		if sets, err = listListenerSets(ctx, reader); err != nil && !apierrors.IsNotFound(err) {
 			return nil, err
-		}
-		for i := range all.Items {
-			sets = append(sets, &all.Items[i])
 		}
 	}
 	return gatewayapi.Convert(obj, sets), nil
+}
+
+// listListenerSets lists the ListenerSets of a remote within its limits.
+func listListenerSets(ctx context.Context, reader GatewayReader) ([]*gatewayapi.ListenerSet, error) {
+	p := paging[*gatewayapi.ListenerSetList]{allowance: ofListenerSets(ClusterOf(ctx)), objects: reader.ListenerSets()}
+	return shown(ctx, p, metav1.ListOptions{}, gatewayapi.TrimListenerSet)
 }

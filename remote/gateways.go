@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"sync"
 
@@ -156,12 +155,12 @@ func (g *gateways) run(ctx context.Context, wg *sync.WaitGroup) {
 		g.sets.start = sync.OnceFunc(func() { g.sets.run(ctx, wg, func() { signal(g.dirty) }) })
 	}
 	signal(g.dirty)
-	wg.Go(func() { g.follow(ctx, informers) })
+	wg.Go(func() { g.follow(ctx) })
 }
 
 // follow reads the caches after each change. One that may not be read does not hold up
 // the others.
-func (g *gateways) follow(ctx context.Context, informers []cache.SharedIndexInformer) {
+func (g *gateways) follow(ctx context.Context) {
 	known := sync.OnceFunc(func() { close(g.known) })
 	for {
 		select {
@@ -169,9 +168,9 @@ func (g *gateways) follow(ctx context.Context, informers []cache.SharedIndexInfo
 			return
 		case <-g.dirty:
 		}
-		filled := !slices.ContainsFunc(informers, func(informer cache.SharedIndexInformer) bool { return !informer.HasSynced() })
+		filled := true
 		for _, e := range g.all {
-			g.read(e)
+			filled = g.read(e) && filled
 		}
 		if filled {
 			known()
@@ -180,20 +179,20 @@ func (g *gateways) follow(ctx context.Context, informers []cache.SharedIndexInfo
 }
 
 // read looks at what the caches say of one gateway. Before they are filled an
-// absence means nothing.
-func (g *gateways) read(e *entrance) {
+// absence means nothing; false while they are not.
+func (g *gateways) read(e *entrance) bool {
 	var svc *corev1.Service
 	var api *gateway.APIGateway
 	switch {
 	case e.service != nil:
 		if !e.service.HasSynced() {
-			return
+			return false
 		}
 		svc = e.service.Get(e.config.Service)
 	case e.api != nil:
 		var known bool
 		if api, known = g.apiGateway(e); !known {
-			return
+			return false
 		}
 	}
 	reserved := gateway.Reserved{}
@@ -206,7 +205,7 @@ func (g *gateways) read(e *entrance) {
 		}
 		informer := g.configMaps[source.name]
 		if !informer.HasSynced() {
-			return
+			return false
 		}
 		var some gateway.Reserved
 		problem := errors.New("it does not exist, so no ports are reserved: create it")
@@ -218,9 +217,10 @@ func (g *gateways) read(e *entrance) {
 	}
 	if e.api != nil {
 		e.watch.SetAPI(api, reserved)
-		return
+	} else {
+		e.watch.Set(svc, reserved)
 	}
-	e.watch.Set(svc, reserved)
+	return true
 }
 
 // view is what is known of the gateways now.

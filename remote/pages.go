@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"fmt"
 	"hash/maphash"
 	"math"
 	"slices"
@@ -23,6 +24,7 @@ import (
 type allowance struct {
 	list  bound // of a page, or of a list in one piece
 	event bound
+	page  int64 // how many objects are requested at once
 	pages int
 	kept  *ledger
 }
@@ -45,7 +47,7 @@ func (l Limits) of(what, noun, cluster string) *allowance {
 	all.what, all.memory = "the set of "+what, l.Bytes
 	event.what, event.bytes, event.memory, event.one, event.items = "an event of a watch", maxObject, list.one, 0, 0
 	event.fixed = true
-	return &allowance{list, event, 2*(l.Services/pageSize) + 10, &ledger{bound: &all}}
+	return &allowance{list, event, pageSize, 2*(l.Services/pageSize) + 10, &ledger{bound: &all}}
 }
 
 // maxNamed is how many objects may come where one is requested by its name: test servers ignore that.
@@ -57,7 +59,7 @@ func ofOne(cluster string) *allowance {
 	list.noun, list.items, list.cluster = "objects", maxNamed, cluster
 	all := list
 	all.what = "a watch of objects of one name"
-	return &allowance{list, objectBound("an event of a watch"), 10, &ledger{bound: &all}}
+	return &allowance{list, objectBound("an event of a watch"), pageSize, 10, &ledger{bound: &all}}
 }
 
 // whole is the answer to a list, with all its pages.
@@ -85,8 +87,7 @@ func listWithin[L runtime.Object](ctx context.Context, lw *ListWatch, objects Li
 		return err
 	}}
 	if options.Limit > 0 { // one is enough to know the server's version
-		list, _, err := p.page(ctx, options)
-		return list, err
+		return p.version(ctx, options)
 	}
 	list, err := p.all(ctx, options, lw.bracketed.Load())
 	if err != nil {
@@ -186,11 +187,11 @@ func (p paging[L]) all(ctx context.Context, options metav1.ListOptions, onePiece
 	ctx, cancel := context.WithTimeoutCause(ctx, listTimeout, p.list.refuse("max-services", "is not complete after %v", listTimeout))
 	defer cancel()
 	result := &whole{kept: newTally()}
-	if options.Limit = pageSize; onePiece {
+	if options.Limit = p.allowance.page; onePiece {
 		options.Limit = 0
 	}
 	for {
-		page, took, err := p.page(ctx, options)
+		page, took, err := p.request(ctx, options)
 		if expired(err) && options.Continue != "" && !onePiece { // else a server that sends pages even so could go on without end
 			return p.all(ctx, metav1.ListOptions{LabelSelector: options.LabelSelector, FieldSelector: options.FieldSelector}, true)
 		}
@@ -209,6 +210,9 @@ func (p paging[L]) all(ctx context.Context, options metav1.ListOptions, onePiece
 		if options.Continue == "" {
 			return result, nil
 		}
+		if len(options.Continue) > maxContinue {
+			return nil, malformed(fmt.Errorf("the token for the next page has %d characters", len(options.Continue)))
+		}
 		if result.pages >= p.pages {
 			return nil, p.list.refuse("max-services", "has more than %d pages", p.pages)
 		}
@@ -221,8 +225,24 @@ func (p paging[L]) all(ctx context.Context, options metav1.ListOptions, onePiece
 	}
 }
 
-// page requests one page.
-func (p paging[L]) page(ctx context.Context, options metav1.ListOptions) (runtime.Object, *bound, error) {
+// version requests one page, and keeps of it only the server's version: a server may send any number of objects.
+func (p paging[L]) version(ctx context.Context, options metav1.ListOptions) (*whole, error) {
+	result := &whole{kept: newTally()}
+	page, took, err := p.request(ctx, options)
+	if err == nil {
+		err = p.check(page)
+	}
+	if err == nil {
+		listMeta, err := meta.ListAccessor(page)
+		must(err)
+		result.ResourceVersion = listMeta.GetResourceVersion()
+	}
+	took.collect()
+	return result, err
+}
+
+// request requests one page.
+func (p paging[L]) request(ctx context.Context, options metav1.ListOptions) (runtime.Object, *bound, error) {
 	request, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	b := p.list

@@ -241,7 +241,7 @@ func received(w watch.Interface) (names []string) {
 // What a watch adds is bounded: it ends where there would be too much, and all is listed again later.
 func TestWatchThatAddsTooMuch(t *testing.T) {
 	large := service("default", strings.Repeat("d", 200))
-	large.ResourceVersion = strings.Repeat("1", 3<<20)
+	large.UID = types.UID(strings.Repeat("1", 3<<20))
 	for name, test := range map[string]struct {
 		limits Limits
 		last   *corev1.Service

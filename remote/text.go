@@ -35,6 +35,7 @@ func (t *text) feed(data []byte) error {
 			t.escaped = false
 		case t.quoted:
 			t.escaped, t.quoted = char == '\\', char != '"'
+			t.memory++
 		case char == '"':
 			t.quoted = true
 		default:

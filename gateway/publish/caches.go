@@ -397,6 +397,11 @@ func (c *caches) run(ctx context.Context, running *sync.WaitGroup) {
 	if c.outside != nil {
 		running.Go(func() { c.outside.services.RunWithContext(ctx) })
 		running.Go(func() { c.outside.slices.RunWithContext(ctx) })
+		running.Go(func() {
+			if cache.WaitFor(ctx, "", c.outside.services.HasSyncedChecker(), c.outside.slices.HasSyncedChecker()) {
+				c.readGateway() // what does not exist has no event
+			}
+		})
 	}
 	running.Go(func() {
 		if cache.WaitFor(ctx, "", c.slices.HasSyncedChecker()) {

@@ -617,6 +617,23 @@ func TestControllerForgetsAKind(t *testing.T) {
 	})
 }
 
+// A Service in front of the Gateway that does not exist is named as the cause, however late that is known.
+func TestControllerMissesTheGatewayService(t *testing.T) {
+	in(t, func(w *world) {
+		w.server.unreadable = "endpointslices"
+		w.start(w.behind())
+		w.wait(time.Minute)
+		w.server.mu.Lock()
+		w.server.unreadable = ""
+		w.server.mu.Unlock()
+		w.wait(5 * time.Minute)
+		problems := fmt.Sprint(w.controller.problems.OfLocal())
+		if !strings.Contains(problems, "Service ingress/traefik does not exist") {
+			t.Errorf("the problems are %s\n%s", problems, w.log)
+		}
+	})
+}
+
 // What is no longer exported is closed while it is not known how the Gateway is reached, and what is stays as it is.
 func TestControllerClosesWithoutTheGateway(t *testing.T) {
 	for name, lose := range map[string]func(w *world){

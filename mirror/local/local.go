@@ -119,6 +119,7 @@ func New(options Options) *Cluster {
 	c.leftovers = inform(source[*metav1.PartialObjectMetadataList]{meta, meta.Resource(discovery.WithResource("endpointslices")), leftovers, "endpointslices' metadata", report, &c.ownLeftovers}, &metav1.PartialObjectMetadata{}, plan.TrimMetadata)
 	c.services.Index(byCluster, func(svc *corev1.Service) []string {
 		if cluster, ours := plan.Owner(svc); ours {
+			c.learn(svc) // before the cache is synced
 			return []string{cluster}
 		}
 		return nil

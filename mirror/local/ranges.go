@@ -128,7 +128,8 @@ func (r *ranges) settled(ctx context.Context) bool {
 		case <-done:
 		}
 	}
-	r.read()
+	r.update()
+	r.changed() // also if another goroutine has read them, and not said so yet
 	return true
 }
 

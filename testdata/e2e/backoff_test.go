@@ -214,7 +214,7 @@ func TestRefusedMirrorAppearsOnceItIsAllowed(t *testing.T) {
 	r.export("bar")
 	d := e.daemon([]*remote{r}, listening...)
 	e.soon("it is rejected", d.measures(map[string]float64{r.problem("Rejected"): 1, r.state("refused"): 1}))
-	e.must(r.gone("bar")())
+	e.soon("nothing is left of it", r.gone("bar"))
 	allow()
 	e.eventually(45*time.Second, "the mirror", r.mirrored("bar", "203.0.113.1"))
 	e.soon("nothing is wrong", d.measures(map[string]float64{r.problem("Rejected"): 0, r.state("mirrored"): 1}))

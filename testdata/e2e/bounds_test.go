@@ -52,7 +52,7 @@ var attacks = sync.OnceValue(func() []hostility {
 		{"identity-failure", onIdentity(failing(endless(inJSON, `{"kind":"Status","message":"`, long))), "", true},
 		{"list-of-items", exportsOnly(onLists(endless(inJSON, listStart+`{}`, func(int) string { return strings.Repeat(",{}", 10_000) }))), "too large: a list of exported Services", true},
 		{"list-of-services", exportsOnly(onLists(endless(inJSON, listStart+`null`, func(n int) string { return "," + jsonService(n) }))), "too large: a list of exported Services", true},
-		{"list-item", exportsOnly(onLists(endless(inJSON, listStart+`{"metadata":{"name":"bar","annotations":{"a":"`, long))), "too large: a list of exported Services is larger than 12Mi", true},
+		{"list-item", exportsOnly(onLists(endless(inJSON, listStart+`{"metadata":{"name":"bar","annotations":{"a":"`, long))), "too large: a list of exported Services has an item that takes more than 3Mi of memory", true},
 		{"list-of-items-protobuf", exportsOnly(onLists(sends(inProtobuf, manyEmptyItems(11<<20)))), "too large: a list of exported Services has more than 10000 Services", true},
 		{"list-of-ports-protobuf", exportsOnly(onLists(sends(inProtobuf, manyEmptyPorts(11<<20)))), "too large: a list of exported Services has an item that takes more than 3Mi of memory", true},
 		{"list-item-protobuf", exportsOnly(onLists(endless(inProtobuf, string(protobufList(protobufField(2, 1<<40))), long))), "too large: a list of exported Services is larger than 12Mi", true},
@@ -65,11 +65,15 @@ var attacks = sync.OnceValue(func() []hostility {
 		{"list-trickle", exportsOnly(onLists(trickle(inJSON, listStart))), "", false},
 		{"stream-of-items", exportsOnly(byVerb(map[verb]frontFault{plainList: refuses(methodNotAllowed), streamedList: endless(inJSONStream, "", jsonEvent), resumedWatch: refuses(expired)})), "too large: ", false},
 		{"watch-of-items", exportsOnly(onWatches(endless(inJSONStream, "", jsonEvent))), "too large: the set of exported Services has more than 10000 Services", false},
-		{"event", exportsOnly(onWatches(endless(inJSONStream, `{"type":"ADDED","object":{"kind":"Service","apiVersion":"v1","metadata":{"name":"`, long))), "too large: an event of a watch is larger than 4Mi", false},
+		{"event", exportsOnly(onWatches(endless(inJSONStream, `{"type":"ADDED","object":{"kind":"Service","apiVersion":"v1","metadata":{"name":"`, long))), "too large: an event of a watch takes more than 3Mi of memory", false},
 		{"event-protobuf", exportsOnly(onWatches(endless(inProtobufStream, "\x7f\xff\xff\xff\x0a", long))), "too large: an event of a watch is larger than 4Mi", false},
-		{"pages-of-ports-just-below", exportsOnly(onLists(pagesOfPorts(4, 11, 17_000))), "", true},
+		{"pages-of-ports", exportsOnly(onLists(pagesOf(4, 11, portsOf(17_000)))), "too large: the set of exported Services takes more than 12Mi of memory", true},
+		{"pages-just-below", exportsOnly(onLists(pagesOf(40, 11, externalIPsOf(63_000)))), "", true},
+		{"pages-with-a-long-token", exportsOnly(onLists(sends(inProtobuf, listOf(metav1.ListMeta{ResourceVersion: "1", Continue: strings.Repeat("%", 11<<20)}, nil)))), "malformed answer: the token for the next page has 11534336 characters", true},
+		{"list-of-a-long-version", exportsOnly(onLists(sends(inProtobuf, listOf(metav1.ListMeta{ResourceVersion: strings.Repeat("1", 11<<20)}, nil)))), "malformed answer: the list has a resourceVersion of 11534336 characters", false},
 		{"event-of-ports", exportsOnly(onWatches(endless(inProtobufStream, "", eventsOfPorts(1, 50_000)))), "too large: an event of a watch takes more than 3Mi of memory", false},
 		{"events-just-below", exportsOnly(onWatches(endless(inProtobufStream, "", eventsOfPorts(3, 17_000)))), "", false},
+		{"events-in-JSON-just-below", exportsOnly(onWatches(endless(inJSONStream, "", jsonEventOfPorts(12_000)))), "", false},
 		{"gateway-events-just-below", onWatches(gatewayOfPorts(18_000)), "", false},
 		{"event-of-spaces", exportsOnly(onWatches(endless(inJSONStream, "", spaces))), "too large: an event of a watch is larger than 4Mi", false},
 		{"event-trickle", exportsOnly(onWatches(trickle(inJSONStream, `{"type":"ADDED","object":{"kind":"Service","apiVersion":"v1","metadata":{"name":"`))), "", false},
@@ -373,6 +377,14 @@ func manyEmptyPorts(size int) []byte {
 	return protobufList(append(protobufField(2, uint64(len(spec))), spec...))
 }
 
+// jsonEventOfPorts is an event of a Service with so many ports, each as short as it can be.
+func jsonEventOfPorts(ports int) func(int) string {
+	list := "{}" + strings.Repeat(",{}", ports-1)
+	return func(n int) string {
+		return fmt.Sprintf(`{"type":"MODIFIED","object":{"kind":"Service","apiVersion":"v1","metadata":{"namespace":"missing","name":"svc","uid":"uid","resourceVersion":"%d"},"spec":{"ports":[%s]}}}`+"\n", n+1, list)
+	}
+}
+
 // eventsOfPorts are events of so many Services in turn, each with ports that take nearly as much memory as one may.
 func eventsOfPorts(services, ports int) func(int) string {
 	return func(n int) string {
@@ -397,43 +409,55 @@ func gatewayOfPorts(ports int) frontFault {
 
 // eventOfPorts is an event of a Service with so many ports.
 func eventOfPorts(meta metav1.ObjectMeta, ports int) string {
-	event, err := (&metav1.WatchEvent{Type: "MODIFIED", Object: runtime.RawExtension{Raw: protobufObject("Service", serviceOfPorts(meta, ports))}}).Marshal()
+	event, err := (&metav1.WatchEvent{Type: "MODIFIED", Object: runtime.RawExtension{Raw: protobufObject("Service", serviceOf(meta, portsOf(ports)))}}).Marshal()
 	if err != nil {
 		panic(err)
 	}
 	return string(append(binary.BigEndian.AppendUint32(nil, uint32(len(event))), event...))
 }
 
-// pagesOfPorts is a list of so many pages, each of so many Services with so many ports.
-func pagesOfPorts(pages, services, ports int) frontFault {
+// pagesOf is a list of so many pages, each of so many Services with such a spec.
+func pagesOf(pages, services int, spec []byte) frontFault {
 	return func(w http.ResponseWriter, r *http.Request, upstream http.Handler) {
 		page, _ := strconv.Atoi(r.URL.Query().Get("continue")) // none is the first
 		meta := metav1.ListMeta{ResourceVersion: "1"}
 		if page+1 < pages {
 			meta.Continue = strconv.Itoa(page + 1)
 		}
-		encoded, err := meta.Marshal()
-		if err != nil {
-			panic(err)
+		all := make([][]byte, services)
+		for n := range all {
+			all[n] = serviceOf(metav1.ObjectMeta{Namespace: "missing", Name: fmt.Sprint("svc-", page*services+n), UID: "uid", ResourceVersion: "1"}, spec)
 		}
-		list := append(protobufField(1, uint64(len(encoded))), encoded...)
-		for n := range services {
-			svc := serviceOfPorts(metav1.ObjectMeta{Namespace: "missing", Name: fmt.Sprint("svc-", page*services+n), UID: "uid", ResourceVersion: "1"}, ports)
-			list = append(append(list, protobufField(2, uint64(len(svc)))...), svc...)
-		}
-		sends(inProtobuf, protobufList(list))(w, r, upstream)
+		sends(inProtobuf, listOf(meta, all))(w, r, upstream)
 	}
 }
 
-// serviceOfPorts encodes a Service with so many ports, each as short as it can be.
-func serviceOfPorts(meta metav1.ObjectMeta, ports int) []byte {
+// listOf encodes a list, or a page of one.
+func listOf(meta metav1.ListMeta, services [][]byte) []byte {
 	encoded, err := meta.Marshal()
 	if err != nil {
 		panic(err)
 	}
-	spec := bytes.Repeat(protobufField(1, 0), ports)
+	list := append(protobufField(1, uint64(len(encoded))), encoded...)
+	for _, svc := range services {
+		list = append(append(list, protobufField(2, uint64(len(svc)))...), svc...)
+	}
+	return protobufList(list)
+}
+
+// serviceOf encodes a Service.
+func serviceOf(meta metav1.ObjectMeta, spec []byte) []byte {
+	encoded, err := meta.Marshal()
+	if err != nil {
+		panic(err)
+	}
 	return append(append(append(protobufField(1, uint64(len(encoded))), encoded...), protobufField(2, uint64(len(spec)))...), spec...)
 }
+
+// portsOf encodes a Service's spec with so many ports, and externalIPsOf one with so many external IPs, which no mirror has, each as
+// short as it can be.
+func portsOf(number int) []byte       { return bytes.Repeat(protobufField(1, 0), number) }
+func externalIPsOf(number int) []byte { return bytes.Repeat(protobufField(5, 0), number) }
 
 // manyServices is a list as a large remote sends it, each item of so many bytes.
 func manyServices(items, size int) []byte {

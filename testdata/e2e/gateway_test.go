@@ -52,6 +52,7 @@ func TestGatewayComesAfterTheExport(t *testing.T) {
 	d := e.daemon([]*remote{r})
 	r.export("bar")
 	e.soon("a mirror without addresses", r.mirrored("bar"))
+	e.logs(d, "has no address yet")
 	if n := d.logged("has no address yet"); n != 1 {
 		t.Errorf("the gateway without an address is logged %d times, want once", n)
 	}

@@ -191,7 +191,7 @@ func (p *proxy) reserve() {
 		err = syscall.SetsockoptInt(p.reserved, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
 	}
 	if err == nil {
-		err = harness.Eventually(time.Second, "the listener is closed", func() error {
+		err = harness.Eventually(soon, "the listener is closed", func() error {
 			return syscall.Bind(p.reserved, &syscall.SockaddrInet4{Port: int(address.Port()), Addr: address.Addr().As4()})
 		})
 	}
