@@ -219,9 +219,11 @@ func (d *decision) routesToExported(live *unstructured.Unstructured) bool {
 		return d.noAlias() == nil
 	}
 	protocol := cmp.Or(transportOf(kind), corev1.ProtocolTCP)
-	return !slices.ContainsFunc(backends(live), func(number int32) bool {
-		return !slices.ContainsFunc(d.ports, func(port corev1.ServicePort) bool { return port.Port == number && protocolOf(port) == protocol })
-	})
+	return !slices.ContainsFunc(backends(live), func(number int32) bool { return !d.exports(number, protocol) })
+}
+
+func (d *decision) exports(number int32, protocol corev1.Protocol) bool {
+	return slices.ContainsFunc(d.ports, func(port corev1.ServicePort) bool { return port.Port == number && protocolOf(port) == protocol })
 }
 
 func (d *decision) wants(ref Ref) bool {

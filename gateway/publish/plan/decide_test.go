@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -185,4 +186,94 @@ func TestAliasIsKeptForAnUnreadGateway(t *testing.T) {
 	if p := policy.Decide(s); len(s.Live) != 1 || len(p.Steps) > 0 {
 		t.Errorf("of %d aliases: %v", len(s.Live), p.Steps)
 	}
+}
+
+// Where the gateway ends TLS and requests go to the HTTP port, both are closed once the latter is not exported, also while the
+// Gateway is unknown: the record announces neither. TLS that is passed through does not depend on that port.
+func TestEndedTLSIsClosedWithItsPort(t *testing.T) {
+	only := func(ports string) func(*corev1.Service) {
+		return func(svc *corev1.Service) { svc.Annotations = map[string]string{gateway.SelectAnnotation: ports} }
+	}
+	rename := func(i int, name string) func(*corev1.Service) {
+		return func(svc *corev1.Service) { svc.Spec.Ports[i].Name = name }
+	}
+	removed := func(svc *corev1.Service) { svc.Spec.Ports = svc.Spec.Ports[1:] }
+	both := map[int32]int32{80: 80, 443: 443}
+	for name, test := range map[string]struct {
+		passed  bool
+		ingress bool
+		unread  []Kind
+		edit    func(*corev1.Service)
+		want    map[int32]int32
+	}{
+		"nothing changes":                                   {edit: func(*corev1.Service) {}, want: both},
+		"443 alone":                                         {edit: only("443"), want: map[int32]int32{443: 0}},
+		"443 alone, passed through":                         {passed: true, edit: only("443"), want: map[int32]int32{443: 443}},
+		"80 alone":                                          {edit: only("80"), want: map[int32]int32{80: 80}},
+		"HTTP is removed":                                   {edit: removed, want: map[int32]int32{443: 0}},
+		"HTTP is removed, passed through":                   {passed: true, edit: removed, want: map[int32]int32{443: 443}},
+		"HTTP is renumbered":                                {edit: func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 8080 }, want: map[int32]int32{8080: 0, 443: 0}},
+		"HTTP becomes TCP":                                  {edit: rename(0, "tcp"), want: both},
+		"HTTP becomes TLS":                                  {edit: rename(0, "https-2"), want: both},
+		"TLS becomes HTTP":                                  {edit: rename(1, "http-2"), want: both},
+		"HTTP chooses a gateway port":                       {edit: func(svc *corev1.Service) { svc.Annotations = map[string]string{gateway.PortsAnnotation: "80=15080"} }, want: both},
+		"443 alone, TLSRoutes are not read":                 {unread: []Kind{TLSRoute}, edit: only("443"), want: map[int32]int32{443: 0}},
+		"nothing changes, by an Ingress":                    {ingress: true, edit: func(*corev1.Service) {}, want: both},
+		"443 alone, by an Ingress":                          {ingress: true, edit: only("443"), want: map[int32]int32{443: 0}},
+		"HTTP is renumbered, by an Ingress":                 {ingress: true, edit: func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 8080 }, want: map[int32]int32{8080: 80, 443: 443}},
+		"443 alone, passed through, TLSRoutes are not read": {passed: true, unread: []Kind{TLSRoute}, edit: only("443"), want: map[int32]int32{443: 443}},
+	} {
+		for _, known := range []bool{false, true} {
+			policy, s := readFixture(t, "testdata/ends-tls.in.yaml")
+			if test.passed {
+				s.Gateway.Listeners[1].Protocol, s.Gateway.Listeners[1].Passthrough = "TLS", true
+			}
+			if test.ingress {
+				policy.Targets, policy.TLSSecret = []Target{ToIngress, ToGatewayAPI}, "bar-tls"
+			}
+			s = applied(s, policy.Decide(s))
+			old := s.Record
+			if got := announcedPorts(t, old); !maps.Equal(got, both) {
+				t.Fatalf("%s: the record announces %v", name, got)
+			}
+			s.Gateway = Gateway{Known: known, Name: policy.Gateway}
+			for _, kind := range test.unread {
+				s.Served[kind] = Served{Err: "it is forbidden"}
+				s.Live = slices.DeleteFunc(slices.Clone(s.Live), func(live *unstructured.Unstructured) bool { return live.GetKind() == string(kind) })
+			}
+			s.Service = s.Service.DeepCopy()
+			test.edit(s.Service)
+			s = applied(s, policy.Decide(s))
+			if got := announcedPorts(t, s.Record); !maps.Equal(got, test.want) {
+				t.Errorf("%s, Gateway known %v: the record announces %v, not %v", name, known, got, test.want)
+			}
+			if again := policy.Decide(s); len(again.Steps) > 0 {
+				t.Errorf("%s, Gateway known %v: %v are left", name, known, again.Steps)
+			}
+			if len(test.unread) > 0 {
+				continue
+			}
+			s.Record = old // its update failed
+			if got := announcedPorts(t, policy.Decide(s).Record); !maps.Equal(got, test.want) {
+				t.Errorf("%s, Gateway known %v: once the routes are written, the record announces %v, not %v", name, known, got, test.want)
+			}
+		}
+	}
+}
+
+// announcedPorts are the gateway ports in a record, by the ports of the Service. One that shares has host names.
+func announcedPorts(t *testing.T, configMap *corev1.ConfigMap) map[int32]int32 {
+	t.Helper()
+	r, err := record.Parse(configMap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ports := map[int32]int32{}
+	for _, port := range r.Ports {
+		ports[port.Port] = port.Gateway
+	}
+	if shares := slices.ContainsFunc(r.Ports, func(port record.Port) bool { return port.Shared }); shares != (len(r.Hosts) > 0) {
+		t.Errorf("of %v, the host names are %v", r.Ports, r.Hosts)
+	}
+	return ports
 }
