@@ -277,3 +277,40 @@ func announcedPorts(t *testing.T, configMap *corev1.ConfigMap) map[int32]int32 {
 	}
 	return ports
 }
+
+// The HTTPRoute goes on to end TLS for a port that stays as it is, as it is not known by what it is to be reached.
+func TestEndedTLSIsKept(t *testing.T) {
+	for name, obstruct := range map[string]func(s *Snapshot){
+		"TLSRoutes":    func(s *Snapshot) { s.Served[TLSRoute] = Served{Err: "it is forbidden"} },
+		"TCPRoutes":    func(s *Snapshot) { s.Served[TCPRoute] = Served{Err: "it is forbidden"} },
+		"ListenerSets": func(s *Snapshot) { s.Gateway.Sets.Unknown = "cannot be read" },
+	} {
+		policy, s := readFixture(t, "testdata/ends-tls.in.yaml")
+		s = applied(s, policy.Decide(s))
+		before := s
+		obstruct(&s)
+		if p := policy.Decide(s); len(p.Steps) > 0 {
+			t.Errorf("%s are not read: %v", name, p.Steps)
+		}
+		s.Service = s.Service.DeepCopy()
+		s.Service.Spec.Ports[0].Port = 8080
+		s = applied(s, policy.Decide(s))
+		if got := announcedPorts(t, s.Record); !maps.Equal(got, map[int32]int32{8080: 80, 443: 443}) {
+			t.Errorf("%s are not read, and the HTTP port is another one: the record announces %v", name, got)
+		}
+		if got, want := policy.Attached(s.Live[0]), policy.Attached(before.Live[0]); len(want) != 2 || !slices.Equal(got, want) {
+			t.Errorf("%s are not read, and the HTTP port is another one: the HTTPRoute attaches to %v, not %v", name, got, want)
+		}
+		s.Gateway.Listeners = s.Gateway.Listeners[:1]
+		s = applied(s, policy.Decide(s))
+		if got := policy.Attached(s.Live[0]); !slices.Equal(got, []string{"http"}) {
+			t.Errorf("%s are not read, and the HTTPS listener is gone: the HTTPRoute attaches to %v", name, got)
+		}
+		if got := announcedPorts(t, s.Record); !maps.Equal(got, map[int32]int32{8080: 80, 443: 0}) {
+			t.Errorf("%s are not read, and the HTTPS listener is gone: the record announces %v", name, got)
+		}
+		if again := policy.Decide(s); len(again.Steps) > 0 {
+			t.Errorf("%s are not read, and the HTTPS listener is gone: %v are left", name, again.Steps)
+		}
+	}
+}

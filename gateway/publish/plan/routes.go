@@ -84,6 +84,9 @@ func (d *decision) nameRoutes(kind Kind, spec func(hosts []string) map[string]an
 	if len(listeners) == 0 {
 		return
 	}
+	if kind == HTTPRoute {
+		listeners = append(listeners, d.keptListeners()...)
+	}
 	n := 0
 	for hosts := range slices.Chunk(d.hosts, maxHostnames) {
 		name := d.snapshot.Key.Name + suffix

@@ -92,15 +92,20 @@ func (d *decision) keep(a *assignment, why error) {
 func (a assignment) needsHosts() bool { return a.unsaid || a.kept != nil && a.kept.Shared }
 
 // closeTLS has the record no longer announce a port for which the gateway ended TLS, once the port that its requests went to is
-// not exported: what routed them is closed at once. It stays where another port takes that one's place.
+// not exported, as what routed them is closed at once, or once the Gateway has no listener for that any more. It stays where
+// another port takes the place of the former.
 func (d *decision) closeTLS(main int) {
-	if main >= 0 && (d.assigned[main].kind == HTTPRoute || d.assigned[main].kind == Ingress && d.policy.TLSSecret != "") {
+	var routed Kind
+	if main >= 0 {
+		routed = d.assigned[main].kind
+	}
+	if routed == HTTPRoute && len(d.keptListeners()) > 0 || routed == Ingress && d.policy.TLSSecret != "" {
 		return
 	}
 	for i, a := range d.assigned {
-		if a.kept != nil && d.endedTLS(*a.kept) {
+		if a.kept != nil && d.endedTLS(*a.kept, routed == HTTPRoute) {
 			d.assigned[i].kept = nil
-			d.assigned[i].problem = fmt.Errorf("the gateway terminated TLS for it and routed its requests to a port that is no longer exported: %w", a.problem)
+			d.assigned[i].problem = fmt.Errorf("the gateway no longer terminates TLS for it, as the HTTP port is no longer exported, or the HTTPS listener is gone: %w", a.problem)
 		}
 	}
 	d.forgetHosts()
@@ -113,10 +118,10 @@ func (d *decision) forgetHosts() {
 	}
 }
 
-// endedTLS tells that what routed the requests to a port went to one that is not exported any more: by what is live or, where
-// that is deleted already, by the record, which may not have been written since. A TLSRoute to the port, which nobody knows of
-// while they cannot be read, or what goes on to end TLS says otherwise.
-func (d *decision) endedTLS(port record.Port) bool {
+// endedTLS tells that what routed the requests to a port goes: it went to one that is not exported any more, by what is live or,
+// where that is deleted already, by the record, which may not have been written since; or it is updated to serve TLS no more. A
+// TLSRoute to the port, which nobody knows of while they cannot be read, or what goes on to end TLS says otherwise.
+func (d *decision) endedTLS(port record.Port, updated bool) bool {
 	if !port.Shared || port.Class != string(gateway.HTTPS) {
 		return false
 	}
@@ -132,6 +137,8 @@ func (d *decision) endedTLS(port record.Port) bool {
 		case !Owned(live):
 		case ends && !d.routesToExported(live):
 			closed = closed || known || d.endsTLS(live)
+		case kind == HTTPRoute && updated && d.endsTLS(live):
+			closed = true
 		case ends, kind == TLSRoute && slices.Contains(backends(live), port.Port):
 			return false
 		}
@@ -171,4 +178,21 @@ func (a assignment) named() bool {
 		return false
 	}
 	return true
+}
+
+// keptListeners are those that end TLS for a port that stays as it is: the HTTPRoute stays attached to them.
+func (d *decision) keptListeners() (keys []string) {
+	if !slices.ContainsFunc(d.assigned, func(a assignment) bool {
+		return a.kept != nil && a.kept.Shared && a.kept.Class == string(gateway.HTTPS)
+	}) {
+		return nil
+	}
+	for _, live := range d.snapshot.Live {
+		for _, key := range d.policy.Attached(live) {
+			if Kind(live.GetKind()) == HTTPRoute && slices.ContainsFunc(d.snapshot.Gateway.Listeners, func(l Listener) bool { return l.Key() == key && l.Protocol == "HTTPS" }) {
+				keys = append(keys, key)
+			}
+		}
+	}
+	return keys
 }
