@@ -314,3 +314,27 @@ func TestEndedTLSIsKept(t *testing.T) {
 		}
 	}
 }
+
+// An alias opens all ports: one is deleted once the Service excludes some, also while the Gateway is unknown. The record then says
+// that nothing routes to what it reached, as readers would go by what else they know.
+func TestRecordSaysThatAnAliasIsClosed(t *testing.T) {
+	for _, targets := range [][]Target{{ToNames, ToGatewayAPI}, {ToGatewayAPI}} {
+		for _, known := range []bool{false, true} {
+			policy, s := readFixture(t, "testdata/names-and-gateway-api.in.yaml")
+			s = applied(s, policy.Decide(s))
+			policy.Targets, s.Gateway = targets, Gateway{Known: known, Name: policy.Gateway}
+			s.Service = s.Service.DeepCopy()
+			s.Service.Annotations = map[string]string{gateway.SelectAnnotation: "80"}
+			s = applied(s, policy.Decide(s))
+			if slices.ContainsFunc(s.Live, func(live *unstructured.Unstructured) bool { return live.GetKind() == string(Alias) }) {
+				t.Errorf("%v, Gateway known %v: the alias is left", targets, known)
+			}
+			if got := announcedPorts(t, s.Record); !maps.Equal(got, map[int32]int32{80: 0}) {
+				t.Errorf("%v, Gateway known %v: the record announces %v", targets, known, got)
+			}
+			if again := policy.Decide(s); len(again.Steps) > 0 {
+				t.Errorf("%v, Gateway known %v: %v are left", targets, known, again.Steps)
+			}
+		}
+	}
+}

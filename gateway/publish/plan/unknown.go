@@ -82,7 +82,8 @@ func (d *decision) keep(a *assignment, why error) {
 		return
 	}
 	a.kept = before.Of(a.port.Port, protocolOf(a.port))
-	a.unsaid = a.kept == nil && (d.policy.To(ToNames) || d.hasAlias()) // as it was
+	aliasMayStay := !a.named() || d.noAlias() == nil
+	a.unsaid = a.kept == nil && aliasMayStay && (d.policy.To(ToNames) || d.hasAlias()) // as it was
 	if a.needsHosts() {
 		d.keptHosts = before.Hosts
 	}
