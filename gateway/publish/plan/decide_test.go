@@ -338,3 +338,73 @@ func TestRecordSaysThatAnAliasIsClosed(t *testing.T) {
 		}
 	}
 }
+
+// The host names of a Service are routed to one of its HTTP ports, and to one of its HTTPS ports. Once these are others, the record
+// does not announce the ones before, also while it is not known how they are to be reached: their clients would reach the others.
+func TestPortWhoseNamesAreTakenIsClosed(t *testing.T) {
+	port := func(name string, number int32) corev1.ServicePort {
+		return corev1.ServicePort{Name: name, Port: number, Protocol: corev1.ProtocolTCP}
+	}
+	noTCPRoutes := func(_ *Policy, s *Snapshot) { s.Served[TCPRoute] = Served{Err: "it is forbidden"} }
+	noGateway := func(p *Policy, s *Snapshot) { p.Targets, s.Gateway = []Target{ToIngress, ToGatewayAPI}, Gateway{} }
+	for name, test := range map[string]struct {
+		targets       []Target
+		before, after []corev1.ServicePort
+		chosen        string
+		obstruct      func(*Policy, *Snapshot)
+		want          map[int32]int32
+		routed        map[Kind]int32
+	}{
+		"HTTP": {before: []corev1.ServicePort{port("http-b", 8080)}, after: []corev1.ServicePort{port("http-a", 80), port("http-b", 8080)},
+			obstruct: noTCPRoutes, want: map[int32]int32{80: 80, 8080: 0}, routed: map[Kind]int32{HTTPRoute: 80}},
+		"HTTP, the one before comes first": {before: []corev1.ServicePort{port("http-b", 8080)}, after: []corev1.ServicePort{port("http-b", 8080), port("http-a", 80)},
+			obstruct: noTCPRoutes, want: map[int32]int32{8080: 80, 80: 0}, routed: map[Kind]int32{HTTPRoute: 8080}},
+		"HTTP, the one before becomes TCP": {before: []corev1.ServicePort{port("http-b", 8080)}, after: []corev1.ServicePort{port("http-a", 80), port("tcp-b", 8080)},
+			obstruct: noTCPRoutes, want: map[int32]int32{80: 80, 8080: 0}, routed: map[Kind]int32{HTTPRoute: 80}},
+		"HTTP, one chooses a gateway port": {before: []corev1.ServicePort{port("http-a", 80), port("http-b", 8080)}, after: []corev1.ServicePort{port("http-a", 80), port("http-b", 8080)}, chosen: "80=15080",
+			obstruct: noTCPRoutes, want: map[int32]int32{80: 0, 8080: 80}, routed: map[Kind]int32{HTTPRoute: 8080}},
+		"HTTP, by an Ingress": {targets: []Target{ToIngress}, before: []corev1.ServicePort{port("http-b", 8080)}, after: []corev1.ServicePort{port("http-a", 80), port("http-b", 8080)},
+			obstruct: noGateway, want: map[int32]int32{80: 80, 8080: 0}, routed: map[Kind]int32{Ingress: 80}},
+		"HTTP, by an Ingress instead": {before: []corev1.ServicePort{port("http-b", 8080)}, after: []corev1.ServicePort{port("http-a", 80), port("http-b", 8080)},
+			obstruct: noGateway, want: map[int32]int32{80: 80, 8080: 0}, routed: map[Kind]int32{Ingress: 80}},
+		"HTTP and ended TLS, by an Ingress instead": {before: []corev1.ServicePort{port("http-b", 8080), port("https", 443)}, after: []corev1.ServicePort{port("http-a", 80), port("http-b", 8080), port("https", 443)},
+			obstruct: noGateway, want: map[int32]int32{80: 80, 8080: 0, 443: 0}, routed: map[Kind]int32{Ingress: 80}},
+		"ended TLS, by an Ingress instead": {before: []corev1.ServicePort{port("http-a", 80), port("https", 443)}, after: []corev1.ServicePort{port("http-a", 80), port("https", 443)},
+			obstruct: noGateway, want: map[int32]int32{80: 80, 443: 443}, routed: map[Kind]int32{HTTPRoute: 80, Ingress: 80}},
+		"TLS": {before: []corev1.ServicePort{port("https-b", 8443)}, after: []corev1.ServicePort{port("https-a", 443), port("https-b", 8443)},
+			obstruct: noTCPRoutes, want: map[int32]int32{443: 443, 8443: 0}, routed: map[Kind]int32{TLSRoute: 443}},
+	} {
+		policy, s := readFixture(t, "testdata/ends-tls.in.yaml")
+		if test.targets != nil {
+			policy.Targets = test.targets
+		}
+		if name == "TLS" {
+			s.Gateway.Listeners[1].Protocol, s.Gateway.Listeners[1].Passthrough = "TLS", true
+		}
+		s.Service.Spec.Ports = test.before
+		s = applied(s, policy.Decide(s))
+		old := s.Record
+		test.obstruct(&policy, &s)
+		s.Service = s.Service.DeepCopy()
+		s.Service.Spec.Ports = test.after
+		s.Service.Annotations = map[string]string{gateway.PortsAnnotation: test.chosen}
+		s = applied(s, policy.Decide(s))
+		if got := announcedPorts(t, s.Record); !maps.Equal(got, test.want) {
+			t.Errorf("%s: the record announces %v, not %v", name, got, test.want)
+		}
+		routed := map[Kind]int32{}
+		for _, live := range s.Live {
+			routed[Kind(live.GetKind())] = backends(live)[0]
+		}
+		if !maps.Equal(routed, test.routed) {
+			t.Errorf("%s: there are routes to %v, not %v", name, routed, test.routed)
+		}
+		if again := policy.Decide(s); len(again.Steps) > 0 {
+			t.Errorf("%s: %v are left", name, again.Steps)
+		}
+		s.Record = old // its update failed
+		if got := announcedPorts(t, policy.Decide(s).Record); name != "HTTP and ended TLS, by an Ingress instead" && !maps.Equal(got, test.want) {
+			t.Errorf("%s: once the routes are written, the record announces %v, not %v", name, got, test.want)
+		}
+	}
+}

@@ -5,8 +5,9 @@
 // hosts.go has the names that are routed, templates.go those that the operator adds, listeners.go what a Gateway
 // offers, sets.go what ListenerSets add to it, outside.go where that is reached, ports.go which gateway port serves
 // which port, ownports.go and ledger.go which ports are one Service's alone, attached.go which ones live routes have,
-// routes.go, ingress.go and names.go the objects, record.go the record, accepted.go what an implementation says of
-// routes, and decide.go what is to be written for all that.
+// unknown.go what stays as it is while something cannot be read, closed.go what of that does not, routes.go, ingress.go and
+// names.go the objects, record.go the record, accepted.go what an implementation says of routes, and decide.go what is to
+// be written for all that.
 package plan
 
 import (

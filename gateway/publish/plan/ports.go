@@ -179,7 +179,7 @@ func (d *decision) endTLS(main int) {
 			}
 		}
 	}
-	d.closeTLS(main)
+	d.closeKept()
 	if main < 0 || d.assigned[main].gateway == 0 || !d.assigned[main].shared {
 		return
 	}

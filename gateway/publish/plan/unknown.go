@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"service-mirror.io/service-mirror/gateway"
-	"service-mirror.io/service-mirror/gateway/publish/record"
 )
 
 // unknown is why it cannot be said how a port is to be reached: what it needs could not be read, or its Gateway is gone
@@ -92,74 +91,12 @@ func (d *decision) keep(a *assignment, why error) {
 // needsHosts tells whether readers need the host names of the record for a port that stays as it is.
 func (a assignment) needsHosts() bool { return a.unsaid || a.kept != nil && a.kept.Shared }
 
-// closeTLS has the record no longer announce a port for which the gateway ended TLS, once the port that its requests went to is
-// not exported, as what routed them is closed at once, or once the Gateway has no listener for that any more. It stays where
-// another port takes the place of the former.
-func (d *decision) closeTLS(main int) {
-	var routed Kind
-	if main >= 0 {
-		routed = d.assigned[main].kind
-	}
-	if routed == HTTPRoute && len(d.keptListeners()) > 0 || routed == Ingress && d.policy.TLSSecret != "" {
-		return
-	}
-	for i, a := range d.assigned {
-		if a.kept != nil && d.endedTLS(*a.kept, routed == HTTPRoute) {
-			d.assigned[i].kept = nil
-			d.assigned[i].problem = fmt.Errorf("the gateway no longer terminates TLS for it, as the HTTP port is no longer exported, or the HTTPS listener is gone: %w", a.problem)
-		}
-	}
-	d.forgetHosts()
-}
-
-// forgetHosts has the record have no names that no port needs any more.
-func (d *decision) forgetHosts() {
-	if !slices.ContainsFunc(d.assigned, func(a assignment) bool { return a.unknown && a.needsHosts() }) {
-		d.keptHosts = nil
-	}
-}
-
-// endedTLS tells that what routed the requests to a port goes: it went to one that is not exported any more, by what is live or,
-// where that is deleted already, by the record, which may not have been written since; or it is updated to serve TLS no more. A
-// TLSRoute to the port, which nobody knows of while they cannot be read, or what goes on to end TLS says otherwise.
-func (d *decision) endedTLS(port record.Port, updated bool) bool {
-	if !port.Shared || port.Class != string(gateway.HTTPS) {
-		return false
-	}
-	known := d.snapshot.Served[TLSRoute].Known
-	before, _ := d.announced()
-	closed := known && slices.ContainsFunc(before.Ports, func(p record.Port) bool {
-		return p.Shared && p.Class != port.Class && !d.exports(p.Port, p.Protocol)
-	})
-	for _, live := range d.snapshot.Live {
-		kind := Kind(live.GetKind())
-		ends := kind == HTTPRoute || kind == Ingress
-		switch {
-		case !Owned(live):
-		case ends && !d.routesToExported(live):
-			closed = closed || known || d.endsTLS(live)
-		case kind == HTTPRoute && updated && d.endsTLS(live):
-			closed = true
-		case ends, kind == TLSRoute && slices.Contains(backends(live), port.Port):
-			return false
-		}
-	}
-	return closed
-}
-
-// endsTLS tells whether an HTTPRoute or an Ingress of ours serves TLS, too: the former attaches to one listener for HTTP, and
-// to another one for that.
-func (d *decision) endsTLS(live *unstructured.Unstructured) bool {
-	tls, _, _ := unstructured.NestedSlice(live.Object, "spec", "tls")
-	return len(tls) > 0 || len(d.policy.Attached(live)) > 1
-}
-
 // keeps tells whether a port that stays as it is may be reached by a live object: by one that routes by the name in a
 // request if the port shared the gateway's by its record or, without one, has requests with a name. None opens more than is
 // exported.
 func (d *decision) keeps(live *unstructured.Unstructured) bool {
 	kind := Kind(live.GetKind())
-	return d.routesToExported(live) && slices.ContainsFunc(d.assigned, func(a assignment) bool {
+	return d.routesToExported(live) && !d.displaced(live) && slices.ContainsFunc(d.assigned, func(a assignment) bool {
 		switch {
 		case !a.unknown:
 			return false
