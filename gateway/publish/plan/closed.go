@@ -103,7 +103,7 @@ func (d *decision) endedTLS(port record.Port, routed Kind) bool {
 		case !Owned(live):
 		case ends && (!d.routesToExported(live) || d.displaced(live) && kind != routed):
 			closed = closed || known || d.endsTLS(live)
-		case kind == HTTPRoute && kind == routed && d.endsTLS(live):
+		case kind == routed && d.endsTLS(live):
 			closed = true
 		case ends, kind == TLSRoute && slices.Contains(backends(live), port.Port):
 			return false

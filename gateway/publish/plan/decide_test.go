@@ -408,3 +408,21 @@ func TestPortWhoseNamesAreTakenIsClosed(t *testing.T) {
 		}
 	}
 }
+
+// An Ingress that no longer ends TLS closes the port for which it did, although it is not known what else may serve that.
+func TestTLSIsClosedWithoutItsSecret(t *testing.T) {
+	policy, s := readFixture(t, "testdata/ends-tls.in.yaml")
+	policy.Targets, policy.TLSSecret = []Target{ToIngress}, "bar-tls"
+	s = applied(s, policy.Decide(s))
+	if got := announcedPorts(t, s.Record); !maps.Equal(got, map[int32]int32{80: 80, 443: 443}) {
+		t.Fatalf("the record announces %v", got)
+	}
+	policy.Targets, policy.TLSSecret, s.Gateway = []Target{ToIngress, ToGatewayAPI}, "", Gateway{}
+	s = applied(s, policy.Decide(s))
+	if got := announcedPorts(t, s.Record); !maps.Equal(got, map[int32]int32{80: 80, 443: 0}) {
+		t.Errorf("the record announces %v", got)
+	}
+	if again := policy.Decide(s); len(again.Steps) > 0 {
+		t.Errorf("%v are left", again.Steps)
+	}
+}
