@@ -173,7 +173,7 @@ func (d *decision) writeRoute(desired *unstructured.Unstructured) {
 		d.unroute(desired, why)
 	case !d.snapshot.Served[ref.Kind].Known:
 	case d.backedOff(ref, desired):
-		if live == nil || !slices.Equal(d.policy.Attached(live), d.policy.Attached(desired)) {
+		if live == nil || !slices.Equal(d.policy.Attached(live), d.policy.Attached(desired)) || !slices.Equal(backends(live), backends(desired)) {
 			d.unroute(desired, d.snapshot.Backoffs[ref].Problem.Message)
 		}
 	case live == nil:

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
@@ -276,6 +277,28 @@ func announcedPorts(t *testing.T, configMap *corev1.ConfigMap) map[int32]int32 {
 		t.Errorf("of %v, the host names are %v", r.Ports, r.Hosts)
 	}
 	return ports
+}
+
+// While the update of a route is refused, the record announces what the route that exists routes.
+func TestRefusedUpdateIsNotAnnounced(t *testing.T) {
+	for name, test := range map[string]struct {
+		edit func(*corev1.Service)
+		want map[int32]int32
+	}{
+		"its port stays":     {func(svc *corev1.Service) { svc.Labels = map[string]string{"a": "b"} }, map[int32]int32{80: 80, 443: 443}},
+		"it has other hosts": {func(svc *corev1.Service) { svc.Annotations = map[string]string{HostsAnnotation: "bar.example.com"} }, map[int32]int32{80: 80, 443: 443}},
+		"its port changes":   {func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 8080 }, map[int32]int32{8080: 0, 443: 0}},
+	} {
+		policy, s := readFixture(t, "testdata/ends-tls.in.yaml")
+		s = applied(s, policy.Decide(s))
+		s.Backoffs = map[Ref]Backoff{RefOf(s.Live[0]): {Problem: mirrors.Problem{Reason: mirrors.Rejected, Message: "a webhook refuses it"}}}
+		s.Service = s.Service.DeepCopy()
+		test.edit(s.Service)
+		p := policy.Decide(s)
+		if got := announcedPorts(t, cmp.Or(p.Record, s.Record)); !maps.Equal(got, test.want) {
+			t.Errorf("%s: the record announces %v, not %v", name, got, test.want)
+		}
+	}
 }
 
 // The HTTPRoute goes on to end TLS for a port that stays as it is, as it is not known by what it is to be reached.
