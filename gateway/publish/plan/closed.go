@@ -105,7 +105,7 @@ func (d *decision) endedTLS(port record.Port, routed Kind) bool {
 			closed = closed || known || d.endsTLS(live)
 		case kind == routed && d.endsTLS(live):
 			closed = true
-		case ends, kind == TLSRoute && slices.Contains(backends(live), port.Port):
+		case ends && d.endsTLS(live), kind == TLSRoute && slices.Contains(backends(live), port.Port):
 			return false
 		}
 	}

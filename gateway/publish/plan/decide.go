@@ -173,7 +173,7 @@ func (d *decision) writeRoute(desired *unstructured.Unstructured) {
 		d.unroute(desired, why)
 	case !d.snapshot.Served[ref.Kind].Known:
 	case d.backedOff(ref, desired):
-		if live == nil || !slices.Equal(d.policy.Attached(live), d.policy.Attached(desired)) || !slices.Equal(backends(live), backends(desired)) {
+		if live == nil || !slices.Equal(d.policy.Attached(live), d.policy.Attached(desired)) || !routesTo(live, backends(desired)) {
 			d.unroute(desired, d.snapshot.Backoffs[ref].Problem.Message)
 		}
 	case live == nil:
@@ -182,6 +182,12 @@ func (d *decision) writeRoute(desired *unstructured.Unstructured) {
 	case differs(live, desired):
 		d.step(Step{Action: Update, Ref: ref, Object: changed(live, desired), Live: live})
 	}
+}
+
+// routesTo tells whether a route routes to all these ports.
+func routesTo(live *unstructured.Unstructured, ports []int32) bool {
+	now := backends(live)
+	return !slices.ContainsFunc(ports, func(number int32) bool { return !slices.Contains(now, number) })
 }
 
 // unroute has the record say that what a route would serve is not reached.

@@ -279,22 +279,65 @@ func announcedPorts(t *testing.T, configMap *corev1.ConfigMap) map[int32]int32 {
 	return ports
 }
 
+// An Ingress without TLS does not go on to end it in the place of an HTTPRoute that goes.
+func TestEndedTLSIsClosedBesideAnIngress(t *testing.T) {
+	policy, s := readFixture(t, "testdata/ends-tls.in.yaml")
+	s = applied(s, policy.Decide(s))
+	policy.Targets, s.Gateway = []Target{ToIngress, ToGatewayAPI}, Gateway{Name: policy.Gateway}
+	s = applied(s, policy.Decide(s))
+	if got := announcedPorts(t, s.Record); !maps.Equal(got, map[int32]int32{80: 80, 443: 443}) {
+		t.Fatalf("the record announces %v", got)
+	}
+	s.Service = s.Service.DeepCopy()
+	s.Service.Spec.Ports = append([]corev1.ServicePort{{Name: "http-b", Port: 8080, Protocol: corev1.ProtocolTCP}}, s.Service.Spec.Ports...)
+	s = applied(s, policy.Decide(s))
+	if got := announcedPorts(t, s.Record); got[443] != 0 || len(s.Live) != 1 {
+		t.Errorf("of %d routes, the record announces %v", len(s.Live), got)
+	}
+}
+
+// A port that never depended on an alias stays unlisted when the flags change and the Gateway is not read.
+func TestChosenPortStaysUnlisted(t *testing.T) {
+	policy, s := readFixture(t, "testdata/names.in.yaml")
+	policy.Targets = []Target{ToNames}
+	s.Service = s.Service.DeepCopy()
+	s.Service.Spec.Ports = []corev1.ServicePort{{Name: "http", Port: 80, Protocol: corev1.ProtocolTCP}, {Name: "http-b", Port: 8080, Protocol: corev1.ProtocolTCP}}
+	s.Service.Annotations = map[string]string{gateway.SelectAnnotation: "80", gateway.PortsAnnotation: "80=15080"}
+	s = applied(s, policy.Decide(s))
+	before := announcedPorts(t, s.Record)
+	policy.Targets, s.Gateway = []Target{ToNames, ToGatewayAPI}, Gateway{}
+	s = applied(s, policy.Decide(s))
+	if got := announcedPorts(t, s.Record); !maps.Equal(got, before) {
+		t.Errorf("the record announced %v, and announces %v", before, got)
+	}
+}
+
 // While the update of a route is refused, the record announces what the route that exists routes.
 func TestRefusedUpdateIsNotAnnounced(t *testing.T) {
+	moreHosts := func(policy *Policy, _ *corev1.Service) { policy.Names = append(policy.Names, "lyon") }
+	renumbered := func(_ *Policy, svc *corev1.Service) { svc.Spec.Ports[0].Port = 8080 }
 	for name, test := range map[string]struct {
-		edit func(*corev1.Service)
-		want map[int32]int32
+		ingress bool
+		edit    func(*Policy, *corev1.Service)
+		want    map[int32]int32
 	}{
-		"its port stays":     {func(svc *corev1.Service) { svc.Labels = map[string]string{"a": "b"} }, map[int32]int32{80: 80, 443: 443}},
-		"it has other hosts": {func(svc *corev1.Service) { svc.Annotations = map[string]string{HostsAnnotation: "bar.example.com"} }, map[int32]int32{80: 80, 443: 443}},
-		"its port changes":   {func(svc *corev1.Service) { svc.Spec.Ports[0].Port = 8080 }, map[int32]int32{8080: 0, 443: 0}},
+		"it has more hosts":             {false, moreHosts, map[int32]int32{80: 80, 443: 443}},
+		"it has more hosts, Ingress":    {true, moreHosts, map[int32]int32{80: 80, 443: 443}},
+		"a port is renumbered":          {false, renumbered, map[int32]int32{8080: 0, 443: 0}},
+		"a port is renumbered, Ingress": {true, renumbered, map[int32]int32{8080: 0, 443: 0}},
 	} {
 		policy, s := readFixture(t, "testdata/ends-tls.in.yaml")
+		if test.ingress {
+			policy.Targets, policy.TLSSecret = []Target{ToIngress}, "bar-tls"
+		}
 		s = applied(s, policy.Decide(s))
 		s.Backoffs = map[Ref]Backoff{RefOf(s.Live[0]): {Problem: mirrors.Problem{Reason: mirrors.Rejected, Message: "a webhook refuses it"}}}
 		s.Service = s.Service.DeepCopy()
-		test.edit(s.Service)
+		test.edit(&policy, s.Service)
 		p := policy.Decide(s)
+		if len(p.Problems) == 0 {
+			t.Errorf("%s: no update is refused", name)
+		}
 		if got := announcedPorts(t, cmp.Or(p.Record, s.Record)); !maps.Equal(got, test.want) {
 			t.Errorf("%s: the record announces %v, not %v", name, got, test.want)
 		}

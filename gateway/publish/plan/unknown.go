@@ -81,8 +81,9 @@ func (d *decision) keep(a *assignment, why error) {
 		return
 	}
 	a.kept = before.Of(a.port.Port, protocolOf(a.port))
-	aliasMayStay := !a.named() || d.noAlias() == nil
-	a.unsaid = a.kept == nil && aliasMayStay && (d.policy.To(ToNames) || d.hasAlias()) // as it was
+	_, reserved := d.reserved(a.port)
+	mayStay := reserved || !a.named() || d.noAlias() == nil                       // it is not by an alias that has to go
+	a.unsaid = a.kept == nil && mayStay && (d.policy.To(ToNames) || d.hasAlias()) // as it was
 	if a.needsHosts() {
 		d.keptHosts = before.Hosts
 	}
