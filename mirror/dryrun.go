@@ -3,7 +3,6 @@ package mirror
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -44,7 +43,7 @@ func (c *Controller) DryRun(ctx context.Context, remotes []*remote.Remote, local
 }
 
 // awaitRemotes waits until every remote is known, and lists those that are not in time.
-func awaitRemotes(ctx context.Context, remotes []*remote.Remote) error {
+func awaitRemotes(ctx context.Context, remotes []*remote.Remote) []error {
 	for deadline := time.Now().Add(dryRunTime); ; time.Sleep(50 * time.Millisecond) {
 		var unknown []error
 		for _, r := range remotes {
@@ -53,7 +52,7 @@ func awaitRemotes(ctx context.Context, remotes []*remote.Remote) error {
 			}
 		}
 		if len(unknown) == 0 || ctx.Err() != nil || time.Now().After(deadline) {
-			return errors.Join(unknown...)
+			return unknown
 		}
 	}
 }

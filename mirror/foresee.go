@@ -37,9 +37,9 @@ func (c *Controller) Foresee(ctx context.Context, remotes []*remote.Remote, loca
 		time.Sleep(50 * time.Millisecond)
 	}
 	if !c.failover.Awaited() {
-		unknown = errors.Join(unknown, errors.New("the endpoints of local Services that fail over cannot be read, so their changes are not shown: allow the account to list and watch EndpointSlices"))
+		unknown = append(unknown, errors.New("the endpoints of local Services that fail over cannot be read, so their changes are not shown: allow the account to list and watch EndpointSlices"))
 	}
-	return Foreseen{c.Plans(), c.failover.Plans(), unknown}, nil
+	return Foreseen{c.Plans(), c.failover.Plans(), errors.Join(unknown...)}, nil
 }
 
 // ForeseenOverview is the overview that a leader would have before its first write.

@@ -63,7 +63,7 @@ func (c *Controller) Verify(ctx context.Context, remotes []*remote.Remote, want 
 	if want.Remote != "" {
 		remotes = slices.DeleteFunc(slices.Clone(remotes), func(r *remote.Remote) bool { return r.Name() != want.Remote })
 	}
-	unknown := awaitRemotes(ctx, remotes)
+	unknown := errors.Join(awaitRemotes(ctx, remotes)...)
 	var all []*verification
 	var missing []error
 	plans := c.wanted(want)

@@ -93,16 +93,18 @@ func (g *gateways) apiGateway(e *entrance) (gw *gateway.APIGateway, known bool) 
 // ofListenerSets is the allowance of a remote's ListenerSets.
 func ofListenerSets(cluster string) *allowance {
 	list := objectBound("a list of ListenerSets")
-	list.noun, list.items, list.memory, list.cluster = "ListenerSets", maxListenerSets, 3*maxObjectMemory, cluster
+	list.noun, list.items, list.cluster = "ListenerSets", maxListenerSets, cluster
+	// Of a list without pages, too: with its status and managed fields, a listener takes up to 21 KB.
+	list.bytes, list.memory = 2*maxObject, 6*maxObjectMemory
 	all := list
-	all.what = "the set of ListenerSets"
+	all.what, all.memory = "the set of ListenerSets", 3*maxObjectMemory
 	return &allowance{list, objectBound("an event of a watch"), setsPage, 2*(maxListenerSets/setsPage) + 10, &ledger{bound: &all}}
 }
 
 const (
 	// maxListenerSets is how many a remote may have: a gateway serves 65,535 ports at most, and each set has some.
 	maxListenerSets = 2000
-	// setsPage is how many are requested at once: one of 64 listeners takes up to 1 MB, with its status and managed fields.
+	// setsPage is how many are requested at once: one of 64 listeners takes up to 1.4 MB.
 	setsPage = 10
 )
 
