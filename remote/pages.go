@@ -187,7 +187,7 @@ func (p paging[L]) all(ctx context.Context, options metav1.ListOptions, onePiece
 	ctx, cancel := context.WithTimeoutCause(ctx, listTimeout, p.list.refuse("max-services", "is not complete after %v", listTimeout))
 	defer cancel()
 	result := &whole{kept: newTally()}
-	if options.Limit = p.allowance.page; onePiece {
+	if options.Limit = p.page; onePiece {
 		options.Limit = 0
 	}
 	for {

@@ -228,6 +228,7 @@ func (d *decision) routesToExported(live *unstructured.Unstructured) bool {
 	return !slices.ContainsFunc(backends(live), func(number int32) bool { return !d.exports(number, protocol) })
 }
 
+// exports tells whether a port of the Service is exported.
 func (d *decision) exports(number int32, protocol corev1.Protocol) bool {
 	return slices.ContainsFunc(d.ports, func(port corev1.ServicePort) bool { return port.Port == number && protocolOf(port) == protocol })
 }

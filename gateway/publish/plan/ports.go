@@ -61,6 +61,8 @@ func (d *decision) assign() {
 		d.reservedElsewhere(&a)
 		d.assigned = append(d.assigned, a)
 	}
+	d.keepTLS(main)
+	d.closeKept()
 	d.endTLS(main)
 }
 
@@ -172,14 +174,6 @@ func (s Served) Absent(kind Kind) error {
 // endTLS has the gateway end TLS for a port of class https that nothing else serves, where it has a certificate: the
 // requests then go to the Service's HTTP port.
 func (d *decision) endTLS(main int) {
-	if main >= 0 && d.assigned[main].unknown {
-		for i, a := range d.assigned {
-			if a.class == gateway.HTTPS && a.kind == "" && !a.unknown {
-				d.keep(&d.assigned[i], d.assigned[main].problem)
-			}
-		}
-	}
-	d.closeKept()
 	if main < 0 || d.assigned[main].gateway == 0 || !d.assigned[main].shared {
 		return
 	}

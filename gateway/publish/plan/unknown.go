@@ -89,6 +89,17 @@ func (d *decision) keep(a *assignment, why error) {
 	}
 }
 
+// keepTLS keeps, with the Service's HTTP port, a port for which the gateway may terminate TLS: its requests go to that one.
+func (d *decision) keepTLS(main int) {
+	if main >= 0 && d.assigned[main].unknown {
+		for i, a := range d.assigned {
+			if a.class == gateway.HTTPS && a.kind == "" && !a.unknown {
+				d.keep(&d.assigned[i], d.assigned[main].problem)
+			}
+		}
+	}
+}
+
 // needsHosts tells whether readers need the host names of the record for a port that stays as it is.
 func (a assignment) needsHosts() bool { return a.unsaid || a.kept != nil && a.kept.Shared }
 
